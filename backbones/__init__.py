@@ -1,0 +1,1 @@
+"""Backbones: sensors in, tokens and bird's-eye-view maps out."""

@@ -1,0 +1,1 @@
+"""nuPlan maps read from GeoPackage files."""

@@ -1,0 +1,1 @@
+"""The generated world: traffic simulated by Eclipse SUMO, written in the layout of NAVSIM."""

@@ -1,0 +1,1 @@
+"""Transforms: a scene in, inputs and targets of a planner out."""

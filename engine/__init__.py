@@ -1,0 +1,1 @@
+"""What runs a job: executors, hooks, schedulers and the remedies that mmengine needs."""

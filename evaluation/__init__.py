@@ -1,0 +1,1 @@
+"""Scores: the PDM score and the metrics that mmengine runners call."""

@@ -1,0 +1,1 @@
+"""Hard negatives: sampling strategies, mining, selection and coverage figures."""

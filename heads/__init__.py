@@ -1,0 +1,1 @@
+"""Heads: tokens in, plans and auxiliary outputs out."""

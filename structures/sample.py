@@ -1,0 +1,90 @@
+"""``PlanSample``: what is known about one scene on its way through a planner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+
+class PlanSample(BaseDataElement):
+    """Targets, negatives and prediction of one scene; ``metainfo`` holds ``token`` and ``log_name``.
+
+    Three elements may be set, each a ``BaseDataElement`` of tensors:
+
+    - ``gt``: ``trajectory`` (8, 3) float32 expert plan; ``agent_states`` (30, 5) float32 x, y, heading,
+      length, width; ``agent_labels`` (30,) bool; ``bev_semantic_map`` (H, W) int64 (MODELS, section 1).
+    - ``negatives``: ``plans`` (K, 8, 3) float32, ``valid`` (K,) bool, ``scores`` (K, 7) float32 in the order
+      of :data:`beyonddrive.structures.plan.SCORE_COLUMNS`; nearest to the expert first (METHOD, section 3).
+    - ``pred``: ``trajectory`` (8, 3) and, if the planner is multi-modal, ``proposals`` (M, 8, 3) and
+      ``scores`` (M,).
+
+    >>> sample = PlanSample(metainfo=dict(token='a', log_name='b'))
+    >>> sample.gt = BaseDataElement(trajectory=torch.zeros(8, 3))
+    >>> sample.gt.trajectory.shape
+    torch.Size([8, 3])
+    """
+
+    @property
+    def gt(self) -> BaseDataElement:
+        """Targets."""
+        return self._gt
+
+    @gt.setter
+    def gt(self, value: BaseDataElement) -> None:
+        self.set_field(value, "_gt", dtype=BaseDataElement)
+
+    @gt.deleter
+    def gt(self) -> None:
+        del self._gt
+
+    @property
+    def negatives(self) -> BaseDataElement:
+        """Hard negatives."""
+        return self._negatives
+
+    @negatives.setter
+    def negatives(self, value: BaseDataElement) -> None:
+        self.set_field(value, "_negatives", dtype=BaseDataElement)
+
+    @negatives.deleter
+    def negatives(self) -> None:
+        del self._negatives
+
+    @property
+    def pred(self) -> BaseDataElement:
+        """Prediction."""
+        return self._pred
+
+    @pred.setter
+    def pred(self, value: BaseDataElement) -> None:
+        self.set_field(value, "_pred", dtype=BaseDataElement)
+
+    @pred.deleter
+    def pred(self) -> None:
+        del self._pred
+
+
+def stack_field(samples: Sequence[PlanSample], element: str, field: str) -> Tensor:
+    """Stack ``sample.<element>.<field>`` of a batch: (B, ...).
+
+    Raises:
+        KeyError: If a sample lacks the field; the message names the scene and what provides it.
+
+    >>> a = PlanSample(); a.gt = BaseDataElement(trajectory=torch.ones(8, 3))
+    >>> stack_field([a, a], 'gt', 'trajectory').shape
+    torch.Size([2, 8, 3])
+    """
+    tensors = []
+    for sample in samples:
+        part = getattr(sample, element, None)
+        if part is None or field not in part:
+            token = sample.metainfo.get("token", "?")
+            raise KeyError(
+                f"scene {token} has no {element}.{field}: add the transform that makes it to the pipeline "
+                f"and keep PackPlanInputs last"
+            )
+        tensors.append(part.get(field))
+    return torch.stack(tensors)

@@ -1,0 +1,1 @@
+"""Command lines; each also runs as ``python -m beyonddrive.tools.<name>``."""

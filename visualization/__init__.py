@@ -1,0 +1,1 @@
+"""Pictures: bird's-eye view, cameras and the report that joins them."""
