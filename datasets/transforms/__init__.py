@@ -1,1 +1,5 @@
 """Transforms: a scene in, inputs and targets of a planner out."""
+
+from beyonddrive.datasets.transforms import bev_map, camera, lidar, packing, targets
+
+__all__ = ["bev_map", "camera", "lidar", "packing", "targets"]

@@ -1,0 +1,74 @@
+"""The camera input: three front cameras side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.datasets.scene import Scene
+from beyonddrive.datasets.sensors import SensorError, camera_of, read_image
+from beyonddrive.datasets.transforms.base import BaseTransform, Results
+from beyonddrive.registry import TRANSFORMS
+
+CAMERAS = ("CAM_L0", "CAM_F0", "CAM_R0")
+"""From left to right."""
+CROP_ROWS = 28 / 1080
+"""Share of the rows cut from top and bottom of every image (MODELS, section 1)."""
+CROP_COLUMNS = 416 / 1920
+"""Share of the columns cut from both sides of the two outer images."""
+
+
+@TRANSFORMS.register_module()
+class LoadCameraStitch(BaseTransform):
+    """Adds ``camera``: uint8 (3, H, W) RGB, the left, front and right image of now as one strip.
+
+    1920 x 1080 images lose 28 rows at top and bottom, the outer ones 416 columns at both sides; images of
+    another size lose the same shares. The strip is resized bilinearly (MODELS, section 1).
+
+    Args:
+        size: (H, W) of the result [px].
+
+    Raises:
+        SensorError: If an image is missing or damaged, or the three differ in size.
+    """
+
+    def __init__(self, size: Sequence[int] = (256, 1024)) -> None:
+        height, width = (int(value) for value in size)
+        if height < 1 or width < 1:
+            raise ValueError(f"LoadCameraStitch: size must be positive (H, W), got {tuple(size)}")
+        self.size = (height, width)
+
+    def transform(self, results: Results) -> Results:
+        """Read ``scene`` and ``root``; add ``camera``."""
+        scene: Scene = results["scene"]
+        folder = results["root"].sensor_root(scene.split)
+        paths = [camera_of(scene.now, name, folder).path for name in CAMERAS]
+        images = [read_image(path) for path in paths]
+        for path, image in zip(paths, images, strict=True):
+            if image.shape != images[1].shape:
+                raise SensorError(
+                    f"{path}: image is {image.shape[1]} x {image.shape[0]}, but {paths[1]} is "
+                    f"{images[1].shape[1]} x {images[1].shape[0]}; restore or generate the frame again"
+                )
+        results["camera"] = stitch(images[0], images[1], images[2], self.size)
+        return results
+
+
+def stitch(
+    left: NDArray[np.uint8], front: NDArray[np.uint8], right: NDArray[np.uint8], size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Crop three (h, w, 3) images, put them side by side and resize: uint8 (3, H, W).
+
+    >>> image = np.zeros((1080, 1920, 3), np.uint8)
+    >>> stitch(image, image, image, (256, 1024)).shape
+    (3, 256, 1024)
+    """
+    height, width = front.shape[:2]
+    rows, columns = round(CROP_ROWS * height), round(CROP_COLUMNS * width)
+    outer = (slice(rows, height - rows), slice(columns, width - columns))
+    strip = np.concatenate([left[outer], front[rows : height - rows], right[outer]], axis=1)
+    resized = cv2.resize(strip, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(np.moveaxis(resized, -1, 0), dtype=np.uint8)

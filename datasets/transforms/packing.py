@@ -1,0 +1,70 @@
+"""The last step: arrays to the tensors and the sample that a planner takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from beyonddrive.datasets.transforms.base import BaseTransform, Results
+from beyonddrive.registry import TRANSFORMS
+from beyonddrive.structures.sample import PlanSample
+
+_GT = {
+    "trajectory": np.float32,
+    "agent_states": np.float32,
+    "agent_labels": np.bool_,
+    "bev_semantic_map": np.int64,
+}
+_NEGATIVES: dict[str, tuple[str, Any]] = {
+    "plans": ("negative_plans", np.float32),
+    "valid": ("negative_valid", np.bool_),
+    "scores": ("negative_scores", np.float32),
+}
+
+
+@TRANSFORMS.register_module()
+class PackPlanInputs(BaseTransform):
+    """Turns results into ``dict(inputs=..., data_samples=PlanSample)``.
+
+    ``inputs`` holds those of ``input_keys`` that the pipeline made, ``data_samples.gt`` the targets and
+    ``data_samples.negatives`` the negatives, if there are any.
+
+    Args:
+        input_keys: What a planner may look at.
+
+    Raises:
+        KeyError: If none of the inputs was made.
+    """
+
+    def __init__(self, input_keys: Sequence[str] = ("camera", "lidar", "status")) -> None:
+        self.input_keys = tuple(input_keys)
+
+    def transform(self, results: Results) -> Results:
+        """Read all; return the packed dict."""
+        inputs = {key: _tensor(results[key]) for key in self.input_keys if key in results}
+        if not inputs:
+            raise KeyError(
+                f"scene {results.get('token')}: none of the inputs {self.input_keys} is there; add the "
+                f"transforms that make them to the feature pipeline"
+            )
+        sample = PlanSample(metainfo={key: results[key] for key in ("token", "log_name") if key in results})
+        targets = {key: _tensor(results[key], kind) for key, kind in _GT.items() if key in results}
+        if targets:
+            sample.gt = BaseDataElement(**targets)
+        negatives = _negatives(results)
+        if negatives:
+            sample.negatives = BaseDataElement(**negatives)
+        return {"inputs": inputs, "data_samples": sample}
+
+
+def _negatives(results: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: _tensor(results[key], kind) for name, (key, kind) in _NEGATIVES.items() if key in results}
+
+
+def _tensor(array: Any, kind: Any = None) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=kind))
