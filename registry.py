@@ -41,13 +41,16 @@ METRICS = Registry(
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["beyonddrive.engine.hooks"])
 #: Learning-rate and momentum schedules.
 PARAM_SCHEDULERS = Registry(
-    "parameter scheduler", parent=MMENGINE_PARAM_SCHEDULERS, scope=SCOPE, locations=["beyonddrive.engine.schedulers"]
+    "parameter scheduler",
+    parent=MMENGINE_PARAM_SCHEDULERS,
+    scope=SCOPE,
+    locations=["beyonddrive.engine.schedulers"],
 )
 #: Builders of optimizers with per-group settings.
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor", parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, scope=SCOPE, locations=[]
 )
 #: Sampling strategies that a generator of negatives runs.
-STRATEGIES = Registry("sampling strategy", scope=SCOPE, locations=["beyonddrive.generators"])
-#: Executors: maps over independent shards, in this process, in many, or on Ray.
-EXECUTORS = Registry("executor", scope=SCOPE, locations=["beyonddrive.engine.executors"])
+STRATEGIES = Registry("sampling strategy", scope=SCOPE, locations=["beyonddrive.generators.strategies"])
+#: Selectors: which proposals of a pool become the negatives of a sample.
+SELECTORS = Registry("negative selector", scope=SCOPE, locations=["beyonddrive.generators.selection"])

@@ -1,0 +1,57 @@
+"""Executors: the same results in the same order, whoever runs the items."""
+
+import math
+import os
+import pathlib
+
+import pytest
+
+from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor, make_executor
+
+# Workers are started afresh and cannot import this file, so the functions are those of the standard library.
+EXECUTORS = pytest.mark.parametrize(
+    "executor", [SerialExecutor(), ProcessExecutor(2)], ids=["serial", "processes"]
+)
+
+
+@EXECUTORS
+def test_results_come_in_order(executor):
+    assert list(executor.map(math.factorial, range(30))) == [math.factorial(n) for n in range(30)]
+
+
+@EXECUTORS
+def test_every_worker_runs_the_initializer(executor, tmp_path, monkeypatch):
+    monkeypatch.chdir(pathlib.Path.cwd())
+    results = list(executor.map(os.path.abspath, list("abcdef"), initializer=os.chdir, initargs=(tmp_path,)))
+    assert results == [str(tmp_path / name) for name in "abcdef"]
+
+
+def test_no_items():
+    assert list(ProcessExecutor(2).map(math.factorial, [])) == []
+
+
+@EXECUTORS
+def test_an_error_reaches_the_caller(executor):
+    with pytest.raises(ValueError, match="not defined for negative"):
+        list(executor.map(math.factorial, [3, 2, 1, -1, 5]))
+
+
+def test_make_executor():
+    assert isinstance(make_executor(1), SerialExecutor)
+    executor = make_executor(3)
+    assert isinstance(executor, ProcessExecutor) and executor.num_workers == 3
+    with pytest.raises(ValueError, match="at least 1"):
+        ProcessExecutor(0)
+
+
+def test_progress_is_shown_with_rate(capsys):
+    list(SerialExecutor().map(math.sqrt, [1, 2], desc="roots"))
+    assert "roots: 100%" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_results():
+    pytest.importorskip("ray")
+    from beyonddrive.engine.executors import RayExecutor
+
+    assert list(RayExecutor(num_workers=2).map(math.factorial, range(5))) == [1, 1, 2, 6, 24]
