@@ -98,12 +98,9 @@ class NavsimRoot:
     def refs(self, split: str, scene_filter: SceneFilter | None = None) -> Iterator[SceneRef]:
         """As :meth:`scenes`, but only where each scene is."""
         scene_filter = scene_filter or SceneFilter()
-        paths = self.log_paths(split)
-        if scene_filter.log_names is not None:
-            paths = self._named_logs(paths, split, scene_filter.log_names)
         missing = set(scene_filter.tokens or ())
         count = 0
-        for path in paths:
+        for path in self.filtered_logs(split, scene_filter):
             for ref in self.log_refs(path, scene_filter):
                 yield ref
                 missing.discard(ref.token)
@@ -112,10 +109,22 @@ class NavsimRoot:
                     return
         if missing:
             self._report(
-                f"split {split}: {len(missing)} of {len(scene_filter.tokens or ())} tokens of the scene filter "
-                f"are the current frame of no window, the first is {min(missing)}; check split, frame_interval "
-                f"and log_names"
+                f"split {split}: {len(missing)} tokens of the scene filter are the current frame of no "
+                f"window, the first is {min(missing)}; check split, frame_interval and log_names"
             )
+
+    def filtered_logs(self, split: str, scene_filter: SceneFilter) -> list[Path]:
+        """Logs of a split that the filter names, sorted; all if it names none."""
+        paths = self.log_paths(split)
+        if scene_filter.log_names is None:
+            return paths
+        wanted = set(scene_filter.log_names)
+        if missing := wanted.difference(path.stem for path in paths):
+            self._report(
+                f"split {split}: {len(missing)} of {len(wanted)} logs of the scene filter are not in "
+                f"{self.root / 'navsim_logs' / split}, the first is {min(missing)}.pkl"
+            )
+        return [path for path in paths if path.stem in wanted]
 
     def log_refs(self, path: Path, scene_filter: SceneFilter) -> list[SceneRef]:
         """Where the scenes of one log are; none, and a line in :attr:`problems`, if it cannot be read."""
@@ -194,15 +203,6 @@ class NavsimRoot:
             self._last_log = None
             self._last_log = (path, read_log(path))
         return self._last_log[1]
-
-    def _named_logs(self, paths: list[Path], split: str, names: Collection[str]) -> list[Path]:
-        wanted = set(names)
-        if missing := wanted.difference(path.stem for path in paths):
-            self._report(
-                f"split {split}: {len(missing)} of {len(wanted)} logs of the scene filter are not in "
-                f"{self.root / 'navsim_logs' / split}, the first is {min(missing)}.pkl"
-            )
-        return [path for path in paths if path.stem in wanted]
 
     def _report(self, problem: str) -> None:
         if problem not in self.problems:

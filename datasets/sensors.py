@@ -99,7 +99,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     end = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}.get(data[:2])
     if end is not None and end not in data[-1024:]:
         raise SensorError(f"{path}: image is truncated ({len(data)} bytes); {_REMEDY}")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:
+        image = None
     if image is None:
         raise SensorError(f"{path}: not an image that can be decoded ({len(data)} bytes); {_REMEDY}")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)

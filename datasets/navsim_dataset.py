@@ -1,0 +1,212 @@
+"""The data set that planners train and are tested on: scenes of a NAVSIM split as inputs and targets."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from beyonddrive.datasets.feature_cache import FeatureCache
+from beyonddrive.datasets.navsim_root import NavsimRoot, SceneRef
+from beyonddrive.datasets.scene_filter import SceneFilter
+from beyonddrive.datasets.transforms.base import Results
+from beyonddrive.registry import DATASETS, TRANSFORMS
+
+Transform = Callable[[Results], Results]
+
+
+class DatasetError(ValueError):
+    """A data set has no scenes, or one of them cannot be used; the message names split, scene and file."""
+
+
+@DATASETS.register_module()
+class NavsimDataset(Dataset[dict[str, Any]]):
+    """Scenes of one split.
+
+    A sample is made in two steps: ``feature_pipeline`` turns a scene into arrays and depends on nothing else,
+    so its result can be cached; ``pipeline`` turns the arrays into what a planner takes.
+
+    Args:
+        data_root: Folder with ``navsim_logs``, ``sensor_blobs`` and ``maps`` (NAVSIM_FORMAT, section 1).
+        split: Name of the split, a folder in ``navsim_logs``.
+        maps_root: Folder of the maps; ``data_root/maps`` if None.
+        scene_filter: Which windows of the logs are scenes: keys of
+            :class:`~beyonddrive.datasets.scene_filter.SceneFilter`, or the path of a yaml file with them.
+        feature_pipeline: Configs of transforms that find ``scene``, ``root``, ``token`` and ``log_name``.
+        pipeline: Configs of transforms that find the arrays, ``token`` and ``log_name``.
+        cache_dir: Folder of a feature cache (:func:`~beyonddrive.datasets.feature_cache.cache_features`) to
+            read arrays from; neither logs, maps nor sensor files are needed then.
+        lazy_init: Look at nothing on disk until :meth:`full_init`, which the first access calls.
+
+    Raises:
+        DatasetError: If there are no scenes.
+        StoreError: If the cache is missing, unfinished, or was made for something else.
+    """
+
+    def __init__(
+        self,
+        data_root: str | Path,
+        split: str,
+        maps_root: str | Path | None = None,
+        scene_filter: Mapping[str, Any] | str | Path | None = None,
+        feature_pipeline: Sequence[Mapping[str, Any]] = (),
+        pipeline: Sequence[Mapping[str, Any]] = (),
+        cache_dir: str | Path | None = None,
+        lazy_init: bool = False,
+    ) -> None:
+        self.data_root = Path(data_root)
+        self.split = split
+        self.maps_root = None if maps_root is None else Path(maps_root)
+        self.scene_filter = _scene_filter(scene_filter)
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.feature_config = _plain(
+            {
+                "feature_pipeline": list(feature_pipeline),
+                "split": split,
+                "scene_filter": _short_filter(self.scene_filter),
+                "data_root": self.data_root.resolve().name,
+            }
+        )
+        self.feature_transforms: list[Transform] = [TRANSFORMS.build(dict(c)) for c in feature_pipeline]
+        self.transforms: list[Transform] = [TRANSFORMS.build(dict(c)) for c in pipeline]
+        self._root: NavsimRoot | None = None
+        self._refs: list[SceneRef] = []
+        self._cache: FeatureCache | None = None
+        self._tokens: list[str] = []
+        self._ready = False
+        if not lazy_init:
+            self.full_init()
+
+    @property
+    def root(self) -> NavsimRoot:
+        """The data root, opened at first use."""
+        if self._root is None:
+            self._root = NavsimRoot(self.data_root, self.maps_root)
+        return self._root
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """What the data set is, for whoever logs it."""
+        return {"dataset": "navsim", "data_root": str(self.data_root), "split": self.split}
+
+    @property
+    def tokens(self) -> list[str]:
+        """Scene tokens, in the order of the samples."""
+        self.full_init()
+        return self._tokens
+
+    def full_init(self) -> None:
+        """Find the scenes, in the cache or else in the logs; does nothing the second time."""
+        if self._ready:
+            return
+        if self.cache_dir is not None:
+            self._cache = FeatureCache(self.cache_dir, self.feature_config, self._logs_at_hand())
+            self._tokens = self._cache.tokens
+            problems = self._cache.problems
+        else:
+            self._refs = list(self.root.refs(self.split, self.scene_filter))
+            self._tokens = [ref.token for ref in self._refs]
+            problems = self.root.problems
+        where = self.cache_dir or self.data_root / "navsim_logs" / self.split
+        if not self._tokens:
+            raise DatasetError(
+                f"{where}: split {self.split!r} has no scenes with scene filter {self.scene_filter}"
+                + "".join(f"; {problem}" for problem in problems[:3])
+            )
+        if problems:
+            listing = "".join(f"\n  {problem}" for problem in problems[:10])
+            warnings.warn(f"{where}: {len(problems)} problem(s), first:{listing}", stacklevel=2)
+        self._ready = True
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return the sample: what the last transform of ``pipeline`` returns.
+
+        Raises:
+            DatasetError: If a file of the scene is missing or damaged; names the scene, the log and the file.
+        """
+        results = self.features(index)
+        token, log_name = results["token"], results["log_name"]
+        try:
+            for transform in self.transforms:
+                results = transform(results)
+        except (ValueError, RuntimeError, OSError, KeyError) as error:
+            raise DatasetError(f"split {self.split}: scene {token} of log {log_name}: {error}") from error
+        return results
+
+    def features(self, index: int) -> Results:
+        """Arrays of one scene, and its ``token`` and ``log_name``: what ``pipeline`` is given.
+
+        Raises:
+            DatasetError: As :meth:`__getitem__`.
+        """
+        self.full_init()
+        if self._cache is not None:
+            return self._cache[self._tokens[index]]
+        return self.make_features(self._refs[index])
+
+    def make_features(self, ref: SceneRef) -> Results:
+        """Run the feature pipeline on a scene of the logs, whether or not there is a cache.
+
+        Raises:
+            DatasetError: As :meth:`__getitem__`.
+        """
+        try:
+            scene = self.root.load(ref, self.split)
+            results: Results = {
+                "scene": scene,
+                "root": self.root,
+                "token": scene.token,
+                "log_name": scene.log_name,
+            }
+            for transform in self.feature_transforms:
+                results = transform(results)
+        except (ValueError, RuntimeError, OSError, KeyError) as error:
+            raise DatasetError(
+                f"split {self.split}: scene {ref.token} of log {ref.log_path.stem}: {error}"
+            ) from error
+        return {
+            key: value
+            for key, value in results.items()
+            if isinstance(value, np.ndarray) or key in ("token", "log_name")
+        }
+
+    def _logs_at_hand(self) -> list[Path]:
+        """Logs that a cache must have been made from; none if they are not on this machine."""
+        # With max_scenes, which logs were read is known only to who made the cache.
+        if self.scene_filter.max_scenes or not (self.data_root / "navsim_logs" / self.split).is_dir():
+            return []
+        return self.root.filtered_logs(self.split, self.scene_filter)
+
+
+def _scene_filter(value: Mapping[str, Any] | str | Path | None) -> SceneFilter:
+    if isinstance(value, (str, Path)):
+        return SceneFilter.from_yaml(Path(value))
+    return SceneFilter.from_dict(value or {})
+
+
+def _short_filter(scene_filter: SceneFilter) -> dict[str, Any]:
+    """The filter as values fit for a manifest: long lists by count and digest."""
+    values = scene_filter.to_dict()
+    for key in ("log_names", "tokens"):
+        if values[key] is not None:
+            digest = blake2b("\n".join(sorted(values[key])).encode(), digest_size=8).hexdigest()
+            values[key] = f"{len(values[key])} with digest {digest}"
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """Config values as JSON keeps them, so that what is written equals what is compared."""
+
+    def to_plain(item: Any) -> Any:
+        return item.tolist() if isinstance(item, np.ndarray) else str(item)
+
+    return json.loads(json.dumps(value, default=to_plain))
