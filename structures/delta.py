@@ -44,13 +44,15 @@ class DeltaSpace(nn.Module):
         super().__init__()
         for name, (low, mean, high) in (("dx", dx), ("dy", dy)):
             if not low < mean < high:
-                raise ValueError(f"DeltaSpace: {name} must be (minimum, mean, maximum), got {(low, mean, high)}")
-        mean = torch.tensor([dx[1], dy[1]])
-        scale = torch.tensor([max(abs(v[2] - v[1]), abs(v[0] - v[1])) for v in (dx, dy)])
+                raise ValueError(
+                    f"DeltaSpace: {name} must be (minimum, mean, maximum), got {low, mean, high}"
+                )
         self.mean: Tensor
         self.scale: Tensor
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", scale)
+        means = torch.tensor([dx[1], dy[1]])
+        scales = torch.tensor([max(abs(v[2] - v[1]), abs(v[0] - v[1])) for v in (dx, dy)])
+        self.register_buffer("mean", means)
+        self.register_buffer("scale", scales)
 
     def encode(self, plans: Tensor) -> Tensor:
         """Plans (..., 8, 3) in metres and radians -> (..., 8, 4)."""
@@ -76,6 +78,4 @@ def step_statistics(plans: Tensor) -> dict[str, tuple[float, float, float]]:
     xy = plans[..., :2]
     steps = torch.diff(xy, dim=-2, prepend=torch.zeros_like(xy[..., :1, :])).reshape(-1, 2)
     low, mean, high = steps.amin(0), steps.mean(0), steps.amax(0)
-    return {
-        name: (float(low[i]), float(mean[i]), float(high[i])) for i, name in enumerate(("dx", "dy"))
-    }
+    return {name: (float(low[i]), float(mean[i]), float(high[i])) for i, name in enumerate(("dx", "dy"))}
