@@ -1,1 +1,5 @@
-"""Heads: tokens in, plans and auxiliary outputs out."""
+"""Heads: tokens in, plans and auxiliary outputs out. Importing this package registers them."""
+
+from beyonddrive.heads import agents, bev_semantic, flow, repulsive, trajectory
+
+__all__ = ["agents", "bev_semantic", "flow", "repulsive", "trajectory"]

@@ -1,1 +1,5 @@
-"""Losses: pure functions of tensors and thin modules around them."""
+"""Losses: thin modules and functions of tensors. Importing this package registers them."""
+
+from beyonddrive.losses import agents, imitation, repulsive, semantic
+
+__all__ = ["agents", "imitation", "repulsive", "semantic"]

@@ -1,1 +1,13 @@
-"""x"""
+"""Planners, one folder each. Importing this package registers all of them.
+
+A folder with a ``planner.py`` is found by itself: adding a planner needs no edit here.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from pkgutil import iter_modules
+
+for _module in iter_modules(__path__, prefix=f"{__name__}."):
+    if _module.ispkg and find_spec(f"{_module.name}.planner") is not None:
+        import_module(f"{_module.name}.planner")
+import_module(f"{__name__}.preprocessor")

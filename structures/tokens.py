@@ -1,8 +1,9 @@
-"""What passes between backbone, decoder and heads, and what a trajectory head returns."""
+"""What passes between encoder, decoder and heads, and what a trajectory head returns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
@@ -11,18 +12,38 @@ from torch import Tensor
 class SceneTokens:
     """A scene as a planner's encoder sees it; heads read what they need.
 
+    An encoder that has no bird's-eye view (the ego-status MLP, say) leaves ``memory`` and ``bev`` out.
+
     Attributes:
         queries: (B, Q, d) decoded queries; index 0 is the trajectory query, the rest are agent or context
             queries.
-        memory: (B, K + 1, d) bird's-eye-view tokens, then the ego-status token, embeddings added.
-        bev: (B, C, H, W) upscaled bird's-eye-view map, for dense heads.
         status: (B, 8) ego status as given to the planner.
+        memory: (B, K + 1, d) bird's-eye-view tokens, row by row, then the ego-status token, embeddings added.
+        bev: (B, C, H, W) upscaled bird's-eye-view map, for dense heads.
     """
 
     queries: Tensor
-    memory: Tensor
-    bev: Tensor
     status: Tensor
+    memory: Tensor | None = None
+    bev: Tensor | None = None
+
+    def require(self, name: Literal["memory", "bev"], user: str) -> Tensor:
+        """Return ``memory`` or ``bev``, or say that ``user`` needs what this encoder does not give.
+
+        >>> import torch
+        >>> tokens = SceneTokens(queries=torch.zeros(1, 1, 4), status=torch.zeros(1, 8))
+        >>> tokens.require('bev', 'BEVSemanticHead')
+        Traceback (most recent call last):
+            ...
+        ValueError: BEVSemanticHead needs tokens.bev, which this planner's encoder does not give: ...
+        """
+        value = self.memory if name == "memory" else self.bev
+        if value is None:
+            raise ValueError(
+                f"{user} needs tokens.{name}, which this planner's encoder does not give: use an encoder with "
+                f"a bird's-eye view (TransFuserBackbone with top_down=True, QueryDecoder), or drop {user}"
+            )
+        return value
 
 
 @dataclass
@@ -38,7 +59,7 @@ class PlanOutput:
     """
 
     trajectory: Tensor
-    encoded: Tensor | None = None
+    encoded: Tensor
     proposals: Tensor | None = None
     scores: Tensor | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)

@@ -1,0 +1,102 @@
+"""The four stages of a timm ResNet, one at a time, so that two encoders can exchange features in between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from mmengine.model import BaseModule
+from timm.models.resnet import ResNet
+from torch import Tensor
+
+from beyonddrive.registry import MODELS
+
+
+@MODELS.register_module()
+class StagedResNet(BaseModule):
+    """A timm ResNet without its classifier; parameter names are timm's (``conv1``, ``bn1``, ``layer1`` ...).
+
+    Args:
+        name: Any timm model of the ResNet family, e.g. ``'resnet34'``.
+        in_channels: Channels of the input.
+        pretrained: False for timm's random initialisation; True for timm's ImageNet weights (needs the
+            network or timm's cache); a path to a ``.safetensors`` or torch file with timm's keys. Weights are
+            loaded by ``init_weights``, which a runner calls before training, so building a planner to load a
+            checkpoint or to test it never downloads (MODELS, section 11, quirk 15).
+        kwargs: Passed to timm, e.g. ``layers``, ``channels``, ``stem_type``, ``stem_width`` for narrow ones.
+
+    Attributes:
+        channels: Channels of the outputs of the four stages.
+    """
+
+    def __init__(
+        self, name: str = "resnet34", in_channels: int = 3, pretrained: bool | str = False, **kwargs: Any
+    ) -> None:
+        super().__init__()
+        net = timm.create_model(name, pretrained=False, in_chans=in_channels, **kwargs)
+        if not isinstance(net, ResNet) or not hasattr(net, "layer4") or hasattr(net, "layer5"):
+            raise ValueError(f"StagedResNet: {name!r} is not a timm ResNet with four stages")
+        self.name = name
+        self.in_channels = in_channels
+        self.pretrained = pretrained
+        self._timm_kwargs = kwargs
+        self.conv1, self.bn1, self.act1, self.maxpool = net.conv1, net.bn1, net.act1, net.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        self.channels: tuple[int, ...] = tuple(info["num_chs"] for info in net.feature_info[1:])
+
+    def stem(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C0, H / 4, W / 4)."""
+        return self.maxpool(self.act1(self.bn1(self.conv1(x))))
+
+    def stage(self, index: int, x: Tensor) -> Tensor:
+        """Run stage ``index`` (0 to 3) on the output of the one before it (of the stem, for 0)."""
+        return (self.layer1, self.layer2, self.layer3, self.layer4)[index](x)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W) -> the outputs of the four stages, at strides 4, 8, 16 and 32."""
+        outputs = []
+        x = self.stem(x)
+        for index in range(4):
+            x = self.stage(index, x)
+            outputs.append(x)
+        return outputs
+
+    def init_weights(self) -> None:
+        """Load the pretrained weights, if any were asked for.
+
+        Raises:
+            RuntimeError: If they cannot be had or do not fit.
+        """
+        if not self.pretrained:
+            return
+        state = self._pretrained_state()
+        missing, unexpected = self.load_state_dict(state, strict=False)
+        unexpected = [key for key in unexpected if not key.startswith("fc.")]
+        if missing or unexpected:
+            raise RuntimeError(
+                f"StagedResNet: weights {self.pretrained!r} do not fit {self.name}: missing {missing[:3]}, "
+                f"unexpected {unexpected[:3]}; give weights of the same model with timm's keys"
+            )
+
+    def _pretrained_state(self) -> dict[str, Tensor]:
+        if isinstance(self.pretrained, str):
+            path = Path(self.pretrained)
+            if not path.is_file():
+                raise RuntimeError(f"StagedResNet: no file {path} for pretrained weights of {self.name}")
+            if path.suffix == ".safetensors":
+                from safetensors.torch import load_file
+
+                return load_file(path)
+            return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            net = timm.create_model(
+                self.name, pretrained=True, in_chans=self.in_channels, **self._timm_kwargs
+            )
+        except Exception as error:  # timm raises whatever its hub client raises
+            raise RuntimeError(
+                f"StagedResNet: timm could not fetch pretrained weights of {self.name} ({error}). Set "
+                f"pretrained=False to start from random weights, or pretrained='/path/to/weights.safetensors'"
+            ) from error
+        return net.state_dict()

@@ -1,0 +1,2 @@
+# Ego-status MLP as in NAVSIM v1.1: three hidden layers of 512, absolute poses, L1 of weight 1.
+model = dict(type="EgoStatusMLP", hidden=512, num_layers=3)

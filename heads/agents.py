@@ -1,0 +1,73 @@
+"""Auxiliary detection of the agents around the ego (MODELS, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from beyonddrive.registry import MODELS
+from beyonddrive.structures.sample import PlanSample, stack_field
+from beyonddrive.structures.tokens import SceneTokens
+
+AGENT_RANGE = 32.0
+"""Half of the side of the square in which agents are predicted [m]."""
+
+
+@MODELS.register_module()
+class AgentHead(nn.Module):
+    """Agent queries -> boxes and existence logits.
+
+    With both loss weights 0 (as in LTF* and LTFv7) the head stays part of the checkpoint and of the outputs,
+    but its parameters do not require gradients, so that distributed training finds no unused ones.
+
+    Args:
+        in_channels: Channels of a query.
+        hidden: Width of the hidden layer.
+        num_agents: Agent queries, taken after the trajectory query.
+        loss: :class:`HungarianAgentLoss` with its defaults.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 256,
+        hidden: int = 1024,
+        num_agents: int = 30,
+        loss: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_agents = num_agents
+        self.states = nn.Sequential(nn.Linear(in_channels, hidden), nn.ReLU(), nn.Linear(hidden, 5))
+        self.label = nn.Linear(in_channels, 1)
+        self.criterion = MODELS.build(loss or {"type": "HungarianAgentLoss"})
+        if not self.criterion.active:
+            self.requires_grad_(False)
+
+    def forward(self, tokens: SceneTokens) -> dict[str, Tensor]:
+        """``agent_states`` (B, N, 5) x, y, heading, length, width; ``agent_labels`` (B, N) logits."""
+        queries = tokens.queries[:, 1 : 1 + self.num_agents]
+        if queries.shape[1] != self.num_agents:
+            raise ValueError(
+                f"AgentHead: needs {self.num_agents} agent queries after the trajectory query, the decoder gives "
+                f"{tokens.queries.shape[1]} queries in all: set num_queries to {self.num_agents + 1}"
+            )
+        raw = self.states(queries)
+        states = torch.cat(
+            [AGENT_RANGE * raw[..., :2].tanh(), torch.pi * raw[..., 2:3].tanh(), raw[..., 3:]], dim=-1
+        )
+        return {"agent_states": states, "agent_labels": self.label(queries)[..., 0]}
+
+    def loss(self, tokens: SceneTokens, samples: Sequence[PlanSample]) -> dict[str, Tensor]:
+        """``loss_agent_class`` and ``loss_agent_box``; nothing if both weights are 0."""
+        if not self.criterion.active:
+            return {}
+        output = self(tokens)
+        device = tokens.queries.device
+        return self.criterion(
+            output["agent_states"],
+            output["agent_labels"],
+            stack_field(samples, "gt", "agent_states").to(device),
+            stack_field(samples, "gt", "agent_labels").to(device),
+        )

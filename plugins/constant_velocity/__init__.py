@@ -1,0 +1,1 @@
+"""Constant velocity: see README.md."""

@@ -1,0 +1,1 @@
+"""Ego-status MLP: see README.md."""

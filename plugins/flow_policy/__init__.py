@@ -1,0 +1,1 @@
+"""FlowPolicy: see README.md."""

@@ -1,0 +1,1 @@
+"""TransFuser and LTF: see README.md."""
