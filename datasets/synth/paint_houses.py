@@ -1,0 +1,224 @@
+"""Houses and trees beside the streets: what a town has and a map does not.
+
+Where they stand follows from the map alone, so that all logs and all runs see the same town.
+"""
+
+from __future__ import annotations
+
+
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from beyonddrive.datasets.synth.paint_light import Color, number_of
+from beyonddrive.datasets.synth.paint_shapes import Faces, add_faces, add_parts, prism, tinted
+from beyonddrive.datasets.synth.paint_soup import PolygonSoup, SoupBuilder
+
+_WALLS: tuple[Color, ...] = (
+    (186, 148, 122), (170, 104, 82), (206, 196, 178), (158, 158, 160), (196, 178, 140), (132, 120, 112),
+    (214, 210, 202), (146, 126, 106), (176, 186, 190), (120, 84, 70),
+)  # fmt: skip
+_ROOFS: tuple[Color, ...] = ((122, 66, 52), (92, 84, 82), (106, 92, 80), (78, 80, 88))
+_PANE: Color = (70, 84, 98)
+_SHOP: Color = (52, 60, 66)
+_STOREY = 3.1
+_BUILDING_CELL = 12.0
+_TREE_CELL = 9.0
+
+
+
+
+def _cells(region: shapely.Polygon, side: float, name: str) -> list[tuple[NDArray[np.float64], int]]:
+    """Jittered centres of the cells of a world-fixed grid, and a number for each."""
+    x0, y0, x1, y1 = region.bounds
+    cells = []
+    for i in range(int(np.floor(x0 / side)), int(np.ceil(x1 / side))):
+        for j in range(int(np.floor(y0 / side)), int(np.ceil(y1 / side))):
+            number = number_of(name, i, j)
+            jitter = np.array([number % 1009, number // 1009 % 1013]) / 1011.0
+            cells.append(((np.array([i, j]) + jitter) * side, number))
+    return cells
+
+
+def _front(
+    border: shapely.Geometry, point: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Distance to the border, its nearest point and the unit vector from there to ``point``."""
+    line = np.asarray(shapely.shortest_line(border, shapely.Point(point)).coords)
+    away = line[1] - line[0]
+    distance = float(np.linalg.norm(away))
+    return distance, line[0], away / max(distance, 1e-9)
+
+
+def _rectangle(
+    center: NDArray[np.float64], along: NDArray[np.float64], length: float, width: float
+) -> NDArray[np.float64]:
+    left = np.array([-along[1], along[0]])
+    a, b = along * length / 2, left * width / 2
+    return np.stack([center - a - b, center + a - b, center + a + b, center - a + b])
+
+
+def _without_overlaps(shapes: list[shapely.Polygon], numbers: list[int]) -> list[int]:
+    """Keep shapes that touch no other kept one; the one with the larger number stays."""
+    tree = shapely.STRtree(shapes)
+    left, right = tree.query(shapes, predicate="intersects")
+    rivals: list[list[int]] = [[] for _ in shapes]
+    for i, j in zip(left.tolist(), right.tolist(), strict=True):
+        if i != j:
+            rivals[i].append(j)
+    state = np.zeros(len(shapes), dtype=np.int8)
+    for i in sorted(range(len(shapes)), key=lambda k: (-numbers[k], k)):
+        if all(state[j] == 0 for j in rivals[i]):
+            state[i] = 1
+    return np.flatnonzero(state).tolist()
+
+
+def _house(number: int, length: float, depth: float) -> tuple[PolygonSoup, float]:
+    """A house with its street side at -y, and its height [m]."""
+    storeys = 2 + number % 4 if number >> 4 & 3 else 1 + number % 2
+    gable = storeys <= 2
+    height = storeys * _STOREY + (0.5 if not gable else 0.0)
+    wall = _WALLS[(number >> 8) % len(_WALLS)]
+    builder = SoupBuilder()
+    body = prism((-length / 2, length / 2), (-depth / 2, depth / 2), (0.0, height))
+    add_faces(builder, body, wall, ("front", "rear", "left", "right"))
+    shop = not gable and number >> 12 & 1
+    for name, size in (("right", length), ("front", depth), ("rear", depth), ("left", length)):
+        _windows(builder, body, name, size, storeys, height, bool(shop) and name != "left", gable, wall)
+    roof = _ROOFS[(number >> 14) % len(_ROOFS)]
+    if gable:
+        ridge = height + 0.32 * depth
+        eave = 0.35
+        x0, x1, y0, y1 = -length / 2, length / 2, -depth / 2 - eave, depth / 2 + eave
+        for x, side in ((x1, 1), (x0, -1)):
+            triangle = [(x, -depth / 2, height), (x, depth / 2, height), (x, 0.0, ridge)]
+            builder.polygon(triangle if side > 0 else triangle[::-1], wall)
+        low = height - 0.12
+        builder.polygon([(x0, y0, low), (x1, y0, low), (x1, 0, ridge), (x0, 0, ridge)], roof)
+        builder.polygon([(x1, y1, low), (x0, y1, low), (x0, 0, ridge), (x1, 0, ridge)], roof)
+        height = ridge
+    else:
+        for name in ("front", "rear", "left", "right"):
+            add_parts(builder, body[name], tinted(wall, 0.72), (0.0, 1.0, 1.0 - 0.45 / height, 1.0))
+        builder.polygon(body["top"], roof)
+    builder.close_solid(
+        [(-length / 2, -depth / 2), (length / 2, -depth / 2), (length / 2, depth / 2), (-length / 2, depth / 2)]
+    )
+    return builder.build(), height
+
+
+def _windows(
+    builder: SoupBuilder,
+    body: Faces,
+    name: str,
+    size: float,
+    storeys: int,
+    height: float,
+    shop: bool,
+    gable: bool,
+    wall: Color,
+) -> None:
+    count = max(int(size / 2.9), 1)
+    face = body[name]
+    frame = tinted(wall, 1.18)
+    for storey in range(storeys):
+        low, high = (storey * _STOREY + 0.95) / height, (storey * _STOREY + 2.35) / height
+        if storey == 0 and shop:
+            panes = [((i + 0.08) / count, (i + 0.92) / count, 0.35 / height, 2.6 / height) for i in range(count)]
+            add_parts(builder, face, _SHOP, *panes)
+            add_parts(builder, face, tinted(wall, 0.6), (0.01, 0.99, 2.65 / height, 3.1 / height))
+            continue
+        width = 0.24 if gable else 0.29
+        for i in range(count):
+            middle = (i + 0.5) / count
+            half = width / count
+            if storey == 0 and name == "right" and i == count // 2 and not shop:
+                add_parts(builder, face, (84, 60, 46), (middle - half * 0.8, middle + half * 0.8, 0.0, 2.15 / height))
+                continue
+            add_parts(builder, face, frame, (middle - half * 1.2, middle + half * 1.2, low - 0.2 / height, high))
+            add_parts(builder, face, _PANE, (middle - half, middle + half, low, high))
+
+
+def _tree(number: int) -> tuple[PolygonSoup, float, float]:
+    """A tree at the origin; its crown's radius and the height of its crown's middle [m]."""
+    radius = 1.5 + (number >> 10) % 100 / 100.0 * 1.1
+    middle = 2.4 + radius
+    shade = 0.8 + (number >> 20) % 100 / 100.0 * 0.35
+    green: Color = (74 * shade, 104 * shade, 52 * shade)
+    builder = SoupBuilder()
+    add_faces(
+        builder, prism((-0.14, 0.14), (-0.14, 0.14), (0.0, middle), (-0.08, 0.08), (-0.08, 0.08)), (92, 72, 54)
+    )
+    lumps = ((0.0, 0.0, -0.15, 0.95, 0.62), (0.5, 0.3, 0.0, 0.62, 0.78), (-0.45, 0.2, 0.1, 0.66, 0.86))
+    lumps += ((0.1, -0.5, 0.15, 0.6, 0.94), (-0.15, 0.05, 0.5, 0.6, 1.08), (0.2, -0.15, 0.62, 0.36, 1.2))
+    for x, y, z, size, tone in lumps:
+        center = np.array([x, y, z]) * radius + (0.0, 0.0, middle)
+        builder.disc(center, size * radius, tinted(green, tone))
+    builder.close_solid([(-0.15, -0.15), (0.15, -0.15), (0.15, 0.15), (-0.15, 0.15)])
+    return builder.build(), radius, middle
+
+
+def build_houses(
+    region: shapely.Polygon, paved: shapely.Geometry, open_area: shapely.Geometry, origin: NDArray[np.float64]
+) -> tuple[list[PolygonSoup], NDArray[np.float64]]:
+    """Houses along the streets of a region and trees between them.
+
+    Args:
+        region: Where to build, global.
+        paved: Everything that people or cars use, global; nothing is built on it.
+        open_area: Road surface alone; trees keep a little off it.
+        origin: (2,) origin of the painter's frame, global.
+
+    Returns:
+        One soup per house or tree, and boxes (M, 7) that a LiDAR hits, both in the painter's frame.
+    """
+    border = paved.boundary
+    shapely.prepare(border)
+    keep_off = paved.buffer(0.9)
+    shapely.prepare(keep_off)
+    soups: list[PolygonSoup] = []
+    boxes: list[tuple[float, ...]] = []
+    lots = []
+    for point, number in _cells(region, _BUILDING_CELL, "house"):
+        if keep_off.contains(shapely.Point(point)):
+            continue
+        distance, foot, outward = _front(border, point)
+        if distance > 26.0:
+            continue
+        length, depth = 9.0 + number % 97 / 96.0 * 10.0, 8.0 + number // 97 % 89 / 88.0 * 4.0
+        setback = 2.2 + number // 9000 % 53 / 52.0 * 2.2
+        along = np.array([-outward[1], outward[0]])
+        center = foot + outward * (setback + depth / 2)
+        shape = shapely.Polygon(_rectangle(center, along, length + 1.0, depth))
+        if keep_off.intersects(shape):
+            continue
+        lots.append((shape, number, center, along, length, depth))
+    kept = _without_overlaps([lot[0] for lot in lots], [lot[1] for lot in lots])
+    built = [lots[i] for i in kept]
+    for _, number, center, along, length, depth in built:
+        soup, height = _house(number_of("style", number), length, depth)
+        # The street side of a house is -y.
+        heading = float(np.arctan2(-along[1], -along[0]))
+        x, y = center - origin
+        soups.append(soup.moved(x, y, 0.0, heading))
+        boxes.append((x, y, height / 2, length, depth, height, heading))
+    blocked = shapely.union_all([lot[0].buffer(1.2) for lot in built])
+    shapely.prepare(blocked)
+    spots = []
+    for point, number in _cells(region, _TREE_CELL, "tree"):
+        distance, foot, outward = _front(border, point)
+        if distance > 9.0 or keep_off.contains(shapely.Point(point)) or number >> 40 & 1:
+            continue
+        place = foot + outward * 1.3 if number >> 41 & 1 else point
+        spot = shapely.Point(place)
+        if not (keep_off.contains(spot) or blocked.contains(spot) or open_area.distance(spot) < 1.5):
+            spots.append((spot.buffer(2.0, quad_segs=2), number, place))
+    for i in _without_overlaps([spot[0] for spot in spots], [spot[1] for spot in spots]):
+        _, number, place = spots[i]
+        soup, radius, middle = _tree(number)
+        x, y = place - origin
+        soups.append(soup.moved(x, y, 0.0, number % 628 / 100.0))
+        boxes.append((x, y, middle / 2, 0.28, 0.28, middle, 0.0))
+        boxes.append((x, y, middle, 1.5 * radius, 1.5 * radius, 1.4 * radius, 0.0))
+    return soups, np.array(boxes, dtype=np.float64).reshape(-1, 7)
