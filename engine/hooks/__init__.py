@@ -1,1 +1,6 @@
-"""Hooks for the mmengine runner."""
+"""Hooks of the runner; importing this package registers them."""
+
+from beyonddrive.engine.hooks.checkpoint import CheckpointGuardHook, PlannerCheckpointHook
+from beyonddrive.engine.hooks.seed import EpochSeedHook
+
+__all__ = ["CheckpointGuardHook", "EpochSeedHook", "PlannerCheckpointHook"]

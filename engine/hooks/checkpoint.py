@@ -1,0 +1,136 @@
+"""Hooks that keep checkpoints whole: written at once, of the right planner, without NaN."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.mmengine_compat import CheckpointError
+from beyonddrive.engine.weights import check_weights, nonfinite_keys
+from beyonddrive.registry import HOOKS
+from beyonddrive.version import __version__
+
+
+@HOOKS.register_module()
+class PlannerCheckpointHook(CheckpointHook):
+    """mmengine's checkpoint hook, safe against being killed at any moment.
+
+    A checkpoint is written beside its final name and renamed when complete; ``last_checkpoint`` is written
+    the same way, after it; older files are removed last. So the file that ``last_checkpoint`` names is always
+    there and whole, and so is the best one. (The stock hook writes in place and removes first.)
+
+    Args:
+        **kwargs: As for ``CheckpointHook``, except that ``save_best`` is one metric or none.
+
+    Raises:
+        ValueError: If ``save_best`` is a list, or ``out_dir`` is not on a local disk.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.save_best is not None and (len(self.save_best) != 1 or self.save_best[0] == "auto"):
+            raise ValueError(f"PlannerCheckpointHook: save_best must be one metric, got {self.save_best}")
+        if "://" in str(self.out_dir or ""):
+            raise ValueError(f"PlannerCheckpointHook: out_dir must be a local folder, got {self.out_dir}")
+
+    def _write(self, runner: Runner, filename: str, **kwargs: Any) -> None:
+        """Write a checkpoint so that the file is either the old one or the whole new one."""
+        partial = f".{filename}.partial"
+        runner.save_checkpoint(self.out_dir, partial, backend_args=self.backend_args, **kwargs)
+        if is_main_process():
+            path = Path(self.out_dir) / partial
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            path.replace(Path(self.out_dir) / filename)
+
+    def _remove(self, filename: str) -> None:
+        if is_main_process():
+            (Path(self.out_dir) / filename).unlink(missing_ok=True)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+        outdated: list[int] = []
+        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+            kept = [*self.keep_ckpt_ids, step]
+            outdated, kept = kept[: -self.max_keep_ckpts], kept[-self.max_keep_ckpts :]
+            self.keep_ckpt_ids.clear()
+            self.keep_ckpt_ids.extend(kept)
+            # The checkpoint carries this list, so that a resumed run goes on removing.
+            runner.message_hub.update_info("keep_ckpt_ids", kept)
+        filename = self.filename_tmpl.format(step)
+        self.last_ckpt = str(Path(self.out_dir) / filename)
+        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
+        self._write(
+            runner,
+            filename,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            **self.args,
+        )
+        if is_main_process():
+            write_atomically(Path(runner.work_dir) / "last_checkpoint", self.last_ckpt.encode())
+        for old in outdated:
+            self._remove(self.filename_tmpl.format(old))
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        if not self.save_best:
+            return
+        key = self.key_indicators[0]
+        if key not in metrics:
+            raise KeyError(
+                f"PlannerCheckpointHook: save_best='{key}' is not among the validation metrics "
+                f"({', '.join(sorted(metrics))}); set default_hooks.checkpoint.save_best"
+            )
+        score = float(metrics[key])
+        known = runner.message_hub.runtime_info
+        best = known.get("best_score", self.init_value_map[self.rules[0]])
+        if not self.is_better_than[key](score, best):
+            return
+        step = runner.epoch if self.by_epoch else runner.iter
+        previous = self.best_ckpt_path
+        filename = f"best_{key}_{self.filename_tmpl.format(step)}".replace("/", "_")
+        self.best_ckpt_path = str(Path(self.out_dir) / filename)
+        runner.message_hub.update_info("best_score", score)
+        runner.message_hub.update_info("best_ckpt", self.best_ckpt_path)
+        meta = {"epoch": runner.epoch, "iter": runner.iter, "best_score": score}
+        self._write(
+            runner, filename, save_optimizer=False, save_param_scheduler=False, meta=dict(meta), by_epoch=False
+        )
+        runner.logger.info(f"The best checkpoint so far, {key} {score:.4f} after {step}, is {filename}")
+        if self.last_ckpt is not None:
+            # The checkpoint of this step was written before validation; a resumed run must know the best.
+            self._save_checkpoint_with_step(runner, step, dict(meta))
+        if previous is not None and Path(previous).name != filename:
+            self._remove(Path(previous).name)
+
+
+@HOOKS.register_module()
+class CheckpointGuardHook(Hook):
+    """Signs checkpoints with planner and version, and refuses those that do not fit or hold NaN.
+
+    Without it mmengine loads whatever keys happen to match and leaves the rest at random values.
+    """
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Add planner and version to ``meta``; refuse to save a planner that has diverged."""
+        broken = nonfinite_keys(checkpoint["state_dict"])
+        if broken:
+            raise CheckpointError(
+                f"planner {runner.model_name} diverged: {len(broken)} weights hold NaN or infinity, the first "
+                f"is {broken[0]}. Nothing was saved; lower optim_wrapper.optimizer.lr or clip_grad, and "
+                "continue with --resume from the last checkpoint"
+            )
+        checkpoint["meta"].update(planner=runner.model_name, beyonddrive_version=__version__)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Check all keys, shapes and values before anything is loaded."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        check_weights(model, checkpoint, str(checkpoint.get("file", "checkpoint")), runner.model_name)

@@ -1,0 +1,176 @@
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from beyonddrive.engine import mmengine_compat
+from beyonddrive.engine.mmengine_compat import CheckpointError, load_checkpoint_file
+
+PRELUDE = """
+import os, sys, torch
+from torch import nn
+from mmengine.model import BaseModel
+def expect_failure(what, action, *kinds):
+    try:
+        action()
+    except kinds as error:
+        print(what, 'fails without the remedy:', type(error).__name__)
+    else:
+        sys.exit(f'{what} works without the remedy, which can be deleted')
+"""
+RUNNER = """
+from mmengine.runner import Runner
+class Data(torch.utils.data.Dataset):
+    def __len__(self): return 4
+    def __getitem__(self, index): return {'x': torch.ones(2) * index}
+class Model(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+    def forward(self, x, mode):
+        y = self.layer(x)
+        if self.training: print('dtype', y.dtype)
+        return {'loss': y.square().mean()}
+def train(name, **kwargs):
+    loader = dict(dataset=Data(), sampler=dict(type='DefaultSampler', shuffle=True), batch_size=2,
+                  collate_fn=dict(type='default_collate'))
+    runner = Runner(model=Model(), work_dir='work', train_dataloader=loader,
+                    train_cfg=dict(by_epoch=True, max_epochs=kwargs.pop('epochs', 1)),
+                    optim_wrapper=dict(type=kwargs.pop('wrapper', 'OptimWrapper'),
+                                       optimizer=dict(type='SGD', lr=0.1)),
+                    experiment_name=name, log_level='ERROR', **kwargs)
+    runner.train()
+    return runner
+"""
+
+
+def run_script(script, cwd):
+    """Run a script in a process of its own, in which nothing has been patched, and without CUDA."""
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
+        cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_resuming_needs_the_checkpoint_remedy(tmp_path):
+    script = """
+    import pickle
+    train('first')
+    expect_failure('resume', lambda: train('second', epochs=2, resume=True), pickle.UnpicklingError)
+    from beyonddrive.engine import mmengine_compat
+    mmengine_compat.apply()
+    mmengine_compat.apply()
+    runner = train('third', epochs=2, resume=True)
+    print('resumed to', runner.epoch, 'with', len(runner.message_hub.get_scalar('train/loss').data[0]), 'losses')
+    """
+    out = run_script(RUNNER + textwrap.dedent(script), tmp_path)
+    assert "fails without the remedy: UnpicklingError" in out
+    assert "resumed to 2 with 4 losses" in out
+
+
+def test_training_on_several_processes_needs_the_remedies_without_cuda(tmp_path):
+    script = """
+    os.environ.update(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='0')
+    import torch.distributed as dist
+    from mmengine.dist import init_dist
+    from mmengine.model import MMDistributedDataParallel
+    expect_failure('launcher', lambda: init_dist('pytorch', 'gloo'), RuntimeError, AssertionError)
+    store = dist.HashStore()
+    dist.init_process_group('gloo', store=store, rank=0, world_size=1)
+    wrap = lambda: MMDistributedDataParallel(nn.Linear(2, 2), device_ids=[0])
+    expect_failure('wrapper', wrap, ValueError, RuntimeError, AssertionError)
+    from beyonddrive.engine import mmengine_compat
+    set_device = torch.cuda.set_device
+    mmengine_compat.apply()
+    mmengine_compat.apply()
+    print('wrapped on', wrap().device_ids)
+    dist.destroy_process_group()
+    os.environ['MASTER_PORT'] = '29514'
+    init_dist('pytorch', 'nccl')
+    print('started', dist.get_backend(), torch.cuda.set_device is set_device)
+    dist.destroy_process_group()
+    """
+    out = run_script(script, tmp_path)
+    assert "launcher fails without" in out and "wrapper fails without" in out
+    assert "wrapped on None" in out and "started gloo True" in out
+
+
+def test_mixed_precision_without_a_gpu_needs_its_own_wrapper(tmp_path):
+    script = """
+    expect_failure('amp', lambda: train('first', wrapper='AmpOptimWrapper'), AssertionError)
+    from beyonddrive.engine import mmengine_compat
+    mmengine_compat.apply()
+    train('second', wrapper='AutocastOptimWrapper')
+    """
+    out = run_script(RUNNER + textwrap.dedent(script), tmp_path)
+    assert "amp fails without" in out and "dtype torch.bfloat16" in out
+
+
+def test_configs_of_other_packages_are_found_without_pkg_resources(tmp_path):
+    script = """
+    sys.modules['pkg_resources'] = None  # what setuptools 82 leaves
+    from mmengine.config import Config
+    open('child.py', 'w').write("_base_ = ['mmdet3d::_base_/no_such_file.py']")
+    find = lambda: Config.fromfile('child.py')
+    expect_failure('look-up', find, ImportError)
+    from beyonddrive.engine import mmengine_compat
+    mmengine_compat.apply()
+    import mmengine.utils
+    print(mmengine.utils.is_installed('mmengine'), mmengine.utils.is_installed('no_such_package'))
+    print(mmengine.utils.get_installed_path('mmengine') == os.path.dirname(mmengine.__file__))
+    """
+    out = run_script(script, tmp_path)
+    assert "look-up fails without" in out
+    assert out.splitlines()[-2:] == ["True False", "True"]
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+class Reach:
+    """Pickles as ``getattr(HistoryBuffer, '__init__')``, a first step towards arbitrary code."""
+
+    def __reduce__(self):
+        return getattr, (mmengine_compat.HistoryBuffer, "__init__")
+
+
+def test_nothing_in_a_hostile_checkpoint_is_executed(tmp_path):
+    path, victim = tmp_path / "hostile.pth", tmp_path / "victim"
+    torch.save({"state_dict": {}, "meta": Bomb(victim)}, path)
+    with pytest.raises(CheckpointError, match=r"hostile\.pth.*Nothing was executed"):
+        load_checkpoint_file(path)
+    assert not victim.exists()
+    torch.save({"state_dict": {}, "meta": Reach()}, path)
+    with pytest.raises(CheckpointError, match="may not reach"):
+        load_checkpoint_file(path)
+
+
+def test_damaged_checkpoints_are_named(tmp_path):
+    path = tmp_path / "epoch_3.pth"
+    torch.save({"state_dict": {"a": torch.zeros(1000)}}, path)
+    whole = path.read_bytes()
+    for damage in (b"", b"not a checkpoint", whole[: len(whole) // 2]):
+        path.write_bytes(damage)
+        with pytest.raises(CheckpointError, match=r"epoch_3\.pth.*another checkpoint"):
+            load_checkpoint_file(path)
+    torch.save([1, 2], path)
+    with pytest.raises(CheckpointError, match="holds a list"):
+        load_checkpoint_file(path)
+    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+        load_checkpoint_file(tmp_path / "absent.pth")
+
+
+def test_float16_without_scaling_is_refused():
+    with pytest.raises(ValueError, match="AmpOptimWrapper"):
+        mmengine_compat.AutocastOptimWrapper(dtype="float16", optimizer=None)
