@@ -1,0 +1,77 @@
+"""Compare planners: ``python tools/report.py --row human=human.csv --row LTF=ltf.csv --out report.html``.
+
+Prints one table as text and as markdown; ``--out`` also writes one HTML file that holds everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description="Compare planners by the results that tools/test.py --out wrote."
+    )
+    parser.add_argument(
+        "--row",
+        action="append",
+        default=[],
+        metavar="NAME=results.csv",
+        help="a planner; repeat in the order shown",
+    )
+    parser.add_argument(
+        "--common-scenes", action="store_true", help="compare on the scenes that all files have"
+    )
+    parser.add_argument(
+        "--time",
+        action="append",
+        default=[],
+        metavar="STAGE=SECONDS",
+        help="time of a stage; repeat in order",
+    )
+    parser.add_argument("--coverage", type=Path, help="coverage.json of a negative pool")
+    parser.add_argument("--pictures", type=Path, help="folder that tools/visualize.py wrote")
+    parser.add_argument("--title", default="PDM score of planners")
+    parser.add_argument("--note", default="", help="a sentence below the title")
+    parser.add_argument("--markdown", type=Path, help="also write the markdown table to this file")
+    parser.add_argument("--out", type=Path, help="HTML file to write")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Report; the exit code is 1 if a file is refused."""
+    args = parse_args(argv)
+    from beyonddrive.engine.files import write_atomically
+    from beyonddrive.visualization.report import Report, write_report
+    from beyonddrive.visualization.report_inputs import parse_times, read_coverage, read_picture_index
+    from beyonddrive.visualization.tables import format_table, parse_named, read_results, summarise
+
+    try:
+        results = [read_results(name, Path(path)) for name, path in parse_named(args.row, "--row")]
+        rows = summarise(results, args.common_scenes)
+        report = Report(
+            args.title,
+            rows,
+            parse_times(args.time),
+            read_coverage(args.coverage) if args.coverage else {},
+            read_picture_index(args.pictures) if args.pictures else (),
+            args.note,
+        )
+        if rows:
+            print(format_table(rows), format_table(rows, "markdown"), sep="\n\n")
+        if args.markdown:
+            write_atomically(args.markdown, (format_table(rows, "markdown") + "\n").encode())
+        if args.out:
+            write_report(args.out, report)
+    except (ValueError, OSError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

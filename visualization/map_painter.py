@@ -1,0 +1,231 @@
+"""The map under a bird's-eye view: roads, lanes, intersections, crossings, route and traffic lights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from beyonddrive.structures.se2 import rotate, to_global, to_local
+from beyonddrive.visualization import palette
+from beyonddrive.visualization.canvas import Canvas, parts_of
+from beyonddrive.visualization.layers import View
+
+if TYPE_CHECKING:
+    from beyonddrive.datasets.maps.nuplan_map import MapLayer, NuPlanMap
+    from beyonddrive.datasets.scene import Scene
+
+ROADS = ("lane_groups_polygons", "intersections")
+CHEVRON_SPACING = 24.0
+"""Metres between two arrows that show the direction of a lane."""
+STRIPE = 0.55
+"""Width of a stripe of a crossing, and of the gap after it [m]."""
+
+
+class MapPainter:
+    """Paints the surroundings of one scene.
+
+    Args:
+        canvas: Where to paint.
+        view: The window.
+        scene: Gives the ego pose, the route and the lights.
+        nuplan_map: The map.
+    """
+
+    def __init__(self, canvas: Canvas, view: View, scene: Scene, nuplan_map: NuPlanMap) -> None:
+        self.canvas, self.view, self.scene, self.map = canvas, view, scene, nuplan_map
+        self._origin = np.asarray(scene.ego_pose, dtype=np.float64)
+        self._window = shapely.Polygon(to_global(view.corners(), self._origin))
+
+    def paint(self, centerline: NDArray[np.float64] | None = None) -> None:
+        """Paint everything.
+
+        Args:
+            centerline: (V, 2+) global vertices to mark instead of the centrelines of the route's lanes.
+        """
+        canvas = self.canvas
+        roads = [shape for name in ROADS for shape in self._shapes(self._layer(name))]
+        parks = self._shapes(self._layer("carpark_areas"))
+        canvas.fill(self._shapes(self._optional("walkways")), palette.WALKWAY)
+        outlines = [np.asarray(shape.exterior.coords) for shape in [*parks, *roads]]
+        canvas.stroke(outlines, palette.ROAD_EDGE, 3.0)
+        canvas.fill(parks, palette.CAR_PARK)
+        self._label_car_parks(parks)
+        canvas.fill(self._shapes(self._layer("lane_groups_polygons")), palette.ROAD)
+        canvas.fill(self._shapes(self._layer("intersections")), palette.INTERSECTION)
+        self._route_surface()
+        self._crossings()
+        self._lane_edges()
+        self._route_line(centerline)
+        self._chevrons()
+        self._lights()
+
+    def _layer(self, name: str) -> MapLayer:
+        return self.map.layer(name)
+
+    def _optional(self, name: str) -> MapLayer | None:
+        """Layers that neither caching nor scoring needs may be absent."""
+        return self.map.layer(name) if name in self.map.layer_names else None
+
+    def _rows(self, layer: MapLayer) -> NDArray[np.int64]:
+        """Rows whose geometry meets the window, ascending."""
+        return np.sort(layer.tree.query(self._window, predicate="intersects"))
+
+    def _shapes(
+        self, layer: MapLayer | None, keep: Callable[[int], bool] | None = None
+    ) -> list[shapely.Geometry]:
+        """Geometries of a layer in the window, in pixels."""
+        if layer is None:
+            return []
+        rows = [row for row in self._rows(layer) if keep is None or keep(int(row))]
+        return self._pixels(layer.geometries[rows])
+
+    def _pixels(self, geometries: NDArray[np.object_]) -> list[shapely.Geometry]:
+        if len(geometries) == 0:
+            return []
+        moved = shapely.transform(
+            shapely.force_2d(geometries), lambda xy: self.view.to_pixels(to_local(xy, self._origin))
+        )
+        kind = "Polygon" if "Polygon" in geometries[0].geom_type else "LineString"
+        return [part for shape in moved for part in parts_of(shape, kind)]
+
+    def _label_car_parks(self, parks: list[shapely.Geometry]) -> None:
+        window = shapely.box(0.0, 0.0, self.view.width, self.view.height)
+        for park in parks:
+            visible = shapely.intersection(park if park.is_valid else park.buffer(0.0), window)
+            if visible.area > (8.0 * self.view.scale) ** 2:
+                middle = visible.representative_point()
+                self.canvas.text(middle.x, middle.y, "P", 22, palette.ROAD_EDGE, bold=True, anchor="mm")
+
+    def _route_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of the route's lanes in ``lanes_polygons`` and of its connectors in ``lane_connectors``."""
+        route = np.array([int(name) for name in self.scene.roadblock_ids], dtype=np.int64)
+        lanes, connectors = self._layer("lanes_polygons"), self._layer("lane_connectors")
+        return (
+            np.flatnonzero(np.isin(lanes.column("lane_group_fid"), route)),
+            np.flatnonzero(np.isin(connectors.column("lane_group_connector_fid"), route)),
+        )
+
+    def _route_surface(self) -> None:
+        lanes = self._layer("lanes_polygons")
+        widths = self._layer("gen_lane_connectors_scaled_width_polygons")
+        lane_rows, connector_rows = self._route_rows()
+        connector_ids = self._layer("lane_connectors").ids[connector_rows]
+        self.canvas.fill(self._pixels(lanes.geometries[lane_rows]), palette.ROUTE)
+        on_route = np.isin(widths.column("lane_connector_fid"), connector_ids)
+        self.canvas.fill(self._pixels(widths.geometries[on_route]), palette.ROUTE)
+
+    def _baselines(self, column: str, ids: NDArray[np.int64]) -> list[NDArray[np.float64]]:
+        """Centrelines (n, 2) of lanes (``lane_fid``) or connectors (``lane_connector_fid``), ego frame."""
+        layer = self._layer("baseline_paths")
+        rows = np.flatnonzero(np.isin(layer.column(column), ids))
+        lines = [np.asarray(layer.geometries[row].coords)[:, :2] for row in rows]
+        return [to_local(line, self._origin) for line in lines]
+
+    def _lane_edges(self) -> None:
+        """Both sides of every lane, without its ends, which are no markings."""
+        lanes = self._layer("lanes_polygons")
+        baselines = self._layer("baseline_paths")
+        path_of = {int(lane): row for row, lane in enumerate(baselines.column("lane_fid"))}
+        sides = []
+        for row in self._rows(lanes):
+            path = baselines.geometries[path_of[int(lanes.ids[row])]]
+            ends = shapely.multipoints(np.asarray(path.coords)[[0, -1], :2])
+            for polygon in parts_of(lanes.geometries[row], "Polygon"):
+                ring = np.asarray(polygon.exterior.coords)[:, :2]
+                segments = shapely.linestrings(np.stack([ring[:-1], ring[1:]], axis=1))
+                crossing = shapely.distance(segments, ends) < 0.4
+                sides += [ring[index : index + 2] for index in np.flatnonzero(~crossing)]
+        self.canvas.stroke(
+            [self.view.to_pixels(to_local(side, self._origin)) for side in sides], palette.LANE_EDGE, 1.5
+        )
+
+    def _route_line(self, centerline: NDArray[np.float64] | None) -> None:
+        if centerline is not None:
+            lines = [to_local(np.asarray(centerline)[:, :2], self._origin)]
+        else:
+            lane_rows, connector_rows = self._route_rows()
+            lines = self._baselines("lane_fid", self._layer("lanes_polygons").ids[lane_rows])
+            lines += self._baselines("lane_connector_fid", self._layer("lane_connectors").ids[connector_rows])
+        pixels = [self.view.to_pixels(line) for line in lines]
+        self.canvas.stroke(pixels, palette.CENTERLINE, 1.5, dash=(9.0, 7.0))
+
+    def _chevrons(self) -> None:
+        """Small arrows along the lanes."""
+        lanes = self._layer("lanes_polygons")
+        arrows = []
+        for line in self._baselines("lane_fid", lanes.ids[self._rows(lanes)]):
+            steps = np.hypot(*np.diff(line, axis=0).T)
+            along = np.concatenate([[0.0], np.cumsum(steps)])
+            count = max(1, int(along[-1] // CHEVRON_SPACING))
+            if along[-1] < 6.0:
+                continue
+            for at in (np.arange(count) + 0.5) * along[-1] / count:
+                tail, tip = (
+                    np.array([np.interp(s, along, line[:, 0]), np.interp(s, along, line[:, 1])])
+                    for s in (at - 0.6, at + 0.6)
+                )
+                forward = (tip - tail) / max(float(np.hypot(*(tip - tail))), 1e-9)
+                left = np.array([-forward[1], forward[0]])
+                arrows.append(np.stack([tip, tail + 0.42 * left, tail + 0.3 * forward, tail - 0.42 * left]))
+        self.canvas.fill(
+            [self.view.to_pixels(arrow) for arrow in arrows],
+            palette.mix(palette.ROAD, palette.MUTED_INK, 0.4),
+        )
+
+    def _crossings(self) -> None:
+        """Zebra stripes across the short side of every crosswalk."""
+        layer = self._optional("crosswalks")
+        if layer is None:
+            return
+        stripes = []
+        for row in self._rows(layer):
+            frame = layer.geometries[row].minimum_rotated_rectangle
+            if frame.geom_type != "Polygon":
+                continue
+            a, b, _, d = np.asarray(frame.exterior.coords)[:4, :2]
+            long, short = (b - a, d - a) if np.hypot(*(b - a)) >= np.hypot(*(d - a)) else (d - a, b - a)
+            length = float(np.hypot(*long))
+            count = max(1, int(length / (2.0 * STRIPE)))
+            for index in range(count):
+                low = a + long * ((2 * index + 0.5) / (2 * count))
+                high = a + long * ((2 * index + 1.5) / (2 * count))
+                stripes.append(np.stack([low, high, high + short, low + short]))
+        self.canvas.fill(
+            [self.view.to_pixels(to_local(stripe, self._origin)) for stripe in stripes],
+            palette.CROSSWALK,
+            0.85,
+        )
+
+    def _lights(self) -> None:
+        """A bar where signalled connectors leave a lane, one segment per connector from left to right.
+
+        Red connectors are also drawn along their course.
+        """
+        connectors = self._layer("lane_connectors")
+        by_lane: dict[int, list[tuple[NDArray[np.float64], bool]]] = {}
+        for name, red in self.scene.traffic_lights:
+            row = connectors.row_of(int(name))
+            line = self._baselines("lane_connector_fid", connectors.ids[[row]])[0]
+            by_lane.setdefault(int(connectors.column("exit_lane_fid")[row]), []).append((line, red))
+        red_lines = [line for group in by_lane.values() for line, red in group if red]
+        self.canvas.stroke(
+            [self.view.to_pixels(line) for line in red_lines], palette.RED_LIGHT, 2.0, alpha=0.35
+        )
+        for lane, group in by_lane.items():
+            before = self._baselines("lane_fid", np.array([lane]))
+            stop = group[0][0][0]
+            forward = before[0][-1] - before[0][-2] if before else group[0][0][1] - stop
+            heading = float(np.arctan2(forward[1], forward[0]))
+            # Where a connector leads, seen along the lane: the leftmost first.
+            group.sort(key=lambda item: -float(rotate(item[0][-1] - stop, -heading)[1]))
+            left = rotate([0.0, 1.0], heading)
+            marks = [stop + left * side for side in np.linspace(1.4, -1.4, len(group) + 1)]
+            bars = [self.view.to_pixels(np.stack(pair)) for pair in pairwise(marks)]
+            self.canvas.stroke(bars, palette.PAPER, 7.0)
+            for bar, (_, red) in zip(bars, group, strict=True):
+                self.canvas.stroke([bar], palette.RED_LIGHT if red else palette.OTHER_LIGHT, 4.0)
