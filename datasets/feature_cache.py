@@ -187,7 +187,7 @@ def _is_done(shard: Path) -> bool:
     """Whether a shard is there, can be read, and lacks no scene."""
     try:
         with safe_open(shard, framework="np") as handle:
-            return json.loads((handle.metadata() or {})["failures"]) == {}
+            return json.loads((handle.metadata() or {})["index"])["failures"] == {}
     except (OSError, SafetensorError, KeyError, ValueError):
         return False
 
