@@ -17,17 +17,16 @@ from beyonddrive.datasets.synth.paint_ground import VERGE
 from beyonddrive.datasets.synth.paint_light import daylight
 from beyonddrive.datasets.synth.paint_order import paint_order
 from beyonddrive.datasets.synth.paint_scenery import Scenery, prepare_scenery
-from beyonddrive.datasets.synth.paint_soup import FLAT, PolygonSoup, SoupBuilder, merge
+from beyonddrive.datasets.synth.paint_shadows import contact_shadows, sun_shadows
+from beyonddrive.datasets.synth.paint_soup import PolygonSoup, merge
 from beyonddrive.datasets.synth.paint_vehicles import vehicle_soup
 from beyonddrive.datasets.synth.rig import CameraPose
-from beyonddrive.structures.boxes import box_corners
 from beyonddrive.structures.se2 import to_global
 
 GROUND_REACH = 125.0
 """Surfaces and paint beyond this are not drawn [m]; haze and houses hide the end."""
 SOLID_REACH = 140.0
 """Houses, trees and objects beyond this are not drawn [m]."""
-SHADOW = (18.0, 20.0, 26.0)
 _BRAKING = -0.7
 """Acceleration below which brake lamps shine [m/s2]."""
 _STANDING = 0.25
@@ -51,7 +50,9 @@ def brake_lamps(frames: Sequence[Mapping[str, Any]]) -> list[frozenset[str]]:
         dict(
             zip(
                 frame["anns"]["track_tokens"],
-                np.linalg.norm(np.asarray(frame["anns"]["gt_velocity_3d"]).reshape(-1, 3)[:, :2], axis=1).tolist(),
+                np.linalg.norm(
+                    np.asarray(frame["anns"]["gt_velocity_3d"]).reshape(-1, 3)[:, :2], axis=1
+                ).tolist(),
                 strict=True,
             )
         )
@@ -101,8 +102,8 @@ class Painter:
         self._frames = frames
         self._poses = np.stack([ego_pose(frame) for frame in frames])
         lit = {int(connector) for frame in frames for connector, _ in frame["traffic_lights"]}
-        self.scenery: Scenery = prepare_scenery(nuplan_map, self._poses[:, :2], lit)
         self._light = daylight(seed, frames[0]["log_name"])
+        self.scenery: Scenery = prepare_scenery(nuplan_map, self._poses[:, :2], lit, self._light.sun)
         self._brakes = brake_lamps(frames)
         self._models: dict[tuple[Any, ...], PolygonSoup] = {}
         self._prepared: tuple[int, _FrameSolids] | None = None
@@ -120,9 +121,17 @@ class Painter:
 
         Returns:
             uint8 (height, width, 3), RGB.
+
+        Raises:
+            ValueError: If the camera is not level: sky and ground are painted row by row.
         """
-        width, height = image_size
+        width, _ = image_size
         intrinsic = np.asarray(camera["cam_intrinsic"], dtype=np.float64)
+        if np.abs(np.asarray(camera["sensor2lidar_rotation"])[2] - (0.0, -1.0, 0.0)).max() > 1e-6:
+            raise ValueError(
+                "sensor2lidar_rotation: the camera is tilted, but only level cameras can be painted; "
+                "use the poses of beyonddrive.datasets.synth.rig"
+            )
         frame = self._frame_solids(index)
         x, y, yaw = frame.pose
         cos, sin = np.cos(yaw), np.sin(yaw)
@@ -160,7 +169,9 @@ class Painter:
         pose = self._poses[index] - (*self.scenery.origin, 0.0)
         cos, sin = np.cos(pose[2]), np.sin(pose[2])
         offset = boxes[:, :2] - pose[:2]
-        xy = np.column_stack([cos * offset[:, 0] + sin * offset[:, 1], cos * offset[:, 1] - sin * offset[:, 0]])
+        xy = np.column_stack(
+            [cos * offset[:, 0] + sin * offset[:, 1], cos * offset[:, 1] - sin * offset[:, 0]]
+        )
         near = np.linalg.norm(xy, axis=1) < 120.0
         return np.column_stack([xy, boxes[:, 2:6], boxes[:, 6] - pose[2]])[near]
 
@@ -169,12 +180,15 @@ class Painter:
     ) -> NDArray[np.uint8]:
         """Sky, and verge below the horizon."""
         width, height = image_size
-        small = (max(width // 4, 1), max(height // 4, 1))
-        scaled = intrinsic * [[small[0] / width], [small[1] / height], [1.0]]
-        sky = np.empty((small[1], small[0], 3), dtype=np.uint8)
-        paint_raster.paint_sky(sky, self._light.panorama, rotation, scaled)
-        image = np.ascontiguousarray(cv2.resize(sky, image_size, interpolation=cv2.INTER_LINEAR))
-        horizon = min(max(int(np.floor(intrinsic[1, 2])), 0), height)
+        image = np.empty((height, width, 3), dtype=np.uint8)
+        horizon = min(max(int(np.ceil(intrinsic[1, 2])), 0), height)
+        if horizon:
+            # Clouds are soft: a quarter of the resolution is enough.
+            small = (max(width // 4, 1), max(horizon // 4, 1))
+            scaled = intrinsic * [[small[0] / width], [small[1] / horizon], [1.0]]
+            sky = np.empty((small[1], small[0], 3), dtype=np.uint8)
+            paint_raster.paint_sky(sky, self._light.panorama, rotation, scaled)
+            image[:horizon] = cv2.resize(sky, (width, horizon), interpolation=cv2.INTER_LINEAR)
         image[horizon:] = np.array(VERGE, dtype=np.uint8)
         return image
 
@@ -195,7 +209,7 @@ class Painter:
         speeds = np.linalg.norm(np.asarray(frame["anns"]["gt_velocity_3d"]).reshape(-1, 3)[:, :2], axis=1)
         tokens = [str(token) for token in frame["anns"]["track_tokens"]]
         soups = []
-        shadows = SoupBuilder()
+        shaded = []
         for i in np.flatnonzero(np.linalg.norm(boxes[:, :2], axis=1) < SOLID_REACH):
             kind = str(frame["anns"]["gt_names"][i])
             if kind == "ego":
@@ -207,20 +221,21 @@ class Painter:
             if kind == "pedestrian" and speeds[i] > 0.3:
                 # One stride of two steps takes about 1.4 m.
                 phase = int((x + y) / 1.4 * paint_people.GAIT_PHASES) % paint_people.GAIT_PHASES
-            key = (kind, tokens[i], round(length, 2), round(width, 2), round(height, 2), tokens[i] in self._brakes[index], phase)
+            key = (kind, tokens[i], length, width, height, tokens[i] in self._brakes[index], phase)
             if key not in self._models:
                 self._models[key] = _model(*key)
             soups.append(self._models[key].moved(x, y, base, heading))
-            for grow, alpha in ((0.3, 0.22), (0.05, 0.36)) if length > 1.2 else ((0.1, 0.4),):
-                corners = box_corners((x, y), heading, length + grow, width + grow)
-                shadows.polygon(np.column_stack([corners, np.zeros(4)]), SHADOW, FLAT, alpha)
-        for connector_state in _lights_on(frame, scenery):
-            soups.append(connector_state)
+            shaded.append(i)
+        soups += _lights_on(frame, scenery)
         near = np.linalg.norm(scenery.solid_middles - pose[:2], axis=1) < SOLID_REACH
         soups.append(scenery.solids.take_solids(np.flatnonzero(near)))
         circles = scenery.ground_circles
         seen = np.linalg.norm(circles[:, :2] - pose[:2], axis=1) < GROUND_REACH + circles[:, 2]
-        solids = _FrameSolids(pose, merge(soups), np.flatnonzero(seen), shadows.build())
+        standing = np.column_stack([placed[:, :2], boxes[:, 2:6], placed[:, 2]])[shaded]
+        shadows = merge(
+            [contact_shadows(placed[shaded], boxes[shaded, 3:5]), sun_shadows(standing, self._light.sun)]
+        )
+        solids = _FrameSolids(pose, merge(soups), np.flatnonzero(seen), shadows)
         self._prepared = (index, solids)
         return solids
 

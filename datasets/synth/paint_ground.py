@@ -92,7 +92,10 @@ def _tiles(area: shapely.Geometry) -> Iterator[shapely.Polygon]:
         for i in range(int(np.floor(x0 / _TILE)), int(np.ceil(x1 / _TILE))):
             for j in range(int(np.floor(y0 / _TILE)), int(np.ceil(y1 / _TILE))):
                 square = shapely.box(
-                    i * _TILE - _OVERLAP, j * _TILE - _OVERLAP, (i + 1) * _TILE + _OVERLAP, (j + 1) * _TILE + _OVERLAP
+                    i * _TILE - _OVERLAP,
+                    j * _TILE - _OVERLAP,
+                    (i + 1) * _TILE + _OVERLAP,
+                    (j + 1) * _TILE + _OVERLAP,
                 )
                 if polygon.intersects(square):
                     yield from polygons_of(polygon.intersection(square))
@@ -104,7 +107,11 @@ def flat_ring(xy: NDArray[np.float64], origin: NDArray[np.float64]) -> NDArray[n
 
 
 def add_area(
-    builder: SoupBuilder, area: shapely.Geometry, color: Color, origin: NDArray[np.float64], alpha: float = 1.0
+    builder: SoupBuilder,
+    area: shapely.Geometry,
+    color: Color,
+    origin: NDArray[np.float64],
+    alpha: float = 1.0,
 ) -> None:
     """Add an area of any size with holes, cut into tiles."""
     for tile in _tiles(area):

@@ -6,6 +6,7 @@ Where they stand follows from the map alone, so that all logs and all runs see t
 from __future__ import annotations
 
 
+from dataclasses import dataclass
 
 import numpy as np
 import shapely
@@ -27,6 +28,28 @@ _BUILDING_CELL = 12.0
 _TREE_CELL = 9.0
 
 
+@dataclass(frozen=True)
+class Houses:
+    """Houses and trees of a region, in the painter's frame.
+
+    Attributes:
+        soups: One soup per house or tree.
+        boxes: (H, 7) x y z l w h heading of the houses [m].
+        crowns: (K, 4) x y z radius of the trees' crowns [m].
+    """
+
+    soups: list[PolygonSoup]
+    boxes: NDArray[np.float64]
+    crowns: NDArray[np.float64]
+
+    @property
+    def tree_boxes(self) -> NDArray[np.float64]:
+        """Boxes (2 K, 7) of trunks and crowns, as a LiDAR hits them."""
+        x, y, z, radius = self.crowns.T
+        zero = np.zeros(len(x))
+        trunks = [x, y, z / 2, zero + 0.28, zero + 0.28, z, zero]
+        crowns = [x, y, z, 1.5 * radius, 1.5 * radius, 1.4 * radius, zero]
+        return np.concatenate([np.column_stack(trunks), np.column_stack(crowns)])
 
 
 def _cells(region: shapely.Polygon, side: float, name: str) -> list[tuple[NDArray[np.float64], int]]:
@@ -103,7 +126,12 @@ def _house(number: int, length: float, depth: float) -> tuple[PolygonSoup, float
             add_parts(builder, body[name], tinted(wall, 0.72), (0.0, 1.0, 1.0 - 0.45 / height, 1.0))
         builder.polygon(body["top"], roof)
     builder.close_solid(
-        [(-length / 2, -depth / 2), (length / 2, -depth / 2), (length / 2, depth / 2), (-length / 2, depth / 2)]
+        [
+            (-length / 2, -depth / 2),
+            (length / 2, -depth / 2),
+            (length / 2, depth / 2),
+            (-length / 2, depth / 2),
+        ]
     )
     return builder.build(), height
 
@@ -125,7 +153,9 @@ def _windows(
     for storey in range(storeys):
         low, high = (storey * _STOREY + 0.95) / height, (storey * _STOREY + 2.35) / height
         if storey == 0 and shop:
-            panes = [((i + 0.08) / count, (i + 0.92) / count, 0.35 / height, 2.6 / height) for i in range(count)]
+            panes = [
+                ((i + 0.08) / count, (i + 0.92) / count, 0.35 / height, 2.6 / height) for i in range(count)
+            ]
             add_parts(builder, face, _SHOP, *panes)
             add_parts(builder, face, tinted(wall, 0.6), (0.01, 0.99, 2.65 / height, 3.1 / height))
             continue
@@ -134,9 +164,16 @@ def _windows(
             middle = (i + 0.5) / count
             half = width / count
             if storey == 0 and name == "right" and i == count // 2 and not shop:
-                add_parts(builder, face, (84, 60, 46), (middle - half * 0.8, middle + half * 0.8, 0.0, 2.15 / height))
+                add_parts(
+                    builder,
+                    face,
+                    (84, 60, 46),
+                    (middle - half * 0.8, middle + half * 0.8, 0.0, 2.15 / height),
+                )
                 continue
-            add_parts(builder, face, frame, (middle - half * 1.2, middle + half * 1.2, low - 0.2 / height, high))
+            add_parts(
+                builder, face, frame, (middle - half * 1.2, middle + half * 1.2, low - 0.2 / height, high)
+            )
             add_parts(builder, face, _PANE, (middle - half, middle + half, low, high))
 
 
@@ -148,7 +185,9 @@ def _tree(number: int) -> tuple[PolygonSoup, float, float]:
     green: Color = (74 * shade, 104 * shade, 52 * shade)
     builder = SoupBuilder()
     add_faces(
-        builder, prism((-0.14, 0.14), (-0.14, 0.14), (0.0, middle), (-0.08, 0.08), (-0.08, 0.08)), (92, 72, 54)
+        builder,
+        prism((-0.14, 0.14), (-0.14, 0.14), (0.0, middle), (-0.08, 0.08), (-0.08, 0.08)),
+        (92, 72, 54),
     )
     lumps = ((0.0, 0.0, -0.15, 0.95, 0.62), (0.5, 0.3, 0.0, 0.62, 0.78), (-0.45, 0.2, 0.1, 0.66, 0.86))
     lumps += ((0.1, -0.5, 0.15, 0.6, 0.94), (-0.15, 0.05, 0.5, 0.6, 1.08), (0.2, -0.15, 0.62, 0.36, 1.2))
@@ -161,7 +200,7 @@ def _tree(number: int) -> tuple[PolygonSoup, float, float]:
 
 def build_houses(
     region: shapely.Polygon, paved: shapely.Geometry, open_area: shapely.Geometry, origin: NDArray[np.float64]
-) -> tuple[list[PolygonSoup], NDArray[np.float64]]:
+) -> Houses:
     """Houses along the streets of a region and trees between them.
 
     Args:
@@ -169,9 +208,6 @@ def build_houses(
         paved: Everything that people or cars use, global; nothing is built on it.
         open_area: Road surface alone; trees keep a little off it.
         origin: (2,) origin of the painter's frame, global.
-
-    Returns:
-        One soup per house or tree, and boxes (M, 7) that a LiDAR hits, both in the painter's frame.
     """
     border = paved.boundary
     shapely.prepare(border)
@@ -179,6 +215,7 @@ def build_houses(
     shapely.prepare(keep_off)
     soups: list[PolygonSoup] = []
     boxes: list[tuple[float, ...]] = []
+    crowns: list[tuple[float, ...]] = []
     lots = []
     for point, number in _cells(region, _BUILDING_CELL, "house"):
         if keep_off.contains(shapely.Point(point)):
@@ -219,6 +256,5 @@ def build_houses(
         soup, radius, middle = _tree(number)
         x, y = place - origin
         soups.append(soup.moved(x, y, 0.0, number % 628 / 100.0))
-        boxes.append((x, y, middle / 2, 0.28, 0.28, middle, 0.0))
-        boxes.append((x, y, middle, 1.5 * radius, 1.5 * radius, 1.4 * radius, 0.0))
-    return soups, np.array(boxes, dtype=np.float64).reshape(-1, 7)
+        crowns.append((x, y, middle, radius))
+    return Houses(soups, np.array(boxes).reshape(-1, 7), np.array(crowns).reshape(-1, 4))

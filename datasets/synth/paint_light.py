@@ -87,14 +87,21 @@ def daylight(*seed: object) -> Daylight:
     height = slope / (slope + 0.28)
     sky = np.array(weather.horizon) * (1.0 - height) + np.array(weather.zenith) * height
     clouds = sum(
-        (_smooth_noise(rng, rows, columns, cells) * gain for cells, gain in ((14, 0.6), (37, 0.4), (90, 0.22))),
+        (
+            _smooth_noise(rng, rows, columns, cells) * gain
+            for cells, gain in ((14, 0.6), (37, 0.4), (90, 0.22))
+        ),
         start=np.zeros((rows, columns)),
     )
     cover = np.clip((clouds - 0.55 + weather.cloud_share) * 1.5, 0.0, 0.9)[..., None]
     cover = cover * np.clip(slope * 9.0, 0.0, 1.0)
     sky = sky * (1.0 - cover) + np.array(weather.cloud) * cover
     # A far line of trees and roofs: without it the world would end in a knife edge.
-    skyline = 0.018 + 0.014 * _smooth_noise(rng, 2, columns, 60)[:1] + 0.010 * _smooth_noise(rng, 2, columns, 170)[:1]
+    skyline = (
+        0.018
+        + 0.014 * _smooth_noise(rng, 2, columns, 60)[:1]
+        + 0.010 * _smooth_noise(rng, 2, columns, 170)[:1]
+    )
     far = np.clip((np.abs(skyline).T[None, :, :] - slope) * 180.0, 0.0, 1.0) * 0.5
     sky = sky * (1.0 - far) + np.array((112.0, 124.0, 128.0)) * far
     panorama = np.clip(sky.reshape(rows, columns, 3) + 0.5, 0, 255).astype(np.uint8)

@@ -54,7 +54,9 @@ def _heading(xy: NDArray[np.float64]) -> float:
     return float(np.arctan2(along[1], along[0]))
 
 
-def lane_paths(nuplan_map: NuPlanMap, region: shapely.Polygon) -> tuple[dict[int, LanePath], dict[int, LanePath]]:
+def lane_paths(
+    nuplan_map: NuPlanMap, region: shapely.Polygon
+) -> tuple[dict[int, LanePath], dict[int, LanePath]]:
     """Centre lines of the lanes and of the connectors near a region, by id; empty without the layer."""
     layer = optional_layer(nuplan_map, "baseline_paths")
     lanes: dict[int, LanePath] = {}
@@ -95,7 +97,7 @@ def add_lane_lines(
             if line.geom_type != "LineString" or line.length < 4.0:
                 continue
             # A lane that follows another touches it across the road; only touching sides get a line.
-            xy = np.asarray(line.simplify(0.04).coords)
+            xy = _without_end_caps(np.asarray(line.simplify(0.04).coords))
             across = _heading(xy[[0, -1]])
             along = path_a.end_heading if path_a else across
             if abs(np.sin(across - along)) > 0.6:
@@ -114,6 +116,15 @@ def add_lane_lines(
                 add_line(builder, solid, 0.13, _YELLOW, origin, offset=-0.14)
             else:
                 add_line(builder, _fine(xy), _LINE_WIDTH, _WHITE, origin)
+
+
+def _without_end_caps(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Drop first and last pieces that turn off around the end of a lane."""
+    while len(xy) > 2 and abs(np.sin(_heading(xy[:2]) - _heading(xy[1:3]))) > 0.6:
+        xy = xy[1:]
+    while len(xy) > 2 and abs(np.sin(_heading(xy[-2:]) - _heading(xy[-3:-1]))) > 0.6:
+        xy = xy[:-1]
+    return xy
 
 
 def _fine(xy: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -155,7 +166,8 @@ def add_crossings(
                 traffic = np.array([np.cos(heading), np.sin(heading)])
                 # Of the two axes of the rectangle, people walk along the one that is across the traffic.
                 walking = min(
-                    (side / np.linalg.norm(side) for side in sides), key=lambda axis: abs(float(axis @ traffic))
+                    (side / np.linalg.norm(side) for side in sides),
+                    key=lambda axis: abs(float(axis @ traffic)),
                 )
             _add_zebra(builder, polygon, walking, origin)
 
@@ -224,7 +236,15 @@ def add_turn_arrows(
     builder.polygon(place([(0, -0.09), (1.9, -0.09), (1.9, 0.09), (0, 0.09)]), _WHITE, FLAT)
     for turn in sorted(set(np.sign(np.round(wrap_angle(turns) / 0.6)).astype(int).tolist())):
         if turn == 0:
-            head = [(1.9, -0.09), (2.5, -0.09), (2.5, -0.32), (3.6, 0.0), (2.5, 0.32), (2.5, 0.09), (1.9, 0.09)]
+            head = [
+                (1.9, -0.09),
+                (2.5, -0.09),
+                (2.5, -0.32),
+                (3.6, 0.0),
+                (2.5, 0.32),
+                (2.5, 0.09),
+                (1.9, 0.09),
+            ]
         else:
             head = [(1.7, 0.09), (2.1, 0.5), (1.85, 0.62), (2.6, 1.05), (2.9, 0.3), (2.5, 0.38), (1.9, -0.09)]
             head = [(x, y * turn) for x, y in head]
@@ -232,9 +252,7 @@ def add_turn_arrows(
         builder.polygon(place(head[::-1] if turn > 0 else head), _WHITE, FLAT)
 
 
-def add_parking_bays(
-    builder: SoupBuilder, car_parks: shapely.Geometry, origin: NDArray[np.float64]
-) -> None:
+def add_parking_bays(builder: SoupBuilder, car_parks: shapely.Geometry, origin: NDArray[np.float64]) -> None:
     """Add lines between the bays of a car park: every 6 m along a kerb strip, else every 2.6 m."""
     for polygon in polygons_of(car_parks):
         corners = np.asarray(polygon.minimum_rotated_rectangle.exterior.coords)[:4]

@@ -125,4 +125,6 @@ def rectangles(
     cos, sin = np.cos(heading), np.sin(heading)
     along = np.stack([cos, sin], axis=-1) * (length / 2)[:, None]
     left = np.stack([-sin, cos], axis=-1) * (width / 2)[:, None]
-    return np.stack([center - along - left, center + along - left, center + along + left, center - along + left], axis=1)
+    return np.stack(
+        [center - along - left, center + along - left, center + along + left, center - along + left], axis=1
+    )

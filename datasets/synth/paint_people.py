@@ -48,7 +48,11 @@ def pedestrian_soup(token: str, length: float, width: float, height: float, phas
     _limb(builder, -0.7 * swing, 0.0, shoulder + 0.04, 0.46 * h, 0.8 * h, 0.09, tinted(top, 0.8))
     _limb(builder, 0.7 * swing, 0.0, -shoulder - 0.04, 0.46 * h, 0.8 * h, 0.09, tinted(top, 0.8))
     torso = prism(
-        (-0.12, 0.12), (-0.8 * shoulder, 0.8 * shoulder), (0.44 * h, 0.83 * h), (-0.1, 0.1), (-shoulder, shoulder)
+        (-0.12, 0.12),
+        (-0.8 * shoulder, 0.8 * shoulder),
+        (0.44 * h, 0.83 * h),
+        (-0.1, 0.1),
+        (-shoulder, shoulder),
     )
     add_faces(builder, torso, top)
     if number >> 16 & 3 == 0:
@@ -70,13 +74,22 @@ def bicycle_soup(token: str, length: float, width: float, height: float) -> Poly
     circle = np.column_stack([np.cos(turns), np.zeros(14), np.sin(turns)])
     for x in (l / 2 - radius, radius - l / 2):
         center = np.array([x, 0.0, radius])
-        builder.polygon(circle * radius + center, (22, 22, 24), SHEET, holes=[circle[::-1] * (radius * 0.8) + center])
+        builder.polygon(
+            circle * radius + center, (22, 22, 24), SHEET, holes=[circle[::-1] * (radius * 0.8) + center]
+        )
         # From behind or ahead the ring above is a line: the tyre's width is a thin box.
         tyre = prism((x - radius, x + radius), (-0.035, 0.035), (0.0, 2 * radius))
         add_faces(builder, tyre, (28, 28, 30), ("front", "rear"))
     hip, crank, bar = (-0.12 * l, 0.52 * h), (0.0, 0.2 * h), (0.26 * l, 0.57 * h)
     rear, front = (radius - l / 2, radius), (l / 2 - radius, radius)
-    for (x0, z0), (x1, z1) in ((rear, crank), (crank, bar), (hip, crank), (hip, bar), (hip, rear), (bar, front)):
+    for (x0, z0), (x1, z1) in (
+        (rear, crank),
+        (crank, bar),
+        (hip, crank),
+        (hip, bar),
+        (hip, rear),
+        (bar, front),
+    ):
         along = np.array([x1 - x0, 0.0, z1 - z0])
         side = np.array([-along[2], 0.0, along[0]]) / np.linalg.norm(along) * 0.025
         a, b = np.array([x0, 0.0, z0]), np.array([x1, 0.0, z1])
@@ -86,13 +99,19 @@ def bicycle_soup(token: str, length: float, width: float, height: float) -> Poly
     for y, pedal in ((0.11, 0.08), (-0.11, 0.26)):
         _limb(builder, crank[0] + 0.05, hip[0] + 0.06, y, pedal * h, 0.56 * h, 0.13, trousers)
     torso = prism(
-        (hip[0] - 0.12, hip[0] + 0.12), (-0.17, 0.17), (0.5 * h, 0.86 * h), (hip[0] + 0.16, hip[0] + 0.36), (-0.21, 0.21)
+        (hip[0] - 0.12, hip[0] + 0.12),
+        (-0.17, 0.17),
+        (0.5 * h, 0.86 * h),
+        (hip[0] + 0.16, hip[0] + 0.36),
+        (-0.21, 0.21),
     )
     add_faces(builder, torso, top)
     for y in (0.24, -0.24):
         _limb(builder, bar[0], hip[0] + 0.3, y, 0.57 * h, 0.82 * h, 0.08, tinted(top, 0.8))
     builder.disc((hip[0] + 0.34, 0.0, 0.925 * h), 0.068 * h, _SKIN[(number >> 24) % len(_SKIN)])
-    builder.disc((hip[0] + 0.31, 0.0, 0.95 * h), 0.064 * h, ((226, 70, 50), (240, 240, 240), (50, 50, 56))[number % 3])
+    builder.disc(
+        (hip[0] + 0.31, 0.0, 0.95 * h), 0.064 * h, ((226, 70, 50), (240, 240, 240), (50, 50, 56))[number % 3]
+    )
     builder.close_solid(_foot(l, max(width, 0.3)))
     return builder.build()
 
@@ -155,7 +174,9 @@ def sign_soup(length: float, width: float, height: float) -> PolygonSoup:
 
 def generic_soup(token: str, length: float, width: float, height: float) -> PolygonSoup:
     """Any other thing: a container that fills its box, base centre at the origin [m]."""
-    color: Color = ((96, 104, 92), (120, 98, 74), (88, 96, 112), (140, 136, 128))[number_of("thing", token) % 4]
+    color: Color = ((96, 104, 92), (120, 98, 74), (88, 96, 112), (140, 136, 128))[
+        number_of("thing", token) % 4
+    ]
     builder = SoupBuilder()
     body = prism((-length / 2, length / 2), (-width / 2, width / 2), (0.0, height))
     add_faces(builder, body, color)

@@ -233,7 +233,7 @@ def scratch(
 def shade_ground(  # type: ignore[no-untyped-def]
     image, noise, rotation, translation, intrinsic, haze, haze_reach, grain
 ):
-    """Give the ground of an image its grain and its haze.
+    """Give the ground in the image of a level camera its grain and its haze.
 
     ``noise`` (K, K) in [-1, 1] tiles the plane at two scales and is fixed to the world, so that the ground
     moves under the car; K is a power of two.
@@ -241,25 +241,31 @@ def shade_ground(  # type: ignore[no-untyped-def]
     height, width = image.shape[0], image.shape[1]
     fx, fy, cx, cy = intrinsic[0, 0], intrinsic[1, 1], intrinsic[0, 2], intrinsic[1, 2]
     last = noise.shape[0] - 1
-    for row in range(height):
+    for row in range(max(int(cy), 0), height):
         v = (row + 0.5 - cy) / fy
+        if v < 1e-4:
+            continue
+        scale = translation[2] / v
+        # Far enough into the positive numbers for int() to round down.
+        x = translation[0] + scale * (rotation[0, 2] - rotation[0, 0] * (cx - 0.5) / fx) + 65536.0
+        y = translation[1] + scale * (rotation[1, 2] - rotation[1, 0] * (cx - 0.5) / fx) + 65536.0
+        step_x, step_y = scale * rotation[0, 0] / fx, scale * rotation[1, 0] / fx
+        # The grain of a pixel is finer than the pixel beyond some metres: fade it, or it would flicker.
+        coarse_gain = grain * 12.0 / (12.0 + scale)
+        fine_gain = grain * 36.0 / (36.0 + scale * scale)
+        share = haze_share(scale, haze_reach)
+        keep = 1.0 - share
+        red, green, blue = share * haze[0] + 0.5, share * haze[1] + 0.5, share * haze[2] + 0.5
+        pixels = image[row]
         for column in range(width):
-            u = (column + 0.5 - cx) / fx
-            dz = rotation[2, 0] * u + rotation[2, 1] * v + rotation[2, 2]
-            if dz > -1e-4:
-                continue
-            scale = -translation[2] / dz
-            x = translation[0] + scale * (rotation[0, 0] * u + rotation[0, 1] * v + rotation[0, 2])
-            y = translation[1] + scale * (rotation[1, 0] * u + rotation[1, 1] * v + rotation[1, 2])
-            coarse = noise[int(math.floor(x * 2.3)) & last, int(math.floor(y * 2.3)) & last]
-            fine = noise[int(math.floor(x * 19.0)) & last, int(math.floor(y * 19.0)) & last]
-            # The grain of a pixel is finer than the pixel beyond some metres: fade it, or it would flicker.
-            gain = 1.0 + grain * (coarse * 12.0 / (12.0 + scale) + fine * 36.0 / (36.0 + scale * scale))
-            share = haze_share(scale, haze_reach)
-            for k in range(3):
-                value = image[row, column, k] * gain
-                value += share * (haze[k] - value)
-                image[row, column, k] = np.uint8(min(max(value, 0.0), 255.0) + 0.5)
+            coarse = noise[int(x * 2.3) & last, int(y * 2.3) & last]
+            fine = noise[int(x * 19.0) & last, int(y * 19.0) & last]
+            gain = keep * (1.0 + coarse_gain * coarse + fine_gain * fine)
+            pixels[column, 0] = np.uint8(min(pixels[column, 0] * gain + red, 255.0))
+            pixels[column, 1] = np.uint8(min(pixels[column, 1] * gain + green, 255.0))
+            pixels[column, 2] = np.uint8(min(pixels[column, 2] * gain + blue, 255.0))
+            x += step_x
+            y += step_y
 
 
 @njit(cache=True)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
 from beyonddrive.datasets.synth import paint_ground, paint_markings
 from beyonddrive.datasets.synth.paint_houses import build_houses
+from beyonddrive.datasets.synth.paint_shadows import scenery_shadows
 from beyonddrive.datasets.synth.paint_signals import Signals, build_signals
 from beyonddrive.datasets.synth.paint_soup import PolygonSoup, SoupBuilder, merge
 from beyonddrive.structures.se2 import wrap_angle
@@ -42,13 +43,16 @@ class Scenery:
     signals: Signals
 
 
-def prepare_scenery(nuplan_map: NuPlanMap, path: ArrayLike, lit_connectors: set[int]) -> Scenery:
+def prepare_scenery(
+    nuplan_map: NuPlanMap, path: ArrayLike, lit_connectors: set[int], sun: NDArray[np.float64]
+) -> Scenery:
     """Prepare what may be seen from a path.
 
     Args:
         nuplan_map: The map; every layer but ``lanes_polygons`` may be missing.
         path: (N, 2) global positions the ego takes [m].
         lit_connectors: Ids of the lane connectors that have a traffic light in some frame.
+        sun: (3,) vector towards the sun, its length the strength of its light.
 
     Raises:
         MapError: If there are no lanes, or a layer is damaged.
@@ -79,16 +83,17 @@ def prepare_scenery(nuplan_map: NuPlanMap, path: ArrayLike, lit_connectors: set[
         paint_markings.add_turn_arrows(ground, lane, turns, origin)
 
     paved = shapely.union_all([road, car_parks, walkways])
-    houses, boxes = build_houses(region, paved, shapely.union_all([road, car_parks]), origin)
-    solids = merge([*houses, *signals.posts])
-    soup = ground.build()
+    houses = build_houses(region, paved, shapely.union_all([road, car_parks]), origin)
+    solids = merge([*houses.soups, *signals.posts])
+    shadows = scenery_shadows(np.concatenate([houses.boxes, signals.boxes]), houses.crowns, sun)
+    soup = merge([ground.build(), shadows])
     return Scenery(
         origin,
         soup,
         _circles(soup),
         solids,
         solids.feet.mean(axis=1),
-        np.concatenate([boxes, signals.boxes]),
+        np.concatenate([houses.boxes, houses.tree_boxes, signals.boxes]),
         signals,
     )
 
@@ -108,7 +113,9 @@ def _lane_turns(
             path = connectors[id]
             turns.setdefault(lane, []).append(float(wrap_angle(path.end_heading - path.start_heading)))
     # One way on, straight ahead, needs no arrow.
-    return [(lanes[lane], found) for lane, found in sorted(turns.items()) if len(found) > 1 or abs(found[0]) > 0.6]
+    return [
+        (lanes[lane], found) for lane, found in sorted(turns.items()) if len(found) > 1 or abs(found[0]) > 0.6
+    ]
 
 
 def _circles(soup: PolygonSoup) -> NDArray[np.float64]:

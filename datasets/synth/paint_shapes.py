@@ -74,9 +74,7 @@ def add_parts(
         builder.polygon(part(face, (u0, u1), (v0, v1)), color, GLOW if glow else SOLID)
 
 
-def add_wheels(
-    builder: SoupBuilder, places: tuple[float, ...], half_width: float, radius: float
-) -> None:
+def add_wheels(builder: SoupBuilder, places: tuple[float, ...], half_width: float, radius: float) -> None:
     """Add a wheel at each x of ``places`` on both sides [m]."""
     turns = np.linspace(0.0, 2.0 * np.pi, 12, endpoint=False)
     circle = np.column_stack([np.cos(turns), np.zeros(12), np.sin(turns)])

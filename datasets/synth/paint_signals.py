@@ -103,16 +103,29 @@ def _head(center: NDArray[np.float64], heading: float, red: bool, scale: float) 
     turns = np.linspace(0.0, 2.0 * np.pi, 12, endpoint=False)
     # Drivers look at the rear face (x < 0): seen from there, -y is to the right.
     circle = np.column_stack([np.zeros(12), -np.cos(turns), np.sin(turns)])
-    board = np.array([(-0.23, 1.7, -3.9), (-0.23, -1.7, -3.9), (-0.23, -1.7, 3.9), (-0.23, 1.7, 3.9)]) * (1, r, r)
+    board = np.array([(-0.23, 1.7, -3.9), (-0.23, -1.7, -3.9), (-0.23, -1.7, 3.9), (-0.23, 1.7, 3.9)]) * (
+        1,
+        r,
+        r,
+    )
     builder.polygon(board, _FRAME)
     builder.polygon(board * (1, 0.88, 0.94) - (0.01, 0, 0), _HOUSING)
-    colors = ((2.2, _RED if red else _RED_OFF, red), (0.0, _AMBER_OFF, False), (-2.2, _GREEN_OFF if red else _GREEN, not red))
+    colors = (
+        (2.2, _RED if red else _RED_OFF, red),
+        (0.0, _AMBER_OFF, False),
+        (-2.2, _GREEN_OFF if red else _GREEN, not red),
+    )
     for height, color, lit in colors:
         middle = np.array([-0.25, 0.0, height * r])
         builder.polygon(circle * r + middle, color, GLOW)
         if lit:
             builder.polygon(circle * (1.9 * r) + middle - (0.01, 0, 0), color, GLOW, alpha=0.3)
-            builder.polygon(circle * (0.5 * r) + middle - (0.02, 0, 0), tuple(0.5 * c + 127 for c in color), GLOW, alpha=0.6)
+            builder.polygon(
+                circle * (0.5 * r) + middle - (0.02, 0, 0),
+                tuple(0.5 * c + 127 for c in color),
+                GLOW,
+                alpha=0.6,
+            )
     builder.close_solid([(-0.25, -0.2), (0.2, -0.2), (0.2, 0.2), (-0.25, 0.2)])
     return builder.build().moved(center[0], center[1], center[2], heading)
 
@@ -151,7 +164,9 @@ def _far_side(approach: _Approach, crossing: shapely.Geometry) -> float:
     inside = ray.intersection(crossing)
     ends = shapely.get_coordinates(inside)
     if len(ends) == 0:
-        lengths = [np.linalg.norm(path.xy[-1] - path.xy[0]) for paths in approach.connectors for path in paths]
+        lengths = [
+            np.linalg.norm(path.xy[-1] - path.xy[0]) for paths in approach.connectors for path in paths
+        ]
         return float(np.clip(max(lengths), 8.0, 38.0))
     return float(np.clip(np.max((ends - middle) @ approach.along) + 1.0, 8.0, 38.0))
 
@@ -182,7 +197,9 @@ def build_signals(
     for approach in _approaches(connectors, lit):
         along = approach.along
         rightward = np.array([along[1], -along[0]])
-        near = tree.query(shapely.Point(approach.stops.mean(axis=0) + 3.0 * along), predicate="dwithin", distance=3.0)
+        near = tree.query(
+            shapely.Point(approach.stops.mean(axis=0) + 3.0 * along), predicate="dwithin", distance=3.0
+        )
         crossing = shapely.union_all([crossings[i] for i in near])
         # Beside the stop line: one head for the lane next to it.
         foot = _beside(approach.stops[0] - 0.5 * along, rightward, road, lane_width / 2) - origin

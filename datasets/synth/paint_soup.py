@@ -114,6 +114,26 @@ def merge(soups: Sequence[PolygonSoup]) -> PolygonSoup:
     )
 
 
+def flat_polygons(
+    corners: NDArray[np.float64], color: tuple[float, float, float], alphas: NDArray[np.float64]
+) -> PolygonSoup:
+    """Polygons (P, K, 2) on the ground, without solids."""
+    count, sides = corners.shape[:2]
+    points = np.zeros((count * sides, 3))
+    points[:, :2] = corners.reshape(-1, 2)
+    return PolygonSoup(
+        points,
+        np.arange(count + 1, dtype=np.int64) * sides,
+        np.arange(count + 1, dtype=np.int64),
+        np.tile(np.array(color, dtype=np.float64), (count, 1)),
+        np.full(count, FLAT, dtype=np.int64),
+        alphas,
+        np.zeros(count),
+        np.zeros(1, dtype=np.int64),
+        np.zeros((0, 4, 2)),
+    )
+
+
 @dataclass
 class SoupBuilder:
     """Collects polygons one by one; ``close_solid`` ends a solid, ``build`` makes the arrays."""

@@ -91,10 +91,19 @@ def _truck(l: float, w: float, h: float, paint: Color, cargo: Color, braking: bo
     for side in ("left", "right"):
         add_parts(builder, load[side], tinted(cargo, 0.82), (0.0, 1.0, 0.0, 0.06))
     low = chassis["rear"]
-    add_parts(builder, low, _BRAKE if braking else _TAIL, (0.02, 0.2, 0.35, 0.95), (0.8, 0.98, 0.35, 0.95), glow=braking)
+    add_parts(
+        builder,
+        low,
+        _BRAKE if braking else _TAIL,
+        (0.02, 0.2, 0.35, 0.95),
+        (0.8, 0.98, 0.35, 0.95),
+        glow=braking,
+    )
     builder.close_solid([(-l / 2, -half), (split - 0.2, -half), (split - 0.2, half), (-l / 2, half)])
     top = min(h, 2.9)
-    cab = prism((split, l / 2), (-half, half), (0.14 * h, top), (split, l / 2 - 0.18), (-0.95 * half, 0.95 * half))
+    cab = prism(
+        (split, l / 2), (-half, half), (0.14 * h, top), (split, l / 2 - 0.18), (-0.95 * half, 0.95 * half)
+    )
     add_faces(builder, cab, paint)
     add_parts(builder, cab["front"], _WINDSCREEN, (0.06, 0.94, 0.52, 0.9))
     add_parts(builder, cab["front"], _DARK, (0.2, 0.8, 0.14, 0.44))
