@@ -43,10 +43,9 @@ class FlowPolicy(SensorPlanner):
 
     def __init__(self, trajectory_head: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(trajectory_head=trajectory_head, **kwargs)
-        if not isinstance(self.trajectory_head.bare, FlowHead):
-            raise ValueError(
-                f"FlowPolicy: trajectory_head must be a FlowHead, got {type(self.trajectory_head.bare).__name__}"
-            )
+        bare = self.trajectory_head.bare
+        if not isinstance(bare, FlowHead):
+            raise ValueError(f"FlowPolicy: trajectory_head must be a FlowHead, got {type(bare).__name__}")
 
     @property
     def flow_head(self) -> FlowHead:
@@ -73,7 +72,7 @@ class FlowPolicy(SensorPlanner):
         inputs: Inputs,
         num_proposals: int,
         strategy: Sampling,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
     ) -> Tensor:
         """Plans around the planner's own, for mining negatives.
 
@@ -81,7 +80,8 @@ class FlowPolicy(SensorPlanner):
             inputs: As for :meth:`forward`.
             num_proposals: Plans per scene; 64 as published.
             strategy: Guidance, noise and steps; 0.5, 0.4 and 5 as published.
-            generator: Source of the noise, on any device; the global one of the CPU by default.
+            generator: Source of the noise, on any device; the global one of the CPU by default. One per scene
+                makes the plans of a scene independent of the batch.
 
         Returns:
             (B, num_proposals, 8, 3) plans.
@@ -89,7 +89,11 @@ class FlowPolicy(SensorPlanner):
         self._check_inputs(inputs, None)
         head = self.flow_head
         context = head.context(self.encode(inputs))
-        draws = head.draw(len(context), num_proposals, generator).to(context.device)
+        if isinstance(generator, Sequence):
+            draws = torch.cat([head.draw(1, num_proposals, scene) for scene in generator])
+        else:
+            draws = head.draw(len(context), num_proposals, generator)
+        draws = draws.to(context.device)
         encoded = head.sample(context, draws, strategy.guidance, strategy.noise, strategy.steps)
         return head.decode(encoded)
 
