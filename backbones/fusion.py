@@ -121,8 +121,8 @@ class FusionStage(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.image_anchors = image_anchors
-        self.bev_anchors = bev_anchors
+        self.image_anchors = (image_anchors[0], image_anchors[1])
+        self.bev_anchors = (bev_anchors[0], bev_anchors[1])
         self.num_image_tokens = image_anchors[0] * image_anchors[1]
         self.bev_to_image = nn.Conv2d(bev_channels, image_channels, 1)
         self.image_to_bev = nn.Conv2d(image_channels, bev_channels, 1)

@@ -1,4 +1,4 @@
-"""Transformer decoder that reads bird's-eye-view and status tokens with learned queries (MODELS, section 3)."""
+"""Transformer decoder: learned queries read bird's-eye-view and status tokens (MODELS, section 3)."""
 
 from __future__ import annotations
 

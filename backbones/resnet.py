@@ -13,6 +13,11 @@ from torch import Tensor
 
 from beyonddrive.registry import MODELS
 
+STEM = ("conv1", "bn1", "act1", "maxpool")
+"""timm's names of the layers before the first stage."""
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+"""timm's names of the stages."""
+
 
 @MODELS.register_module()
 class StagedResNet(BaseModule):
@@ -42,17 +47,19 @@ class StagedResNet(BaseModule):
         self.in_channels = in_channels
         self.pretrained = pretrained
         self._timm_kwargs = kwargs
-        self.conv1, self.bn1, self.act1, self.maxpool = net.conv1, net.bn1, net.act1, net.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
-        self.channels: tuple[int, ...] = tuple(info["num_chs"] for info in net.feature_info[1:])
+        for part in (*STEM, *STAGES):
+            self.add_module(part, getattr(net, part))
+        self.channels = tuple(int(str(info["num_chs"])) for info in net.feature_info[1:])
 
     def stem(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C0, H / 4, W / 4)."""
-        return self.maxpool(self.act1(self.bn1(self.conv1(x))))
+        for part in STEM:
+            x = self.get_submodule(part)(x)
+        return x
 
     def stage(self, index: int, x: Tensor) -> Tensor:
         """Run stage ``index`` (0 to 3) on the output of the one before it (of the stem, for 0)."""
-        return (self.layer1, self.layer2, self.layer3, self.layer4)[index](x)
+        return self.get_submodule(STAGES[index])(x)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) -> the outputs of the four stages, at strides 4, 8, 16 and 32."""

@@ -66,12 +66,13 @@ class TransFuserBackbone(BaseModule):
         top_down_stride: int = 4,
     ) -> None:
         super().__init__()
-        self.image_size, self.bev_size = tuple(image_size), tuple(bev_size)
+        self.image_size, self.bev_size = (image_size[0], image_size[1]), (bev_size[0], bev_size[1])
         self.lidar_channels = lidar_channels
         self.latent = latent
         for name, size in (("image_size", self.image_size), ("bev_size", self.bev_size)):
-            if len(size) != 2 or any(s % STRIDE for s in size):
+            if any(s % STRIDE for s in size):
                 raise ValueError(f"TransFuserBackbone: {name} must be two multiples of {STRIDE}, got {size}")
+        self.out_size = _last_stage(self.bev_size)
         self.image_encoder = MODELS.build({"type": "StagedResNet", **(image_encoder or {})})
         self.bev_encoder = MODELS.build(
             {"type": "StagedResNet", **(bev_encoder or {}), "in_channels": lidar_channels}
@@ -82,8 +83,8 @@ class TransFuserBackbone(BaseModule):
             FusionStage(
                 image_channels,
                 bev_channels,
-                tuple(image_anchors or (s // STRIDE for s in self.image_size)),
-                tuple(bev_anchors or (s // STRIDE for s in self.bev_size)),
+                image_anchors or _last_stage(self.image_size),
+                bev_anchors or self.out_size,
                 num_layers,
                 num_heads,
                 mlp_ratio,
@@ -94,7 +95,6 @@ class TransFuserBackbone(BaseModule):
             )
         )
         self.out_channels: int = self.bev_encoder.channels[-1]
-        self.out_size = (self.bev_size[0] // STRIDE, self.bev_size[1] // STRIDE)
         self.top_down: TopDown | None = None
         if top_down:
             size = (self.bev_size[0] // top_down_stride, self.bev_size[1] // top_down_stride)
@@ -144,9 +144,13 @@ class TransFuserBackbone(BaseModule):
             )
         if x.dim() != 4 or tuple(x.shape[1:]) != shape:
             raise ValueError(
-                f"TransFuserBackbone: {name} must be (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}: "
-                f"make the size in the feature pipeline agree with image_size / bev_size of the backbone"
+                f"TransFuserBackbone: {name} must be (B, {', '.join(map(str, shape))}), got "
+                f"{tuple(x.shape)}: make the feature pipeline and image_size / bev_size of the backbone agree"
             )
+
+
+def _last_stage(size: tuple[int, int]) -> tuple[int, int]:
+    return size[0] // STRIDE, size[1] // STRIDE
 
 
 class TopDown(nn.Module):

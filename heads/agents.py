@@ -50,8 +50,8 @@ class AgentHead(nn.Module):
         queries = tokens.queries[:, 1 : 1 + self.num_agents]
         if queries.shape[1] != self.num_agents:
             raise ValueError(
-                f"AgentHead: needs {self.num_agents} agent queries after the trajectory query, the decoder gives "
-                f"{tokens.queries.shape[1]} queries in all: set num_queries to {self.num_agents + 1}"
+                f"AgentHead: needs {self.num_agents} agent queries after the trajectory query, the decoder "
+                f"gives {tokens.queries.shape[1]} queries in all: set num_queries to {self.num_agents + 1}"
             )
         raw = self.states(queries)
         states = torch.cat(

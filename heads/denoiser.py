@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +80,7 @@ class PlanDenoiser(nn.Module):
     def prepare(self, context: Tensor) -> list[ContextCache]:
         """Keys and values of the context (B, N, dim), one entry per layer."""
         memory = context + self.cond_pos_emb[:, 1:]
-        return [ContextCache(*self._keys_and_values(layer, memory)) for layer in self.layers]
+        return [ContextCache(*self._keys_and_values(layer, memory)) for layer in self._layers()]
 
     def forward(self, plans: Tensor, time: Tensor, context: Tensor | list[ContextCache]) -> Tensor:
         """Denoise.
@@ -94,11 +96,13 @@ class PlanDenoiser(nn.Module):
         caches = self.prepare(context) if isinstance(context, Tensor) else context
         token = sinusoidal_embedding(time, self.dim)[:, None].to(plans.dtype) + self.cond_pos_emb[:, :1]
         x = self.input_proj(plans.flatten(-2)) + self.pos_emb  # (B, P, dim)
-        for layer, cache in zip(self.layers, caches, strict=True):
+        for layer, cache in zip(self._layers(), caches, strict=True):
             x = self._layer(layer, x, token, cache)
         return self.output_proj(self.norm(x)).unflatten(-1, (NUM_POSES, self.pose_dim))
 
-    def _layer(self, layer: nn.TransformerDecoderLayer, x: Tensor, token: Tensor, cache: ContextCache) -> Tensor:
+    def _layer(
+        self, layer: nn.TransformerDecoderLayer, x: Tensor, token: Tensor, cache: ContextCache
+    ) -> Tensor:
         attention = layer.self_attn
         _, _, weight = attention.in_proj_weight.chunk(3)
         _, _, bias = attention.in_proj_bias.chunk(3)
@@ -127,6 +131,9 @@ class PlanDenoiser(nn.Module):
         weight, bias = attention.in_proj_weight[self.dim :], attention.in_proj_bias[self.dim :]
         key, value = F.linear(memory, weight, bias).chunk(2, dim=-1)
         return self._split(key), self._split(value)
+
+    def _layers(self) -> Iterable[nn.TransformerDecoderLayer]:
+        return cast("Iterable[nn.TransformerDecoderLayer]", self.layers)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, d / heads)

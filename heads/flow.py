@@ -63,7 +63,9 @@ class FlowHead(TrajectoryHead):
     ) -> None:
         super().__init__("delta", statistics)
         if prediction not in get_args(Prediction):
-            raise ValueError(f"FlowHead: prediction must be one of {get_args(Prediction)}, got {prediction!r}")
+            raise ValueError(
+                f"FlowHead: prediction must be one of {get_args(Prediction)}, got {prediction!r}"
+            )
         if heading_mean not in get_args(HeadingMean):
             raise ValueError(
                 f"FlowHead: heading_mean must be one of {get_args(HeadingMean)}, got {heading_mean!r}"
@@ -103,7 +105,7 @@ class FlowHead(TrajectoryHead):
         return tokens.queries[:, 1:]
 
     def draw(self, batch: int, num_proposals: int, generator: torch.Generator | None = None) -> Tensor:
-        """Standard-normal start points (batch, num_proposals, 8, 4), on the generator's device (or the CPU)."""
+        """Standard-normal start points (batch, num_proposals, 8, 4), on the generator's device or the CPU."""
         device = torch.device("cpu") if generator is None else generator.device
         shape = (batch, num_proposals, NUM_POSES, self.pose_dim)
         return torch.randn(shape, generator=generator, device=device)

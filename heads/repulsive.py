@@ -46,14 +46,15 @@ class RepulsiveHead(TrajectoryHead):
         weight = self.head.attraction_weight
         if weight is None:
             raise ValueError(
-                f"RepulsiveHead: {type(self.head).__name__} has no attraction_weight, so nothing would hold the "
-                f"plan against the repulsion; wrap a head that pulls its plan to the expert"
+                f"RepulsiveHead: {type(self.head).__name__} has no attraction_weight, so nothing would hold "
+                f"the plan against the repulsion; wrap a head that pulls its plan to the expert"
             )
         settings = {"type": "RepulsiveDistanceLoss", "attraction_weight": weight, **(loss or {})}
         if settings["attraction_weight"] != weight:
             raise ValueError(
-                f"RepulsiveHead: loss.attraction_weight is {settings['attraction_weight']}, but the attraction of "
-                f"{type(self.head).__name__} has weight {weight}: make them equal, or leave attraction_weight out"
+                f"RepulsiveHead: loss.attraction_weight is {settings['attraction_weight']}, but the "
+                f"attraction of {type(self.head).__name__} has weight {weight}: make them equal, or leave "
+                f"attraction_weight out"
             )
         self.repulsion = MODELS.build(settings)
         self.space = self.head.space
@@ -70,7 +71,9 @@ class RepulsiveHead(TrajectoryHead):
         """The wrapped head's plan."""
         return self.head(tokens, **kwargs)
 
-    def training_output(self, tokens: SceneTokens, samples: Sequence[PlanSample], **kwargs: Any) -> PlanOutput:
+    def training_output(
+        self, tokens: SceneTokens, samples: Sequence[PlanSample], **kwargs: Any
+    ) -> PlanOutput:
         """The wrapped head's training output."""
         return self.head.training_output(tokens, samples, **kwargs)
 

@@ -118,7 +118,9 @@ class HungarianAgentLoss(nn.Module):
         """Whether there is anything to compute."""
         return self.class_weight > 0 or self.box_weight > 0
 
-    def forward(self, states: Tensor, logits: Tensor, gt_states: Tensor, gt_labels: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, states: Tensor, logits: Tensor, gt_states: Tensor, gt_labels: Tensor
+    ) -> dict[str, Tensor]:
         """Weighted terms ``loss_agent_class`` and ``loss_agent_box``; see :func:`agent_losses` for shapes."""
         if not self.active:
             return {}

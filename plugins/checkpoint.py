@@ -12,7 +12,7 @@ from torch import Tensor
 from beyonddrive.structures.delta import DeltaSpace
 
 Rule = tuple[str, str]
-"""(official, ours): a name, or the start of one if it ends in a dot; ``{i}`` stands for the same number in both."""
+"""(official, ours): a name, or its start if it ends in a dot; ``{i}`` is the same number in both."""
 
 BACKBONE_RULES: tuple[Rule, ...] = (
     ("_backbone.lidar_latent", "backbone.lidar_latent"),
@@ -70,7 +70,9 @@ class KeyMap:
                 renamed = _rename(key[len(self.prefix) :], official, native)
                 if renamed is not None:
                     return renamed
-        raise KeyMapError(f"{key!r} is not a parameter of this planner (its names start with {self.prefix!r})")
+        raise KeyMapError(
+            f"{key!r} is not a parameter of this planner (its names start with {self.prefix!r})"
+        )
 
     def to_official(self, key: str) -> str:
         """Our name -> official.
@@ -99,8 +101,8 @@ class KeyMap:
         for key, value in constants.items():
             if key in state and not torch.allclose(state[key].to(value), value, rtol=1e-6, atol=0):
                 raise KeyMapError(
-                    f"{key!r} is {state[key].tolist()}, the official code has {value.tolist()} built in: this "
-                    f"checkpoint was trained with other statistics and cannot be converted back"
+                    f"{key!r} is {state[key].tolist()}, the official code has {value.tolist()} built in: "
+                    f"this checkpoint was trained with other statistics and cannot be converted back"
                 )
         return {self.to_official(key): value for key, value in state.items() if key not in constants}
 

@@ -42,7 +42,7 @@ class Planner(BaseModel):
         # Built here because mmengine would look the name up in its own registry.
         super().__init__(MODELS.build(data_preprocessor or {"type": "PlannerDataPreprocessor"}), init_cfg)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, inputs: Inputs, data_samples: list[PlanSample] | None = None, mode: str = "tensor"
     ) -> dict[str, Tensor] | list[PlanSample]:
         """Run a batch.
@@ -91,8 +91,8 @@ class Planner(BaseModel):
         for row, sample in enumerate(samples):
             if not finite[row]:
                 raise PlanError(
-                    f"scene {sample.metainfo.get('token', '?')}: {type(self).__name__} predicts a plan with NaN "
-                    f"or infinity: check its inputs and the weights of its checkpoint"
+                    f"scene {sample.metainfo.get('token', '?')}: {type(self).__name__} predicts a plan with "
+                    f"NaN or infinity: check its inputs and the weights of its checkpoint"
                 )
             pred = BaseDataElement(trajectory=output.trajectory[row])
             if output.proposals is not None:
@@ -107,8 +107,8 @@ class Planner(BaseModel):
         for name in self.required_inputs:
             if inputs.get(name) is None:
                 raise PlannerInputError(
-                    f"scene {scene}: {type(self).__name__} needs input {name!r}, the batch has {sorted(inputs)}: "
-                    f"add it to the feature pipeline and rebuild the feature cache"
+                    f"scene {scene}: {type(self).__name__} needs input {name!r}, the batch has "
+                    f"{sorted(inputs)}: add it to the feature pipeline and rebuild the feature cache"
                 )
         status = inputs["status"]
         if status.dim() != 2 or status.shape[1] != STATUS_DIM:

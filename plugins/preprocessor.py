@@ -70,13 +70,15 @@ class PlannerDataPreprocessor(BaseDataPreprocessor):
                 _check_targets(sample)
         return {"inputs": inputs, "data_samples": self.cast_data(samples)}
 
-    def _prepare(self, key: str, value: Tensor | Sequence[Tensor], samples: list[PlanSample] | None) -> Tensor:
+    def _prepare(
+        self, key: str, value: Tensor | Sequence[Tensor], samples: list[PlanSample] | None
+    ) -> Tensor:
         if not isinstance(value, Tensor):
             shapes = {tuple(tensor.shape) for tensor in value}
             if len(shapes) != 1:
                 raise PlannerInputError(
-                    f"input {key!r}: the scenes of a batch have different sizes {sorted(shapes)}: rebuild the "
-                    f"features of this split with one feature pipeline"
+                    f"input {key!r}: the scenes of a batch have different sizes {sorted(shapes)}: rebuild "
+                    f"the features of this split with one feature pipeline"
                 )
             value = torch.stack(list(value))
         is_image = value.dtype == torch.uint8
@@ -99,8 +101,8 @@ def _check_finite(value: Tensor, name: str, samples: Sequence[PlanSample] | None
     row = int((~finite).nonzero()[0])
     token = samples[row].metainfo.get("token", "?") if samples else f"number {row} of the batch"
     raise PlannerInputError(
-        f"scene {token}: input {name!r} holds NaN or infinity: remove the scene from the split or rebuild its "
-        f"features"
+        f"scene {token}: input {name!r} holds NaN or infinity: remove the scene from the split or rebuild "
+        f"its features"
     )
 
 
@@ -110,6 +112,6 @@ def _check_targets(sample: PlanSample) -> None:
         value = None if gt is None else gt.get(name)
         if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
             raise PlannerInputError(
-                f"scene {sample.metainfo.get('token', '?')}: target gt.{name} holds NaN or infinity: remove the "
-                f"scene from the split or rebuild its features"
+                f"scene {sample.metainfo.get('token', '?')}: target gt.{name} holds NaN or infinity: remove "
+                f"the scene from the split or rebuild its features"
             )

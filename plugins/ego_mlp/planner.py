@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,8 +24,8 @@ class EgoStatusMLP(HeadPlanner):
     Args:
         hidden: Width of the hidden layers.
         num_layers: Hidden layers.
-        trajectory_head: Settings of the head on the last hidden layer; a linear :class:`AbsoluteTrajectoryHead`
-            trained by L1 of weight 1 by default, as published.
+        trajectory_head: Settings of the head on the last hidden layer; by default, as published, a linear
+            :class:`AbsoluteTrajectoryHead` trained by L1 of weight 1.
         kwargs: As for :class:`HeadPlanner`.
     """
 
@@ -49,7 +50,7 @@ class EgoStatusMLP(HeadPlanner):
         super().__init__(trajectory_head=head, data_preprocessor=preprocessor, **kwargs)
         widths = [STATUS_DIM] + [hidden] * num_layers
         layers: list[nn.Module] = []
-        for width, next_width in zip(widths[:-1], widths[1:], strict=True):
+        for width, next_width in pairwise(widths):
             layers += [nn.Linear(width, next_width), nn.ReLU()]
         self.encoder = nn.Sequential(*layers)
 

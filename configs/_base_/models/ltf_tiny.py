@@ -1,13 +1,13 @@
 # LTF* for two CPU cores: narrow ResNets, 64 x 256 images, 128 x 128 latent, delta space.
-encoder = dict(
+_encoder = dict(
     name="resnet18", layers=(1, 1, 1, 1), channels=(16, 32, 64, 128), stem_type="deep", stem_width=8
 )
 model = dict(
     type="TransFuserPlanner",
     backbone=dict(
         latent=True,
-        image_encoder=encoder,
-        bev_encoder=encoder,
+        image_encoder=_encoder,
+        bev_encoder=_encoder,
         image_size=(64, 256),
         bev_size=(128, 128),
         num_layers=1,

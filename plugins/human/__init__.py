@@ -1,0 +1,1 @@
+"""Human replay: see README.md."""
