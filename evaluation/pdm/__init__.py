@@ -1,1 +1,10 @@
-"""x"""
+"""NAVSIM's PDM score, natively: metric caches from logs and maps, and the score of plans.
+
+>>> from beyonddrive.evaluation.pdm import MetricCache, PdmScores, build_metric_cache, score
+"""
+
+from beyonddrive.evaluation.pdm.build import build_metric_cache
+from beyonddrive.evaluation.pdm.cache import MetricCache, MetricCacheError
+from beyonddrive.evaluation.pdm.scorer import PdmScores, score
+
+__all__ = ["MetricCache", "MetricCacheError", "PdmScores", "build_metric_cache", "score"]

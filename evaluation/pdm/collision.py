@@ -1,0 +1,216 @@
+"""Collisions and time to collision of the ego with boxes (PDMS_V1, sections 4, 6, 9)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.evaluation.pdm.constants import (
+    AHEAD_ANGLE,
+    BEHIND_ANGLE,
+    HALF_LENGTH,
+    HALF_WIDTH,
+    MULTIPLE_LANES,
+    NON_DRIVABLE,
+    NUM_STATES,
+    REAR_AXLE_TO_CENTER,
+    REAR_IN_INTERSECTION,
+    STEP,
+    STOPPED_EGO_SPEED,
+    TTC_PROJECTIONS,
+    TTC_STOPPED_SPEED,
+    TTC_STRIDE,
+)
+from beyonddrive.evaluation.pdm.jit import kernel
+
+EGO_RADIUS = math.hypot(HALF_LENGTH, HALF_WIDTH)
+SLACK = 1e-6
+"""Added to what is only a cheap test before the exact one [m]."""
+
+
+class Traffic(NamedTuple):
+    """Boxes of other road users over time, prepared for the kernels below."""
+
+    boxes: NDArray[np.float64]
+    """(T, M, 4) centre x, y [m] and cosine, sine of the heading; NaN where an object is absent."""
+    half: NDArray[np.float64]
+    """(M, 2) half length and half width [m]."""
+    bounds: NDArray[np.float64]
+    """(M, 4) min x, min y, max x, max y of all boxes of an object."""
+    agent: NDArray[np.bool_]
+    """(M,) vehicle, pedestrian, bicycle or ego; the others count half in a collision."""
+    stopped: NDArray[np.bool_]
+    """(M,) static, or standing when it first appears."""
+    ignored: NDArray[np.bool_]
+    """(M,) ignored from the start."""
+    map_index: NDArray[np.int64]
+    """(51,) which of the T maps holds at each sample."""
+
+
+@kernel
+def box_bounds(boxes, half):
+    """Bounds (M, 4) of boxes (T, M, 4) with half sizes (M, 2) over time; NaN boxes are left out."""
+    bounds = np.empty((boxes.shape[1], 4))
+    for m in range(boxes.shape[1]):
+        low_x, low_y, high_x, high_y = np.inf, np.inf, -np.inf, -np.inf
+        for t in range(boxes.shape[0]):
+            x, y, c, s = boxes[t, m, 0], boxes[t, m, 1], boxes[t, m, 2], boxes[t, m, 3]
+            dx = abs(half[m, 0] * c) + abs(half[m, 1] * s)
+            dy = abs(half[m, 0] * s) + abs(half[m, 1] * c)
+            if x == x:
+                low_x, low_y = min(low_x, x - dx), min(low_y, y - dy)
+                high_x, high_y = max(high_x, x + dx), max(high_y, y + dy)
+        bounds[m, 0], bounds[m, 1], bounds[m, 2], bounds[m, 3] = low_x, low_y, high_x, high_y
+    return bounds
+
+
+@kernel
+def boxes_touch(dx, dy, c0, s0, l0, w0, c1, s1, l1, w1):
+    """Whether two boxes have a point in common, by separating axes.
+
+    Args: centre of box 1 minus centre of box 0; cosine, sine, half length, half width of each.
+    """
+    c, s = abs(c0 * c1 + s0 * s1), abs(c0 * s1 - s0 * c1)
+    if abs(dx * c0 + dy * s0) > l0 + l1 * c + w1 * s:
+        return False
+    if abs(dy * c0 - dx * s0) > w0 + l1 * s + w1 * c:
+        return False
+    if abs(dx * c1 + dy * s1) > l1 + l0 * c + w0 * s:
+        return False
+    return abs(dy * c1 - dx * s1) <= w1 + l0 * s + w0 * c
+
+
+@kernel
+def bearing(cos, sin, dx, dy):
+    """Angle between a direction and (dx, dy), 0 .. pi.
+
+    NaN when the points coincide or rounding pushes the cosine beyond 1: neither ahead nor behind, then.
+    """
+    norm = math.sqrt(dx * dx + dy * dy)
+    cosine = cos * (dx / norm) + sin * (dy / norm)
+    return math.acos(cosine) if abs(cosine) <= 1.0 else np.nan
+
+
+@kernel
+def nearby(states, traffic, near):
+    """Write the objects that the ego can touch within the horizon to ``near`` (M,); return their number.
+
+    Conservative: by the bounds of both over all samples, the ego's with its projections.
+    """
+    low_x, low_y, high_x, high_y = np.inf, np.inf, -np.inf, -np.inf
+    reach = REAR_AXLE_TO_CENTER + EGO_RADIUS + SLACK
+    ahead = TTC_STRIDE * (TTC_PROJECTIONS - 1) * STEP
+    for t in range(NUM_STATES):
+        x, y, heading = states[t, 0], states[t, 1], states[t, 2]
+        way = ahead * math.hypot(states[t, 3], states[t, 4])
+        dx, dy = way * math.cos(heading), way * math.sin(heading)
+        low_x, low_y = min(low_x, x + min(dx, 0.0)), min(low_y, y + min(dy, 0.0))
+        high_x, high_y = max(high_x, x + max(dx, 0.0)), max(high_y, y + max(dy, 0.0))
+    low_x, low_y, high_x, high_y = low_x - reach, low_y - reach, high_x + reach, high_y + reach
+    count = 0
+    for m in range(len(traffic.bounds)):
+        box = traffic.bounds[m]
+        if box[0] <= high_x and box[2] >= low_x and box[1] <= high_y and box[3] >= low_y:
+            near[count] = m
+            count += 1
+    return count
+
+
+@kernel
+def touches(traffic, map_row, m, x, y, cos, sin):
+    """Whether the ego box centred at (x, y) touches object ``m`` of a map."""
+    box = traffic.boxes[map_row, m]
+    dx, dy = box[0] - x, box[1] - y
+    length, width = traffic.half[m, 0], traffic.half[m, 1]
+    reach = EGO_RADIUS + length + width + SLACK
+    if not (dx * dx + dy * dy <= reach * reach):
+        return False
+    return boxes_touch(dx, dy, cos, sin, HALF_LENGTH, HALF_WIDTH, box[2], box[3], length, width)
+
+
+@kernel
+def is_at_fault(traffic, map_row, m, state, cos, sin, area):
+    """Whether the ego is to blame for touching object ``m`` (section 6)."""
+    if math.hypot(state[3], state[4]) <= STOPPED_EGO_SPEED:
+        return False
+    if traffic.stopped[m]:
+        return True
+    box = traffic.boxes[map_row, m]
+    dx, dy = box[0] - state[0], box[1] - state[1]
+    if bearing(cos, sin, dx, dy) > BEHIND_ANGLE:
+        return False
+    # The front bumper is a box without length.
+    front = REAR_AXLE_TO_CENTER + HALF_LENGTH
+    if boxes_touch(
+        dx - front * cos,
+        dy - front * sin,
+        cos,
+        sin,
+        0.0,
+        HALF_WIDTH,
+        box[2],
+        box[3],
+        traffic.half[m, 0],
+        traffic.half[m, 1],
+    ):
+        return True
+    return area & (MULTIPLE_LANES | NON_DRIVABLE) != 0
+
+
+@kernel
+def no_at_fault_collision(states, flags, traffic, near, ignored):
+    """Sub-score, sample and object of the first at-fault collision, -1 for none.
+
+    Args: states (41, 11), flags (41,), ``near`` (K,) the objects to look at, ``ignored`` (M,) scratch.
+    """
+    for m in near:
+        ignored[m] = traffic.ignored[m]
+    score, sample, hit = 1.0, -1, -1
+    for t in range(NUM_STATES):
+        state = states[t]
+        cos, sin = math.cos(state[2]), math.sin(state[2])
+        x, y = state[0] + REAR_AXLE_TO_CENTER * cos, state[1] + REAR_AXLE_TO_CENTER * sin
+        row = traffic.map_index[t]
+        for m in near:
+            if ignored[m] or not touches(traffic, row, m, x, y, cos, sin):
+                continue
+            if is_at_fault(traffic, row, m, state, cos, sin, flags[t]):
+                if sample < 0:
+                    sample, hit = t, m
+                if traffic.agent[m]:
+                    return 0.0, sample, hit
+                score = 0.5
+            else:
+                ignored[m] = True
+    return score, sample, hit
+
+
+@kernel
+def time_to_collision(states, flags, traffic, near, ignored, num_samples):
+    """Sub-score, sample and object of the first infraction, -1 for none; arguments as for collisions."""
+    for m in near:
+        ignored[m] = traffic.ignored[m]
+    for t in range(num_samples):
+        state = states[t]
+        speed = math.hypot(state[3], state[4])
+        if speed < TTC_STOPPED_SPEED:
+            continue
+        cos, sin = math.cos(state[2]), math.sin(state[2])
+        off_lane = flags[t] & (MULTIPLE_LANES | NON_DRIVABLE | REAR_IN_INTERSECTION) != 0
+        for k in range(TTC_PROJECTIONS):
+            f = k * TTC_STRIDE
+            way = REAR_AXLE_TO_CENTER + f * STEP * speed
+            x, y = state[0] + way * cos, state[1] + way * sin
+            row = traffic.map_index[t + f]
+            for m in near:
+                if ignored[m] or not touches(traffic, row, m, x, y, cos, sin):
+                    continue
+                box = traffic.boxes[row, m]
+                angle = bearing(cos, sin, box[0] - state[0], box[1] - state[1])
+                if angle < AHEAD_ANGLE or (off_lane and not angle > BEHIND_ANGLE):
+                    return 0.0, t, m
+                ignored[m] = True
+    return 1.0, -1, -1

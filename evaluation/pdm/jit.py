@@ -1,0 +1,62 @@
+"""Compiling of kernels: one decorator, and a disk cache that no edit can make stale."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from numba import njit
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@lru_cache(maxsize=1)
+def source_stamp() -> str:
+    """Digest of every module of this package that holds kernels.
+
+    numba takes compiled code as fresh when the file of the outermost function is unchanged. Kernels call
+    kernels of other files and bake in constants, so the stamp has to cover all of them.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        text = path.read_bytes()
+        if b"@kernel" in text or path.name in ("constants.py", "jit.py"):
+            digest.update(path.name.encode() + b"\0" + text)
+    return digest.hexdigest()
+
+
+class _KernelCache(FunctionCache):
+    """numba's cache on disk, in ``__pycache__`` or, if that cannot be written, the user's cache folder."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=source_stamp(),
+        )
+
+
+def kernel(function: Function) -> Function:
+    """Compile a function of numbers and arrays at its first call, without the interpreter's lock.
+
+    No fast-math: a plan gets the same bits alone, in a batch and in any thread. Division by zero gives
+    infinity or NaN as in numpy.
+
+    >>> @kernel
+    ... def half(x):
+    ...     return x / 2
+    >>> half(3.0)
+    1.5
+    """
+    dispatcher = njit(function, error_model="numpy", nogil=True)
+    try:
+        dispatcher._cache = _KernelCache(function)
+    except RuntimeError:
+        # Neither the package nor a home folder can be written: compiled again in every process.
+        pass
+    return dispatcher

@@ -1,0 +1,115 @@
+"""From the eight poses of a plan to the 41 reference states of the tracker (PDMS_V1, section 1)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.evaluation.pdm.constants import MAP_INTERVAL_US, NUM_MAPS, NUM_STATES, STEP
+from beyonddrive.evaluation.pdm.jit import kernel
+from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL
+
+PI = math.pi
+TWO_PI = 2.0 * math.pi
+
+
+def plan_stamps(time_us: int) -> NDArray[np.int64]:
+    """Time stamps (9,) [us] of the ego state and the eight poses of a plan that starts at ``time_us``.
+
+    Seconds are truncated to whole microseconds, so a pose is exact or one microsecond early.
+    """
+    seconds = time_us * 1e-6
+    stamps = [int((POSE_INTERVAL * (j + 1) + seconds) * 1e6) for j in range(NUM_POSES)]
+    return np.array([time_us, *stamps], dtype=np.int64)
+
+
+def proposal_stamps(time_us: int) -> NDArray[np.int64]:
+    """Time stamps (51,) [us] of the reference planner's trajectory: exact tenths of a second."""
+    return time_us + MAP_INTERVAL_US * np.arange(NUM_MAPS, dtype=np.int64)
+
+
+def sampling(time_us: int, stamps: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Where the 41 samples of the tracker fall between the stamps of a trajectory.
+
+    Returns:
+        Interval (41,): index of the knot before each sample, and (41, 2): time since that knot and length of
+        the interval [us].
+    """
+    times = np.arange(NUM_STATES) * STEP + time_us * 1e-6
+    samples = np.clip((times * 1e6).astype(np.int64), stamps[0], stamps[-1])
+    right = np.clip(np.searchsorted(stamps, samples, side="left"), 1, len(stamps) - 1)
+    since = (samples - stamps[right - 1]).astype(np.float64)
+    length = (stamps[right] - stamps[right - 1]).astype(np.float64)
+    return right - 1, np.column_stack([since, length])
+
+
+@kernel
+def wrap(angle):
+    """Angle in (-pi, pi]."""
+    return math.atan2(math.sin(angle), math.cos(angle))
+
+
+@kernel
+def principal(angle):
+    """Angle in [-pi, pi)."""
+    return (angle + PI) % TWO_PI - PI
+
+
+@kernel
+def unwrap(angles):
+    """Unwrap (n,) angles in place: steps of more than half a turn are made the shorter way round."""
+    correction = 0.0
+    previous = angles[0]
+    for i in range(1, len(angles)):
+        step = angles[i] - previous
+        previous = angles[i]
+        if abs(step) >= PI:
+            shorter = (step + PI) % TWO_PI - PI
+            if shorter == -PI and step > 0:
+                shorter = PI
+            correction += shorter - step
+        angles[i] += correction
+
+
+@kernel
+def sample_poses(knots, interval, time, out):
+    """Interpolate knots (K, 3), global, at the samples of :func:`sampling` into out (41, 3).
+
+    Unwraps the headings of ``knots`` in place.
+    """
+    unwrap(knots[:, 2])
+    for i in range(len(interval)):
+        k = interval[i]
+        for c in range(3):
+            slope = (knots[k + 1, c] - knots[k, c]) / time[i, 1]
+            out[i, c] = slope * time[i, 0] + knots[k, c]
+        out[i, 2] = principal(out[i, 2])
+
+
+def plan_knots(plans: NDArray[np.float64], ego: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ego pose and plan in the global frame: plans (N, 8, 3) -> (N, 9, 3).
+
+    In numpy, not in a kernel: a heading of exactly half a turn is unwrapped to the left or to the right by its
+    last bit, and numpy's sine and cosine are the ones that published scores were made with.
+    """
+    cos, sin = np.cos(ego[2]), np.sin(ego[2])
+    # Contiguous, so that numpy takes the same code path however many plans there are.
+    heading = np.ascontiguousarray(plans[..., 2])
+    c, s = np.cos(heading), np.sin(heading)
+    knots = np.empty((len(plans), plans.shape[1] + 1, 3))
+    knots[:, 0] = ego[:3]
+    knots[:, 1:, 0] = (cos * plans[..., 0] - sin * plans[..., 1]) + ego[0]
+    knots[:, 1:, 1] = (sin * plans[..., 0] + cos * plans[..., 1]) + ego[1]
+    knots[:, 1:, 2] = np.arctan2(sin * c + cos * s, cos * c - sin * s)
+    return knots
+
+
+@kernel
+def plan_references(knots, interval, time):
+    """Reference states (N, 41, 3) of global knots (N, 9, 3), whose headings are unwrapped in place."""
+    out = np.empty((len(knots), len(interval), 3))
+    for n in range(len(knots)):
+        sample_poses(knots[n], interval, time, out[n])
+    return out

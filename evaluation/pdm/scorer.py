@@ -1,0 +1,159 @@
+"""PDM score of plans, batched (PDMS_V1, section 11)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from beyonddrive.evaluation.pdm.cache import MetricCache
+from beyonddrive.evaluation.pdm.constants import (
+    COMFORT_WEIGHT,
+    PROGRESS_THRESHOLD,
+    PROGRESS_WEIGHT,
+    STEP,
+    TTC_WEIGHT,
+    WEIGHT_SUM,
+)
+from beyonddrive.evaluation.pdm.kernels import score_plans
+from beyonddrive.evaluation.pdm.reference import plan_knots
+from beyonddrive.structures.plan import SCORE_COLUMNS, PlanError, check_plans
+
+Progress = Literal["pair", "pooled"]
+
+
+@dataclass(frozen=True, eq=False)
+class PdmScores:
+    """Scores of N plans of one scene, and what explains them.
+
+    Attributes:
+        values: (N, 7) float64 in the order of :data:`beyonddrive.structures.plan.SCORE_COLUMNS`.
+        nc_time: (N,) time of the first at-fault collision [s], inf for none.
+        ttc_time: (N,) time of the first infraction of the time to collision [s], inf for none.
+        nc_object: (N,) index of the object hit, into ``cache.tracks``; -1 for none.
+        ttc_object: (N,) index of the object that is too close; -1 for none.
+        areas: (N, 41) uint8 bits ``MULTIPLE_LANES`` .. of :mod:`beyonddrive.evaluation.pdm.constants`.
+        progress: (N,) metres along the centre line, before anything is multiplied to it.
+        simulated: (N, 41, 11) states every 0.1 s, global: x, y, heading, vx, vy, ax, ay, steering, steering
+            rate, yaw rate, yaw acceleration.
+    """
+
+    values: NDArray[np.float64]
+    nc_time: NDArray[np.float64]
+    ttc_time: NDArray[np.float64]
+    nc_object: NDArray[np.int64]
+    ttc_object: NDArray[np.int64]
+    areas: NDArray[np.uint8]
+    progress: NDArray[np.float64]
+    simulated: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """One column (N,) by name.
+
+        Raises:
+            KeyError: If there is no such column.
+        """
+        if name not in SCORE_COLUMNS:
+            raise KeyError(f"no score {name!r}; a PDM score has {', '.join(SCORE_COLUMNS)}")
+        return self.values[:, SCORE_COLUMNS.index(name)]
+
+
+def score(cache: MetricCache, plans: ArrayLike, progress: Progress = "pair") -> PdmScores:
+    """Score plans of one scene.
+
+    A plan's score does not depend on the plans it is scored with, to the last bit, unless ``progress`` is
+    ``'pooled'``.
+
+    Args:
+        cache: The scene, from :func:`beyonddrive.evaluation.pdm.build_metric_cache`.
+        plans: (N, 8, 3) x [m], y [m], heading [rad] of the rear axle every 0.5 s, in the ego frame now.
+        progress: ``'pair'`` divides the progress of each plan by the larger of its own and the reference
+            planner's, as one official call per plan does; ``'pooled'`` by the largest of the whole batch.
+
+    Raises:
+        PlanError: If the plans have another shape, hold NaN or infinity, or leave the range of numbers in
+            which they can be simulated.
+    """
+    plans = np.ascontiguousarray(check_plans(plans, cache.token))
+    if progress not in ("pair", "pooled"):
+        raise ValueError(f"progress must be 'pair' or 'pooled', got {progress!r}")
+    scene = cache.prepared
+    states, flags, scores, raw, first = score_plans(
+        plan_knots(plans, scene.ego),
+        scene.interval,
+        scene.time,
+        scene.ego,
+        scene.grid,
+        scene.masks,
+        scene.traffic,
+        scene.line,
+        scene.length,
+    )
+    finite = np.isfinite(states[:, -1]).all(axis=1)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise PlanError(
+            f"{cache.token}: {len(bad)} plan(s) are too far off to be simulated, the first is plan {bad[0]}; "
+            f"positions are metres in the ego frame"
+        )
+    nc, dac, ttc, comfort, ddc = scores.T
+    ep = relative_progress(raw, nc * dac, scene.reference_progress, pooled=progress == "pooled")
+    pdms = final_score(nc, dac, ep, ttc, comfort)
+    return PdmScores(
+        np.column_stack([nc, dac, ep, ttc, comfort, ddc, pdms]),
+        _seconds(first[:, 0]),
+        _seconds(first[:, 2]),
+        first[:, 1],
+        first[:, 3],
+        flags,
+        raw,
+        states,
+    )
+
+
+def relative_progress(
+    progress: NDArray[np.float64], multiplier: NDArray[np.float64], reference: float, pooled: bool
+) -> NDArray[np.float64]:
+    """EP (N,) from progress (N,) [m] and NC * DAC (N,) (section 11).
+
+    Args:
+        progress: Metres along the centre line.
+        multiplier: NC * DAC of the same plans.
+        reference: The reference planner's progress times its own NC * DAC.
+        pooled: Divide by the largest of all instead of pair by pair.
+
+    >>> relative_progress(np.array([10.0, 40.0]), np.array([1.0, 0.5]), 16.0, pooled=False).tolist()
+    [0.625, 1.0]
+    """
+    raw = progress * multiplier
+    largest = np.maximum(raw, reference)
+    if pooled and len(raw):
+        largest = np.full_like(raw, largest.max())
+    short = largest <= PROGRESS_THRESHOLD
+    return np.where(short, (multiplier != 0.0).astype(np.float64), raw / np.where(short, 1.0, largest))
+
+
+def final_score(
+    nc: NDArray[np.float64],
+    dac: NDArray[np.float64],
+    ep: NDArray[np.float64],
+    ttc: NDArray[np.float64],
+    comfort: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """PDMS (N,) from its sub-scores (N,).
+
+    >>> one = np.ones(1)
+    >>> final_score(one, one, 0.4 * one, one, one).round(6).tolist()
+    [0.75]
+    """
+    weighted = (PROGRESS_WEIGHT * ep + TTC_WEIGHT * ttc + COMFORT_WEIGHT * comfort) / WEIGHT_SUM
+    return nc * dac * weighted
+
+
+def _seconds(samples: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.where(samples >= 0, samples * STEP, np.inf)

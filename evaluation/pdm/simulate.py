@@ -1,0 +1,163 @@
+"""The ego in closed loop: a regulator tracks 41 reference poses with a bicycle (PDMS_V1, sections 2, 3)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.evaluation.pdm.constants import (
+    ACCELERATION_LAG,
+    CURVATURE_RATE_PENALTY,
+    HEADING_ERROR_WEIGHT,
+    HORIZON,
+    INITIAL_CURVATURE_PENALTY,
+    JERK_PENALTY,
+    LATERAL_ERROR_WEIGHT,
+    MAX_STEERING,
+    MOTION_STEP,
+    NUM_STATES,
+    NUM_STEPS,
+    SPEED_GAIN,
+    STEERING_LAG,
+    STEERING_RATE_WEIGHT,
+    STEP,
+    STOP_GAIN,
+    STOP_SPEED,
+    WHEELBASE,
+)
+from beyonddrive.evaluation.pdm.jit import kernel
+from beyonddrive.evaluation.pdm.reference import principal, wrap
+
+STATE_SIZE = 11
+"""x, y, heading, vx, vy, ax, ay, steering, steering rate, yaw rate, yaw acceleration."""
+
+
+def _speed_matrix() -> NDArray[np.float64]:
+    """Matrix (40, 40) from distances along the reference headings to reference speeds (section 2)."""
+    lower = np.tril(np.full((NUM_STEPS, NUM_STEPS), STEP * STEP))
+    lower[:, 0] = STEP
+    # Published as a difference of accelerations, but only the last row is one: the others are a ridge.
+    penalty = np.zeros((NUM_STEPS - 2, NUM_STEPS))
+    penalty[:, 1:-1] = -np.eye(NUM_STEPS - 2)
+    penalty[-1, -1] = 1.0
+    fit = np.linalg.solve(lower.T @ lower + JERK_PENALTY * penalty.T @ penalty, lower.T)
+    accumulate = np.tril(np.full((NUM_STEPS, NUM_STEPS), STEP))
+    accumulate[:, 0] = 1.0
+    return np.ascontiguousarray(accumulate @ fit)
+
+
+SPEED_MATRIX = _speed_matrix()
+CURVATURE_RATIO = CURVATURE_RATE_PENALTY / (STEP * STEP)
+
+
+@kernel
+def speed_profile(reference, along, speed):
+    """Speeds (40,) of a reference (41, 3); ``along`` (40,) is scratch."""
+    for i in range(NUM_STEPS):
+        heading = reference[i, 2]
+        along[i] = math.cos(heading) * (reference[i + 1, 0] - reference[i, 0]) + math.sin(heading) * (
+            reference[i + 1, 1] - reference[i, 1]
+        )
+    for i in range(NUM_STEPS):
+        total = 0.0
+        for j in range(NUM_STEPS):
+            total += SPEED_MATRIX[i, j] * along[j]
+        speed[i] = total
+
+
+@kernel
+def curvature_profile(reference, speed, excess, curvature):
+    """Curvatures (40,) of a reference with the given speeds; ``excess`` (40,) is scratch.
+
+    The ridge problem of section 2, written in the curvatures themselves, is a tridiagonal system. It is
+    eliminated from the end; ``excess`` is what each pivot has above 1, so nothing is ever subtracted and a
+    standing ego is no worse conditioned than a driving one.
+    """
+    above, carried = 0.0, 0.0
+    for i in range(NUM_STEPS - 1, -1, -1):
+        turn = wrap(reference[i + 1, 2] - reference[i, 2])
+        weight = speed[i] * STEP
+        above = weight * weight / CURVATURE_RATIO + above / (1.0 + above)
+        if i < NUM_STEPS - 1:
+            carried = carried / (1.0 + excess[i + 1])
+        carried += weight * turn / CURVATURE_RATIO
+        excess[i] = above
+        curvature[i] = carried
+    curvature[0] /= excess[0] + INITIAL_CURVATURE_PENALTY / CURVATURE_RATIO
+    for i in range(1, NUM_STEPS):
+        curvature[i] = (curvature[i] + curvature[i - 1]) / (1.0 + excess[i])
+
+
+@kernel
+def steering_command(state, pose, curvature, step, acceleration):
+    """Steering rate [rad/s] that the lateral regulator asks for at ``step``."""
+    dx, dy = state[0] - pose[0], state[1] - pose[1]
+    lateral = -dx * math.sin(pose[2]) + dy * math.cos(pose[2])
+    heading = wrap(state[2] - pose[2])
+    steering = state[7]
+    b0, b1, b2 = 0.0, 0.0, 0.0
+    for m in range(HORIZON):
+        u = (state[3] + STEP * acceleration * m) * STEP
+        lateral += u * heading
+        heading += u / WHEELBASE * steering - u * curvature[min(step + m, NUM_STEPS - 1)]
+        b0 += u * b1
+        b1 += u / WHEELBASE * b2
+        b2 += STEP
+    heading = wrap(heading)
+    gradient = LATERAL_ERROR_WEIGHT * b0 * lateral + HEADING_ERROR_WEIGHT * b1 * heading
+    return -gradient / (
+        LATERAL_ERROR_WEIGHT * b0 * b0 + HEADING_ERROR_WEIGHT * b1 * b1 + STEERING_RATE_WEIGHT
+    )
+
+
+@kernel
+def move(state, acceleration, steering_rate, out):
+    """One step of the kinematic bicycle with lags on both commands: state (11,) -> out (11,)."""
+    dt = MOTION_STEP
+    x, y, heading, speed, steering = state[0], state[1], state[2], state[3], state[7]
+    new_acceleration = dt / (dt + ACCELERATION_LAG) * (acceleration - state[5]) + state[5]
+    new_steering = dt / (dt + STEERING_LAG) * (dt * steering_rate) + steering
+    rate = (new_steering - steering) / dt
+    out[0] = x + speed * math.cos(heading) * dt
+    out[1] = y + speed * math.sin(heading) * dt
+    out[2] = principal(heading + speed * math.tan(steering) / WHEELBASE * dt)
+    out[3] = speed + new_acceleration * dt
+    out[4] = 0.0
+    out[5] = new_acceleration
+    out[6] = 0.0
+    out[7] = min(max(steering + rate * dt, -MAX_STEERING), MAX_STEERING)
+    out[8] = rate
+    out[9] = out[3] * math.tan(out[7]) / WHEELBASE
+    out[10] = (out[9] - state[9]) / dt
+
+
+@kernel
+def track(reference, ego, scratch, out):
+    """Simulate one reference (41, 3) from the ego state (11,) into out (41, 11); scratch is (4, 40)."""
+    speed, curvature = scratch[0], scratch[1]
+    speed_profile(reference, scratch[2], speed)
+    curvature_profile(reference, speed, scratch[3], curvature)
+    for c in range(STATE_SIZE):
+        out[0, c] = ego[c]
+    for i in range(NUM_STEPS):
+        state = out[i]
+        target = speed[min(i + HORIZON, NUM_STEPS - 1)]
+        error = state[3] - target
+        if target <= STOP_SPEED and state[3] <= STOP_SPEED:
+            acceleration, rate = -STOP_GAIN * error, 0.0
+        else:
+            acceleration = -SPEED_GAIN * error
+            rate = steering_command(state, reference[i], curvature, i, acceleration)
+        move(state, acceleration, rate, out[i + 1])
+
+
+@kernel
+def simulate(references, ego):
+    """Simulated states (N, 41, 11) of references (N, 41, 3) from the ego state (11,) now."""
+    out = np.empty((len(references), NUM_STATES, STATE_SIZE))
+    scratch = np.empty((4, NUM_STEPS))
+    for n in range(len(references)):
+        track(references[n], ego, scratch, out[n])
+    return out
