@@ -17,6 +17,7 @@ a failure of the stock library, and each has a test that shows the failure witho
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.metadata
 import importlib.util
 import pickle
@@ -58,8 +59,8 @@ def _statistic_of_history(owner: object, name: str) -> Callable[..., Any]:
 def _safe_globals() -> list[Any]:
     """Return what an mmengine checkpoint holds beyond tensors: histories of logged numbers."""
     dtypes = [np.bool_, np.int32, np.int64, np.float32, np.float64]
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
-    reconstruct, scalar = multiarray._reconstruct, multiarray.scalar  # type: ignore[attr-defined]
+    core = importlib.import_module("numpy._core" if hasattr(np, "_core") else "numpy.core")
+    reconstruct, scalar = core.multiarray._reconstruct, core.multiarray.scalar
     return [
         HistoryBuffer,
         np.ndarray,
@@ -67,8 +68,8 @@ def _safe_globals() -> list[Any]:
         *(type(np.dtype(dtype)) for dtype in dtypes),
         (_statistic_of_history, "builtins.getattr"),
         # numpy 2 moved these two; a checkpoint may have been written by either version
-        *((reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-        *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+        *((reconstruct, f"numpy.{name}.multiarray._reconstruct") for name in ("core", "_core")),
+        *((scalar, f"numpy.{name}.multiarray.scalar") for name in ("core", "_core")),
     ]
 
 
@@ -92,7 +93,9 @@ def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict[st
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own text is long and recommends weights_only=False; one sentence in it is the reason.
-        found = re.search(r"((?:Unsupported|Trying|Can only|a checkpoint) .*?)(?:\. Please use|\n|$)", str(error))
+        found = re.search(
+            r"((?:Unsupported|Trying|Can only|a checkpoint) .*?)(?:\. Please use|\n|$)", str(error)
+        )
         reason = found[1] if found else "it is not what torch.save writes"
         raise CheckpointError(
             f"{path}: refused, because it holds more than weights and logs ({reason}). Nothing was executed. "
@@ -154,7 +157,7 @@ def _init_without_cuda(init: Callable[..., None]) -> Callable[..., None]:
         if backend != "gloo":
             print_log(f"no CUDA device here: process group uses gloo instead of {backend}", "current")
         set_device = torch.cuda.set_device
-        torch.cuda.set_device = lambda device: None  # type: ignore[assignment]
+        torch.cuda.set_device = lambda device: None
         try:
             init("gloo", **kwargs)
         finally:

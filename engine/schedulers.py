@@ -40,7 +40,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         optimizer: The optimizer; its default ``lr`` is the peak.
         warmup: Epochs (steps, if ``by_epoch=False``) of warm-up.
         eta_min: The floor, for a group whose peak is the optimizer's default ``lr``.
-        **kwargs: ``begin``, ``end``, ``by_epoch``, ``last_step``, ``verbose`` as for every mmengine scheduler.
+        **kwargs: ``begin``, ``end``, ``by_epoch``, ``last_step``, ``verbose`` as for any mmengine scheduler.
 
     Raises:
         ValueError: If the warm-up is not shorter than the horizon, or the floor is above the peak.
@@ -54,8 +54,8 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         self.total = kwargs.get("end", INF) - kwargs.get("begin", 0)
         if not 0 <= warmup < self.total or self.total >= INF:
             raise ValueError(
-                f"WarmupCosineLR: warmup={warmup} must be at least 0 and less than the {self.total} epochs of "
-                "the schedule; set param_scheduler.warmup, or end to a number of epochs"
+                f"WarmupCosineLR: warmup={warmup} must be at least 0 and less than the {self.total} epochs "
+                "of the schedule; set param_scheduler.warmup, or end to a number of epochs"
             )
         if not 0.0 <= eta_min <= self.peak:
             raise ValueError(f"WarmupCosineLR: eta_min={eta_min} must lie between 0 and lr={self.peak}")
@@ -68,7 +68,9 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         """Build the same curve stepped every iteration (``convert_to_iter_based=True`` in the config)."""
         length = kwargs.pop("epoch_length", None)
         if not by_epoch or not isinstance(length, int) or length < 1:
-            raise ValueError("WarmupCosineLR: convert_to_iter_based needs by_epoch=True and a known epoch length")
+            raise ValueError(
+                "WarmupCosineLR: convert_to_iter_based needs by_epoch=True and a known epoch length"
+            )
         kwargs["warmup"] *= length
         return cls(begin=begin * length, end=end * length, by_epoch=False, **kwargs)
 

@@ -33,6 +33,8 @@ class PlannerCheckpointHook(CheckpointHook):
         ValueError: If ``save_best`` is a list, or ``out_dir`` is not on a local disk.
     """
 
+    best_ckpt_path: str | None
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if self.save_best is not None and (len(self.save_best) != 1 or self.save_best[0] == "auto"):
@@ -102,7 +104,12 @@ class PlannerCheckpointHook(CheckpointHook):
         runner.message_hub.update_info("best_ckpt", self.best_ckpt_path)
         meta = {"epoch": runner.epoch, "iter": runner.iter, "best_score": score}
         self._write(
-            runner, filename, save_optimizer=False, save_param_scheduler=False, meta=dict(meta), by_epoch=False
+            runner,
+            filename,
+            save_optimizer=False,
+            save_param_scheduler=False,
+            meta=dict(meta),
+            by_epoch=False,
         )
         runner.logger.info(f"The best checkpoint so far, {key} {score:.4f} after {step}, is {filename}")
         if self.last_ckpt is not None:
@@ -124,8 +131,8 @@ class CheckpointGuardHook(Hook):
         broken = nonfinite_keys(checkpoint["state_dict"])
         if broken:
             raise CheckpointError(
-                f"planner {runner.model_name} diverged: {len(broken)} weights hold NaN or infinity, the first "
-                f"is {broken[0]}. Nothing was saved; lower optim_wrapper.optimizer.lr or clip_grad, and "
+                f"planner {runner.model_name} diverged: {len(broken)} weights hold NaN or infinity, first "
+                f"{broken[0]}. Nothing was saved; lower optim_wrapper.optimizer.lr or clip_grad, and "
                 "continue with --resume from the last checkpoint"
             )
         checkpoint["meta"].update(planner=runner.model_name, beyonddrive_version=__version__)

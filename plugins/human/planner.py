@@ -1,4 +1,4 @@
-"""Human replay: the driver's own plan, read from the targets; an oracle that bounds what a planner can reach."""
+"""Human replay: the driver's own plan, read from the targets; a bound for planners."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class HumanReplay(Planner):
             PlannerInputError: Always.
         """
         raise PlannerInputError(
-            "HumanReplay reads the driver's plan from data_samples and has no mode 'tensor'; use mode 'predict' "
+            "HumanReplay reads the driver's plan from data_samples and has no mode 'tensor'; use 'predict' "
             "with samples that have gt.trajectory"
         )
 
@@ -56,6 +56,8 @@ class HumanReplay(Planner):
             PlannerInputError: If there are no samples to read from.
         """
         if not samples:
-            raise PlannerInputError("HumanReplay needs data_samples with gt.trajectory: it replays the driver")
+            raise PlannerInputError(
+                "HumanReplay needs data_samples with gt.trajectory: it replays the driver"
+            )
         plan = stack_field(samples, "gt", "trajectory").to(inputs["status"].device)
         return PlanOutput(trajectory=plan, encoded=plan)

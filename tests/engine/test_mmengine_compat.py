@@ -67,7 +67,8 @@ def test_resuming_needs_the_checkpoint_remedy(tmp_path):
     mmengine_compat.apply()
     mmengine_compat.apply()
     runner = train('third', epochs=2, resume=True)
-    print('resumed to', runner.epoch, 'with', len(runner.message_hub.get_scalar('train/loss').data[0]), 'losses')
+    losses = runner.message_hub.get_scalar('train/loss').data[0]
+    print('resumed to', runner.epoch, 'with', len(losses), 'losses')
     """
     out = run_script(RUNNER + textwrap.dedent(script), tmp_path)
     assert "fails without the remedy: UnpicklingError" in out

@@ -36,7 +36,7 @@ def test_every_published_epoch_has_the_published_rate(name):
     lr, floor, warmup = RECIPES[name]
     optimizer = two_groups(lr)
     scheduler = PARAM_SCHEDULERS.build(
-        dict(type="WarmupCosineLR", warmup=warmup, eta_min=floor, optimizer=optimizer, end=100)
+        {"type": "WarmupCosineLR", "warmup": warmup, "eta_min": floor, "optimizer": optimizer, "end": 100}
     )
     expected = GOLDEN[name].reshape(100, -1)
     table = rates(optimizer, scheduler, 100)
@@ -54,8 +54,8 @@ def test_a_group_with_its_own_scale_keeps_it_at_every_epoch():
 def test_stepping_by_iteration_has_the_same_curve_on_a_finer_grid():
     optimizer = two_groups(1.0)
     scheduler = PARAM_SCHEDULERS.build(
-        dict(type="WarmupCosineLR", warmup=2, end=10, convert_to_iter_based=True),
-        default_args=dict(optimizer=optimizer, epoch_length=5),
+        {"type": "WarmupCosineLR", "warmup": 2, "end": 10, "convert_to_iter_based": True},
+        default_args={"optimizer": optimizer, "epoch_length": 5},
     )
     table = rates(optimizer, scheduler, 50)[:, 0]
     assert table[4] == pytest.approx(0.5) and table[9] == pytest.approx(1.0)
@@ -80,7 +80,7 @@ def test_a_resumed_schedule_takes_up_its_position_but_follows_the_config_horizon
 
 
 @pytest.mark.parametrize(
-    ("settings", "word"), [(dict(warmup=10), "warmup"), (dict(warmup=1, eta_min=2.0), "eta_min")]
+    ("settings", "word"), [({"warmup": 10}, "warmup"), ({"warmup": 1, "eta_min": 2.0}, "eta_min")]
 )
 def test_impossible_schedules_are_refused(settings, word):
     with pytest.raises(ValueError, match=word):

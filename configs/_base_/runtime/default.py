@@ -1,0 +1,29 @@
+# What every run shares: hooks, logs, seeds, processes.
+default_scope = "beyonddrive"
+
+default_hooks = dict(
+    runtime_info=dict(type="RuntimeInfoHook"),
+    timer=dict(type="IterTimerHook"),
+    sampler_seed=dict(type="DistSamplerSeedHook"),
+    logger=dict(type="LoggerHook", interval=50),
+    param_scheduler=dict(type="ParamSchedulerHook"),
+    # The best checkpoint is the one with the highest PDMS on the validation split.
+    checkpoint=dict(
+        type="PlannerCheckpointHook", interval=1, max_keep_ckpts=2, save_best="pdms/PDMS", rule="greater"
+    ),
+)
+custom_hooks = [dict(type="EpochSeedHook"), dict(type="CheckpointGuardHook")]
+
+# Planners may have heads without a loss (agent heads of weight 0, the end of the image branch).
+find_unused_parameters = True
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl"),
+)
+randomness = dict(seed=0)
+
+log_level = "INFO"
+log_processor = dict(by_epoch=True)
+load_from = None
+resume = False

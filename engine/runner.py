@@ -1,0 +1,236 @@
+"""From a config to a training or an evaluation: what the tools, notebooks and tests call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+
+from beyonddrive.engine import mmengine_compat
+
+LAST_CHECKPOINT = "last_checkpoint"
+"""File in a work folder that names the newest checkpoint."""
+
+
+class ConfigError(ValueError):
+    """A config or a command line asks for something that cannot be done; the message says what to change."""
+
+
+class Evaluation(NamedTuple):
+    """Figures of a test by name, and the scenes without a score with their reasons."""
+
+    metrics: dict[str, float]
+    failures: dict[str, str]
+
+
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config and change values in it.
+
+    Args:
+        path: Config file.
+        options: Values by dotted key, as ``--cfg-options`` gives them. A folder that the config defines at
+            its top (a name that ends in ``_root`` or ``_dir``, such as ``data_root``) is changed wherever the
+            config uses it.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    mmengine_compat.apply()
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: no such config; the recipes are in configs/<planner>/")
+    config = Config.fromfile(str(path))
+    init_default_scope(config.get("default_scope", "beyonddrive"))
+    options = dict(options or {})
+    for key, value in options.items():
+        old = config.get(key) if "." not in key else None
+        if isinstance(old, str) and isinstance(value, str) and key.endswith(("_root", "_dir")):
+            _replace_folder(config._cfg_dict, old, value)
+    config.merge_from_dict(options)
+    return config
+
+
+def _replace_folder(node: Any, old: str, new: str) -> None:
+    """Change every string that is the folder ``old`` or a path below it, in place."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in list(items):
+        if isinstance(value, str) and (value == old or value.startswith(old.rstrip("/") + "/")):
+            node[key] = new + value[len(old) :]
+        elif isinstance(value, (dict, list)):
+            _replace_folder(value, old, new)
+
+
+def default_work_dir(config: Config) -> str:
+    """Return ``config.work_dir``, or ``work_dirs/<name of the config file>``."""
+    name = Path(config.filename).stem if config.filename else "unnamed"
+    return str(config.get("work_dir") or Path("work_dirs") / name)
+
+
+def find_last_checkpoint(work_dir: str | Path) -> Path | None:
+    """Newest checkpoint of a work folder, also if the folder was moved since; None if there is none.
+
+    Raises:
+        ConfigError: If ``last_checkpoint`` names a file that is gone.
+    """
+    pointer = Path(work_dir) / LAST_CHECKPOINT
+    if not pointer.is_file():
+        return None
+    named = Path(pointer.read_text().strip())
+    for path in (Path(work_dir) / named.name, named):
+        if path.is_file():
+            return path
+    raise ConfigError(
+        f"{pointer}: names {named}, which is gone; give the checkpoint to resume from, or delete {pointer}"
+    )
+
+
+def build_train_runner(
+    config: Config,
+    work_dir: str | None = None,
+    resume: str | bool = False,
+    amp: bool = False,
+    launcher: str = "none",
+    seed: int | None = None,
+) -> Runner:
+    """Make a runner that is ready to ``train()``.
+
+    Args:
+        config: As :func:`load_config` returns it; not changed.
+        work_dir: Where logs and checkpoints go; see :func:`default_work_dir`.
+        resume: A checkpoint; True or ``'auto'`` for the newest in the work folder, from the start if there is
+            none.
+        amp: Mixed precision: float16 with scaling on a GPU, bfloat16 elsewhere.
+        launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
+        seed: Seed of everything; that of the config by default.
+
+    Raises:
+        ConfigError: If the planner has nothing to train, or checkpoints would be selected on the test split.
+    """
+    mmengine_compat.apply()
+    config = config.copy()
+    config.work_dir = work_dir or default_work_dir(config)
+    config.launcher = launcher
+    _check_selection(config)
+    if seed is not None:
+        config.randomness = ConfigDict(config.get("randomness", {}), seed=seed)
+    if amp:
+        config.optim_wrapper.type = "AmpOptimWrapper" if torch.cuda.is_available() else "AutocastOptimWrapper"
+    config.resume = bool(resume)
+    if resume in (True, "auto"):
+        last = find_last_checkpoint(config.work_dir)
+        config.resume = last is not None
+        config.load_from = str(last) if last is not None else config.get("load_from")
+        if last is None:
+            print_log(f"nothing to resume in {config.work_dir}: starting from the beginning", "current")
+    elif resume:
+        config.load_from = str(resume)
+    if config.get("load_from"):
+        _skip_pretrained(config.model)
+    runner = _build(config)
+    if not any(parameter.requires_grad for parameter in runner.model.parameters()):
+        raise ConfigError(
+            f"planner {runner.model_name} has no weights to train; evaluate it by tools/test.py"
+        )
+    return runner
+
+
+def build_test_runner(
+    config: Config,
+    checkpoint: str | Path | None = None,
+    work_dir: str | None = None,
+    out_file: str | Path | None = None,
+    plans_file: str | Path | None = None,
+    launcher: str = "none",
+) -> Runner:
+    """Make a runner that is ready to ``test()``.
+
+    Args:
+        config: As :func:`load_config` returns it; not changed.
+        checkpoint: Weights; None for a planner that has none.
+        work_dir: Where logs go; by default the folder ``test`` in that of the training.
+        out_file: csv file with one row per scene.
+        plans_file: npz file with the plan of each scene.
+        launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
+
+    Raises:
+        ConfigError: If the planner has weights and no checkpoint is given.
+    """
+    mmengine_compat.apply()
+    config = config.copy()
+    config.work_dir = work_dir or str(Path(default_work_dir(config)) / "test")
+    config.launcher = launcher
+    config.resume = False
+    config.load_from = str(checkpoint) if checkpoint is not None else None
+    for name, path in (("out_file", out_file), ("plans_file", plans_file)):
+        if path is not None:
+            metrics = pdm_metrics(config, "test")
+            if len(metrics) != 1:
+                raise ConfigError(f"{name}: test_evaluator must hold one PDMSMetric, it has {len(metrics)}")
+            metrics[0][name] = str(path)
+    runner = _build(config)
+    if checkpoint is None and has_weights(runner.model):
+        raise ConfigError(
+            f"planner {runner.model_name} has weights: give the checkpoint to evaluate (tools/train.py "
+            "leaves best_pdms_PDMS_*.pth in its work folder)"
+        )
+    return runner
+
+
+def evaluate(runner: Runner) -> Evaluation:
+    """Evaluate and return the figures, and which scenes have no score."""
+    metrics = runner.test()
+    failures: dict[str, str] = {}
+    for metric in runner.test_evaluator.metrics:
+        failures.update(getattr(metric, "failures", {}))
+    return Evaluation(metrics, failures)
+
+
+def has_weights(planner: nn.Module) -> bool:
+    """Whether evaluating the planner without a checkpoint would evaluate random weights."""
+    return next(planner.parameters(), None) is not None
+
+
+def _build(config: Config) -> Runner:
+    hooks = list(config.get("custom_hooks") or [])
+    if all(hook.get("type") != "CheckpointGuardHook" for hook in hooks):
+        config.custom_hooks = [*hooks, {"type": "CheckpointGuardHook"}]
+    return Runner.from_cfg(config)
+
+
+def pdm_metrics(config: Config, part: str) -> list[ConfigDict]:
+    """Configs of the PDM metrics of an evaluator: ``part`` is ``val`` or ``test``."""
+    evaluator = config.get(f"{part}_evaluator") or []
+    metrics = [evaluator] if isinstance(evaluator, dict) else list(evaluator)
+    return [metric for metric in metrics if metric.get("type") == "PDMSMetric"]
+
+
+def _check_selection(config: Config) -> None:
+    """Refuse a validation on the test split (METHOD, section 6, fault 3)."""
+    val, test = ((config.get(f"{part}_dataloader") or {}).get("dataset", {}) for part in ("val", "test"))
+    if (
+        val
+        and test
+        and val.get("split") == test.get("split")
+        and val.get("data_root") == test.get("data_root")
+    ):
+        raise ConfigError(
+            f"val_dataloader reads the split '{val.get('split')}' that test_dataloader reads, so the best "
+            "checkpoint would be selected on the test split; give val_dataloader.dataset another split"
+        )
+
+
+def _skip_pretrained(node: Any) -> None:
+    """Switch off downloads of weights that a checkpoint replaces anyway (MODELS, quirk 15)."""
+    if isinstance(node, dict):
+        if node.get("pretrained"):
+            node["pretrained"] = False
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            _skip_pretrained(value)

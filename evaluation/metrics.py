@@ -1,0 +1,223 @@
+"""``PDMSMetric``: the PDM score of a planner over a split, as an mmengine evaluator calls it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from mmengine.dist import all_gather_object, get_world_size, is_main_process
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from numpy.typing import NDArray
+
+from beyonddrive.engine.files import write_atomically
+from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer, score_scenes
+from beyonddrive.registry import METRICS
+from beyonddrive.structures.plan import SCORE_COLUMNS
+
+_SHOWN = 10
+
+
+class EvaluationError(RuntimeError):
+    """An evaluation has no scene that could be scored, or lost scenes on the way."""
+
+
+class SceneRow(NamedTuple):
+    """One scene of the result: scores (7,) of the plan, or the reason why there are none.
+
+    ``oracle`` is the best PDMS among the planner's proposals, NaN without proposals.
+    """
+
+    token: str
+    log_name: str
+    values: NDArray[np.float64] | None
+    oracle: float
+    reason: str
+
+
+@METRICS.register_module()
+class PDMSMetric(BaseMetric):
+    """PDM score of a planner (PDMS_V1): means of the sub-scores and of PDMS over all scenes, in percent.
+
+    Every rank scores the scenes that it planned, in worker processes; the rows are then gathered, and scenes
+    that a sampler repeated to even out the ranks count once. A scene that cannot be scored is left out of
+    the means, listed with its reason in ``failures``, in the log and in the csv file, and counted as
+    ``num_failed``.
+
+    Args:
+        split: Split that the scenes belong to.
+        cache_dir: Store made by ``tools/cache_metrics.py``; without it caches are built from ``data_root``
+            each time, which is slower.
+        data_root: Data root in NAVSIM's layout.
+        maps_root: Maps, if they are not in ``data_root/maps``.
+        progress: ``pair`` as the benchmark, or ``pooled`` (PDMS_V1, section 9).
+        oracle: Also score all proposals of a multi-modal planner and report the mean of the best PDMS.
+        num_workers: Processes per rank that score; 0 scores in this process.
+        out_file: csv file with one row per scene: token, log, the seven scores in [0, 1], and the reason if
+            there are none.
+        plans_file: npz file with the chosen plan (1, 8, 3) of each scene by token, as ``tools/score.py``
+            reads it.
+        prefix: Prefix of the names of all figures.
+
+    Raises:
+        EvaluationError: By ``evaluate``, if not a single scene could be scored.
+    """
+
+    default_prefix = "pdms"
+
+    def __init__(
+        self,
+        split: str,
+        cache_dir: str | None = None,
+        data_root: str | None = None,
+        maps_root: str | None = None,
+        progress: Literal["pair", "pooled"] = "pair",
+        oracle: bool = False,
+        num_workers: int = 0,
+        out_file: str | None = None,
+        plans_file: str | None = None,
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(prefix=prefix)
+        self.scorer = SceneScorer(
+            split,
+            Path(cache_dir) if cache_dir else None,
+            Path(data_root) if data_root else None,
+            Path(maps_root) if maps_root else None,
+            progress,
+        )
+        self.oracle = oracle
+        self.num_workers = num_workers
+        self.out_file = Path(out_file) if out_file else None
+        self.plans_file = Path(plans_file) if plans_file else None
+        self.failures: dict[str, str] = {}
+        self.rows: list[SceneRow] = []
+        self._unplanned: list[SceneRow] = []
+
+    @property
+    def dataset_meta(self) -> dict[str, Any] | None:
+        """What the data set says of itself; a loop sets it before it runs."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict[str, Any] | None) -> None:
+        self._dataset_meta = dataset_meta
+        split = (dataset_meta or {}).get("split", self.scorer.split)
+        if split != self.scorer.split:
+            raise EvaluationError(
+                f"PDMSMetric: split is '{self.scorer.split}', but the data set reads '{split}'; make them one"
+            )
+        # A missing store is an error now, not after the first epoch.
+        self.scorer.open()
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Keep the plans of a batch: (8, 3) the chosen one, then (M, 8, 3) proposals if asked for."""
+        for token, reason in (data_batch or {}).get("bad_scenes", ()):
+            self._unplanned.append(SceneRow(token, "", None, float("nan"), reason))
+        for sample in data_samples:
+            prediction = sample["pred"]
+            plans = _numpy(prediction["trajectory"])[None]
+            if self.oracle and "proposals" in prediction:
+                plans = np.concatenate([plans, _numpy(prediction["proposals"])])
+            self.results.append(ScenePlans(sample["token"], sample["log_name"], plans))
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Score what was collected, on all ranks, and return the means.
+
+        Args:
+            size: Scenes in the data set.
+        """
+        rows = self._score() + self._unplanned
+        self._unplanned = []
+        plans = {scene.token: scene.plans[:1] for scene in self.results} if self.plans_file else {}
+        self.results.clear()
+        if get_world_size() > 1:
+            rows = [row for part in all_gather_object(rows) for row in part]
+            plans = {token: plan for part in all_gather_object(plans) for token, plan in part.items()}
+        metrics = self.compute_metrics(rows)
+        if is_main_process():
+            if len(self.rows) != size:
+                print_log(
+                    f"PDM score: {size} scenes in the data set, but {len(self.rows)} were planned; "
+                    "its tokens are not unique or a loop was cut short",
+                    "current",
+                    level=30,
+                )
+            self._write_files(plans)
+        return {f"{self.prefix}/{name}": value for name, value in metrics.items()}
+
+    def compute_metrics(self, results: list[SceneRow]) -> dict[str, float]:
+        """Return means in percent over the scenes that have scores; repeated scenes count once."""
+        self.rows = sorted({row.token: row for row in results}.values(), key=lambda row: (row[1], row[0]))
+        self.failures = {row.token: row.reason for row in self.rows if row.values is None}
+        self._log_failures()
+        values = [row.values for row in self.rows if row.values is not None]
+        if not values:
+            first = next(iter(self.failures.items()), ("-", "no scene was planned"))
+            raise EvaluationError(
+                f"PDM score: none of {len(self.rows)} scenes could be scored; first, {first[0]}: {first[1]}"
+            )
+        means = 100.0 * np.mean(values, axis=0)
+        metrics = {name: float(mean) for name, mean in zip(SCORE_COLUMNS, means, strict=True)}
+        best = np.array([row.oracle for row in self.rows if row.values is not None])
+        if not np.isnan(best).any():
+            metrics["oracle_PDMS"] = float(100.0 * best.mean())
+        metrics["num_scenes"] = float(len(values))
+        metrics["num_failed"] = float(len(self.failures))
+        return metrics
+
+    def _score(self) -> list[SceneRow]:
+        rows = []
+        desc = f"PDM score, {self.scorer.split}" if is_main_process() else ""
+        for result in score_scenes(self.scorer, self.results, self.num_workers, desc):
+            values, oracle = None, float("nan")
+            if result.values is not None:
+                values = result.values[0]
+                if len(result.values) > 1:
+                    oracle = float(result.values[1:, SCORE_COLUMNS.index("PDMS")].max())
+            rows.append(SceneRow(result.token, result.log_name, values, oracle, result.reason))
+        return rows
+
+    def _log_failures(self) -> None:
+        if not self.failures or not is_main_process():
+            return
+        lines = [f"  {token}: {reason}" for token, reason in list(self.failures.items())[:_SHOWN]]
+        if len(self.failures) > _SHOWN:
+            lines.append(f"  and {len(self.failures) - _SHOWN} more")
+        head = f"PDM score: {len(self.failures)} of {len(self.rows)} scenes could not be scored:"
+        print_log("\n".join([head, *lines]), "current", level=30)
+
+    def _write_files(self, plans: dict[str, NDArray[np.floating]]) -> None:
+        if self.out_file is not None:
+            write_atomically(self.out_file, rows_to_csv(self.rows).encode())
+        if self.plans_file is not None:
+            buffer = io.BytesIO()
+            np.savez(buffer, **{token: plans[token] for token in sorted(plans)})  # type: ignore[arg-type]
+            write_atomically(self.plans_file, buffer.getvalue())
+
+
+def rows_to_csv(rows: Sequence[SceneRow]) -> str:
+    """Scenes as csv text: token, log, seven scores in [0, 1], oracle PDMS, reason; empty where there is none.
+
+    >>> print(rows_to_csv([SceneRow('a', 'log', np.ones(7), float('nan'), '')]))
+    token,log,NC,DAC,EP,TTC,C,DDC,PDMS,oracle_PDMS,error
+    a,log,1.0,1.0,1.0,1.0,1.0,1.0,1.0,,
+    <BLANKLINE>
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["token", "log", *SCORE_COLUMNS, "oracle_PDMS", "error"])
+    for row in rows:
+        values = [""] * len(SCORE_COLUMNS) if row.values is None else [repr(float(v)) for v in row.values]
+        oracle = "" if np.isnan(row.oracle) else repr(row.oracle)
+        writer.writerow([row.token, row.log_name, *values, oracle, row.reason])
+    return buffer.getvalue()
+
+
+def _numpy(plans: Any) -> NDArray[np.floating]:
+    array: NDArray[np.floating] = plans.detach().cpu().numpy()
+    return array

@@ -1,0 +1,84 @@
+"""Make metric caches, which spare every evaluation the work on logs and maps.
+
+``python tools/cache_metrics.py CONFIG`` makes those that the evaluators of a config read;
+``python tools/cache_metrics.py --data-root R --split S --out DIR`` those of any split.
+
+Run it again after a kill, or when logs have changed: it does what is missing. The exit code is 1 if a scene
+has no metric cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from beyonddrive.evaluation.metric_caching import MetricCacheReport
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description="Make metric caches for the PDM score.")
+    parser.add_argument("config", nargs="?", help="config whose evaluators have a cache_dir")
+    parser.add_argument(
+        "--loaders", nargs="+", choices=["val", "test"], default=["val", "test"],
+        help="evaluators of the config to make caches for",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, metavar="key=value", help="change config"
+    )
+    parser.add_argument("--data-root", type=Path, help="without CONFIG: data root in NAVSIM's layout")
+    parser.add_argument("--maps-root", type=Path, help="maps, if they are not in DATA_ROOT/maps")
+    parser.add_argument("--split", help="split of the data root")
+    parser.add_argument("--scene-filter", type=Path, help="yaml file of a split; default: all whole windows")
+    parser.add_argument("--out", type=Path, help="folder of the caches")
+    parser.add_argument("--num-workers", type=int, default=0, help="processes; 0 works in this one")
+    args = parser.parse_args(argv)
+    if args.config is None and not (args.data_root and args.split and args.out):
+        parser.error("give CONFIG, or --data-root, --split and --out")
+    return args
+
+
+def _reports(args: argparse.Namespace) -> Iterator[tuple[str, MetricCacheReport]]:
+    if args.config is not None:
+        from beyonddrive.apis import cache_metrics_of, load_config
+
+        config = load_config(args.config, args.cfg_options)
+        yield from cache_metrics_of(config, args.loaders, args.num_workers)
+        return
+    from beyonddrive.datasets.navsim_root import NavsimRoot
+    from beyonddrive.datasets.scene_filter import SceneFilter
+    from beyonddrive.engine.executors import make_executor
+    from beyonddrive.evaluation.metric_caching import cache_metrics
+
+    scene_filter = SceneFilter.from_yaml(args.scene_filter) if args.scene_filter else SceneFilter()
+    root = NavsimRoot(args.data_root, args.maps_root)
+    executor = make_executor(args.num_workers)
+    yield args.split, cache_metrics(root, args.split, scene_filter, args.out, executor)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the caches; the exit code is 1 if something is refused or a scene has no cache."""
+    args = parse_args(argv)
+    failed = False
+    try:
+        for name, report in _reports(args):
+            print(f"{name}: metric caches of {report.num_scenes} scenes, {report.num_new_logs} logs done now")
+            for token, reason in report.failures.items():
+                print(f"cache_metrics: scene {token}: {reason}", file=sys.stderr)
+            for problem in report.problems:
+                print(f"cache_metrics: {problem}", file=sys.stderr)
+            failed |= bool(report.failures or report.problems)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"cache_metrics: {error}", file=sys.stderr)
+        return 1
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
