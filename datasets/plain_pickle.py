@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import re
@@ -33,8 +34,9 @@ def load_plain_pickle(path: Path) -> Any:
         OSError: If the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return _materialise(_PlainUnpickler(file).load())
+        content = path.read_bytes()
+        _check_opcodes(content)
+        return _materialise(_PlainUnpickler(io.BytesIO(content)).load(), {})
     except (PlainPickleError, OSError):
         raise
     except Exception as error:
@@ -42,6 +44,68 @@ def load_plain_pickle(path: Path) -> Any:
         raise PlainPickleError(f"corrupt or truncated pickle ({type(error).__name__}: {error})") from error
 
 
+# ------------------------------------------------------------------ opcodes
+_ONE_BYTE_LENGTH, _FOUR_BYTE_LENGTH, _EIGHT_BYTE_LENGTH, _TWO_LINES, _MEMO_INDEX, _REFUSED = range(-1, -7, -1)
+
+
+def _argument_sizes() -> list[int]:
+    """Bytes of the argument that follows each opcode of protocols 2 to 5, or how to find out."""
+    sizes = [_REFUSED] * 256
+    for size, opcodes in {
+        0: b"()]}.012NQRablestud\x81\x85\x86\x87\x88\x89\x8f\x90\x91\x92\x93\x94\x97\x98",
+        1: b"Kqh\x80\x82",
+        2: b"M\x83",
+        4: b"Jj\x84",
+        8: b"G\x95",
+        _ONE_BYTE_LENGTH: b"UC\x8a\x8c",
+        _FOUR_BYTE_LENGTH: b"TBX\x8b",
+        _EIGHT_BYTE_LENGTH: b"\x8d\x8e\x96",
+        _TWO_LINES: b"c",
+        _MEMO_INDEX: b"r",
+    }.items():
+        for opcode in opcodes:
+            sizes[opcode] = size
+    return sizes
+
+
+_ARGUMENT_SIZES = _argument_sizes()
+
+
+def _check_opcodes(content: bytes) -> None:
+    """Refuse lengths and memo indices that the file is too short for, before memory is set aside for them.
+
+    One flipped bit in a memo index makes the unpickler fill up to 64 GB.
+    """
+    position, size, sizes = 0, len(content), _ARGUMENT_SIZES
+    while position < size:
+        opcode = content[position]
+        argument = sizes[opcode]
+        position += 1
+        if argument >= 0:
+            if opcode == 0x2E:  # STOP
+                return
+            position += argument
+        elif argument == _ONE_BYTE_LENGTH:
+            position += 1 + content[position] if position < size else 1
+        elif argument == _FOUR_BYTE_LENGTH:
+            position += 4 + int.from_bytes(content[position : position + 4], "little")
+        elif argument == _EIGHT_BYTE_LENGTH:
+            position += 8 + int.from_bytes(content[position : position + 8], "little")
+        elif argument == _TWO_LINES:
+            for _ in range(2):
+                position = content.find(b"\n", position) + 1 or size + 1
+        elif (
+            argument == _MEMO_INDEX and int.from_bytes(content[position : position + 4], "little") < position
+        ):
+            position += 4
+        else:
+            raise PlainPickleError(
+                f"corrupt pickle: {content[position - 1 : position + 4]!r} at byte {position - 1}"
+            )
+    raise PlainPickleError(f"corrupt or truncated pickle: it goes on after its {size} bytes")
+
+
+# ------------------------------------------------------------------ values
 class _Dtype:
     """Stands for a pickled ``numpy.dtype``; only flat standard types are accepted.
 
@@ -119,7 +183,8 @@ def _build_array(data: Any, dtype: Any, shape: Any, order: Any = "C") -> NDArray
         if not isinstance(data, list) or len(data) != math.prod(shape):
             raise PlainPickleError(f"an array of shape {shape} does not come with a list of as many objects")
         flat = np.empty(len(data), dtype=object)
-        flat[:] = [_materialise(item) for item in data]
+        for index, item in enumerate(data):  # one by one, lest numpy unpacks the items that are lists
+            flat[index] = _materialise(item, {})
         return flat.reshape(shape, order="F" if order == "F" else "C")
     if isinstance(data, str):  # protocol 2 written by Python 2
         data = data.encode("latin1")
@@ -147,10 +212,17 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """How protocol 2 writes no bytes; with an argument it could ask for any amount of memory."""
+    return b""
+
+
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _not_callable,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _no_bytes,
+    ("__builtin__", "bytes"): _no_bytes,
     **{
         (f"numpy.{core}.{module}", name): make
         for core in ("core", "_core")  # numpy 1 and numpy 2
@@ -163,7 +235,7 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     **{
         (module, kind.__name__): kind
         for module in ("builtins", "__builtin__")
-        for kind in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
+        for kind in (set, frozenset, complex)
     },
 }
 
@@ -184,24 +256,28 @@ class _PlainUnpickler(pickle.Unpickler):
         raise PlainPickleError("refused a reference to an object outside the file")
 
 
-def _materialise(value: Any) -> Any:
-    """Put the arrays in place of what stood for them; containers are changed in place."""
+_LEAVES = frozenset((str, int, float, bool, type(None), bytes))
+_Seen = dict[int, tuple[Any, Any]]
+
+
+def _materialise(value: Any, seen: _Seen) -> Any:
+    """Put arrays in place of what stood for them; lists and dicts are changed in place, each once."""
     kind = type(value)
     if kind is _Array:
         return value.value
-    if kind is dict:
-        for key, item in value.items():
-            if type(item) not in _LEAVES:
-                value[key] = _materialise(item)
-    elif kind is list:
-        for index, item in enumerate(value):
-            if type(item) not in _LEAVES:
-                value[index] = _materialise(item)
-    elif kind is tuple:
-        return tuple(_materialise(item) for item in value)
-    elif kind is _Dtype or kind is _Allowed:
+    if kind is _Dtype or kind is _Allowed:
         raise PlainPickleError("the file holds a type in place of a value")
+    if kind not in (dict, list, tuple):
+        return value
+    if id(value) in seen:
+        return seen[id(value)][1]
+    # The value itself is kept too, because its id must not be used again.
+    seen[id(value)] = value, value
+    if kind is tuple:
+        result = tuple(_materialise(item, seen) for item in value)
+        seen[id(value)] = value, result
+        return result
+    for key, item in value.items() if kind is dict else enumerate(value):
+        if type(item) not in _LEAVES:
+            value[key] = _materialise(item, seen)
     return value
-
-
-_LEAVES = frozenset((str, int, float, bool, type(None), bytes))
