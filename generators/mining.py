@@ -1,0 +1,271 @@
+"""Mining: a generator's proposals for every scene, scored, into a negative pool (METHOD, section 3).
+
+The scenes are cut into shards. While the generator draws the proposals of a batch, worker processes score
+earlier ones; a shard is written when its last scene is scored. A killed job goes on with the first shard
+that is not on disk. A scene that fails is recorded in its shard with the reason; the next run of the same
+job tries it again and leaves the other scenes as they are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from beyonddrive.datasets.negative_pool import KIND, PoolDescription, open_writer
+from beyonddrive.datasets.shards import ShardStore
+from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores
+from beyonddrive.generators.mining_source import (
+    LoadedScene,
+    MiningError,
+    MiningSource,
+    Shard,
+    plan_shards,
+    read_batches,
+)
+from beyonddrive.generators.scoring import Scorer, ScoringPool, result_of
+from beyonddrive.generators.strategies import Proposer, Strategy, StrategyError
+from beyonddrive.structures.plan import SCORE_COLUMNS, check_plans
+
+SCENES_PER_JOB = 4
+"""Scenes that a worker scores at a time: enough to hide the queue, few enough to keep all workers busy."""
+
+
+class GeneratorModel(Proposer, Protocol):
+    """A planner that proposes and brings its own data preprocessor."""
+
+    def data_preprocessor(self, data: Any, training: bool = False) -> dict[str, Any]:
+        """Stack a batch and move it to the device."""
+        ...
+
+
+@dataclass(frozen=True)
+class MiningOptions:
+    """How a job runs; none of it changes what is mined.
+
+    Attributes:
+        batch_size: Scenes per call of the generator.
+        num_workers: Processes that score; 0 scores in this process.
+        loader_workers: Processes that read scenes; 0 reads in this process.
+        part: ``(i, n)``: this job does every n-th shard from the i-th; n jobs fill one pool together.
+        progress_bar: Whether to show progress, rate and time left.
+    """
+
+    batch_size: int = 16
+    num_workers: int = 0
+    loader_workers: int = 0
+    part: tuple[int, int] = (0, 1)
+    progress_bar: bool = True
+
+    def __post_init__(self) -> None:
+        index, count = self.part
+        if self.batch_size < 1 or self.num_workers < 0 or self.loader_workers < 0 or not 0 <= index < count:
+            raise MiningError(f"mining options are out of range: {self}")
+
+
+@dataclass(frozen=True)
+class MiningSummary:
+    """What a job did.
+
+    Attributes:
+        num_scenes: Scenes of this job's shards.
+        resumed: Scenes that were on disk before.
+        mined: Scenes mined now.
+        failures: Scenes that failed now, with the reason.
+    """
+
+    num_scenes: int
+    resumed: int
+    mined: int
+    failures: dict[str, str]
+
+
+@dataclass
+class _OpenShard:
+    """A shard that is not complete on disk: the scenes it still wants, and what is known of the others."""
+
+    shard: Shard
+    wanted: list[int]
+    records: dict[str, dict[str, NDArray[Any]]]
+    failures: dict[str, str] = field(default_factory=dict)
+    futures: list[Future[list[SceneScores]]] = field(default_factory=list)
+    num_drawn: int = 0
+
+    @property
+    def is_drawn(self) -> bool:
+        return self.num_drawn == len(self.wanted)
+
+    @property
+    def is_scored(self) -> bool:
+        return self.is_drawn and all(future.done() for future in self.futures)
+
+
+class Miner:
+    """One mining job.
+
+    Args:
+        planner: The generator, in eval mode, on its device.
+        source: The scenes.
+        scorer: What scores the proposals of a scene, in worker processes.
+        strategy: How proposals are drawn.
+        root: Folder of the pool.
+        description: What the pool is; a folder that holds another pool is refused.
+        origin: Where the scenes came from, for people.
+        options: How the job runs.
+
+    Raises:
+        MiningError: If the scenes cannot be cut into shards.
+        StoreError: If the folder holds a pool of something else, or a damaged one.
+    """
+
+    def __init__(
+        self,
+        planner: GeneratorModel,
+        source: MiningSource,
+        scorer: Scorer,
+        strategy: Strategy,
+        root: str | Path,
+        description: PoolDescription,
+        origin: str = "",
+        options: MiningOptions | None = None,
+    ) -> None:
+        self.planner, self.source, self.scorer, self.strategy = planner, source, scorer, strategy
+        self.description = description
+        self.options = options or MiningOptions()
+        part, parts = self.options.part
+        self.shards = plan_shards(source.tokens, description.shard_size)[part::parts]
+        self._writer = open_writer(root, description, origin)
+
+    def run(self) -> MiningSummary:
+        """Mine what is not on disk.
+
+        Raises:
+            ScoringError: If a scoring process was killed; what is written stays.
+        """
+        num_scenes = sum(len(shard.indices) for shard in self.shards)
+        todo = self._open_shards()
+        num_wanted = sum(len(item.wanted) for item in todo)
+        batches = [(item, batch) for item in todo for batch in _split(item.wanted, self.options.batch_size)]
+        scenes = read_batches(self.source, [batch for _, batch in batches], self.options.loader_workers)
+        # The generator waits for the scorers when it is this far ahead.
+        limit = max(2 * self.description.shard_size, 4 * SCENES_PER_JOB * self.options.num_workers)
+        failures: dict[str, str] = {}
+        in_flight: deque[_OpenShard] = deque()
+        bar = tqdm(
+            desc="mining negatives",
+            total=num_scenes,
+            initial=num_scenes - num_wanted,
+            unit="scene",
+            dynamic_ncols=True,
+            disable=not self.options.progress_bar,
+        )
+        with bar, ScoringPool(self.scorer, self.options.num_workers) as pool:
+            for (item, _), batch in zip(batches, scenes, strict=True):
+                if not in_flight or in_flight[-1] is not item:
+                    in_flight.append(item)
+                self._draw(item, batch, pool, bar)
+                while in_flight and (
+                    in_flight[0].is_scored
+                    or (in_flight[0].is_drawn and sum(shard.num_drawn for shard in in_flight) > limit)
+                ):
+                    failures |= self._write(in_flight.popleft())
+            while in_flight:
+                failures |= self._write(in_flight.popleft())
+        return MiningSummary(num_scenes, num_scenes - num_wanted, num_wanted - len(failures), failures)
+
+    def _open_shards(self) -> list[_OpenShard]:
+        store, tokens = ShardStore(self._writer.root, KIND), self.source.tokens
+        todo = []
+        for shard in self.shards:
+            wanted = [index for index in shard.indices if tokens[index] not in store]
+            if wanted:
+                done = [tokens[index] for index in shard.indices if tokens[index] in store]
+                todo.append(_OpenShard(shard, wanted, {token: store[token] for token in done}))
+        return todo
+
+    def _draw(self, item: _OpenShard, batch: list[LoadedScene], pool: ScoringPool, bar: tqdm[Any]) -> None:
+        """Draw the proposals of a batch and hand them to the scorers."""
+        item.num_drawn += len(batch)
+        before = len(item.failures)
+        item.failures.update({scene.token: scene.reason for scene in batch if scene.sample is None})
+        jobs = self._propose(item, [scene for scene in batch if scene.sample is not None])
+        bar.update(len(item.failures) - before)
+        for job in _split(jobs, SCENES_PER_JOB):
+            future = pool.submit(job)
+            future.add_done_callback(partial(_advance, bar, len(job)))
+            item.futures.append(future)
+
+    def _propose(self, item: _OpenShard, scenes: list[LoadedScene]) -> list[ScenePlans]:
+        """Proposals of some scenes, kept in ``item``; a bad scene becomes a failure of it."""
+        if not scenes:
+            return []
+        try:
+            with torch.inference_mode():
+                data = pseudo_collate([scene.sample for scene in scenes])
+                batch = self.planner.data_preprocessor(data, False)
+                tokens = [scene.token for scene in scenes]
+                drawn = self.strategy(self.planner, batch["inputs"], tokens, self.description.seed)
+            plans = drawn.float().cpu().numpy()
+            experts = [sample.gt.trajectory.float().cpu().numpy() for sample in batch["data_samples"]]
+            for scene, scene_plans, expert in zip(scenes, plans, experts, strict=True):
+                check_plans(scene_plans, f"proposals of scene {scene.token}")
+                check_plans(expert[None], f"expert of scene {scene.token}")
+        except StrategyError:
+            raise
+        except (AttributeError, ValueError) as error:
+            # One bad scene must not cost its batch: which one it is shows when each is drawn alone.
+            if len(scenes) > 1:
+                return [job for scene in scenes for job in self._propose(item, [scene])]
+            item.failures[scenes[0].token] = f"{type(error).__name__}: {error}"
+            return []
+        jobs = []
+        for scene, scene_plans, expert in zip(scenes, plans, experts, strict=True):
+            item.records[scene.token] = {"plans": scene_plans.copy(), "expert": expert}
+            jobs.append(ScenePlans(scene.token, scene.log_name, scene_plans))
+        return jobs
+
+    def _write(self, item: _OpenShard) -> dict[str, str]:
+        """Wait for the scores of a shard, write it, and return the scenes that failed."""
+        for future in item.futures:
+            for scene in result_of(future):
+                record, reason = item.records[scene.token], scene.reason
+                if scene.values is not None:
+                    reason = _wrong_scores(scene.values, len(record["plans"]))
+                    record["scores"] = scene.values.astype(np.float32)
+                if reason:
+                    item.failures[scene.token] = reason
+                    del item.records[scene.token]
+        tokens = [self.source.tokens[index] for index in item.shard.indices]
+        self._writer.write(
+            item.shard.name,
+            {token: item.records[token] for token in tokens if token in item.records},
+            {token: item.failures[token] for token in tokens if token in item.failures},
+        )
+        # The list of shards lives as long as the job; their arrays must not.
+        item.records, item.futures = {}, []
+        return item.failures
+
+
+def _split(items: Sequence[Any], size: int) -> list[Any]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _wrong_scores(values: NDArray[Any], num_plans: int) -> str:
+    wanted = (num_plans, len(SCORE_COLUMNS))
+    if values.shape != wanted:
+        return f"the scorer gave scores of shape {values.shape}, wanted {wanted}"
+    return "" if np.isfinite(values).all() else "the scorer gave scores that are not finite"
+
+
+def _advance(bar: tqdm[Any], count: int, _: Future[list[SceneScores]]) -> None:
+    bar.update(count)

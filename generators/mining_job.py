@@ -1,0 +1,204 @@
+"""From a config to a mining job: what the tool, a notebook or a hook calls."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from beyonddrive.datasets.negative_pool import NegativePool, PoolDescription, hash_tokens
+from beyonddrive.evaluation.scene_scoring import SceneScorer
+from beyonddrive.generators.coverage import CoverageReport, measure_coverage
+from beyonddrive.generators.mining import GeneratorModel, Miner, MiningOptions
+from beyonddrive.generators.mining_source import DatasetSource, MiningError
+from beyonddrive.generators.selection import DEFAULT_COLUMN, DEFAULT_THRESHOLD
+from beyonddrive.generators.strategies import build_strategy
+from beyonddrive.registry import DATASETS
+
+DEFAULTS: dict[str, Any] = {
+    "strategy": {"type": "SamplingStrategy"},
+    "progress": "pair",
+    "seed": 0,
+    "shard_size": 64,
+    "metric_cache_dir": None,
+    "dataset": None,
+}
+"""What ``negative_mining`` of a config may set; see ``configs/_base_/negatives/published.py``."""
+
+_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+
+
+def build_miner(
+    config: Config,
+    planner: GeneratorModel,
+    checkpoint: str | Path,
+    root: str | Path,
+    split: str | None = None,
+    strategy: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    options: MiningOptions | None = None,
+) -> Miner:
+    """Make a mining job from the config of a generator.
+
+    Args:
+        config: Config of the generator. ``negative_mining`` may hold ``strategy``, ``progress``, ``seed``,
+            ``shard_size``, ``metric_cache_dir`` (a store of metric caches; without it they are built from
+            logs and maps) and ``dataset`` (by default that of the training).
+        planner: The generator, in eval mode, on its device.
+        checkpoint: File of its weights; its hash is kept in the pool.
+        root: Folder of the pool.
+        split: Split to mine instead of the data set's own.
+        strategy: Values that replace those of the strategy, or a whole strategy if they name another type.
+        seed: Seed of the noise instead of the config's.
+        options: How the job runs.
+
+    Raises:
+        MiningError: If the config is not understood or has no data set.
+        StoreError: If the folder holds a pool of something else.
+    """
+    settings = mining_settings(config)
+    chosen = build_strategy(merge_strategy(settings["strategy"], strategy or {}))
+    data = mining_dataset(config, settings["dataset"], split)
+    source = DatasetSource(DATASETS.build(data))
+    description = PoolDescription(
+        split=data["split"],
+        generator=fingerprint(config, checkpoint),
+        strategy=chosen.config,
+        seed=settings["seed"] if seed is None else seed,
+        progress=settings["progress"],
+        num_scenes=len(source.tokens),
+        tokens_hash=hash_tokens(source.tokens),
+        shard_size=settings["shard_size"],
+    )
+    scorer = SceneScorer(
+        split=data["split"],
+        cache_dir=_path(settings["metric_cache_dir"]),
+        data_root=_path(data.get("data_root")),
+        maps_root=_path(data.get("maps_root")),
+        progress=settings["progress"],
+    )
+    scorer.open()
+    origin = f"{data.get('data_root')}, split {data['split']}"
+    return Miner(planner, source, scorer, chosen, root, description, origin, options)
+
+
+def mining_settings(config: Config) -> dict[str, Any]:
+    """``negative_mining`` of a config, completed.
+
+    Raises:
+        MiningError: If it has a key that is not understood.
+
+    >>> mining_settings(Config(dict(negative_mining=dict(seed=3))))['seed']
+    3
+    """
+    given = config.get("negative_mining") or {}
+    if unknown := sorted(set(given) - set(DEFAULTS)):
+        raise MiningError(f"negative_mining: unknown keys {unknown}, choose from {sorted(DEFAULTS)}")
+    return {**DEFAULTS, **_plain(given)}
+
+
+def merge_strategy(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Change some values of a strategy, or all of it if the changes name another type.
+
+    >>> merge_strategy(dict(type='SamplingStrategy', noise=0.4), dict(steps=10))
+    {'type': 'SamplingStrategy', 'noise': 0.4, 'steps': 10}
+    >>> merge_strategy(dict(type='SamplingStrategy', noise=0.4), dict(type='PlainSampling'))
+    {'type': 'PlainSampling'}
+    """
+    if changes.get("type", base.get("type")) != base.get("type"):
+        return dict(changes)
+    return {**base, **changes}
+
+
+def mining_dataset(
+    config: Config, dataset: Mapping[str, Any] | None = None, split: str | None = None
+) -> dict[str, Any]:
+    """Config of the data set to mine.
+
+    By default that of the training. A split is looked for among the data sets of the config, so that its
+    scene filter and feature cache are used; a split that none of them reads is read from the logs of the
+    training's data root, all of its scenes.
+
+    Raises:
+        MiningError: If the config has no data set.
+    """
+    loaders = [config[name] for name in _LOADERS if config.get(name)]
+    known = [_plain(loader["dataset"]) for loader in loaders]
+    if dataset is not None:
+        known.insert(0, _plain(dataset))
+    if not known:
+        raise MiningError("the config has no data set: set train_dataloader or negative_mining.dataset")
+    found = [data for data in known if split in (None, data.get("split"))]
+    data: dict[str, Any] = (
+        found[0] if found else {**known[0], "split": split, "cache_dir": None, "scene_filter": None}
+    )
+    # The generator must not ask for the pool that is about to be made.
+    data["pipeline"] = [step for step in data.get("pipeline", []) if step["type"] != "LoadNegatives"]
+    return data
+
+
+def fingerprint(config: Config, checkpoint: str | Path) -> dict[str, str]:
+    """Name of a generator's config and hashes of its model and weights.
+
+    Raises:
+        MiningError: If the checkpoint cannot be read.
+    """
+    model = json.dumps(_plain(config.model), sort_keys=True, default=str)
+    digest = hashlib.sha256()
+    try:
+        with Path(checkpoint).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise MiningError(f"{checkpoint}: cannot be read ({error})") from error
+    return {
+        "name": Path(config.filename).stem if config.filename else "unnamed",
+        "config_hash": hashlib.sha256(model.encode()).hexdigest()[:16],
+        "checkpoint_hash": digest.hexdigest()[:16],
+    }
+
+
+def report_pool(
+    pool: NegativePool,
+    config: Config | None = None,
+    column: str | None = None,
+    threshold: float | None = None,
+) -> CoverageReport:
+    """Measure the coverage of a pool with a progress bar.
+
+    Args:
+        pool: The pool.
+        config: Where column and threshold come from if they are not given: ``negative_selection``.
+        column: Column that makes a proposal a negative.
+        threshold: A proposal is a negative if its column is strictly below.
+    """
+    from tqdm import tqdm
+
+    selection = (config.get("negative_selection") if config is not None else None) or {}
+    limit = selection.get("threshold", DEFAULT_THRESHOLD) if threshold is None else threshold
+    return measure_coverage(
+        pool,
+        column or selection.get("column", DEFAULT_COLUMN),
+        limit if isinstance(limit, (int, float)) else DEFAULT_THRESHOLD,
+        selection.get("distance", "wrapped"),
+        progress=lambda tokens: tqdm(
+            tokens, "measuring coverage", len(pool), unit="scene", dynamic_ncols=True
+        ),
+    )
+
+
+def _path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+def _plain(value: Any) -> Any:
+    """A config node as plain dicts and lists, not shared with the config."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,126 @@
+"""Scenes as mining reads them, and the shards they are cut into."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from torch.utils.data import DataLoader, Dataset
+
+
+class MiningError(ValueError):
+    """A mining job cannot start; the message says what to change."""
+
+
+class LoadedScene(NamedTuple):
+    """A scene: a packed sample, or the reason why there is none.
+
+    The sample is ``dict(inputs=..., data_samples=...)``; ``data_samples.gt.trajectory`` (8, 3) is the expert.
+    """
+
+    token: str
+    log_name: str
+    sample: dict[str, Any] | None
+    reason: str = ""
+
+
+class MiningSource(Protocol):
+    """Scenes to mine: ``source[i]`` reads ``source.tokens[i]`` and does not raise if it cannot."""
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        """Scene tokens, each once."""
+        ...
+
+    def __getitem__(self, index: int) -> LoadedScene:
+        """Read a scene."""
+        ...
+
+
+class DatasetSource:
+    """A data set whose bad scenes give a reason instead of an exception.
+
+    Args:
+        dataset: A data set with ``tokens``, whose samples are packed by ``PackPlanInputs``; such as
+            :class:`beyonddrive.datasets.navsim_dataset.NavsimDataset`.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        """Scene tokens, in the order of the data set."""
+        tokens: Sequence[str] = self.dataset.tokens
+        return tokens
+
+    def __getitem__(self, index: int) -> LoadedScene:
+        """Read a scene."""
+        token = self.tokens[index]
+        try:
+            sample = self.dataset[index]
+            return LoadedScene(token, sample["data_samples"].metainfo["log_name"], sample)
+        except Exception as error:
+            # Whatever is wrong with one scene of a hundred thousand, it is named and the rest goes on.
+            return LoadedScene(token, "", None, f"{type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Scenes that are written together: their positions in the source."""
+
+    name: str
+    indices: tuple[int, ...]
+
+
+def plan_shards(tokens: Sequence[str], size: int) -> list[Shard]:
+    """Cut scenes into shards of ``size``, in their order.
+
+    Raises:
+        MiningError: If there are no scenes, a token occurs twice or the size is not positive.
+
+    >>> [shard.indices for shard in plan_shards(['a', 'b', 'c'], 2)]
+    [(0, 1), (2,)]
+    """
+    if size < 1:
+        raise MiningError(f"shard_size: must be at least 1, got {size}")
+    if not tokens:
+        raise MiningError("there are no scenes to mine; check split and scene_filter of the data set")
+    token, count = Counter(tokens).most_common(1)[0]
+    if count > 1:
+        raise MiningError(f"scene {token} occurs {count} times in the data set; leave out all but one")
+    starts = range(0, len(tokens), size)
+    return [
+        Shard(f"shard-{number:05d}", tuple(range(start, min(start + size, len(tokens)))))
+        for number, start in enumerate(starts)
+    ]
+
+
+class _Readable(Dataset[LoadedScene]):
+    """A source as torch's data loader wants it."""
+
+    def __init__(self, source: MiningSource) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source.tokens)
+
+    def __getitem__(self, index: int) -> LoadedScene:
+        return self.source[index]
+
+
+def read_batches(
+    source: MiningSource, batches: Sequence[Sequence[int]], num_workers: int
+) -> Iterator[list[LoadedScene]]:
+    """Read batches of scenes in their order, ahead of time in ``num_workers`` processes if there are any."""
+    # (the loader's type for batches is narrower than what it takes)
+    loader: DataLoader[list[LoadedScene]] = DataLoader(
+        _Readable(source),  # type: ignore[arg-type]
+        batch_sampler=[list(batch) for batch in batches],
+        num_workers=num_workers,
+        collate_fn=list,
+        multiprocessing_context="spawn" if num_workers else None,
+    )
+    yield from loader

@@ -1,0 +1,164 @@
+"""Doubles for mining tests: a generator, scenes and a scorer that need no data and no network.
+
+Also a job that can be run as a script, so that tests can kill it and so that worker processes can import
+what they are given: ``python mining_doubles.py OUT [--workers N] [--batch N] [--slow SECONDS] ...``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.structures import BaseDataElement
+
+from beyonddrive.datasets.negative_pool import PoolDescription, hash_tokens
+from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores
+from beyonddrive.generators.mining import Miner, MiningOptions, MiningSummary
+from beyonddrive.generators.mining_source import LoadedScene
+from beyonddrive.generators.strategies import SamplingStrategy
+from beyonddrive.structures.sample import PlanSample
+
+SEED = 3
+
+
+def expert_plan(token: str) -> np.ndarray:
+    """Straight ahead at a speed that depends on the token."""
+    speed = 2.0 + hashlib.sha256(token.encode()).digest()[0] / 32.0
+    plan = np.zeros((8, 3), np.float32)
+    plan[:, 0] = speed * 0.5 * np.arange(1, 9)
+    return plan
+
+
+@dataclass
+class FakeSource:
+    """Scenes by token; those in ``broken`` cannot be read, those in ``endless`` have no finite input."""
+
+    tokens: list[str]
+    broken: tuple[str, ...] = ()
+    endless: tuple[str, ...] = ()
+
+    def __getitem__(self, index: int) -> LoadedScene:
+        token = self.tokens[index]
+        log_name = f"log-{index // 5}"
+        if token in self.broken:
+            return LoadedScene(token, "", None, f"FileNotFoundError: no image of {token}")
+        sample = PlanSample(metainfo={"token": token, "log_name": log_name})
+        expert = torch.from_numpy(expert_plan(token))
+        sample.gt = BaseDataElement(trajectory=expert)
+        x = expert[:, 0] / (0.0 if token in self.endless else 1.0)
+        return LoadedScene(token, log_name, {"inputs": {"status": x}, "data_samples": sample})
+
+
+class FakeGenerator:
+    """The expert plus sideways noise; records how it was asked."""
+
+    def __init__(self, diverges: tuple[float, ...] = ()) -> None:
+        self.batches: list[int] = []
+        self.diverges = diverges
+
+    def data_preprocessor(self, data: dict, training: bool = False) -> dict:
+        assert not training
+        inputs = {key: torch.stack(list(values)) for key, values in data["inputs"].items()}
+        if not torch.isfinite(inputs["status"]).all():
+            raise ValueError("input 'status' holds infinity")
+        return {"inputs": inputs, "data_samples": data["data_samples"]}
+
+    def propose(self, inputs, num_proposals, strategy, generator):
+        x = inputs["status"]  # (B, 8)
+        self.batches.append(len(x))
+        plans = torch.zeros(len(x), num_proposals, 8, 3)
+        plans[..., 0] = x[:, None]
+        side = torch.stack([torch.randn(num_proposals, generator=scene) for scene in generator])
+        plans[..., 1] = 10.0 * strategy.noise * side[..., None] * torch.linspace(0.125, 1.0, 8)
+        if self.diverges:
+            plans[torch.isin(x[:, 0], torch.tensor(self.diverges))] = float("nan")
+        return plans
+
+
+@dataclass
+class FakeScorer:
+    """Off the road beyond 2 m; has no scores for the tokens in ``broken``."""
+
+    seconds: float = 0.0
+    broken: tuple[str, ...] = ()
+
+    def score(self, job: Sequence[ScenePlans]) -> list[SceneScores]:
+        return [self.score_scene(scene) for scene in job]
+
+    def score_scene(self, scene: ScenePlans) -> SceneScores:
+        time.sleep(self.seconds)
+        if scene.token in self.broken:
+            return SceneScores(scene.token, scene.log_name, None, f"RuntimeError: no route in {scene.token}")
+        side = np.abs(scene.plans[:, -1, 1].astype(np.float64))
+        values = np.ones((len(side), 7))
+        values[:, 1] = side < 2.0
+        values[:, 6] = values[:, 1] * (1.0 - 0.1 * side)
+        return SceneScores(scene.token, scene.log_name, values)
+
+
+def scene_tokens(count: int) -> list[str]:
+    return [f"{number:016x}" for number in range(count)]
+
+
+def run(
+    out: Path,
+    scenes: int = 22,
+    shard_size: int = 4,
+    strategy: SamplingStrategy | None = None,
+    generator: FakeGenerator | None = None,
+    source: FakeSource | None = None,
+    scorer: FakeScorer | None = None,
+    seed: int = SEED,
+    **options,
+) -> MiningSummary:
+    tokens = scene_tokens(scenes)
+    description = PoolDescription(
+        split="train",
+        generator={"name": "fake", "config_hash": "c0ffee", "checkpoint_hash": "beef"},
+        strategy={"type": "SamplingStrategy"},
+        seed=seed,
+        progress="pair",
+        num_scenes=scenes,
+        tokens_hash=hash_tokens(tokens),
+        shard_size=shard_size,
+    )
+    return Miner(
+        generator or FakeGenerator(),
+        source or FakeSource(tokens),
+        scorer or FakeScorer(),
+        strategy or SamplingStrategy(num_proposals=16),
+        out,
+        description,
+        options=MiningOptions(**{"progress_bar": False, "batch_size": 3, **options}),
+    ).run()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--loaders", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=3)
+    parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--bad", nargs="*", default=[])
+    args = parser.parse_args()
+    summary = run(
+        args.out,
+        scorer=FakeScorer(args.slow, tuple(args.bad)),
+        num_workers=args.workers,
+        loader_workers=args.loaders,
+        batch_size=args.batch,
+    )
+    print(summary.resumed, summary.mined, sorted(summary.failures))
+    return 1 if summary.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Mine hard negatives: ``python tools/mine_negatives.py CONFIG CHECKPOINT --out POOL``.
+
+CONFIG and CHECKPOINT are those of the generator. The same command resumes a job that was killed, and tries
+scenes again that failed. ``--report-only POOL`` measures a pool that is there. The exit code is 1 if a scene
+failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+SHOWN_FAILURES = 20
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description="Mine hard negatives with a trained generator.")
+    parser.add_argument("config", nargs="?", help="config of the generator")
+    parser.add_argument("checkpoint", nargs="?", help="weights of the generator")
+    parser.add_argument("--out", metavar="POOL", help="folder of the pool")
+    parser.add_argument("--split", help="split to mine; default: that of the training")
+    parser.add_argument("--num-workers", type=int, default=max((os.cpu_count() or 2) - 1, 1), help="scorers")
+    parser.add_argument("--loader-workers", type=int, default=0, help="processes that read scenes")
+    parser.add_argument("--batch-size", type=int, default=16, help="scenes per call of the generator")
+    parser.add_argument("--seed", type=int, help="seed of the noise; default: that of the config")
+    parser.add_argument("--device", help="default: the GPU if there is one")
+    parser.add_argument("--part", default="0/1", metavar="I/N", help="do every N-th shard from the I-th")
+    parser.add_argument(
+        "--strategy",
+        nargs="+",
+        action=DictAction,
+        metavar="key=value",
+        help="change the sampling strategy: num_proposals=32 noise=0.3, or type=PlainSampling ...",
+    )
+    parser.add_argument("--column", help="column of the report; default: that of the config, or PDMS")
+    parser.add_argument("--threshold", type=float, help="threshold of the report; default: 0.6")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, metavar="key=value", help="change config"
+    )
+    parser.add_argument("--report-only", metavar="POOL", help="mine nothing, measure this pool")
+    args = parser.parse_args(argv)
+    if args.report_only is None and None in (args.config, args.checkpoint, args.out):
+        parser.error("CONFIG, CHECKPOINT and --out are needed, or --report-only POOL")
+    try:
+        index, count = args.part.split("/")
+        args.part = (int(index), int(count))
+    except ValueError:
+        parser.error(f"--part: must be I/N, such as 0/8, got {args.part!r}")
+    return args
+
+
+def mine(args: argparse.Namespace) -> tuple[dict[str, str], bool]:
+    """Run the job; return the scenes that failed, and whether the pool is complete now."""
+    import torch
+
+    from beyonddrive.apis import init_planner, load_config
+    from beyonddrive.datasets.negative_pool import NegativePool
+    from beyonddrive.generators.mining import MiningOptions
+    from beyonddrive.generators.mining_job import build_miner
+
+    config = load_config(args.config, args.cfg_options)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    planner = init_planner(config, args.checkpoint, device)
+    options = MiningOptions(args.batch_size, args.num_workers, args.loader_workers, args.part)
+    miner = build_miner(
+        config, planner, args.checkpoint, args.out, args.split, args.strategy, args.seed, options
+    )
+    summary = miner.run()
+    print(f"{args.out}: {summary.mined} scenes mined, {summary.resumed} were there before")
+    return summary.failures, NegativePool(args.out, allow_partial=True).is_complete
+
+
+def report(args: argparse.Namespace, root: str) -> Mapping[str, str]:
+    """Measure a pool, print the table, write it beside the pool; return the scenes that failed."""
+    from beyonddrive.apis import load_config
+    from beyonddrive.datasets.negative_pool import NegativePool
+    from beyonddrive.generators.coverage import write_report
+    from beyonddrive.generators.mining_job import report_pool
+
+    config = load_config(args.config, args.cfg_options) if args.config else None
+    pool = NegativePool(root, allow_partial=True)
+    coverage = report_pool(pool, config, args.column, args.threshold)
+    print(coverage.table())
+    print(f"written to {write_report(pool, coverage)}")
+    if not pool.is_complete:
+        print(f"mine_negatives: {root}: the pool is unfinished, run its job again to resume", file=sys.stderr)
+    return pool.failures
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Mine and report; the exit code is 1 if something is refused or a scene failed."""
+    args = parse_args(argv)
+    try:
+        if args.report_only is not None:
+            failures = report(args, args.report_only)
+        else:
+            failures, is_complete = mine(args)
+            if is_complete:
+                failures = report(args, args.out)
+            else:
+                print(f"{args.out}: other parts are still to be mined; --report-only measures the pool then")
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"mine_negatives: {error}", file=sys.stderr)
+        return 1
+    for token, reason in list(failures.items())[:SHOWN_FAILURES]:
+        print(f"mine_negatives: scene {token} failed: {reason}", file=sys.stderr)
+    if failures:
+        print(
+            f"mine_negatives: {len(failures)} scenes failed; run the same command to retry", file=sys.stderr
+        )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
