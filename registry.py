@@ -7,11 +7,16 @@ A config says ``default_scope = 'beyonddrive'`` and names components by string. 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
 from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
+from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import Registry
 
 SCOPE = "beyonddrive"
@@ -39,6 +44,17 @@ METRICS = Registry(
 )
 #: Hooks of the runner.
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["beyonddrive.engine.hooks"])
+#: Loops of the runner.
+LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["beyonddrive.engine.loops"])
+#: Optimizers; torch's own.
+OPTIMIZERS = Registry("optimizer", parent=MMENGINE_OPTIMIZERS, scope=SCOPE, locations=[])
+#: Wrappers of optimizers: precision, clipping, accumulation.
+OPTIM_WRAPPERS = Registry(
+    "optimizer wrapper",
+    parent=MMENGINE_OPTIM_WRAPPERS,
+    scope=SCOPE,
+    locations=["beyonddrive.engine.mmengine_compat"],
+)
 #: Learning-rate and momentum schedules.
 PARAM_SCHEDULERS = Registry(
     "parameter scheduler",
@@ -50,6 +66,9 @@ PARAM_SCHEDULERS = Registry(
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor", parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, scope=SCOPE, locations=[]
 )
+#: Where a runner writes its figures, for instance TensorBoard; mmengine's own.
+VISUALIZERS = Registry("visualizer", parent=MMENGINE_VISUALIZERS, scope=SCOPE, locations=[])
+VISBACKENDS = Registry("vis_backend", parent=MMENGINE_VISBACKENDS, scope=SCOPE, locations=[])
 #: Sampling strategies that a generator of negatives runs.
 STRATEGIES = Registry("sampling strategy", scope=SCOPE, locations=["beyonddrive.generators.strategies"])
 #: Selectors: which proposals of a pool become the negatives of a sample.

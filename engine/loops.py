@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import Evaluator
-from mmengine.registry import LOOPS
 from mmengine.runner import Runner, TestLoop, ValLoop
 from torch.utils.data import Dataset
 
-from beyonddrive.registry import DATASETS
+from beyonddrive.registry import DATASETS, LOOPS
 
 
 class BadScene(NamedTuple):
@@ -114,14 +113,14 @@ class _SceneLoop:
         )
 
 
-@LOOPS.register_module(force=True)
+@LOOPS.register_module()
 class SceneValLoop(_SceneLoop, ValLoop):
     """Validation over scenes; bad ones reach the metrics as ``data_batch['bad_scenes']``."""
 
     phase = "val"
 
 
-@LOOPS.register_module(force=True)
+@LOOPS.register_module()
 class SceneTestLoop(_SceneLoop, TestLoop):
     """Test over scenes; bad ones reach the metrics as ``data_batch['bad_scenes']``."""
 

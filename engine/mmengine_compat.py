@@ -37,9 +37,10 @@ from mmengine.logging import print_log
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
+
+from beyonddrive.registry import OPTIM_WRAPPERS
 
 _MARK = "_beyonddrive_remedy"
 
@@ -117,7 +118,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     return {**load_checkpoint_file(filename, map_location), "file": filename}
 
 
-@OPTIM_WRAPPERS.register_module(force=True)
+@OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
     """Mixed precision by ``torch.autocast`` alone, on any device; bfloat16 needs no gradient scaling.
 
