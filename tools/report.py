@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_atomically(args.markdown, (format_table(rows, "markdown") + "\n").encode())
         if args.out:
             write_report(args.out, report)
-    except (ValueError, OSError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
     return 0

@@ -23,6 +23,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--tokens", nargs="+", help="scenes to draw")
     which.add_argument("--num", type=int, default=4, help="or how many to choose by chance (default 4)")
+    parser.add_argument("--scene-filter", type=Path, help="split file of NAVSIM: which windows are scenes")
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice (default 0)")
     parser.add_argument(
         "--plans",
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from beyonddrive.datasets.navsim_root import NavsimRoot
     from beyonddrive.datasets.negative_pool import NegativePool
+    from beyonddrive.datasets.scene_filter import SceneFilter
     from beyonddrive.visualization.scene_pages import (
         PageSettings,
         ScenePages,
@@ -60,10 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         root = NavsimRoot(args.data_root, args.maps_root)
         plans = {name: read_plans(Path(path)) for name, path in parse_named(args.plans, "--plans")}
         pool = NegativePool(args.pool, allow_partial=True) if args.pool else None
-        tokens = args.tokens or choose_tokens(root, args.split, args.num, args.seed, plans, pool)
+        scene_filter = SceneFilter.from_yaml(args.scene_filter) if args.scene_filter else None
+        tokens = args.tokens or choose_tokens(
+            root, args.split, args.num, args.seed, plans, pool, scene_filter
+        )
         pages = ScenePages(root, args.split, pool, PageSettings(args.cameras, args.allow_missing_sensors))
         pictures, problems = draw_scenes(pages, tokens, plans, args.out)
-    except (ValueError, OSError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"visualize: {error}", file=sys.stderr)
         return 1
     print(f"{len(pictures)} pictures in {args.out}")

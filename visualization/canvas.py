@@ -7,6 +7,7 @@ same bytes on every machine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -155,6 +156,24 @@ class Canvas:
     ) -> None:
         """Set one line of text; ``anchor`` as in Pillow (``la``: left, top of the line; ``mm``: middle)."""
         self._texts.append((left, top, text, size, bold, color, anchor))
+
+    def stamp(
+        self, column: float, row: float, text: str, size: int, color: Color, alpha: float = 1.0
+    ) -> None:
+        """Paint bold text around a point, below whatever is painted later; :meth:`text` stays on top."""
+        scaled = font(size * self.supersample, bold=True)
+        left, top, right, bottom = scaled.getbbox(text, anchor="mm")
+        image = Image.new("L", (math.ceil(right - left) + 2, math.ceil(bottom - top) + 2))
+        ImageDraw.Draw(image).text((1 - left, 1 - top), text, fill=255, font=scaled, anchor="mm")
+        mask = np.array(image, dtype=np.uint8)
+        x = round(column * self.supersample + left)
+        y = round(row * self.supersample + top)
+        rows, columns = self._raster.shape[:2]
+        x0, y0 = max(x, 0), max(y, 0)
+        x1, y1 = min(x + mask.shape[1], columns), min(y + mask.shape[0], rows)
+        if x0 < x1 and y0 < y1:
+            inside = np.ascontiguousarray(mask[y0 - y : y1 - y, x0 - x : x1 - x])
+            _blend(self._raster[y0:y1, x0:x1], inside, color, alpha)
 
     def finish(self) -> Picture:
         """The finished picture, RGB (height, width, 3)."""

@@ -99,7 +99,7 @@ class MapPainter:
             visible = shapely.intersection(park if park.is_valid else park.buffer(0.0), window)
             if visible.area > (8.0 * self.view.scale) ** 2:
                 middle = visible.representative_point()
-                self.canvas.text(middle.x, middle.y, "P", 22, palette.ROAD_EDGE, bold=True, anchor="mm")
+                self.canvas.stamp(middle.x, middle.y, "P", 22, palette.ROAD_EDGE)
 
     def _route_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows of the route's lanes in ``lanes_polygons`` and of its connectors in ``lane_connectors``."""

@@ -15,8 +15,10 @@ from tqdm import tqdm
 from beyonddrive.datasets.navsim_root import NavsimRoot
 from beyonddrive.datasets.negative_pool import NegativePool
 from beyonddrive.datasets.scene import Scene
+from beyonddrive.datasets.scene_filter import SceneFilter
 from beyonddrive.datasets.sensors import SensorError
 from beyonddrive.evaluation.pdm import MetricCache, build_metric_cache, score
+from beyonddrive.evaluation.pdm.scorer import Progress
 from beyonddrive.structures.plan import check_plans
 from beyonddrive.visualization.bev import draw_bev
 from beyonddrive.visualization.camera import draw_camera
@@ -47,7 +49,7 @@ def read_plans(path: Path) -> dict[str, NDArray[np.float64]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {token: archive[token] for token in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
         raise PlansError(
             f"{path}: not an npz file of plans ({error}); write it with tools/test.py --plans"
         ) from error
@@ -171,7 +173,7 @@ class ScenePages:
         if self.pool is None or scene.token not in self.pool:
             return None
         plans = check_plans(self.pool[scene.token].plans, f"{self.pool.root}: scene {scene.token}")
-        progress = "pooled" if self.pool.description.progress == "pooled" else "pair"
+        progress: Progress = "pooled" if self.pool.description.progress == "pooled" else "pair"
         judged = judge(score(cache, plans, progress=progress), cache)
         return PlanLayer("proposals of the pool", plans, "proposals", verdicts=judged)
 
@@ -191,6 +193,7 @@ def choose_tokens(
     seed: int,
     plans: Mapping[str, Mapping[str, NDArray[np.float64]]],
     pool: NegativePool | None = None,
+    scene_filter: SceneFilter | None = None,
 ) -> list[str]:
     """Scenes of a split, chosen by chance among those for which all that is to be drawn is there.
 
@@ -201,11 +204,12 @@ def choose_tokens(
         seed: Of the choice.
         plans: Plans by planner and token.
         pool: Negatives, if any.
+        scene_filter: Which windows of the logs are scenes; None is the default filter.
 
     Raises:
         PlansError: If no scene of the split has a plan of every planner and, if there is a pool, a record.
     """
-    tokens = sorted({ref.token for ref in root.refs(split)})
+    tokens = sorted({ref.token for ref in root.refs(split, scene_filter)})
     kept = [
         t for t in tokens if all(t in by_token for by_token in plans.values()) and (pool is None or t in pool)
     ]
@@ -252,7 +256,7 @@ def draw_scenes(
             save_png(path, picture)
             pictures.append(ScenePicture(token, scene.log_name, name, path))
     write_picture_index(out, pictures)
-    return pictures, problems
+    return pictures, [*pages.root.problems, *problems]
 
 
 def file_name(label: str) -> str:

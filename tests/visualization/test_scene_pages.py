@@ -1,0 +1,195 @@
+"""Pages of scenes end to end: scored, drawn, written and listed; what cannot be drawn is named."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import shapely
+
+from beyonddrive.datasets.navsim_root import NavsimRoot
+from beyonddrive.datasets.negative_pool import NegativePool, PoolDescription, hash_tokens, open_writer
+from beyonddrive.datasets.sensors import SensorError
+from beyonddrive.evaluation.pdm import build_metric_cache, score
+from beyonddrive.structures.boxes import ego_corners
+from beyonddrive.structures.plan import PlanError
+from beyonddrive.tools import visualize as tool
+from beyonddrive.visualization import palette
+from beyonddrive.visualization.failures import judge
+from beyonddrive.visualization.report_inputs import read_picture_index
+from beyonddrive.visualization.scene_pages import (
+    PageSettings,
+    PlansError,
+    ScenePages,
+    choose_tokens,
+    file_name,
+    read_plans,
+)
+
+TOKEN = "1fe355d5f82ad146"
+SMALL = PageSettings(height=400)
+
+
+@pytest.fixture(scope="module")
+def scored(golden_root, free_scene, golden_rows):
+    """Verdicts of the golden plans of the free scene, with their scores and names."""
+    cache = build_metric_cache(free_scene, golden_root.map(free_scene.map_location))
+    plans, values, names = golden_rows
+    return judge(score(cache, plans), cache), values, names
+
+
+@pytest.fixture
+def root(world_folder):
+    return NavsimRoot(world_folder)
+
+
+@pytest.fixture
+def scene(root):
+    return next(root.scenes("mini"))
+
+
+@pytest.fixture
+def pool(tmp_path, golden_rows):
+    plans, scores, _ = golden_rows
+    description = PoolDescription(
+        split="mini",
+        generator={"name": "test"},
+        strategy={"type": "test"},
+        seed=0,
+        progress="pair",
+        num_scenes=1,
+        tokens_hash=hash_tokens([TOKEN]),
+        shard_size=1,
+    )
+    record = {
+        "plans": plans[::8].astype(np.float32),
+        "scores": scores[::8].astype(np.float32),
+        "expert": plans[0].astype(np.float32),
+    }
+    open_writer(tmp_path / "pool", description, "test").write("0", {TOKEN: record})
+    return NegativePool(tmp_path / "pool")
+
+
+def write_plans(path, **plans):
+    np.savez(path, **plans)
+    return path
+
+
+def test_verdicts_agree_with_the_score(scored):
+    verdicts, values, _ = scored
+    for verdict, row in zip(verdicts, values, strict=True):
+        nc, dac, ep, ttc, comfort, ddc, _ = row
+        wanted = {"NC": nc, "DAC": dac, "EP": ep, "TTC": ttc, "C": comfort, "DDC": ddc}
+        assert set(verdict.failed) == {name for name, value in wanted.items() if value < 0.6}
+        # Whatever breaks at one moment has that moment, within the four seconds of a plan.
+        for name in set(verdict.failed) & {"NC", "DAC", "TTC", "DDC"}:
+            assert 0.0 <= verdict.moments[name] <= 4.0
+        assert set(verdict.moments) <= set(verdict.failed)
+        assert set(verdict.objects) == set(verdict.failed) & {"NC", "TTC"}
+
+
+def test_every_kind_of_failure_is_seen_and_worded(scored):
+    verdicts, _, names = scored
+    said = " | ".join(str(verdict) for verdict in verdicts)
+    for words in ("hits a vehicle at", "leaves the road at", "gets too close to a", "drives uncomfortably"):
+        assert words in said
+    assert str(verdicts[names.index("human")]) == "passes"
+    assert verdicts[names.index("human")].color == palette.PASS
+
+
+def test_a_plan_leaves_the_road_where_it_is_off_it(scored, free_scene, golden_root):
+    verdicts, _, _ = scored
+    nuplan_map = golden_root.map(free_scene.map_location)
+    layers = [nuplan_map.layer(name) for name in ("lane_groups_polygons", "intersections", "carpark_areas")]
+    road = shapely.union_all([polygon for layer in layers for polygon in layer.geometries])
+    checked = 0
+    for verdict in verdicts:
+        if "DAC" not in verdict.moments or verdict.moments["DAC"] == 0.0:
+            continue
+        if np.abs(verdict.poses[:, :2] - free_scene.ego_pose[:2]).max() > 90.0:
+            continue  # the score knows the road up to 100 m
+        moment = verdict.moments["DAC"]
+        x, y = ego_corners(verdict.pose_at(moment)).T
+        assert not shapely.contains_xy(road, x, y).all()
+        x, y = ego_corners(verdict.pose_at(moment - 0.1)).T
+        assert shapely.contains_xy(road, x, y).all()
+        checked += 1
+    assert checked > 3
+
+
+def test_pages_of_a_planner_with_proposals_and_of_one_without(root, scene, golden_rows, pool):
+    plans, _, _ = golden_rows
+    pages = ScenePages(root, "mini", pool, SMALL)
+    drawn = pages.draw(scene, {"one": plans[1:2], "many": plans[:20]})
+    assert list(drawn) == ["human", "one", "many"]
+    assert {page.shape for page in drawn.values()} == {(504, 60 + 400 + 427, 3)}
+    again = ScenePages(root, "mini", pool, SMALL).draw(scene, {"one": plans[1:2], "many": plans[:20]})
+    assert all(np.array_equal(drawn[name], again[name]) for name in drawn)
+    without_pool = ScenePages(root, "mini", None, SMALL).draw(scene, {"one": plans[1:2]})
+    red = np.array(palette.FAILURES["NC"])
+    bar = [
+        (np.abs(page.astype(int) - red).max(axis=-1) < 8).sum()
+        for page in (drawn["one"], without_pool["one"])
+    ]
+    assert bar[0] > bar[1] + 100  # the pool's proposals that collide
+
+
+def test_a_missing_image_is_an_error_unless_allowed(world_folder, tmp_path, golden_rows):
+    for name in ("maps", "navsim_logs"):
+        shutil.copytree(world_folder / name, tmp_path / name)
+    root = NavsimRoot(tmp_path)
+    scene = next(root.scenes("mini"))
+    with pytest.raises(SensorError, match="image is missing"):
+        ScenePages(root, "mini", None, SMALL).draw(scene, {})
+    allowed = PageSettings(allow_missing_sensors=True, height=400)
+    assert ScenePages(root, "mini", None, allowed).draw(scene, {})["human"].shape == (504, 1020, 3)
+    with pytest.raises(ValueError, match="choose one of"):
+        PageSettings(cameras="all")
+
+
+def test_scenes_are_chosen_among_those_that_can_be_drawn(root, golden_rows, pool):
+    plans, _, _ = golden_rows
+    known = {"LTF": {TOKEN: plans[:1], "other": plans[:1]}}
+    assert choose_tokens(root, "mini", 5, 0, known, pool) == [TOKEN]
+    with pytest.raises(PlansError, match="not one that is known to LTF"):
+        choose_tokens(root, "mini", 5, 0, {"LTF": {"other": plans[:1]}})
+
+
+def test_plans_are_read_and_checked(tmp_path, golden_rows):
+    plans, _, _ = golden_rows
+    path = write_plans(tmp_path / "plans.npz", a=plans[0], b=plans[:3])
+    assert {token: array.shape for token, array in read_plans(path).items()} == {
+        "a": (1, 8, 3),
+        "b": (3, 8, 3),
+    }
+    with pytest.raises(PlanError, match=r"plans\.npz: a"):
+        read_plans(write_plans(tmp_path / "plans.npz", a=plans[0][:5]))
+    for content in (b"", b"PK\x03\x04 broken"):
+        path.write_bytes(content)
+        with pytest.raises(PlansError, match=r"plans\.npz: not an npz file"):
+            read_plans(path)
+    np.savez(path, a=np.array([{}], dtype=object))
+    with pytest.raises(PlansError, match="not an npz file of plans"):
+        read_plans(path)
+
+
+def test_the_tool_draws_what_it_can_and_names_the_rest(world_folder, tmp_path, golden_rows, capsys):
+    plans, _, _ = golden_rows
+    path = write_plans(tmp_path / "plans.npz", **{TOKEN: plans[1]})
+    out = tmp_path / "out"
+    base = ["--data-root", str(world_folder), "--split", "mini", "--out", str(out)]
+    arguments = [*base, "--plans", f"LTF + BeyondDrive={path}"]
+    assert tool.main([*arguments, "--num", "3", "--cameras", "arc"]) == 0
+    shown = read_picture_index(out)
+    assert [(picture.token, picture.planner) for picture in shown] == [
+        (TOKEN, "human"),
+        (TOKEN, "LTF + BeyondDrive"),
+    ]
+    assert shown[1].path.name == f"{TOKEN}_{file_name('LTF + BeyondDrive')}.png"
+    assert cv2.imread(str(shown[1].path)).shape == (1004, 60 + 900 + 1404, 3)
+    capsys.readouterr()
+    assert tool.main([*arguments, "--tokens", TOKEN, "0123456789abcdef"]) == 1
+    said = capsys.readouterr()
+    assert "2 pictures" in said.out and "scene 0123456789abcdef" in said.err
+    assert tool.main([*base, "--pool", str(tmp_path / "nothing")]) == 1
+    assert "nothing" in capsys.readouterr().err
