@@ -1,0 +1,218 @@
+"""The whole method on a laptop: ``python tools/demo.py`` (``make demo`` installs first).
+
+Generates a world, trains the generator, mines negatives with it, trains LTF without and with them, and
+compares the planners on held-out scenes. Each stage is one command of ``tools/``, printed before it runs, so
+that it can be run alone. Stages that are complete are not run again; ``--fresh`` starts over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from beyonddrive.engine.files import write_atomically
+from beyonddrive.version import __version__
+
+TOOLS = Path(__file__).resolve().parent
+CONFIGS = TOOLS.parent / "configs"
+DATA = "data/synth"
+WORK = Path("work_dirs")
+DEMO = WORK / "demo"
+
+GENERATOR = "flow_policy/flow_policy_tiny_1xb16-12e_synth"
+LTF = "ltf/ltf_tiny_1xb16-12e_synth"
+BEYONDDRIVE = "ltf/ltf-beyonddrive_tiny_1xb16-12e_synth"
+EGO_MLP = "ego_mlp/ego_mlp_1xb16-12e_synth"
+HUMAN = "human/human_synth"
+CONSTANT_VELOCITY = "constant_velocity/constant_velocity_synth"
+
+ROWS = {
+    "Human": HUMAN,
+    "Constant velocity": CONSTANT_VELOCITY,
+    "Ego-status MLP": EGO_MLP,
+    "Generator": GENERATOR,
+    "LTF": LTF,
+    "LTF + BeyondDrive": BEYONDDRIVE,
+}
+"""Rows of the table and their configs."""
+
+Command = list[str]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything the demo makes."""
+
+    splits: str
+    epochs: int
+    pictures: int
+    image_size: str
+
+
+SIZES = {
+    "full": Size("train:2000,val:150,test:300", 12, 6, "480x270"),
+    # Just large enough that every stage has something to do; the table means nothing.
+    "smoke": Size("train:24,val:8,test:8", 1, 1, "240x135"),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named part of the demo; its commands are made when it starts, when what they read exists."""
+
+    name: str
+    commands: Callable[[], list[Command]]
+
+
+def tool(name: str, *args: object) -> Command:
+    """Command line of a tool."""
+    return [sys.executable, str(TOOLS / f"{name}.py"), *map(str, args)]
+
+
+def config(name: str) -> str:
+    """Path of a config."""
+    return str(CONFIGS / f"{name}.py")
+
+
+def best_checkpoint(name: str) -> Path:
+    """Return the checkpoint of the highest validation PDMS that training left.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    folder = WORK / Path(name).name
+    found = sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(f"{folder}: no best_*.pth; the training stage of {name} left no checkpoint")
+    return found[-1]
+
+
+def results(name: str) -> Path:
+    """Folder of what a planner does on the test split."""
+    return DEMO / "results" / Path(name).name
+
+
+def train(name: str, size: Size) -> Callable[[], list[Command]]:
+    """Commands that train a planner, or go on where a killed training stopped."""
+    options = ["--cfg-options", f"train_cfg.max_epochs={size.epochs}"]
+    if size.epochs < 4:
+        options.append("train_cfg.val_interval=1")
+    return lambda: [tool("train", config(name), "--resume", *options)]
+
+
+def evaluate(name: str) -> Command:
+    """Command that evaluates a planner on the test split."""
+    out = results(name)
+    weights = [best_checkpoint(name)] if name not in (HUMAN, CONSTANT_VELOCITY) else []
+    args = ["--out", out / "results.csv", "--plans", out / "plans.npz", "--work-dir", out]
+    return tool("test", config(name), *weights, *args)
+
+
+def mine(split: str, workers: int) -> Command:
+    """Command that mines the negatives of a split."""
+    where = ["--split", split, "--out", f"{DATA}/pool/{split}"]
+    return tool(
+        "mine_negatives", config(GENERATOR), best_checkpoint(GENERATOR), *where, "--num-workers", workers
+    )
+
+
+def pictures(size: Size) -> list[Command]:
+    """Commands that draw scenes: each planner's plan, and the negatives by what they fail."""
+    scenes = ["--data-root", DATA, "--split", "test", "--scene-filter", f"{DATA}/scene_filters/test.yaml"]
+    plans = [f"{row}={results(name) / 'plans.npz'}" for row, name in ROWS.items()]
+    look = ["--num", size.pictures, "--pool", f"{DATA}/pool/test", "--out", DEMO / "pictures"]
+    return [tool("visualize", *scenes, *look, "--plans", *plans)]
+
+
+def stages(size: Size, seed: int, workers: int) -> list[Stage]:
+    """List the stages of the demo, in order."""
+    world = ["--out", DATA, "--seed", seed, "--splits", size.splits, "--image-size", size.image_size]
+    world += ["--cameras", "front", "--no-lidar", "--num-workers", workers]
+    caches = [
+        tool("cache_features", config(LTF), "--num-workers", workers),
+        tool("cache_metrics", config(LTF), "--num-workers", workers),
+        tool("cache_features", config(EGO_MLP), "--num-workers", workers),
+    ]
+    return [
+        Stage("generate the world", lambda: [tool("create_data", "synth", *world)]),
+        Stage("cache features and metrics", lambda: caches),
+        Stage("train the generator", train(GENERATOR, size)),
+        # The negatives of the test split are for the pictures; no planner sees them.
+        Stage("mine and score negatives", lambda: [mine("train", workers), mine("test", workers)]),
+        Stage("train the ego-status MLP", train(EGO_MLP, size)),
+        Stage("train LTF", train(LTF, size)),
+        Stage("train LTF + BeyondDrive", train(BEYONDDRIVE, size)),
+        Stage("evaluate on held-out scenes", lambda: [evaluate(name) for name in ROWS.values()]),
+        Stage("draw pictures", lambda: pictures(size)),
+    ]
+
+
+def report(seconds: dict[str, float]) -> Command:
+    """Command that prints the table and writes the report."""
+    rows = [f"--row={row}={results(name) / 'results.csv'}" for row, name in ROWS.items()]
+    times = [f"--time={name}={value:.0f}" for name, value in seconds.items()]
+    parts = ["--coverage", f"{DATA}/pool/train/coverage.json", "--pictures", DEMO / "pictures"]
+    out = ["--title", "BeyondDrive on a generated world", "--out", DEMO / "report.html"]
+    return tool("report", *rows, *times, *parts, *out, "--markdown", DEMO / "table.md")
+
+
+def run(command: Command) -> None:
+    """Print a command as a person would type it, and run it.
+
+    Raises:
+        subprocess.CalledProcessError: If it fails.
+    """
+    shown = ["python", f"tools/{Path(command[1]).name}", *command[2:]]
+    print("$ " + shlex.join(shown).replace(f"{CONFIGS}/", "configs/"), flush=True)
+    subprocess.run(command, check=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stages that are not complete, then print the table."""
+    parser = argparse.ArgumentParser(description="Run the whole method on a generated world.")
+    parser.add_argument("--size", choices=SIZES, default="full", help="how much of everything to make")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the world")
+    parser.add_argument("--num-workers", type=int, default=2, help="processes of the stages that use several")
+    parser.add_argument(
+        "--fresh", action="store_true", help="delete what an earlier demo left and start over"
+    )
+    args = parser.parse_args(argv)
+
+    if args.fresh:
+        for folder in (Path(DATA), DEMO, *(WORK / Path(name).name for name in ROWS.values())):
+            shutil.rmtree(folder, ignore_errors=True)
+    wanted = {"version": __version__, "size": args.size, "seed": args.seed}
+    ledger = DEMO / "stages.json"
+    done = json.loads(ledger.read_text()) if ledger.exists() else {**wanted, "seconds": {}}
+    if {key: done[key] for key in wanted} != wanted:
+        print(f"demo: {ledger} is of another demo ({done}); run with --fresh to start over", file=sys.stderr)
+        return 1
+
+    for stage in stages(SIZES[args.size], args.seed, args.num_workers):
+        if stage.name in done["seconds"]:
+            print(f"== {stage.name}: complete ({done['seconds'][stage.name]:.0f} s)", flush=True)
+            continue
+        print(f"\n== {stage.name}", flush=True)
+        start = time.perf_counter()
+        try:
+            for command in stage.commands():
+                run(command)
+        except (subprocess.CalledProcessError, FileNotFoundError) as error:
+            print(f"demo: stage '{stage.name}' failed: {error}", file=sys.stderr)
+            return 1
+        done["seconds"][stage.name] = time.perf_counter() - start
+        write_atomically(ledger, json.dumps(done, indent=2).encode())
+    run(report(done["seconds"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
