@@ -1,25 +1,17 @@
-"""Doubles for mining tests: a generator, scenes and a scorer that need no data and no network.
-
-Also a job that can be run as a script, so that tests can kill it and so that worker processes can import
-what they are given: ``python mining_doubles.py OUT [--workers N] [--batch N] [--slow SECONDS] ...``.
-"""
+"""Doubles for mining tests: a generator and scenes that need no data, and a job made of them."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import sys
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
+from scoring_doubles import FakeScorer
 
 from beyonddrive.datasets.negative_pool import PoolDescription, hash_tokens
-from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores
 from beyonddrive.generators.mining import Miner, MiningOptions, MiningSummary
 from beyonddrive.generators.mining_source import LoadedScene
 from beyonddrive.generators.strategies import SamplingStrategy
@@ -82,27 +74,6 @@ class FakeGenerator:
         return plans
 
 
-@dataclass
-class FakeScorer:
-    """Off the road beyond 2 m; has no scores for the tokens in ``broken``."""
-
-    seconds: float = 0.0
-    broken: tuple[str, ...] = ()
-
-    def score(self, job: Sequence[ScenePlans]) -> list[SceneScores]:
-        return [self.score_scene(scene) for scene in job]
-
-    def score_scene(self, scene: ScenePlans) -> SceneScores:
-        time.sleep(self.seconds)
-        if scene.token in self.broken:
-            return SceneScores(scene.token, scene.log_name, None, f"RuntimeError: no route in {scene.token}")
-        side = np.abs(scene.plans[:, -1, 1].astype(np.float64))
-        values = np.ones((len(side), 7))
-        values[:, 1] = side < 2.0
-        values[:, 6] = values[:, 1] * (1.0 - 0.1 * side)
-        return SceneScores(scene.token, scene.log_name, values)
-
-
 def scene_tokens(count: int) -> list[str]:
     return [f"{number:016x}" for number in range(count)]
 
@@ -138,27 +109,3 @@ def run(
         description,
         options=MiningOptions(**{"progress_bar": False, "batch_size": 3, **options}),
     ).run()
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--loaders", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=3)
-    parser.add_argument("--slow", type=float, default=0.0)
-    parser.add_argument("--bad", nargs="*", default=[])
-    args = parser.parse_args()
-    summary = run(
-        args.out,
-        scorer=FakeScorer(args.slow, tuple(args.bad)),
-        num_workers=args.workers,
-        loader_workers=args.loaders,
-        batch_size=args.batch,
-    )
-    print(summary.resumed, summary.mined, sorted(summary.failures))
-    return 1 if summary.failures else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

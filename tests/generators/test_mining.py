@@ -15,7 +15,7 @@ from beyonddrive.generators.mining_source import DatasetSource, MiningError, pla
 from beyonddrive.generators.strategies import SamplingStrategy, StrategyError
 from beyonddrive.structures.sample import PlanSample
 
-SCRIPT = Path(__file__).with_name("mining_doubles.py")
+SCRIPT = Path(__file__).with_name("scoring_doubles.py")
 
 
 def contents(root):
@@ -182,16 +182,14 @@ def test_a_damaged_shard_is_named(doubles, tmp_path):
 def test_a_lost_worker_ends_the_job_with_a_remedy(doubles, tmp_path):
     script = tmp_path / "lost.py"
     script.write_text(
-        "import importlib.util, os, sys\n"
-        f"spec = importlib.util.spec_from_file_location('mining_doubles', {str(SCRIPT)!r})\n"
-        "doubles = importlib.util.module_from_spec(spec)\n"
-        "sys.modules['mining_doubles'] = doubles\n"
-        "spec.loader.exec_module(doubles)\n"
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
         "class Dies:\n"
         "    def score(self, job):\n"
         "        os._exit(9)\n"
         "if __name__ == '__main__':\n"
-        f"    doubles.run({str(tmp_path / 'pool')!r}, scorer=Dies(), num_workers=1)\n"
+        "    import mining_doubles\n"
+        f"    mining_doubles.run({str(tmp_path / 'pool')!r}, scorer=Dies(), num_workers=1)\n"
     )
     run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
     assert run.returncode == 1

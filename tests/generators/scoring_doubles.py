@@ -1,0 +1,66 @@
+"""A scorer for mining tests, and the mining of doubles as a script that tests can kill.
+
+``python scoring_doubles.py OUT [--workers N] [--loaders N] [--batch N] [--slow SECONDS] [--bad TOKEN ...]``.
+Worker processes import this module, so it does not import torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores
+
+
+@dataclass
+class FakeScorer:
+    """Off the road beyond 2 m; has no scores for the tokens in ``broken``."""
+
+    seconds: float = 0.0
+    broken: tuple[str, ...] = ()
+
+    def score(self, job: Sequence[ScenePlans]) -> list[SceneScores]:
+        return [self.score_scene(scene) for scene in job]
+
+    def score_scene(self, scene: ScenePlans) -> SceneScores:
+        time.sleep(self.seconds)
+        if scene.token in self.broken:
+            return SceneScores(scene.token, scene.log_name, None, f"RuntimeError: no route in {scene.token}")
+        side = np.abs(scene.plans[:, -1, 1].astype(np.float64))
+        values = np.ones((len(side), 7))
+        values[:, 1] = side < 2.0
+        values[:, 6] = values[:, 1] * (1.0 - 0.1 * side)
+        return SceneScores(scene.token, scene.log_name, values)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--loaders", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=3)
+    parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--bad", nargs="*", default=[])
+    args = parser.parse_args()
+    import mining_doubles
+    import scoring_doubles  # not __main__, under whose name workers would look for the scorer
+
+    summary = mining_doubles.run(
+        args.out,
+        scorer=scoring_doubles.FakeScorer(args.slow, tuple(args.bad)),
+        num_workers=args.workers,
+        loader_workers=args.loaders,
+        batch_size=args.batch,
+    )
+    print(summary.resumed, summary.mined, sorted(summary.failures))
+    return 1 if summary.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
