@@ -41,7 +41,8 @@ class SceneTokens:
         if value is None:
             raise ValueError(
                 f"{user} needs tokens.{name}, which this planner's encoder does not give: use "
-                f"an encoder with a bird's-eye view (TransFuserBackbone with top_down=True, QueryDecoder), or drop {user}"
+                f"an encoder with a bird's-eye view (TransFuserBackbone with top_down=True, QueryDecoder), or "
+                f"drop {user}"
             )
         return value
 

@@ -1,0 +1,124 @@
+"""Agent matching, bird's-eye-view and flow losses by hand-computed cases."""
+
+import math
+from itertools import permutations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from beyonddrive.losses.agents import (
+    CAMERA_FIELD_OF_VIEW,
+    HungarianAgentLoss,
+    agent_losses,
+    match_agents,
+    visible,
+)
+from beyonddrive.losses.flow import FlowDraws, interpolate, logit_normal_time, velocity_to
+from beyonddrive.losses.imitation import PlanL1Loss
+from beyonddrive.losses.semantic import BEVSemanticLoss
+
+
+def _scene(batch=2, agents=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    states = torch.randn(batch, agents, 5, generator=generator) * 10
+    logits = torch.randn(batch, agents, generator=generator)
+    targets = torch.randn(batch, agents, 5, generator=generator) * 10
+    labels = torch.arange(agents) < torch.tensor([[3], [1]])[:batch]
+    return states, logits, targets * labels[..., None], labels
+
+
+def test_matching_is_the_cheapest_of_all():
+    states, logits, targets, labels = _scene()
+    matches = match_agents(states, logits, targets, labels, 10.0, 1.0)
+
+    def cost(row, order):
+        total = 0.0
+        for prediction, target in enumerate(order):
+            label = labels[row, target].float()
+            total += 10.0 * F.binary_cross_entropy_with_logits(logits[row, prediction], label)
+            total += label * (states[row, prediction, :2] - targets[row, target, :2]).abs().sum()
+        return float(total)
+
+    for row in range(2):
+        best = min(cost(row, order) for order in permutations(range(4)))
+        assert cost(row, matches[row].tolist()) == pytest.approx(best)
+
+
+def test_class_and_box_terms():
+    states = torch.zeros(1, 2, 5)
+    logits = torch.tensor([[0.0, 100.0]])
+    targets = torch.tensor([[[1.0, 2.0, 0.5, 4.0, 2.0], [0.0] * 5]])
+    labels = torch.tensor([[True, False]])
+    classification, box = agent_losses(states, logits, targets, labels, torch.tensor([[1, 0]]))
+    # Prediction 1 holds the agent with certainty; prediction 0 says "perhaps" to an empty slot.
+    assert classification.item() == pytest.approx(math.log(2) / 2)
+    assert box.item() == pytest.approx(9.5)
+
+
+def test_scene_without_agents_has_no_box_loss():
+    states, logits, targets, _ = _scene()
+    labels = torch.zeros(2, 4, dtype=torch.bool)
+    terms = HungarianAgentLoss()(states, logits, targets, labels)
+    assert terms["loss_agent_box"].item() == 0.0
+    assert terms["loss_agent_class"].isfinite()
+
+
+def test_agents_outside_the_field_of_view_do_not_count():
+    bearing = torch.tensor([79.9, 80.1, -79.9, -80.1, 180.0]).deg2rad()
+    states = torch.stack([10 * bearing.cos(), 10 * bearing.sin(), *[torch.ones(5)] * 3], dim=-1)[None]
+    labels = torch.ones(1, 5, dtype=torch.bool)
+    assert visible(states, labels, CAMERA_FIELD_OF_VIEW).tolist() == [[True, False, True, False, False]]
+
+
+def test_weights_zero_skip_the_matching():
+    states, logits, targets, labels = _scene()
+    assert HungarianAgentLoss(0.0, 0.0)(states * math.nan, logits, targets, labels) == {}
+
+
+def test_diverged_predictions_are_named():
+    states, logits, targets, labels = _scene()
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        HungarianAgentLoss()(states * math.nan, logits, targets, labels)
+
+
+def test_semantic_loss_skips_pixels_of_the_target():
+    target = torch.zeros(1, 8, 16, dtype=torch.uint8)
+    target[:, 2::4, 2::4] = 3
+    logits = torch.zeros(1, 7, 2, 4)
+    logits[:, 3] = 50.0
+    assert BEVSemanticLoss(target_stride=4)(logits, target).item() == pytest.approx(0.0, abs=1e-6)
+    with pytest.raises(ValueError, match="after stride 2"):
+        BEVSemanticLoss(target_stride=2)(logits, target)
+
+
+def test_plan_l1():
+    assert PlanL1Loss(10.0)(torch.zeros(2, 8, 4), torch.full((2, 8, 4), -0.3)).item() == pytest.approx(3.0)
+    with pytest.raises(ValueError, match="positive"):
+        PlanL1Loss(0.0)
+
+
+def test_a_path_starts_at_noise_ends_at_data_and_its_velocity_leads_there():
+    data, noise = torch.randn(3, 8, 4), torch.randn(3, 8, 4)
+    assert torch.equal(interpolate(data, noise, torch.zeros(3)), noise)
+    assert torch.equal(interpolate(data, noise, torch.ones(3)), data)
+    time = torch.tensor([0.0, 0.4, 0.9])
+    point = interpolate(data, noise, time)
+    torch.testing.assert_close(velocity_to(data, point, time), data - noise)
+
+
+def test_velocity_is_bounded_near_the_end():
+    ones, time = torch.ones(1, 8, 4), torch.tensor([0.99])
+    torch.testing.assert_close(velocity_to(ones, 0 * ones, time), 20 * ones)
+
+
+def test_times_and_draws():
+    torch.testing.assert_close(logit_normal_time(torch.zeros(1)), torch.tensor([1 / (1 + math.exp(0.8))]))
+    cpu = torch.device("cpu")
+    first, second = (
+        FlowDraws.sample((2, 8, 4), True, cpu, torch.Generator().manual_seed(5)) for _ in range(2)
+    )
+    assert torch.equal(first.time, second.time)
+    assert torch.equal(first.noise, second.noise)
+    assert torch.equal(first.drop, second.drop)
+    assert FlowDraws.sample((2, 8, 4), False, cpu).drop is None
