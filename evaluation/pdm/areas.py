@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Bools, Flags, Floats, Ints
 from beyonddrive.evaluation.pdm.constants import (
     CARPARK_AREA,
     CENTER_IN_INTERSECTION,
@@ -27,23 +28,23 @@ from beyonddrive.evaluation.pdm.constants import (
     REAR_IN_INTERSECTION,
     ROADBLOCK,
 )
-from beyonddrive.evaluation.pdm.grid import bit_mask, locate
+from beyonddrive.evaluation.pdm.grid import Grid, bit_mask, locate
 from beyonddrive.evaluation.pdm.jit import kernel
 
 
 class AreaMasks(NamedTuple):
     """Which polygons of a grid are what, as masks (W,) for :func:`beyonddrive.evaluation.pdm.grid.locate`."""
 
-    lane: NDArray[np.int64]
+    lane: Ints
     """Lanes and lane connectors."""
-    drivable: NDArray[np.int64]
+    drivable: Ints
     """Roadblocks, intersections and car parks; lanes do not make an area drivable."""
-    route: NDArray[np.int64]
+    route: Ints
     """Lanes and lane connectors of the route."""
-    intersection: NDArray[np.int64]
+    intersection: Ints
 
 
-def area_masks(types: NDArray[np.int8], on_route: NDArray[np.bool_]) -> AreaMasks:
+def area_masks(types: NDArray[np.int8], on_route: Bools) -> AreaMasks:
     """Masks of polygons with classes ``types`` (P,), of which ``on_route`` (P,) belong to the route."""
     lane = (types == LANE) | (types == LANE_CONNECTOR)
     intersection = types == INTERSECTION
@@ -52,7 +53,7 @@ def area_masks(types: NDArray[np.int8], on_route: NDArray[np.bool_]) -> AreaMask
 
 
 @kernel
-def ego_area(grid, masks, x, y, cos, sin, scratch):
+def ego_area(grid: Grid, masks: AreaMasks, x: float, y: float, cos: float, sin: float, scratch: Ints) -> int:
     """Bits of constants.MULTIPLE_LANES .. for an ego at (x, y); scratch is (5, W).
 
     (x, y) is the rear axle, (cos, sin) the direction of the heading.
@@ -96,7 +97,7 @@ def ego_area(grid, masks, x, y, cos, sin, scratch):
 
 
 @kernel
-def ego_areas(grid, masks, states, scratch, flags):
+def ego_areas(grid: Grid, masks: AreaMasks, states: Floats, scratch: Ints, flags: Flags) -> None:
     """Flags (41,) of simulated states (41, 11); scratch is (5, W)."""
     for t in range(NUM_STATES):
         heading = states[t, 2]
@@ -106,7 +107,7 @@ def ego_areas(grid, masks, states, scratch, flags):
 
 
 @kernel
-def drivable_area_compliance(flags):
+def drivable_area_compliance(flags: Flags) -> float:
     """1, or 0 if a corner leaves the drivable area at any sample (section 7)."""
     for t in range(NUM_STATES):
         if flags[t] & NON_DRIVABLE:
@@ -115,7 +116,7 @@ def drivable_area_compliance(flags):
 
 
 @kernel
-def driving_direction_compliance(states, flags, scratch):
+def driving_direction_compliance(states: Floats, flags: Flags, scratch: Floats) -> float:
     """1, 0.5 or 0 by the way driven off the route within one second (section 8); scratch is (41,)."""
     x, y = 0.0, 0.0
     worst = 0.0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
 from beyonddrive.datasets.maps.nuplan_map import MapError, NuPlanMap
 from beyonddrive.datasets.scene import HISTORY, Scene, SceneError
+from beyonddrive.evaluation.pdm.arrays import Floats
 from beyonddrive.evaluation.pdm.cache import MetricCache, MetricCacheError
 from beyonddrive.evaluation.pdm.centerline import route_centerline, starting_lane
 from beyonddrive.evaluation.pdm.constants import DEFAULT_SPEED_LIMIT, MAP_RADIUS, REAR_AXLE_TO_CENTER
@@ -43,7 +43,7 @@ def build_metric_cache(scene: Scene, nuplan_map: NuPlanMap) -> MetricCache:
         raise MetricCacheError(f"{where}: a polygon of {nuplan_map.path} is not valid ({error})") from error
 
 
-def ego_state(scene: Scene) -> NDArray[np.float64]:
+def ego_state(scene: Scene) -> Floats:
     """State (11,) of the ego now (section 12.1)."""
     state = np.zeros(STATE_SIZE)
     state[:3] = scene.ego_pose

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Flags, Floats, Ints
 from beyonddrive.evaluation.pdm.polygons import PolygonRings
 from beyonddrive.evaluation.pdm.prepare import PreparedScene, prepare
 from beyonddrive.evaluation.pdm.tracks import Tracks
@@ -30,8 +31,8 @@ class MetricCache:
         token: Token of the scene.
         log_name: Log it is of.
         time_us: Time stamp now [us].
-        ego_state: (11,) x, y, heading of the rear axle, vx, vy, ax, ay, steering, steering rate, yaw rate, yaw
-            acceleration.
+        ego_state: (11,) x, y, heading of the rear axle, vx, vy, ax, ay, steering, steering rate, yaw rate,
+            yaw acceleration.
         proposal: (51, 3) poses of the reference planner (PDM-Closed) every 0.1 s.
         centerline: (V, 3) x, y, heading of the vertices of the route's centre line.
         route_ids: (R,) int64 ids of the lanes and lane connectors of the corrected route, in order.
@@ -44,12 +45,12 @@ class MetricCache:
     token: str
     log_name: str
     time_us: int
-    ego_state: NDArray[np.float64]
-    proposal: NDArray[np.float64]
-    centerline: NDArray[np.float64]
-    route_ids: NDArray[np.int64]
+    ego_state: Floats
+    proposal: Floats
+    centerline: Floats
+    route_ids: Ints
     polygons: PolygonRings = field(repr=False)
-    polygon_ids: NDArray[np.int64] = field(repr=False)
+    polygon_ids: Ints = field(repr=False)
     polygon_types: NDArray[np.int8] = field(repr=False)
     tracks: Tracks = field(repr=False)
 
@@ -98,7 +99,8 @@ class MetricCache:
             version = int(arrays["version"])
             if version != CACHE_VERSION:
                 raise MetricCacheError(
-                    f"this metric cache has version {version}, this release reads {CACHE_VERSION}; make it again"
+                    f"this metric cache has version {version}, this release reads {CACHE_VERSION}; "
+                    f"make it again"
                 )
             plain = {name: _own(arrays[name], dtype) for name, dtype in _PLAIN.items()}
             polygons = PolygonRings(
@@ -141,10 +143,10 @@ def _own(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
     return np.require(array, dtype=dtype, requirements=["C", "W", "A"])
 
 
-def _encode(texts: list[str] | tuple[str, ...]) -> NDArray[np.uint8]:
+def _encode(texts: list[str] | tuple[str, ...]) -> Flags:
     """Texts as bytes, each ended by a zero."""
     return np.frombuffer("".join(text + "\0" for text in texts).encode(), dtype=np.uint8).copy()
 
 
-def _decode(array: NDArray[np.uint8]) -> tuple[str, ...]:
+def _decode(array: Flags) -> tuple[str, ...]:
     return tuple(np.asarray(array, dtype=np.uint8).tobytes().decode().split("\0")[:-1])

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Floats
 from beyonddrive.evaluation.pdm.constants import CENTERLINE_BLOCKS
 from beyonddrive.evaluation.pdm.drivable_map import DrivableMap
 from beyonddrive.evaluation.pdm.listing import listing_order
@@ -16,9 +16,7 @@ from beyonddrive.evaluation.pdm.route import RouteError, nearest_vertex
 from beyonddrive.structures.boxes import ego_corners
 
 
-def starting_lane(
-    index: MapIndex, lanes: Sequence[int], local: DrivableMap, pose: NDArray[np.float64]
-) -> int:
+def starting_lane(index: MapIndex, lanes: Sequence[int], local: DrivableMap, pose: Floats) -> int:
     """The route's lane that the ego is in, or the nearest one.
 
     Args:
@@ -49,7 +47,7 @@ def starting_lane(
     return _nearest_lane(index, lanes, pose)
 
 
-def _nearest_lane(index: MapIndex, lanes: Sequence[int], pose: NDArray[np.float64]) -> int:
+def _nearest_lane(index: MapIndex, lanes: Sequence[int], pose: Floats) -> int:
     corners = ego_corners(pose)
     box = shapely.Polygon(corners)
     polygons = np.array([index.lane_polygon(lane) for lane in lanes], dtype=object)
@@ -60,9 +58,7 @@ def _nearest_lane(index: MapIndex, lanes: Sequence[int], pose: NDArray[np.float6
     return lanes[int(np.argmin(shapely.distance(polygons, box)))]
 
 
-def route_centerline(
-    index: MapIndex, route: Sequence[int], lanes: Sequence[int], start: int
-) -> NDArray[np.float64]:
+def route_centerline(index: MapIndex, route: Sequence[int], lanes: Sequence[int], start: int) -> Floats:
     """Vertices (V, 3) x, y, heading of the centre line from the start of ``start`` to the end of the route.
 
     Joints keep the last vertex of one lane and the first of the next.

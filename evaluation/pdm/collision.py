@@ -6,8 +6,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Bools, Flags, Floats, Ints
 from beyonddrive.evaluation.pdm.constants import (
     AHEAD_ANGLE,
     BEHIND_ANGLE,
@@ -34,24 +34,24 @@ SLACK = 1e-6
 class Traffic(NamedTuple):
     """Boxes of other road users over time, prepared for the kernels below."""
 
-    boxes: NDArray[np.float64]
+    boxes: Floats
     """(T, M, 4) centre x, y [m] and cosine, sine of the heading; NaN where an object is absent."""
-    half: NDArray[np.float64]
+    half: Floats
     """(M, 2) half length and half width [m]."""
-    bounds: NDArray[np.float64]
+    bounds: Floats
     """(M, 4) min x, min y, max x, max y of all boxes of an object."""
-    agent: NDArray[np.bool_]
+    agent: Bools
     """(M,) vehicle, pedestrian, bicycle or ego; the others count half in a collision."""
-    stopped: NDArray[np.bool_]
+    stopped: Bools
     """(M,) static, or standing when it first appears."""
-    ignored: NDArray[np.bool_]
+    ignored: Bools
     """(M,) ignored from the start."""
-    map_index: NDArray[np.int64]
+    map_index: Ints
     """(51,) which of the T maps holds at each sample."""
 
 
 @kernel
-def box_bounds(boxes, half):
+def box_bounds(boxes: Floats, half: Floats) -> Floats:
     """Bounds (M, 4) of boxes (T, M, 4) with half sizes (M, 2) over time; NaN boxes are left out."""
     bounds = np.empty((boxes.shape[1], 4))
     for m in range(boxes.shape[1]):
@@ -68,7 +68,18 @@ def box_bounds(boxes, half):
 
 
 @kernel
-def boxes_touch(dx, dy, c0, s0, l0, w0, c1, s1, l1, w1):
+def boxes_touch(
+    dx: float,
+    dy: float,
+    c0: float,
+    s0: float,
+    l0: float,
+    w0: float,
+    c1: float,
+    s1: float,
+    l1: float,
+    w1: float,
+) -> bool:
     """Whether two boxes have a point in common, by separating axes.
 
     Args: centre of box 1 minus centre of box 0; cosine, sine, half length, half width of each.
@@ -84,7 +95,7 @@ def boxes_touch(dx, dy, c0, s0, l0, w0, c1, s1, l1, w1):
 
 
 @kernel
-def bearing(cos, sin, dx, dy):
+def bearing(cos: float, sin: float, dx: float, dy: float) -> float:
     """Angle between a direction and (dx, dy), 0 .. pi.
 
     NaN when the points coincide or rounding pushes the cosine beyond 1: neither ahead nor behind, then.
@@ -95,7 +106,7 @@ def bearing(cos, sin, dx, dy):
 
 
 @kernel
-def nearby(states, traffic, near):
+def nearby(states: Floats, traffic: Traffic, near: Ints) -> int:
     """Write the objects that the ego can touch within the horizon to ``near`` (M,); return their number.
 
     Conservative: by the bounds of both over all samples, the ego's with its projections.
@@ -120,7 +131,7 @@ def nearby(states, traffic, near):
 
 
 @kernel
-def touches(traffic, map_row, m, x, y, cos, sin):
+def touches(traffic: Traffic, map_row: int, m: int, x: float, y: float, cos: float, sin: float) -> bool:
     """Whether the ego box centred at (x, y) touches object ``m`` of a map."""
     box = traffic.boxes[map_row, m]
     dx, dy = box[0] - x, box[1] - y
@@ -132,7 +143,9 @@ def touches(traffic, map_row, m, x, y, cos, sin):
 
 
 @kernel
-def is_at_fault(traffic, map_row, m, state, cos, sin, area):
+def is_at_fault(
+    traffic: Traffic, map_row: int, m: int, state: Floats, cos: float, sin: float, area: int
+) -> bool:
     """Whether the ego is to blame for touching object ``m`` (section 6)."""
     if math.hypot(state[3], state[4]) <= STOPPED_EGO_SPEED:
         return False
@@ -161,7 +174,9 @@ def is_at_fault(traffic, map_row, m, state, cos, sin, area):
 
 
 @kernel
-def no_at_fault_collision(states, flags, traffic, near, ignored):
+def no_at_fault_collision(
+    states: Floats, flags: Flags, traffic: Traffic, near: Ints, ignored: Bools
+) -> tuple[float, int, int]:
     """Sub-score, sample and object of the first at-fault collision, -1 for none.
 
     Args: states (41, 11), flags (41,), ``near`` (K,) the objects to look at, ``ignored`` (M,) scratch.
@@ -189,7 +204,9 @@ def no_at_fault_collision(states, flags, traffic, near, ignored):
 
 
 @kernel
-def time_to_collision(states, flags, traffic, near, ignored, num_samples):
+def time_to_collision(
+    states: Floats, flags: Flags, traffic: Traffic, near: Ints, ignored: Bools, num_samples: int
+) -> tuple[float, int, int]:
     """Sub-score, sample and object of the first infraction, -1 for none; arguments as for collisions."""
     for m in near:
         ignored[m] = traffic.ignored[m]

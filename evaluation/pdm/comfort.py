@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Floats
 from beyonddrive.evaluation.pdm.constants import (
     MAX_JERK,
     MAX_LAT_ACCELERATION,
@@ -31,9 +31,7 @@ COMFORT_BOUNDS = (
 """Names of the rows of :func:`comfort_signals`."""
 
 
-def savgol_matrix(
-    size: int, window: int, order: int, derivative: int = 0, step: float = STEP
-) -> NDArray[np.float64]:
+def savgol_matrix(size: int, window: int, order: int, derivative: int = 0, step: float = STEP) -> Floats:
     """Savitzky-Golay filter with interpolated edges as a matrix (size, size).
 
     An even window is centred half a sample after the one it gives the value for.
@@ -55,7 +53,7 @@ def savgol_matrix(
     fit = np.linalg.pinv(np.vander((np.arange(window) - offset) / offset, order + 1, increasing=True))
     matrix = np.zeros((size, size))
 
-    def weights(position: float) -> NDArray[np.float64]:
+    def weights(position: float) -> Floats:
         powers = np.zeros(order + 1)
         for k in range(derivative, order + 1):
             factor = math.factorial(k) / math.factorial(k - derivative)
@@ -73,7 +71,7 @@ def savgol_matrix(
     return matrix
 
 
-def _columns(window: int, order: int, derivative: int = 0) -> NDArray[np.float64]:
+def _columns(window: int, order: int, derivative: int = 0) -> Floats:
     """A filter stored by columns, so that :func:`apply_filter` runs over contiguous memory."""
     return np.ascontiguousarray(savgol_matrix(NUM_STATES, window, order, derivative).T)
 
@@ -86,7 +84,7 @@ YAW_ACCELERATION_FILTER = _columns(5, 3, 2)
 
 
 @kernel
-def apply_filter(columns, signal, out):
+def apply_filter(columns: Floats, signal: Floats, out: Floats) -> None:
     """Multiply a matrix stored by columns with ``signal`` and round to 8 decimals."""
     for i in range(len(out)):
         out[i] = 0.0
@@ -99,7 +97,7 @@ def apply_filter(columns, signal, out):
 
 
 @kernel
-def comfort_signals(states, out):
+def comfort_signals(states: Floats, out: Floats) -> None:
     """Write the six filtered signals of states (41, 11) to out (8, 41); the last two rows are scratch."""
     signal, smooth = out[6], out[7]
     apply_filter(ACCELERATION_FILTER, states[:, 5], out[0])
@@ -120,7 +118,7 @@ def comfort_signals(states, out):
 
 
 @kernel
-def comfort(states, signals):
+def comfort(states: Floats, signals: Floats) -> float:
     """1 if every signal keeps its bounds at every sample, else 0; ``signals`` (8, 41) is scratch."""
     comfort_signals(states, signals)
     for t in range(NUM_STATES):

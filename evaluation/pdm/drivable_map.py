@@ -8,6 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Ints
 from beyonddrive.evaluation.pdm.constants import (
     CARPARK_AREA,
     INTERSECTION,
@@ -32,9 +33,9 @@ class DrivableMap:
     """
 
     polygons: PolygonRings
-    ids: NDArray[np.int64]
+    ids: Ints
     types: NDArray[np.int8]
-    rows: NDArray[np.int64]
+    rows: Ints
 
 
 def drivable_map(index: MapIndex, x: float, y: float) -> DrivableMap:

@@ -9,6 +9,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Bools, Floats, Ints
 from beyonddrive.evaluation.pdm.collision import Traffic, box_bounds
 from beyonddrive.evaluation.pdm.constants import (
     BICYCLE,
@@ -50,18 +51,16 @@ class Forecast:
     """
 
     traffic: Traffic
-    heading: NDArray[np.float64]
-    speed: NDArray[np.float64]
+    heading: Floats
+    speed: Floats
     lights: PolygonRings
     light_shapes: NDArray[np.object_]
-    light_centers: NDArray[np.float64]
-    light_bounds: NDArray[np.float64]
-    ignored: NDArray[np.bool_]
+    light_centers: Floats
+    light_bounds: Floats
+    ignored: Bools
 
 
-def forecast(
-    scene: Scene, current: int, index: MapIndex, lanes: list[int], pose: NDArray[np.float64]
-) -> Forecast:
+def forecast(scene: Scene, current: int, index: MapIndex, lanes: list[int], pose: Floats) -> Forecast:
     """Forecast the objects of frame ``current``.
 
     Args:
@@ -99,7 +98,7 @@ def forecast(
     )
 
 
-def _nearest(types: NDArray[np.int64], distance: NDArray[np.float64]) -> NDArray[np.int64]:
+def _nearest(types: Ints, distance: Floats) -> Ints:
     """Rows of the nearest objects of each kind, static ones first."""
     near = distance <= FORECAST_RADIUS
     groups = (
@@ -118,11 +117,11 @@ def _nearest(types: NDArray[np.int64], distance: NDArray[np.float64]) -> NDArray
 
 
 def _straight_on(
-    boxes: NDArray[np.float64],
-    size: NDArray[np.float64],
-    velocity: NDArray[np.float64],
-    speed: NDArray[np.float64],
-    agent: NDArray[np.bool_],
+    boxes: Floats,
+    size: Floats,
+    velocity: Floats,
+    speed: Floats,
+    agent: Bools,
 ) -> Traffic:
     """Every box moves along its heading, or backwards if its velocity points that way; it never turns."""
     cos, sin = np.cos(boxes[:, 2]), np.sin(boxes[:, 2])
@@ -146,7 +145,7 @@ def _straight_on(
     )
 
 
-def _corners(traffic: Traffic) -> NDArray[np.float64]:
+def _corners(traffic: Traffic) -> Floats:
     """Corners (N, 4, 2) now, in the order of :func:`beyonddrive.structures.boxes.box_corners`."""
     x, y, cos, sin = traffic.boxes[0].T
     along = np.stack([cos, sin], axis=-1) * traffic.half[:, :1]
@@ -157,7 +156,7 @@ def _corners(traffic: Traffic) -> NDArray[np.float64]:
     )
 
 
-def _red_lanes(scene: Scene, index: MapIndex, lanes: list[int]) -> NDArray[np.int64]:
+def _red_lanes(scene: Scene, index: MapIndex, lanes: list[int]) -> Ints:
     """Polygon rows of the lanes of the route whose light is red."""
     by_id = {str(index.lane_ids[lane]): lane for lane in lanes}
     red = [by_id[id] for id, is_red in scene.traffic_lights if is_red and id in by_id]

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Bools, Floats, Indices, Ints
 from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.evaluation.pdm.polygons import PolygonRings
 
@@ -29,15 +29,15 @@ class Grid(NamedTuple):
     x0: float
     y0: float
     size: int
-    inside: NDArray[np.int64]
+    inside: Ints
     """(size * size, W) which polygons hold the centre of the cell."""
-    cell_starts: NDArray[np.int64]
-    cell_edges: NDArray[np.int32]
+    cell_starts: Ints
+    cell_edges: Indices
     """Edges near a cell: ``cell_edges[cell_starts[cell] : cell_starts[cell + 1]]``."""
-    edges: NDArray[np.float64]
-    edge_starts: NDArray[np.int64]
-    edge_polygon: NDArray[np.int32]
-    bounds: NDArray[np.float64]
+    edges: Floats
+    edge_starts: Ints
+    edge_polygon: Indices
+    bounds: Floats
     """(P, 4) min x, min y, max x, max y."""
 
 
@@ -52,7 +52,7 @@ def build_grid(polygons: PolygonRings, x: float, y: float) -> Grid:
     return Grid(x0, y0, size, inside, cell_starts, cell_edges, edges, starts, owner, bounds)
 
 
-def bit_mask(member: NDArray[np.bool_]) -> NDArray[np.int64]:
+def bit_mask(member: Bools) -> Ints:
     """Pack (P,) booleans into (W,) words.
 
     >>> bit_mask(np.array([True, False, True])).tolist()
@@ -65,31 +65,27 @@ def bit_mask(member: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 @kernel
-def side(x0, y0, x1, y1, x, y):
+def side(x0: float, y0: float, x1: float, y1: float, x: float, y: float) -> float:
     """Positive if (x, y) is left of the edge, 0 on its line."""
     return (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)
 
 
 @kernel
-def _columns(edge, low, high):
+def _columns(edge: Floats, low: float, high: float) -> tuple[float, float]:
     """Range of x [m] that an edge covers between two values of y."""
     x_first, y_first, x_last, y_last = edge[0], edge[1], edge[2], edge[3]
     if y_first > y_last:
         x_first, y_first, x_last, y_last = x_last, y_last, x_first, y_first
     dx, dy = x_last - x_first, y_last - y_first
-    if low > y_first:
-        x_start = x_first + dx * ((low - y_first) / dy)
-    else:
-        x_start = x_first
-    if high < y_last:
-        x_end = x_first + dx * ((high - y_first) / dy)
-    else:
-        x_end = x_last
+    x_start = x_first + dx * ((low - y_first) / dy) if low > y_first else x_first
+    x_end = x_first + dx * ((high - y_first) / dy) if high < y_last else x_last
     return min(x_start, x_end), max(x_start, x_end)
 
 
 @kernel
-def _visit(edges, x0, y0, size, cell_starts, cell_edges, count_only):
+def _visit(
+    edges: Floats, x0: float, y0: float, size: int, cell_starts: Ints, cell_edges: Indices, count_only: bool
+) -> None:
     """Count, or enter, every edge in the cells it comes close to; ``cell_starts`` counts from index 1 on."""
     for e in range(len(edges)):
         edge = edges[e]
@@ -116,7 +112,9 @@ def _visit(edges, x0, y0, size, cell_starts, cell_edges, count_only):
 
 
 @kernel
-def _fill(edges, starts, x0, y0, size, words):
+def _fill(
+    edges: Floats, starts: Ints, x0: float, y0: float, size: int, words: int
+) -> tuple[Indices, Floats, Ints, Ints, Indices]:
     polygons = len(starts) - 1
     owner = np.empty(len(edges), np.int32)
     bounds = np.empty((polygons, 4))
@@ -162,14 +160,14 @@ def _fill(edges, starts, x0, y0, size, words):
 
 
 @kernel
-def _on_edge(edge, x, y):
+def _on_edge(edge: Floats, x: float, y: float) -> bool:
     return min(edge[0], edge[2]) <= x <= max(edge[0], edge[2]) and min(edge[1], edge[3]) <= y <= max(
         edge[1], edge[3]
     )
 
 
 @kernel
-def _locate_far(grid, x, y, mask):
+def _locate_far(grid: Grid, x: float, y: float, mask: Ints) -> None:
     """As :func:`locate`, for a point beyond the grid: crossings of a ray to the right."""
     for p in range(len(grid.bounds)):
         box = grid.bounds[p]
@@ -189,7 +187,7 @@ def _locate_far(grid, x, y, mask):
 
 
 @kernel
-def locate(grid, x, y, mask):
+def locate(grid: Grid, x: float, y: float, mask: Ints) -> None:
     """Set ``mask`` (W,) to the polygons that hold (x, y); a point on a boundary is outside."""
     for w in range(len(mask)):
         mask[w] = 0
@@ -227,7 +225,7 @@ def locate(grid, x, y, mask):
 
 
 @kernel
-def locate_all(grid, points):
+def locate_all(grid: Grid, points: Floats) -> Ints:
     """Masks (N, W) of points (N, 2)."""
     masks = np.empty((len(points), grid.inside.shape[1]), np.int64)
     for n in range(len(points)):

@@ -1,4 +1,4 @@
-"""The reference planner's motion along its paths: leads, and the intelligent driver (PDMS_V1, section 12.8)."""
+"""The reference planner on its paths: leads and the intelligent driver model (PDMS_V1, section 12.8)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Bools, Floats, Ints
 from beyonddrive.evaluation.pdm.collision import boxes_touch
 from beyonddrive.evaluation.pdm.constants import (
     HALF_LENGTH,
@@ -29,21 +29,21 @@ from beyonddrive.evaluation.pdm.polyline import interpolate, project
 class Obstacles(NamedTuple):
     """Forecast objects and, after them, red lights."""
 
-    boxes: NDArray[np.float64]
+    boxes: Floats
     """(26, N, 4) centre, cosine and sine of the heading."""
-    half: NDArray[np.float64]
-    heading: NDArray[np.float64]
-    speed: NDArray[np.float64]
-    light_edges: NDArray[np.float64]
-    light_starts: NDArray[np.int64]
+    half: Floats
+    heading: Floats
+    speed: Floats
+    light_edges: Floats
+    light_starts: Ints
     """Edges (E, 4) of the red lights' polygons and the first of each (R + 1,)."""
-    light_bounds: NDArray[np.float64]
-    ignored: NDArray[np.bool_]
+    light_bounds: Floats
+    ignored: Bools
     """(N + R,)"""
 
 
 @kernel
-def segment_in_box(ax, ay, bx, by, half_length, half_width):
+def segment_in_box(ax: float, ay: float, bx: float, by: float, half_length: float, half_width: float) -> bool:
     """Whether a segment, given in the frame of a box, has a point in common with it."""
     if min(ax, bx) > half_length or max(ax, bx) < -half_length:
         return False
@@ -54,7 +54,7 @@ def segment_in_box(ax, ay, bx, by, half_length, half_width):
 
 
 @kernel
-def box_in_corridor(box, half_length, half_width, edges):
+def box_in_corridor(box: Floats, half_length: float, half_width: float, edges: Floats) -> bool:
     """Whether a box x, y, cos, sin touches the polygon with these edges (E, 4)."""
     x, y, cos, sin = box[0], box[1], box[2], box[3]
     reach = half_length + half_width
@@ -81,7 +81,9 @@ def box_in_corridor(box, half_length, half_width, edges):
 
 
 @kernel
-def corridor_candidates(obstacles, edges, bounds, line, length, projection):
+def corridor_candidates(
+    obstacles: Obstacles, edges: Floats, bounds: Floats, line: Floats, length: Floats, projection: Floats
+) -> None:
     """Project the objects in a corridor on its path: projection (26, N), NaN for those outside or ignored.
 
     Args: edges (E, 4) and bounds (4,) of the corridor, line (V, 3) and arc lengths (V,) of the path.
@@ -108,7 +110,7 @@ def corridor_candidates(obstacles, edges, bounds, line, length, projection):
 
 
 @kernel
-def point_segment(px, py, ax, ay, bx, by):
+def point_segment(px: float, py: float, ax: float, ay: float, bx: float, by: float) -> float:
     """Squared distance of a point to a segment."""
     ux, uy, dx, dy = bx - ax, by - ay, px - ax, py - ay
     square = ux * ux + uy * uy
@@ -122,7 +124,7 @@ def point_segment(px, py, ax, ay, bx, by):
 
 
 @kernel
-def box_edges(box, half_length, half_width, edges):
+def box_edges(box: Floats, half_length: float, half_width: float, edges: Floats) -> None:
     """Write the four edges of a box x, y, cos, sin to edges (4, 4)."""
     ax, ay = half_length * box[2], half_length * box[3]
     lx, ly = -half_width * box[3], half_width * box[2]
@@ -135,7 +137,7 @@ def box_edges(box, half_length, half_width, edges):
 
 
 @kernel
-def ego_distance(ego, ego_edges, edges):
+def ego_distance(ego_edges: Floats, edges: Floats) -> float:
     """Distance from the ego box x, y, cos, sin to a polygon that it does not touch, by edges of both."""
     best = np.inf
     for e in range(len(edges)):
@@ -148,7 +150,9 @@ def ego_distance(ego, ego_edges, edges):
 
 
 @kernel
-def lead_distance(ego, ego_edges, obstacles, row, m, edges):
+def lead_distance(
+    ego: Floats, ego_edges: Floats, obstacles: Obstacles, row: int, m: int, edges: Floats
+) -> float:
     """Distance from the ego box x, y, cos, sin to an object or red light; edges (4, 4) is scratch."""
     count = obstacles.boxes.shape[1]
     if m >= count:
@@ -157,7 +161,7 @@ def lead_distance(ego, ego_edges, obstacles, row, m, edges):
         ]
         if box_in_corridor(ego, HALF_LENGTH, HALF_WIDTH, light):
             return 0.0
-        return ego_distance(ego, ego_edges, light)
+        return ego_distance(ego_edges, light)
     box = obstacles.boxes[row, m]
     if boxes_touch(
         box[0] - ego[0],
@@ -173,11 +177,11 @@ def lead_distance(ego, ego_edges, obstacles, row, m, edges):
     ):
         return 0.0
     box_edges(box, obstacles.half[m, 0], obstacles.half[m, 1], edges)
-    return ego_distance(ego, ego_edges, edges)
+    return ego_distance(ego_edges, edges)
 
 
 @kernel
-def tree_rank(obstacles, row):
+def tree_rank(obstacles: Obstacles, row: int) -> Ints:
     """Rank (N + R,) of objects and lights in the listing of the spatial index of one map."""
     count = obstacles.boxes.shape[1]
     bounds = np.empty((len(obstacles.ignored), 4))
@@ -196,7 +200,9 @@ def tree_rank(obstacles, row):
 
 
 @kernel
-def find_lead(obstacles, row, projection, position, pose, lead):
+def find_lead(
+    obstacles: Obstacles, row: int, projection: Floats, position: float, pose: Floats, lead: Floats
+) -> bool:
     """Update lead (3,) progress, speed, rear with the nearest object ahead; False if the path is free.
 
     Args: projection (N + R,) of the candidates of this map, NaN for the rest; position and pose (3,) of the
@@ -231,7 +237,7 @@ def find_lead(obstacles, row, projection, position, pose, lead):
 
 
 @kernel
-def idm_acceleration(position, speed, target, lead):
+def idm_acceleration(position: float, speed: float, target: float, lead: Floats) -> float:
     """Acceleration [m/s2] of the intelligent driver behind lead (3,) progress, speed, rear."""
     gap = max(lead[0] - position - lead[2], MIN_GAP)
     wanted = (
@@ -244,11 +250,22 @@ def idm_acceleration(position, speed, target, lead):
 
 
 @kernel
-def roll_out(line, length, targets, obstacles, projection, first, last, state, poses):
+def roll_out(
+    line: Floats,
+    length: Floats,
+    targets: Floats,
+    obstacles: Obstacles,
+    projection: Floats,
+    first: int,
+    last: int,
+    state: Floats,
+    poses: Floats,
+) -> None:
     """Move the proposals of one path along it, from sample ``first`` to ``last``.
 
     Args:
-        line: (V, 3) x, y, unwrapped heading of the path, with arc lengths ``length`` (V,).
+        line: (V, 3) x, y, unwrapped heading of the path.
+        length: (V,) arc lengths of its vertices.
         targets: (Q,) target speeds of the proposals [m/s].
         obstacles: What may be in the way.
         projection: (26, N + R) of the candidates on this path, NaN for the rest.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,10 +54,8 @@ def kernel(function: Function) -> Function:
     >>> half(3.0)
     1.5
     """
-    dispatcher = njit(function, error_model="numpy", nogil=True)
-    try:
+    dispatcher: Any = njit(function, error_model="numpy", nogil=True)
+    # Where neither the package nor a cache folder can be written, every process compiles for itself.
+    with suppress(RuntimeError):
         dispatcher._cache = _KernelCache(function)
-    except RuntimeError:
-        # Neither the package nor a home folder can be written: compiled again in every process.
-        pass
     return dispatcher

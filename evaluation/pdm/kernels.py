@@ -6,10 +6,17 @@ import math
 
 import numpy as np
 
-from beyonddrive.evaluation.pdm.areas import drivable_area_compliance, driving_direction_compliance, ego_areas
-from beyonddrive.evaluation.pdm.collision import nearby, no_at_fault_collision, time_to_collision
+from beyonddrive.evaluation.pdm.areas import (
+    AreaMasks,
+    drivable_area_compliance,
+    driving_direction_compliance,
+    ego_areas,
+)
+from beyonddrive.evaluation.pdm.arrays import Flags, Floats, Ints
+from beyonddrive.evaluation.pdm.collision import Traffic, nearby, no_at_fault_collision, time_to_collision
 from beyonddrive.evaluation.pdm.comfort import comfort
 from beyonddrive.evaluation.pdm.constants import NUM_STATES, NUM_STEPS, REAR_AXLE_TO_CENTER
+from beyonddrive.evaluation.pdm.grid import Grid
 from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.evaluation.pdm.polyline import project
 from beyonddrive.evaluation.pdm.reference import plan_references
@@ -17,7 +24,7 @@ from beyonddrive.evaluation.pdm.simulate import STATE_SIZE, track
 
 
 @kernel
-def center_progress(line, length, state):
+def center_progress(line: Floats, length: Floats, state: Floats) -> float:
     """Arc length of the ego box centre on the centre line."""
     x = state[0] + REAR_AXLE_TO_CENTER * math.cos(state[2])
     y = state[1] + REAR_AXLE_TO_CENTER * math.sin(state[2])
@@ -25,7 +32,15 @@ def center_progress(line, length, state):
 
 
 @kernel
-def score_references(references, ego, grid, masks, traffic, line, length):
+def score_references(
+    references: Floats,
+    ego: Floats,
+    grid: Grid,
+    masks: AreaMasks,
+    traffic: Traffic,
+    line: Floats,
+    length: Floats,
+) -> tuple[Floats, Flags, Floats, Floats, Ints]:
     """Simulate references (N, 41, 3) and score each for itself.
 
     Returns:
@@ -63,7 +78,17 @@ def score_references(references, ego, grid, masks, traffic, line, length):
 
 
 @kernel
-def score_plans(knots, interval, time, ego, grid, masks, traffic, line, length):
+def score_plans(
+    knots: Floats,
+    interval: Ints,
+    time: Floats,
+    ego: Floats,
+    grid: Grid,
+    masks: AreaMasks,
+    traffic: Traffic,
+    line: Floats,
+    length: Floats,
+) -> tuple[Floats, Flags, Floats, Floats, Ints]:
     """As :func:`score_references`, for plans given as global knots (N, 9, 3)."""
     references = plan_references(knots, interval, time)
     return score_references(references, ego, grid, masks, traffic, line, length)

@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 
+from beyonddrive.evaluation.pdm.arrays import Floats, Ints
 from beyonddrive.evaluation.pdm.jit import kernel
 
 CAPACITY = 10
 
 
 @kernel
-def listing_order(bounds):
+def listing_order(bounds: Floats) -> Ints:
     """Items of a tree over boxes (N, 4) min x, min y, max x, max y, in the order of its traversal: (N,).
 
     Needed where one of several equally good objects is taken: the one that the tree lists first.
@@ -26,8 +27,8 @@ def listing_order(bounds):
     boxes = bounds.copy()
     while len(first) > 2:
         n = len(first) - 1
-        slices = int(math.ceil(math.sqrt(math.ceil(n / CAPACITY))))
-        per = int(math.ceil(n / slices))
+        slices = math.ceil(math.sqrt(math.ceil(n / CAPACITY)))
+        per = math.ceil(n / slices)
         order = np.argsort(boxes[:, 0] + boxes[:, 2], kind="mergesort")
         for low in range(0, n, per):
             run = order[low : low + per]

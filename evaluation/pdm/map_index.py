@@ -15,10 +15,11 @@ import shapely
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.maps.nuplan_map import MapError, MapLayer, NuPlanMap
+from beyonddrive.evaluation.pdm.arrays import Floats, Ints
 from beyonddrive.evaluation.pdm.constants import CARPARK_AREA, INTERSECTION, LANE, LANE_CONNECTOR, ROADBLOCK
 from beyonddrive.evaluation.pdm.polygons import PolygonError, PolygonRings, concatenate
 
-Rows = NDArray[np.int64]
+Rows = Ints
 _NONE: Rows = np.zeros(0, dtype=np.int64)
 _REMEDY = "log and map do not belong together, or the map is damaged: get it again"
 
@@ -144,7 +145,7 @@ class MapIndex:
         )
 
     @cached_property
-    def _baseline_vertices(self) -> tuple[NDArray[np.float64], Rows, NDArray[np.float64]]:
+    def _baseline_vertices(self) -> tuple[Floats, Rows, Floats]:
         """All vertices x, y, heading; the first of each baseline; lengths of the baselines."""
         layer = self._baselines
         bad = np.flatnonzero(
@@ -163,7 +164,7 @@ class MapIndex:
         heading[last] = heading[last - 1]
         return np.column_stack([xy, heading]), starts, shapely.length(layer.geometries)
 
-    def baseline(self, lane: int) -> NDArray[np.float64]:
+    def baseline(self, lane: int) -> Floats:
         """Vertices (V, 3) x, y, heading of a lane's centre line; a view.
 
         The heading of a vertex is the direction to the next one; the last repeats the one before it.
@@ -196,7 +197,7 @@ class MapIndex:
 
     @cached_property
     def polygons(self) -> PolygonRings:
-        """Polygons of roadblocks, lanes, lane connectors, intersections and car parks, one after the other."""
+        """Polygons of roadblocks, lanes, lane connectors, intersections and car parks, in that order."""
         parts = []
         for _, layer in self._polygon_layers:
             try:

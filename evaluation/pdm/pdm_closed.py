@@ -1,4 +1,4 @@
-"""PDM-Closed, the reference planner: fifteen proposals, the best by their own score (PDMS_V1, section 12.8)."""
+"""PDM-Closed, the reference planner: the best of fifteen proposals (PDMS_V1, section 12.8)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
 from beyonddrive.evaluation.pdm.areas import AreaMasks
+from beyonddrive.evaluation.pdm.arrays import Floats
 from beyonddrive.evaluation.pdm.constants import (
     CORRIDOR_SECONDS,
     CORRIDOR_SEGMENTS,
@@ -38,20 +38,20 @@ class Path:
         projection: (26, N + R) arc lengths of what is in the corridor, NaN for the rest.
     """
 
-    line: NDArray[np.float64]
-    length: NDArray[np.float64]
+    line: Floats
+    length: Floats
     start: float
-    projection: NDArray[np.float64]
+    projection: Floats
 
 
 def reference_trajectory(
-    ego: NDArray[np.float64],
-    centerline: NDArray[np.float64],
+    ego: Floats,
+    centerline: Floats,
     speed_limit: float,
     expected: Forecast,
     grid: Grid,
     masks: AreaMasks,
-) -> NDArray[np.float64]:
+) -> Floats:
     """Poses (51, 3) of PDM-Closed every 0.1 s, global.
 
     Args:
@@ -100,8 +100,8 @@ def _obstacles(expected: Forecast) -> Obstacles:
 
 
 def _path(
-    ego: NDArray[np.float64],
-    centerline: NDArray[np.float64],
+    ego: Floats,
+    centerline: Floats,
     offset: float,
     top_speed: float,
     expected: Forecast,
@@ -127,9 +127,7 @@ def _path(
     return Path(line, length, start, projection)
 
 
-def _corridor(
-    line: NDArray[np.float64], length: NDArray[np.float64], start: float, end: float
-) -> shapely.Geometry:
+def _corridor(line: Floats, length: Floats, start: float, end: float) -> shapely.Geometry:
     """Where the ego's width passes between two arc lengths: whole pieces of the path if there are any."""
     start, end = min(max(start, 0.0), length[-1]), min(max(end, 0.0), length[-1])
     within = (length >= start) & (length <= end)
@@ -147,20 +145,20 @@ def _corridor(
 
 def _roll_out(
     path: Path,
-    targets: NDArray[np.float64],
+    targets: Floats,
     obstacles: Obstacles,
     first: int,
     last: int,
-    state: NDArray[np.float64],
-    poses: NDArray[np.float64],
+    state: Floats,
+    poses: Floats,
 ) -> None:
     roll_out(path.line, path.length, targets, obstacles, path.projection, first, last, state, poses)
 
 
 def _best(
-    ego: NDArray[np.float64],
-    proposals: NDArray[np.float64],
-    centerline: NDArray[np.float64],
+    ego: Floats,
+    proposals: Floats,
+    centerline: Floats,
     expected: Forecast,
     grid: Grid,
     masks: AreaMasks,

@@ -9,6 +9,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Floats, Ints
+
 
 class PolygonError(ValueError):
     """A geometry is not a polygon, is empty, or has coordinates that are not finite.
@@ -26,8 +28,8 @@ class PolygonError(ValueError):
 class PolygonRings:
     """Rings of many polygons, one after the other; holes and further parts are rings like the outer one.
 
-    A point is inside a polygon if a ray from it crosses an odd number of its edges, whatever ring they are of:
-    holes are outside, every part of a multi-polygon counts.
+    A point is inside a polygon if a ray from it crosses an odd number of its edges, of whatever ring: holes
+    are outside, every part of a multi-polygon counts.
 
     Attributes:
         vertices: (V, 2) float64, every ring closed (its last vertex repeats the first).
@@ -35,9 +37,9 @@ class PolygonRings:
         polygon_starts: (P + 1,) int64 first ring of each polygon, and R.
     """
 
-    vertices: NDArray[np.float64]
-    ring_starts: NDArray[np.int64]
-    polygon_starts: NDArray[np.int64]
+    vertices: Floats
+    ring_starts: Ints
+    polygon_starts: Ints
 
     def __len__(self) -> int:
         return len(self.polygon_starts) - 1
@@ -73,13 +75,13 @@ class PolygonRings:
             _starts(part_owner[ring_part], len(geometries)),
         )
 
-    def take(self, rows: NDArray[np.int64]) -> PolygonRings:
+    def take(self, rows: Ints) -> PolygonRings:
         """The polygons at ``rows``, in that order."""
         ring_rows, polygon_starts = gather_ranges(self.polygon_starts, rows)
         vertex_rows, ring_starts = gather_ranges(self.ring_starts, ring_rows)
         return PolygonRings(self.vertices[vertex_rows], ring_starts, polygon_starts)
 
-    def edges(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def edges(self) -> tuple[Floats, Ints]:
         """Edges (E, 4) x0, y0, x1, y1 and, per polygon, the first of them: (P + 1,)."""
         closing = np.zeros(len(self.vertices), dtype=bool)
         closing[self.ring_starts[1:] - 1] = True
@@ -113,9 +115,7 @@ def concatenate(parts: Sequence[PolygonRings]) -> PolygonRings:
     return PolygonRings(vertices, rings, _join([part.polygon_starts for part in parts]))
 
 
-def gather_ranges(
-    starts: NDArray[np.int64], rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def gather_ranges(starts: Ints, rows: Ints) -> tuple[Ints, Ints]:
     """Items of ranges ``starts[row] .. starts[row + 1]``, one range after the other, and their new starts.
 
     >>> gather_ranges(np.array([0, 2, 3, 6]), np.array([2, 0]))[0].tolist()
@@ -127,11 +127,11 @@ def gather_ranges(
     return items, new_starts
 
 
-def _starts(owner: NDArray[np.intp], count: int) -> NDArray[np.int64]:
+def _starts(owner: NDArray[np.intp], count: int) -> Ints:
     return np.searchsorted(owner, np.arange(count + 1)).astype(np.int64)
 
 
-def _join(starts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+def _join(starts: Sequence[Ints]) -> Ints:
     offsets = np.concatenate([[0], np.cumsum([part[-1] for part in starts])])
     shifted = [part[:-1] + offset for part, offset in zip(starts, offsets[:-1], strict=True)]
     return np.concatenate([*shifted, offsets[-1:]])

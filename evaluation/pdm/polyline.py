@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Floats
 from beyonddrive.evaluation.pdm.jit import kernel
 
 
-def arc_length(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+def arc_length(xy: Floats) -> Floats:
     """Distance along a polyline (V, 2) from its start to each vertex: (V,).
 
     >>> arc_length(np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]])).tolist()
@@ -21,7 +21,7 @@ def arc_length(xy: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @kernel
-def project(line, length, x, y):
+def project(line: Floats, length: Floats, x: float, y: float) -> float:
     """Arc length of the point of a polyline closest to (x, y); the first closest segment counts on ties.
 
     Args: line (V, >= 2) vertices, length (V,) their arc lengths.
@@ -48,14 +48,13 @@ def project(line, length, x, y):
 
 
 @kernel
-def interpolate(line, length, position, pose):
+def interpolate(line: Floats, length: Floats, position: float, pose: Floats) -> None:
     """Pose (3,) at an arc length; line (V, 3) is x, y and unwrapped heading.
 
     The position is clipped to 1e-5 m .. the length of the line, the heading wrapped to (-pi, pi].
     """
     position = min(max(position, 1e-5), length[-1])
-    i = np.searchsorted(length, position)
-    i = min(max(i, 1), len(length) - 1)
+    i = min(max(int(np.searchsorted(length, position)), 1), len(length) - 1)
     span = length[i] - length[i - 1]
     share = (position - length[i - 1]) / span if span > 0.0 else 0.0
     for c in range(3):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.evaluation.pdm.areas import AreaMasks, area_masks
+from beyonddrive.evaluation.pdm.arrays import Bools, Floats, Ints
 from beyonddrive.evaluation.pdm.collision import Traffic
 from beyonddrive.evaluation.pdm.constants import REAR_AXLE_TO_CENTER
 from beyonddrive.evaluation.pdm.grid import Grid, build_grid
@@ -20,29 +21,29 @@ from beyonddrive.evaluation.pdm.reference import plan_stamps, proposal_stamps, s
 class PreparedScene(NamedTuple):
     """What scoring a plan reads; nothing in it depends on the plan."""
 
-    ego: NDArray[np.float64]
+    ego: Floats
     """(11,) state now."""
-    interval: NDArray[np.int64]
-    time: NDArray[np.float64]
+    interval: Ints
+    time: Floats
     """Where the samples of a plan fall (:func:`beyonddrive.evaluation.pdm.reference.sampling`)."""
     grid: Grid
     masks: AreaMasks
     traffic: Traffic
-    line: NDArray[np.float64]
-    length: NDArray[np.float64]
+    line: Floats
+    length: Floats
     """Centre line (V, 2) and its arc lengths (V,)."""
     reference_progress: float
     """Progress of the reference planner [m], times its NC and DAC."""
 
 
 def prepare(
-    ego_state: NDArray[np.float64],
+    ego_state: Floats,
     time_us: int,
-    proposal: NDArray[np.float64],
-    centerline: NDArray[np.float64],
+    proposal: Floats,
+    centerline: Floats,
     polygons: PolygonRings,
     polygon_types: NDArray[np.int8],
-    on_route: NDArray[np.bool_],
+    on_route: Bools,
     traffic: Traffic,
 ) -> PreparedScene:
     """Prepare a scene and score the reference planner's trajectory in it.
@@ -78,10 +79,10 @@ def prepare(
 
 
 def scene_map(
-    ego_state: NDArray[np.float64],
+    ego_state: Floats,
     polygons: PolygonRings,
     polygon_types: NDArray[np.int8],
-    on_route: NDArray[np.bool_],
+    on_route: Bools,
 ) -> tuple[Grid, AreaMasks]:
     """Grid and masks of the drivable map around the ego."""
     x = float(ego_state[0] + REAR_AXLE_TO_CENTER * np.cos(ego_state[2]))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Floats, Ints
 from beyonddrive.evaluation.pdm.constants import MAP_INTERVAL_US, NUM_MAPS, NUM_STATES, STEP
 from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL
@@ -15,7 +15,7 @@ PI = math.pi
 TWO_PI = 2.0 * math.pi
 
 
-def plan_stamps(time_us: int) -> NDArray[np.int64]:
+def plan_stamps(time_us: int) -> Ints:
     """Time stamps (9,) [us] of the ego state and the eight poses of a plan that starts at ``time_us``.
 
     Seconds are truncated to whole microseconds, so a pose is exact or one microsecond early.
@@ -25,12 +25,12 @@ def plan_stamps(time_us: int) -> NDArray[np.int64]:
     return np.array([time_us, *stamps], dtype=np.int64)
 
 
-def proposal_stamps(time_us: int) -> NDArray[np.int64]:
+def proposal_stamps(time_us: int) -> Ints:
     """Time stamps (51,) [us] of the reference planner's trajectory: exact tenths of a second."""
     return time_us + MAP_INTERVAL_US * np.arange(NUM_MAPS, dtype=np.int64)
 
 
-def sampling(time_us: int, stamps: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def sampling(time_us: int, stamps: Ints) -> tuple[Ints, Floats]:
     """Where the 41 samples of the tracker fall between the stamps of a trajectory.
 
     Returns:
@@ -46,19 +46,19 @@ def sampling(time_us: int, stamps: NDArray[np.int64]) -> tuple[NDArray[np.int64]
 
 
 @kernel
-def wrap(angle):
+def wrap(angle: float) -> float:
     """Angle in (-pi, pi]."""
     return math.atan2(math.sin(angle), math.cos(angle))
 
 
 @kernel
-def principal(angle):
+def principal(angle: float) -> float:
     """Angle in [-pi, pi)."""
     return (angle + PI) % TWO_PI - PI
 
 
 @kernel
-def unwrap(angles):
+def unwrap(angles: Floats) -> None:
     """Unwrap (n,) angles in place: steps of more than half a turn are made the shorter way round."""
     correction = 0.0
     previous = angles[0]
@@ -74,7 +74,7 @@ def unwrap(angles):
 
 
 @kernel
-def sample_poses(knots, interval, time, out):
+def sample_poses(knots: Floats, interval: Ints, time: Floats, out: Floats) -> None:
     """Interpolate knots (K, 3), global, at the samples of :func:`sampling` into out (41, 3).
 
     Unwraps the headings of ``knots`` in place.
@@ -88,11 +88,11 @@ def sample_poses(knots, interval, time, out):
         out[i, 2] = principal(out[i, 2])
 
 
-def plan_knots(plans: NDArray[np.float64], ego: NDArray[np.float64]) -> NDArray[np.float64]:
+def plan_knots(plans: Floats, ego: Floats) -> Floats:
     """Ego pose and plan in the global frame: plans (N, 8, 3) -> (N, 9, 3).
 
-    In numpy, not in a kernel: a heading of exactly half a turn is unwrapped to the left or to the right by its
-    last bit, and numpy's sine and cosine are the ones that published scores were made with.
+    In numpy, not in a kernel: a heading of exactly half a turn is unwrapped to the left or to the right by
+    its last bit, and numpy's sine and cosine are the ones that published scores were made with.
     """
     cos, sin = np.cos(ego[2]), np.sin(ego[2])
     # Contiguous, so that numpy takes the same code path however many plans there are.
@@ -107,7 +107,7 @@ def plan_knots(plans: NDArray[np.float64], ego: NDArray[np.float64]) -> NDArray[
 
 
 @kernel
-def plan_references(knots, interval, time):
+def plan_references(knots: Floats, interval: Ints, time: Floats) -> Floats:
     """Reference states (N, 41, 3) of global knots (N, 9, 3), whose headings are unwrapped in place."""
     out = np.empty((len(knots), len(interval), 3))
     for n in range(len(knots)):

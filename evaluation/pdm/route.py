@@ -1,4 +1,4 @@
-"""The route and its correction: which blocks and lanes lead from the ego to its goal (PDMS_V1, section 12.4)."""
+"""The route and its correction: the blocks that lead from the ego to its goal (PDMS_V1, section 12.4)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Floats
 from beyonddrive.evaluation.pdm.constants import (
     BACKWARD_DEPTH,
     FORWARD_DEPTH,
@@ -26,7 +26,7 @@ class RouteError(ValueError):
     """A scene has no route, or one that is not on its map."""
 
 
-def find_route(index: MapIndex, roadblock_ids: Sequence[str], pose: NDArray[np.float64]) -> list[int]:
+def find_route(index: MapIndex, roadblock_ids: Sequence[str], pose: Floats) -> list[int]:
     """Blocks of the corrected route, in driving order.
 
     Args:
@@ -55,9 +55,9 @@ def search(
 ) -> list[int] | None:
     """Breadth-first path from a block to the first of some goals, both included; None if there is none.
 
-    A search that revisits blocks, with the parent that was entered last for every block and depth. Blocks are
-    kept once per level: in the order they were entered first, for the goal, and in the order they were entered
-    last, for the parents. That is the same path without the exponential queue.
+    A search that revisits blocks, with the parent that was entered last for every block and depth. Blocks
+    are kept once per level: in the order they were entered first, for the goal, and in the order they were
+    entered last, for the parents. That is the same path without the exponential queue.
 
     >>> graph = {1: [2, 3], 2: [4], 3: [4], 4: []}
     >>> search(1, [4], graph.__getitem__, 15)
@@ -89,7 +89,7 @@ def search(
     return None
 
 
-def nearest_vertex(baseline: NDArray[np.float64], pose: NDArray[np.float64]) -> tuple[float, float]:
+def nearest_vertex(baseline: Floats, pose: Floats) -> tuple[float, float]:
     """Distance [m] of a pose to the nearest vertex of a baseline (V, 3), and its heading error there."""
     dx, dy = baseline[:, 0] - pose[0], baseline[:, 1] - pose[1]
     square = dx * dx + dy * dy
@@ -116,7 +116,7 @@ def _blocks(index: MapIndex, roadblock_ids: Sequence[str]) -> list[int]:
     return route
 
 
-def _candidates(index: MapIndex, pose: NDArray[np.float64]) -> list[int]:
+def _candidates(index: MapIndex, pose: Floats) -> list[int]:
     """Blocks at the rear axle, or the nearest of either kind."""
     x, y = float(pose[0]), float(pose[1])
     square = shapely.box(x - ROUTE_SQUARE, y - ROUTE_SQUARE, x + ROUTE_SQUARE, y + ROUTE_SQUARE)
@@ -132,7 +132,7 @@ def _candidates(index: MapIndex, pose: NDArray[np.float64]) -> list[int]:
     return [int(np.min(layer.tree.query_nearest(point))) + offset for layer, offset in layers if len(layer)]
 
 
-def _start_block(index: MapIndex, route: list[int], pose: NDArray[np.float64]) -> tuple[int, list[int]]:
+def _start_block(index: MapIndex, route: list[int], pose: Floats) -> tuple[int, list[int]]:
     """The block the ego is on, and the blocks that it could be on as well."""
     candidates = _candidates(index, pose)
     on_route: list[tuple[float, int]] = []

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from beyonddrive.evaluation.pdm.arrays import Flags, Floats, Ints
 from beyonddrive.evaluation.pdm.cache import MetricCache
 from beyonddrive.evaluation.pdm.constants import (
     COMFORT_WEIGHT,
@@ -40,19 +41,19 @@ class PdmScores:
             rate, yaw rate, yaw acceleration.
     """
 
-    values: NDArray[np.float64]
-    nc_time: NDArray[np.float64]
-    ttc_time: NDArray[np.float64]
-    nc_object: NDArray[np.int64]
-    ttc_object: NDArray[np.int64]
-    areas: NDArray[np.uint8]
-    progress: NDArray[np.float64]
-    simulated: NDArray[np.float64]
+    values: Floats
+    nc_time: Floats
+    ttc_time: Floats
+    nc_object: Ints
+    ttc_object: Ints
+    areas: Flags
+    progress: Floats
+    simulated: Floats
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def column(self, name: str) -> NDArray[np.float64]:
+    def column(self, name: str) -> Floats:
         """One column (N,) by name.
 
         Raises:
@@ -116,9 +117,7 @@ def score(cache: MetricCache, plans: ArrayLike, progress: Progress = "pair") -> 
     )
 
 
-def relative_progress(
-    progress: NDArray[np.float64], multiplier: NDArray[np.float64], reference: float, pooled: bool
-) -> NDArray[np.float64]:
+def relative_progress(progress: Floats, multiplier: Floats, reference: float, pooled: bool) -> Floats:
     """EP (N,) from progress (N,) [m] and NC * DAC (N,) (section 11).
 
     Args:
@@ -139,12 +138,12 @@ def relative_progress(
 
 
 def final_score(
-    nc: NDArray[np.float64],
-    dac: NDArray[np.float64],
-    ep: NDArray[np.float64],
-    ttc: NDArray[np.float64],
-    comfort: NDArray[np.float64],
-) -> NDArray[np.float64]:
+    nc: Floats,
+    dac: Floats,
+    ep: Floats,
+    ttc: Floats,
+    comfort: Floats,
+) -> Floats:
     """PDMS (N,) from its sub-scores (N,).
 
     >>> one = np.ones(1)
@@ -155,5 +154,5 @@ def final_score(
     return nc * dac * weighted
 
 
-def _seconds(samples: NDArray[np.int64]) -> NDArray[np.float64]:
+def _seconds(samples: Ints) -> Floats:
     return np.where(samples >= 0, samples * STEP, np.inf)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Floats
 from beyonddrive.evaluation.pdm.constants import (
     ACCELERATION_LAG,
     CURVATURE_RATE_PENALTY,
@@ -34,7 +34,7 @@ STATE_SIZE = 11
 """x, y, heading, vx, vy, ax, ay, steering, steering rate, yaw rate, yaw acceleration."""
 
 
-def _speed_matrix() -> NDArray[np.float64]:
+def _speed_matrix() -> Floats:
     """Matrix (40, 40) from distances along the reference headings to reference speeds (section 2)."""
     lower = np.tril(np.full((NUM_STEPS, NUM_STEPS), STEP * STEP))
     lower[:, 0] = STEP
@@ -53,7 +53,7 @@ CURVATURE_RATIO = CURVATURE_RATE_PENALTY / (STEP * STEP)
 
 
 @kernel
-def speed_profile(reference, along, speed):
+def speed_profile(reference: Floats, along: Floats, speed: Floats) -> None:
     """Speeds (40,) of a reference (41, 3); ``along`` (40,) is scratch."""
     for i in range(NUM_STEPS):
         heading = reference[i, 2]
@@ -68,7 +68,7 @@ def speed_profile(reference, along, speed):
 
 
 @kernel
-def curvature_profile(reference, speed, excess, curvature):
+def curvature_profile(reference: Floats, speed: Floats, excess: Floats, curvature: Floats) -> None:
     """Curvatures (40,) of a reference with the given speeds; ``excess`` (40,) is scratch.
 
     The ridge problem of section 2, written in the curvatures themselves, is a tridiagonal system. It is
@@ -91,7 +91,7 @@ def curvature_profile(reference, speed, excess, curvature):
 
 
 @kernel
-def steering_command(state, pose, curvature, step, acceleration):
+def steering_command(state: Floats, pose: Floats, curvature: Floats, step: int, acceleration: float) -> float:
     """Steering rate [rad/s] that the lateral regulator asks for at ``step``."""
     dx, dy = state[0] - pose[0], state[1] - pose[1]
     lateral = -dx * math.sin(pose[2]) + dy * math.cos(pose[2])
@@ -113,7 +113,7 @@ def steering_command(state, pose, curvature, step, acceleration):
 
 
 @kernel
-def move(state, acceleration, steering_rate, out):
+def move(state: Floats, acceleration: float, steering_rate: float, out: Floats) -> None:
     """One step of the kinematic bicycle with lags on both commands: state (11,) -> out (11,)."""
     dt = MOTION_STEP
     x, y, heading, speed, steering = state[0], state[1], state[2], state[3], state[7]
@@ -134,7 +134,7 @@ def move(state, acceleration, steering_rate, out):
 
 
 @kernel
-def track(reference, ego, scratch, out):
+def track(reference: Floats, ego: Floats, scratch: Floats, out: Floats) -> None:
     """Simulate one reference (41, 3) from the ego state (11,) into out (41, 11); scratch is (4, 40)."""
     speed, curvature = scratch[0], scratch[1]
     speed_profile(reference, scratch[2], speed)
@@ -154,7 +154,7 @@ def track(reference, ego, scratch, out):
 
 
 @kernel
-def simulate(references, ego):
+def simulate(references: Floats, ego: Floats) -> Floats:
     """Simulated states (N, 41, 11) of references (N, 41, 3) from the ego state (11,) now."""
     out = np.empty((len(references), NUM_STATES, STATE_SIZE))
     scratch = np.empty((4, NUM_STEPS))

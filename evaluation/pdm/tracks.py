@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.arrays import Floats
 from beyonddrive.evaluation.pdm.collision import Traffic, box_bounds
 from beyonddrive.evaluation.pdm.constants import FRAME_STRIDE, NUM_FRAMES, NUM_MAPS, STEP, STOPPED_TRACK_SPEED
 from beyonddrive.evaluation.pdm.jit import kernel
@@ -42,14 +43,14 @@ class Tracks:
 
     tokens: tuple[str, ...]
     types: NDArray[np.int8]
-    size: NDArray[np.float64]
-    velocity: NDArray[np.float64]
-    poses: NDArray[np.float64]
+    size: Floats
+    velocity: Floats
+    poses: Floats
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def boxes(self) -> NDArray[np.float64]:
+    def boxes(self) -> Floats:
         """Centres and headings (51, M, 4) x, y, cos, sin every 0.1 s; NaN where absent.
 
         Between two frames that see an object it moves linearly, however far apart they are. An object that
@@ -87,7 +88,7 @@ def tracks_of(scene: Scene, current: int) -> Tracks:
         )
     index: dict[str, int] = {}
     types: list[int] = []
-    first: list[NDArray[np.float64]] = []
+    first: list[Floats] = []
     seen = []
     for j in range(NUM_FRAMES):
         objects = scene.objects(current + j)
@@ -124,15 +125,15 @@ def tracks_of(scene: Scene, current: int) -> Tracks:
         poses[j, rows, :2] = xy
         poses[j, rows, 2] = heading
     features = np.array(first, dtype=np.float64).reshape(-1, 4)
-    kinds = np.array(types, dtype=np.int8)
+    classes = np.array(types, dtype=np.int8)
     present = np.isfinite(poses[..., 0])
     # What one frame sees is there from the start.
     appears = np.where(present.sum(axis=0) == 1, 0, present.argmax(axis=0))
-    order = np.lexsort((kinds, appears))
+    order = np.lexsort((classes, appears))
     names = list(index)
     return Tracks(
         tuple(names[i] for i in order),
-        kinds[order],
+        classes[order],
         np.ascontiguousarray(features[order, :2]),
         np.ascontiguousarray(features[order, 2:]),
         np.ascontiguousarray(poses[:, order]),
@@ -140,7 +141,7 @@ def tracks_of(scene: Scene, current: int) -> Tracks:
 
 
 @kernel
-def _interpolate(poses):
+def _interpolate(poses: Floats) -> Floats:
     frames, count = poses.shape[0], poses.shape[1]
     out = np.full((NUM_MAPS, count, 4), np.nan)
     rows = np.empty(frames, np.int64)
