@@ -183,7 +183,7 @@ def _draw_moments(
                 _draw_ghosts(canvas, view, pose, verdict, tracks)
             draw_cross(canvas, view.to_pixels(ego_corners(pose).mean(axis=0)), 9.0, verdict.color)
         else:
-            draw_cross(canvas, view.to_pixels(pose), 4.0, color)
+            draw_cross(canvas, view.to_pixels(pose), 3.2, color)
 
 
 def _draw_ghosts(

@@ -29,13 +29,15 @@ CAMERA_LABELS = {
     "CAM_R2": "rear right",
     "CAM_B0": "rear",
 }
+SIDE_SHARE = 1088.0 / 1920.0
+"""Width of a side camera beside the front camera."""
 EGO_FRONT = EGO_REAR_AXLE_TO_CENTER + 0.5 * EGO_LENGTH
 """Distance from the rear axle to the front bumper [m]."""
 STEP = 0.25
 """Spacing of the points of a ribbon [m]."""
 RIBBONS: dict[str, tuple[float, float]] = {
     "expert": (0.32, 0.9),
-    "plan": (1.7, 0.42),
+    "plan": (1.7, 0.34),
     "proposals": (0.12, 0.75),
 }
 """Width on the ground [m] and opacity by role: a plan is a carpet, the expert a line on it."""
@@ -66,7 +68,9 @@ def draw_camera(
         SensorError: If an image is missing or damaged.
         ValueError: If a camera does not exist.
     """
-    edges = np.linspace(0, width, len(cameras) + 1).round().astype(int)
+    # Beside the front camera the others show their middle, as planners see them (MODELS, section 1).
+    weights = [1.0 if name == "CAM_F0" or len(cameras) == 1 else SIDE_SHARE for name in cameras]
+    edges = (np.cumsum([0.0, *weights]) * width / sum(weights)).round().astype(int)
     views = [
         _draw_one(scene, Path(sensor_root), layers, name, int(right - left), height)
         for name, left, right in zip(cameras, edges[:-1], edges[1:], strict=True)

@@ -124,17 +124,20 @@ def _draw_table(canvas: Canvas, rows: Sequence[PanelRow], left: float, top: floa
 
 
 def _draw_reasons(canvas: Canvas, rows: Sequence[PanelRow], left: float, top: float, width: float) -> float:
-    """One line per failing plan: what it fails, and when; returns where they end."""
+    """What every failing plan fails, and when; returns where it ends."""
+    size, indent = 14, 26.0
     for row in rows:
         if not row.verdict.failed:
             continue
-        middle = top + 12.0
-        canvas.disc((left + 10.0, middle), 5.0, row.verdict.color)
+        canvas.disc((left + 10.0, top + 12.0), 5.0, row.verdict.color)
         name = f"{row.label}: "
-        canvas.text(left + 26.0, middle, name, 14, bold=True, anchor="lm")
-        start = left + 26.0 + text_width(name, 14, bold=True)
-        canvas.text(start, middle, shorten(str(row.verdict), left + width - start, 14), 14, anchor="lm")
-        top += 24.0
+        canvas.text(left + indent, top + 12.0, name, size, bold=True, anchor="lm")
+        start = text_width(name, size, bold=True)
+        for index, line in enumerate(wrap_text(str(row.verdict), width - indent, size, start)):
+            offset = start if index == 0 else 0.0
+            canvas.text(left + indent + offset, top + 12.0, line, size, anchor="lm")
+            top += 22.0
+        top += 4.0
     return top
 
 
@@ -173,6 +176,23 @@ def shorten(text: str, width: float, size: int) -> str:
     while text and text_width(text + "…", size) > width:
         text = text[:-1]
     return text.rstrip() + "…"
+
+
+def wrap_text(text: str, width: float, size: int, first: float = 0.0) -> list[str]:
+    """Lines of at most ``width`` pixels; the first one has ``first`` pixels less.
+
+    >>> wrap_text('leaves the road', 80.0, 14)
+    ['leaves the', 'road']
+    """
+    lines = [""]
+    for word in text.split():
+        room = width - (first if len(lines) == 1 else 0.0)
+        longer = f"{lines[-1]} {word}".strip()
+        if text_width(longer, size) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def save_png(path: Path, picture: Picture) -> None:

@@ -82,7 +82,7 @@ def format_duration(seconds: float) -> str:
     """Seconds for a reader.
 
     >>> [format_duration(s) for s in (4.25, 75.0, 3700.0)]
-    ['4.2 s', '1 min 15 s', '1 h 02 min']
+    ['4.2 s', '1 min 15 s', '1 h 01 min']
     """
     if seconds < 60.0:
         return f"{seconds:.1f} s"
@@ -177,7 +177,7 @@ def _scenes(pictures: Sequence[ScenePicture]) -> str:
         tabs, views = [], []
         for index, picture in enumerate(group):
             name = f"s{number}p{index}"
-            checked = " checked" if index == 0 else ""
+            checked = " checked" if index == len(group) - 1 else ""
             tabs.append(
                 f'<input type="radio" name="s{number}" id="{name}"{checked}><label for="{name}">'
                 f"{escape(picture.planner)}</label>"

@@ -103,13 +103,15 @@ class ScenePages:
 
         Args:
             scene: The scene.
-            plans: (N, 8, 3) by planner: row 0 is the plan, further rows are proposals it was chosen from.
+            plans: (N, 8, 3) by planner: row 0 is the plan, further rows are proposals it was chosen from. One
+                called ``human`` must be the expert's and changes nothing.
 
         Returns:
             Pages by planner, the human first. A planner with proposals is shown with them, any other with
             the pool's negatives.
 
         Raises:
+            PlansError: If a planner is called human and is not.
             MetricCacheError: If the scene cannot be scored.
             SensorError: If an image is missing, unless that is allowed.
         """
@@ -119,11 +121,18 @@ class ScenePages:
             return judge(score(cache, some), cache)
 
         expert = check_plans(scene.expert_plan[None], scene.token)
+        if HUMAN in plans and not np.allclose(plans[HUMAN][0], expert[0], atol=1e-3):
+            raise PlansError(
+                f"scene {scene.token}: the plan called {HUMAN!r} is not what the log's driver did; "
+                f"give the planner another name, or its plans of this data root"
+            )
         human = PlanLayer(HUMAN, expert, "expert", verdicts=verdicts(expert))
         negatives = self._negatives(scene, cache)
         bundles: dict[str, PlanLayer | None] = {HUMAN: negatives}
         chosen: dict[str, PlanLayer] = {}
         for name, array in plans.items():
+            if name == HUMAN:
+                continue
             judged = verdicts(array)
             chosen[name] = PlanLayer(name, array[:1], "plan", verdicts=judged[:1])
             own = PlanLayer("proposals", array[1:], "proposals", verdicts=judged[1:])
@@ -159,8 +168,8 @@ class ScenePages:
 
     def _camera(self, scene: Scene, layers: Sequence[PlanLayer]) -> Picture | None:
         cameras = CAMERAS[self.settings.cameras]
-        height = 0.6 * self.settings.height
-        width = height * (16.0 / 9.0 if len(cameras) == 1 else 2.6)
+        width = self.settings.height * (16.0 / 15.0 if len(cameras) == 1 else 1.6)
+        height = width * (9.0 / 16.0 if len(cameras) == 1 else 0.25)
         sensor_root = self.root.sensor_root(scene.split)
         try:
             return draw_camera(scene, sensor_root, layers, cameras, round(width), round(height))

@@ -85,10 +85,11 @@ def test_the_front_arc_is_three_cameras_side_by_side(scene_and_sensors, straight
     turn = 1.5 * straight_plan
     turn[0, :, 1] = 0.035 * turn[0, :, 0] ** 2
     layer = PlanLayer("human", turn, "expert")
-    picture = draw_camera(scene, sensors, [layer], ("CAM_L0", "CAM_F0", "CAM_R0"), 901, 300)
-    assert picture.shape == (300, 901, 3)
+    picture = draw_camera(scene, sensors, [layer], ("CAM_L0", "CAM_F0", "CAM_R0"), 1024, 256)
+    assert picture.shape == (256, 1024, 3)
     green = np.abs(picture.astype(int) - palette.EXPERT).max(axis=-1) < 40
-    assert green[:, :300].any() and green[:, 300:600].any() and not green[:, 601:].any()
+    # As wide as planners see them: 1088, 1920 and 1088 of 4096 columns.
+    assert green[:, :272].any() and green[:, 272:752].any() and not green[:, 752:].any()
 
 
 def test_images_fill_their_window_without_being_stretched():

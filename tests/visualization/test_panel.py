@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 
 from beyonddrive.visualization import palette
-from beyonddrive.visualization.panel import Bundle, PanelRow, draw_panel, save_png, shorten
+from beyonddrive.visualization.canvas import text_width
+from beyonddrive.visualization.panel import Bundle, PanelRow, draw_panel, save_png, shorten, wrap_text
 
 BEV = np.full((400, 400, 3), (10, 200, 30), dtype=np.uint8)
 CAMERA = np.full((200, 480, 3), (200, 10, 30), dtype=np.uint8)
@@ -51,6 +52,13 @@ def test_failed_cells_are_tinted_and_the_bar_shows_the_shares(make_verdict):
 def test_long_labels_are_cut():
     assert shorten("a" * 200, 100.0, 14).endswith("…")
     assert shorten("planner", 100.0, 14) == "planner"
+
+
+def test_long_reasons_run_over_several_lines():
+    words = "hits a vehicle at 2.3 s, gets too close to a pedestrian at 1.4 s, drives uncomfortably"
+    lines = wrap_text(words, 240.0, 14, first=120.0)
+    assert len(lines) > 2 and " ".join(lines) == words
+    assert max(text_width(line, 14) for line in lines) <= 240.0 and text_width(lines[0], 14) <= 120.0
 
 
 def test_a_saved_picture_is_whole_and_the_right_way_round(tmp_path):

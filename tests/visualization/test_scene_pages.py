@@ -134,6 +134,15 @@ def test_pages_of_a_planner_with_proposals_and_of_one_without(root, scene, golde
     assert bar[0] > bar[1] + 100  # the pool's proposals that collide
 
 
+def test_a_plan_called_human_must_be_the_driver_s(root, scene, golden_rows):
+    plans, _, _ = golden_rows
+    pages = ScenePages(root, "mini", None, SMALL)
+    same = pages.draw(scene, {"human": scene.expert_plan[None]})
+    assert list(same) == ["human"] and np.array_equal(same["human"], pages.draw(scene, {})["human"])
+    with pytest.raises(PlansError, match="'human' is not what the log's driver did"):
+        pages.draw(scene, {"human": plans[1:2]})
+
+
 def test_a_missing_image_is_an_error_unless_allowed(world_folder, tmp_path, golden_rows):
     for name in ("maps", "navsim_logs"):
         shutil.copytree(world_folder / name, tmp_path / name)
@@ -186,10 +195,14 @@ def test_the_tool_draws_what_it_can_and_names_the_rest(world_folder, tmp_path, g
         (TOKEN, "LTF + BeyondDrive"),
     ]
     assert shown[1].path.name == f"{TOKEN}_{file_name('LTF + BeyondDrive')}.png"
-    assert cv2.imread(str(shown[1].path)).shape == (1004, 60 + 900 + 1404, 3)
+    assert cv2.imread(str(shown[1].path)).shape == (1004, 60 + 900 + 1440, 3)
     capsys.readouterr()
     assert tool.main([*arguments, "--tokens", TOKEN, "0123456789abcdef"]) == 1
     said = capsys.readouterr()
     assert "2 pictures" in said.out and "scene 0123456789abcdef" in said.err
+    other = write_plans(tmp_path / "other.npz", fedcba9876543210=plans[1])
+    assert tool.main([*arguments, f"other={other}", "--tokens", TOKEN]) == 1
+    said = capsys.readouterr()
+    assert "2 pictures" in said.out and f"scene {TOKEN}: other has no plan of it" in said.err
     assert tool.main([*base, "--pool", str(tmp_path / "nothing")]) == 1
     assert "nothing" in capsys.readouterr().err
