@@ -33,6 +33,8 @@ SIDE_SHARE = 1088.0 / 1920.0
 """Width of a side camera beside the front camera."""
 EGO_FRONT = EGO_REAR_AXLE_TO_CENTER + 0.5 * EGO_LENGTH
 """Distance from the rear axle to the front bumper [m]."""
+REACH = 150.0
+"""A plan is drawn this far [m]: beyond it is a pixel wide."""
 STEP = 0.25
 """Spacing of the points of a ribbon [m]."""
 RIBBONS: dict[str, tuple[float, float]] = {
@@ -123,7 +125,8 @@ def plan_course(plan: NDArray[np.float64]) -> NDArray[np.float64]:
     """Positions (n, 2) every 25 cm along a plan (8, 3), from the front bumper of the ego on."""
     corners = np.concatenate([np.zeros((1, 2)), plan[:, :2]])
     along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(corners, axis=0).T))])
-    at = np.arange(0.0, along[-1] + STEP, STEP).clip(max=along[-1])
+    length = min(float(along[-1]), REACH)
+    at = np.arange(0.0, length + STEP, STEP).clip(max=length)
     course = np.stack([np.interp(at, along, corners[:, axis]) for axis in range(2)], axis=-1)
     return course[at >= EGO_FRONT]
 

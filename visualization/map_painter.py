@@ -209,6 +209,8 @@ class MapPainter:
         connectors = self._layer("lane_connectors")
         by_lane: dict[int, list[tuple[NDArray[np.float64], bool]]] = {}
         for name, red in self.scene.traffic_lights:
+            if int(name) not in connectors:  # the score passes over such lights as well
+                continue
             row = connectors.row_of(int(name))
             line = self._baselines("lane_connector_fid", connectors.ids[[row]])[0]
             by_lane.setdefault(int(connectors.column("exit_lane_fid")[row]), []).append((line, red))

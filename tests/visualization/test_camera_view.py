@@ -65,6 +65,7 @@ def test_a_ribbon_has_its_width_and_starts_at_the_bumper(straight_plan):
     assert np.allclose(left[:, 1], 1.0) and np.allclose(right[:, 1], -1.0)
     assert left[0, 0] >= 4.049 and np.isclose(left[-1, 0], 20.0)
     assert len(plan_course(np.zeros((8, 3)))) == 0
+    assert len(plan_course(1e6 * straight_plan[0])) < 700  # a plan to the horizon takes no more memory
     assert len(ribbon(np.zeros((8, 3)), 2.0)[0]) == 0
 
 
