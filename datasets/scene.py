@@ -191,7 +191,7 @@ def ego_yaw(quaternion: ArrayLike) -> NDArray[np.float64]:
     >>> float(ego_yaw([0.0, 0.0, 0.0, 1.0]).round(6))
     3.141593
     >>> float(ego_yaw([0.6, 0.0, 0.0, 0.8]).round(6))
-    1.854590
+    1.85459
     """
     q = np.asarray(quaternion, dtype=np.float64)
     square = np.einsum("...i,...i->...", q, q)[..., None]
