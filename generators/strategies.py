@@ -296,8 +296,14 @@ def farthest_points(plans: Tensor, num: int, heading_scale: float = 1.0) -> Tens
 def build_strategy(config: Mapping[str, Any]) -> Strategy:
     """Build a strategy from its config; without a ``type`` it is a :class:`SamplingStrategy`.
 
+    Raises:
+        StrategyError: If type, arguments or values are wrong.
+
     >>> build_strategy(dict(noise=0.3)).noise
     0.3
     """
-    strategy: Strategy = STRATEGIES.build({"type": "SamplingStrategy", **config})
+    try:
+        strategy: Strategy = STRATEGIES.build({"type": "SamplingStrategy", **config})
+    except (KeyError, TypeError) as error:
+        raise StrategyError(f"strategy {dict(config)}: {error}") from error
     return strategy

@@ -162,5 +162,7 @@ def test_a_strategy_can_be_built_again_from_what_it_states(name):
 
 
 def test_mixture_needs_a_known_type():
-    with pytest.raises(KeyError, match="NoSuchStrategy"):
+    with pytest.raises(StrategyError, match="NoSuchStrategy"):
         MixtureSampling([{"type": "NoSuchStrategy"}])
+    with pytest.raises(StrategyError, match="temperature"):
+        build_strategy({"temperature": 2.0})
