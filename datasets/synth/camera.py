@@ -107,7 +107,9 @@ class Painter:
         self._brakes = brake_lamps(frames)
         self._models: dict[tuple[Any, ...], PolygonSoup] = {}
         self._prepared: tuple[int, _FrameSolids] | None = None
-        self._scratch: dict[tuple[int, int], tuple[NDArray[Any], ...]] = {}
+        self._scratch: dict[
+            tuple[int, int], tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+        ] = {}
         contours = [self.scenery.ground.contours, self.scenery.solids.contours]
         self._longest = max(int(np.diff(c).max(initial=16)) for c in contours)
 
@@ -141,14 +143,14 @@ class Painter:
         translation = turn @ mount + (x, y, 0.0)
 
         image = self._background(rotation, intrinsic, image_size)
-        scratch = self._scratch_for(image_size)
+        cover, first, final, work = self._scratch_for(image_size)
         light = self._light
 
         def paint(soup: PolygonSoup, order: NDArray[np.int64], boost: float) -> None:
             paint_raster.paint_polygons(
-                image, *scratch, order, soup.points, soup.contours, soup.polygons, soup.colors, soup.kinds,
-                soup.alphas, soup.radii, rotation, translation, intrinsic, light.sun, light.haze,
-                light.haze_reach, boost,
+                image, cover, first, final, work, order, soup.points, soup.contours, soup.polygons,
+                soup.colors, soup.kinds, soup.alphas, soup.radii, rotation, translation, intrinsic,
+                light.sun, light.haze, light.haze_reach, boost,
             )  # fmt: skip
 
         paint(self.scenery.ground, frame.ground, 1.0)
@@ -159,7 +161,7 @@ class Painter:
         left, right = -intrinsic[0, 2] / intrinsic[0, 0], (width - intrinsic[0, 2]) / intrinsic[0, 0]
         solids = paint_order(frame.solids.feet, rotation, translation, left, right, SOLID_REACH)
         order = _polygons_of(frame.solids.solids, solids)
-        # Faces of a body share edges; a little more than exact coverage keeps the background from shining through.
+        # Faces of a body share edges; a little more than exact coverage lets no background shine through.
         paint(frame.solids, order, 1.35)
         return image
 
@@ -192,7 +194,9 @@ class Painter:
         image[horizon:] = np.array(VERGE, dtype=np.uint8)
         return image
 
-    def _scratch_for(self, image_size: tuple[int, int]) -> tuple[NDArray[Any], ...]:
+    def _scratch_for(
+        self, image_size: tuple[int, int]
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
         if image_size not in self._scratch:
             self._scratch[image_size] = paint_raster.scratch(image_size, self._longest)
         return self._scratch[image_size]
@@ -221,7 +225,8 @@ class Painter:
             if kind == "pedestrian" and speeds[i] > 0.3:
                 # One stride of two steps takes about 1.4 m.
                 phase = int((x + y) / 1.4 * paint_people.GAIT_PHASES) % paint_people.GAIT_PHASES
-            key = (kind, tokens[i], length, width, height, tokens[i] in self._brakes[index], phase)
+            braking = tokens[i] in self._brakes[index]
+            key = (kind, tokens[i], length, width, height, braking, phase)
             if key not in self._models:
                 self._models[key] = _model(*key)
             soups.append(self._models[key].moved(x, y, base, heading))

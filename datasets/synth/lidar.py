@@ -61,7 +61,7 @@ class LidarConfig:
 
 @njit(cache=True)
 def _cast(boxes, slopes, columns, position, reach):  # type: ignore[no-untyped-def]
-    """Horizontal distance (beams, columns) to the first hit, inf if none, and what is hit (-1: the ground)."""
+    """Horizontal distance (beams, columns) to the first hit, inf if none, and its box (-1: the ground)."""
     beams = len(slopes)
     distance = np.full((beams, columns), np.inf)
     target = np.full((beams, columns), -1, dtype=np.int64)
@@ -85,8 +85,8 @@ def _cast(boxes, slopes, columns, position, reach):  # type: ignore[no-untyped-d
             continue
         half_angle = math.asin(min(radius / away, 1.0)) if away > radius else math.pi
         first, last = (
-            int(math.floor((middle - half_angle) / step)),
-            int(math.ceil((middle + half_angle) / step)),
+            math.floor((middle - half_angle) / step),
+            math.ceil((middle + half_angle) / step),
         )
         for unwrapped in range(first, min(last, first + columns - 1) + 1):
             angle = unwrapped * step

@@ -20,6 +20,17 @@ _KERB: Color = (203, 201, 195)
 _GUTTER: Color = (72, 71, 72)
 _ASPHALT: Color = (93, 94, 98)
 _CAR_PARK: Color = (107, 106, 107)
+_CYCLE_LANE: Color = (124, 84, 74)
+ROAD_LAYERS = (
+    "lanes_polygons",
+    "gen_lane_connectors_scaled_width_polygons",
+    "intersections",
+    # Roadblocks may be wider than their lanes: cycle lanes belong to them and are no lanes of the map.
+    "lane_groups_polygons",
+    "lane_group_connectors",
+)
+"""Layers whose polygons are road surface."""
+CAR_PARK_LAYERS = ("carpark_areas",)
 _TILE = 30.0
 """Side of the squares that large areas are cut into [m]."""
 _OVERLAP = 0.1
@@ -58,14 +69,28 @@ def road_surface(nuplan_map: NuPlanMap, region: shapely.Polygon) -> shapely.Geom
     """
     if optional_layer(nuplan_map, "lanes_polygons") is None:
         raise MapError(f"{nuplan_map.path}: no layer 'lanes_polygons': pictures need at least the lanes")
-    names = ("lanes_polygons", "gen_lane_connectors_scaled_width_polygons", "intersections")
-    area = shapely.union_all(_areas(nuplan_map, names, region))
-    return area.buffer(0.4, join_style="mitre").buffer(-0.4, join_style="mitre").simplify(0.03)
+    return _closed(shapely.union_all(_areas(nuplan_map, ROAD_LAYERS, region))).simplify(0.03)
+
+
+def _closed(area: shapely.Geometry) -> shapely.Geometry:
+    """An area without the slivers between its parts."""
+    return area.buffer(0.4, join_style="mitre").buffer(-0.4, join_style="mitre")
+
+
+def cycle_lanes(nuplan_map: NuPlanMap, region: shapely.Polygon) -> shapely.Geometry:
+    """Strips of roadblocks that are no lanes and as wide as a bicycle needs; empty if there are none."""
+    blocks = shapely.union_all(_areas(nuplan_map, ("lane_groups_polygons",), region))
+    lanes = shapely.union_all(_areas(nuplan_map, ("lanes_polygons", "carpark_areas"), region))
+    rest = blocks.difference(lanes.buffer(0.05, join_style="mitre"))
+    # What is narrower than a metre vanishes in this, and is no cycle lane.
+    core = rest.buffer(-0.5, join_style="mitre").buffer(0.5, join_style="mitre")
+    strips = [part for part in polygons_of(core) if part.area / part.length < 1.5 and part.length > 12.0]
+    return shapely.union_all(strips)
 
 
 def car_park_surface(nuplan_map: NuPlanMap, region: shapely.Polygon) -> shapely.Geometry:
     """Car parks as one area; empty if the map has none."""
-    return shapely.union_all(_areas(nuplan_map, ("carpark_areas",), region)).simplify(0.03)
+    return shapely.union_all(_areas(nuplan_map, CAR_PARK_LAYERS, region)).simplify(0.03)
 
 
 def walkway_surface(
@@ -84,8 +109,13 @@ def polygons_of(area: shapely.Geometry) -> list[shapely.Polygon]:
     return [part for part in parts if part.geom_type == "Polygon" and part.area > 1e-4]
 
 
+def outline(area: shapely.Geometry) -> shapely.Geometry:
+    """The boundary of the polygons of any geometry; empty if it has none."""
+    return shapely.MultiPolygon(polygons_of(area)).boundary
+
+
 def _tiles(area: shapely.Geometry) -> Iterator[shapely.Polygon]:
-    """Cut an area along a grid fixed to the world."""
+    """Cut an area along a grid fixed to the world, with a little overlap."""
     for polygon in polygons_of(area):
         shapely.prepare(polygon)
         x0, y0, x1, y1 = polygon.bounds
@@ -144,9 +174,9 @@ def add_line(
         builder.polygon(flat_ring(quad, origin), color, FLAT, alpha)
 
 
-def _chunks(ring: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
-    """A line with further points so that no piece is longer than ``longest`` [m]."""
-    return np.asarray(shapely.segmentize(shapely.LineString(ring), longest).coords)
+def segments(xy: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
+    """A line (N, 2) with further points so that no piece is longer than ``longest`` [m]."""
+    return np.asarray(shapely.segmentize(shapely.LineString(xy), longest).coords)
 
 
 def add_ground(
@@ -154,19 +184,34 @@ def add_ground(
     road: shapely.Geometry,
     car_parks: shapely.Geometry,
     walkways: shapely.Geometry,
+    bicycles: shapely.Geometry,
+    frame: shapely.Polygon,
     origin: NDArray[np.float64],
 ) -> None:
-    """Add all surfaces, lowest first: sidewalks, kerbs, car parks, road."""
-    add_area(builder, walkways, _SIDEWALK, origin)
-    paved = shapely.union_all([road, car_parks])
-    kerb = paved.buffer(0.22, join_style="mitre", mitre_limit=2.0)
-    add_area(builder, kerb.difference(paved.buffer(-0.1)), _KERB, origin)
-    add_area(builder, car_parks, _CAR_PARK, origin)
-    add_area(builder, road, _ASPHALT, origin)
-    for polygon in polygons_of(paved):
-        for ring in (polygon.exterior, *polygon.interiors):
-            line = _chunks(np.asarray(ring.simplify(0.06).coords), 12.0)
-            side = 1.0 if ring.is_ccw == (ring is polygon.exterior) else -1.0
-            # Exteriors run counter-clockwise with the road on their left; holes the other way round.
-            side = (1.0 if ring.is_ccw else -1.0) * (1.0 if ring is polygon.exterior else -1.0)
-            add_line(builder, line, 0.16, _GUTTER, origin, offset=0.1 * side, alpha=0.75)
+    """Add all surfaces within ``frame``, lowest first: sidewalks, kerbs, car parks, road, cycle lanes."""
+    clip = frame.buffer(_OVERLAP, join_style="mitre")
+    both = shapely.union_all([road, car_parks])
+    drivable = _closed(both)
+    kerb = drivable.buffer(0.22, join_style="mitre", mitre_limit=2.0).difference(drivable.buffer(-0.1))
+    for area, color in (
+        (walkways, _SIDEWALK),
+        (kerb, _KERB),
+        (drivable.difference(both.buffer(-0.05)), _ASPHALT),
+        (car_parks, _CAR_PARK),
+        (road, _ASPHALT),
+        (bicycles, _CYCLE_LANE),
+    ):
+        add_area(builder, area.intersection(clip), color, origin)
+    for line in _lines_of(outline(bicycles).intersection(frame)):
+        add_line(builder, segments(line, 12.0), 0.12, _KERB, origin)
+    gutter = outline(drivable.buffer(-0.1).simplify(0.06))
+    for line in _lines_of(gutter.intersection(frame)):
+        add_line(builder, segments(line, 12.0), 0.16, _GUTTER, origin, alpha=0.75)
+
+
+def _lines_of(lines: shapely.Geometry) -> Iterator[NDArray[np.float64]]:
+    """The points (N, 2) of each line of a geometry."""
+    merged = shapely.line_merge(lines) if lines.geom_type == "MultiLineString" else lines
+    for part in shapely.get_parts(merged):
+        if part.geom_type in ("LineString", "LinearRing"):
+            yield np.asarray(part.coords)

@@ -5,15 +5,16 @@ Where they stand follows from the map alone, so that all logs and all runs see t
 
 from __future__ import annotations
 
-
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from beyonddrive.datasets.synth.paint_ground import outline
 from beyonddrive.datasets.synth.paint_light import Color, number_of
-from beyonddrive.datasets.synth.paint_shapes import Faces, add_faces, add_parts, prism, tinted
+from beyonddrive.datasets.synth.paint_shapes import Ring, add_faces, add_parts, parts_of, prism, tinted
 from beyonddrive.datasets.synth.paint_soup import PolygonSoup, SoupBuilder
 
 _WALLS: tuple[Color, ...] = (
@@ -24,6 +25,15 @@ _ROOFS: tuple[Color, ...] = ((122, 66, 52), (92, 84, 82), (106, 92, 80), (78, 80
 _PANE: Color = (70, 84, 98)
 _SHOP: Color = (52, 60, 66)
 _STOREY = 3.1
+_CROWN = (
+    (0.0, 0.0, -0.15, 0.95, 0.62),
+    (0.5, 0.3, 0.0, 0.62, 0.78),
+    (-0.45, 0.2, 0.1, 0.66, 0.86),
+    (0.1, -0.5, 0.15, 0.6, 0.94),
+    (-0.15, 0.05, 0.5, 0.6, 1.08),
+    (0.2, -0.15, 0.62, 0.36, 1.2),
+)
+"""Lumps of a crown: x, y, z and radius in shares of the crown's, brightness; dark ones below."""
 _BUILDING_CELL = 12.0
 _TREE_CELL = 9.0
 
@@ -42,6 +52,17 @@ class Houses:
     boxes: NDArray[np.float64]
     crowns: NDArray[np.float64]
 
+    def within(self, x0: float, y0: float, x1: float, y1: float) -> Houses:
+        """Those whose middle lies in a half-open rectangle of the painter's frame."""
+        middles = np.concatenate([self.boxes[:, :2], self.crowns[:, :2]])
+        inside = np.all((middles >= (x0, y0)) & (middles < (x1, y1)), axis=1)
+        count = len(self.boxes)
+        return Houses(
+            [self.soups[i] for i in np.flatnonzero(inside)],
+            self.boxes[inside[:count]],
+            self.crowns[inside[count:]],
+        )
+
     @property
     def tree_boxes(self) -> NDArray[np.float64]:
         """Boxes (2 K, 7) of trunks and crowns, as a LiDAR hits them."""
@@ -52,26 +73,59 @@ class Houses:
         return np.concatenate([np.column_stack(trunks), np.column_stack(crowns)])
 
 
-def _cells(region: shapely.Polygon, side: float, name: str) -> list[tuple[NDArray[np.float64], int]]:
-    """Jittered centres of the cells of a world-fixed grid, and a number for each."""
+def _places(
+    region: shapely.Polygon,
+    side: float,
+    name: str,
+    paved: shapely.Geometry,
+    keep_off: shapely.Geometry,
+    reach: float,
+) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]:
+    """Candidates for building, one per cell of a world-fixed grid, within ``reach`` metres of the paved area.
+
+    Yields:
+        A number, a point of the cell, the nearest point of the paved area, and the unit vector from
+        there to the point.
+    """
     x0, y0, x1, y1 = region.bounds
-    cells = []
-    for i in range(int(np.floor(x0 / side)), int(np.ceil(x1 / side))):
-        for j in range(int(np.floor(y0 / side)), int(np.ceil(y1 / side))):
-            number = number_of(name, i, j)
-            jitter = np.array([number % 1009, number // 1009 % 1013]) / 1011.0
-            cells.append(((np.array([i, j]) + jitter) * side, number))
-    return cells
+    cells = [
+        (i, j)
+        for i in range(int(np.floor(x0 / side)), int(np.ceil(x1 / side)))
+        for j in range(int(np.floor(y0 / side)), int(np.ceil(y1 / side)))
+    ]
+    numbers = [number_of(name, i, j) for i, j in cells]
+    jitter = np.array([(number % 1009, number // 1009 % 1013) for number in numbers]) / 1013.0
+    points = (np.array(cells) + jitter) * side
+    border = outline(paved)
+    shapely.prepare(border)
+    lines = shapely.shortest_line(border, shapely.points(points))
+    feet = shapely.get_coordinates(lines).reshape(-1, 2, 2)[:, 0]
+    away = points - feet
+    distance = np.linalg.norm(away, axis=1)
+    free = ~shapely.contains_xy(keep_off, points[:, 0], points[:, 1]) & (distance < reach)
+    for i in np.flatnonzero(free).tolist():
+        yield numbers[i], points[i], feet[i], away[i] / max(distance[i], 1e-9)
 
 
-def _front(
-    border: shapely.Geometry, point: NDArray[np.float64]
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Distance to the border, its nearest point and the unit vector from there to ``point``."""
-    line = np.asarray(shapely.shortest_line(border, shapely.Point(point)).coords)
-    away = line[1] - line[0]
-    distance = float(np.linalg.norm(away))
-    return distance, line[0], away / max(distance, 1e-9)
+@dataclass(frozen=True)
+class _Lot:
+    """Where a house may stand: its middle (2,), the direction of its street side, its size [m]."""
+
+    shape: shapely.Polygon
+    number: int
+    center: NDArray[np.float64]
+    along: NDArray[np.float64]
+    length: float
+    depth: float
+
+
+def _lot(number: int, foot: NDArray[np.float64], outward: NDArray[np.float64]) -> _Lot:
+    length, depth = 9.0 + number % 97 / 96.0 * 10.0, 8.0 + number // 97 % 89 / 88.0 * 4.0
+    setback = 2.2 + number // 9000 % 53 / 52.0 * 2.2
+    along = np.array([-outward[1], outward[0]])
+    center = foot + outward * (setback + depth / 2)
+    shape = shapely.Polygon(_rectangle(center, along, length + 1.0, depth))
+    return _Lot(shape, number, center, along, length, depth)
 
 
 def _rectangle(
@@ -106,9 +160,12 @@ def _house(number: int, length: float, depth: float) -> tuple[PolygonSoup, float
     builder = SoupBuilder()
     body = prism((-length / 2, length / 2), (-depth / 2, depth / 2), (0.0, height))
     add_faces(builder, body, wall, ("front", "rear", "left", "right"))
-    shop = not gable and number >> 12 & 1
+    shop = bool(not gable and number >> 12 & 1)
     for name, size in (("right", length), ("front", depth), ("rear", depth), ("left", length)):
-        _windows(builder, body, name, size, storeys, height, bool(shop) and name != "left", gable, wall)
+        front = name == "right"
+        _add_windows(
+            builder, body[name], size, storeys, height, shop and name != "left", front and not shop, wall
+        )
     roof = _ROOFS[(number >> 14) % len(_ROOFS)]
     if gable:
         ridge = height + 0.32 * depth
@@ -136,45 +193,37 @@ def _house(number: int, length: float, depth: float) -> tuple[PolygonSoup, float
     return builder.build(), height
 
 
-def _windows(
+def _add_windows(
     builder: SoupBuilder,
-    body: Faces,
-    name: str,
+    face: Ring,
     size: float,
     storeys: int,
     height: float,
     shop: bool,
-    gable: bool,
+    door: bool,
     wall: Color,
 ) -> None:
+    """Add the windows of a wall ``size`` metres wide, with shop windows or a door on the ground floor."""
     count = max(int(size / 2.9), 1)
-    face = body[name]
-    frame = tinted(wall, 1.18)
-    for storey in range(storeys):
-        low, high = (storey * _STOREY + 0.95) / height, (storey * _STOREY + 2.35) / height
-        if storey == 0 and shop:
-            panes = [
-                ((i + 0.08) / count, (i + 0.92) / count, 0.35 / height, 2.6 / height) for i in range(count)
-            ]
-            add_parts(builder, face, _SHOP, *panes)
-            add_parts(builder, face, tinted(wall, 0.6), (0.01, 0.99, 2.65 / height, 3.1 / height))
-            continue
-        width = 0.24 if gable else 0.29
-        for i in range(count):
-            middle = (i + 0.5) / count
-            half = width / count
-            if storey == 0 and name == "right" and i == count // 2 and not shop:
-                add_parts(
-                    builder,
-                    face,
-                    (84, 60, 46),
-                    (middle - half * 0.8, middle + half * 0.8, 0.0, 2.15 / height),
-                )
-                continue
-            add_parts(
-                builder, face, frame, (middle - half * 1.2, middle + half * 1.2, low - 0.2 / height, high)
-            )
-            add_parts(builder, face, _PANE, (middle - half, middle + half, low, high))
+    middles = (np.arange(count) + 0.5) / count
+    half = 0.27 / count
+    first = 1 if shop else 0
+    floors = np.repeat(np.arange(first, storeys), count)
+    middle = np.tile(middles, storeys - first)
+    if door:
+        there = ~((floors == 0) & (middle == middles[count // 2]))
+        floors, middle = floors[there], middle[there]
+        x = middles[count // 2]
+        add_parts(builder, face, (84, 60, 46), (x - half * 0.8, x + half * 0.8, 0.0, 2.15 / height))
+    low, high = (floors * _STOREY + 0.95) / height, (floors * _STOREY + 2.35) / height
+    frames = np.column_stack([middle - half * 1.2, middle + half * 1.2, low - 0.2 / height, high])
+    panes = np.column_stack([middle - half, middle + half, low, high])
+    builder.quads(parts_of(face, frames), tinted(wall, 1.18))
+    builder.quads(parts_of(face, panes), _PANE)
+    if shop:
+        areas = [((i + 0.08) / count, (i + 0.92) / count, 0.35 / height, 2.6 / height) for i in range(count)]
+        add_parts(builder, face, _SHOP, *areas)
+        add_parts(builder, face, tinted(wall, 0.6), (0.01, 0.99, 2.65 / height, 3.1 / height))
 
 
 def _tree(number: int) -> tuple[PolygonSoup, float, float]:
@@ -189,9 +238,7 @@ def _tree(number: int) -> tuple[PolygonSoup, float, float]:
         prism((-0.14, 0.14), (-0.14, 0.14), (0.0, middle), (-0.08, 0.08), (-0.08, 0.08)),
         (92, 72, 54),
     )
-    lumps = ((0.0, 0.0, -0.15, 0.95, 0.62), (0.5, 0.3, 0.0, 0.62, 0.78), (-0.45, 0.2, 0.1, 0.66, 0.86))
-    lumps += ((0.1, -0.5, 0.15, 0.6, 0.94), (-0.15, 0.05, 0.5, 0.6, 1.08), (0.2, -0.15, 0.62, 0.36, 1.2))
-    for x, y, z, size, tone in lumps:
+    for x, y, z, size, tone in _CROWN:
         center = np.array([x, y, z]) * radius + (0.0, 0.0, middle)
         builder.disc(center, size * radius, tinted(green, tone))
     builder.close_solid([(-0.15, -0.15), (0.15, -0.15), (0.15, 0.15), (-0.15, 0.15)])
@@ -199,58 +246,45 @@ def _tree(number: int) -> tuple[PolygonSoup, float, float]:
 
 
 def build_houses(
-    region: shapely.Polygon, paved: shapely.Geometry, open_area: shapely.Geometry, origin: NDArray[np.float64]
+    region: shapely.Polygon, paved: shapely.Geometry, drivable: shapely.Geometry, origin: NDArray[np.float64]
 ) -> Houses:
     """Houses along the streets of a region and trees between them.
 
     Args:
         region: Where to build, global.
         paved: Everything that people or cars use, global; nothing is built on it.
-        open_area: Road surface alone; trees keep a little off it.
+        drivable: What cars use, global; trees keep a little off it.
         origin: (2,) origin of the painter's frame, global.
     """
-    border = paved.boundary
-    shapely.prepare(border)
+    if paved.is_empty:
+        return Houses([], np.zeros((0, 7)), np.zeros((0, 4)))
     keep_off = paved.buffer(0.9)
     shapely.prepare(keep_off)
     soups: list[PolygonSoup] = []
     boxes: list[tuple[float, ...]] = []
-    crowns: list[tuple[float, ...]] = []
-    lots = []
-    for point, number in _cells(region, _BUILDING_CELL, "house"):
-        if keep_off.contains(shapely.Point(point)):
-            continue
-        distance, foot, outward = _front(border, point)
-        if distance > 26.0:
-            continue
-        length, depth = 9.0 + number % 97 / 96.0 * 10.0, 8.0 + number // 97 % 89 / 88.0 * 4.0
-        setback = 2.2 + number // 9000 % 53 / 52.0 * 2.2
-        along = np.array([-outward[1], outward[0]])
-        center = foot + outward * (setback + depth / 2)
-        shape = shapely.Polygon(_rectangle(center, along, length + 1.0, depth))
-        if keep_off.intersects(shape):
-            continue
-        lots.append((shape, number, center, along, length, depth))
-    kept = _without_overlaps([lot[0] for lot in lots], [lot[1] for lot in lots])
-    built = [lots[i] for i in kept]
-    for _, number, center, along, length, depth in built:
-        soup, height = _house(number_of("style", number), length, depth)
+    lots: list[_Lot] = []
+    for number, _, foot, outward in _places(region, _BUILDING_CELL, "house", paved, keep_off, 26.0):
+        lot = _lot(number, foot, outward)
+        if not keep_off.intersects(lot.shape):
+            lots.append(lot)
+    built = [lots[i] for i in _without_overlaps([lot.shape for lot in lots], [lot.number for lot in lots])]
+    for lot in built:
+        soup, height = _house(number_of("style", lot.number), lot.length, lot.depth)
         # The street side of a house is -y.
-        heading = float(np.arctan2(-along[1], -along[0]))
-        x, y = center - origin
+        heading = float(np.arctan2(-lot.along[1], -lot.along[0]))
+        x, y = lot.center - origin
         soups.append(soup.moved(x, y, 0.0, heading))
-        boxes.append((x, y, height / 2, length, depth, height, heading))
-    blocked = shapely.union_all([lot[0].buffer(1.2) for lot in built])
-    shapely.prepare(blocked)
-    spots = []
-    for point, number in _cells(region, _TREE_CELL, "tree"):
-        distance, foot, outward = _front(border, point)
-        if distance > 9.0 or keep_off.contains(shapely.Point(point)) or number >> 40 & 1:
-            continue
+        boxes.append((x, y, height / 2, lot.length, lot.depth, height, heading))
+
+    forbidden = shapely.union_all([keep_off, drivable.buffer(1.5), *(lot.shape.buffer(1.2) for lot in built)])
+    shapely.prepare(forbidden)
+    spots: list[tuple[shapely.Polygon, int, NDArray[np.float64]]] = []
+    for number, point, foot, outward in _places(region, _TREE_CELL, "tree", paved, keep_off, 9.0):
         place = foot + outward * 1.3 if number >> 41 & 1 else point
         spot = shapely.Point(place)
-        if not (keep_off.contains(spot) or blocked.contains(spot) or open_area.distance(spot) < 1.5):
+        if number >> 40 & 1 and not forbidden.contains(spot):
             spots.append((spot.buffer(2.0, quad_segs=2), number, place))
+    crowns: list[tuple[float, ...]] = []
     for i in _without_overlaps([spot[0] for spot in spots], [spot[1] for spot in spots]):
         _, number, place = spots[i]
         soup, radius, middle = _tree(number)

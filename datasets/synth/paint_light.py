@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -71,7 +72,14 @@ def _smooth_noise(rng: np.random.Generator, rows: int, columns: int, cells: int)
     wrapped = np.concatenate([coarse, coarse[:, :2]], axis=1)
     wide = cv2.resize(wrapped, (columns + 2 * columns // cells, rows), interpolation=cv2.INTER_CUBIC)
     start = columns // (2 * cells)
-    return wide[:, start : start + columns]
+    return np.asarray(wide[:, start : start + columns], dtype=np.float64)
+
+
+@lru_cache(maxsize=1)
+def _ground_noise() -> NDArray[np.float64]:
+    noise = np.random.default_rng(7).uniform(-1.0, 1.0, (NOISE_SIZE, NOISE_SIZE))
+    blurred = cv2.blur(noise, (3, 3), borderType=cv2.BORDER_REFLECT)
+    return np.clip(0.45 * noise + 1.1 * blurred, -1.0, 1.0)
 
 
 def daylight(*seed: object) -> Daylight:
@@ -82,7 +90,7 @@ def daylight(*seed: object) -> Daylight:
     flat = np.cos(weather.sun_elevation)
     sun = np.array([np.cos(azimuth) * flat, np.sin(azimuth) * flat, np.sin(weather.sun_elevation)])
 
-    rows, columns = 160, 2048
+    rows, columns = 128, 1024
     slope = (np.arange(rows) + 0.5)[:, None, None] / rows * 0.7
     height = slope / (slope + 0.28)
     sky = np.array(weather.horizon) * (1.0 - height) + np.array(weather.zenith) * height
@@ -106,13 +114,10 @@ def daylight(*seed: object) -> Daylight:
     sky = sky * (1.0 - far) + np.array((112.0, 124.0, 128.0)) * far
     panorama = np.clip(sky.reshape(rows, columns, 3) + 0.5, 0, 255).astype(np.uint8)
 
-    noise = rng.uniform(-1.0, 1.0, (NOISE_SIZE, NOISE_SIZE))
-    blurred = cv2.blur(noise, (3, 3), borderType=cv2.BORDER_REFLECT)
-    noise = 0.45 * noise + 1.1 * blurred
     return Daylight(
         sun * weather.sun_strength,
         np.array(weather.horizon, dtype=np.float64),
         weather.haze_reach,
         panorama,
-        np.clip(noise, -1.0, 1.0),
+        _ground_noise(),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import shapely
@@ -12,12 +14,12 @@ from shapely.ops import substring
 
 from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
 from beyonddrive.datasets.synth.paint_ground import (
-    add_area,
     add_line,
     flat_ring,
     near_region,
     optional_layer,
     polygons_of,
+    segments,
 )
 from beyonddrive.datasets.synth.paint_light import Color
 from beyonddrive.datasets.synth.paint_soup import FLAT, SoupBuilder
@@ -49,6 +51,55 @@ class LanePath:
         return _heading(self.xy[-min(3, len(self.xy)) :])
 
 
+class StopKind(IntEnum):
+    """Why drivers stop: ``stop_polygon_type_fid`` of the layer ``stop_polygons``."""
+
+    CROSSING = 0
+    SIGN = 1
+    LIGHT = 2
+    TURN = 3
+    YIELD = 4
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Where a lane has to stop: the middle of its end (2,) global, heading [rad], width [m], reason."""
+
+    point: NDArray[np.float64]
+    heading: float
+    width: float
+    kind: StopKind
+
+
+def find_stops(nuplan_map: NuPlanMap, region: shapely.Polygon, lanes: dict[int, LanePath]) -> dict[int, Stop]:
+    """Stops at the ends of lanes that touch a stop polygon, by lane."""
+    layer = optional_layer(nuplan_map, "stop_polygons")
+    rows = near_region(layer, region)
+    areas = layer.geometries[rows] if layer is not None else np.zeros(0, dtype=object)
+    kinds = layer.columns.get("stop_polygon_type_fid") if layer is not None else None
+    tree = shapely.STRtree(areas)
+    stops = {}
+    for id, path in sorted(lanes.items()):
+        kind = None
+        end = shapely.Point(path.xy[-1])
+        for i in sorted(tree.query(end, predicate="dwithin", distance=1.0).tolist()):
+            number = int(kinds[rows[i]]) if kinds is not None else int(StopKind.SIGN)
+            found = StopKind(number) if number in set(StopKind) else StopKind.SIGN
+            if kind is None and found != StopKind.CROSSING:
+                kind = found
+        if kind is not None:
+            stops[id] = stop_at(nuplan_map, path, kind)
+    return stops
+
+
+def stop_at(nuplan_map: NuPlanMap, path: LanePath, kind: StopKind) -> Stop:
+    """The stop at the end of a lane."""
+    lane_layer = nuplan_map.layer("lanes_polygons")
+    polygon = lane_layer.geometries[lane_layer.row_of(path.id)]
+    width = float(np.clip(polygon.area / max(shapely.LineString(path.xy).length, 1.0), 2.0, 6.0))
+    return Stop(path.xy[-1], path.end_heading, width, kind)
+
+
 def _heading(xy: NDArray[np.float64]) -> float:
     along = xy[-1] - xy[0]
     return float(np.arctan2(along[1], along[0]))
@@ -76,6 +127,7 @@ def add_lane_lines(
     builder: SoupBuilder,
     nuplan_map: NuPlanMap,
     region: shapely.Polygon,
+    frame: shapely.Polygon,
     lanes: dict[int, LanePath],
     origin: NDArray[np.float64],
 ) -> None:
@@ -88,7 +140,8 @@ def add_lane_lines(
         return
     pairs = shapely.STRtree(polygons).query(polygons, predicate="dwithin", distance=0.4)
     for a, b in sorted(zip(*(side.tolist() for side in pairs), strict=True)):
-        if a >= b:
+        # Both polygons of a pair have to be known, so the region is wider than the frame that counts.
+        if a >= b or not frame.contains(polygons[a].centroid):
             continue
         path_a, path_b = lanes.get(int(layer.ids[rows[a]])), lanes.get(int(layer.ids[rows[b]]))
         shared = polygons[a].exterior.intersection(polygons[b].buffer(0.45, join_style="mitre"))
@@ -111,11 +164,11 @@ def add_lane_lines(
                 and np.cos(path_a.end_heading - path_b.start_heading) < 0.0
             )
             if opposite:
-                solid = _fine(xy)
+                solid = segments(xy, 14.0)
                 add_line(builder, solid, 0.13, _YELLOW, origin, offset=0.14)
                 add_line(builder, solid, 0.13, _YELLOW, origin, offset=-0.14)
             else:
-                add_line(builder, _fine(xy), _LINE_WIDTH, _WHITE, origin)
+                add_line(builder, segments(xy, 14.0), _LINE_WIDTH, _WHITE, origin)
 
 
 def _without_end_caps(xy: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -125,10 +178,6 @@ def _without_end_caps(xy: NDArray[np.float64]) -> NDArray[np.float64]:
     while len(xy) > 2 and abs(np.sin(_heading(xy[-2:]) - _heading(xy[-3:-1]))) > 0.6:
         xy = xy[:-1]
     return xy
-
-
-def _fine(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(shapely.segmentize(shapely.LineString(xy), 14.0).coords)
 
 
 def _add_dashes(builder: SoupBuilder, xy: NDArray[np.float64], origin: NDArray[np.float64]) -> None:
@@ -142,7 +191,7 @@ def _add_dashes(builder: SoupBuilder, xy: NDArray[np.float64], origin: NDArray[n
 def add_crossings(
     builder: SoupBuilder,
     nuplan_map: NuPlanMap,
-    region: shapely.Polygon,
+    frame: shapely.Polygon,
     lanes: dict[int, LanePath],
     origin: NDArray[np.float64],
 ) -> None:
@@ -152,8 +201,10 @@ def add_crossings(
         return
     paths = list(lanes.values())
     tree = shapely.STRtree([shapely.LineString(path.xy) for path in paths])
-    for row in near_region(layer, region):
+    for row in near_region(layer, frame):
         for polygon in polygons_of(layer.geometries[row]):
+            if not frame.contains(polygon.centroid):
+                continue
             corners = np.asarray(polygon.minimum_rotated_rectangle.exterior.coords)[:4]
             sides = corners[1:3] - corners[0:2]
             longer = int(np.argmax(np.linalg.norm(sides, axis=1)))
@@ -190,28 +241,19 @@ def _add_zebra(
             )
 
 
-def add_stop_lines(
-    builder: SoupBuilder,
-    nuplan_map: NuPlanMap,
-    region: shapely.Polygon,
-    stopping_lanes: list[tuple[LanePath, float]],
-    origin: NDArray[np.float64],
-) -> None:
-    """Add a bar at the end of lanes (path, width [m]) that have to stop, and the thin polygons of the map."""
-    for path, width in stopping_lanes:
-        along = np.array([np.cos(path.end_heading), np.sin(path.end_heading)])
+def add_stop_lines(builder: SoupBuilder, stops: Sequence[Stop], origin: NDArray[np.float64]) -> None:
+    """Add a bar at each stop, broken where drivers only have to yield."""
+    for stop in stops:
+        along = np.array([np.cos(stop.heading), np.sin(stop.heading)])
         left = np.array([-along[1], along[0]])
-        front = path.xy[-1] - 0.3 * along
-        ends = np.stack([front + left * (width / 2 - 0.15), front - left * (width / 2 - 0.15)])
-        add_line(builder, ends, 0.45, _WHITE, origin)
-    layer = optional_layer(nuplan_map, "stop_polygons")
-    if layer is None:
-        return
-    for row in near_region(layer, region):
-        for polygon in polygons_of(layer.geometries[row]):
-            # nuPlan's stop polygons may cover the whole approach; only bar-shaped ones are paint.
-            if 2.0 * polygon.area / polygon.length < 0.8:
-                add_area(builder, polygon, _WHITE, origin)
+        middle = stop.point - 0.35 * along
+        half = stop.width / 2 - 0.15
+        pieces = np.array([[-half, half]])
+        if stop.kind == StopKind.YIELD:
+            edges = np.linspace(-half, half, 2 * max(int(half / 0.5), 2))
+            pieces = edges.reshape(-1, 2)
+        for start, end in pieces:
+            add_line(builder, np.stack([middle + left * start, middle + left * end]), 0.45, _WHITE, origin)
 
 
 def add_turn_arrows(
@@ -252,26 +294,32 @@ def add_turn_arrows(
         builder.polygon(place(head[::-1] if turn > 0 else head), _WHITE, FLAT)
 
 
-def add_parking_bays(builder: SoupBuilder, car_parks: shapely.Geometry, origin: NDArray[np.float64]) -> None:
-    """Add lines between the bays of a car park: every 6 m along a kerb strip, else every 2.6 m."""
-    for polygon in polygons_of(car_parks):
-        corners = np.asarray(polygon.minimum_rotated_rectangle.exterior.coords)[:4]
-        sides = corners[1:3] - corners[0:2]
-        lengths = np.linalg.norm(sides, axis=1)
-        longer = int(np.argmax(lengths))
-        if polygon.area < 0.75 * lengths[0] * lengths[1] or lengths[longer] > 150.0:
-            continue
-        along = sides[longer] / lengths[longer]
-        depth = sides[1 - longer]
-        start = corners[longer] if longer == 0 else corners[1]
-        if longer == 0:
-            depth = corners[3] - corners[0]
-        else:
-            depth = corners[0] - corners[1]
-        pitch = 6.0 if lengths[1 - longer] < 3.5 else 2.6
-        bay = depth if lengths[1 - longer] < 8.0 else depth / np.linalg.norm(depth) * 5.0
-        for at in np.arange(pitch / 2, lengths[longer], pitch):
-            foot = start + at * along
-            add_line(builder, np.stack([foot, foot + bay]), 0.11, _BAY, origin)
-            if lengths[1 - longer] >= 11.0:
-                add_line(builder, np.stack([foot + depth, foot + depth - bay]), 0.11, _BAY, origin)
+def add_parking_bays(
+    builder: SoupBuilder, nuplan_map: NuPlanMap, frame: shapely.Polygon, origin: NDArray[np.float64]
+) -> None:
+    """Add lines between the bays of car parks: every 6 m along a kerb strip, else every 2.6 m."""
+    layer = optional_layer(nuplan_map, "carpark_areas")
+    if layer is None:
+        return
+    for row in near_region(layer, frame):
+        for polygon in polygons_of(layer.geometries[row]):
+            if frame.contains(polygon.centroid):
+                _add_bays(builder, polygon, origin)
+
+
+def _add_bays(builder: SoupBuilder, polygon: shapely.Polygon, origin: NDArray[np.float64]) -> None:
+    corners = np.asarray(polygon.minimum_rotated_rectangle.exterior.coords)[:4]
+    if np.linalg.norm(corners[1] - corners[0]) < np.linalg.norm(corners[2] - corners[1]):
+        corners = np.roll(corners, -1, axis=0)
+    along, depth = corners[1] - corners[0], corners[3] - corners[0]
+    length, width = float(np.linalg.norm(along)), float(np.linalg.norm(depth))
+    # A bent or ragged car park has no rows that a rectangle could tell.
+    if polygon.area < 0.75 * length * width or length > 150.0:
+        return
+    pitch = 6.0 if width < 3.5 else 2.6
+    bay = depth if width < 8.0 else depth / width * 5.0
+    for at in np.arange(pitch / 2, length, pitch):
+        foot = corners[0] + at / length * along
+        add_line(builder, np.stack([foot, foot + bay]), 0.11, _BAY, origin)
+        if width >= 11.0:
+            add_line(builder, np.stack([foot + depth, foot + depth - bay]), 0.11, _BAY, origin)

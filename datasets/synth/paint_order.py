@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @njit(cache=True)
 def _side_hides(a, b, x, y):  # type: ignore[no-untyped-def]
-    """Whether quad a may hide quad b from (x, y): 1 yes, 0 no, found on the edges of a; -1 if they do not part."""
+    """Whether quad a may hide quad b from (x, y) by the edges of a: 1 yes, 0 no, -1 if none parts them."""
     answer = -1
     for i in range(4):
         j = (i + 1) % 4
@@ -23,7 +23,7 @@ def _side_hides(a, b, x, y):  # type: ignore[no-untyped-def]
                 break
         if not outside:
             continue
-        # b lies beyond this edge. Seen from beyond as well, a cannot hide b; seen from a's side, b cannot hide a.
+        # b is beyond this edge. From beyond it as well, a cannot hide b; from a's side, b cannot hide a.
         here = ex * (y - a[i, 1]) - ey * (x - a[i, 0])
         if here > 1e-9:
             return 1

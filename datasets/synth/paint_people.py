@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from beyonddrive.datasets.synth.paint_light import Color, number_of
@@ -67,21 +69,21 @@ def bicycle_soup(token: str, length: float, width: float, height: float) -> Poly
     number = number_of("bicycle", token)
     top, trousers = _TOPS[number % len(_TOPS)], _TROUSERS[(number >> 8) % len(_TROUSERS)]
     frame: Color = ((180, 40, 40), (40, 90, 160), (30, 30, 32), (60, 140, 90))[(number >> 16) % 4]
-    l, h = length, height
-    radius = min(0.35, 0.2 * l)
+    long, h = length, height
+    radius = min(0.35, 0.2 * long)
     builder = SoupBuilder()
     turns = np.linspace(0.0, 2.0 * np.pi, 14, endpoint=False)
     circle = np.column_stack([np.cos(turns), np.zeros(14), np.sin(turns)])
-    for x in (l / 2 - radius, radius - l / 2):
+    for x in (long / 2 - radius, radius - long / 2):
         center = np.array([x, 0.0, radius])
         builder.polygon(
             circle * radius + center, (22, 22, 24), SHEET, holes=[circle[::-1] * (radius * 0.8) + center]
         )
-        # From behind or ahead the ring above is a line: the tyre's width is a thin box.
-        tyre = prism((x - radius, x + radius), (-0.035, 0.035), (0.0, 2 * radius))
-        add_faces(builder, tyre, (28, 28, 30), ("front", "rear"))
-    hip, crank, bar = (-0.12 * l, 0.52 * h), (0.0, 0.2 * h), (0.26 * l, 0.57 * h)
-    rear, front = (radius - l / 2, radius), (l / 2 - radius, radius)
+        # From behind or ahead the ring is a line: this is the width of its tyre.
+        edge = np.array([(0, -0.035, -1), (0, 0.035, -1), (0, 0.035, 1), (0, -0.035, 1)]) * (1, 1, radius)
+        builder.polygon(edge + center, (28, 28, 30), SHEET)
+    hip, crank, bar = (-0.12 * long, 0.52 * h), (0.0, 0.2 * h), (0.26 * long, 0.57 * h)
+    rear, front = (radius - long / 2, radius), (long / 2 - radius, radius)
     for (x0, z0), (x1, z1) in (
         (rear, crank),
         (crank, bar),
@@ -112,7 +114,7 @@ def bicycle_soup(token: str, length: float, width: float, height: float) -> Poly
     builder.disc(
         (hip[0] + 0.31, 0.0, 0.95 * h), 0.064 * h, ((226, 70, 50), (240, 240, 240), (50, 50, 56))[number % 3]
     )
-    builder.close_solid(_foot(l, max(width, 0.3)))
+    builder.close_solid(_foot(long, max(width, 0.3)))
     return builder.build()
 
 
@@ -132,7 +134,7 @@ def cone_soup(length: float, width: float, height: float) -> PolygonSoup:
     add_faces(builder, prism((-half, half), (-half, half), (0.0, 0.06 * height)), (190, 72, 20))
     waist = 0.72 * half
     levels = ((0.06, (240, 96, 24)), (0.36, (244, 244, 240)), (0.58, (240, 96, 24)), (1.0, (240, 96, 24)))
-    for (low, color), (high, _) in zip(levels, levels[1:], strict=False):
+    for (low, color), (high, _) in pairwise(levels):
         a, b = waist * (1.08 - low), waist * (1.08 - high)
         add_faces(builder, prism((-a, a), (-a, a), (low * height, high * height), (-b, b), (-b, b)), color)
     builder.close_solid(_foot(length, width))

@@ -51,7 +51,7 @@ def _add_edge(cover, first, final, x0, y0, x1, y1):  # type: ignore[no-untyped-d
         sign = -1.0
     width = cover.shape[1] - 2
     slope = (x1 - x0) / (y1 - y0)
-    for row in range(int(y0), min(int(math.ceil(y1)), cover.shape[0])):
+    for row in range(int(y0), min(math.ceil(y1), cover.shape[0])):
         top, bottom = max(y0, float(row)), min(y1, row + 1.0)
         height = bottom - top
         if height <= 0.0:
@@ -193,7 +193,7 @@ def paint_polygons(  # type: ignore[no-untyped-def]
                 other[i, 0] = min(max(fx * other[i, 0] / z + cx, 0.0), float(width))
                 other[i, 1] = min(max(fy * other[i, 1] / z + cy, 0.0), float(height))
                 row0 = min(row0, int(other[i, 1]))
-                row1 = max(row1, int(math.ceil(other[i, 1])))
+                row1 = max(row1, math.ceil(other[i, 1]))
             for i in range(count):
                 j = i + 1 if i + 1 < count else 0
                 _add_edge(cover, first, final, other[i, 0], other[i, 1], other[j, 0], other[j, 1])
@@ -217,10 +217,10 @@ def paint_polygons(  # type: ignore[no-untyped-def]
 def scratch(
     image_size: tuple[int, int], longest: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Scratch arrays of ``paint_polygons`` for (width, height) images and contours up to ``longest`` points."""
+    """Scratch arrays of ``paint_polygons`` for (width, height) images and contours of ``longest`` points."""
     width, height = image_size
-    # A ring with k of n points on the far side of a plane crosses it at most 2 min(k, n - k) times, so that a clip
-    # makes it at most 1.5 times as long; five clips, at most 7.6 times.
+    # A ring with k of n points beyond a plane crosses it at most 2 min(k, n - k) times, so a clip makes it
+    # at most 1.5 times as long; five clips, at most 7.6 times.
     return (
         np.zeros((height, width + 2)),
         np.full(height, width + 2, dtype=np.int64),

@@ -1,4 +1,4 @@
-"""Everything about a place that does not move, prepared once for all frames of a log."""
+"""Everything about a place that does not move, put together for the frames of a log."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import shapely
 from numpy.typing import ArrayLike, NDArray
 
 from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
-from beyonddrive.datasets.synth import paint_ground, paint_markings
-from beyonddrive.datasets.synth.paint_houses import build_houses
+from beyonddrive.datasets.synth import paint_markings
+from beyonddrive.datasets.synth.paint_district import connectors_of_lanes, districts_of, map_origin
+from beyonddrive.datasets.synth.paint_markings import StopKind
 from beyonddrive.datasets.synth.paint_shadows import scenery_shadows
-from beyonddrive.datasets.synth.paint_signals import Signals, build_signals
+from beyonddrive.datasets.synth.paint_signals import RoadIndex, Signals, build_signals
 from beyonddrive.datasets.synth.paint_soup import PolygonSoup, SoupBuilder, merge
-from beyonddrive.structures.se2 import wrap_angle
 
 REACH = 130.0
 """Scenery is prepared this far around the path of a log [m]."""
@@ -26,9 +26,9 @@ class Scenery:
 
     Attributes:
         origin: (2,) global coordinates of the painter's origin [m].
-        ground: Surfaces and paint on them, in painting order; it has no solids.
+        ground: Surfaces, paint and shadows on them, in painting order; it has no solids.
         ground_circles: (P, 3) x, y, radius [m] around each polygon of ``ground``.
-        solids: Houses, trees and posts.
+        solids: Houses, trees, signs and posts.
         solid_middles: (S, 2) middles of the solids' feet [m].
         boxes: (M, 7) x y z l w h heading of what a LiDAR hits.
         signals: Traffic lights.
@@ -58,64 +58,42 @@ def prepare_scenery(
         MapError: If there are no lanes, or a layer is damaged.
     """
     path = np.asarray(path, dtype=np.float64).reshape(-1, 2)
-    origin = np.floor(path.mean(axis=0) / 100.0) * 100.0
+    origin = map_origin(nuplan_map)
     region = shapely.box(*(path.min(axis=0) - REACH), *(path.max(axis=0) + REACH))
+    districts = list(districts_of(nuplan_map, region))
     lanes, connectors = paint_markings.lane_paths(nuplan_map, region)
+    signals = build_signals(connectors, lit_connectors, RoadIndex(nuplan_map), origin)
 
-    road = paint_ground.road_surface(nuplan_map, region)
-    car_parks = paint_ground.car_park_surface(nuplan_map, region)
-    walkways = paint_ground.walkway_surface(nuplan_map, region, shapely.union_all([road, car_parks]))
-    crossing_layer = paint_ground.optional_layer(nuplan_map, "intersections")
-    crossings = (
-        list(crossing_layer.geometries[paint_ground.near_region(crossing_layer, region)])
-        if crossing_layer is not None
-        else []
+    # A map without stop polygons still has lights, and lights have stop lines.
+    known = frozenset().union(*(district.stopping_lanes for district in districts))
+    stops = [
+        paint_markings.stop_at(nuplan_map, lanes[lane], StopKind.LIGHT)
+        for lane, leaving in connectors_of_lanes(nuplan_map, lanes, connectors).items()
+        if lane not in known and any(path.id in lit_connectors for path in leaving)
+    ]
+    more = SoupBuilder()
+    paint_markings.add_stop_lines(more, stops, origin)
+
+    standing = np.concatenate([*(district.boxes for district in districts), signals.boxes])
+    crowns = np.concatenate([district.crowns for district in districts])
+    ground = merge(
+        [
+            *(district.surfaces for district in districts),
+            *(district.markings for district in districts),
+            more.build(),
+            scenery_shadows(standing, crowns, sun),
+        ]
     )
-    signals = build_signals(connectors, lit_connectors, crossings, road, origin)
-
-    ground = SoupBuilder()
-    paint_ground.add_ground(ground, road, car_parks, walkways, origin)
-    paint_markings.add_parking_bays(ground, car_parks, origin)
-    paint_markings.add_lane_lines(ground, nuplan_map, region, lanes, origin)
-    paint_markings.add_crossings(ground, nuplan_map, region, lanes, origin)
-    paint_markings.add_stop_lines(ground, nuplan_map, region, signals.lanes, origin)
-    for lane, turns in _lane_turns(nuplan_map, lanes, connectors):
-        paint_markings.add_turn_arrows(ground, lane, turns, origin)
-
-    paved = shapely.union_all([road, car_parks, walkways])
-    houses = build_houses(region, paved, shapely.union_all([road, car_parks]), origin)
-    solids = merge([*houses.soups, *signals.posts])
-    shadows = scenery_shadows(np.concatenate([houses.boxes, signals.boxes]), houses.crowns, sun)
-    soup = merge([ground.build(), shadows])
+    solids = merge([*(district.solids for district in districts), *signals.posts])
     return Scenery(
         origin,
-        soup,
-        _circles(soup),
+        ground,
+        _circles(ground),
         solids,
         solids.feet.mean(axis=1),
-        np.concatenate([houses.boxes, houses.tree_boxes, signals.boxes]),
+        np.concatenate([standing, *(district.tree_boxes for district in districts)]),
         signals,
     )
-
-
-def _lane_turns(
-    nuplan_map: NuPlanMap,
-    lanes: dict[int, paint_markings.LanePath],
-    connectors: dict[int, paint_markings.LanePath],
-) -> list[tuple[paint_markings.LanePath, list[float]]]:
-    """Lanes that lead to more than one place or turn, with the changes of heading of their connectors."""
-    layer = paint_ground.optional_layer(nuplan_map, "lane_connectors")
-    if layer is None:
-        return []
-    turns: dict[int, list[float]] = {}
-    for id, lane in zip(layer.ids.tolist(), layer.columns["exit_lane_fid"].tolist(), strict=True):
-        if id in connectors and lane in lanes:
-            path = connectors[id]
-            turns.setdefault(lane, []).append(float(wrap_angle(path.end_heading - path.start_heading)))
-    # One way on, straight ahead, needs no arrow.
-    return [
-        (lanes[lane], found) for lane, found in sorted(turns.items()) if len(found) > 1 or abs(found[0]) > 0.6
-    ]
 
 
 def _circles(soup: PolygonSoup) -> NDArray[np.float64]:

@@ -66,5 +66,6 @@ def scenery_shadows(
         )
         for offset, size, share in ((shift, 1.0, alpha), (np.zeros(2), 0.8, 0.12))
     ]
-    feet = contact_shadows(boxes[:, [0, 1, 6]], boxes[:, 3:5] + 0.6)
+    houses = boxes[boxes[:, 3] > 2.0]
+    feet = contact_shadows(houses[:, [0, 1, 6]], houses[:, 3:5] + 0.6)
     return merge([feet, sun_shadows(boxes, sun), *rounds])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from beyonddrive.datasets.synth.paint_light import Color
 from beyonddrive.datasets.synth.paint_soup import GLOW, SOLID, SoupBuilder
@@ -42,16 +42,20 @@ def prism(
     return {name: np.array(face, dtype=np.float64) for name, face in faces.items()}
 
 
-def part(face: Ring, u: tuple[float, float], v: tuple[float, float]) -> Ring:
-    """The part of a face between shares ``u`` of its width (left to right) and ``v`` of its height."""
+def parts_of(face: Ring, areas: ArrayLike) -> NDArray[np.float64]:
+    """Parts (N, 4, 3) of a face.
+
+    Args:
+        face: (4, 3) corners.
+        areas: (N, 4) u0, u1, v0, v1: shares of the width, left to right, and of the height.
+    """
+    u0, u1, v0, v1 = np.asarray(areas, dtype=np.float64).T
+    u = np.stack([u0, u1, u1, u0], axis=1)[..., None]
+    v = np.stack([v0, v0, v1, v1], axis=1)[..., None]
     lower_left, lower_right, upper_right, upper_left = face
-
-    def at(s: float, t: float) -> NDArray[np.float64]:
-        low = lower_left + s * (lower_right - lower_left)
-        high = upper_left + s * (upper_right - upper_left)
-        return low + t * (high - low)
-
-    return np.stack([at(u[0], v[0]), at(u[1], v[0]), at(u[1], v[1]), at(u[0], v[1])])
+    low = lower_left + u * (lower_right - lower_left)
+    high = upper_left + u * (upper_right - upper_left)
+    return low + v * (high - low)
 
 
 def add_faces(
@@ -70,8 +74,7 @@ def add_parts(
     glow: bool = False,
 ) -> None:
     """Add parts (u0, u1, v0, v1) of a face, as panes or, if ``glow``, as lamps."""
-    for u0, u1, v0, v1 in areas:
-        builder.polygon(part(face, (u0, u1), (v0, v1)), color, GLOW if glow else SOLID)
+    builder.quads(parts_of(face, areas), color, GLOW if glow else SOLID)
 
 
 def add_wheels(builder: SoupBuilder, places: tuple[float, ...], half_width: float, radius: float) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
+from beyonddrive.datasets.synth.paint_ground import CAR_PARK_LAYERS, ROAD_LAYERS, optional_layer
 from beyonddrive.datasets.synth.paint_light import Color
 from beyonddrive.datasets.synth.paint_markings import LanePath
 from beyonddrive.datasets.synth.paint_shapes import add_faces, prism
@@ -20,10 +22,33 @@ _FRAME: Color = (212, 178, 48)
 _RED, _RED_OFF = (255, 42, 30), (66, 24, 22)
 _GREEN, _GREEN_OFF = (36, 244, 124), (20, 52, 38)
 _AMBER_OFF: Color = (66, 50, 20)
+_CORE: Color = (255, 250, 235)
 _LAMP = 0.27
 """Radius of a lamp [m]: nearly twice a real one's, so that its colour survives in small pictures."""
 _POST_HEIGHT = 2.75
 _ARM_HEIGHT = 5.0
+
+
+class RoadIndex:
+    """Answers what of a map cars may drive on, car parks included."""
+
+    def __init__(self, nuplan_map: NuPlanMap) -> None:
+        names = (*ROAD_LAYERS, *CAR_PARK_LAYERS)
+        layers = {name: optional_layer(nuplan_map, name) for name in names}
+        self._layers = [layer for layer in layers.values() if layer is not None]
+        self._crossings = layers["intersections"]
+
+    def covers(self, point: NDArray[np.float64]) -> bool:
+        """Whether a point (2,), global, is on the road."""
+        spot = shapely.Point(point)
+        return any(len(layer.tree.query(spot, predicate="intersects")) > 0 for layer in self._layers)
+
+    def crossing_at(self, point: NDArray[np.float64]) -> shapely.Geometry:
+        """The intersection within 3 m of a point; empty if there is none."""
+        if self._crossings is None:
+            return shapely.Polygon()
+        rows = self._crossings.tree.query(shapely.Point(point), predicate="dwithin", distance=3.0)
+        return shapely.union_all(self._crossings.geometries[np.sort(rows)])
 
 
 @dataclass(frozen=True)
@@ -42,7 +67,6 @@ class Signals:
     heads: list[SignalHead]
     posts: list[PolygonSoup]
     boxes: NDArray[np.float64]
-    lanes: list[tuple[LanePath, float]]
 
 
 @dataclass(frozen=True)
@@ -63,36 +87,34 @@ def _approaches(connectors: dict[int, LanePath], lit: set[int]) -> list[_Approac
     starts: list[list[LanePath]] = []
     for id in sorted(lit & set(connectors)):
         path = connectors[id]
-        for group in starts:
-            if np.linalg.norm(group[0].xy[0] - path.xy[0]) < 1.2:
-                group.append(path)
-                break
-        else:
+        known = next((start for start in starts if np.linalg.norm(start[0].xy[0] - path.xy[0]) < 1.2), None)
+        if known is None:
             starts.append([path])
+        else:
+            known.append(path)
     groups: list[list[list[LanePath]]] = []
     for start in starts:
-        for group in groups:
-            first = group[0][0]
-            offset = start[0].xy[0] - first.xy[0]
-            heading = _common_heading(group[0])
-            turned = abs(float(wrap_angle(heading - _common_heading(start))))
-            ahead = abs(float(offset @ (np.cos(heading), np.sin(heading))))
-            if turned < 0.5 and ahead < 4.0 and np.linalg.norm(offset) < 14.0:
-                group.append(start)
-                break
-        else:
+        group = next((group for group in groups if _side_by_side(group[0][0], start[0])), None)
+        if group is None:
             groups.append([start])
+        else:
+            group.append(start)
     approaches = []
     for group in groups:
-        heading = _common_heading(group[0])
+        heading = group[0][0].start_heading
         left = np.array([-np.sin(heading), np.cos(heading)])
-        group = sorted(group, key=lambda paths: float(paths[0].xy[0] @ left))
-        approaches.append(_Approach(np.stack([paths[0].xy[0] for paths in group]), heading, group))
+        ordered = sorted(group, key=lambda paths: float(paths[0].xy[0] @ left))
+        approaches.append(_Approach(np.stack([paths[0].xy[0] for paths in ordered]), heading, ordered))
     return approaches
 
 
-def _common_heading(paths: list[LanePath]) -> float:
-    return paths[0].start_heading
+def _side_by_side(first: LanePath, second: LanePath) -> bool:
+    """Whether two connectors start beside each other in the same direction."""
+    heading = first.start_heading
+    offset = second.xy[0] - first.xy[0]
+    ahead = abs(float(offset @ (np.cos(heading), np.sin(heading))))
+    turned = abs(float(wrap_angle(second.start_heading - heading)))
+    return turned < 0.5 and ahead < 4.0 and float(np.linalg.norm(offset)) < 14.0
 
 
 def _head(center: NDArray[np.float64], heading: float, red: bool, scale: float) -> PolygonSoup:
@@ -120,17 +142,13 @@ def _head(center: NDArray[np.float64], heading: float, red: bool, scale: float) 
         builder.polygon(circle * r + middle, color, GLOW)
         if lit:
             builder.polygon(circle * (1.9 * r) + middle - (0.01, 0, 0), color, GLOW, alpha=0.3)
-            builder.polygon(
-                circle * (0.5 * r) + middle - (0.02, 0, 0),
-                tuple(0.5 * c + 127 for c in color),
-                GLOW,
-                alpha=0.6,
-            )
+            builder.polygon(circle * (0.45 * r) + middle - (0.02, 0, 0), _CORE, GLOW, alpha=0.4)
     builder.close_solid([(-0.25, -0.2), (0.2, -0.2), (0.2, 0.2), (-0.25, 0.2)])
     return builder.build().moved(center[0], center[1], center[2], heading)
 
 
-def _post(foot: NDArray[np.float64], height: float) -> PolygonSoup:
+def post(foot: NDArray[np.float64], height: float) -> PolygonSoup:
+    """A post at ``foot`` (2,)."""
     builder = SoupBuilder()
     add_faces(builder, prism((-0.09, 0.09), (-0.09, 0.09), (0.0, height)), _STEEL)
     builder.close_solid()
@@ -146,15 +164,15 @@ def _arm(foot: NDArray[np.float64], tip: NDArray[np.float64], height: float) -> 
     return builder.build().moved(foot[0], foot[1], 0.0, float(np.arctan2(along[1], along[0])))
 
 
-def _beside(
-    point: NDArray[np.float64], rightward: NDArray[np.float64], road: shapely.Geometry, start: float
+def off_road(
+    point: NDArray[np.float64], rightward: NDArray[np.float64], road: RoadIndex, start: float
 ) -> NDArray[np.float64]:
     """The first place right of a point that is off the road, half a metre further."""
     for step in np.arange(start, 16.0, 0.25):
         place = point + step * rightward
-        if not road.contains(shapely.Point(place)):
+        if not road.covers(place):
             return place + 0.5 * rightward
-    return point + start * rightward
+    return point + 16.0 * rightward
 
 
 def _far_side(approach: _Approach, crossing: shapely.Geometry) -> float:
@@ -174,8 +192,7 @@ def _far_side(approach: _Approach, crossing: shapely.Geometry) -> float:
 def build_signals(
     connectors: dict[int, LanePath],
     lit: set[int],
-    crossings: list[shapely.Geometry],
-    road: shapely.Geometry,
+    road: RoadIndex,
     origin: NDArray[np.float64],
     lane_width: float = 3.4,
 ) -> Signals:
@@ -184,34 +201,28 @@ def build_signals(
     Args:
         connectors: Paths of the connectors near the log.
         lit: Ids of the connectors that some frame gives a light.
-        crossings: Intersection areas, global; may be empty.
-        road: Road surface, global.
+        road: Road surface.
         origin: (2,) origin of the painter's frame, global.
-        lane_width: Width of the lanes [m], for the stop lines.
+        lane_width: Width of the lanes [m].
     """
     heads: list[SignalHead] = []
     posts: list[PolygonSoup] = []
     boxes: list[tuple[float, ...]] = []
-    lanes: list[tuple[LanePath, float]] = []
-    tree = shapely.STRtree(crossings)
     for approach in _approaches(connectors, lit):
         along = approach.along
         rightward = np.array([along[1], -along[0]])
-        near = tree.query(
-            shapely.Point(approach.stops.mean(axis=0) + 3.0 * along), predicate="dwithin", distance=3.0
-        )
-        crossing = shapely.union_all([crossings[i] for i in near])
+        crossing = road.crossing_at(approach.stops.mean(axis=0) + 3.0 * along)
         # Beside the stop line: one head for the lane next to it.
-        foot = _beside(approach.stops[0] - 0.5 * along, rightward, road, lane_width / 2) - origin
-        posts.append(_post(foot, _POST_HEIGHT + 0.8))
+        foot = off_road(approach.stops[0] - 0.5 * along, rightward, road, lane_width / 2) - origin
+        posts.append(post(foot, _POST_HEIGHT + 0.8))
         boxes.append((*foot, 1.8, 0.18, 0.18, 3.6, 0.0))
         center = np.array([*(foot - 0.15 * along), _POST_HEIGHT])
         heads.append(_both(_by_movement(approach.connectors[0])[-1], center, approach.heading, 0.85))
         # Across the junction: a head over the extension of each lane.
         reach = _far_side(approach, crossing)
-        base = _beside(approach.stops[0] + reach * along, rightward, road, lane_width / 2) - origin
+        base = off_road(approach.stops[0] + reach * along, rightward, road, lane_width / 2) - origin
         tip = approach.stops[-1] + reach * along - origin
-        posts.append(_post(base, _ARM_HEIGHT + 0.3))
+        posts.append(post(base, _ARM_HEIGHT + 0.3))
         posts.append(_arm(base, tip, _ARM_HEIGHT + 0.2))
         boxes.append((*base, 2.6, 0.18, 0.18, 5.2, 0.0))
         for stop, paths in zip(approach.stops, approach.connectors, strict=True):
@@ -220,12 +231,11 @@ def build_signals(
                 sideways = (i - (len(movements) - 1) / 2) * 1.15 * rightward
                 center = np.array([*(stop + (reach - 0.2) * along + sideways - origin), _ARM_HEIGHT])
                 heads.append(_both(connector, center, approach.heading, 1.0))
-            lanes.append((LanePath(paths[0].id, paths[0].xy[:1] - along * [[1.0], [0.0]]), lane_width))
-    return Signals(heads, posts, np.array(boxes, dtype=np.float64).reshape(-1, 7), lanes)
+    return Signals(heads, posts, np.array(boxes, dtype=np.float64).reshape(-1, 7))
 
 
 def _by_movement(paths: list[LanePath]) -> list[int]:
-    """Connectors that get a head of their own, left first: the sharpest left turn and the straightest other."""
+    """Connectors that get a head: the sharpest left turn, and the straightest of the others."""
     turns = {path.id: float(wrap_angle(path.end_heading - path.start_heading)) for path in paths}
     left = [id for id, turn in turns.items() if turn > 0.6]
     other = [id for id, turn in turns.items() if turn <= 0.6]

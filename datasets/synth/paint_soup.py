@@ -161,6 +161,22 @@ class SoupBuilder:
             self._contour(np.asarray(ring, dtype=np.float64))
         self._finish(color, kind, alpha, 0.0)
 
+    def quads(
+        self, points: NDArray[np.float64], color: tuple[float, float, float], kind: int = SOLID
+    ) -> None:
+        """Add polygons (N, K, 3) of one colour [m]."""
+        count, corners = points.shape[:2]
+        if count == 0:
+            return
+        self._points.append(points.reshape(-1, 3))
+        start, contours = self._contours[-1], len(self._contours) - 1
+        self._contours += [start + corners * (i + 1) for i in range(count)]
+        self._polygons += [contours + i + 1 for i in range(count)]
+        self._colors += [color] * count
+        self._kinds += [kind] * count
+        self._alphas += [1.0] * count
+        self._radii += [0.0] * count
+
     def disc(
         self,
         center: ArrayLike,
@@ -179,10 +195,9 @@ class SoupBuilder:
         Args:
             foot: (4, 2) convex counter-clockwise quad it stands on [m]; the box around its points if None.
         """
-        first = self._polygons[self._solids[-1]]
         if foot is None:
-            rings = self._points[first:]
-            points = np.concatenate(rings) if rings else np.zeros((1, 3))
+            first = self._contours[self._polygons[self._solids[-1]]]
+            points = np.concatenate(self._points)[first:]
             (x0, y0), (x1, y1) = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
             foot = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
         self._solids.append(len(self._colors))

@@ -63,9 +63,9 @@ def _car(l: float, w: float, h: float, paint: Color, style: int, braking: bool) 
     add_parts(builder, cabin["front"], _WINDSCREEN, (0.06, 0.94, 0.05, 0.9))
     if style != 3 or number_of("panel van", paint) % 2:
         add_parts(builder, cabin["rear"], _GLASS, (0.1, 0.9, 0.12, 0.88))
-        panes = ((0.08, 0.46), (0.52, 0.93))
+        panes = [(0.08, 0.46), (0.52, 0.93)]
     else:
-        panes = ((0.08, 0.34),)
+        panes = [(0.08, 0.34)]
     for side in ("left", "right"):
         for u0, u1 in panes:
             left_to_right = (u0, u1) if side == "left" else (1.0 - u1, 1.0 - u0)

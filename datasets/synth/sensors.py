@@ -72,8 +72,8 @@ def render_log(
         How many files were written and how many were there already.
 
     Raises:
-        SensorError: If a frame lacks a camera, its intrinsics are not those of ``image_size``, or a path leaves
-            ``out_dir``.
+        SensorError: If a frame lacks a camera, its intrinsics are not those of ``image_size``, or a path
+            leaves ``out_dir``.
         MapError: If the map has no lanes.
     """
     chosen = list(range(len(frames)) if frames_to_render is None else frames_to_render)
@@ -143,7 +143,7 @@ def _checked_camera(
         if stored.shape != painted.shape or not np.allclose(stored, painted, atol=1e-6):
             raise SensorError(
                 f"frame {frame['token']}: cams.{name}.{key} is not that of the rig for {image_size[0]}x"
-                f"{image_size[1]} images; write the log with rig(image_size), or use with_rig(frames, image_size)"
+                f"{image_size[1]} images; use rig(image_size) for the log, or with_rig(frames, image_size)"
             )
     return camera.path
 
