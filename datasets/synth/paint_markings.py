@@ -173,11 +173,16 @@ def add_lane_lines(
 
 def _without_end_caps(xy: NDArray[np.float64]) -> NDArray[np.float64]:
     """Drop first and last pieces that turn off around the end of a lane."""
-    while len(xy) > 2 and abs(np.sin(_heading(xy[:2]) - _heading(xy[1:3]))) > 0.6:
-        xy = xy[1:]
-    while len(xy) > 2 and abs(np.sin(_heading(xy[-2:]) - _heading(xy[-3:-1]))) > 0.6:
-        xy = xy[:-1]
+    for _ in range(2):
+        # A cap is as long as the reach of "touching", so that a bend of the lane itself is none.
+        while len(xy) > 2 and np.linalg.norm(xy[1] - xy[0]) < 0.8 and _turns_off(xy[:3]):
+            xy = xy[1:]
+        xy = xy[::-1]
     return xy
+
+
+def _turns_off(xy: NDArray[np.float64]) -> bool:
+    return abs(float(np.sin(_heading(xy[:2]) - _heading(xy[1:])))) > 0.6
 
 
 def _add_dashes(builder: SoupBuilder, xy: NDArray[np.float64], origin: NDArray[np.float64]) -> None:
