@@ -36,6 +36,7 @@ from beyonddrive.generators.mining_source import (
 from beyonddrive.generators.scoring import Scorer, ScoringPool, result_of
 from beyonddrive.generators.strategies import Proposer, Strategy, StrategyError
 from beyonddrive.structures.plan import SCORE_COLUMNS, check_plans
+from beyonddrive.structures.sample import stack_field
 
 SCENES_PER_JOB = 4
 """Scenes that a worker scores at a time: enough to hide the queue, few enough to keep all workers busy."""
@@ -216,13 +217,13 @@ class Miner:
                 tokens = [scene.token for scene in scenes]
                 drawn = self.strategy(self.planner, batch["inputs"], tokens, self.description.seed)
             plans = drawn.float().cpu().numpy()
-            experts = [sample.gt.trajectory.float().cpu().numpy() for sample in batch["data_samples"]]
+            experts = stack_field(batch["data_samples"], "gt", "trajectory").float().cpu().numpy()
             for scene, scene_plans, expert in zip(scenes, plans, experts, strict=True):
                 check_plans(scene_plans, f"proposals of scene {scene.token}")
                 check_plans(expert[None], f"expert of scene {scene.token}")
         except StrategyError:
             raise
-        except (AttributeError, ValueError) as error:
+        except (KeyError, ValueError) as error:
             # One bad scene must not cost its batch: which one it is shows when each is drawn alone.
             if len(scenes) > 1:
                 return [job for scene in scenes for job in self._propose(item, [scene])]
@@ -230,7 +231,7 @@ class Miner:
             return []
         jobs = []
         for scene, scene_plans, expert in zip(scenes, plans, experts, strict=True):
-            item.records[scene.token] = {"plans": scene_plans.copy(), "expert": expert}
+            item.records[scene.token] = {"plans": scene_plans.copy(), "expert": expert.copy()}
             jobs.append(ScenePlans(scene.token, scene.log_name, scene_plans))
         return jobs
 

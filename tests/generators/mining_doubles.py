@@ -30,11 +30,13 @@ def expert_plan(token: str) -> np.ndarray:
 
 @dataclass
 class FakeSource:
-    """Scenes by token; those in ``broken`` cannot be read, those in ``endless`` have no finite input."""
+    """Scenes by token; ``broken`` ones cannot be read, ``endless`` ones have no finite input, ``unlabelled``
+    ones no expert."""
 
     tokens: list[str]
     broken: tuple[str, ...] = ()
     endless: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
 
     def __getitem__(self, index: int) -> LoadedScene:
         token = self.tokens[index]
@@ -43,7 +45,8 @@ class FakeSource:
             return LoadedScene(token, "", None, f"FileNotFoundError: no image of {token}")
         sample = PlanSample(metainfo={"token": token, "log_name": log_name})
         expert = torch.from_numpy(expert_plan(token))
-        sample.gt = BaseDataElement(trajectory=expert)
+        if token not in self.unlabelled:
+            sample.gt = BaseDataElement(trajectory=expert)
         x = expert[:, 0] / (0.0 if token in self.endless else 1.0)
         return LoadedScene(token, log_name, {"inputs": {"status": x}, "data_samples": sample})
 

@@ -1,6 +1,6 @@
 """A scorer for mining tests, and the mining of doubles as a script that tests can kill.
 
-``python scoring_doubles.py OUT [--workers N] [--loaders N] [--batch N] [--slow SECONDS] [--bad TOKEN ...]``.
+``python scoring_doubles.py OUT [--workers N] [--batch N] [--slow SECONDS] [--bad TOKEN ...]``.
 Worker processes import this module, so it does not import torch.
 """
 
@@ -43,7 +43,6 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--loaders", type=int, default=0)
     parser.add_argument("--batch", type=int, default=3)
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--bad", nargs="*", default=[])
@@ -55,7 +54,6 @@ def main() -> int:
         args.out,
         scorer=scoring_doubles.FakeScorer(args.slow, tuple(args.bad)),
         num_workers=args.workers,
-        loader_workers=args.loaders,
         batch_size=args.batch,
     )
     print(summary.resumed, summary.mined, sorted(summary.failures))

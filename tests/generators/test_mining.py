@@ -66,7 +66,7 @@ def test_the_seed_changes_the_pool(uninterrupted, doubles, tmp_path):
 
 
 def test_worker_processes_do_not_change_the_pool(uninterrupted, tmp_path):
-    code, out, err = finish(start(tmp_path / "pool", "--workers", 2, "--loaders", 1, "--batch", 2))
+    code, out, err = finish(start(tmp_path / "pool", "--workers", 2, "--batch", 2))
     assert (code, out) == (0, "0 22 []"), err
     assert contents(tmp_path / "pool") == contents(uninterrupted)
 
@@ -129,30 +129,31 @@ def test_a_finished_job_does_nothing(uninterrupted, doubles):
 
 def test_failed_scenes_are_named_and_tried_again(uninterrupted, doubles, tmp_path):
     tokens = doubles.scene_tokens(22)
-    unread, endless, unscored, diverged = tokens[1], tokens[6], tokens[9], tokens[21]
+    unread, endless, unscored, unlabelled, diverged = (tokens[index] for index in (1, 6, 9, 14, 21))
     speed = float(doubles.expert_plan(diverged)[0, 0])
     summary = doubles.run(
         tmp_path / "pool",
-        source=doubles.FakeSource(tokens, broken=(unread,), endless=(endless,)),
+        source=doubles.FakeSource(tokens, broken=(unread,), endless=(endless,), unlabelled=(unlabelled,)),
         scorer=doubles.FakeScorer(broken=(unscored,)),
         generator=doubles.FakeGenerator(diverges=(speed,)),
     )
-    assert (summary.num_scenes, summary.mined) == (22, 18)
+    assert (summary.num_scenes, summary.mined) == (22, 17)
     assert summary.failures[unread] == f"FileNotFoundError: no image of {unread}"
     assert summary.failures[unscored] == f"RuntimeError: no route in {unscored}"
     assert summary.failures[endless] == "ValueError: input 'status' holds infinity"
+    assert f"scene {unlabelled} has no gt.trajectory: add the transform" in summary.failures[unlabelled]
     assert "16 plan(s) hold NaN" in summary.failures[diverged]
 
     pool = NegativePool(tmp_path / "pool")  # the job is through, so the pool can be used
-    assert len(pool) == 18
+    assert len(pool) == 17
     assert pool.failures == summary.failures
     with pytest.raises(StoreError, match=f"scene {unread} .*FileNotFoundError"):
         pool[unread]
 
     generator = doubles.FakeGenerator()
     again = doubles.run(tmp_path / "pool", generator=generator)
-    assert (again.resumed, again.mined, again.failures) == (18, 4, {})
-    assert sum(generator.batches) == 4
+    assert (again.resumed, again.mined, again.failures) == (17, 5, {})
+    assert sum(generator.batches) == 5
     assert contents(tmp_path / "pool") == contents(uninterrupted)
 
 

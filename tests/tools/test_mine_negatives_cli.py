@@ -73,7 +73,8 @@ def mined(world):
     """A pool mined by a fresh process with a scoring process of its own, and what the tool printed."""
     out = world / "pool"
     command = [sys.executable, REPO / "tools" / "mine_negatives.py", world / "generator.py"]
-    command += [world / "generator.pth", "--out", out, "--num-workers", "1", "--batch-size", "2"]
+    command += [world / "generator.pth", "--out", out, "--num-workers", "1", "--loader-workers", "1"]
+    command += ["--batch-size", "2"]
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     return out, run.stdout

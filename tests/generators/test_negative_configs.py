@@ -1,0 +1,112 @@
+"""The base configs of negatives build what they say."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from beyonddrive.generators.mining_job import (
+    MiningError,
+    fingerprint,
+    merge_strategy,
+    mining_dataset,
+    mining_settings,
+)
+from beyonddrive.generators.strategies import build_strategy
+from beyonddrive.registry import SELECTORS
+
+BASE = Path(__file__).parents[2] / "configs" / "_base_" / "negatives"
+NAMES = sorted(path.stem for path in BASE.glob("*.py"))
+
+
+def load(name):
+    return Config.fromfile(BASE / f"{name}.py")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_strategy_and_selector_build(name):
+    config = load(name)
+    assert build_strategy(mining_settings(config)["strategy"]).num_proposals == 64
+    assert SELECTORS.build(config.negative_selection).num_slots >= 1
+
+
+def test_published_values():
+    config = load("published")
+    settings = mining_settings(config)
+    assert settings["strategy"] == {
+        "type": "SamplingStrategy",
+        "num_proposals": 64,
+        "guidance": 0.5,
+        "noise": 0.4,
+        "steps": 5,
+    }
+    assert settings["progress"] == "pair"
+    assert config.negative_selection == {
+        "type": "NearestNegatives",
+        "column": "PDMS",
+        "threshold": 0.6,
+        "num": 1,
+        "distance": "wrapped",
+    }
+
+
+def test_variants_change_what_their_names_say():
+    assert mining_settings(load("pooled"))["progress"] == "pooled"
+    assert load("pooled").negative_selection.distance == "reference"
+    assert SELECTORS.build(load("dac").negative_selection).column == "DAC"
+    assert SELECTORS.build(load("per_column").negative_selection).slot_columns == ("NC", "DAC", "TTC")
+    assert build_strategy(mining_settings(load("diverse"))["strategy"]).base.num_proposals == 256
+
+
+def test_a_config_without_settings_mines_as_published():
+    settings = mining_settings(Config({}))
+    published = build_strategy(mining_settings(load("published"))["strategy"])
+    assert build_strategy(settings["strategy"]).config == published.config
+    assert settings["progress"] == "pair"
+    assert settings["shard_size"] == 64
+
+
+def test_unknown_settings_are_named():
+    with pytest.raises(MiningError, match=r"unknown keys \['treshold'\]"):
+        mining_settings(Config({"negative_mining": {"treshold": 0.5}}))
+
+
+def test_strategy_changes_merge_or_replace():
+    base = {"type": "SamplingStrategy", "noise": 0.3}
+    assert merge_strategy(base, {"type": "SamplingStrategy", "steps": 3}) == {**base, "steps": 3}
+    assert merge_strategy(base, {"type": "PlainSampling"}) == {"type": "PlainSampling"}
+
+
+def loader(split, **more):
+    pipeline = [{"type": "LoadNegatives", "pool": "p"}, {"type": "PackPlanInputs"}]
+    return {"dataset": {"type": "D", "split": split, "cache_dir": split, "pipeline": pipeline, **more}}
+
+
+def test_the_data_set_of_a_split_is_found_with_its_cache():
+    config = Config({"train_dataloader": loader("train"), "test_dataloader": loader("test")})
+    assert mining_dataset(config)["cache_dir"] == "train"
+    assert mining_dataset(config, split="test")["cache_dir"] == "test"
+    other = mining_dataset(config, split="extra")
+    assert (other["split"], other["cache_dir"], other["scene_filter"]) == ("extra", None, None)
+    own = {"type": "D", "split": "own", "pipeline": []}
+    assert mining_dataset(config, own) == own
+    with pytest.raises(MiningError, match="no data set"):
+        mining_dataset(Config({}))
+
+
+def test_a_generator_does_not_ask_for_its_own_pool():
+    config = Config({"train_dataloader": loader("train")})
+    assert mining_dataset(config)["pipeline"] == [{"type": "PackPlanInputs"}]
+    assert len(config.train_dataloader.dataset.pipeline) == 2  # the config itself is left alone
+
+
+def test_fingerprint_follows_model_and_weights(tmp_path):
+    (tmp_path / "a.pth").write_bytes(b"weights")
+    (tmp_path / "b.pth").write_bytes(b"other weights")
+    first = fingerprint(Config({"model": {"type": "M", "dim": 1}}), tmp_path / "a.pth")
+    assert first == fingerprint(Config({"model": {"dim": 1, "type": "M"}}), tmp_path / "a.pth")
+    other = fingerprint(Config({"model": {"type": "M", "dim": 2}}), tmp_path / "b.pth")
+    assert first["config_hash"] != other["config_hash"]
+    assert first["checkpoint_hash"] != other["checkpoint_hash"]
+    with pytest.raises(MiningError, match=r"c\.pth: cannot be read"):
+        fingerprint(Config({"model": {}}), tmp_path / "c.pth")
