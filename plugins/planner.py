@@ -82,8 +82,9 @@ class Planner(BaseModel):
     def plan(self, inputs: Inputs, samples: Sequence[PlanSample] | None = None) -> PlanOutput:
         """Plans of a batch."""
 
+    @torch.no_grad()
     def predict(self, inputs: Inputs, samples: list[PlanSample] | None = None) -> list[PlanSample]:
-        """Fill ``pred`` of the samples, or of new ones."""
+        """Fill ``pred`` of the samples, or of new ones; keeps no gradients."""
         output = self.plan(inputs, samples)
         if samples is None:
             samples = [PlanSample() for _ in output.trajectory]

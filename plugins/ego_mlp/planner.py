@@ -15,6 +15,13 @@ from beyonddrive.structures.tokens import SceneTokens
 
 COMMAND_DIM = 4
 """Length of the driving command at the start of the status."""
+LINEAR_HEAD: dict[str, Any] = {
+    "type": "AbsoluteTrajectoryHead",
+    "hidden": None,
+    "bounded_heading": False,
+    "loss": {"type": "PlanL1Loss", "weight": 1.0},
+}
+"""The published head: one linear layer, raw poses."""
 
 
 @MODELS.register_module()
@@ -24,8 +31,8 @@ class EgoStatusMLP(HeadPlanner):
     Args:
         hidden: Width of the hidden layers.
         num_layers: Hidden layers.
-        trajectory_head: Settings of the head on the last hidden layer; by default, as published, a linear
-            :class:`AbsoluteTrajectoryHead` trained by L1 of weight 1.
+        trajectory_head: Settings of the head on the last hidden layer, bare or wrapped; :data:`LINEAR_HEAD`
+            by default. Its ``in_channels`` is ``hidden`` unless given.
         kwargs: As for :class:`HeadPlanner`.
     """
 
@@ -39,13 +46,7 @@ class EgoStatusMLP(HeadPlanner):
         data_preprocessor: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        head = trajectory_head or {
-            "type": "AbsoluteTrajectoryHead",
-            "in_channels": hidden,
-            "hidden": None,
-            "bounded_heading": False,
-            "loss": {"type": "PlanL1Loss", "weight": 1.0},
-        }
+        head = _with_input(trajectory_head or LINEAR_HEAD, hidden)
         preprocessor = data_preprocessor or {"type": "PlannerDataPreprocessor", "keys": ["status"]}
         super().__init__(trajectory_head=head, data_preprocessor=preprocessor, **kwargs)
         widths = [STATUS_DIM] + [hidden] * num_layers
@@ -59,3 +60,9 @@ class EgoStatusMLP(HeadPlanner):
         status = inputs["status"]
         ordered = torch.cat([status[:, COMMAND_DIM:], status[:, :COMMAND_DIM]], dim=1)
         return SceneTokens(queries=self.encoder(ordered)[:, None], status=status)
+
+
+def _with_input(head: dict[str, Any], in_channels: int) -> dict[str, Any]:
+    if "head" in head:
+        return {**head, "head": _with_input(head["head"], in_channels)}
+    return {"in_channels": in_channels, **head}

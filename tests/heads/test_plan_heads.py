@@ -1,0 +1,184 @@
+"""Regression, agent and bird's-eye-view heads, and the repulsive wrapper."""
+
+import copy
+import math
+
+import pytest
+import torch
+from mmengine.runner.checkpoint import get_state_dict
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from beyonddrive.heads.agents import AgentHead
+from beyonddrive.heads.base import TrajectoryHead
+from beyonddrive.heads.bev_semantic import BEVSemanticHead
+from beyonddrive.heads.repulsive import RepulsiveHead
+from beyonddrive.heads.trajectory import AbsoluteTrajectoryHead, DeltaTrajectoryHead
+from beyonddrive.structures.delta import DeltaSpace
+from beyonddrive.structures.sample import PlanSample
+from beyonddrive.structures.tokens import PlanOutput, SceneTokens
+
+
+def _tokens(batch=2, queries=31, dim=16, bev=True):
+    return SceneTokens(
+        queries=torch.randn(batch, queries, dim),
+        status=torch.zeros(batch, 8),
+        bev=torch.randn(batch, 4, 8, 8) if bev else None,
+    )
+
+
+def _samples(batch=2, valid=(True, False)):
+    samples = []
+    for row in range(batch):
+        sample = PlanSample(metainfo={"token": f"scene{row}"})
+        sample.gt = BaseDataElement(trajectory=torch.randn(8, 3).cumsum(0))
+        sample.negatives = BaseDataElement(plans=torch.randn(1, 8, 3), valid=torch.tensor([valid[row]]))
+        samples.append(sample)
+    return samples
+
+
+DELTA = {"type": "DeltaTrajectoryHead", "in_channels": 16, "hidden": 8}
+ABSOLUTE = {"type": "AbsoluteTrajectoryHead", "in_channels": 16, "hidden": 8}
+
+
+def test_absolute_plan_has_bounded_heading_and_free_position():
+    head = AbsoluteTrajectoryHead(in_channels=16, hidden=8)
+    nn.init.constant_(head.mlp[-1].bias, 50.0)
+    output = head(_tokens())
+    assert output.trajectory.shape == (2, 8, 3)
+    assert output.encoded is output.trajectory
+    assert (output.trajectory[..., :2] > 40).all()
+    torch.testing.assert_close(output.trajectory[..., 2], torch.full((2, 8), math.pi))
+
+
+def test_delta_plan_is_the_decoded_output():
+    head = DeltaTrajectoryHead(in_channels=16, hidden=8, statistics={"dx": (-1, 0, 1), "dy": (-2, 0, 2)})
+    output = head(_tokens())
+    expected = DeltaSpace(dx=(-1, 0, 1), dy=(-2, 0, 2)).decode(output.encoded)
+    torch.testing.assert_close(output.trajectory, expected)
+    assert set(head.tensors(output)) == {"trajectory", "delta_trajectory"}
+
+
+def test_a_plan_reads_the_first_query_only():
+    head, tokens = DeltaTrajectoryHead(in_channels=16), _tokens()
+    plan = head(tokens).trajectory
+    tokens.queries[:, 1:] = 0
+    assert torch.equal(head(tokens).trajectory, plan)
+
+
+def test_expert_is_compared_in_the_heads_own_space():
+    head, samples = DeltaTrajectoryHead(in_channels=16), _samples()
+    expert = torch.stack([sample.gt.trajectory for sample in samples])
+    output = PlanOutput(trajectory=expert, encoded=head.encode(expert) + 0.5)
+    assert head.loss(output, samples)["loss_trajectory"].item() == pytest.approx(5.0, rel=1e-5)
+
+
+def test_agent_head_bounds_and_freezing():
+    head = AgentHead(in_channels=16, hidden=8)
+    nn.init.constant_(head.states[-1].bias, 100.0)
+    output = head(_tokens())
+    assert output["agent_states"].shape == (2, 30, 5)
+    assert output["agent_labels"].shape == (2, 30)
+    assert output["agent_states"][..., :2].max().item() == pytest.approx(32.0)
+    assert output["agent_states"][..., 2].max().item() == pytest.approx(math.pi)
+    assert all(p.requires_grad for p in head.parameters())
+    weightless = {"type": "HungarianAgentLoss", "class_weight": 0.0, "box_weight": 0.0}
+    frozen = AgentHead(in_channels=16, loss=weightless)
+    assert not any(p.requires_grad for p in frozen.parameters())
+    assert frozen.loss(_tokens(), _samples()) == {}
+    with pytest.raises(ValueError, match="set num_queries to 31"):
+        head(_tokens(queries=20))
+
+
+def test_bev_head_size_and_missing_map():
+    head = BEVSemanticHead(in_channels=4, map_size=(16, 32))
+    assert head(_tokens())["bev_semantic_map"].shape == (2, 7, 16, 32)
+    with pytest.raises(ValueError, match=r"BEVSemanticHead needs tokens\.bev"):
+        head(_tokens(bev=False))
+
+
+@pytest.mark.parametrize("config", [DELTA, ABSOLUTE])
+def test_repulsion_acts_in_the_heads_own_space(config):
+    torch.manual_seed(0)
+    head = RepulsiveHead(head=config, loss={"type": "RepulsiveDistanceLoss", "weight": 5.0})
+    tokens, samples = _tokens(), _samples()
+    output = head.training_output(tokens, samples)
+    losses = head.loss(output, samples)
+    negative = head.head.encode(samples[0].negatives.plans[0])
+    expected = -5.0 * (output.encoded[0] - negative).abs().mean()
+    torch.testing.assert_close(losses["loss_repulsive"], expected)
+    assert losses["negative_share"].item() == 0.5
+    bare = head.head.loss(output, samples)
+    torch.testing.assert_close(losses["loss_trajectory"], bare["loss_trajectory"])
+    assert torch.equal(head(tokens).trajectory, head.head(tokens).trajectory)
+    assert head.space == head.head.space
+    assert head.bare is head.head
+
+
+def test_repulsion_moves_a_plan_away_from_the_negative_but_not_past_the_expert():
+    """Gradient descent on attraction and repulsion ends at the expert, from either side."""
+    head = RepulsiveHead(head=ABSOLUTE, loss={"type": "RepulsiveDistanceLoss", "weight": 5.0})
+    samples = _samples(1)
+    samples[0].gt.trajectory = torch.zeros(8, 3)
+    samples[0].negatives.plans = torch.ones(1, 8, 3)
+    for start in (-0.7, 0.6):
+        plan = torch.full((1, 8, 3), start, requires_grad=True)
+        optimizer = torch.optim.SGD([plan], lr=0.02)
+        for _ in range(300):
+            losses = head.loss(PlanOutput(trajectory=plan, encoded=plan), samples)
+            optimizer.zero_grad()
+            (losses["loss_trajectory"] + losses["loss_repulsive"]).backward()
+            optimizer.step()
+        assert plan.detach().abs().max().item() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        ({"weight": 10.0}, "no minimum"),
+        ({"weight": 5.0, "attraction_weight": 20.0}, "has weight 10.0"),
+    ],
+)
+def test_repulsion_that_does_not_suit_the_head_is_refused(loss, words):
+    with pytest.raises(ValueError, match=words):
+        RepulsiveHead(head=DELTA, loss={"type": "RepulsiveDistanceLoss", **loss})
+
+
+def test_head_without_attraction_is_refused(monkeypatch):
+    monkeypatch.setattr("beyonddrive.heads.repulsive.MODELS.build", lambda config: TrajectoryHead())
+    with pytest.raises(ValueError, match="has no attraction_weight"):
+        RepulsiveHead(head={"type": "anything"})
+
+
+def test_samples_without_negatives_are_named():
+    head, samples = RepulsiveHead(head=DELTA), _samples()
+    samples[1] = PlanSample(metainfo={"token": "scene1"})
+    samples[1].gt = samples[0].gt
+    with pytest.raises(KeyError, match=r"scene1 has no negatives\.plans"):
+        head.loss(head(_tokens()), samples)
+
+
+class _Holder(nn.Module):
+    def __init__(self, head):
+        super().__init__()
+        self.trajectory_head = head
+        self.other = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize("state_of", [lambda m: m.state_dict(), get_state_dict], ids=["torch", "mmengine"])
+def test_checkpoints_of_wrapped_and_bare_heads_are_interchangeable(state_of):
+    bare = _Holder(DeltaTrajectoryHead(in_channels=16, hidden=8))
+    wrapped = _Holder(RepulsiveHead(head=DELTA))
+    assert set(state_of(wrapped)) == set(state_of(bare))
+    assert not torch.equal(wrapped.trajectory_head.head.mlp[0].weight, bare.trajectory_head.mlp[0].weight)
+    wrapped.load_state_dict(copy.deepcopy(state_of(bare)), strict=True)
+    assert torch.equal(wrapped.trajectory_head.head.mlp[0].weight, bare.trajectory_head.mlp[0].weight)
+    nn.init.ones_(wrapped.trajectory_head.head.mlp[0].weight)
+    bare.load_state_dict(copy.deepcopy(state_of(wrapped)), strict=True)
+    assert (bare.trajectory_head.mlp[0].weight == 1).all()
+    clone = copy.deepcopy(wrapped)
+    assert set(state_of(clone)) == set(state_of(bare))
+    missing = state_of(bare)
+    missing.pop("trajectory_head.mlp.0.weight")
+    with pytest.raises(RuntimeError, match=r"Missing key.*trajectory_head\.head\.mlp\.0\.weight"):
+        wrapped.load_state_dict(missing, strict=True)
