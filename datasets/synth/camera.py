@@ -24,7 +24,9 @@ from beyonddrive.datasets.synth.rig import CameraPose
 from beyonddrive.structures.se2 import to_global
 
 GROUND_REACH = 125.0
-"""Surfaces and paint beyond this are not drawn [m]; haze and houses hide the end."""
+"""Surfaces beyond this are not drawn [m]; haze and houses hide the end."""
+PAINT_REACH = 85.0
+"""Lines, stripes and shadows beyond this are too thin to be seen [m]."""
 SOLID_REACH = 140.0
 """Houses, trees and objects beyond this are not drawn [m]."""
 _BRAKING = -0.7
@@ -153,12 +155,14 @@ class Painter:
                 light.sun, light.haze, light.haze_reach, boost,
             )  # fmt: skip
 
-        paint(self.scenery.ground, frame.ground, 1.0)
+        left, right = -intrinsic[0, 2] / intrinsic[0, 0], (width - intrinsic[0, 2]) / intrinsic[0, 0]
+        circles = self.scenery.ground_circles[frame.ground]
+        ground = frame.ground[_circles_in_view(circles, rotation, translation, left, right)]
+        paint(self.scenery.ground, ground, 1.0)
         paint(frame.shadows, np.arange(len(frame.shadows.polygons) - 1), 1.0)
         paint_raster.shade_ground(
             image, light.noise, rotation, translation, intrinsic, light.haze, light.haze_reach, 0.075
         )
-        left, right = -intrinsic[0, 2] / intrinsic[0, 0], (width - intrinsic[0, 2]) / intrinsic[0, 0]
         solids = paint_order(frame.solids.feet, rotation, translation, left, right, SOLID_REACH)
         order = _polygons_of(frame.solids.solids, solids)
         # Faces of a body share edges; a little more than exact coverage lets no background shine through.
@@ -235,7 +239,8 @@ class Painter:
         near = np.linalg.norm(scenery.solid_middles - pose[:2], axis=1) < SOLID_REACH
         soups.append(scenery.solids.take_solids(np.flatnonzero(near)))
         circles = scenery.ground_circles
-        seen = np.linalg.norm(circles[:, :2] - pose[:2], axis=1) < GROUND_REACH + circles[:, 2]
+        reach = np.where(circles[:, 2] < 8.0, PAINT_REACH, GROUND_REACH)
+        seen = np.linalg.norm(circles[:, :2] - pose[:2], axis=1) < reach + circles[:, 2]
         standing = np.column_stack([placed[:, :2], boxes[:, 2:6], placed[:, 2]])[shaded]
         shadows = merge(
             [contact_shadows(placed[shaded], boxes[shaded, 3:5]), sun_shadows(standing, self._light.sun)]
@@ -243,6 +248,23 @@ class Painter:
         solids = _FrameSolids(pose, merge(soups), np.flatnonzero(seen), shadows)
         self._prepared = (index, solids)
         return solids
+
+
+def _circles_in_view(
+    circles: NDArray[np.float64],
+    rotation: NDArray[np.float64],
+    translation: NDArray[np.float64],
+    left: float,
+    right: float,
+) -> NDArray[np.bool_]:
+    """Which circles (N, 3) on the ground reach into the view between two tangents."""
+    offset = circles[:, :2] - translation[:2]
+    depth, side, radius = offset @ rotation[:2, 2], offset @ rotation[:2, 0], circles[:, 2]
+    return (
+        (depth > -radius)
+        & (side - right * depth < radius * np.hypot(1.0, right))
+        & (left * depth - side < radius * np.hypot(1.0, left))
+    )
 
 
 def _lights_on(frame: Mapping[str, Any], scenery: Scenery) -> list[PolygonSoup]:

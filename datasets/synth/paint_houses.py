@@ -138,6 +138,8 @@ def _rectangle(
 
 def _without_overlaps(shapes: list[shapely.Polygon], numbers: list[int]) -> list[int]:
     """Keep shapes that touch no other kept one; the one with the larger number stays."""
+    if not shapes:
+        return []
     tree = shapely.STRtree(shapes)
     left, right = tree.query(shapes, predicate="intersects")
     rivals: list[list[int]] = [[] for _ in shapes]

@@ -21,7 +21,7 @@ def contact_shadows(poses: NDArray[np.float64], sizes: NDArray[np.float64]) -> P
     return flat_polygons(np.concatenate(corners), _COLOR, np.repeat([0.22, 0.36], len(poses)))
 
 
-def sun_shadows(boxes: NDArray[np.float64], sun: NDArray[np.float64], strength: float = 1.1) -> PolygonSoup:
+def sun_shadows(boxes: NDArray[np.float64], sun: NDArray[np.float64], strength: float = 0.95) -> PolygonSoup:
     """What boxes (N, 7) x y z l w h heading that stand on the ground shade under a ``sun`` (3,).
 
     The shadow of a box is the area that its rectangle sweeps on the way to the shadow of its top: a
@@ -45,7 +45,7 @@ def sun_shadows(boxes: NDArray[np.float64], sun: NDArray[np.float64], strength: 
     outline = np.take_along_axis(corners, index[..., None], axis=1) + np.where(
         moved[..., None], sweep[:, None, :], 0.0
     )
-    alpha = min(strength * float(np.linalg.norm(sun)), 0.6)
+    alpha = min(strength * float(np.linalg.norm(sun)), 0.5)
     return flat_polygons(outline, _COLOR, np.full(len(boxes), alpha))
 
 

@@ -201,6 +201,13 @@ def test_every_layer_but_the_lanes_may_be_missing(make_map, make_frames, layers)
         assert painter.paint(0, CAMERAS[name], SIZE).std() > 10
 
 
+def test_far_from_every_road_there_is_sky_and_grass(street, make_frames):
+    image = Painter(street, make_frames(x=3000.0)).paint(0, CAMERAS["CAM_F0"], SIZE)
+    grass = image[-40:].reshape(-1, 3).mean(axis=0)
+    assert grass[1] > grass[0] > grass[2]
+    assert image[:40].mean() > 120
+
+
 def test_a_map_without_lanes_is_refused(make_map, make_frames):
     with pytest.raises(MapError, match="lanes_polygons"):
         Painter(make_map("intersections"), make_frames())
