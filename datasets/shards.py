@@ -129,6 +129,15 @@ class ShardWriter:
         """Whether the shard is complete."""
         return self.path(shard).exists()
 
+    def tokens(self, shard: str) -> list[str]:
+        """Tokens of the records in a shard; none if there is no shard, or a damaged one."""
+        try:
+            with safe_open(self.path(shard), framework="np") as handle:
+                tokens: list[str] = json.loads((handle.metadata() or {})["index"])["tokens"]
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return []
+        return tokens
+
     def write(
         self, shard: str, records: Mapping[str, Record], failures: Mapping[str, str] | None = None
     ) -> None:

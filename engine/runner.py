@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ from beyonddrive.engine import mmengine_compat
 
 LAST_CHECKPOINT = "last_checkpoint"
 """File in a work folder that names the newest checkpoint."""
+
+
+_runs = itertools.count()
 
 
 class ConfigError(ValueError):
@@ -197,6 +201,14 @@ def has_weights(planner: nn.Module) -> bool:
 
 
 def _build(config: Config) -> Runner:
+    # mmengine keeps state by this name and the second: two runners of one notebook must not share it.
+    name = Path(config.filename).stem if config.filename else "run"
+    number = next(_runs)
+    config.experiment_name = config.get("experiment_name") or (f"{name}-{number}" if number else name)
+    for part in ("train", "val", "test"):
+        loader = config.get(f"{part}_dataloader")
+        if loader is not None and not loader.get("num_workers"):
+            loader.persistent_workers = False  # torch refuses it without workers
     hooks = list(config.get("custom_hooks") or [])
     if all(hook.get("type") != "CheckpointGuardHook" for hook in hooks):
         config.custom_hooks = [*hooks, {"type": "CheckpointGuardHook"}]

@@ -43,7 +43,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         **kwargs: ``begin``, ``end``, ``by_epoch``, ``last_step``, ``verbose`` as for any mmengine scheduler.
 
     Raises:
-        ValueError: If the warm-up is not shorter than the horizon, or the floor is above the peak.
+        ValueError: If the warm-up is longer than the horizon, or the floor is above the peak.
     """
 
     def __init__(self, optimizer: Any, warmup: int, eta_min: float = 0.0, **kwargs: Any) -> None:
@@ -52,9 +52,9 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         wrapped = getattr(optimizer, "optimizer", optimizer)
         self.peak = float(wrapped.defaults["lr"])
         self.total = kwargs.get("end", INF) - kwargs.get("begin", 0)
-        if not 0 <= warmup < self.total or self.total >= INF:
+        if not 0 <= warmup <= self.total or self.total >= INF:
             raise ValueError(
-                f"WarmupCosineLR: warmup={warmup} must be at least 0 and less than the {self.total} epochs "
+                f"WarmupCosineLR: warmup={warmup} must be at least 0 and at most the {self.total} epochs "
                 "of the schedule; set param_scheduler.warmup, or end to a number of epochs"
             )
         if not 0.0 <= eta_min <= self.peak:

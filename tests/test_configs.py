@@ -74,7 +74,7 @@ def test_a_beyonddrive_config_only_wraps_the_head_and_adds_the_pool(plain, repel
     assert repelled.model.trajectory_head.head == plain.model.trajectory_head
     assert repelled.train_dataloader.dataset.pipeline[0].type == "LoadNegatives"
     for config in (plain, repelled):
-        for key in ("filename", "pool_dir"):
+        for key in ("negative_mining", "negative_selection", "pool_dir"):
             config._cfg_dict.pop(key, None)
         del config.model["trajectory_head"], config.train_dataloader.dataset["pipeline"]
     assert plain._cfg_dict == repelled._cfg_dict

@@ -3,6 +3,7 @@ _base_ = [
     "../_base_/models/flow_policy_r34.py",
     "../_base_/datasets/navsim.py",
     "../_base_/schedules/adamw_100e.py",
+    "../_base_/negatives/published.py",
     "../_base_/runtime/default.py",
 ]
 

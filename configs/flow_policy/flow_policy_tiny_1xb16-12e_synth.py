@@ -3,5 +3,6 @@ _base_ = [
     "../_base_/models/flow_policy_tiny.py",
     "../_base_/datasets/synth.py",
     "../_base_/schedules/adamw_12e.py",
+    "../_base_/negatives/published.py",
     "../_base_/runtime/default.py",
 ]

@@ -1,6 +1,6 @@
 # The same LTF* with BeyondDrive: its head repelled from the hard negatives of a pool.
 # The pool is made by tools/mine_negatives.py with configs/flow_policy/flow_policy_tiny_1xb16-12e_synth.py.
-_base_ = "./ltf_tiny_1xb16-12e_synth.py"
+_base_ = ["./ltf_tiny_1xb16-12e_synth.py", "../_base_/negatives/published.py"]
 
 pool_dir = "data/synth/pool/train"
 model = dict(
@@ -13,6 +13,15 @@ model = dict(
 )
 train_dataloader = dict(
     dataset=dict(
-        pipeline=[dict(type="LoadNegatives", pool=pool_dir, split="train"), dict(type="PackPlanInputs")]
+        pipeline=[
+            dict(
+                type="LoadNegatives",
+                pool=pool_dir,
+                selection={{_base_.negative_selection}},
+                split="train",
+                progress="pair",
+            ),
+            dict(type="PackPlanInputs"),
+        ]
     )
 )

@@ -80,7 +80,7 @@ def test_a_resumed_schedule_takes_up_its_position_but_follows_the_config_horizon
 
 
 @pytest.mark.parametrize(
-    ("settings", "word"), [({"warmup": 10}, "warmup"), ({"warmup": 1, "eta_min": 2.0}, "eta_min")]
+    ("settings", "word"), [({"warmup": 11}, "warmup"), ({"warmup": 1, "eta_min": 2.0}, "eta_min")]
 )
 def test_impossible_schedules_are_refused(settings, word):
     with pytest.raises(ValueError, match=word):

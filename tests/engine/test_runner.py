@@ -1,0 +1,261 @@
+"""Training as users run it: resuming, seeds, checkpoints that survive a kill, refusals."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmengine.fileio.backends import LocalBackend
+from mmengine.hooks import Hook
+
+from beyonddrive.apis import init_planner
+from beyonddrive.engine.mmengine_compat import CheckpointError, load_checkpoint_file
+from beyonddrive.engine.runner import (
+    ConfigError,
+    build_test_runner,
+    build_train_runner,
+    find_last_checkpoint,
+    load_config,
+)
+from beyonddrive.registry import MODELS
+from beyonddrive.version import __version__
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing catches it."""
+
+
+class KillAfter(Hook):
+    priority = "LOWEST"
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def after_train_epoch(self, runner):
+        if runner.epoch + 1 == self.epoch:
+            raise Killed
+
+
+def train(recipe, work_dir, options=None, kill_after=None, **kwargs):
+    runner = build_train_runner(load_config(recipe, options), str(work_dir), **kwargs)
+    if kill_after is not None:
+        runner.register_hook(KillAfter(kill_after))
+    runner.train()
+    return runner
+
+
+def logged_losses(work_dir):
+    (path,) = work_dir.glob("*/vis_data/scalars.json")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_a_resumed_run_ends_exactly_where_the_uninterrupted_one_does(tmp_path, blind_recipe):
+    # Flow matching would draw noise here; dropout stands for it.
+    options = {"train_cfg.max_epochs": 4, "train_cfg.val_interval": 2}
+    train(blind_recipe, tmp_path / "whole", options)
+    with pytest.raises(Killed):
+        train(blind_recipe, tmp_path / "killed", options, kill_after=3)
+    assert find_last_checkpoint(tmp_path / "killed").name == "epoch_3.pth"
+    resumed = train(blind_recipe, tmp_path / "killed", options, resume=True)
+    assert resumed.epoch == 4
+    whole = load_checkpoint_file(tmp_path / "whole" / "epoch_4.pth")
+    again = load_checkpoint_file(tmp_path / "killed" / "epoch_4.pth")
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(value, again["state_dict"][key]), key
+    assert (
+        whole["message_hub"]["runtime_info"]["best_score"]
+        == again["message_hub"]["runtime_info"]["best_score"]
+    )
+
+
+def test_the_seed_decides_the_losses(tmp_path, blind_recipe):
+    runs = {}
+    for name, seed in (("first", 3), ("again", 3), ("other", 4)):
+        train(blind_recipe, tmp_path / name, {"train_cfg.val_interval": 5}, seed=seed)
+        runs[name] = logged_losses(tmp_path / name)
+    assert len(runs["first"]) == 6
+    assert runs["first"] == runs["again"] != runs["other"]
+
+
+def test_random_numbers_of_an_epoch_depend_on_seed_and_epoch_only(tmp_path, blind_recipe):
+    drawn = []
+
+    class Draw(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if batch_idx == 0:
+                drawn.append((runner.epoch, float(torch.rand(1)), float(np.random.rand())))
+
+    for resume in (False, True):
+        epochs = 2 if not resume else 3
+        options = {"train_cfg.max_epochs": epochs, "train_cfg.val_interval": 9}
+        runner = build_train_runner(load_config(blind_recipe, options), str(tmp_path / "w"), resume=resume)
+        runner.register_hook(Draw())
+        runner.train()
+    runner = build_train_runner(
+        load_config(blind_recipe, {"train_cfg.max_epochs": 3, "train_cfg.val_interval": 9}),
+        str(tmp_path / "v"),
+    )
+    runner.register_hook(Draw())
+    runner.train()
+    assert drawn[:3] == drawn[3:]
+    assert len({values for _, *values in map(tuple, drawn[:3]) for values in values}) == 6
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one_whole(tmp_path, blind_recipe, monkeypatch):
+    put = LocalBackend.put
+
+    def interrupted(self, content, path):
+        if "epoch_2" in str(path):
+            put(self, content[: len(content) // 2], path)
+            raise Killed
+        put(self, content, path)
+
+    options = {"train_cfg.max_epochs": 3, "default_hooks.checkpoint.max_keep_ckpts": 1}
+    monkeypatch.setattr(LocalBackend, "put", interrupted)
+    with pytest.raises(Killed):
+        train(blind_recipe, tmp_path / "w", options)
+    last = find_last_checkpoint(tmp_path / "w")
+    assert last.name == "epoch_1.pth"
+    load_checkpoint_file(last)
+    best = load_checkpoint_file(last)["message_hub"]["runtime_info"]["best_ckpt"]
+    load_checkpoint_file(best)
+    monkeypatch.undo()
+    train(blind_recipe, tmp_path / "w", options, resume="auto")
+    assert sorted(path.name for path in (tmp_path / "w").glob("epoch_*.pth")) == ["epoch_3.pth"]
+
+
+def test_best_and_newest_checkpoints_are_kept_and_signed(tmp_path, blind_recipe):
+    options = {"train_cfg.max_epochs": 4, "default_hooks.checkpoint.max_keep_ckpts": 2}
+    runner = train(blind_recipe, tmp_path / "w", options)
+    names = sorted(path.name for path in (tmp_path / "w").glob("*.pth"))
+    best = [name for name in names if name.startswith("best_pdms_PDMS_epoch_")]
+    assert len(best) == 1 and [name for name in names if name not in best] == ["epoch_3.pth", "epoch_4.pth"]
+    checkpoint = load_checkpoint_file(tmp_path / "w" / best[0])
+    meta = checkpoint["meta"]
+    assert meta["planner"] == "EgoStatusMLP" and meta["beyonddrive_version"] == __version__
+    assert "EgoStatusMLP" in meta["cfg"] and meta["seed"] == 0
+    scores = runner.message_hub.get_scalar("val/pdms/PDMS").data[0]
+    assert meta["best_score"] == scores.max()
+    assert int(best[0].split("_")[-1].removesuffix(".pth")) == int(np.argmax(scores)) + 1
+    assert not list((tmp_path / "w").glob(".*.partial"))
+
+
+def test_a_moved_work_folder_is_still_resumed(tmp_path, blind_recipe):
+    train(blind_recipe, tmp_path / "w", {"train_cfg.val_interval": 9})
+    (tmp_path / "w").rename(tmp_path / "elsewhere")
+    assert find_last_checkpoint(tmp_path / "elsewhere") == tmp_path / "elsewhere" / "epoch_2.pth"
+    for path in (tmp_path / "elsewhere").glob("*.pth"):
+        path.unlink()
+    with pytest.raises(ConfigError, match=r"epoch_2\.pth, which is gone"):
+        find_last_checkpoint(tmp_path / "elsewhere")
+    assert find_last_checkpoint(tmp_path) is None
+
+
+def save_weights(path, planner, name="EgoStatusMLP"):
+    torch.save({"state_dict": planner.state_dict(), "meta": {"planner": name}}, path)
+    return path
+
+
+def test_a_checkpoint_of_another_planner_is_refused_whole(tmp_path, blind_recipe):
+    other = MODELS.build({"type": "EgoStatusMLP", "hidden": 16, "num_layers": 2})
+    path = save_weights(tmp_path / "other.pth", other, "DeeperMLP")
+    with pytest.raises(CheckpointError, match=r"other\.pth.*EgoStatusMLP.*2 unexpected.*DeeperMLP"):
+        init_planner(blind_recipe, path)
+    for options in ({"load_from": str(path)}, None):
+        runner = build_train_runner(
+            load_config(blind_recipe, options), str(tmp_path / "w"), resume=False if options else str(path)
+        )
+        with pytest.raises(CheckpointError, match=r"other\.pth.*Nothing was loaded"):
+            runner.train()
+    wider = MODELS.build({"type": "EgoStatusMLP", "hidden": 8, "num_layers": 1})
+    path = save_weights(tmp_path / "narrow.pth", wider)
+    with pytest.raises(CheckpointError, match=r"of another shape \(.*\(8, 8\) for \(16, 8\)"):
+        build_test_runner(load_config(blind_recipe), path, str(tmp_path / "w")).test()
+
+
+def test_a_checkpoint_with_nan_is_refused(tmp_path, blind_recipe):
+    planner = MODELS.build(load_config(blind_recipe).model)
+    planner.encoder[0].bias.data[0] = float("nan")
+    path = save_weights(tmp_path / "diverged.pth", planner)
+    with pytest.raises(CheckpointError, match=r"diverged\.pth: 1 weights.*encoder\.0\.bias"):
+        init_planner(blind_recipe, path)
+
+
+def test_a_diverged_planner_is_not_saved(tmp_path, blind_recipe):
+    class Diverge(Hook):
+        priority = "HIGHEST"
+
+        def after_train_epoch(self, runner):
+            runner.model.encoder[0].bias.data.fill_(float("inf"))
+
+    runner = build_train_runner(load_config(blind_recipe), str(tmp_path / "w"))
+    runner.register_hook(Diverge())
+    with pytest.raises(CheckpointError, match=r"EgoStatusMLP diverged.*encoder\.0\.bias"):
+        runner.train()
+    assert not list((tmp_path / "w").glob("*.pth"))
+
+
+def test_loaded_weights_are_the_saved_ones(tmp_path, blind_recipe):
+    planner = MODELS.build(load_config(blind_recipe).model)
+    path = save_weights(tmp_path / "a.pth", planner)
+    loaded = init_planner(blind_recipe, path)
+    assert not loaded.training
+    runner = build_test_runner(load_config(blind_recipe), path, str(tmp_path / "w"))
+    runner.load_or_resume()
+    for key, value in planner.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[key]) and torch.equal(
+            value, runner.model.state_dict()[key]
+        )
+
+
+def test_a_planner_without_its_checkpoint_is_refused(tmp_path, blind_recipe):
+    with pytest.raises(ConfigError, match="give the checkpoint"):
+        build_test_runner(load_config(blind_recipe), None, str(tmp_path / "w"))
+    with pytest.raises(ConfigError, match="give a checkpoint"):
+        init_planner(blind_recipe)
+
+
+def test_selection_on_the_test_split_is_refused(tmp_path, blind_recipe):
+    config = load_config(
+        blind_recipe, {"val_dataloader.dataset.split": "test", "val_evaluator.split": "test"}
+    )
+    with pytest.raises(ConfigError, match="selected on the test split"):
+        build_train_runner(config, str(tmp_path / "w"))
+
+
+def test_a_planner_without_weights_cannot_be_trained(tmp_path, blind_recipe):
+    config = load_config(blind_recipe)
+    config.model = {"type": "ConstantVelocity"}
+    with pytest.raises(ConfigError, match="no weights to train"):
+        build_train_runner(config, str(tmp_path / "w"))
+
+
+def test_parameter_groups_keep_their_scale_through_the_schedule(tmp_path, blind_recipe):
+    config = load_config(blind_recipe, {"train_cfg.max_epochs": 3, "train_cfg.val_interval": 9})
+    config.optim_wrapper.paramwise_cfg = {"custom_keys": {"trajectory_head": {"lr_mult": 0.1}}}
+    runner = build_train_runner(config, str(tmp_path / "w"))
+    seen = []
+
+    class Look(Hook):
+        def before_train_epoch(self, runner):
+            groups = runner.optim_wrapper.optimizer.param_groups
+            heads = {id(p) for p in runner.model.trajectory_head.parameters()}
+            rates = {id(group["params"][0]) in heads: group["lr"] for group in groups}
+            seen.append(rates[True] / rates[False])
+
+    runner.register_hook(Look())
+    runner.train()
+    np.testing.assert_allclose(seen, [0.1] * 3, rtol=1e-9)
+
+
+def test_mixed_precision_runs_on_this_machine(tmp_path, blind_recipe):
+    runner = train(blind_recipe, tmp_path / "w", {"train_cfg.val_interval": 9}, amp=True)
+    wanted = "AmpOptimWrapper" if torch.cuda.is_available() else "AutocastOptimWrapper"
+    assert type(runner.optim_wrapper).__name__ == wanted
+    assert (tmp_path / "w" / "epoch_2.pth").exists()
+
+
+def test_a_missing_config_is_named():
+    with pytest.raises(ConfigError, match=r"no_such\.py: no such config"):
+        load_config("no_such.py")

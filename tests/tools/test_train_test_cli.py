@@ -1,0 +1,150 @@
+"""The command lines as a user types them: train, evaluate, refuse, and on two processes."""
+
+import csv
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from beyonddrive.engine.mmengine_compat import load_checkpoint_file
+from beyonddrive.structures.plan import SCORE_COLUMNS
+from beyonddrive.tools import cache_metrics, test, train
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run_script(name, *args, cwd, launcher=(sys.executable,)):
+    """Run a tool in a process of its own, from a folder that is not the repository."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [*launcher, str(REPOSITORY / "tools" / f"{name}.py"), *map(str, args)]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+def rows_of(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_train_then_test_writes_one_row_per_scene(tmp_path, blind_recipe, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert train.main([str(blind_recipe), "--seed", "1", "--cfg-options", "train_cfg.max_epochs=1"]) == 0
+    work = tmp_path / "work_dirs" / "blind_recipe"
+    assert (work / "last_checkpoint").read_text().endswith("epoch_1.pth")
+    assert train.main([str(blind_recipe), "--resume", "--cfg-options", "train_cfg.max_epochs=2"]) == 0
+    (best,) = work.glob("best_pdms_PDMS_*.pth")
+    capfd.readouterr()
+    args = [str(blind_recipe), str(best), "--out", "results.csv", "--plans", "plans.npz"]
+    assert test.main(args) == 0
+    printed = capfd.readouterr().out
+    rows = rows_of(tmp_path / "results.csv")
+    assert len(rows) == 3 and all(row["error"] == "" for row in rows)
+    mean = 100 * np.mean([float(row["PDMS"]) for row in rows])
+    assert f"PDMS  {mean:>7.2f}" in printed
+    with np.load(tmp_path / "plans.npz") as plans:
+        assert sorted(plans) == sorted(row["token"] for row in rows)
+
+
+def test_the_script_runs_from_anywhere_and_needs_no_checkpoint_without_weights(tmp_path, split_root):
+    config = REPOSITORY / "configs/constant_velocity/constant_velocity_synth.py"
+    options = [
+        f"data_root={split_root}", "test_evaluator.cache_dir=None", "test_evaluator.num_workers=0",
+        "test_dataloader.dataset.scene_filter=None",
+    ]  # fmt: skip
+    done = run_script("test", config, "--out", "cv.csv", "--cfg-options", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {row["token"]: row for row in rows_of(tmp_path / "cv.csv")}
+    for token, row in rows.items():
+        (path,) = (REPOSITORY / "tests/data/golden/pdms/scores").glob(f"*__{token}.npz")
+        with np.load(path, allow_pickle=False) as golden:
+            assert golden["names"][1] == "constant_velocity"
+            official = golden["scores"][1]
+        # float32 plans; the official row was computed in float64
+        np.testing.assert_allclose([float(row[name]) for name in SCORE_COLUMNS], official, atol=1e-4)
+    assert len(rows) == 3
+
+
+def test_a_bad_scene_makes_the_exit_code_and_is_named(tmp_path, split_root, monkeypatch, capfd):
+    log = sorted((split_root / "navsim_logs/test").glob("*.pkl"))[0]
+    frames = pickle.loads(log.read_bytes())
+    frames[3]["ego_dynamic_state"] = [float("nan")] * 4
+    log.write_bytes(pickle.dumps(frames))
+    monkeypatch.chdir(tmp_path)
+    config = REPOSITORY / "configs/human/human_synth.py"
+    options = [
+        f"data_root={split_root}", "test_evaluator.cache_dir=None", "test_evaluator.num_workers=0",
+        "test_dataloader.dataset.scene_filter=None",
+    ]  # fmt: skip
+    assert test.main([str(config), "--out", "human.csv", "--cfg-options", *options]) == 1
+    rows = {row["token"]: row for row in rows_of(tmp_path / "human.csv")}
+    bad = rows.pop(frames[3]["token"])
+    assert bad["PDMS"] == "" and "ego_dynamic_state" in bad["error"]
+    assert len(rows) == 2 and all(0 <= float(row["PDMS"]) <= 1 for row in rows.values())
+    error = capfd.readouterr().err
+    assert frames[3]["token"] in error and "has no score" in error
+
+
+def test_what_is_refused_is_one_line_and_exit_code_1(tmp_path, blind_recipe, split_root, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert test.main([str(blind_recipe)]) == 1
+    assert "test: planner EgoStatusMLP has weights: give the checkpoint" in capfd.readouterr().err
+    torch.save({"state_dict": {"x": torch.zeros(1)}, "meta": {"planner": "Other"}}, "other.pth")
+    assert test.main([str(blind_recipe), "other.pth"]) == 1
+    error = capfd.readouterr().err
+    assert "other.pth: does not fit planner EgoStatusMLP" in error and "1 unexpected (x)" in error
+    assert train.main([str(blind_recipe), "--resume", "no_such.pth"]) == 1
+    assert "no_such.pth: no such checkpoint" in capfd.readouterr().err
+    assert train.main(["no_such.py"]) == 1
+    assert "train: no_such.py: no such config" in capfd.readouterr().err
+    options = ["--cfg-options", f"val_evaluator.cache_dir={tmp_path}/absent"]
+    assert train.main([str(blind_recipe), *options]) == 1
+    assert "absent: no store here" in capfd.readouterr().err and not list(tmp_path.glob("work_dirs/*/*.pth"))
+
+
+def test_metric_caches_of_a_config_are_the_ones_its_evaluation_reads(
+    tmp_path, blind_recipe, split_root, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    caches = ["--cfg-options", "val_evaluator.cache_dir=val", "test_evaluator.cache_dir=test"]
+    assert cache_metrics.main([str(blind_recipe), *caches]) == 0
+    assert "test: metric caches of 3 scenes, 3 logs done now" in capfd.readouterr().out
+    assert train.main([str(blind_recipe), *caches, "train_cfg.max_epochs=1"]) == 0
+    log = next((split_root / "navsim_logs/val").glob("*.pkl"))
+    log.write_bytes(log.read_bytes()[:1000])
+    assert cache_metrics.main(["--data-root", str(split_root), "--split", "val", "--out", "other"]) == 1
+    captured = capfd.readouterr()
+    assert log.name in captured.err and "metric caches of 2 scenes" in captured.out
+    assert cache_metrics.main([str(blind_recipe)]) == 1
+    assert "no PDMSMetric of val, test has a cache_dir" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_evaluate_as_one(tmp_path, blind_recipe):
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    options = ["train_cfg.max_epochs=1", "train_dataloader.batch_size=1"]
+    work = tmp_path / "two"
+    done = run_script(
+        "train", blind_recipe, "--launcher", "pytorch", "--work-dir", work, "--cfg-options", *options,
+        cwd=tmp_path, launcher=torchrun,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    one = tmp_path / "one"
+    options[1] = "train_dataloader.batch_size=2"
+    assert train.main([str(blind_recipe), "--work-dir", str(one), "--cfg-options", *options]) == 0
+    alone, together = (load_checkpoint_file(path / "epoch_1.pth")["state_dict"] for path in (one, work))
+    for key, value in alone.items():
+        # Two scenes on one process and one scene on each of two are the same step.
+        torch.testing.assert_close(together[key], value, rtol=1e-4, atol=1e-6)
+    done = run_script(
+        "test", blind_recipe, work / "epoch_1.pth", "--launcher", "pytorch", "--out", "two.csv",
+        cwd=tmp_path, launcher=torchrun,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Three scenes on two ranks: the sampler repeats one, the table does not.
+    rows = rows_of(tmp_path / "two.csv")
+    assert len({row["token"] for row in rows}) == len(rows) == 3
+    assert done.stdout.count("PDMS  ") == 1
