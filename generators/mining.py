@@ -52,7 +52,7 @@ class GeneratorModel(Proposer, Protocol):
 
 @dataclass(frozen=True)
 class MiningOptions:
-    """How a job runs; none of it changes what is mined.
+    """How a job runs; none of it changes what is mined, beyond the rounding of sums in batches.
 
     Attributes:
         batch_size: Scenes per call of the generator.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 
 from beyonddrive.datasets.negative_pool import NegativePool, PoolDescription, hash_tokens
@@ -84,6 +86,23 @@ def build_miner(
     scorer.open()
     origin = f"{data.get('data_root')}, split {data['split']}"
     return Miner(planner, source, scorer, chosen, root, description, origin, options)
+
+
+def share_cores(num_workers: int | None = None) -> int:
+    """Divide the cores between torch, which draws proposals, and the processes that score them.
+
+    Left alone, torch's threads would wait for each other on cores that the scorers hold, and burn time.
+
+    Args:
+        num_workers: Processes that score; by default all cores but one, at most 16.
+
+    Returns:
+        Processes that score.
+    """
+    cores = len(os.sched_getaffinity(0))
+    num_workers = min(max(cores - 1, 1), 16) if num_workers is None else num_workers
+    torch.set_num_threads(max(cores - num_workers, 1))
+    return num_workers
 
 
 def mining_settings(config: Config) -> dict[str, Any]:

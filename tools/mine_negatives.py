@@ -8,7 +8,6 @@ failed.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -24,8 +23,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("checkpoint", nargs="?", help="weights of the generator")
     parser.add_argument("--out", metavar="POOL", help="folder of the pool")
     parser.add_argument("--split", help="split to mine; default: that of the training")
-    parser.add_argument("--num-workers", type=int, default=max((os.cpu_count() or 2) - 1, 1), help="scorers")
-    parser.add_argument("--loader-workers", type=int, default=0, help="processes that read scenes")
+    parser.add_argument("--num-workers", type=int, help="processes that score; default: all cores but one")
+    parser.add_argument(
+        "--loader-workers",
+        type=int,
+        default=0,
+        help="processes that read scenes; worth it without a feature cache",
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="scenes per call of the generator")
     parser.add_argument("--seed", type=int, help="seed of the noise; default: that of the config")
     parser.add_argument("--device", help="default: the GPU if there is one")
@@ -61,12 +65,13 @@ def mine(args: argparse.Namespace) -> tuple[dict[str, str], bool]:
     from beyonddrive.apis import init_planner, load_config
     from beyonddrive.datasets.negative_pool import NegativePool
     from beyonddrive.generators.mining import MiningOptions
-    from beyonddrive.generators.mining_job import build_miner
+    from beyonddrive.generators.mining_job import build_miner, share_cores
 
     config = load_config(args.config, args.cfg_options)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     planner = init_planner(config, args.checkpoint, device)
-    options = MiningOptions(args.batch_size, args.num_workers, args.loader_workers, args.part)
+    num_workers = share_cores(args.num_workers)
+    options = MiningOptions(args.batch_size, num_workers, args.loader_workers, args.part)
     miner = build_miner(
         config, planner, args.checkpoint, args.out, args.split, args.strategy, args.seed, options
     )

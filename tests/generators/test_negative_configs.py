@@ -11,6 +11,7 @@ from beyonddrive.generators.mining_job import (
     merge_strategy,
     mining_dataset,
     mining_settings,
+    share_cores,
 )
 from beyonddrive.generators.strategies import build_strategy
 from beyonddrive.registry import SELECTORS
@@ -98,6 +99,14 @@ def test_a_generator_does_not_ask_for_its_own_pool():
     config = Config({"train_dataloader": loader("train")})
     assert mining_dataset(config)["pipeline"] == [{"type": "PackPlanInputs"}]
     assert len(config.train_dataloader.dataset.pipeline) == 2  # the config itself is left alone
+
+
+def test_cores_are_shared_between_drawing_and_scoring(monkeypatch):
+    threads = []
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    assert [share_cores(), share_cores(0), share_cores(3), share_cores(20)] == [7, 0, 3, 20]
+    assert threads == [1, 8, 5, 1]
 
 
 def test_fingerprint_follows_model_and_weights(tmp_path):
