@@ -72,9 +72,9 @@ def road_surface(nuplan_map: NuPlanMap, region: shapely.Polygon) -> shapely.Geom
     return _closed(shapely.union_all(_areas(nuplan_map, ROAD_LAYERS, region))).simplify(0.03)
 
 
-def _closed(area: shapely.Geometry) -> shapely.Geometry:
-    """An area without the slivers between its parts."""
-    return area.buffer(0.4, join_style="mitre").buffer(-0.4, join_style="mitre")
+def _closed(area: shapely.Geometry, gap: float = 0.8) -> shapely.Geometry:
+    """An area without the gaps between its parts that are narrower than ``gap`` [m]."""
+    return area.buffer(gap / 2, join_style="mitre").buffer(-gap / 2, join_style="mitre")
 
 
 def cycle_lanes(nuplan_map: NuPlanMap, region: shapely.Polygon) -> shapely.Geometry:
@@ -191,7 +191,7 @@ def add_ground(
     """Add all surfaces within ``frame``, lowest first: sidewalks, kerbs, car parks, road, cycle lanes."""
     clip = frame.buffer(_OVERLAP, join_style="mitre")
     both = shapely.union_all([road, car_parks])
-    drivable = _closed(both)
+    drivable = _closed(both, 2.0)
     kerb = drivable.buffer(0.22, join_style="mitre", mitre_limit=2.0).difference(drivable.buffer(-0.1))
     for area, color in (
         (walkways, _SIDEWALK),

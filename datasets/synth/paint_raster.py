@@ -277,10 +277,17 @@ def paint_sky(image, panorama, rotation, intrinsic):  # type: ignore[no-untyped-
     for column in range(width):
         u = (column + 0.5 - cx) / fx
         azimuth = math.atan2(rotation[1, 0] * u + rotation[1, 2], rotation[0, 0] * u + rotation[0, 2])
-        b = int((azimuth / (2.0 * math.pi) + 0.5) * columns) % columns
+        east = (azimuth / (2.0 * math.pi) + 0.5) * columns - 0.5 + columns
+        b0 = int(east) % columns
+        b1 = (b0 + 1) % columns
+        b_share = east - int(east)
         norm = 1.0 / math.sqrt(1.0 + u * u)
         for row in range(height):
-            a = int((cy - row - 0.5) / fy * norm / 0.7 * rows)
-            a = min(max(a, 0), rows - 1)
+            up = (cy - row - 0.5) / fy * norm / 0.7 * rows - 0.5
+            up = min(max(up, 0.0), rows - 1.001)
+            a0 = int(up)
+            a_share = up - a0
             for k in range(3):
-                image[row, column, k] = panorama[a, b, k]
+                low = panorama[a0, b0, k] * (1.0 - b_share) + panorama[a0, b1, k] * b_share
+                high = panorama[a0 + 1, b0, k] * (1.0 - b_share) + panorama[a0 + 1, b1, k] * b_share
+                image[row, column, k] = np.uint8(low + a_share * (high - low) + 0.5)
