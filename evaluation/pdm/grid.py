@@ -83,10 +83,11 @@ def _columns(edge: Floats, low: float, high: float) -> tuple[float, float]:
 
 
 @kernel
-def _visit(
-    edges: Floats, x0: float, y0: float, size: int, cell_starts: Ints, cell_edges: Indices, count_only: bool
-) -> None:
-    """Count, or enter, every edge in the cells it comes close to; ``cell_starts`` counts from index 1 on."""
+def _near_cells(edges: Floats, x0: float, y0: float, size: int) -> tuple[Indices, Indices]:
+    """All pairs (cell, edge) of an edge that comes close to a cell, in the order of the edges."""
+    capacity = 4 * len(edges) + 1024
+    cells, owners = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    count = 0
     for e in range(len(edges)):
         edge = edges[e]
         bottom = (min(edge[1], edge[3]) - SLACK - y0) / CELL
@@ -102,13 +103,15 @@ def _visit(
             right = (right + SLACK - x0) / CELL
             if right < 0.0 or left >= size:
                 continue
-            for column in range(int(max(left, 0.0)), int(min(right, size - 0.5)) + 1):
-                cell = row * size + column
-                if count_only:
-                    cell_starts[cell + 2] += 1
-                else:
-                    cell_edges[cell_starts[cell + 1]] = e
-                    cell_starts[cell + 1] += 1
+            first, last = int(max(left, 0.0)), int(min(right, size - 0.5))
+            if count + last - first >= capacity:
+                cells = np.concatenate((cells, np.empty(capacity, np.int32)))
+                owners = np.concatenate((owners, np.empty(capacity, np.int32)))
+                capacity *= 2
+            for column in range(first, last + 1):
+                cells[count], owners[count] = row * size + column, e
+                count += 1
+    return cells[:count], owners[:count]
 
 
 @kernel
@@ -150,12 +153,16 @@ def _fill(
         for cell in range(row * size + 1, (row + 1) * size):
             for w in range(words):
                 inside[cell, w] ^= inside[cell - 1, w]
+    cells, owners = _near_cells(edges, x0, y0, size)
     cell_starts = np.zeros(size * size + 2, np.int64)
-    _visit(edges, x0, y0, size, cell_starts, np.empty(0, np.int32), True)
+    for i in range(len(cells)):
+        cell_starts[cells[i] + 2] += 1
     for cell in range(2, size * size + 2):
         cell_starts[cell] += cell_starts[cell - 1]
-    cell_edges = np.empty(cell_starts[-1], np.int32)
-    _visit(edges, x0, y0, size, cell_starts, cell_edges, False)
+    cell_edges = np.empty(len(cells), np.int32)
+    for i in range(len(cells)):
+        cell_edges[cell_starts[cells[i] + 1]] = owners[i]
+        cell_starts[cells[i] + 1] += 1
     return owner, bounds, inside, cell_starts[:-1].copy(), cell_edges
 
 

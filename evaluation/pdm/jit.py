@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,18 +15,18 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@lru_cache(maxsize=1)
-def source_stamp() -> str:
-    """Digest of every module of this package that holds kernels.
+@cache
+def source_stamp(path: str) -> str:
+    """Digest of a file with kernels and of every module of this package that holds some.
 
     numba takes compiled code as fresh when the file of the outermost function is unchanged. Kernels call
     kernels of other files and bake in constants, so the stamp has to cover all of them.
     """
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        text = path.read_bytes()
-        if b"@kernel" in text or path.name in ("constants.py", "jit.py"):
-            digest.update(path.name.encode() + b"\0" + text)
+    digest = hashlib.sha256(Path(path).read_bytes())
+    for module in sorted(Path(__file__).parent.glob("*.py")):
+        text = module.read_bytes()
+        if b"@kernel" in text or module.name in ("constants.py", "jit.py"):
+            digest.update(module.name.encode() + b"\0" + text)
     return digest.hexdigest()
 
 
@@ -38,7 +38,7 @@ class _KernelCache(FunctionCache):
         self._cache_file = IndexDataCacheFile(
             cache_path=self._cache_path,
             filename_base=self._impl.filename_base,
-            source_stamp=source_stamp(),
+            source_stamp=source_stamp(function.__code__.co_filename),
         )
 
 

@@ -1,0 +1,93 @@
+"""Files of plans and of scores: npz archives with one array per scene token."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.engine.files import write_atomically
+
+_SUFFIX = ".npy"
+
+
+class PlanFileError(ValueError):
+    """A file of plans is missing, damaged, or not an npz archive; the message names it."""
+
+
+class PlanFile(Mapping[str, NDArray[Any]]):
+    """Plans by scene token, read from an npz archive one scene at a time; pickled by its path.
+
+    Args:
+        path: Archive with an array (N, 8, 3) per token, as ``numpy.savez`` writes it. Nothing in it is
+            unpickled.
+
+    Raises:
+        PlanFileError: If the file is missing, damaged, or not an archive of arrays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._archive: zipfile.ZipFile | None = None
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                damaged = archive.testzip()
+                names = archive.namelist()
+        except FileNotFoundError:
+            raise PlanFileError(f"{self.path}: there is no such file of plans") from None
+        except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+            raise PlanFileError(
+                f"{self.path}: not an npz archive, or damaged ({error}); write it again with numpy.savez"
+            ) from error
+        except Exception as error:  # zlib.error and what else a damaged stream raises
+            raise PlanFileError(f"{self.path}: is damaged ({error}); write it again") from error
+        if damaged is not None:
+            raise PlanFileError(f"{self.path}: the plans of {damaged!r} are damaged; write the file again")
+        other = [name for name in names if not name.endswith(_SUFFIX)]
+        if other:
+            raise PlanFileError(f"{self.path}: {other[0]!r} is not an array; write it with numpy.savez")
+        self._tokens = {name.removesuffix(_SUFFIX): name for name in names}
+
+    def __getitem__(self, token: str) -> NDArray[Any]:
+        """Read the array of a token.
+
+        Raises:
+            KeyError: If there is none.
+            ValueError: If it is not a plain array.
+        """
+        name = self._tokens[token]
+        if self._archive is None:
+            self._archive = zipfile.ZipFile(self.path)
+        with self._archive.open(name) as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
+
+    def __contains__(self, token: object) -> bool:
+        return token in self._tokens
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tokens)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_archive": None}
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an npz archive by token, whole or not at all; the same arrays give the same bytes.
+
+    Unlike ``numpy.savez`` it takes any token for a name.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for token, array in arrays.items():
+            member = zipfile.ZipInfo(token + _SUFFIX)  # with a fixed date
+            with archive.open(member, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+    write_atomically(Path(path), buffer.getvalue())
