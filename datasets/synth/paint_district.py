@@ -21,6 +21,7 @@ from beyonddrive.datasets.synth.paint_markings import LanePath
 from beyonddrive.datasets.synth.paint_signals import RoadIndex
 from beyonddrive.datasets.synth.paint_signs import build_signs
 from beyonddrive.datasets.synth.paint_soup import PolygonSoup, SoupBuilder, merge
+from beyonddrive.datasets.synth.paint_stops import add_stop_lines, find_stops
 from beyonddrive.structures.se2 import wrap_angle
 
 SIDE = 240.0
@@ -109,12 +110,12 @@ def _build(nuplan_map: NuPlanMap, i: int, j: int) -> District:
 
     lanes, connectors = paint_markings.lane_paths(nuplan_map, region)
     inside = {id: path for id, path in lanes.items() if frame.contains(shapely.Point(path.xy[-1]))}
-    stops = paint_markings.find_stops(nuplan_map, region, inside)
+    stops = find_stops(nuplan_map, region, inside)
     markings = SoupBuilder()
     paint_markings.add_parking_bays(markings, nuplan_map, frame, origin)
     paint_markings.add_lane_lines(markings, nuplan_map, region, frame, lanes, origin)
     paint_markings.add_crossings(markings, nuplan_map, frame, lanes, origin)
-    paint_markings.add_stop_lines(markings, list(stops.values()), origin)
+    add_stop_lines(markings, list(stops.values()), origin)
     for lane, paths in connectors_of_lanes(nuplan_map, inside, connectors).items():
         turns = [float(wrap_angle(path.end_heading - path.start_heading)) for path in paths]
         # One way on, straight ahead, needs no arrow.

@@ -1,10 +1,8 @@
-"""Paint on the road: lane lines, stop lines, crossings, turn arrows and parking bays."""
+"""Paint on the road: lane lines, crossings, turn arrows and parking bays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import shapely
@@ -25,7 +23,7 @@ from beyonddrive.datasets.synth.paint_light import Color
 from beyonddrive.datasets.synth.paint_soup import FLAT, SoupBuilder
 from beyonddrive.structures.se2 import wrap_angle
 
-_WHITE: Color = (232, 232, 228)
+WHITE: Color = (232, 232, 228)
 _YELLOW: Color = (226, 178, 52)
 _BAY: Color = (205, 205, 202)
 _LINE_WIDTH = 0.16
@@ -49,55 +47,6 @@ class LanePath:
     def end_heading(self) -> float:
         """Heading at the last point [rad]."""
         return _heading(self.xy[-min(3, len(self.xy)) :])
-
-
-class StopKind(IntEnum):
-    """Why drivers stop: ``stop_polygon_type_fid`` of the layer ``stop_polygons``."""
-
-    CROSSING = 0
-    SIGN = 1
-    LIGHT = 2
-    TURN = 3
-    YIELD = 4
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Where a lane has to stop: the middle of its end (2,) global, heading [rad], width [m], reason."""
-
-    point: NDArray[np.float64]
-    heading: float
-    width: float
-    kind: StopKind
-
-
-def find_stops(nuplan_map: NuPlanMap, region: shapely.Polygon, lanes: dict[int, LanePath]) -> dict[int, Stop]:
-    """Stops at the ends of lanes that touch a stop polygon, by lane."""
-    layer = optional_layer(nuplan_map, "stop_polygons")
-    rows = near_region(layer, region)
-    areas = layer.geometries[rows] if layer is not None else np.zeros(0, dtype=object)
-    kinds = layer.columns.get("stop_polygon_type_fid") if layer is not None else None
-    tree = shapely.STRtree(areas)
-    stops = {}
-    for id, path in sorted(lanes.items()):
-        kind = None
-        end = shapely.Point(path.xy[-1])
-        for i in sorted(tree.query(end, predicate="dwithin", distance=1.0).tolist()):
-            number = int(kinds[rows[i]]) if kinds is not None else int(StopKind.SIGN)
-            found = StopKind(number) if number in set(StopKind) else StopKind.SIGN
-            if kind is None and found != StopKind.CROSSING:
-                kind = found
-        if kind is not None:
-            stops[id] = stop_at(nuplan_map, path, kind)
-    return stops
-
-
-def stop_at(nuplan_map: NuPlanMap, path: LanePath, kind: StopKind) -> Stop:
-    """The stop at the end of a lane."""
-    lane_layer = nuplan_map.layer("lanes_polygons")
-    polygon = lane_layer.geometries[lane_layer.row_of(path.id)]
-    width = float(np.clip(polygon.area / max(shapely.LineString(path.xy).length, 1.0), 2.0, 6.0))
-    return Stop(path.xy[-1], path.end_heading, width, kind)
 
 
 def _heading(xy: NDArray[np.float64]) -> float:
@@ -168,7 +117,7 @@ def add_lane_lines(
                 add_line(builder, solid, 0.13, _YELLOW, origin, offset=0.14)
                 add_line(builder, solid, 0.13, _YELLOW, origin, offset=-0.14)
             else:
-                add_line(builder, segments(xy, 14.0), _LINE_WIDTH, _WHITE, origin)
+                add_line(builder, segments(xy, 14.0), _LINE_WIDTH, WHITE, origin)
 
 
 def _without_end_caps(xy: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -190,7 +139,7 @@ def _add_dashes(builder: SoupBuilder, xy: NDArray[np.float64], origin: NDArray[n
     for start in np.arange(1.0, line.length, _DASH + _GAP):
         dash = substring(line, start, min(start + _DASH, line.length))
         if dash.geom_type == "LineString":
-            add_line(builder, np.asarray(dash.coords), _LINE_WIDTH, _WHITE, origin)
+            add_line(builder, np.asarray(dash.coords), _LINE_WIDTH, WHITE, origin)
 
 
 def add_crossings(
@@ -240,25 +189,10 @@ def _add_zebra(
         for part in polygons_of(bar.intersection(polygon)):
             builder.polygon(
                 flat_ring(np.asarray(orient(part).exterior.coords)[:-1], origin),
-                _WHITE,
+                WHITE,
                 FLAT,
                 0.92,
             )
-
-
-def add_stop_lines(builder: SoupBuilder, stops: Sequence[Stop], origin: NDArray[np.float64]) -> None:
-    """Add a bar at each stop, broken where drivers only have to yield."""
-    for stop in stops:
-        along = np.array([np.cos(stop.heading), np.sin(stop.heading)])
-        left = np.array([-along[1], along[0]])
-        middle = stop.point - 0.35 * along
-        half = stop.width / 2 - 0.15
-        pieces = np.array([[-half, half]])
-        if stop.kind == StopKind.YIELD:
-            edges = np.linspace(-half, half, 2 * max(int(half / 0.5), 2))
-            pieces = edges.reshape(-1, 2)
-        for start, end in pieces:
-            add_line(builder, np.stack([middle + left * start, middle + left * end]), 0.45, _WHITE, origin)
 
 
 def add_turn_arrows(
@@ -280,7 +214,7 @@ def add_turn_arrows(
         local = np.array(shape)
         return flat_ring(foot + local[:, :1] * along + local[:, 1:] * left, origin)
 
-    builder.polygon(place([(0, -0.09), (1.9, -0.09), (1.9, 0.09), (0, 0.09)]), _WHITE, FLAT)
+    builder.polygon(place([(0, -0.09), (1.9, -0.09), (1.9, 0.09), (0, 0.09)]), WHITE, FLAT)
     for turn in sorted(set(np.sign(np.round(wrap_angle(turns) / 0.6)).astype(int).tolist())):
         if turn == 0:
             head = [
@@ -296,7 +230,7 @@ def add_turn_arrows(
             head = [(1.7, 0.09), (2.1, 0.5), (1.85, 0.62), (2.6, 1.05), (2.9, 0.3), (2.5, 0.38), (1.9, -0.09)]
             head = [(x, y * turn) for x, y in head]
             head = head[::-1] if turn < 0 else head
-        builder.polygon(place(head[::-1] if turn > 0 else head), _WHITE, FLAT)
+        builder.polygon(place(head[::-1] if turn > 0 else head), WHITE, FLAT)
 
 
 def add_parking_bays(

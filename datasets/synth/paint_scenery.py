@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
 from beyonddrive.datasets.synth import paint_markings
 from beyonddrive.datasets.synth.paint_district import connectors_of_lanes, districts_of, map_origin
-from beyonddrive.datasets.synth.paint_markings import StopKind
 from beyonddrive.datasets.synth.paint_shadows import scenery_shadows
 from beyonddrive.datasets.synth.paint_signals import RoadIndex, Signals, build_signals
 from beyonddrive.datasets.synth.paint_soup import PolygonSoup, SoupBuilder, merge
+from beyonddrive.datasets.synth.paint_stops import StopKind, add_stop_lines, stop_at
 
 REACH = 130.0
 """Scenery is prepared this far around the path of a log [m]."""
@@ -67,12 +67,12 @@ def prepare_scenery(
     # A map without stop polygons still has lights, and lights have stop lines.
     known = frozenset().union(*(district.stopping_lanes for district in districts))
     stops = [
-        paint_markings.stop_at(nuplan_map, lanes[lane], StopKind.LIGHT)
+        stop_at(nuplan_map, lanes[lane], StopKind.LIGHT)
         for lane, leaving in connectors_of_lanes(nuplan_map, lanes, connectors).items()
         if lane not in known and any(path.id in lit_connectors for path in leaving)
     ]
     more = SoupBuilder()
-    paint_markings.add_stop_lines(more, stops, origin)
+    add_stop_lines(more, stops, origin)
 
     standing = np.concatenate([*(district.boxes for district in districts), signals.boxes])
     crowns = np.concatenate([district.crowns for district in districts])
