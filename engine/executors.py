@@ -7,6 +7,8 @@ An exception raised by the function ends the map; functions that should survive 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, Protocol, TypeVar
@@ -68,6 +70,25 @@ class SerialExecutor:
         yield from _progress(map(function, items), len(items), desc)
 
 
+def end_with_parent() -> None:
+    """Make this worker process end when its parent does, even if the parent is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _start_worker(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
+    end_with_parent()
+    if initializer is not None:
+        initializer(*initargs)
+
+
 class ProcessExecutor:
     """Runs in ``num_workers`` processes of this machine.
 
@@ -107,8 +128,8 @@ class ProcessExecutor:
         pool = ProcessPoolExecutor(
             max_workers=min(self.num_workers, max(len(items), 1)),
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=initializer,
-            initargs=initargs,
+            initializer=_start_worker,
+            initargs=(initializer, initargs),
         )
         window = 4 * self.num_workers
         futures: list[Future[Result]] = []

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Protocol
 
+from beyonddrive.engine.executors import end_with_parent
 from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores
 
 
@@ -104,15 +103,7 @@ _worker_scorer: Scorer | None = None
 def _start_worker(scorer: Scorer) -> None:
     global _worker_scorer
     _worker_scorer = scorer
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    # A worker waits for work for ever: if the job is killed outright, nobody else ends it.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _score_in_worker(job: list[ScenePlans]) -> list[SceneScores]:

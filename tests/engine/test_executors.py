@@ -3,6 +3,8 @@
 import math
 import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -42,6 +44,22 @@ def test_make_executor():
     assert isinstance(executor, ProcessExecutor) and executor.num_workers == 3
     with pytest.raises(ValueError, match="at least 1"):
         ProcessExecutor(0)
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    script = (
+        "import time, beyonddrive.engine.executors as e\n"
+        "if __name__ == '__main__':\n"
+        "    list(e.ProcessExecutor(1).map(time.sleep, [0, 60], initializer=print, initargs=('started',)))\n"
+    )
+    path = tmp_path / "parent.py"
+    path.write_text(script)
+    parent = subprocess.Popen([sys.executable, "-u", str(path)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None and parent.stdout.readline() == "started\n"
+    parent.kill()
+    # The worker holds the other end of the pipe: end of file means that it is gone.
+    assert parent.stdout.read() == ""
+    parent.wait(timeout=30)
 
 
 def test_progress_is_shown_with_rate(capsys):
