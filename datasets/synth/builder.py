@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import shapely
 
+from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
+from beyonddrive.datasets.scene import Scene
+from beyonddrive.datasets.synth.clearance import Clearance
 from beyonddrive.datasets.synth.curves import headings, project
-from beyonddrive.datasets.synth.frames import Frame, Town, build_frames
+from beyonddrive.datasets.synth.frames import Frame, build_frames, dump_log
+from beyonddrive.datasets.synth.geopackage import write_map
+from beyonddrive.datasets.synth.location_maps import ORIGINS, TOWN_DISTANCE, location_layers
 from beyonddrive.datasets.synth.motion import Motion, pedestrian_motion, vehicle_motion
 from beyonddrive.datasets.synth.network import Network, read_network
+from beyonddrive.datasets.synth.recorded_town import RecordedTown
 from beyonddrive.datasets.synth.recording import RawTrack, Signals, read_tracks
 from beyonddrive.datasets.synth.rig import FULL_SIZE, rig
 from beyonddrive.datasets.synth.roadside import (
@@ -28,11 +32,12 @@ from beyonddrive.datasets.synth.roadside import (
     street_furniture,
 )
 from beyonddrive.datasets.synth.routes import Route, read_routes
-from beyonddrive.datasets.synth.selection import SelectionRule, plan_drives
+from beyonddrive.datasets.synth.selection import HISTORY_FRAMES, SCENE_FRAMES, SelectionRule, plan_drives
 from beyonddrive.datasets.synth.tokens import seed_of, token_of
 from beyonddrive.datasets.synth.town import build_network
 from beyonddrive.datasets.synth.town_map import TownMap, build_town_map
-from beyonddrive.datasets.synth.traffic import VEHICLE_TYPES, TrafficPlan, simulate, write_demand
+from beyonddrive.datasets.synth.traffic import TrafficPlan, simulate, write_demand
+from beyonddrive.datasets.synth.vehicle_types import VEHICLE_TYPES
 
 FIRST_STAMP_US = 1_620_000_000_000_000
 """Time stamp at which the generated world begins [us]; towns follow a day after each other."""
@@ -52,6 +57,8 @@ class TownSpec:
     image_size: tuple[int, int] = FULL_SIZE
     traffic: TrafficPlan = field(default_factory=TrafficPlan)
     rule: SelectionRule = field(default_factory=SelectionRule)
+    min_expert_score: float = 0.0
+    """Scenes whose expert scores less are left out; 0 does not ask the scorer."""
 
 
 def first_id(spec: TownSpec) -> int:
@@ -76,7 +83,7 @@ def _motions(network: Network, vehicles: list[RawTrack], persons: list[RawTrack]
             heading = 0.0
             if (center := shapes.get(track.lane[0])) is not None:
                 station, _ = project(center, track.position[0])
-                heading = float(headings(center)[min(int(round(station)), len(center) - 1)])
+                heading = float(headings(center)[min(round(station), len(center) - 1)])
             motions.append(vehicle_motion(track, kinds[track.kind], heading))
     rng = np.random.default_rng([seed, 3])
     for track in persons:
@@ -86,8 +93,8 @@ def _motions(network: Network, vehicles: list[RawTrack], persons: list[RawTrack]
     return sorted(motions, key=lambda motion: motion.name)
 
 
-def record_town(spec: TownSpec, folder: Path) -> tuple[Town, dict[str, Route], shapely.Geometry]:
-    """Build and simulate a town in ``folder``; returns it with the routes of its egos and its drivable area."""
+def record_town(spec: TownSpec, folder: Path) -> tuple[RecordedTown, dict[str, Route]]:
+    """Build and simulate a town in ``folder``; returns it with the routes of its vehicles by name."""
     network_file = build_network(spec.location, spec.seed, folder)
     network, lots, town_map = town_map_of(spec, network_file)
     write_demand(network, spec.traffic, np.random.default_rng([spec.seed, 4]), folder)
@@ -100,7 +107,7 @@ def record_town(spec: TownSpec, folder: Path) -> tuple[Town, dict[str, Route], s
         *street_furniture(network, np.random.default_rng([spec.seed, 7])),
         *lot_cars(lots, np.random.default_rng([spec.seed, 8])),
     ]
-    town = Town(
+    town = RecordedTown(
         spec.name,
         spec.location,
         map_offset(spec),
@@ -114,15 +121,7 @@ def record_town(spec: TownSpec, folder: Path) -> tuple[Town, dict[str, Route], s
     routes = {
         track.name: Route(network, planned[track.name], track) for track in vehicles if track.name in planned
     }
-    layers = town_map.layers
-    areas = [
-        geometry
-        for name in ("lane_groups_polygons", "intersections", "carpark_areas")
-        for geometry in layers[name].geometries
-    ]
-    drivable = shapely.union_all(areas)
-    shapely.prepare(drivable)
-    return town, routes, drivable
+    return town, routes
 
 
 def closed_lengths(route_file: Path) -> dict[str, float]:
@@ -135,62 +134,88 @@ def closed_lengths(route_file: Path) -> dict[str, float]:
     }
 
 
-ORIGINS: dict[str, tuple[int, float, float]] = {
-    "us-nv-las-vegas-strip": (32611, 664_000.0, 3_997_000.0),
-    "us-ma-boston": (32619, 329_000.0, 4_689_000.0),
-    "us-pa-pittsburgh-hazelwood": (32617, 587_000.0, 4_473_000.0),
-    "sg-one-north": (32648, 365_000.0, 143_000.0),
-}
-"""EPSG code of each location's projected system and where its first town lies [m]."""
-TOWN_DISTANCE = 2_000.0
-"""Distance between towns of one location [m]."""
-
-
 def map_offset(spec: TownSpec) -> tuple[float, float]:
     """Where the origin of a town lies in the projected system of its location [m]."""
     _, x, y = ORIGINS[spec.location]
     return x + TOWN_DISTANCE * (spec.index % 4), y + TOWN_DISTANCE * (spec.index // 4)
 
 
-ExpertCheck = Callable[[list[Frame], list[int], TownSpec, TownMap], list[bool]]
-"""Says of each scene of a log, given by its current frame, whether its expert is good enough."""
+ScoreExperts = Callable[[Sequence[Scene], NuPlanMap], list[float]]
+"""Returns the score of each scene's expert, in [0, 1]."""
 
 
-def make_town(spec: TownSpec, folder: Path) -> None:
+def make_town(spec: TownSpec, folder: Path, score_experts: ScoreExperts | None = None) -> None:
     """Write logs, scene list and network of a town to ``folder``, which appears only when all is there.
 
     ``folder`` then holds ``logs/<log_name>.pkl``, ``town.net.xml`` and ``scenes.json``: log name ->
     list of [token, kind of moment].
+
+    Args:
+        spec: The town.
+        folder: Where it goes.
+        score_experts: Needed if ``spec.min_expert_score`` is not 0.
+
+    Raises:
+        SumoError: If SUMO is missing or fails.
+        ValueError: If a score is asked for and ``score_experts`` is missing.
     """
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     work = partial / "work"
     work.mkdir(parents=True)
-    town, routes, drivable = record_town(spec, work)
-    drives = plan_drives(town, drivable, spec.rule, spec.scenes, np.random.default_rng([spec.seed, 9]))
+    (partial / "logs").mkdir()
+    town, routes = record_town(spec, work)
+    spare = 1.0 if spec.min_expert_score <= 0.0 else 1.25
+    rng = np.random.default_rng([spec.seed, 9])
+    drives = plan_drives(town, Clearance(town), spec.rule, int(np.ceil(spare * spec.scenes)), rng)
     cameras = rig(spec.image_size)
     day = seed_of(spec.name, "day") % 365 * 86_400_000_000
-    scenes: dict[str, list[list[str]]] = {}
-    (partial / "logs").mkdir()
-    left = spec.scenes
+    logs: list[tuple[str, list[Frame], tuple[str, ...]]] = []
     for number, drive in enumerate(drives):
-        if left <= 0:
-            break
-        ego = town.motions[drive.ego]
+        route = routes[town.motions[drive.ego].name]
         log_name = f"{spec.name}_{number:04d}"
         start = FIRST_STAMP_US + day + drive.first_step * 100_000 + number * 1_000_003
         frames = build_frames(
-            town, ego, routes[ego.name], drive.first_step, drive.count, log_name, start, cameras
+            town, drive.ego, route, drive.first_step, drive.num_frames, log_name, start, cameras
         )
-        listed = [[frames[now]["token"], kind] for now, kind in drive.scenes if frames[now]["roadblock_ids"]]
-        scenes[log_name] = listed[:left]
-        left -= len(scenes[log_name])
-        with (partial / "logs" / f"{log_name}.pkl").open("wb") as file:
-            pickle.dump(frames, file, protocol=4)
+        logs.append((log_name, frames, drive.kinds))
+    if spec.min_expert_score > 0.0:
+        if score_experts is None:
+            raise ValueError(f"town {spec.name}: min_expert_score needs score_experts")
+        nuplan_map = _own_map(spec, town.town_map, work)
+        logs = [log for log in logs if _experts_pass(log[1], spec, nuplan_map, score_experts)]
+    scenes: dict[str, list[list[str]]] = {}
+    left = spec.scenes
+    for log_name, frames, kinds in logs:
+        if left <= 0:
+            break
+        # A log is cut rather than left with scenes that nobody asked for.
+        count = min(left, len(kinds))
+        scenes[log_name] = [
+            [frames[SCENE_FRAMES * i + HISTORY_FRAMES]["token"], kinds[i]] for i in range(count)
+        ]
+        left -= count
+        (partial / "logs" / f"{log_name}.pkl").write_bytes(dump_log(frames[: SCENE_FRAMES * count]))
     (partial / "scenes.json").write_text(json.dumps(scenes, indent=0))
     shutil.move(work / "town.net.xml", partial / "town.net.xml")
     shutil.rmtree(work)
     partial.rename(folder)
+
+
+def _own_map(spec: TownSpec, town_map: TownMap, work: Path) -> NuPlanMap:
+    path = work / "map.gpkg"
+    write_map(path, location_layers([(map_offset(spec), town_map)]), ORIGINS[spec.location][0])
+    return NuPlanMap(spec.location, path)
+
+
+def _experts_pass(
+    frames: list[Frame], spec: TownSpec, nuplan_map: NuPlanMap, score_experts: ScoreExperts
+) -> bool:
+    scenes = [
+        Scene(frames[0]["log_name"], spec.split, frames[start : start + SCENE_FRAMES])
+        for start in range(0, len(frames), SCENE_FRAMES)
+    ]
+    return min(score_experts(scenes, nuplan_map)) >= spec.min_expert_score
 
 
 def town_seed(seed: int, split: str, number: int) -> int:

@@ -38,7 +38,7 @@ def resample(points: Points, spacing: float = 1.0) -> Points:
     """
     points = without_short_steps(points, 0.4)
     length = arc_length(points)
-    count = max(int(round(length[-1] / spacing)), 1)
+    count = max(round(float(length[-1]) / spacing), 1)
     stations = np.linspace(0.0, length[-1], count + 1)
     if len(points) == 2:
         curve = points[0] + (stations / length[-1])[:, None] * (points[1] - points[0])

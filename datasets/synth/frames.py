@@ -2,164 +2,53 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.synth.motion import Motion
-from beyonddrive.datasets.synth.network import Network
-from beyonddrive.datasets.synth.recording import Signals
+from beyonddrive.datasets.synth.recorded_town import RecordedTown
 from beyonddrive.datasets.synth.rig import CameraPose
-from beyonddrive.datasets.synth.roadside import StaticObject
 from beyonddrive.datasets.synth.routes import Route
 from beyonddrive.datasets.synth.tokens import token_of
-from beyonddrive.datasets.synth.town_map import TownMap
 
 STEPS_PER_FRAME = 5
 """The simulation runs at 10 Hz, logs at 2 Hz."""
 FRAME_US = 500_000
 """Time between frames [us]."""
-MOVING_RANGE = 90.0
-"""Vehicles and bicycles are annotated up to this distance from the ego [m] ..."""
-NEAR_RANGE = 60.0
-"""... pedestrians and things that stand up to this one."""
-LIGHT_RANGE = 120.0
-"""Signals are listed up to this distance [m]."""
-
 Frame = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything in a town at one frame."""
-
-    center: NDArray[np.float64]
-    heading: NDArray[np.float64]
-    velocity: NDArray[np.float64]
-    size: NDArray[np.float64]
-    reach: NDArray[np.float64]
-    """Distance up to which each object is annotated [m]."""
-    types: list[str]
-    tokens: list[str]
-
-
-class Town:
-    """A recorded town: what frames are cut from.
-
-    Args:
-        name: Unique name of the town, part of every token.
-        location: Map location.
-        offset: (2,) added to the town's coordinates to place it in the map [m].
-        network: Street network.
-        town_map: Ids of its map rows.
-        motions: Smooth motion of everybody, sorted by name.
-        static: What stands.
-        signals: States of signals.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        location: str,
-        offset: tuple[float, float],
-        network: Network,
-        town_map: TownMap,
-        motions: Sequence[Motion],
-        static: Sequence[StaticObject],
-        signals: Signals,
-    ) -> None:
-        self.name = name
-        self.location = location
-        self.offset = np.array(offset, dtype=np.float64)
-        self.network = network
-        self.town_map = town_map
-        self.motions = list(motions)
-        self.static = list(static)
-        self._tokens = [token_of(name, "track", m.name) for m in self.motions]
-        self._static_tokens = [token_of(name, "thing", s.name) for s in self.static]
-        self._token_of_name = {m.name: t for m, t in zip(self.motions, self._tokens, strict=True)}
-        self._snapshots: dict[int, Snapshot] = {}
-        self._rows: dict[int, dict[str, int]] = {}
-        lights = [c for c in network.connections if c.signal is not None]
-        self._light_ids = [town_map.connector[c.internal[0]] for c in lights]
-        self._light_links = [c.signal for c in lights if c.signal is not None]
-        self._light_xy = np.array([c.center[0] for c in lights], dtype=np.float64).reshape(-1, 2)
-        self._signals = signals
-
-    def snapshot(self, step: int) -> Snapshot:
-        """Everything at a step, without distance limit; kept for the next ego."""
-        if step not in self._snapshots:
-            here = [i for i, m in enumerate(self.motions) if m.first <= step <= m.last]
-            moving = [self.motions[i] for i in here]
-            rows = [step - m.first for m in moving]
-            self._snapshots[step] = Snapshot(
-                np.array(
-                    [m.center[r] for m, r in zip(moving, rows, strict=True)]
-                    + [s.center for s in self.static],
-                    dtype=np.float64,
-                ).reshape(-1, 2),
-                np.array(
-                    [m.pose[r, 2] for m, r in zip(moving, rows, strict=True)]
-                    + [s.heading for s in self.static],
-                    dtype=np.float64,
-                ),
-                np.array(
-                    [m.center_velocity[r] for m, r in zip(moving, rows, strict=True)]
-                    + [(0.0, 0.0)] * len(self.static),
-                    dtype=np.float64,
-                ).reshape(-1, 2),
-                np.array([m.size for m in moving] + [s.size for s in self.static]).reshape(-1, 3),
-                np.array(
-                    [NEAR_RANGE if m.type == "pedestrian" else MOVING_RANGE for m in moving]
-                    + [NEAR_RANGE] * len(self.static),
-                    dtype=np.float64,
-                ),
-                [m.type for m in moving] + [s.type for s in self.static],
-                [self._tokens[i] for i in here] + self._static_tokens,
-            )
-        return self._snapshots[step]
-
-    def snapshot_row(self, step: int, motion: Motion) -> int:
-        """Row of somebody in the snapshot of a step, -1 if absent."""
-        rows = self._rows.setdefault(step, {t: i for i, t in enumerate(self.snapshot(step).tokens)})
-        return rows.get(self._token_of_name[motion.name], -1)
-
-    def traffic_lights(self, step: int, point: NDArray[np.float64]) -> list[tuple[int, bool]]:
-        """(lane connector id, is red) of the signals near a point."""
-        near = np.hypot(*(self._light_xy - point).T) < LIGHT_RANGE
-        return [
-            (self._light_ids[i], self._signals.is_red(self._light_links[i], step))
-            for i in np.flatnonzero(near)
-        ]
-
-
-def _annotations(town: Town, step: int, pose: NDArray[np.float64], own: str, log_name: str) -> dict[str, Any]:
-    everything = town.snapshot(step)
-    relative = everything.center - pose[:2]
-    distance = np.hypot(relative[:, 0], relative[:, 1])
-    rows = [int(i) for i in np.flatnonzero(distance < everything.reach) if everything.tokens[i] != own]
+def _annotations(
+    town: RecordedTown, step: int, pose: NDArray[np.float64], ego: int, log_name: str
+) -> dict[str, Any]:
+    seen = town.around(step, pose[:2], without=ego)
     cosine, sine = np.cos(pose[2]), np.sin(pose[2])
     to_ego = np.array([[cosine, -sine], [sine, cosine]])
-    center, velocity = relative[rows] @ to_ego, everything.velocity[rows] @ to_ego
-    size = everything.size[rows]
-    heading = everything.heading[rows] - pose[2]
+    center, velocity = (seen.center - pose[:2]) @ to_ego, seen.velocity @ to_ego
+    size = town.size[seen.index]
+    heading = seen.heading - pose[2]
     heading = np.arctan2(np.sin(heading), np.cos(heading))
-    zeros = np.zeros(len(rows))
+    tokens = [town.tokens[i] for i in seen.index]
     return {
         "gt_boxes": np.column_stack([center, size[:, 2] / 2, size, heading]).reshape(-1, 7),
-        "gt_names": np.array([everything.types[i] for i in rows], dtype="<U16"),
-        "gt_velocity_3d": np.column_stack([velocity, zeros]).reshape(-1, 3),
-        "instance_tokens": [token_of(log_name, step, everything.tokens[i]) for i in rows],
-        "track_tokens": [everything.tokens[i] for i in rows],
+        "gt_names": np.array([town.types[i] for i in seen.index], dtype="<U14"),
+        "gt_velocity_3d": np.column_stack([velocity, np.zeros(len(size))]).reshape(-1, 3),
+        "instance_tokens": [token_of(log_name, step, token) for token in tokens],
+        "track_tokens": tokens,
     }
 
 
+def dump_log(frames: Sequence[Frame]) -> bytes:
+    """Pickle of a log that ends with the last of ``frames``; equal frames give equal bytes."""
+    return pickle.dumps([*frames[:-1], {**frames[-1], "sample_next": None}], protocol=4)
+
+
 def build_frames(
-    town: Town,
-    ego: Motion,
+    town: RecordedTown,
+    ego: int,
     route: Route,
     first_step: int,
     count: int,
@@ -171,7 +60,7 @@ def build_frames(
 
     Args:
         town: Recorded town.
-        ego: Motion of the ego, which is not annotated.
+        ego: Which of the town's movers is the ego; it is not annotated.
         route: Its route.
         first_step: Simulation step of the first frame.
         count: Frames.
@@ -179,21 +68,23 @@ def build_frames(
         start_us: Time stamp of the first frame [us].
         cameras: Camera rig.
     """
-    own = token_of(town.name, "track", ego.name)
+    motion = town.motions[ego]
     steps = [first_step + STEPS_PER_FRAME * i for i in range(count)]
     tokens = [token_of(log_name, "frame", i) for i in range(count)]
     log_token, scene_token = token_of(log_name, "log"), token_of(log_name, "scene")
-    identity = np.eye(4)
+    # Arrays that all frames share are written once per log.
+    identity, origin, no_turn = np.eye(4), np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0])
+    shared = {name: {key: np.array(value) for key, value in cameras[name].items()} for name in cameras}
     frames: list[Frame] = []
     for i, step in enumerate(steps):
-        row = step - ego.first
-        x, y, yaw = ego.pose[row]
-        sample = int(ego.rear_index[row])
+        row = step - motion.first
+        x, y, yaw = motion.pose[row]
+        sample = int(motion.rear_index[row])
         rotation = np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])
         ego2global = np.eye(4)
         ego2global[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
         ego2global[:2, 3] = np.array([x, y]) + town.offset
-        sideways = float(ego.speed[row] ** 2 * ego.curvature[row])
+        sideways = float(motion.speed[row] ** 2 * motion.curvature[row])
         frames.append(
             {
                 "token": tokens[i],
@@ -210,30 +101,32 @@ def build_frames(
                     [
                         *ego2global[:3, 3],
                         *rotation,
-                        *(ego.acceleration[row], sideways, 9.81),
-                        *(0.0, 0.0, ego.speed[row] * ego.curvature[row]),
-                        *(ego.speed[row], 0.0, 0.0, yaw, np.degrees(yaw)),
+                        *(motion.acceleration[row], sideways, 9.81),
+                        *(0.0, 0.0, motion.speed[row] * motion.curvature[row]),
+                        *(motion.speed[row], 0.0, 0.0, yaw, np.degrees(yaw)),
                     ]
                 ),
                 "lidar_path": f"{log_name}/MergedPointCloud/{tokens[i]}.pcd",
-                "lidar2ego_translation": np.zeros(3),
-                "lidar2ego_rotation": np.array([1.0, 0.0, 0.0, 0.0]),
-                "lidar2ego": identity.copy(),
+                "lidar2ego_translation": origin,
+                "lidar2ego_rotation": no_turn,
+                "lidar2ego": identity,
                 "ego2global_translation": ego2global[:3, 3].copy(),
                 "ego2global_rotation": rotation,
                 "ego2global": ego2global,
-                "lidar2global": ego2global.copy(),
-                "ego_dynamic_state": [float(ego.speed[row]), 0.0, float(ego.acceleration[row]), sideways],
+                "lidar2global": ego2global,
+                "ego_dynamic_state": [
+                    float(motion.speed[row]),
+                    0.0,
+                    float(motion.acceleration[row]),
+                    sideways,
+                ],
                 "traffic_lights": town.traffic_lights(step, np.array([x, y])),
                 "driving_command": route.command(sample, np.array([x, y])),
                 "cams": {
-                    name: {
-                        "data_path": f"{log_name}/{name}/{tokens[i]}.jpg",
-                        **{key: np.array(value) for key, value in camera.items()},
-                    }
-                    for name, camera in cameras.items()
+                    name: {"data_path": f"{log_name}/{name}/{tokens[i]}.jpg", **camera}
+                    for name, camera in shared.items()
                 },
-                "anns": _annotations(town, step, np.array([x, y, yaw]), own, log_name),
+                "anns": _annotations(town, step, np.array([x, y, yaw]), ego, log_name),
                 "sample_prev": tokens[i - 1] if i > 0 else None,
                 "sample_next": tokens[i + 1] if i + 1 < count else None,
             }

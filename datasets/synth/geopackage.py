@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,7 +48,7 @@ def _column(values: list[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
 
 
 def write_map(path: Path, layers: Mapping[str, LayerTable], epsg: int) -> None:
-    """Write ``map.gpkg`` with its layers in EPSG:4326, as the real maps are stored (NAVSIM_FORMAT, section 3).
+    """Write ``map.gpkg`` with its layers in EPSG:4326, as real maps are stored (NAVSIM_FORMAT, section 3).
 
     Args:
         path: File to write; replaced at the end, so it is never half-written.
@@ -84,7 +83,7 @@ def write_map(path: Path, layers: Mapping[str, LayerTable], epsg: int) -> None:
                 layer_options={"FID": "fid", "GEOMETRY_NAME": "geom", "SPATIAL_INDEX": "NO"},
             )
         _write_meta(partial, {"projectedCoordSystem": f"EPSG:{epsg}", "map_version": "generated"})
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
         partial.unlink(missing_ok=True)

@@ -17,20 +17,21 @@ from scipy.signal import lfilter
 
 from beyonddrive.datasets.synth.curves import arc_length
 from beyonddrive.datasets.synth.recording import RawTrack
-from beyonddrive.datasets.synth.traffic import STEP, VehicleType
+from beyonddrive.datasets.synth.traffic import STEP
+from beyonddrive.datasets.synth.vehicle_types import EGO_TYPE, VehicleType
 
 TIME_SIGMA = 0.55
-"""Width of the Gaussian that smooths the distance driven [s]. Smoothing all vehicles alike keeps their order in
-a lane: the smoothed gap is an average of gaps that were positive."""
+"""Width of the Gaussian that smooths the distance driven [s]. Smoothing all vehicles alike keeps their order
+in a lane: the smoothed gap is an average of gaps that were positive."""
 GRID = 0.25
 """Spacing of the path's samples [m]."""
-PATH_SIGMAS = (1.2, 1.8, 2.6, 3.8)
+PATH_SIGMAS = (1.2, 1.8, 2.6, 3.8, 5.5)
 """Widths of the Gaussians that smooth the path [m]; faster stretches take wider ones."""
 SIGMA_PER_SPEED = 0.36
 """Width of the path's Gaussian per speed [s]."""
 GUIDE_SHARE = 0.48
-"""The point that follows the lane centre lies this share of the wheelbase ahead of the rear axle, so that in a
-turn the rear cuts the corner about as much as the front swings out."""
+"""The point that follows the lane centre lies this share of the wheelbase ahead of the rear axle, so that in
+a turn the rear cuts the corner about as much as the front swings out."""
 RUN_UP = 14.0
 """Length by which a path is continued backwards from where the vehicle appeared [m]."""
 
@@ -93,6 +94,10 @@ def _smooth_path(
     grid = np.arange(-RUN_UP, knots[-1], GRID)
     line = np.stack([np.interp(grid, knots, points[:, axis]) for axis in (0, 1)], axis=-1)
     wish = np.interp(grid, station[keep], SIGMA_PER_SPEED * speed[keep])
+    # SUMO lets vehicles slide sideways while they stand: that jump of the path is spread over some metres.
+    slide = np.maximum(arc_length(raw) - station, 0.0)
+    slid = np.interp(grid + 4.0, station, slide) - np.interp(grid - 4.0, station, slide)
+    wish = np.maximum(wish, 1.6 * slid)
     wish = gaussian_filter1d(np.clip(wish, PATH_SIGMAS[0], PATH_SIGMAS[-1]), 6.0 / GRID)
     levels = np.stack(
         [gaussian_filter1d(line, sigma / GRID, axis=0, mode="nearest") for sigma in PATH_SIGMAS]
@@ -105,7 +110,7 @@ def _smooth_path(
 
 
 def _rear_axle_path(points: NDArray[np.float64], lead: float) -> NDArray[np.float64]:
-    """Path of the rear axle of a vehicle that is drawn along ``points`` by a point ``lead`` metres ahead of it."""
+    """Path of a rear axle that is drawn along ``points`` by a point ``lead`` metres ahead of it."""
     step = np.gradient(points, axis=0)
     direction = np.unwrap(np.arctan2(step[:, 1], step[:, 0]))
     decay = np.exp(-GRID / lead)
@@ -124,11 +129,10 @@ def vehicle_motion(track: RawTrack, kind: VehicleType, heading: float) -> Motion
     """
     wheelbase = 0.597 * kind.length
     overhang = 0.185 * kind.length
-    if kind.name == "ego":
+    if kind.name.startswith(EGO_TYPE):
         wheelbase, overhang = 3.089, 0.96
-    station = arc_length(track.position)
-    speed = np.gradient(station, STEP) if len(station) > 1 else np.zeros(1)
-    grid, guide = _smooth_path(track.position, station, heading, smooth_in_time(speed))
+    station = np.concatenate([[0.0], np.cumsum(track.speed[1:] * STEP)])
+    grid, guide = _smooth_path(track.position, station, heading, smooth_in_time(track.speed))
     lead = GUIDE_SHARE * wheelbase
     rear = _rear_axle_path(guide, lead)
     along = np.gradient(rear, axis=0)

@@ -16,7 +16,7 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Lane:
-    """One lane of a road: ``kind`` is car, bicycle, parking or sidewalk; ``center`` (N, 2) [m] is resampled."""
+    """One lane of a road: ``kind`` is car, bicycle, parking or sidewalk; ``center`` is (N, 2) [m]."""
 
     id: str
     index: int
@@ -153,8 +153,8 @@ def read_network(path: Path) -> Network:
         while (following := onward.get(parts[-1])) is not None:
             parts.append(following)
         shapes = [_shape(internal[part].attrib["shape"]) for part in parts]
-        path = np.concatenate([shapes[0], *[shape[1:] for shape in shapes[1:]]])
-        path[0], path[-1] = start.center[-1], end.center[0]
+        center = np.concatenate([shapes[0], *[shape[1:] for shape in shapes[1:]]])
+        center[0], center[-1] = start.center[-1], end.center[0]
         connection = Connection(
             c.attrib["from"],
             c.attrib["to"],
@@ -163,7 +163,7 @@ def read_network(path: Path) -> Network:
             network.roads[c.attrib["from"]].end,
             tuple(parts),
             c.attrib["dir"],
-            resample(path),
+            resample(center),
             float(internal[parts[0]].attrib["speed"]),
             (c.attrib["tl"], int(c.attrib["linkIndex"])) if "tl" in c.attrib else None,
         )

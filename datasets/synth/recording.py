@@ -5,6 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ class RawTrack:
     """Step of the first sample; the others follow without a gap."""
     position: NDArray[np.float64]
     """(N, 2) metres: middle of the front bumper, or the person."""
+    speed: NDArray[np.float64]
+    """(N,) metres per second along the lane, over the step that ends with the sample."""
     lane: list[str]
     """Lane of the front bumper."""
 
@@ -37,29 +40,38 @@ def read_tracks(path: Path) -> list[RawTrack]:
 
     A track that vanishes and returns (a vehicle that SUMO moved on) becomes several tracks.
     """
-    samples: dict[str, list[tuple[int, float, float, str, str]]] = defaultdict(list)
+    samples: dict[str, list[tuple[int, float, float, float, str, str]]] = defaultdict(list)
     with path.open(encoding="utf-8") as file:
         head = file.readline().rstrip("\n").split(";")
         names = [column.split("_", 1)[1] for column in head]
-        t, n, x, y, k, lane = (names.index(c) for c in ("time", "id", "x", "y", "type", "lane"))
+        columns = ("time", "id", "x", "y", "speed", "type", "lane")
+        t, n, x, y, v, k, lane = (names.index(column) for column in columns)
         for line in file:
             cells = line.rstrip("\n").split(";")
             samples[cells[n]].append(
-                (_step(cells[t]), float(cells[x]), float(cells[y]), cells[k], cells[lane])
+                (
+                    _step(cells[t]),
+                    float(cells[x]),
+                    float(cells[y]),
+                    float(cells[v]),
+                    cells[k],
+                    cells[lane],
+                )
             )
     tracks = []
     for name in sorted(samples):
         rows = samples[name]
         cuts = [0, *(i for i in range(1, len(rows)) if rows[i][0] != rows[i - 1][0] + 1), len(rows)]
-        for part, (begin, end) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+        for part, (begin, end) in enumerate(pairwise(cuts)):
             piece = rows[begin:end]
             tracks.append(
                 RawTrack(
                     name if part == 0 else f"{name}~{part}",
-                    piece[0][3],
+                    piece[0][4],
                     piece[0][0],
                     np.array([row[1:3] for row in piece], dtype=np.float64),
-                    [row[4] for row in piece],
+                    np.array([row[3] for row in piece], dtype=np.float64),
+                    [row[5] for row in piece],
                 )
             )
     return tracks

@@ -1,4 +1,4 @@
-"""What stands: parked cars, closed stretches with cones and barriers, narrowings, street furniture, car parks."""
+"""What stands: parked cars, closed stretches, narrowings, street furniture, car parks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shapely.geometry import Polygon
 from beyonddrive.datasets.synth.curves import arc_length, at, headings, project
 from beyonddrive.datasets.synth.network import Lane, Network
 from beyonddrive.datasets.synth.recording import RawTrack
-from beyonddrive.datasets.synth.traffic import CLOSED_TYPE
+from beyonddrive.datasets.synth.vehicle_types import CLOSED_TYPE
 
 CONE_SIZE = (0.38, 0.38, 0.75)
 BARRIER_SIZE = (0.5, 2.0, 1.0)

@@ -78,7 +78,7 @@ class Route:
         return blocks
 
     def _choice(self, road: int, lane: Lane | None, point: NDArray[np.float64]) -> Connection | None:
-        """Connection from a planned road to the next, from ``lane`` or else from the lane closest to it."""
+        """Connection from a planned road to the next, from ``lane`` or else the closest lane."""
         if road + 1 >= len(self._planned):
             return None
         options = self._network.links.get((self._planned[road], self._planned[road + 1]), [])
@@ -92,7 +92,7 @@ class Route:
         return best
 
     def command(self, sample: int, point: NDArray[np.float64]) -> NDArray[np.int64]:
-        """One-hot command (4,) for a vehicle at ``point`` (2,), which was there at ``sample`` of its track."""
+        """One-hot command (4,) for a vehicle at ``point`` (2,), where it was at ``sample`` of its track."""
         place = int(self.place[sample])
         lane = self._lanes.get(self._track.lane[sample])
         pieces: list[NDArray[np.float64]] = []

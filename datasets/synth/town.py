@@ -15,7 +15,9 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.datasets.synth.curves import headings
 from beyonddrive.datasets.synth.sumo import run_sumo_program
+from beyonddrive.datasets.synth.town_styles import STYLES, TownStyle
 
 PARKING_WIDTH = 2.3
 """Width of a parking strip beside the kerb [m]."""
@@ -23,95 +25,9 @@ BICYCLE_LANE_WIDTH = 1.8
 """Width of a cycle lane [m]."""
 SIDEWALK_WIDTH = 2.4
 """Width of a sidewalk [m]."""
-
-
-@dataclass(frozen=True)
-class TownStyle:
-    """How the towns of one location look; lengths in metres, speeds in m/s, shares in [0, 1]."""
-
-    skeleton: tuple[str, ...]
-    """Options of netgenerate."""
-    jitter: float
-    """Largest displacement of a junction along each axis."""
-    bend: float
-    """Largest sideways bend of a street, as a share of its length."""
-    main_share: float
-    """Share of street length that belongs to main roads (two lanes per direction)."""
-    one_way_share: float
-    """Share of side streets that are one-way."""
-    signal_share: float
-    """Share of junctions on main roads that have traffic lights."""
-    main_speed: float
-    side_speed: float
-    lane_width: float
-    corner_radius: float
-
-
-STYLES: dict[str, TownStyle] = {
-    "us-nv-las-vegas-strip": TownStyle(
-        skeleton=("--grid", "--grid.x-number", "5", "--grid.y-number", "4", "--grid.length", "115"),
-        jitter=8.0,
-        bend=0.04,
-        main_share=0.55,
-        one_way_share=0.15,
-        signal_share=0.85,
-        main_speed=13.0,
-        side_speed=10.0,
-        lane_width=3.5,
-        corner_radius=7.0,
-    ),
-    "us-ma-boston": TownStyle(
-        skeleton=(
-            "--rand",
-            "--rand.iterations=45",
-            "--rand.min-distance=85",
-            "--rand.max-distance=150",
-            "--rand.min-angle=55",
-            "--rand.neighbor-dist3=15",
-            "--rand.neighbor-dist4=10",
-        ),
-        jitter=0.0,
-        bend=0.12,
-        main_share=0.35,
-        one_way_share=0.25,
-        signal_share=0.6,
-        main_speed=11.5,
-        side_speed=8.5,
-        lane_width=3.3,
-        corner_radius=5.5,
-    ),
-    "us-pa-pittsburgh-hazelwood": TownStyle(
-        skeleton=(
-            "--spider",
-            "--spider.arm-number=6",
-            "--spider.circle-number=3",
-            "--spider.space-radius=95",
-            "--spider.omit-center",
-        ),
-        jitter=10.0,
-        bend=0.1,
-        main_share=0.4,
-        one_way_share=0.15,
-        signal_share=0.65,
-        main_speed=12.0,
-        side_speed=9.0,
-        lane_width=3.4,
-        corner_radius=6.0,
-    ),
-    "sg-one-north": TownStyle(
-        skeleton=("--grid", "--grid.x-number", "5", "--grid.y-number", "5", "--grid.length", "95"),
-        jitter=16.0,
-        bend=0.1,
-        main_share=0.45,
-        one_way_share=0.2,
-        signal_share=0.6,
-        main_speed=12.5,
-        side_speed=9.0,
-        lane_width=3.3,
-        corner_radius=6.0,
-    ),
-}
-"""Style of the towns of every location. All towns drive on the right."""
+LATERAL_ACCELERATION = 2.4
+"""Lateral acceleration that speed limits allow for in bends and turns [m/s2]: the expert's yaw rate stays
+comfortable (PDMS_V1, section 10)."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +76,8 @@ def _roads(nodes: dict[str, NDArray[np.float64]], links: list[tuple[str, str]]) 
                     first, second = (
                         nodes[links[i][1] if links[i][0] == name else links[i][0]] - position for i in (a, b)
                     )
-                    cosine = first @ second / (np.linalg.norm(first) * np.linalg.norm(second))
-                    pairs.append((round(float(cosine), 9), a, b))
+                    lengths = np.linalg.norm(first) * np.linalg.norm(second)
+                    pairs.append((round(float(first @ second / lengths), 9), a, b))
         taken: set[int] = set()
         for cosine, a, b in sorted(pairs):
             if cosine < -0.82 and a not in taken and b not in taken:
@@ -198,6 +114,15 @@ def _curve(
     # A raised cosine leaves both nodes in the direction of the straight street, so corners keep their angles.
     sideways = bend * (1.0 - np.cos(2.0 * np.pi * fraction)) * 0.5
     return start + fraction[:, None] * along + sideways[:, None] * normal
+
+
+def _curve_speed(shape: NDArray[np.float64]) -> float:
+    """Speed at which the tightest bend of a street takes :data:`LATERAL_ACCELERATION` [m/s]."""
+    if len(shape) < 3:
+        return np.inf
+    turn = np.abs(np.diff(np.unwrap(headings(shape))))
+    tightest = float((turn / np.hypot(*np.diff(shape, axis=0).T)).max())
+    return round(float(np.sqrt(LATERAL_ACCELERATION / max(tightest, 1e-6))), 1)
 
 
 def plan_streets(
@@ -239,13 +164,14 @@ def _edge_xml(
     if street.bicycle_lane:
         lanes.append(f'width="{BICYCLE_LANE_WIDTH}" allow="bicycle"')
     lanes += [f'width="{style.lane_width}" disallow="pedestrian"'] * (2 if street.main else 1)
-    speed = style.main_speed if street.main else style.side_speed
+    speed = min(style.main_speed if street.main else style.side_speed, _curve_speed(shape))
     points = " ".join(f"{x:.3f},{y:.3f}" for x, y in shape)
     rows = "".join(f'<lane index="{i}" {lane}/>' for i, lane in enumerate(lanes))
     return (
         f'<edge id={quoteattr(name)} from={quoteattr(start)} to={quoteattr(end)} numLanes="{len(lanes)}" '
         f'speed="{speed}" priority="{3 if street.main else 1}" shape="{points}" '
-        f'spreadType="{"center" if street.one_way else "right"}" sidewalkWidth="{SIDEWALK_WIDTH}">{rows}</edge>'
+        f'spreadType="{"center" if street.one_way else "right"}" sidewalkWidth="{SIDEWALK_WIDTH}">'
+        f"{rows}</edge>"
     )
 
 
@@ -317,8 +243,7 @@ def build_network(location: str, seed: int, folder: Path, style: TownStyle | Non
         "default.crossing-width": "3.5",
         "junctions.corner-detail": "6",
         "junctions.internal-link-detail": "24",
-        # Low lateral acceleration in turns: the expert's yaw rate stays comfortable (PDMS_V1, section 10).
-        "junctions.limit-turn-speed": "2.4",
+        "junctions.limit-turn-speed": str(LATERAL_ACCELERATION),
         "tls.green.time": "17",
         "tls.left-green.time": "0" if rng.random() < 0.7 else "6",
         "tls.yellow.time": "3",
