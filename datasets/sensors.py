@@ -143,10 +143,11 @@ def read_pcd(path: Path) -> NDArray[np.float32]:
     return rows
 
 
-def write_pcd(path: Path, points: NDArray[Any]) -> None:
+def write_pcd(path: Path, points: NDArray[Any], sync: bool = True) -> None:
     """Write a sweep (6, N), rows :data:`LIDAR_ROWS`, as a binary ``.pcd``; the file appears complete or not.
 
-    x, y, z and intensity are stored as float32, ring and LiDAR id as bytes.
+    x, y, z and intensity are stored as float32, ring and LiDAR id as bytes. ``sync`` is that of
+    :func:`beyonddrive.engine.files.write_atomically`.
 
     Raises:
         SensorError: If the shape is another, a coordinate is not finite, or ring or id is no byte.
@@ -168,7 +169,7 @@ def write_pcd(path: Path, points: NDArray[Any]) -> None:
         f"FIELDS {' '.join(names)}\nSIZE 4 4 4 4 1 1\nTYPE F F F F U U\nCOUNT 1 1 1 1 1 1\n"
         f"WIDTH {len(records)}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS {len(records)}\nDATA binary\n"
     )
-    write_atomically(Path(path), header.encode("ascii") + records.tobytes())
+    write_atomically(Path(path), header.encode("ascii") + records.tobytes(), sync)
 
 
 class _PcdError(ValueError):

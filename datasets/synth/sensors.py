@@ -98,10 +98,11 @@ def render_log(
     painter = Painter(nuplan_map, frames, seed)
     for index, name, path in jobs:
         if name:
-            write_atomically(path, encode_jpeg(painter.paint(index, poses[name], image_size)))
+            # Truncated files are found and made again, so nothing has to wait for the disk.
+            write_atomically(path, encode_jpeg(painter.paint(index, poses[name], image_size)), sync=False)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_pcd(path, sweep_of(frames[index], painter.obstacles(index), seed))
+            write_pcd(path, sweep_of(frames[index], painter.obstacles(index), seed), sync=False)
     return RenderCount(len(jobs), kept)
 
 
