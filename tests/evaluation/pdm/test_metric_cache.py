@@ -1,0 +1,258 @@
+"""Building metric caches: moved worlds, scenes that cannot be scored, storage, and what is imported."""
+
+import copy
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import shapely
+
+from beyonddrive.datasets.maps.nuplan_map import MapError
+from beyonddrive.datasets.scene import HISTORY, Scene
+from beyonddrive.evaluation.pdm import MetricCache, MetricCacheError, build_metric_cache, score
+from beyonddrive.evaluation.pdm.constants import POLYGON_TYPES
+
+
+class MapDouble:
+    """A map whose layers may be altered; ``missing`` are not there."""
+
+    def __init__(self, nuplan_map, alter=None, missing=()):
+        self.path = nuplan_map.path
+        self._map, self._alter, self._missing, self._layers = nuplan_map, alter, missing, {}
+
+    def layer(self, name):
+        if name in self._missing:
+            raise MapError(f"{self.path}: there is no layer {name!r}")
+        if name not in self._layers:
+            layer = self._map.layer(name)
+            self._layers[name] = self._alter(layer) if self._alter else layer
+        return self._layers[name]
+
+
+def with_frames(scene, change, frames=(HISTORY - 1,)):
+    """A copy of a scene in which ``change(frame)`` was called on some frames."""
+    copies = [copy.deepcopy(f) if i in frames else f for i, f in enumerate(scene.frames)]
+    for i in frames:
+        change(copies[i])
+    return Scene(scene.log_name, scene.split, copies)
+
+
+def build_error(scene, nuplan_map):
+    with pytest.raises(MetricCacheError) as caught:
+        build_metric_cache(scene, nuplan_map)
+    assert scene.token in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("feature", ["straight_offlane", "cross_straight_red", "grid_loop"])
+def test_turning_log_and_map_changes_nothing(golden, feature):
+    """By a quarter turn, for the square of the drivable map is axis-aligned."""
+    item = golden(feature)
+    origin, shift = item.scene.ego_pose[:2], np.array([420.0, -77.0])
+
+    def moved(xy):
+        x, y = (np.asarray(xy) - origin).T
+        return np.column_stack([-y, x]) + origin + shift
+
+    def turn(frame):
+        translation = np.array(frame["ego2global_translation"], dtype=np.float64)
+        translation[:2] = moved(translation[None, :2])[0]
+        w, x, y, z = frame["ego2global_rotation"]
+        c = s = np.sqrt(0.5)
+        frame["ego2global_translation"] = translation
+        frame["ego2global_rotation"] = np.array([w * c - z * s, x * c + y * s, y * c - x * s, w * s + z * c])
+
+    def alter(layer):
+        return replace(layer, geometries=shapely.transform(layer.geometries, moved))
+
+    scene = with_frames(item.scene, turn, range(len(item.scene.frames)))
+    cache = build_metric_cache(scene, MapDouble(item.nuplan_map, alter))
+    np.testing.assert_array_equal(cache.route_ids, item.cache.route_ids)
+    np.testing.assert_array_equal(cache.polygon_ids, item.cache.polygon_ids)
+    np.testing.assert_allclose(cache.proposal[:, :2], moved(item.cache.proposal[:, :2]), rtol=0, atol=1e-6)
+    names = item.scores["names"]
+    steady = np.array([not name.startswith(("edge_", "heading_pi", "alternating")) for name in names])
+    plans = item.scores["poses"][steady]
+    np.testing.assert_allclose(score(cache, plans).values, score(item.cache, plans).values, rtol=0, atol=1e-6)
+
+
+def test_scene_without_objects(golden):
+    item = golden("cross_straight_red")
+
+    def clear(frame):
+        anns = frame["anns"]
+        for key, columns in (("gt_boxes", 7), ("gt_velocity_3d", 3)):
+            anns[key] = np.zeros((0, columns))
+        anns["gt_names"] = anns["track_tokens"] = anns["instance_tokens"] = []
+
+    cache = build_metric_cache(with_frames(item.scene, clear, range(14)), item.nuplan_map)
+    assert len(cache.tracks) == 0
+    values = score(cache, item.scores["poses"]).values
+    assert (values[:, [0, 3]] == 1).all()
+    assert MetricCache.from_arrays(cache.to_arrays()).tracks.tokens == ()
+
+
+def test_scene_without_route(golden):
+    item = golden("curve_free")
+    scene = with_frames(item.scene, lambda frame: frame.update(roadblock_ids=[]))
+    assert "has no route (roadblock_ids is empty); leave it out with has_route=True" in build_error(
+        scene, item.nuplan_map
+    )
+
+
+@pytest.mark.parametrize("id", ["987654321", "north"])
+def test_route_that_is_not_on_the_map(golden, id):
+    item = golden("curve_free")
+    scene = with_frames(item.scene, lambda frame: frame.update(roadblock_ids=[id]))
+    message = build_error(scene, item.nuplan_map)
+    assert f"route id {id!r}" in message and "do not belong together" in message
+
+
+def test_ego_off_the_map(golden):
+    item = golden("curve_free")
+
+    def move(frame):
+        frame["ego2global_translation"] = np.add(frame["ego2global_translation"], [9000.0, 0.0, 0.0])
+
+    message = build_error(with_frames(item.scene, move, range(14)), item.nuplan_map)
+    assert "the ego is off the map" in message and "map_location" in message
+
+
+@pytest.mark.parametrize(
+    "name", ["lane_groups_polygons", "baseline_paths", "gen_lane_connectors_scaled_width_polygons"]
+)
+def test_map_without_a_layer(golden, name):
+    item = golden("curve_free")
+    assert f"no layer '{name}'" in build_error(item.scene, MapDouble(item.nuplan_map, missing=[name]))
+
+
+def test_map_without_a_baseline(golden):
+    item = golden("curve_free")
+
+    def alter(layer):
+        if layer.name != "baseline_paths":
+            return layer
+        return replace(layer, columns={**layer.columns, "lane_fid": np.full(len(layer), -1)})
+
+    message = build_error(item.scene, MapDouble(item.nuplan_map, alter))
+    assert "none for lane" in message and "baseline_paths" in message
+
+
+def test_polygon_that_is_a_line(golden):
+    item = golden("curve_free")
+
+    def alter(layer):
+        if layer.name != "lanes_polygons":
+            return layer
+        return replace(layer, geometries=shapely.boundary(layer.geometries))
+
+    message = build_error(item.scene, MapDouble(item.nuplan_map, alter))
+    assert "lanes_polygons" in message and "not a polygon" in message
+
+
+def test_holes_and_multi_polygons_are_what_they_are(golden):
+    """A hole in all roadblocks, far from the ego's way, and every polygon as a multi-polygon."""
+    item = golden("straight_free")
+    x, y, heading = item.cache.ego_state[:3]
+    ahead = np.array([x, y]) + 12.0 * np.array([np.cos(heading), np.sin(heading)])
+    hole = shapely.Point(*ahead).buffer(0.4)
+
+    def alter(layer):
+        if layer.name == "lane_groups_polygons":
+            parts = shapely.difference(layer.geometries, hole)
+            return replace(layer, geometries=np.array([shapely.MultiPolygon([p]) for p in parts], object))
+        return layer
+
+    cache = build_metric_cache(item.scene, MapDouble(item.nuplan_map, alter))
+    before, after = (score(c, item.scores["poses"]).column("DAC") for c in (item.cache, cache))
+    assert (after <= before).all() and after.sum() < before.sum()
+    rows = np.flatnonzero(cache.polygon_types == POLYGON_TYPES.index("roadblock"))
+    assert (np.diff(cache.polygons.polygon_starts)[rows] >= 1).all()
+    rings = np.diff(cache.polygons.polygon_starts)[rows]
+    assert rings.max() == 2, "a roadblock has an outer ring and a hole"
+
+
+def test_speed_limit_that_is_none(golden):
+    item = golden("curve_free")
+
+    def alter(layer):
+        if layer.name not in ("lanes_polygons", "lane_connectors"):
+            return layer
+        return replace(layer, columns={**layer.columns, "speed_limit_mps": np.zeros(len(layer))})
+
+    assert "speed limit of 0.0 m/s" in build_error(item.scene, MapDouble(item.nuplan_map, alter))
+
+
+def test_track_token_twice_in_a_frame(golden):
+    item = golden("curve_free")
+
+    def repeat(frame):
+        frame["anns"]["track_tokens"][1] = frame["anns"]["track_tokens"][0]
+
+    message = build_error(with_frames(item.scene, repeat, (HISTORY + 4,)), item.nuplan_map)
+    assert f"frame {HISTORY + 4}: anns.track_tokens" in message and "is there twice" in message
+
+
+@pytest.mark.parametrize("size", [0.0, -1.0])
+def test_box_without_size(golden, size):
+    item = golden("curve_free")
+
+    def shrink(frame):
+        frame["anns"]["gt_boxes"] = np.array(frame["anns"]["gt_boxes"])
+        frame["anns"]["gt_boxes"][2, 4] = size
+
+    assert "both must be above 0" in build_error(with_frames(item.scene, shrink), item.nuplan_map)
+
+
+def test_box_that_is_not_finite(golden):
+    item = golden("curve_free")
+
+    def spoil(frame):
+        frame["anns"]["gt_boxes"] = np.array(frame["anns"]["gt_boxes"])
+        frame["anns"]["gt_boxes"][2, 0] = np.nan
+
+    assert "is not finite" in build_error(with_frames(item.scene, spoil), item.nuplan_map)
+
+
+def test_too_few_future_frames(golden):
+    item = golden("curve_free")
+    scene = Scene(item.scene.log_name, "golden", item.scene.frames[: HISTORY + 8])
+    assert "8 frames after now, the score needs 10" in build_error(scene, item.nuplan_map)
+
+
+def test_stored_caches_of_another_release(golden):
+    arrays = golden("curve_free").cache.to_arrays()
+    with pytest.raises(MetricCacheError, match="version 999, this release reads"):
+        MetricCache.from_arrays({**arrays, "version": np.array(999)})
+    del arrays["centerline"]
+    with pytest.raises(MetricCacheError, match="without 'centerline'"):
+        MetricCache.from_arrays(arrays)
+
+
+def test_caches_can_be_pickled(golden):
+    item = golden("curve_free")
+    plans = item.scores["poses"][:5]
+    expected = score(item.cache, plans).values
+    again = pickle.loads(pickle.dumps(item.cache))
+    np.testing.assert_array_equal(score(again, plans).values, expected)
+
+
+def test_no_learning_framework_is_imported():
+    script = (
+        "import sys\n"
+        "from beyonddrive.evaluation.pdm import MetricCache, PdmScores, build_metric_cache, score\n"
+        "import beyonddrive.evaluation.pdm.runner\n"
+        "print(sorted({'torch', 'mmengine'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_building_twice_gives_the_same_cache(golden):
+    item = golden("curve_free")
+    same = build_metric_cache(item.scene, MapDouble(item.nuplan_map))
+    for key, array in item.cache.to_arrays().items():
+        np.testing.assert_array_equal(same.to_arrays()[key], array, err_msg=key)

@@ -1,0 +1,134 @@
+"""Scores of a split: stores of metric caches that are filled, reused and refused; logs that are broken."""
+
+import numpy as np
+import pytest
+
+from beyonddrive.datasets.logs import read_log
+from beyonddrive.datasets.navsim_root import NavsimRoot
+from beyonddrive.datasets.scene_filter import SceneFilter
+from beyonddrive.datasets.shards import StoreError
+from beyonddrive.engine.executors import SerialExecutor
+from beyonddrive.evaluation.metric_caching import cache_metrics
+from beyonddrive.evaluation.pdm import runner
+from beyonddrive.evaluation.pdm.plan_file import PlanFile, PlanFileError, write_arrays
+from beyonddrive.evaluation.pdm.runner import score_split
+
+
+@pytest.fixture
+def plans(golden_scenes):
+    return {item.scene.token: item.scores["poses"][:6] for item in golden_scenes}
+
+
+def expected(golden_scenes):
+    return {item.scene.token: item.scores["scores"][:6] for item in golden_scenes}
+
+
+def check(result, golden_scenes, tokens):
+    values = expected(golden_scenes)
+    assert list(result.values) == list(tokens)
+    for token in tokens:
+        np.testing.assert_allclose(result.values[token], values[token], rtol=0, atol=1e-6)
+
+
+def no_building(scene, nuplan_map):
+    raise AssertionError(f"the metric cache of {scene.token} is on disk")
+
+
+def test_a_folder_of_caches_is_filled_and_used(golden_scenes, plans, split_root, tmp_path, monkeypatch):
+    root = NavsimRoot(split_root)
+    tokens = [item.scene.token for item in golden_scenes[:6]]
+    wanted = {token: plans[token] for token in tokens}
+    some = {token: plans[token] for token in tokens[:2]}
+    kept = tmp_path / "caches"
+    check(score_split(root, "train", some, cache_dir=kept, progress_bar=False), golden_scenes, tokens[:2])
+    check(score_split(root, "train", wanted, cache_dir=kept, progress_bar=False), golden_scenes, tokens)
+    monkeypatch.setattr(runner, "build_metric_cache", no_building)
+    check(score_split(root, "train", wanted, cache_dir=kept, progress_bar=False), golden_scenes, tokens)
+    with pytest.raises(StoreError, match="split"):
+        score_split(root, "val", {}, cache_dir=kept, progress_bar=False)
+
+
+def test_a_store_of_the_cache_tool_is_read_and_left_alone(
+    golden_scenes, plans, split_root, tmp_path, monkeypatch
+):
+    root = NavsimRoot(split_root)
+    kept = tmp_path / "caches"
+    cache_metrics(root, "train", SceneFilter(max_scenes=3), kept, SerialExecutor())
+    before = sorted(path.name for path in kept.iterdir())
+    tokens = [item.scene.token for item in golden_scenes[:6]]
+    wanted = {token: plans[token] for token in tokens}
+    check(score_split(root, "train", wanted, cache_dir=kept, progress_bar=False), golden_scenes, tokens)
+    assert sorted(path.name for path in kept.iterdir()) == before
+    monkeypatch.setattr(runner, "build_metric_cache", no_building)
+    some = {token: plans[token] for token in tokens[:3]}
+    check(score_split(root, "train", some, cache_dir=kept, progress_bar=False), golden_scenes, tokens[:3])
+
+
+def test_caches_of_a_log_that_has_changed_are_refused(golden_scenes, plans, split_root, tmp_path):
+    root = NavsimRoot(split_root)
+    item = golden_scenes[0]
+    wanted = {item.scene.token: plans[item.scene.token]}
+    kept = tmp_path / "caches"
+    score_split(root, "train", wanted, cache_dir=kept, progress_bar=False)
+    log = split_root / "navsim_logs/train" / f"{item.scene.log_name}.pkl"
+    log.write_bytes(log.read_bytes() + b"\0")
+    result = score_split(root, "train", wanted, cache_dir=kept, progress_bar=False)
+    assert not result.values
+    assert "delete that folder" in result.failures[item.scene.token]
+
+
+def test_a_broken_log_costs_its_own_scenes(golden_scenes, plans, split_root):
+    item, other = golden_scenes[0], golden_scenes[1]
+    log = split_root / "navsim_logs/train" / f"{item.scene.log_name}.pkl"
+    log.write_bytes(log.read_bytes()[:5000])
+    wanted = {i.scene.token: plans[i.scene.token] for i in (item, other)}
+    result = score_split(NavsimRoot(split_root), "train", wanted, progress_bar=False)
+    check(result, golden_scenes, [other.scene.token])
+    assert log.name in result.failures[item.scene.token]
+    assert len(result.problems) == 1 and log.name in result.problems[0]
+
+
+def test_any_frame_with_a_whole_window_is_a_scene(split_root):
+    root = NavsimRoot(split_root)
+    logs = [[frame["token"] for frame in read_log(path)] for path in root.log_paths("train")]
+    names = max(logs, key=len)
+    assert len(names) == 17
+    plans = {token: np.zeros((1, 8, 3)) for token in names}
+    result = score_split(root, "train", plans, progress_bar=False)
+    assert list(result.values) == names[3:7]
+    assert "2 frames before" in result.failures[names[2]]
+    assert "9 after it" in result.failures[names[7]]
+
+
+def test_plan_files(tmp_path):
+    path = tmp_path / "plans.npz"
+    np.savez(path, a=np.ones((2, 8, 3)), b=np.array([{}], dtype=object))
+    plans = PlanFile(path)
+    assert list(plans) == ["a", "b"] and len(plans) == 2 and "c" not in plans
+    np.testing.assert_array_equal(plans["a"], np.ones((2, 8, 3)))
+    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
+        plans["b"]
+    content = bytearray(path.read_bytes())
+    content[200] ^= 0xFF
+    for name, damaged in (
+        ("flip.npz", bytes(content)),
+        ("cut.npz", path.read_bytes()[:300]),
+        ("empty.npz", b""),
+        ("single.npz", b"\x93NUMPY not an archive"),
+    ):
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(PlanFileError, match=name):
+            PlanFile(tmp_path / name)
+    with pytest.raises(PlanFileError, match="no such file"):
+        PlanFile(tmp_path / "nowhere.npz")
+
+
+def test_written_arrays_are_whole_and_repeatable(tmp_path):
+    arrays = {"file": np.arange(3.0), "allow_pickle": np.ones((1, 7))}
+    for name in ("a.npz", "b.npz"):
+        write_arrays(tmp_path / name, arrays)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
+        assert archive.files == list(arrays)
+        np.testing.assert_array_equal(archive["file"], arrays["file"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz"]
