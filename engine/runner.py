@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
@@ -20,11 +21,35 @@ LAST_CHECKPOINT = "last_checkpoint"
 """File in a work folder that names the newest checkpoint."""
 
 
+_CONSOLE_LINES = 4
+"""Messages with more lines are for the log file: the config, the machine, the order of the hooks."""
+_MMENGINE_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
+"""What mmengine says of its own insides at every checkpoint."""
 _runs = itertools.count()
 
 
 class ConfigError(ValueError):
     """A config or a command line asks for something that cannot be done; the message says what to change."""
+
+
+class PlannerRunner(Runner):
+    """mmengine's runner with a console that shows progress; config, machine and hooks go to the log file."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """As mmengine's, with long messages kept off the console."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.addFilter(_is_for_people)
+        return logger
+
+
+def _is_for_people(record: logging.LogRecord) -> bool:
+    """Whether the console should show a message."""
+    message = record.getMessage()
+    if message.startswith(_MMENGINE_NOISE):
+        return False
+    return record.levelno > logging.INFO or message.count("\n") < _CONSOLE_LINES
 
 
 class Evaluation(NamedTuple):
@@ -205,6 +230,8 @@ def _build(config: Config) -> Runner:
     name = Path(config.filename).stem if config.filename else "run"
     number = next(_runs)
     config.experiment_name = config.get("experiment_name") or (f"{name}-{number}" if number else name)
+    if config.get("num_threads"):
+        torch.set_num_threads(config.num_threads)
     for part in ("train", "val", "test"):
         loader = config.get(f"{part}_dataloader")
         if loader is not None and not loader.get("num_workers"):
@@ -212,7 +239,7 @@ def _build(config: Config) -> Runner:
     hooks = list(config.get("custom_hooks") or [])
     if all(hook.get("type") != "CheckpointGuardHook" for hook in hooks):
         config.custom_hooks = [*hooks, {"type": "CheckpointGuardHook"}]
-    return Runner.from_cfg(config)
+    return PlannerRunner.from_cfg(config)
 
 
 def pdm_metrics(config: Config, part: str) -> list[ConfigDict]:

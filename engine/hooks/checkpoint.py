@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ class PlannerCheckpointHook(CheckpointHook):
         ValueError: If ``save_best`` is a list, or ``out_dir`` is not on a local disk.
     """
 
+    out_dir: str
     best_ckpt_path: str | None
+    keep_ckpt_ids: deque[int]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -41,6 +44,14 @@ class PlannerCheckpointHook(CheckpointHook):
             raise ValueError(f"PlannerCheckpointHook: save_best must be one metric, got {self.save_best}")
         if "://" in str(self.out_dir or ""):
             raise ValueError(f"PlannerCheckpointHook: out_dir must be a local folder, got {self.out_dir}")
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the folder, and what a resumed run knows of earlier checkpoints."""
+        work_dir = Path(runner.work_dir)
+        self.out_dir = str(Path(self.out_dir) / work_dir.name if self.out_dir else work_dir)
+        known = runner.message_hub.runtime_info
+        self.best_ckpt_path = known.get("best_ckpt")
+        self.keep_ckpt_ids = deque(known.get("keep_ckpt_ids", ()))
 
     def _write(self, runner: Runner, filename: str, **kwargs: Any) -> None:
         """Write a checkpoint so that the file is either the old one or the whole new one."""
@@ -59,12 +70,11 @@ class PlannerCheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         outdated: list[int] = []
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
-            kept = [*self.keep_ckpt_ids, step]
-            outdated, kept = kept[: -self.max_keep_ckpts], kept[-self.max_keep_ckpts :]
-            self.keep_ckpt_ids.clear()
-            self.keep_ckpt_ids.extend(kept)
+            self.keep_ckpt_ids.append(step)
+            while len(self.keep_ckpt_ids) > self.max_keep_ckpts:
+                outdated.append(self.keep_ckpt_ids.popleft())
             # The checkpoint carries this list, so that a resumed run goes on removing.
-            runner.message_hub.update_info("keep_ckpt_ids", kept)
+            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
         filename = self.filename_tmpl.format(step)
         self.last_ckpt = str(Path(self.out_dir) / filename)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)

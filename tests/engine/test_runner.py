@@ -252,3 +252,12 @@ def test_mixed_precision_runs_on_this_machine(tmp_path, blind_recipe):
 def test_a_missing_config_is_named():
     with pytest.raises(ConfigError, match=r"no_such\.py: no such config"):
         load_config("no_such.py")
+
+
+def test_the_console_shows_progress_and_the_log_file_everything(tmp_path, blind_recipe, capfd):
+    train(blind_recipe, tmp_path / "w", {"log_level": "INFO", "train_cfg.val_interval": 9})
+    printed = capfd.readouterr().out
+    (log,) = (tmp_path / "w").glob("*/*.log")
+    assert "Epoch(train) [2][3/3]" in printed and "Epoch(train) [2][3/3]" in log.read_text()
+    assert "System environment" in log.read_text() and "System environment" not in printed
+    assert "FileClient" not in printed

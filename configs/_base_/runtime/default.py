@@ -22,6 +22,9 @@ env_cfg = dict(
     dist_cfg=dict(backend="nccl"),
 )
 randomness = dict(seed=0)
+# Threads of torch on the CPU; None for one per core. Give fewer when other processes share the cores: threads
+# that wait for each other make a busy machine many times slower.
+num_threads = None
 
 log_level = "INFO"
 log_processor = dict(by_epoch=True)
