@@ -10,6 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from beyonddrive.evaluation.pdm.arrays import Floats, Ints
+from beyonddrive.evaluation.pdm.jit import kernel
 
 
 class PolygonError(ValueError):
@@ -83,15 +84,9 @@ class PolygonRings:
 
     def edges(self) -> tuple[Floats, Ints]:
         """Edges (E, 4) x0, y0, x1, y1 and, per polygon, the first of them: (P + 1,)."""
-        closing = np.zeros(len(self.vertices), dtype=bool)
-        closing[self.ring_starts[1:] - 1] = True
-        first = np.flatnonzero(~closing)
-        edges = np.concatenate(
-            [self.vertices[first], self.vertices[np.minimum(first + 1, len(closing) - 1)]], 1
-        )
         # One vertex per ring starts no edge.
         starts = self.ring_starts[self.polygon_starts] - self.polygon_starts
-        return np.ascontiguousarray(edges.reshape(-1, 4)), starts
+        return _edges(self.vertices, self.ring_starts), starts
 
     def geometries(self) -> NDArray[np.object_]:
         """Shapely polygons, rebuilt: for pictures and for tests."""
@@ -106,6 +101,18 @@ class PolygonRings:
                 shape = shapely.symmetric_difference(shape, shapely.Polygon(ring))
             out[row] = shape
         return out
+
+
+@kernel
+def _edges(vertices: Floats, ring_starts: Ints) -> Floats:
+    out = np.empty((len(vertices) - len(ring_starts) + 1, 4))
+    e = 0
+    for r in range(len(ring_starts) - 1):
+        for v in range(ring_starts[r], ring_starts[r + 1] - 1):
+            out[e, 0], out[e, 1] = vertices[v, 0], vertices[v, 1]
+            out[e, 2], out[e, 3] = vertices[v + 1, 0], vertices[v + 1, 1]
+            e += 1
+    return out
 
 
 def concatenate(parts: Sequence[PolygonRings]) -> PolygonRings:

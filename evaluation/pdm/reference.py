@@ -30,6 +30,7 @@ def proposal_stamps(time_us: int) -> Ints:
     return time_us + MAP_INTERVAL_US * np.arange(NUM_MAPS, dtype=np.int64)
 
 
+@kernel
 def sampling(time_us: int, stamps: Ints) -> tuple[Ints, Floats]:
     """Where the 41 samples of the tracker fall between the stamps of a trajectory.
 
@@ -37,12 +38,18 @@ def sampling(time_us: int, stamps: Ints) -> tuple[Ints, Floats]:
         Interval (41,): index of the knot before each sample, and (41, 2): time since that knot and length of
         the interval [us].
     """
-    times = np.arange(NUM_STATES) * STEP + time_us * 1e-6
-    samples = np.clip((times * 1e6).astype(np.int64), stamps[0], stamps[-1])
-    right = np.clip(np.searchsorted(stamps, samples, side="left"), 1, len(stamps) - 1)
-    since = (samples - stamps[right - 1]).astype(np.float64)
-    length = (stamps[right] - stamps[right - 1]).astype(np.float64)
-    return right - 1, np.column_stack([since, length])
+    interval = np.empty(NUM_STATES, np.int64)
+    time = np.empty((NUM_STATES, 2))
+    seconds = time_us * 1e-6
+    k = 0
+    for i in range(NUM_STATES):
+        sample = min(max(int((i * STEP + seconds) * 1e6), stamps[0]), stamps[-1])
+        while k < len(stamps) - 2 and sample > stamps[k + 1]:
+            k += 1
+        interval[i] = k
+        time[i, 0] = sample - stamps[k]
+        time[i, 1] = stamps[k + 1] - stamps[k]
+    return interval, time
 
 
 @kernel

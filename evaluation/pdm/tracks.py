@@ -13,7 +13,7 @@ from beyonddrive.evaluation.pdm.arrays import Floats
 from beyonddrive.evaluation.pdm.collision import Traffic, box_bounds
 from beyonddrive.evaluation.pdm.constants import FRAME_STRIDE, NUM_FRAMES, NUM_MAPS, STEP, STOPPED_TRACK_SPEED
 from beyonddrive.evaluation.pdm.jit import kernel
-from beyonddrive.evaluation.pdm.reference import unwrap, wrap
+from beyonddrive.evaluation.pdm.reference import unwrap
 from beyonddrive.structures.boxes import AGENT_TYPES, OBJECT_TYPES
 from beyonddrive.structures.se2 import rotate, wrap_angle
 
@@ -156,10 +156,10 @@ def _interpolate(poses: Floats) -> Floats:
         if n == 0:
             continue
         if n == 1:
-            angle = wrap(heading[0])
+            cos, sin = math.cos(heading[0]), math.sin(heading[0])
             for k in range(NUM_MAPS):
                 out[k, m, 0], out[k, m, 1] = poses[rows[0], m, 0], poses[rows[0], m, 1]
-                out[k, m, 2], out[k, m, 3] = math.cos(angle), math.sin(angle)
+                out[k, m, 2], out[k, m, 3] = cos, sin
             continue
         unwrap(heading[:n])
         i = 0
@@ -172,6 +172,10 @@ def _interpolate(poses: Floats) -> Floats:
             for c in range(2):
                 slope = (poses[end, m, c] - poses[start, m, c]) / span
                 out[k, m, c] = slope * since + poses[start, m, c]
-            angle = wrap((heading[i + 1] - heading[i]) / span * since + heading[i])
-            out[k, m, 2], out[k, m, 3] = math.cos(angle), math.sin(angle)
+            turn = heading[i + 1] - heading[i]
+            if turn == 0.0 and k > rows[0] * FRAME_STRIDE and k != start * FRAME_STRIDE + 1:
+                out[k, m, 2], out[k, m, 3] = out[k - 1, m, 2], out[k - 1, m, 3]
+            else:
+                angle = turn / span * since + heading[i]
+                out[k, m, 2], out[k, m, 3] = math.cos(angle), math.sin(angle)
     return out
