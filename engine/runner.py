@@ -220,6 +220,19 @@ def evaluate(runner: Runner) -> Evaluation:
     return Evaluation(metrics, failures)
 
 
+def explain(error: BaseException) -> str:
+    r"""Return what went wrong in one line, also if it went wrong in a worker of a data loader.
+
+    >>> explain(ValueError('Caught E in DataLoader worker process 0.\nTraceback ...\nValueError: no image'))
+    'no image'
+    """
+    message = str(error)
+    if "DataLoader worker process" in message:
+        # torch puts the traceback of the worker into the message; its last line is the error.
+        message = message.strip().splitlines()[-1].partition(": ")[2] or message
+    return message
+
+
 def has_weights(planner: nn.Module) -> bool:
     """Whether evaluating the planner without a checkpoint would evaluate random weights."""
     return next(planner.parameters(), None) is not None

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from mmengine.dist import is_main_process
 
-    from beyonddrive.engine.runner import build_test_runner, evaluate, load_config
+    from beyonddrive.engine.runner import build_test_runner, evaluate, explain, load_config
 
     try:
         config = load_config(args.config, args.cfg_options)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError, OSError) as error:
         if args.launcher != "none":
             raise  # torchrun shows which rank failed, and ends the others
-        print(f"test: {error}", file=sys.stderr)
+        print(f"test: {explain(error)}", file=sys.stderr)
         return 1
     if is_main_process():
         print(summary(metrics))

@@ -39,7 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; the exit code is 1 if config, data or checkpoint are refused."""
     args = parse_args(argv)
-    from beyonddrive.engine.runner import build_train_runner, load_config
+    from beyonddrive.engine.runner import build_train_runner, explain, load_config
 
     try:
         config = load_config(args.config, args.cfg_options)
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError, OSError) as error:
         if args.launcher != "none":
             raise  # torchrun shows which rank failed, and ends the others
-        print(f"train: {error}", file=sys.stderr)
+        print(f"train: {explain(error)}", file=sys.stderr)
         return 1
     return 0
 

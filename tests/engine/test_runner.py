@@ -202,6 +202,23 @@ def test_loaded_weights_are_the_saved_ones(tmp_path, blind_recipe):
         )
 
 
+def test_a_repelled_planner_takes_the_weights_of_the_bare_one(tmp_path, blind_recipe):
+    head = {"type": "DeltaTrajectoryHead", "in_channels": 16, "hidden": 8}
+    model = {"type": "EgoStatusMLP", "hidden": 16, "num_layers": 1}
+    bare = MODELS.build({**model, "trajectory_head": head})
+    path = save_weights(tmp_path / "bare.pth", bare)
+    config = load_config(blind_recipe)
+    config.model = {
+        **model,
+        "trajectory_head": {"type": "RepulsiveHead", "head": head, "loss": {"weight": 5.0}},
+    }
+    runner = build_test_runner(config, path, str(tmp_path / "w"))
+    runner.load_or_resume()
+    for planner in (runner.model, init_planner(config, path)):
+        for key, value in bare.state_dict().items():
+            assert torch.equal(value, planner.state_dict()[key]), key
+
+
 def test_a_planner_without_its_checkpoint_is_refused(tmp_path, blind_recipe):
     with pytest.raises(ConfigError, match="give the checkpoint"):
         build_test_runner(load_config(blind_recipe), None, str(tmp_path / "w"))

@@ -13,7 +13,7 @@ import torch
 
 from beyonddrive.engine.mmengine_compat import load_checkpoint_file
 from beyonddrive.structures.plan import SCORE_COLUMNS
-from beyonddrive.tools import cache_metrics, test, train
+from beyonddrive.tools import cache_features, cache_metrics, test, train
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -120,6 +120,40 @@ def test_metric_caches_of_a_config_are_the_ones_its_evaluation_reads(
     assert log.name in captured.err and "metric caches of 2 scenes" in captured.out
     assert cache_metrics.main([str(blind_recipe)]) == 1
     assert "no PDMSMetric of val, test has a cache_dir" in capfd.readouterr().err
+
+
+def test_feature_caches_of_a_config_are_the_ones_its_training_reads(
+    tmp_path, blind_recipe, split_root, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    options = [
+        "train_dataloader.dataset.cache_dir=features",
+        "train_cfg.val_interval=9",
+        "train_cfg.max_epochs=1",
+    ]
+    assert train.main([str(blind_recipe), "--cfg-options", *options]) == 1
+    assert "tools/cache_features.py" in capfd.readouterr().err
+    assert cache_features.main([str(blind_recipe), "--cfg-options", *options]) == 0
+    assert "train: features of 6 scenes, 6 logs done now" in capfd.readouterr().out
+    assert train.main([str(blind_recipe), "--cfg-options", *options]) == 0
+    assert cache_features.main([str(blind_recipe)]) == 1
+    assert "has a cache_dir" in capfd.readouterr().err
+
+
+def test_a_bad_scene_in_the_training_is_named_in_one_line(
+    tmp_path, blind_recipe, split_root, monkeypatch, capfd
+):
+    log = next((split_root / "navsim_logs/train").glob("*.pkl"))
+    frames = pickle.loads(log.read_bytes())
+    frames[3]["ego_dynamic_state"] = [float("nan")] * 4
+    log.write_bytes(pickle.dumps(frames))
+    monkeypatch.chdir(tmp_path)
+    options = ["train_dataloader.num_workers=1", "train_dataloader.dataset.cache_dir=features"]
+    assert cache_features.main([str(blind_recipe), "--cfg-options", *options]) == 1
+    assert f"scene {frames[3]['token']}" in capfd.readouterr().err
+    assert train.main([str(blind_recipe), "--cfg-options", options[0]]) == 1
+    error = capfd.readouterr().err
+    assert frames[3]["token"] in error and "Traceback" not in error
 
 
 @pytest.mark.slow

@@ -1,0 +1,27 @@
+"""From a config to plans, as in a notebook."""
+
+import pytest
+import torch
+
+from beyonddrive.apis import init_planner, load_config, plan
+from beyonddrive.engine.runner import ConfigError, build_train_runner
+from beyonddrive.registry import DATASETS
+
+
+def test_a_trained_planner_plans_the_scenes_of_a_data_set(tmp_path, blind_recipe):
+    config = load_config(blind_recipe, {"train_cfg.max_epochs": 1})
+    build_train_runner(config, str(tmp_path / "w")).train()
+    planner = init_planner(blind_recipe, tmp_path / "w" / "epoch_1.pth", options={"model.hidden": 16})
+    dataset = DATASETS.build(config.test_dataloader.dataset)
+    plans = plan(planner, [dataset[index] for index in range(len(dataset))])
+    assert [sample.metainfo["token"] for sample in plans] == dataset.tokens
+    assert all(sample.pred.trajectory.shape == (8, 3) for sample in plans)
+    again = plan(planner, [dataset[2]])
+    torch.testing.assert_close(again[0].pred.trajectory, plans[2].pred.trajectory)
+
+
+def test_options_change_a_config_that_was_read_before(blind_recipe):
+    config = load_config(blind_recipe)
+    with pytest.raises(ConfigError, match="planner EgoStatusMLP has weights"):
+        init_planner(config, options={"model.hidden": 4})
+    assert config.model.hidden == 16
