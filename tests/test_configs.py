@@ -22,8 +22,6 @@ def test_there_are_configs():
 def test_config_builds(name):
     config = load_config(ROOT / name)
     assert config.default_scope == "beyonddrive"
-    planner = MODELS.build(config.model)
-    assert has_weights(planner) == (config.get("train_dataloader") is not None)
     for part in ("train", "val", "test"):
         loader = config.get(f"{part}_dataloader")
         if loader is None:
@@ -38,6 +36,12 @@ def test_config_builds(name):
         assert metric.scorer.split == dataset.split
     for hook in [*config.default_hooks.values(), *config.custom_hooks]:
         HOOKS.build(hook)
+    try:
+        planner = MODELS.build(config.model)
+    except RuntimeError as error:
+        assert "pillars" in name and "beyonddrive[mmdet3d]" in str(error)
+        pytest.skip("needs the extra mmdet3d")
+    assert has_weights(planner) == (config.get("train_dataloader") is not None)
     if config.get("param_scheduler") is not None:
         optimizer = torch.optim.AdamW(planner.parameters(), lr=config.optim_wrapper.optimizer.lr)
         PARAM_SCHEDULERS.build(
