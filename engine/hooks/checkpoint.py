@@ -19,6 +19,10 @@ from beyonddrive.registry import HOOKS
 from beyonddrive.version import __version__
 
 
+_PARTIAL = ".partial"
+"""Ending of a checkpoint that is being written."""
+
+
 @HOOKS.register_module()
 class PlannerCheckpointHook(CheckpointHook):
     """mmengine's checkpoint hook, safe against being killed at any moment.
@@ -49,13 +53,16 @@ class PlannerCheckpointHook(CheckpointHook):
         """Find the folder, and what a resumed run knows of earlier checkpoints."""
         work_dir = Path(runner.work_dir)
         self.out_dir = str(Path(self.out_dir) / work_dir.name if self.out_dir else work_dir)
+        if is_main_process():
+            for partial in Path(self.out_dir).glob(f".*{_PARTIAL}"):
+                partial.unlink()  # of a run that was killed
         known = runner.message_hub.runtime_info
         self.best_ckpt_path = known.get("best_ckpt")
         self.keep_ckpt_ids = deque(known.get("keep_ckpt_ids", ()))
 
     def _write(self, runner: Runner, filename: str, **kwargs: Any) -> None:
         """Write a checkpoint so that the file is either the old one or the whole new one."""
-        partial = f".{filename}.partial"
+        partial = f".{filename}{_PARTIAL}"
         runner.save_checkpoint(self.out_dir, partial, backend_args=self.backend_args, **kwargs)
         if is_main_process():
             path = Path(self.out_dir) / partial

@@ -116,6 +116,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one_whole(tmp_path
     monkeypatch.undo()
     train(blind_recipe, tmp_path / "w", options, resume="auto")
     assert sorted(path.name for path in (tmp_path / "w").glob("epoch_*.pth")) == ["epoch_3.pth"]
+    assert not list((tmp_path / "w").glob(".*.partial"))
 
 
 def test_best_and_newest_checkpoints_are_kept_and_signed(tmp_path, blind_recipe):
