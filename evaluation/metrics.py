@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -138,36 +139,35 @@ class PDMSMetric(BaseMetric):
         if get_world_size() > 1:
             rows = [row for part in all_gather_object(rows) for row in part]
             plans = {token: plan for part in all_gather_object(plans) for token, plan in part.items()}
-        metrics = self.compute_metrics(rows)
+        self.rows = sorted(
+            {row.token: row for row in rows}.values(), key=lambda row: (row.log_name, row.token)
+        )
+        self.failures = {row.token: row.reason for row in self.rows if row.values is None}
         if is_main_process():
-            if len(self.rows) != size:
-                print_log(
-                    f"PDM score: {size} scenes in the data set, but {len(self.rows)} were planned; "
-                    "its tokens are not unique or a loop was cut short",
-                    "current",
-                    level=30,
-                )
+            self._log_faults(size)
             self._write_files(plans)
+        metrics = self.compute_metrics(self.rows)
         return {f"{self.prefix}/{name}": value for name, value in metrics.items()}
 
     def compute_metrics(self, results: list[SceneRow]) -> dict[str, float]:
-        """Return means in percent over the scenes that have scores; repeated scenes count once."""
-        self.rows = sorted({row.token: row for row in results}.values(), key=lambda row: (row[1], row[0]))
-        self.failures = {row.token: row.reason for row in self.rows if row.values is None}
-        self._log_failures()
-        values = [row.values for row in self.rows if row.values is not None]
+        """Return means in percent over the scenes that have scores.
+
+        Raises:
+            EvaluationError: If there is none.
+        """
+        values = [row.values for row in results if row.values is not None]
         if not values:
-            first = next(iter(self.failures.items()), ("-", "no scene was planned"))
-            raise EvaluationError(
-                f"PDM score: none of {len(self.rows)} scenes could be scored; first, {first[0]}: {first[1]}"
+            reason = (
+                f"the first, {results[0].token}: {results[0].reason}" if results else "the data set is empty"
             )
+            raise EvaluationError(f"PDM score: none of {len(results)} scenes could be scored; {reason}")
         means = 100.0 * np.mean(values, axis=0)
         metrics = {name: float(mean) for name, mean in zip(SCORE_COLUMNS, means, strict=True)}
-        best = np.array([row.oracle for row in self.rows if row.values is not None])
+        best = np.array([row.oracle for row in results if row.values is not None])
         if not np.isnan(best).any():
             metrics["oracle_PDMS"] = float(100.0 * best.mean())
         metrics["num_scenes"] = float(len(values))
-        metrics["num_failed"] = float(len(self.failures))
+        metrics["num_failed"] = float(len(results) - len(values))
         return metrics
 
     def _score(self) -> list[SceneRow]:
@@ -182,14 +182,17 @@ class PDMSMetric(BaseMetric):
             rows.append(SceneRow(result.token, result.log_name, values, oracle, result.reason))
         return rows
 
-    def _log_failures(self) -> None:
-        if not self.failures or not is_main_process():
+    def _log_faults(self, size: int) -> None:
+        if len(self.rows) != size:
+            text = f"PDM score: the data set has {size} scenes, but {len(self.rows)} tokens were planned"
+            print_log(text, "current", level=logging.WARNING)
+        if not self.failures:
             return
         lines = [f"  {token}: {reason}" for token, reason in list(self.failures.items())[:_SHOWN]]
         if len(self.failures) > _SHOWN:
             lines.append(f"  and {len(self.failures) - _SHOWN} more")
         head = f"PDM score: {len(self.failures)} of {len(self.rows)} scenes could not be scored:"
-        print_log("\n".join([head, *lines]), "current", level=30)
+        print_log("\n".join([head, *lines]), "current", level=logging.WARNING)
 
     def _write_files(self, plans: dict[str, NDArray[np.floating]]) -> None:
         if self.out_file is not None:

@@ -18,7 +18,6 @@ from beyonddrive.engine.weights import check_weights, nonfinite_keys
 from beyonddrive.registry import HOOKS
 from beyonddrive.version import __version__
 
-
 _PARTIAL = ".partial"
 """Ending of a checkpoint that is being written."""
 

@@ -94,10 +94,11 @@ def test_a_scene_that_cannot_be_scored_is_named_and_the_rest_is_scored(split_roo
     assert "3 of 4 scenes could not be scored" in capfd.readouterr().out
 
 
-def test_no_score_at_all_is_an_error_not_a_number(split_root):
-    metric = PDMSMetric("test", data_root=str(split_root))
+def test_no_score_at_all_is_an_error_not_a_number(split_root, tmp_path):
+    metric = PDMSMetric("test", data_root=str(split_root), out_file=str(tmp_path / "results.csv"))
     with pytest.raises(EvaluationError, match=r"none of 1 scenes could be scored.*no frame"):
         evaluate(metric, [predicted("0" * 16, "nowhere", np.zeros((8, 3)))])
+    assert "no frame" in (tmp_path / "results.csv").read_text()
 
 
 def test_a_scene_that_a_sampler_repeats_counts_once(split_root):
