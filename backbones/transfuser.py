@@ -5,7 +5,8 @@ MODELS, section 2.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,12 @@ class TransFuserBackbone(BaseModule):
         top_down: Also return the upscaled map for dense heads.
         top_down_channels: Channels of that map.
         top_down_stride: ``bev_size`` over the size of that map.
+
+    Attributes:
+        lidar_input: Name of the planner's input that :meth:`forward` takes as ``lidar``.
     """
+
+    lidar_input: ClassVar[str] = "lidar"
 
     def __init__(
         self,
@@ -100,12 +106,15 @@ class TransFuserBackbone(BaseModule):
             size = (self.bev_size[0] // top_down_stride, self.bev_size[1] // top_down_stride)
             self.top_down = TopDown(self.out_channels, top_down_channels, size)
 
-    def forward(self, camera: Tensor, lidar: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, camera: Tensor, lidar: Tensor | Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Encode a batch.
 
         Args:
             camera: (B, 3, H, W) float in [0, 1], stitched left, front, right (MODELS, section 1).
-            lidar: (B, C, h, w) LiDAR raster; not read in latent mode, where it may be None.
+            lidar: (B, C, h, w) LiDAR raster; not read in latent mode, where it may be None. Subclasses may
+                take something else, such as a list of point clouds.
 
         Returns:
             (B, D, h / 32, w / 32) fused features, and (B, top_down_channels, h / 4, w / 4) or None.
@@ -124,10 +133,10 @@ class TransFuserBackbone(BaseModule):
             image, bev = self.fusions[index](image, bev)
         return bev, None if self.top_down is None else self.top_down(bev)
 
-    def _bev_input(self, lidar: Tensor | None) -> Tensor:
+    def _bev_input(self, lidar: Tensor | Sequence[Tensor] | None) -> Tensor:
         if self.latent:
             return self.lidar_latent
-        if lidar is None:
+        if not isinstance(lidar, Tensor):
             raise ValueError(
                 "TransFuserBackbone: inputs have no 'lidar' and the planner is not latent: add the LiDAR "
                 "raster to the feature pipeline, or set latent=True (LTF)"

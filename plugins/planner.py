@@ -25,8 +25,9 @@ Inputs = dict[str, Tensor]
 class Planner(BaseModel):
     """A planner: sensors and ego status in, a plan of eight poses out.
 
-    Inputs, by name: ``camera`` (B, 3, H, W) in [0, 1]; ``lidar`` (B, C, h, w); ``status`` (B, 8)
-    [driving command one-hot 4 | vx vy m/s | ax ay m/s^2] (MODELS, section 1).
+    Inputs, by name: ``camera`` (B, 3, H, W) in [0, 1]; ``lidar`` (B, C, h, w) or ``points``, a list of B
+    (N_i, 4) tensors; ``status`` (B, 8) [driving command one-hot 4 | vx vy m/s | ax ay m/s^2] (MODELS,
+    section 1).
 
     Attributes:
         required_inputs: Names of the inputs that must be there.
@@ -194,9 +195,9 @@ class SensorPlanner(HeadPlanner):
         size = {"in_channels": self.backbone.out_channels, "bev_size": self.backbone.out_size}
         self.decoder = MODELS.build({"type": "QueryDecoder", **size, **decoder})
         if not self.backbone.latent:
-            self.required_inputs = ("camera", "lidar", "status")
+            self.required_inputs = ("camera", self.backbone.lidar_input, "status")
 
     def encode(self, inputs: Inputs) -> SceneTokens:
         """Backbone, then decoder."""
-        fused, bev = self.backbone(inputs["camera"], inputs.get("lidar"))
+        fused, bev = self.backbone(inputs["camera"], inputs.get(self.backbone.lidar_input))
         return self.decoder(fused, inputs["status"], bev)

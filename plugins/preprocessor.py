@@ -17,11 +17,15 @@ class PlannerInputError(ValueError):
     """An input of a planner is missing, has the wrong size, or holds values that are not finite."""
 
 
+RAGGED = ("points",)
+"""Inputs of a different length in every scene: they stay lists."""
+
+
 @MODELS.register_module()
 class PlannerDataPreprocessor(BaseDataPreprocessor):
     """Stacks inputs, moves them to the device, turns uint8 camera images into floats in [0, 1].
 
-    No ImageNet mean and deviation are applied (MODELS, section 1).
+    :data:`RAGGED` inputs are not stacked. No ImageNet mean and deviation are applied (MODELS, section 1).
 
     Args:
         keys: Inputs to pass on; the rest is dropped, so that a planner which reads the ego status only does
@@ -52,7 +56,8 @@ class PlannerDataPreprocessor(BaseDataPreprocessor):
             training: Not used.
 
         Returns:
-            ``inputs``: name -> float32 (B, ...); ``data_samples`` on the device, or None.
+            ``inputs``: name -> float32 (B, ...), or a list of B tensors; ``data_samples`` on the device, or
+            None.
         """
         samples: list[PlanSample] | None = data.get("data_samples")
         if not isinstance(data.get("inputs"), Mapping):
@@ -72,7 +77,10 @@ class PlannerDataPreprocessor(BaseDataPreprocessor):
 
     def _prepare(
         self, key: str, value: Tensor | Sequence[Tensor], samples: list[PlanSample] | None
-    ) -> Tensor:
+    ) -> Tensor | list[Tensor]:
+        if key in RAGGED:
+            _check_finite(value, key, samples)
+            return [tensor.to(self.device, torch.float32, self._non_blocking) for tensor in value]
         if not isinstance(value, Tensor):
             shapes = {tuple(tensor.shape) for tensor in value}
             if len(shapes) != 1:
@@ -94,8 +102,8 @@ class PlannerDataPreprocessor(BaseDataPreprocessor):
         return value.float() / 255 if is_image else value
 
 
-def _check_finite(value: Tensor, name: str, samples: Sequence[PlanSample] | None) -> None:
-    finite = torch.isfinite(value).flatten(1).all(dim=1)
+def _check_finite(value: Tensor | Sequence[Tensor], name: str, samples: Sequence[PlanSample] | None) -> None:
+    finite = torch.stack([torch.isfinite(tensor).all() for tensor in value])
     if bool(finite.all()):
         return
     row = int((~finite).nonzero()[0])

@@ -41,7 +41,7 @@ class PackPlanInputs(BaseTransform):
         KeyError: If none of the inputs was made.
     """
 
-    def __init__(self, input_keys: Sequence[str] = ("camera", "lidar", "status")) -> None:
+    def __init__(self, input_keys: Sequence[str] = ("camera", "lidar", "points", "status")) -> None:
         self.input_keys = tuple(input_keys)
 
     def transform(self, results: Results) -> Results:
