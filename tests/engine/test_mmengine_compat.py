@@ -107,7 +107,7 @@ def test_mixed_precision_without_a_gpu_needs_its_own_wrapper(tmp_path):
     expect_failure('amp', lambda: train('first', wrapper='AmpOptimWrapper'), AssertionError)
     from beyonddrive.engine import mmengine_compat
     mmengine_compat.apply()
-    train('second', wrapper='AutocastOptimWrapper')
+    train('second', wrapper='beyonddrive.AutocastOptimWrapper')
     """
     out = run_script(RUNNER + textwrap.dedent(script), tmp_path)
     assert "amp fails without" in out and "dtype torch.bfloat16" in out
