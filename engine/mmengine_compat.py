@@ -57,20 +57,32 @@ def _statistic_of_history(owner: object, name: str) -> Callable[..., Any]:
     return statistic
 
 
+def _known_as(path: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function under the name by which a checkpoint asks for it."""
+
+    def named(*args: Any) -> Any:
+        return function(*args)
+
+    # (torch before 2.6 takes no pairs of function and name)
+    named.__module__, _, named.__qualname__ = path.rpartition(".")
+    named.__name__ = named.__qualname__
+    return named
+
+
 def _safe_globals() -> list[Any]:
     """Return what an mmengine checkpoint holds beyond tensors: histories of logged numbers."""
     dtypes = [np.bool_, np.int32, np.int64, np.float32, np.float64]
     core = importlib.import_module("numpy._core" if hasattr(np, "_core") else "numpy.core")
-    reconstruct, scalar = core.multiarray._reconstruct, core.multiarray.scalar
+    functions = {"_reconstruct": core.multiarray._reconstruct, "scalar": core.multiarray.scalar}
     return [
         HistoryBuffer,
         np.ndarray,
         np.dtype,
         *(type(np.dtype(dtype)) for dtype in dtypes),
-        (_statistic_of_history, "builtins.getattr"),
+        _known_as("builtins.getattr", _statistic_of_history),
         # numpy 2 moved these two; a checkpoint may have been written by either version
-        *((reconstruct, f"numpy.{name}.multiarray._reconstruct") for name in ("core", "_core")),
-        *((scalar, f"numpy.{name}.multiarray.scalar") for name in ("core", "_core")),
+        *(_known_as(f"numpy.core.multiarray.{name}", function) for name, function in functions.items()),
+        *(_known_as(f"numpy._core.multiarray.{name}", function) for name, function in functions.items()),
     ]
 
 

@@ -2,7 +2,9 @@ import os
 import subprocess
 import sys
 import textwrap
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 
@@ -155,6 +157,23 @@ def test_nothing_in_a_hostile_checkpoint_is_executed(tmp_path):
     torch.save({"state_dict": {}, "meta": Reach()}, path)
     with pytest.raises(CheckpointError, match="may not reach"):
         load_checkpoint_file(path)
+
+
+def test_log_histories_of_either_numpy_are_read(tmp_path):
+    history = mmengine_compat.HistoryBuffer([1.0, 2.0, 6.0], [1, 1, 1])
+    path = tmp_path / "a.pth"
+    torch.save({"state_dict": {}, "history": history, "score": np.float64(0.5)}, path)
+    assert load_checkpoint_file(path)["history"].mean() == 3.0
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    (pickled,) = [name for name in parts if name.endswith("data.pkl")]
+    names = (b"numpy._core.multiarray", b"numpy.core.multiarray")
+    here, there = names if names[0] in parts[pickled] else names[::-1]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content.replace(here, there))
+    loaded = load_checkpoint_file(path)
+    assert loaded["history"].mean() == 3.0 and loaded["score"] == 0.5
 
 
 def test_damaged_checkpoints_are_named(tmp_path):
