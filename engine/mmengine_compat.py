@@ -72,8 +72,9 @@ def _known_as(path: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def _safe_globals() -> list[Any]:
     """Return what an mmengine checkpoint holds beyond tensors: histories of logged numbers."""
     dtypes = [np.bool_, np.int32, np.int64, np.float32, np.float64]
-    core = importlib.import_module("numpy._core" if hasattr(np, "_core") else "numpy.core")
-    functions = {"_reconstruct": core.multiarray._reconstruct, "scalar": core.multiarray.scalar}
+    # (numpy 1.26 has a numpy._core too, which does not import its multiarray by itself)
+    core = importlib.import_module(f"numpy.{'_core' if hasattr(np, '_core') else 'core'}.multiarray")
+    functions = {"_reconstruct": core._reconstruct, "scalar": core.scalar}
     return [
         HistoryBuffer,
         np.ndarray,
