@@ -6,6 +6,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from beyonddrive.backbones.transfuser import FusedFeatures
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.tokens import SceneTokens
 
@@ -15,7 +16,7 @@ STATUS_DIM = 8
 
 @MODELS.register_module()
 class QueryDecoder(BaseModule):
-    """Fused bird's-eye view + ego status -> :class:`SceneTokens`.
+    """Fused maps + ego status -> :class:`SceneTokens`.
 
     Args:
         in_channels: Channels of the fused map.
@@ -26,6 +27,10 @@ class QueryDecoder(BaseModule):
         num_heads: Attention heads.
         ffn_dim: Width of the feed-forward layers.
         dropout: Dropout probability.
+        image_tokens: Let the queries read the fused image map too, not only through the bird's-eye view. Not
+            published; planners that see few samples learn to use the camera much sooner with it.
+        image_channels: Channels of the image map.
+        image_size: Its rows and columns.
     """
 
     def __init__(
@@ -38,6 +43,9 @@ class QueryDecoder(BaseModule):
         num_heads: int = 8,
         ffn_dim: int = 1024,
         dropout: float = 0.0,
+        image_tokens: bool = False,
+        image_channels: int = 512,
+        image_size: tuple[int, int] = (8, 32),
     ) -> None:
         super().__init__()
         self.dim = dim
@@ -45,24 +53,29 @@ class QueryDecoder(BaseModule):
         self.bev_size = tuple(bev_size)
         self.bev_proj = nn.Conv2d(in_channels, dim, 1)
         self.status_proj = nn.Linear(STATUS_DIM, dim)
-        self.memory_embedding = nn.Embedding(bev_size[0] * bev_size[1] + 1, dim)
+        self.image_proj = nn.Conv2d(image_channels, dim, 1) if image_tokens else None
+        num_tokens = bev_size[0] * bev_size[1] + 1
+        if image_tokens:
+            num_tokens += image_size[0] * image_size[1]
+        self.memory_embedding = nn.Embedding(num_tokens, dim)
         self.query_embedding = nn.Embedding(num_queries, dim)
         self.layers = nn.ModuleList(
             nn.TransformerDecoderLayer(dim, num_heads, ffn_dim, dropout, batch_first=True)
             for _ in range(num_layers)
         )
 
-    def forward(self, fused: Tensor, status: Tensor, bev: Tensor | None = None) -> SceneTokens:
+    def forward(self, features: FusedFeatures, status: Tensor) -> SceneTokens:
         """Decode a batch.
 
         Args:
-            fused: (B, in_channels, h, w) fused features.
+            features: Maps of the backbone; ``top_down`` is passed on to the heads.
             status: (B, 8) ego status.
-            bev: (B, C, H, W) upscaled map, passed on to the heads.
         """
-        tokens = self.bev_proj(fused).flatten(2).transpose(1, 2)
-        memory = torch.cat([tokens, self.status_proj(status)[:, None]], dim=1) + self.memory_embedding.weight
-        queries = self.query_embedding.weight.expand(fused.shape[0], -1, -1)
+        parts = [self.bev_proj(features.bev).flatten(2).transpose(1, 2), self.status_proj(status)[:, None]]
+        if self.image_proj is not None:
+            parts.append(self.image_proj(features.image).flatten(2).transpose(1, 2))
+        memory = torch.cat(parts, dim=1) + self.memory_embedding.weight
+        queries = self.query_embedding.weight.expand(len(status), -1, -1)
         for layer in self.layers:
             queries = layer(queries, memory)
-        return SceneTokens(queries=queries, status=status, memory=memory, bev=bev)
+        return SceneTokens(queries=queries, status=status, memory=memory, bev=features.top_down)

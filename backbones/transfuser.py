@@ -6,6 +6,7 @@ MODELS, section 2.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +19,21 @@ from beyonddrive.registry import MODELS
 
 STRIDE = 32
 """Down-sampling of the last stage of both encoders."""
+
+
+@dataclass
+class FusedFeatures:
+    """What the backbone gives to a decoder.
+
+    Attributes:
+        bev: (B, D, h / 32, w / 32) fused bird's-eye-view map.
+        image: (B, E, H / 32, W / 32) fused image map.
+        top_down: (B, C, h / 4, w / 4) upscaled bird's-eye-view map for dense heads, or None.
+    """
+
+    bev: Tensor
+    image: Tensor
+    top_down: Tensor | None
 
 
 @MODELS.register_module()
@@ -43,6 +59,7 @@ class TransFuserBackbone(BaseModule):
         num_heads: Attention heads.
         mlp_ratio: Width of hidden layers over channels.
         dropout: Dropout probability in the transformers.
+        position_std: Standard deviation of their initial positions; 0 as published.
         top_down: Also return the upscaled map for dense heads.
         top_down_channels: Channels of that map.
         top_down_stride: ``bev_size`` over the size of that map.
@@ -67,6 +84,7 @@ class TransFuserBackbone(BaseModule):
         num_heads: int = 4,
         mlp_ratio: int = 4,
         dropout: float = 0.1,
+        position_std: float = 0.0,
         top_down: bool = True,
         top_down_channels: int = 64,
         top_down_stride: int = 4,
@@ -79,6 +97,7 @@ class TransFuserBackbone(BaseModule):
             if any(s % STRIDE for s in size):
                 raise ValueError(f"TransFuserBackbone: {name} must be two multiples of {STRIDE}, got {size}")
         self.out_size = _last_stage(self.bev_size)
+        self.image_out_size = _last_stage(self.image_size)
         self.image_encoder = MODELS.build({"type": "StagedResNet", **(image_encoder or {})})
         self.bev_encoder = MODELS.build(
             {"type": "StagedResNet", **(bev_encoder or {}), "in_channels": lidar_channels}
@@ -89,35 +108,32 @@ class TransFuserBackbone(BaseModule):
             FusionStage(
                 image_channels,
                 bev_channels,
-                image_anchors or _last_stage(self.image_size),
+                image_anchors or self.image_out_size,
                 bev_anchors or self.out_size,
                 num_layers,
                 num_heads,
                 mlp_ratio,
                 dropout,
+                position_std,
             )
             for image_channels, bev_channels in zip(
                 self.image_encoder.channels, self.bev_encoder.channels, strict=True
             )
         )
         self.out_channels: int = self.bev_encoder.channels[-1]
+        self.image_out_channels: int = self.image_encoder.channels[-1]
         self.top_down: TopDown | None = None
         if top_down:
             size = (self.bev_size[0] // top_down_stride, self.bev_size[1] // top_down_stride)
             self.top_down = TopDown(self.out_channels, top_down_channels, size)
 
-    def forward(
-        self, camera: Tensor, lidar: Tensor | Sequence[Tensor] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, camera: Tensor, lidar: Tensor | Sequence[Tensor] | None = None) -> FusedFeatures:
         """Encode a batch.
 
         Args:
             camera: (B, 3, H, W) float in [0, 1], stitched left, front, right (MODELS, section 1).
             lidar: (B, C, h, w) LiDAR raster; not read in latent mode, where it may be None. Subclasses may
                 take something else, such as a list of point clouds.
-
-        Returns:
-            (B, D, h / 32, w / 32) fused features, and (B, top_down_channels, h / 4, w / 4) or None.
 
         Raises:
             ValueError: If an input is missing or has the wrong size or type.
@@ -131,7 +147,7 @@ class TransFuserBackbone(BaseModule):
             image = self.image_encoder.stage(index, image)
             bev = self.bev_encoder.stage(index, bev)
             image, bev = self.fusions[index](image, bev)
-        return bev, None if self.top_down is None else self.top_down(bev)
+        return FusedFeatures(bev, image, None if self.top_down is None else self.top_down(bev))
 
     def _bev_input(self, lidar: Tensor | Sequence[Tensor] | None) -> Tensor:
         if self.latent:

@@ -184,20 +184,25 @@ class SensorPlanner(HeadPlanner):
 
     Args:
         backbone: Settings of the backbone, a :class:`TransFuserBackbone` by default.
-        decoder: Settings of the decoder, a :class:`QueryDecoder` by default; its ``in_channels`` and
-            ``bev_size`` are taken from the backbone unless given.
+        decoder: Settings of the decoder, a :class:`QueryDecoder` by default; its channels and sizes are taken
+            from the backbone unless given.
         kwargs: As for :class:`HeadPlanner`.
     """
 
     def __init__(self, backbone: dict[str, Any], decoder: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.backbone = MODELS.build({"type": "TransFuserBackbone", **backbone})
-        size = {"in_channels": self.backbone.out_channels, "bev_size": self.backbone.out_size}
+        size = {
+            "in_channels": self.backbone.out_channels,
+            "bev_size": self.backbone.out_size,
+            "image_channels": self.backbone.image_out_channels,
+            "image_size": self.backbone.image_out_size,
+        }
         self.decoder = MODELS.build({"type": "QueryDecoder", **size, **decoder})
         if not self.backbone.latent:
             self.required_inputs = ("camera", self.backbone.lidar_input, "status")
 
     def encode(self, inputs: Inputs) -> SceneTokens:
         """Backbone, then decoder."""
-        fused, bev = self.backbone(inputs["camera"], inputs.get(self.backbone.lidar_input))
-        return self.decoder(fused, inputs["status"], bev)
+        features = self.backbone(inputs["camera"], inputs.get(self.backbone.lidar_input))
+        return self.decoder(features, inputs["status"])

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from beyonddrive.backbones.query_decoder import QueryDecoder
 from beyonddrive.backbones.resnet import StagedResNet
-from beyonddrive.backbones.transfuser import TransFuserBackbone
+from beyonddrive.backbones.transfuser import FusedFeatures, TransFuserBackbone
 
 NARROW = {
     "name": "resnet18",
@@ -27,16 +27,17 @@ def _backbone(**kwargs):
 def test_shapes(latent, channels):
     backbone = _backbone(latent=latent, lidar_channels=channels).eval()
     lidar = None if latent else torch.rand(2, channels, 64, 64)
-    fused, bev = backbone(torch.rand(2, 3, 64, 128), lidar)
-    assert fused.shape == (2, 16, 2, 2)
-    assert bev.shape == (2, 8, 16, 16)
+    features = backbone(torch.rand(2, 3, 64, 128), lidar)
+    assert features.bev.shape == (2, 16, 2, 2)
+    assert features.image.shape == (2, 16, 2, 4)
+    assert features.top_down.shape == (2, 8, 16, 16)
     assert backbone.out_channels == 16
     assert backbone.out_size == (2, 2)
 
 
 def test_top_down_is_optional():
     backbone = _backbone(latent=True, top_down=False)
-    assert backbone(torch.rand(1, 3, 64, 128))[1] is None
+    assert backbone(torch.rand(1, 3, 64, 128)).top_down is None
     assert not any("conv5" in name for name, _ in backbone.named_parameters())
 
 
@@ -50,9 +51,9 @@ def test_latent_run_once_equals_latent_repeated_over_the_batch(training):
     copy = latent.lidar_latent.detach().clone().requires_grad_()
     outputs = []
     for backbone, lidar in ((latent, None), (repeated, copy.expand(3, -1, -1, -1))):
-        fused, bev = backbone(camera, lidar)
-        (fused.square().mean() + bev.mean()).backward()
-        outputs.append(fused.detach())
+        features = backbone(camera, lidar)
+        (features.bev.square().mean() + features.top_down.mean()).backward()
+        outputs.append(features.bev.detach())
     torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(latent.lidar_latent.grad, copy.grad, rtol=1e-3, atol=1e-6)
     grads = [dict(b.named_parameters())["bev_encoder.layer1.0.conv1.weight"].grad for b in (latent, repeated)]
@@ -62,9 +63,9 @@ def test_latent_run_once_equals_latent_repeated_over_the_batch(training):
 def test_both_branches_reach_the_output():
     backbone = _backbone().eval()
     camera, lidar = torch.rand(1, 3, 64, 128), torch.rand(1, 1, 64, 64)
-    fused = backbone(camera, lidar)[0]
-    assert not torch.allclose(fused, backbone(camera.flip(-1), lidar)[0])
-    assert not torch.allclose(fused, backbone(camera, lidar.flip(-1))[0])
+    fused = backbone(camera, lidar).bev
+    assert not torch.allclose(fused, backbone(camera.flip(-1), lidar).bev)
+    assert not torch.allclose(fused, backbone(camera, lidar.flip(-1)).bev)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,9 @@ def test_initial_fusion_weights_are_the_published_ones():
     assert linear.weight.std().item() == pytest.approx(0.02, rel=0.2)
     assert not linear.bias.any()
     assert not transformer.pos_emb.any()
+    apart = _backbone(position_std=0.3).fusions[3].transformer
+    assert apart.pos_emb.std().item() == pytest.approx(0.3, rel=0.2)
+    assert apart.blocks[0].mlp[0].weight.std().item() == pytest.approx(16**-0.5, rel=0.2)
 
 
 def test_pretrained_weights_from_a_file(tmp_path):
@@ -123,17 +127,32 @@ def test_only_resnets_with_four_stages():
         StagedResNet("vit_tiny_patch16_224")
 
 
-def test_decoder_tokens():
-    decoder = QueryDecoder(in_channels=16, bev_size=(2, 3), dim=32, num_queries=5, num_heads=4, ffn_dim=16)
-    fused, status = torch.rand(2, 16, 2, 3), torch.rand(2, 8)
-    tokens = decoder(fused, status)
-    assert tokens.queries.shape == (2, 5, 32)
-    assert tokens.memory.shape == (2, 7, 32)
-    # Row by row, then the status.
-    expected = decoder.bev_proj(fused)[:, :, 1, 0] + decoder.memory_embedding.weight[3]
-    torch.testing.assert_close(tokens.memory[:, 3], expected)
-    torch.testing.assert_close(
-        tokens.memory[:, -1], decoder.status_proj(status) + decoder.memory_embedding.weight[-1]
+@pytest.mark.parametrize("image_tokens", [False, True])
+def test_decoder_tokens(image_tokens):
+    decoder = QueryDecoder(
+        in_channels=16,
+        bev_size=(2, 3),
+        dim=32,
+        num_queries=5,
+        num_heads=4,
+        ffn_dim=16,
+        image_tokens=image_tokens,
+        image_channels=4,
+        image_size=(1, 2),
     )
+    features = FusedFeatures(torch.rand(2, 16, 2, 3), torch.rand(2, 4, 1, 2), torch.rand(2, 8, 4, 4))
+    status = torch.rand(2, 8)
+    tokens = decoder(features, status)
+    assert tokens.queries.shape == (2, 5, 32)
+    assert tokens.memory.shape == (2, 9 if image_tokens else 7, 32)
+    assert tokens.bev is features.top_down
+    # Row by row, then the status, then the image.
+    expected = decoder.bev_proj(features.bev)[:, :, 1, 0]
+    torch.testing.assert_close(tokens.memory[:, 3], expected + decoder.memory_embedding.weight[3])
+    expected = decoder.status_proj(status)
+    torch.testing.assert_close(tokens.memory[:, 6], expected + decoder.memory_embedding.weight[6])
+    if image_tokens:
+        expected = decoder.image_proj(features.image)[:, :, 0, 1]
+        torch.testing.assert_close(tokens.memory[:, 8], expected + decoder.memory_embedding.weight[8])
     weights = [layer.linear1.weight for layer in decoder.layers]
     assert not torch.equal(weights[0], weights[1])  # layers start from different weights

@@ -19,6 +19,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 import beyonddrive
+from beyonddrive.backbones.transfuser import FusedFeatures
 from beyonddrive.heads.flow import FlowHead
 from beyonddrive.losses.agents import CAMERA_FIELD_OF_VIEW, agent_losses, match_agents, visible
 from beyonddrive.losses.flow import FlowDraws
@@ -146,8 +147,9 @@ class Trace:
         self.features |= {f"pre_img_{i}": given[0], f"pre_lid_{i}": given[1]}
         self.features |= {f"fused_img_{i}": result[0], f"fused_lid_{i}": result[1]}
 
-    def backbone(self, result: tuple[Tensor, Tensor]) -> None:
-        self.features |= {"fused": result[0], "bev_upscale": result[1]}
+    def backbone(self, result: FusedFeatures) -> None:
+        assert result.top_down is not None
+        self.features |= {"fused": result.bev, "bev_upscale": result.top_down}
 
 
 def run_transfuser(golden: Golden, planner: HeadPlanner, lidar: bool = False) -> SceneTokens:
