@@ -18,14 +18,16 @@ from beyonddrive.structures.boxes import (
     box_corners,
 )
 
-ROAD_MARGIN = 0.2
+ROAD_MARGIN = 0.3
 """The driver must stay this far inside the drivable area [m]: a tracker of its plan deviates a little."""
-OBJECT_MARGIN = 0.12
+OBJECT_MARGIN = 0.25
 """... and this far from everybody [m]."""
 LOOK_AHEAD = (0, 3, 6, 9)
 """Steps of 0.1 s ahead at which the ego, going straight on, must be clear (PDMS_V1, section 9)."""
 STRIDE = 2
 """Every so many steps are checked."""
+REACH = 12.0
+"""More than half the ego and half of the longest thing that stands [m]."""
 PLAN_STEPS = 40
 """Length of a plan in steps."""
 AHEAD, BESIDE = np.cos(np.deg2rad(32.0)), np.cos(np.deg2rad(150.0))
@@ -111,14 +113,22 @@ class Clearance:
         """
         town = self._town
         keep = (steps + later < town.num_steps) & ((speed > 0.05) | (later == 0))
+        if not keep.any():
+            return False
         steps, poses, speed = steps[keep] + later, poses[keep], speed[keep]
         direction = np.stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])], axis=-1)
         moved = poses.copy()
         moved[:, :2] += direction * (0.1 * later * speed)[:, None]
-        static = np.broadcast_to(town.static_center, (len(steps), *town.static_center.shape))
+        # Only what stands within reach of the stretch can be met.
+        lowest, highest = moved[:, :2].min(0) - REACH, moved[:, :2].max(0) + REACH
+        inside = (town.static_center > lowest) & (town.static_center < highest)
+        things = np.flatnonzero(inside.all(axis=1))
+        count, movers = len(steps), town.center.shape[1]
+        static = np.broadcast_to(town.static_center[things], (count, len(things), 2))
         centers = np.concatenate([town.center[steps], static], axis=1)
+        rows = np.concatenate([np.arange(movers), things + movers])
         relative = centers - moved[:, None, :2]
-        near = np.hypot(relative[..., 0], relative[..., 1]) < 4.4 + town.size[:, 0] / 2
+        near = np.hypot(relative[..., 0], relative[..., 1]) < 4.4 + town.size[rows, 0] / 2
         near[:, ego] = False
         when, what = np.nonzero(near)
         if not len(when):
@@ -129,7 +139,8 @@ class Clearance:
         wide = in_junction[when] if later else np.ones(len(when), dtype=bool)
         counts = cosine > np.where(wide, BESIDE, AHEAD)
         when, what = when[counts], what[counts]
-        static_heading = np.broadcast_to(town.static_heading, (len(steps), len(town.static_heading)))
+        static_heading = np.broadcast_to(town.static_heading[things], (count, len(things)))
         heading = np.concatenate([town.heading[steps], static_heading], axis=1)[when, what]
-        others = box_corners(centers[when, what], heading, town.size[what, 0], town.size[what, 1])
+        size = town.size[rows[what]]
+        others = box_corners(centers[when, what], heading, size[:, 0], size[:, 1])
         return bool(boxes_overlap(_ego_boxes(moved, margin)[when], others).any())

@@ -32,8 +32,10 @@ SIGMA_PER_SPEED = 0.36
 GUIDE_SHARE = 0.48
 """The point that follows the lane centre lies this share of the wheelbase ahead of the rear axle, so that in
 a turn the rear cuts the corner about as much as the front swings out."""
-RUN_UP = 14.0
-"""Length by which a path is continued backwards from where the vehicle appeared [m]."""
+RUN_UP = 32.0
+"""A path is continued straight by this length before its beginning [m] ..."""
+RUN_OUT = 20.0
+"""... and behind its end [m]."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ def _smooth_path(
     keep = np.flatnonzero(moved)
     back = raw[0] - RUN_UP * np.array([np.cos(heading), np.sin(heading)])
     ahead = raw[keep[-1]] - raw[keep[-2]] if len(keep) > 1 else np.array([np.cos(heading), np.sin(heading)])
-    ahead = raw[keep[-1]] + 6.0 * ahead / max(float(np.linalg.norm(ahead)), 1e-9)
-    knots = np.concatenate([[-RUN_UP], station[keep], [station[keep[-1]] + 6.0]])
+    ahead = raw[keep[-1]] + RUN_OUT * ahead / max(float(np.linalg.norm(ahead)), 1e-9)
+    knots = np.concatenate([[-RUN_UP], station[keep], [station[keep[-1]] + RUN_OUT]])
     points = np.concatenate([back[None], raw[keep], ahead[None]])
     grid = np.arange(-RUN_UP, knots[-1], GRID)
     line = np.stack([np.interp(grid, knots, points[:, axis]) for axis in (0, 1)], axis=-1)

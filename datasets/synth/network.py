@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.synth.curves import resample
+from beyonddrive.datasets.synth.curves import arc_length, resample
 
 Points = NDArray[np.float64]
 
@@ -85,6 +85,38 @@ class Network:
     def successors(self, road: str) -> list[str]:
         """Roads that cars can reach from the end of ``road``, in a fixed order."""
         return sorted({to_road for from_road, to_road in self.links if from_road == road})
+
+    def strongly_connected(self) -> set[str]:
+        """Return the largest set of roads each of which can be reached from every other."""
+        forward = {road: self.successors(road) for road in self.roads}
+        backward: dict[str, list[str]] = {road: [] for road in self.roads}
+        for road, following in forward.items():
+            for other in following:
+                backward[other].append(road)
+        best: set[str] = set()
+        rest = set(self.roads)
+        while rest:
+            start = min(rest)
+            component = _reach(start, forward) & _reach(start, backward)
+            rest -= component
+            if len(component) > len(best):
+                best = component
+        return best
+
+    def lane_length(self) -> float:
+        """Length of all car lanes from which the whole town can be reached [m]."""
+        lanes = [lane for road in self.strongly_connected() for lane in self.roads[road].cars()]
+        return float(sum(arc_length(lane.center)[-1] for lane in lanes))
+
+
+def _reach(start: str, graph: dict[str, list[str]]) -> set[str]:
+    seen, stack = {start}, [start]
+    while stack:
+        for other in graph[stack.pop()]:
+            if other not in seen:
+                seen.add(other)
+                stack.append(other)
+    return seen
 
 
 def _shape(text: str) -> Points:

@@ -23,6 +23,10 @@ LEFT, FORWARD, RIGHT = 0, 1, 2
 """Positions in the one-hot driving command (NAVSIM_FORMAT, section 2)."""
 
 
+_Path = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+"""Points (N, 2), arc lengths (N,) and headings (N,) of a polyline."""
+
+
 def read_routes(path: Path) -> dict[str, list[str]]:
     """Planned roads of every vehicle in a route file of SUMO."""
     return {
@@ -48,6 +52,7 @@ class Route:
         self._lanes = {lane.id: lane for road in network.roads.values() for lane in road.lanes}
         through = {part: c for c in network.connections for part in c.internal}
         self._through = through
+        self._paths: dict[tuple[int, str], _Path] = {}
         index = 0
         places = []
         for lane in track.lane:
@@ -93,7 +98,30 @@ class Route:
 
     def command(self, sample: int, point: NDArray[np.float64]) -> NDArray[np.int64]:
         """One-hot command (4,) for a vehicle at ``point`` (2,), where it was at ``sample`` of its track."""
+        path, length, direction = self._path_ahead(sample, point)
+        command = np.zeros(4, dtype=np.int64)
+        command[FORWARD] = 1
+        if len(path) < 2:
+            return command
+        station, _ = project(path, point)
+        ends = at(path, length, np.array([station, station + AHEAD]))
+        yaw = float(np.interp(station, length, direction))
+        step = ends[1] - ends[0]
+        lateral = -np.sin(yaw) * step[0] + np.cos(yaw) * step[1]
+        if abs(lateral) > TURN_OFFSET:
+            command[:] = 0
+            command[LEFT if lateral > 0 else RIGHT] = 1
+        return command
+
+    def _path_ahead(self, sample: int, point: NDArray[np.float64]) -> _Path:
+        """Centre line from the present lane on, over the next two junctions of the route.
+
+        Kept per lane: if the present lane does not lead on, the closest that does when it is first asked for.
+        """
         place = int(self.place[sample])
+        key = (place, self._track.lane[sample])
+        if key in self._paths:
+            return self._paths[key]
         lane = self._lanes.get(self._track.lane[sample])
         pieces: list[NDArray[np.float64]] = []
         connection = self._through.get(self._track.lane[sample]) if place % 2 else None
@@ -109,18 +137,9 @@ class Route:
             onward = self._choice(place // 2 + 1, following, following.center[-1])
             if onward is not None and onward.from_lane == following.id:
                 pieces += [onward.center, self._lanes[onward.to_lane].center]
-        command = np.zeros(4, dtype=np.int64)
-        command[FORWARD] = 1
-        if not pieces:
-            return command
-        path = np.concatenate([pieces[0], *[piece[1:] for piece in pieces[1:]]])
-        station, _ = project(path, point)
-        length = arc_length(path)
-        ends = at(path, length, np.array([station, station + AHEAD]))
-        yaw = float(np.interp(station, length, headings(path)))
-        step = ends[1] - ends[0]
-        lateral = -np.sin(yaw) * step[0] + np.cos(yaw) * step[1]
-        if abs(lateral) > TURN_OFFSET:
-            command[:] = 0
-            command[LEFT if lateral > 0 else RIGHT] = 1
-        return command
+        if pieces:
+            path = np.concatenate([pieces[0], *[piece[1:] for piece in pieces[1:]]])
+            self._paths[key] = path, arc_length(path), headings(path)
+        else:
+            self._paths[key] = np.zeros((0, 2)), np.zeros(0), np.zeros(0)
+        return self._paths[key]

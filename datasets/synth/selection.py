@@ -24,6 +24,8 @@ FUTURE_FRAMES = 10
 """... and after."""
 SCENE_FRAMES = HISTORY_FRAMES + 1 + FUTURE_FRAMES
 PLAN_FRAMES = 8
+RELAXATION = 0.6
+"""If a town has too few scenes of some kind, so much more of every kind is allowed, as a share of its own."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +47,21 @@ class SelectionRule:
     """
 
     shares: tuple[tuple[str, float], ...] = (
-        ("launch", 0.013),
+        ("launch", 0.017),
         ("turn", 0.45),
-        ("brake", 0.35),
-        ("accelerate", 0.15),
-        ("swerve", 0.25),
-        ("keep", 0.10),
-        ("stand", 0.03),
+        ("brake", 0.32),
+        ("accelerate", 0.13),
+        ("swerve", 0.22),
+        ("keep", 0.09),
+        ("stand", 0.02),
     )
     easy_share: float = 0.3
-    launch: float = 5.7
+    launch: float = 5.65
     turn: float = 0.45
     slow_down: float = 6.0
     speed_up: float = 8.0
     sideways: float = 1.5
-    yaw_rate: float = 0.13
+    yaw_rate: float = 0.12
     egos: int = 30
 
 
@@ -113,6 +115,78 @@ def kind_of_moment(pose: NDArray[np.float64], speed: float, acceleration: float,
     return "stand" if float(along.max()) < 1.0 else "keep"
 
 
+class _Choice:
+    """Scenes of a town as they are chosen, ego by ego."""
+
+    def __init__(self, town: RecordedTown, clearance: Clearance, rule: SelectionRule, wanted: int) -> None:
+        self._town, self._clearance, self._rule, self._wanted = town, clearance, rule, wanted
+        self._left = {kind: int(np.ceil(share * wanted)) for kind, share in rule.shares}
+        self._easy_left = int(rule.easy_share * wanted)
+        self._per_ego = max(2, -(-wanted // rule.egos))
+        self._busy: dict[int, list[int]] = {}
+        """First steps of the chosen scenes of each ego."""
+        self._easy: dict[tuple[int, int], bool] = {}
+        self._good: dict[tuple[int, int], bool] = {}
+        self.drives: list[Drive] = []
+        self.total = 0
+
+    def relax(self) -> None:
+        """Allow more of every kind, because there was not enough of the others."""
+        for kind, share in self._rule.shares:
+            self._left[kind] += int(np.ceil(share * self._wanted * RELAXATION))
+        self._per_ego *= 2
+
+    def scan(self, index: int) -> None:
+        """Go through the drive of mover ``index`` and take what is wanted."""
+        ego = self._town.motions[index]
+        busy = self._busy.setdefault(index, [])
+        only_launch = ego.name.startswith(LAUNCH_TYPE)
+        length = SCENE_FRAMES * STEPS_PER_FRAME
+        # The first second is left out: the run-up of the path is not driven.
+        step = -(-max(ego.first + 10, 0) // STEPS_PER_FRAME) * STEPS_PER_FRAME
+        while step + length - STEPS_PER_FRAME <= ego.last:
+            if self.total >= self._wanted or len(busy) >= self._per_ego:
+                return
+            if any(abs(step - other) < length for other in busy):
+                step += STEPS_PER_FRAME
+                continue
+            kind = self._kind(index, step, only_launch)
+            if kind is None:
+                step += STEPS_PER_FRAME
+                continue
+            self.total += 1
+            busy.append(step)
+            last = self.drives[-1] if self.drives else None
+            if last is not None and last.ego == index and last.end_step == step:
+                self.drives[-1] = Drive(index, last.first_step, (*last.kinds, kind))
+            else:
+                self.drives.append(Drive(index, step, (kind,)))
+            step += length
+
+    def _kind(self, index: int, step: int, only_launch: bool) -> str | None:
+        """Kind of the scene whose first frame is at ``step``, if it is wanted."""
+        ego, rule = self._town.motions[index], self._rule
+        row = step + HISTORY_FRAMES * STEPS_PER_FRAME - ego.first
+        poses = ego.pose[row : row + PLAN_FRAMES * STEPS_PER_FRAME + 1 : STEPS_PER_FRAME]
+        kind = kind_of_moment(poses, float(ego.speed[row]), float(ego.acceleration[row]), rule)
+        turning = abs(float(ego.speed[row] * ego.curvature[row]))
+        if self._left[kind] <= 0 or turning > rule.yaw_rate or (only_launch and kind != "launch"):
+            return None
+        if (index, row) not in self._easy:
+            self._easy[index, row] = self._clearance.constant_velocity_is_good(index, row)
+        easy = self._easy[index, row]
+        if easy and self._easy_left <= 0:
+            return None
+        if (index, row) not in self._good:
+            end = row + FUTURE_FRAMES * STEPS_PER_FRAME
+            self._good[index, row] = self._clearance.expert_is_good(index, row, end)
+        if not self._good[index, row]:
+            return None
+        self._left[kind] -= 1
+        self._easy_left -= easy
+        return kind
+
+
 def plan_drives(
     town: RecordedTown, clearance: Clearance, rule: SelectionRule, wanted: int, rng: np.random.Generator
 ) -> list[Drive]:
@@ -123,43 +197,17 @@ def plan_drives(
         clearance: Its checks.
         rule: What is chosen.
         wanted: Scenes; fewer are returned if there are no more good ones.
-        rng: Decides ties; the same state gives the same choice.
+        rng: Decides the order of the egos; the same state gives the same choice.
     """
-    left = {kind: int(np.ceil(share * wanted)) for kind, share in rule.shares}
-    easy_left = int(rule.easy_share * wanted)
-    per_ego = max(2, -(-wanted // rule.egos))
     egos = [i for i, motion in enumerate(town.motions) if motion.name.startswith(EGO_TYPE)]
-    drives: list[Drive] = []
-    total = 0
     order = [int(i) for i in rng.permutation(np.array(egos, dtype=np.int64))]
     # Those who can launch come first, and give nothing else: launches are rare.
-    for index in sorted(order, key=lambda i: not town.motions[i].name.startswith(LAUNCH_TYPE)):
-        ego = town.motions[index]
-        only_launch = ego.name.startswith(LAUNCH_TYPE)
-        # The first second is left out: the run-up of the path is not driven.
-        step = -(-max(ego.first + 10, 0) // STEPS_PER_FRAME) * STEPS_PER_FRAME
-        taken = 0
-        while step + (SCENE_FRAMES - 1) * STEPS_PER_FRAME <= ego.last and taken < per_ego and total < wanted:
-            row = step + HISTORY_FRAMES * STEPS_PER_FRAME - ego.first
-            poses = ego.pose[row : row + PLAN_FRAMES * STEPS_PER_FRAME + 1 : STEPS_PER_FRAME]
-            kind = kind_of_moment(poses, float(ego.speed[row]), float(ego.acceleration[row]), rule)
-            turning = abs(float(ego.speed[row] * ego.curvature[row]))
-            good = left[kind] > 0 and turning <= rule.yaw_rate and (kind == "launch" or not only_launch)
-            easy = good and clearance.constant_velocity_is_good(index, row)
-            end = row + FUTURE_FRAMES * STEPS_PER_FRAME
-            if not good or (easy and easy_left <= 0) or not clearance.expert_is_good(index, row, end):
-                step += STEPS_PER_FRAME
-                continue
-            easy_left -= easy
-            left[kind] -= 1
-            taken += 1
-            total += 1
-            last = drives[-1] if drives else None
-            if last is not None and last.ego == index and last.end_step == step:
-                drives[-1] = Drive(last.ego, last.first_step, (*last.kinds, kind))
-            else:
-                drives.append(Drive(index, step, (kind,)))
-            step += SCENE_FRAMES * STEPS_PER_FRAME
-        if total >= wanted:
-            break
-    return drives
+    order.sort(key=lambda i: not town.motions[i].name.startswith(LAUNCH_TYPE))
+    choice = _Choice(town, clearance, rule, wanted)
+    for index in order:
+        choice.scan(index)
+    if choice.total < wanted:
+        choice.relax()
+        for index in order:
+            choice.scan(index)
+    return choice.drives

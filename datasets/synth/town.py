@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.synth.curves import headings
+from beyonddrive.datasets.synth.network import read_network
 from beyonddrive.datasets.synth.sumo import run_sumo_program
 from beyonddrive.datasets.synth.town_styles import STYLES, TownStyle
 
@@ -25,9 +26,36 @@ BICYCLE_LANE_WIDTH = 1.8
 """Width of a cycle lane [m]."""
 SIDEWALK_WIDTH = 2.4
 """Width of a sidewalk [m]."""
+BEND_RADIUS = 18.0
+"""Least radius where just two streets meet, which is a bend rather than a corner [m]."""
 LATERAL_ACCELERATION = 2.4
 """Lateral acceleration that speed limits allow for in bends and turns [m/s2]: the expert's yaw rate stays
 comfortable (PDMS_V1, section 10)."""
+
+ATTEMPTS = 6
+"""A town is drawn so often at most ..."""
+MIN_LANE_LENGTH = 5500.0
+"""... until this length of car lanes can be reached from everywhere [m]."""
+NETCONVERT_OPTIONS = {
+    "node-files": "town.nod.xml",
+    "edge-files": "town.edg.xml",
+    "output-file": "town.net.xml",
+    "precision": "4",
+    "no-turnarounds": "true",
+    "sidewalks.guess": "true",
+    "sidewalks.guess.max-speed": "30",
+    "crossings.guess": "true",
+    "default.crossing-width": "3.5",
+    "junctions.corner-detail": "6",
+    "junctions.internal-link-detail": "24",
+    "junctions.limit-turn-speed": str(LATERAL_ACCELERATION),
+    "tls.green.time": "17",
+    "tls.yellow.time": "3",
+    "tls.allred.time": "1",
+    "default.junctions.keep-clear": "true",
+    "offset.disable-normalization": "true",
+}
+"""Options of netconvert that all towns share."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +211,38 @@ def _node_type(degree: int, main_roads: int, style: TownStyle, rng: np.random.Ge
     return str(rng.choice(["priority", "allway_stop", "right_before_left"], p=[0.4, 0.35, 0.25]))
 
 
+def _node_rows(
+    nodes: dict[str, NDArray[np.float64]], streets: list[Street], style: TownStyle, rng: np.random.Generator
+) -> list[str]:
+    rows = []
+    for name, (x, y) in nodes.items():
+        here = [street for street in streets if name in (street.start, street.end)]
+        kind = _node_type(len(here), sum(street.main for street in here), style, rng)
+        radius = style.corner_radius * rng.uniform(0.85, 1.3)
+        if len(here) == 2:
+            radius = max(radius, BEND_RADIUS)
+        rows.append(
+            f'<node id={quoteattr(name)} x="{x:.3f}" y="{y:.3f}" type="{kind}" radius="{radius:.2f}"/>'
+        )
+    return rows
+
+
+def _edge_rows(streets: list[Street], style: TownStyle, rng: np.random.Generator) -> list[str]:
+    rows = []
+    for i, street in enumerate(streets):
+        only = ("a", "b")[int(rng.integers(2))] if street.one_way else "ab"
+        if "a" in only:
+            rows.append(_edge_xml(f"e{i}a", street.start, street.end, street.shape, street, style))
+        if "b" in only:
+            rows.append(_edge_xml(f"e{i}b", street.end, street.start, street.shape[::-1], street, style))
+    return rows
+
+
 def build_network(location: str, seed: int, folder: Path, style: TownStyle | None = None) -> Path:
     """Build the street network of a town and return SUMO's ``town.net.xml``.
+
+    A town in which little can be reached (a random skeleton with few streets, one-way streets that lead
+    nowhere) is drawn again.
 
     Args:
         location: Location name, which chooses the style.
@@ -196,60 +254,26 @@ def build_network(location: str, seed: int, folder: Path, style: TownStyle | Non
         SumoError: If SUMO is missing or fails.
     """
     style = style or STYLES[location]
-    rng = np.random.default_rng([seed, 1])
-    run_sumo_program(
-        "netgenerate",
-        [
-            *style.skeleton,
-            "--seed",
-            str(seed % 2**31),
-            "--plain-output-prefix",
-            "skeleton",
-            "-o",
-            "skeleton.net.xml",
-        ],
-        folder,
-    )
+    for attempt in range(ATTEMPTS):
+        _build_once(seed, attempt, folder, style)
+        if read_network(folder / "town.net.xml").lane_length() > MIN_LANE_LENGTH:
+            break
+    return folder / "town.net.xml"
+
+
+def _build_once(seed: int, attempt: int, folder: Path, style: TownStyle) -> None:
+    rng = np.random.default_rng([seed, 1, attempt])
+    plain = ["--plain-output-prefix", "skeleton", "-o", "skeleton.net.xml"]
+    run_sumo_program("netgenerate", [*style.skeleton, "--seed", str(rng.integers(2**31)), *plain], folder)
     nodes, links = _read_skeleton(folder)
     nodes = {name: xy + rng.uniform(-1.0, 1.0, 2) * style.jitter for name, xy in nodes.items()}
     streets = plan_streets(nodes, links, style, rng)
-    rows = []
-    for name, (x, y) in nodes.items():
-        here = [street for street in streets if name in (street.start, street.end)]
-        main_roads = sum(street.main for street in here)
-        kind = _node_type(len(here), main_roads, style, rng)
-        radius = style.corner_radius * rng.uniform(0.85, 1.3)
-        rows.append(
-            f'<node id={quoteattr(name)} x="{x:.3f}" y="{y:.3f}" type="{kind}" radius="{radius:.2f}"/>'
-        )
-    (folder / "town.nod.xml").write_text("<nodes>" + "\n".join(rows) + "</nodes>")
-    rows = []
-    for i, street in enumerate(streets):
-        forward = street.one_way and rng.random() < 0.5
-        if not street.one_way or forward:
-            rows.append(_edge_xml(f"e{i}a", street.start, street.end, street.shape, street, style))
-        if not street.one_way or not forward:
-            rows.append(_edge_xml(f"e{i}b", street.end, street.start, street.shape[::-1], street, style))
-    (folder / "town.edg.xml").write_text("<edges>" + "\n".join(rows) + "</edges>")
+    node_rows, edge_rows = _node_rows(nodes, streets, style, rng), _edge_rows(streets, style, rng)
+    (folder / "town.nod.xml").write_text("<nodes>" + "\n".join(node_rows) + "</nodes>")
+    (folder / "town.edg.xml").write_text("<edges>" + "\n".join(edge_rows) + "</edges>")
     options = {
-        "node-files": "town.nod.xml",
-        "edge-files": "town.edg.xml",
-        "output-file": "town.net.xml",
-        "precision": "4",
-        "no-turnarounds": "true",
-        "sidewalks.guess": "true",
-        "sidewalks.guess.max-speed": "30",
-        "crossings.guess": "true",
-        "default.crossing-width": "3.5",
-        "junctions.corner-detail": "6",
-        "junctions.internal-link-detail": "24",
-        "junctions.limit-turn-speed": str(LATERAL_ACCELERATION),
-        "tls.green.time": "17",
+        **NETCONVERT_OPTIONS,
+        # Most lights let left turns give way to oncoming traffic; some towns have a phase for them.
         "tls.left-green.time": "0" if rng.random() < 0.7 else "6",
-        "tls.yellow.time": "3",
-        "tls.allred.time": "1",
-        "default.junctions.keep-clear": "true",
-        "offset.disable-normalization": "true",
     }
     run_sumo_program("netconvert", [f"--{key}={value}" for key, value in options.items()], folder)
-    return folder / "town.net.xml"

@@ -43,7 +43,7 @@ STYLES: dict[str, TownStyle] = {
     "us-ma-boston": TownStyle(
         skeleton=(
             "--rand",
-            "--rand.iterations=45",
+            "--rand.iterations=48",
             "--rand.min-distance=85",
             "--rand.max-distance=150",
             "--rand.min-angle=55",
@@ -54,7 +54,7 @@ STYLES: dict[str, TownStyle] = {
         jitter=0.0,
         bend=0.12,
         main_share=0.35,
-        one_way_share=0.25,
+        one_way_share=0.15,
         signal_share=0.6,
         main_speed=11.5,
         side_speed=8.5,

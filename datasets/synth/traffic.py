@@ -21,7 +21,7 @@ from beyonddrive.datasets.synth.vehicle_types import CLOSED_TYPE, VEHICLE_TYPES,
 
 STEP = 0.1
 """Step of the simulation [s]."""
-WARM_UP = 20.0
+WARM_UP = 15.0
 """Seconds before anything is recorded."""
 WALK_SPEED = 9.0
 """Random walks are as long as a vehicle of this speed drives in the whole run [m/s]."""
@@ -43,40 +43,12 @@ class TrafficPlan:
     """Share of roads with two lanes on which a vehicle stops in the lane for a while."""
 
 
-def strongly_connected(network: Network) -> set[str]:
-    """Return the largest set of roads each of which can be reached from every other."""
-    forward = {road: network.successors(road) for road in network.roads}
-    backward: dict[str, list[str]] = {road: [] for road in network.roads}
-    for road, following in forward.items():
-        for other in following:
-            backward[other].append(road)
-
-    def reach(start: str, graph: dict[str, list[str]]) -> set[str]:
-        seen, stack = {start}, [start]
-        while stack:
-            for other in graph[stack.pop()]:
-                if other not in seen:
-                    seen.add(other)
-                    stack.append(other)
-        return seen
-
-    best: set[str] = set()
-    rest = set(network.roads)
-    while rest:
-        start = min(rest)
-        component = reach(start, forward) & reach(start, backward)
-        rest -= component
-        if len(component) > len(best):
-            best = component
-    return best
-
-
 class _Demand:
     """Rows of a route file, drawn one after the other from one random generator."""
 
     def __init__(self, network: Network, plan: TrafficPlan, rng: np.random.Generator) -> None:
         self._network, self._plan, self._rng = network, plan, rng
-        usable = strongly_connected(network)
+        usable = network.strongly_connected()
         self._roads = sorted(usable)
         self._onward = {
             road: [following for following in network.successors(road) if following in usable]

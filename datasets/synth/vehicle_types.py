@@ -44,11 +44,11 @@ class VehicleType:
 
 
 VEHICLE_TYPES: tuple[VehicleType, ...] = (
-    VehicleType(EGO_TYPE, "passenger", EGO_LENGTH, EGO_WIDTH, 1.777, 0.33),
-    VehicleType(LAUNCH_TYPE, "passenger", EGO_LENGTH, EGO_WIDTH, 1.777, 0.07, acceleration=7.5),
-    VehicleType("hatchback", "passenger", 4.1, 1.76, 1.5, 0.12),
-    VehicleType("sedan", "passenger", 4.7, 1.85, 1.47, 0.14),
-    VehicleType("suv", "passenger", 4.8, 1.95, 1.75, 0.10),
+    VehicleType(EGO_TYPE, "passenger", EGO_LENGTH, EGO_WIDTH, 1.777, 0.38),
+    VehicleType(LAUNCH_TYPE, "passenger", EGO_LENGTH, EGO_WIDTH, 1.777, 0.10, acceleration=8.5),
+    VehicleType("hatchback", "passenger", 4.1, 1.76, 1.5, 0.10),
+    VehicleType("sedan", "passenger", 4.7, 1.85, 1.47, 0.10),
+    VehicleType("suv", "passenger", 4.8, 1.95, 1.75, 0.08),
     VehicleType("van", "delivery", 5.9, 2.05, 2.5, 0.06),
     VehicleType("truck", "truck", 8.6, 2.5, 3.2, 0.04, 20.0, 1.2),
     VehicleType("bus", "bus", 11.5, 2.55, 3.1, 0.03, 18.0, 1.2),

@@ -171,6 +171,9 @@ def _render(job: _RenderJob) -> int:
 
 def _write_filter(path: Path, logs: Chosen) -> None:
     scene_filter = {
+        # As in NAVSIM's own split files: hydra builds its filter from this one too.
+        "_target_": "navsim.common.dataclasses.SceneFilter",
+        "_convert_": "all",
         "num_history_frames": 4,
         "num_future_frames": 10,
         "frame_interval": 1,

@@ -50,7 +50,7 @@ class WorldConfig:
     cameras: str = "all"
     lidar: bool = True
     sensor_frames: str = "scenes"
-    scenes_per_town: int = 150
+    scenes_per_town: int = 100
     min_expert_score: float = 0.0
     traffic: TrafficPlan = field(default_factory=TrafficPlan)
     rule: SelectionRule = field(default_factory=SelectionRule)
