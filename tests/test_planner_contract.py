@@ -155,6 +155,23 @@ def test_loss_is_finite_and_reaches_every_trainable_parameter(planner: Planner) 
     assert all(name.startswith("agent_head.") for name in frozen)
 
 
+def test_mixed_precision(planner: Planner) -> None:
+    """Losses and gradients stay finite, and near the full-precision loss, under autocast."""
+    planner.train()
+    data = planner.data_preprocessor(batch_of(planner, 2), True)
+    totals = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            totals.append(planner.parse_losses(planner(**data, mode="loss"))[0])
+    torch.testing.assert_close(totals[1].float(), totals[0], rtol=0.1, atol=0.1)
+    if totals[1].requires_grad:
+        totals[1].backward()
+        grads = [p.grad for p in planner.parameters() if p.grad is not None]
+        assert grads
+        assert all(grad.isfinite().all() for grad in grads)
+
+
 def test_training_lowers_the_loss(planner: Planner) -> None:
     parameters = [p for p in planner.parameters() if p.requires_grad]
     if not parameters:
