@@ -58,7 +58,7 @@ class Size:
 
 
 SIZES = {
-    "full": Size("train:2000,val:150,test:300", 12, 6, "480x270"),
+    "full": Size("train:1200,val:100,test:200", 12, 6, "480x270"),
     # Just large enough that every stage has something to do; the table means nothing.
     "smoke": Size("train:24,val:8,test:8", 1, 1, "240x135"),
 }
