@@ -37,9 +37,10 @@ def red_scene(golden_root):
 
 @pytest.fixture(scope="session")
 def golden_rows():
-    """Golden plans (N, 8, 3), scores (N, 7) and names of the free scene."""
+    """Stable golden plans (N, 8, 3), scores (N, 7) and names of the free scene."""
     with np.load(next((GOLDEN / "scores").glob(f"*{FREE}.npz"))) as archive:
-        return archive["poses"], archive["scores"], list(archive["names"])
+        stable = archive["stable"]
+        return archive["poses"][stable], archive["scores"][stable], list(archive["names"][stable])
 
 
 @pytest.fixture
