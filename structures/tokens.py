@@ -41,8 +41,9 @@ class SceneTokens:
         value = self.memory if name == "memory" else self.bev
         if value is None:
             raise ValueError(
-                f"{user} needs tokens.{name}, which this planner's encoder does not give: use an encoder "
-                f"with a bird's-eye view (TransFuserBackbone with top_down=True, QueryDecoder), or drop {user}"
+                f"{user} needs tokens.{name}, which this planner's encoder does not give: use an "
+                f"encoder with a bird's-eye view (TransFuserBackbone with top_down=True, QueryDecoder), or "
+                f"drop {user}"
             )
         return value
 
