@@ -18,11 +18,13 @@ from scipy.signal import lfilter
 from beyonddrive.datasets.synth.curves import arc_length
 from beyonddrive.datasets.synth.recording import RawTrack
 from beyonddrive.datasets.synth.traffic import STEP
-from beyonddrive.datasets.synth.vehicle_types import EGO_TYPE, VehicleType
+from beyonddrive.datasets.synth.vehicle_types import EGO_TYPE, LAUNCH_TYPE, VehicleType
 
 TIME_SIGMA = 0.55
 """Width of the Gaussian that smooths the distance driven [s]. Smoothing all vehicles alike keeps their order
 in a lane: the smoothed gap is an average of gaps that were positive."""
+LAUNCH_SIGMA = 0.35
+"""The same for those who accelerate as hard as a car can, which takes them little more than a second [s]."""
 GRID = 0.25
 """Spacing of the path's samples [m]."""
 PATH_SIGMAS = (1.2, 1.8, 2.6, 3.8, 5.5)
@@ -143,7 +145,8 @@ def vehicle_motion(track: RawTrack, kind: VehicleType, heading: float) -> Motion
     bend = gaussian_filter1d(np.gradient(direction, rear_length), 1.0)
     # The guide point runs along the path of the bumper, behind it.
     behind = wheelbase + overhang - lead
-    now = np.maximum(smooth_in_time(station) - behind, grid[0])
+    sigma = LAUNCH_SIGMA if kind.name.startswith(LAUNCH_TYPE) else TIME_SIGMA
+    now = np.maximum(smooth_in_time(station, sigma) - behind, grid[0])
     x, y, yaw, length, curvature = (
         np.interp(now, grid, values) for values in (rear[:, 0], rear[:, 1], direction, rear_length, bend)
     )

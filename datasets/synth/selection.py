@@ -56,7 +56,7 @@ class SelectionRule:
         ("stand", 0.02),
     )
     easy_share: float = 0.3
-    launch: float = 5.65
+    launch: float = 5.6
     turn: float = 0.45
     slow_down: float = 6.0
     speed_up: float = 8.0
@@ -141,6 +141,8 @@ class _Choice:
         ego = self._town.motions[index]
         busy = self._busy.setdefault(index, [])
         only_launch = ego.name.startswith(LAUNCH_TYPE)
+        # A launch lasts less than a second, so it is looked for at every step.
+        stride = 1 if only_launch else STEPS_PER_FRAME
         length = SCENE_FRAMES * STEPS_PER_FRAME
         # The first second is left out: the run-up of the path is not driven.
         step = -(-max(ego.first + 10, 0) // STEPS_PER_FRAME) * STEPS_PER_FRAME
@@ -148,11 +150,11 @@ class _Choice:
             if self.total >= self._wanted or len(busy) >= self._per_ego:
                 return
             if any(abs(step - other) < length for other in busy):
-                step += STEPS_PER_FRAME
+                step += stride
                 continue
             kind = self._kind(index, step, only_launch)
             if kind is None:
-                step += STEPS_PER_FRAME
+                step += stride
                 continue
             self.total += 1
             busy.append(step)

@@ -44,8 +44,8 @@ class VehicleType:
 
 
 VEHICLE_TYPES: tuple[VehicleType, ...] = (
-    VehicleType(EGO_TYPE, "passenger", EGO_LENGTH, EGO_WIDTH, 1.777, 0.38),
-    VehicleType(LAUNCH_TYPE, "passenger", EGO_LENGTH, EGO_WIDTH, 1.777, 0.10, acceleration=8.5),
+    VehicleType(EGO_TYPE, "passenger", EGO_LENGTH, EGO_WIDTH, 1.777, 0.40),
+    VehicleType(LAUNCH_TYPE, "passenger", EGO_LENGTH, EGO_WIDTH, 1.777, 0.08, acceleration=8.5),
     VehicleType("hatchback", "passenger", 4.1, 1.76, 1.5, 0.10),
     VehicleType("sedan", "passenger", 4.7, 1.85, 1.47, 0.10),
     VehicleType("suv", "passenger", 4.8, 1.95, 1.75, 0.08),
