@@ -12,10 +12,9 @@ model = dict(
         bev_size=(128, 128),
         num_layers=1,
         dropout=0.0,
-        position_std=0.3,
         top_down_channels=16,
     ),
-    decoder=dict(dim=64, num_queries=31, num_layers=2, num_heads=4, ffn_dim=128, image_tokens=True),
+    decoder=dict(dim=64, num_queries=31, num_layers=2, num_heads=4, ffn_dim=128),
     trajectory_head=dict(
         type="FlowHead",
         denoiser=dict(dim=64, num_context=30, num_layers=2, num_heads=4, ffn_dim=256),

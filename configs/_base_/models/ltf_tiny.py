@@ -1,6 +1,4 @@
 # LTF* for two CPU cores: narrow ResNets, 64 x 256 images, 128 x 128 latent, delta space.
-# Not as published: the queries read the image map too, and positions start apart, because a short training
-# would not find the way from the camera through the bird's-eye view.
 _encoder = dict(
     name="resnet18", layers=(1, 1, 1, 1), channels=(16, 32, 64, 128), stem_type="deep", stem_width=8
 )
@@ -14,10 +12,9 @@ model = dict(
         bev_size=(128, 128),
         num_layers=1,
         dropout=0.0,
-        position_std=0.3,
         top_down_channels=16,
     ),
-    decoder=dict(dim=64, num_queries=31, num_layers=2, num_heads=4, ffn_dim=128, image_tokens=True),
+    decoder=dict(dim=64, num_queries=31, num_layers=2, num_heads=4, ffn_dim=128),
     trajectory_head=dict(
         type="DeltaTrajectoryHead",
         in_channels=64,
