@@ -186,7 +186,6 @@ class RayExecutor:
     ) -> Iterator[Result]:
         ray = self._ray
 
-        @ray.remote
         class Worker:
             def __init__(self) -> None:
                 if initializer is not None:
@@ -195,7 +194,8 @@ class RayExecutor:
             def run(self, item: Item) -> Result:
                 return function(item)
 
-        workers = [Worker.remote() for _ in range(min(self.num_workers, max(len(items), 1)))]
+        remote_worker = ray.remote(Worker)
+        workers = [remote_worker.remote() for _ in range(min(self.num_workers, max(len(items), 1)))]
         window = 4 * len(workers)
         tasks = [workers[i % len(workers)].run.remote(item) for i, item in enumerate(items[:window])]
         try:
