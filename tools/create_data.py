@@ -83,7 +83,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="sensors of the current frame of every scene, which is what planners see, or of every frame",
     )  # fmt: skip
     synth.add_argument(
-        "--scenes-per-town", type=int, default=100, help="fewer make the world more varied and take longer"
+        "--scenes-per-town",
+        type=int,
+        default=150,
+        help="at most; fewer make the world more varied and take longer",
     )
     synth.add_argument(
         "--min-expert-score", type=float, default=0.0, metavar="PDMS",

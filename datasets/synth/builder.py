@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from beyonddrive.datasets.synth.frames import Frame, build_frames, dump_log
 from beyonddrive.datasets.synth.geopackage import write_map
 from beyonddrive.datasets.synth.location_maps import ORIGINS, TOWN_DISTANCE, location_layers
 from beyonddrive.datasets.synth.motion import Motion, pedestrian_motion, vehicle_motion
-from beyonddrive.datasets.synth.network import Network, read_network
+from beyonddrive.datasets.synth.network import Network
 from beyonddrive.datasets.synth.recorded_town import RecordedTown
 from beyonddrive.datasets.synth.recording import RawTrack, Signals, read_tracks
 from beyonddrive.datasets.synth.rig import FULL_SIZE, rig
@@ -37,7 +38,7 @@ from beyonddrive.datasets.synth.tokens import seed_of, token_of
 from beyonddrive.datasets.synth.town import build_network
 from beyonddrive.datasets.synth.town_map import TownMap, build_town_map
 from beyonddrive.datasets.synth.traffic import TrafficPlan, simulate, write_demand
-from beyonddrive.datasets.synth.vehicle_types import VEHICLE_TYPES
+from beyonddrive.datasets.synth.vehicle_types import EGO_TYPE, VEHICLE_TYPES
 
 FIRST_STAMP_US = 1_620_000_000_000_000
 """Time stamp at which the generated world begins [us]; towns follow a day after each other."""
@@ -61,16 +62,25 @@ class TownSpec:
     """Scenes whose expert scores less are left out; 0 does not ask the scorer."""
 
 
-def first_id(spec: TownSpec) -> int:
-    """First id of the town's map rows; towns of one location never share an id."""
-    return 20_000 * (spec.index + 1)
+IDS_PER_TOWN = 20_000
+"""Ids of map rows that a town may use; towns of one location never share an id."""
 
 
-def town_map_of(spec: TownSpec, network_file: Path) -> tuple[Network, list[Lot], TownMap]:
-    """Network, car parks and map of a town, from its network file alone."""
-    network = read_network(network_file)
+def town_map_of(spec: TownSpec, network: Network) -> tuple[list[Lot], TownMap]:
+    """Car parks and map of a town, from its network alone.
+
+    Raises:
+        ValueError: If the town is too large for its range of ids.
+    """
     lots = plan_lots(network, np.random.default_rng([spec.seed, 2]))
-    return network, lots, build_town_map(network, [lot.outline for lot in lots], first_id(spec))
+    first = IDS_PER_TOWN * (spec.index + 1)
+    town_map = build_town_map(network, [lot.outline for lot in lots], first)
+    if town_map.next_id > first + IDS_PER_TOWN:
+        raise ValueError(
+            f"town {spec.name}: its map has {town_map.next_id - first} rows, more than {IDS_PER_TOWN}; "
+            "give TownStyle.skeleton fewer streets"
+        )
+    return lots, town_map
 
 
 def _motions(network: Network, vehicles: list[RawTrack], persons: list[RawTrack], seed: int) -> list[Motion]:
@@ -94,13 +104,13 @@ def _motions(network: Network, vehicles: list[RawTrack], persons: list[RawTrack]
 
 
 def record_town(spec: TownSpec, folder: Path) -> tuple[RecordedTown, dict[str, Route]]:
-    """Build and simulate a town in ``folder``; returns it with the routes of its vehicles by name."""
-    network_file = build_network(spec.location, spec.seed, folder)
-    network, lots, town_map = town_map_of(spec, network_file)
+    """Build and simulate a town in ``folder``; returns it with the routes of its egos by name."""
+    network = build_network(spec.location, spec.seed, folder)
+    lots, town_map = town_map_of(spec, network)
     write_demand(network, spec.traffic, np.random.default_rng([spec.seed, 4]), folder)
     simulate(spec.traffic, spec.seed, folder)
     vehicles, persons = read_tracks(folder / "vehicles.csv"), read_tracks(folder / "persons.csv")
-    lengths = {track.kind: 0.0 for track in vehicles} | closed_lengths(folder / "town.rou.xml")
+    lengths = _type_lengths(folder / "town.rou.xml")
     static: list[StaticObject] = [
         *parked_cars(network, np.random.default_rng([spec.seed, 5])),
         *closed_stretches(network, vehicles, lengths, np.random.default_rng([spec.seed, 6])),
@@ -119,15 +129,15 @@ def record_town(spec: TownSpec, folder: Path) -> tuple[RecordedTown, dict[str, R
     )
     planned = read_routes(folder / "town.rou.xml")
     routes = {
-        track.name: Route(network, planned[track.name], track) for track in vehicles if track.name in planned
+        track.name: Route(network, planned[track.vehicle], track)
+        for track in vehicles
+        if track.kind.startswith(EGO_TYPE)
     }
     return town, routes
 
 
-def closed_lengths(route_file: Path) -> dict[str, float]:
-    """Lengths [m] of the closed stretches by the type of the vehicle that stands for them."""
-    import xml.etree.ElementTree as ElementTree
-
+def _type_lengths(route_file: Path) -> dict[str, float]:
+    """Lengths [m] of all types of vehicles; those of closed stretches are types of their own."""
     return {
         kind.attrib["id"]: float(kind.attrib["length"])
         for kind in ElementTree.parse(route_file).getroot().iter("vType")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import shapely
@@ -63,16 +63,20 @@ def _stub_layers(location: str) -> dict[str, LayerTable]:
     return {"lane_connectors": layer}
 
 
-def write_maps(maps_root: Path, towns: Mapping[str, Sequence[PlacedTown]]) -> None:
-    """Write the maps of all locations and the file that names their versions.
+def write_location_map(maps_root: Path, location: str, towns: Sequence[PlacedTown]) -> None:
+    """Write the map of a location; without towns it can be opened and is empty.
 
     Args:
         maps_root: Folder ``maps`` of the data root.
-        towns: Towns of each location; a location without any gets a map that can be opened and is empty.
+        location: The location.
+        towns: Its towns.
     """
-    for location, (epsg, _, _) in ORIGINS.items():
-        placed = towns.get(location, ())
-        layers = location_layers(placed) if placed else _stub_layers(location)
-        write_map(maps_root / location / MAP_VERSIONS[location] / "map.gpkg", layers, epsg)
+    layers = location_layers(towns) if towns else _stub_layers(location)
+    path = maps_root / location / MAP_VERSIONS[location] / "map.gpkg"
+    write_map(path, layers, ORIGINS[location][0])
+
+
+def write_versions(maps_root: Path) -> None:
+    """Write the file that names the version of every location's map."""
     versions = {location: {"version": version} for location, version in MAP_VERSIONS.items()}
     write_atomically(maps_root / "nuplan-maps-v1.0.json", json.dumps(versions, indent=1).encode())

@@ -30,6 +30,11 @@ class RawTrack:
     lane: list[str]
     """Lane of the front bumper."""
 
+    @property
+    def vehicle(self) -> str:
+        """Name of the vehicle or person in the route file."""
+        return self.name.split("~")[0]
+
 
 def _step(time: str) -> int:
     return round((float(time) - WARM_UP) / STEP)

@@ -169,10 +169,12 @@ class _Choice:
         """Kind of the scene whose first frame is at ``step``, if it is wanted."""
         ego, rule = self._town.motions[index], self._rule
         row = step + HISTORY_FRAMES * STEPS_PER_FRAME - ego.first
+        if only_launch and ego.acceleration[row] <= rule.launch:
+            return None
         poses = ego.pose[row : row + PLAN_FRAMES * STEPS_PER_FRAME + 1 : STEPS_PER_FRAME]
         kind = kind_of_moment(poses, float(ego.speed[row]), float(ego.acceleration[row]), rule)
         turning = abs(float(ego.speed[row] * ego.curvature[row]))
-        if self._left[kind] <= 0 or turning > rule.yaw_rate or (only_launch and kind != "launch"):
+        if self._left[kind] <= 0 or turning > rule.yaw_rate:
             return None
         if (index, row) not in self._easy:
             self._easy[index, row] = self._clearance.constant_velocity_is_good(index, row)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.synth.curves import headings
-from beyonddrive.datasets.synth.network import read_network
+from beyonddrive.datasets.synth.network import Network, read_network
 from beyonddrive.datasets.synth.sumo import run_sumo_program
 from beyonddrive.datasets.synth.town_styles import STYLES, TownStyle
 
@@ -238,8 +238,8 @@ def _edge_rows(streets: list[Street], style: TownStyle, rng: np.random.Generator
     return rows
 
 
-def build_network(location: str, seed: int, folder: Path, style: TownStyle | None = None) -> Path:
-    """Build the street network of a town and return SUMO's ``town.net.xml``.
+def build_network(location: str, seed: int, folder: Path, style: TownStyle | None = None) -> Network:
+    """Build the street network of a town; SUMO's ``town.net.xml`` is then in ``folder``.
 
     A town in which little can be reached (a random skeleton with few streets, one-way streets that lead
     nowhere) is drawn again.
@@ -256,9 +256,10 @@ def build_network(location: str, seed: int, folder: Path, style: TownStyle | Non
     style = style or STYLES[location]
     for attempt in range(ATTEMPTS):
         _build_once(seed, attempt, folder, style)
-        if read_network(folder / "town.net.xml").lane_length() > MIN_LANE_LENGTH:
+        network = read_network(folder / "town.net.xml")
+        if network.lane_length() > MIN_LANE_LENGTH:
             break
-    return folder / "town.net.xml"
+    return network
 
 
 def _build_once(seed: int, attempt: int, folder: Path, style: TownStyle) -> None:

@@ -43,7 +43,7 @@ STYLES: dict[str, TownStyle] = {
     "us-ma-boston": TownStyle(
         skeleton=(
             "--rand",
-            "--rand.iterations=48",
+            "--rand.iterations=42",
             "--rand.min-distance=85",
             "--rand.max-distance=150",
             "--rand.min-angle=55",

@@ -35,7 +35,7 @@ class TrafficPlan:
     """Seconds recorded."""
     vehicles_per_km: float = 17.0
     """Moving vehicles and bicycles per kilometre of car lane."""
-    pedestrians_per_km: float = 22.0
+    pedestrians_per_km: float = 16.0
     """Pedestrians per kilometre of road."""
     closed_share: float = 0.22
     """Share of roads with two lanes that have a closed stretch."""

@@ -36,12 +36,15 @@ from beyonddrive.datasets.synth.builder import (
     town_seed,
 )
 from beyonddrive.datasets.synth.frames import dump_log
-from beyonddrive.datasets.synth.location_maps import ORIGINS, PlacedTown, write_maps
+from beyonddrive.datasets.synth.location_maps import ORIGINS, write_location_map, write_versions
+from beyonddrive.datasets.synth.network import read_network
 from beyonddrive.datasets.synth.sumo import sumo_home
 from beyonddrive.datasets.synth.world_config import CAMERA_SETS, WorldConfig, WorldError
 from beyonddrive.engine.executors import Executor
 from beyonddrive.engine.files import write_atomically
 
+FEW_TOWNS, FEW_SCENES = 3, 50
+"""A split has this many towns or more, unless they would have fewer scenes than this."""
 MAX_TOWNS_MORE = 8
 """Towns added to a split at most, when its towns did not have enough good scenes."""
 
@@ -49,11 +52,20 @@ Chosen = dict[str, list[list[str]]]
 """Log name -> [token, kind of moment] of its scenes."""
 
 
+def towns_of(wanted: int, scenes_per_town: int) -> int:
+    """Towns that share the scenes of a split: even a small one has a few, so that it is varied.
+
+    >>> [towns_of(scenes, 150) for scenes in (10, 100, 300, 2000)]
+    [1, 2, 3, 14]
+    """
+    return max(-(-wanted // scenes_per_town), min(FEW_TOWNS, -(-wanted // FEW_SCENES)))
+
+
 def town_specs(config: WorldConfig, extra: Mapping[str, int] | None = None) -> list[TownSpec]:
     """Towns of a world: the same list for the same settings; ``extra`` adds towns to splits, at the end."""
     plan: list[tuple[str, int, int]] = []
     for split, wanted in config.splits.items():
-        towns = -(-wanted // config.scenes_per_town)
+        towns = towns_of(wanted, config.scenes_per_town)
         plan += [(split, number, -(-wanted // towns)) for number in range(towns)]
     for split, more in (extra or {}).items():
         have = sum(name == split for name, _, _ in plan)
@@ -142,6 +154,23 @@ def _stage_logs(stage: Path, chosen: Mapping[str, Chosen], folder_of: Mapping[st
 
 
 @dataclass(frozen=True)
+class _LocationJob:
+    maps_root: Path
+    location: str
+    towns: Path
+    specs: tuple[TownSpec, ...]
+
+
+def _write_map(job: _LocationJob) -> None:
+    """Write the map of a location."""
+    placed = [
+        (map_offset(spec), town_map_of(spec, read_network(job.towns / spec.name / "town.net.xml"))[1])
+        for spec in job.specs
+    ]
+    write_location_map(job.maps_root, job.location, placed)
+
+
+@dataclass(frozen=True)
 class _RenderJob:
     log: Path
     maps_root: Path
@@ -219,11 +248,13 @@ def create_world(
     write_atomically(stage / "settings.json", json.dumps(settings, indent=1).encode())
     towns = stage / "towns"
     specs = _make_towns(config, towns, executor, score_experts, progress)
-    placed: dict[str, list[PlacedTown]] = {}
-    for spec in specs:
-        town_map = town_map_of(spec, towns / spec.name / "town.net.xml")[2]
-        placed.setdefault(spec.location, []).append((map_offset(spec), town_map))
-    write_maps(root / "maps", placed)
+    locations = [
+        _LocationJob(root / "maps", location, towns, tuple(s for s in specs if s.location == location))
+        for location in ORIGINS
+    ]
+    for _ in executor.map(_write_map, locations, desc="maps" if progress else ""):
+        pass
+    write_versions(root / "maps")
     chosen = _choose(config, towns, specs)
     folder_of = {name: towns / spec.name for spec in specs for name in _scene_list(towns / spec.name)}
     _stage_logs(stage, chosen, folder_of)

@@ -35,7 +35,7 @@ class WorldConfig:
         cameras: One of :data:`CAMERA_SETS`.
         lidar: Whether sweeps are written.
         sensor_frames: ``scenes``: sensors of the current frame of each scene only; ``all``: of every frame.
-        scenes_per_town: Fewer scenes per town give a more varied world and take longer.
+        scenes_per_town: At most so many from one town; fewer make the world more varied and take longer.
         min_expert_score: Leave out scenes whose expert has a lower PDM score; 0 does not ask the scorer.
         traffic: How much traffic.
         rule: Which moments become scenes.
@@ -50,7 +50,7 @@ class WorldConfig:
     cameras: str = "all"
     lidar: bool = True
     sensor_frames: str = "scenes"
-    scenes_per_town: int = 100
+    scenes_per_town: int = 150
     min_expert_score: float = 0.0
     traffic: TrafficPlan = field(default_factory=TrafficPlan)
     rule: SelectionRule = field(default_factory=SelectionRule)
