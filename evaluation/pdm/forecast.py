@@ -72,17 +72,46 @@ def forecast(scene: Scene, current: int, index: MapIndex, lanes: list[int], pose
     """
     objects = scene.objects(current)
     types = np.array([TYPE_INDEX[name] for name in objects.types], dtype=np.int64)
-    box = ego_corners(pose)
-    center = box.mean(axis=0)
     boxes = to_global(objects.boxes[:, [0, 1, 6]], pose)
-    kept = _nearest(types, np.hypot(*(boxes[:, :2] - center).T))
-    types, boxes, size = types[kept], boxes[kept], objects.boxes[kept, 3:5]
-    velocity = to_global(objects.velocity[kept], np.array([0.0, 0.0, pose[2]]))
+    velocity = to_global(objects.velocity, np.array([0.0, 0.0, pose[2]]))
+    rows = _red_lanes(scene, index, lanes)
+    return forecast_objects(
+        types,
+        boxes,
+        objects.boxes[:, 3:5],
+        velocity,
+        index.polygons.take(rows),
+        index.polygon_geometries[rows],
+        pose,
+    )
+
+
+def forecast_objects(
+    types: Ints,
+    boxes: Floats,
+    size: Floats,
+    velocity: Floats,
+    lights: PolygonRings,
+    light_shapes: NDArray[np.object_],
+    pose: Floats,
+) -> Forecast:
+    """Forecast objects (N,) from their state now.
+
+    Args:
+        types: (N,) indices into :data:`beyonddrive.structures.boxes.OBJECT_TYPES`.
+        boxes: (N, 3) global centre x, y [m] and heading [rad].
+        size: (N, 2) length and width [m].
+        velocity: (N, 2) global velocity [m/s]; that of static classes is not looked at.
+        lights: Polygons of the R lanes and connectors of the route whose light is red,
+        light_shapes: (R,) and the same as shapely geometries.
+        pose: (3,) rear axle of the ego now.
+    """
+    box = ego_corners(pose)
+    kept = _nearest(types, np.hypot(*(boxes[:, :2] - box.mean(axis=0)).T))
+    types, boxes, size, velocity = types[kept], boxes[kept], size[kept], velocity[kept]
     agent = IS_AGENT[types]
     speed = np.where(agent, np.hypot(velocity[:, 0], velocity[:, 1]), 0.0)
     traffic = _straight_on(boxes, size, velocity, speed, agent)
-    rows = _red_lanes(scene, index, lanes)
-    shapes = index.polygon_geometries[rows]
     ego = shapely.Polygon(box)
     touching = shapely.intersects(shapely.polygons(_corners(traffic)), ego)
     traffic.ignored[:] = touching
@@ -90,11 +119,11 @@ def forecast(scene: Scene, current: int, index: MapIndex, lanes: list[int], pose
         traffic,
         np.ascontiguousarray(boxes[:, 2]),
         speed,
-        index.polygons.take(rows),
-        shapes,
-        shapely.get_coordinates(shapely.centroid(shapes)).reshape(-1, 2),
-        shapely.bounds(shapes).reshape(-1, 4),
-        np.concatenate([touching, shapely.within(ego, shapes)]),
+        lights,
+        light_shapes,
+        shapely.get_coordinates(shapely.centroid(light_shapes)).reshape(-1, 2),
+        shapely.bounds(light_shapes).reshape(-1, 4),
+        np.concatenate([touching, shapely.within(ego, light_shapes)]),
     )
 
 
