@@ -20,15 +20,18 @@ class TrajectoryHead(nn.Module):
     """Base of the heads that turn scene tokens into a plan.
 
     A head works in its own space: ``'absolute'`` poses (8, 3), or ``'delta'`` steps and heading vectors
-    (8, 4). Losses, and the repulsion of a wrapping :class:`RepulsiveHead`, act in that space.
+    (8, 4). Losses, and the repulsion of a wrapping :class:`RepulsiveHead`, act in that space; a head that is
+    to be wrapped sets ``attraction_weight``, and overrides ``supervised`` and ``modes`` where the defaults
+    do not say what it does.
 
     Args:
         space: The head's own space.
         statistics: Arguments of :class:`DeltaSpace` in delta space; those of navtrain by default.
 
     Attributes:
-        attraction_weight: Weight of the term that pulls ``supervised`` to the expert; a repulsion must be
-            weaker. None if the head has no such term: it cannot be repelled then.
+        attraction_weight: Effective weight, in the total loss, of the mean L1 distance between the expert
+            and each of the plans that ``supervised`` returns; a repulsion must be weaker. None if the head
+            has no such term: it cannot be repelled then.
     """
 
     attraction_weight: float | None = None
@@ -61,8 +64,20 @@ class TrajectoryHead(nn.Module):
         raise NotImplementedError
 
     def supervised(self, output: PlanOutput, samples: Sequence[PlanSample]) -> Tensor:
-        """The plans (B, 8, D) that the attraction acts on, in the head's own space."""
+        """The plans that the attraction acts on, in the head's own space.
+
+        Returns:
+            (B, 8, D), or (B, L, 8, D) if the same attraction acts after each of L decoder layers; a
+            repulsion is then summed over the layers, as the attraction is.
+        """
         return output.encoded
+
+    def modes(self, output: PlanOutput, samples: Sequence[PlanSample]) -> Tensor | None:
+        """All modes (B, M, 8, D) of a multi-modal head in its own space, with gradient; None if it has one.
+
+        Most modes are not pulled to any expert, so only a bounded repulsion may act on them.
+        """
+        return None
 
     def encode(self, plans: Tensor) -> Tensor:
         """Plans (..., 8, 3) in metres and radians -> the head's own space (..., 8, D)."""

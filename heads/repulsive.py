@@ -18,6 +18,8 @@ from beyonddrive.structures.tokens import PlanOutput, SceneTokens
 class RepulsiveHead(TrajectoryHead):
     """Wraps a trajectory head: plans as it does, and repels its training output from hard negatives.
 
+    A head that is supervised after each of several layers is repelled after each, and the terms are summed.
+
     Adds ``loss_repulsive`` to the head's terms, and logs ``negative_share``, the share of samples of the
     batch whose negative counts.
 
@@ -89,13 +91,19 @@ class RepulsiveHead(TrajectoryHead):
         valid = stack_field(samples, "negatives", "valid").to(prediction.device, torch.bool)
         valid = self.repulsion.counted(plans, valid)
         negatives = self.encode(plans)
-        losses["loss_repulsive"] = self.repulsion(prediction, negatives, valid)
+        layers = prediction.unsqueeze(1) if prediction.dim() == 3 else prediction  # (B, L, 8, D)
+        terms = [self.repulsion(layer, negatives, valid) for layer in layers.unbind(dim=1)]
+        losses["loss_repulsive"] = torch.stack(terms).sum()
         losses["negative_share"] = valid.any(dim=1).float().mean()
         return losses
 
     def supervised(self, output: PlanOutput, samples: Sequence[PlanSample]) -> Tensor:
         """The wrapped head's supervised plans."""
         return self.head.supervised(output, samples)
+
+    def modes(self, output: PlanOutput, samples: Sequence[PlanSample]) -> Tensor | None:
+        """The wrapped head's modes."""
+        return self.head.modes(output, samples)
 
     def encode(self, plans: Tensor) -> Tensor:
         """Plans -> the wrapped head's own space."""

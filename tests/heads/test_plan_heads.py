@@ -182,3 +182,21 @@ def test_checkpoints_of_wrapped_and_bare_heads_are_interchangeable(state_of):
     missing.pop("trajectory_head.mlp.0.weight")
     with pytest.raises(RuntimeError, match=r"Missing key.*trajectory_head\.head\.mlp\.0\.weight"):
         wrapped.load_state_dict(missing, strict=True)
+
+
+class _LayeredHead(AbsoluteTrajectoryHead):
+    """Supervised after two layers: the plan, and the plan moved by one."""
+
+    def supervised(self, output, samples):
+        return torch.stack([output.encoded, output.encoded + 1.0], dim=1)
+
+
+def test_repulsion_is_summed_over_the_layers_that_are_supervised():
+    head = RepulsiveHead(head=ABSOLUTE, loss={"type": "RepulsiveDistanceLoss", "weight": 5.0})
+    samples, plan = _samples(1), torch.zeros(1, 8, 3)
+    samples[0].negatives.plans = torch.full((1, 8, 3), 3.0)
+    output = PlanOutput(trajectory=plan, encoded=plan)
+    assert head.loss(output, samples)["loss_repulsive"].item() == -5.0 * 3.0
+    head.head.__class__ = _LayeredHead
+    assert head.loss(output, samples)["loss_repulsive"].item() == -5.0 * (3.0 + 2.0)
+    assert head.modes(output, samples) is None
