@@ -1,0 +1,115 @@
+"""Expert plans of a split, read from its logs alone: no sensors, no maps, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.datasets.navsim_root import NavsimRoot
+from beyonddrive.datasets.scene_filter import SceneFilter
+from beyonddrive.engine.executors import Executor
+from beyonddrive.structures.plan import NUM_POSES, PlanError, check_plans
+
+
+class SceneSource(NamedTuple):
+    """Where the scenes of a job are.
+
+    Attributes:
+        root: The data root.
+        split: Name of the split.
+        scene_filter: Which windows of its logs are scenes.
+    """
+
+    root: NavsimRoot
+    split: str
+    scene_filter: SceneFilter
+
+    @classmethod
+    def from_dataset(cls, settings: Mapping[str, Any]) -> SceneSource:
+        """The scenes of a ``NavsimDataset``'s settings."""
+        scene_filter = settings.get("scene_filter") or {}
+        if isinstance(scene_filter, (str, Path)):
+            parsed = SceneFilter.from_yaml(Path(scene_filter))
+        else:
+            parsed = SceneFilter.from_dict(scene_filter)
+        maps_root = settings.get("maps_root")
+        root = NavsimRoot(Path(settings["data_root"]), None if maps_root is None else Path(maps_root))
+        return cls(root, settings["split"], parsed)
+
+
+class ExpertPlans(NamedTuple):
+    """Expert plans of a split.
+
+    Attributes:
+        tokens: Tokens of the scenes, log by log in time order.
+        plans: (S, 8, 3) float64 x [m], y [m], heading [rad], ego frame at t = 0.
+        problems: Scenes and logs that were passed over, with file and reason.
+    """
+
+    tokens: list[str]
+    plans: NDArray[np.float64]
+    problems: list[str]
+
+
+def read_expert_plans(source: SceneSource, executor: Executor) -> ExpertPlans:
+    """Read the expert plans of all scenes of a split; what cannot be read is named and passed over.
+
+    Raises:
+        NavsimRootError: If there is no such split.
+    """
+    root, split, scene_filter = source
+    root.problems.clear()
+    if scene_filter.max_scenes is None:
+        jobs = root.filtered_logs(split, scene_filter)
+        problems = list(root.problems)
+        results = executor.map(_read_log, jobs, f"expert plans of {split}", _start, source)
+    else:  # which scenes are the first ones is known only in order
+        problems = []
+        _start(root, split, scene_filter)
+        results = iter([_read_scenes()])
+    tokens: list[str] = []
+    plans: list[NDArray[np.float64]] = []
+    for result in results:
+        tokens += result.tokens
+        plans.append(result.plans)
+        problems += result.problems
+    return ExpertPlans(tokens, np.concatenate([np.zeros((0, NUM_POSES, 3)), *plans]), problems)
+
+
+# ------------------------------------------------------------------ in a worker
+_worker: SceneSource | None = None
+
+
+def _start(root: NavsimRoot, split: str, scene_filter: SceneFilter) -> None:
+    global _worker
+    _worker = SceneSource(root, split, scene_filter)
+
+
+def _read_log(path: Path) -> ExpertPlans:
+    return _read_scenes(path)
+
+
+def _read_scenes(path: Path | None = None) -> ExpertPlans:
+    """Expert plans of one log, or of all."""
+    assert _worker is not None, "the executor did not run the initializer"
+    root, split, scene_filter = _worker
+    root.problems.clear()
+    refs = root.refs(split, scene_filter) if path is None else root.log_refs(path, scene_filter)
+    tokens: list[str] = []
+    plans: list[NDArray[np.float64]] = []
+    problems: list[str] = []
+    for ref in refs:
+        try:
+            plan = check_plans(root.load(ref, split).expert_plan[None], f"{ref.log_path}: scene {ref.token}")
+        except (ValueError, PlanError) as error:
+            problems.append(str(error))
+            continue
+        tokens.append(ref.token)
+        plans.append(plan)
+    return ExpertPlans(
+        tokens, np.concatenate([np.zeros((0, NUM_POSES, 3)), *plans]), [*root.problems, *problems]
+    )

@@ -1,0 +1,99 @@
+"""Make a vocabulary of plans: ``python tools/build_vocabulary.py CONFIG_OR_ROOT SPLIT --size N --out FILE``.
+
+Clusters the expert plans of a split by k-means and writes the centres. CONFIG_OR_ROOT is a config, and SPLIT
+then one of its data sets (train, val or test); or a data root in NAVSIM's layout, and SPLIT one of its
+splits. Only the logs are read, neither sensors nor maps. The file holds ``plans`` (N, 8, 3), ``counts`` of
+the clusters, and ``step_means`` and ``step_stds`` (N, 4) of their steps, from which MeanFuser's Gaussian
+mixture is made. Sizes as published: 4096 for the vocabulary planner, 256 for WoTE, 20 for DiffusionDrive, 8
+for MeanFuser.
+
+The exit code is 1 if something is refused; scenes that cannot be read are named and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from beyonddrive.generators.expert_plans import SceneSource
+
+SHOWN_PROBLEMS = 20
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description="Make a vocabulary of plans by k-means.")
+    parser.add_argument("source", metavar="CONFIG_OR_ROOT", type=Path, help="config, or data root")
+    parser.add_argument("split", help="train, val or test of a config; a split of a data root")
+    parser.add_argument("--size", type=int, default=4096, help="plans in the vocabulary")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the clustering")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="npz file to write")
+    parser.add_argument("--scene-filter", type=Path, help="with a data root: yaml file of its scenes")
+    parser.add_argument("--max-iterations", type=int, default=50, help="rounds of k-means at most")
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that read logs; 0: this one")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, metavar="key=value", help="change config"
+    )
+    args = parser.parse_args(argv)
+    if args.num_workers < 0 or args.max_iterations < 1:
+        parser.error("--num-workers must not be negative, and --max-iterations at least 1")
+    return args
+
+
+def source_of(args: argparse.Namespace) -> SceneSource:
+    """The scenes that ``args.source`` and ``args.split`` name.
+
+    Raises:
+        ValueError: If a config has no such data set.
+    """
+    from beyonddrive.datasets.navsim_root import NavsimRoot
+    from beyonddrive.datasets.scene_filter import SceneFilter
+    from beyonddrive.generators.expert_plans import SceneSource
+
+    if args.source.is_dir():
+        scene_filter = SceneFilter.from_yaml(args.scene_filter) if args.scene_filter else SceneFilter()
+        return SceneSource(NavsimRoot(args.source), args.split, scene_filter)
+    from beyonddrive.apis import load_config
+
+    if args.scene_filter is not None:
+        raise ValueError("--scene-filter goes with a data root; a config has its own, see --cfg-options")
+    config = load_config(args.source, args.cfg_options)
+    loader = config.get(f"{args.split}_dataloader")
+    if loader is None:
+        loaders = [name for name in ("train", "val", "test") if config.get(f"{name}_dataloader") is not None]
+        raise ValueError(f"{args.source}: has no data set {args.split!r}, choose one of {loaders}")
+    return SceneSource.from_dataset(loader.dataset)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the vocabulary; the exit code is 1 if something is refused."""
+    args = parse_args(argv)
+    from beyonddrive.engine.executors import make_executor
+    from beyonddrive.generators.expert_plans import read_expert_plans
+    from beyonddrive.generators.vocabulary import build_vocabulary, describe_vocabulary, write_vocabulary
+
+    try:
+        source = source_of(args)
+        experts = read_expert_plans(source, make_executor(args.num_workers))
+        for problem in experts.problems[:SHOWN_PROBLEMS]:
+            print(f"build_vocabulary: {problem}", file=sys.stderr)
+        if len(experts.problems) > SHOWN_PROBLEMS:
+            print(f"build_vocabulary: and {len(experts.problems)} problems in all", file=sys.stderr)
+        plans = build_vocabulary(experts.plans, args.size, args.seed, args.max_iterations)
+        meta = {"split": source.split, "data_root": source.root.root.resolve().name, "seed": args.seed}
+        write_vocabulary(args.out, describe_vocabulary(experts.plans, plans, meta))
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"build_vocabulary: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.out}: {args.size} plans, clusters of {len(experts.plans)} expert plans of {source.split}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
