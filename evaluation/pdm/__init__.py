@@ -5,6 +5,16 @@
 
 from beyonddrive.evaluation.pdm.build import build_metric_cache
 from beyonddrive.evaluation.pdm.cache import MetricCache, MetricCacheError
+from beyonddrive.evaluation.pdm.explain import Explanation, Failure, explain
 from beyonddrive.evaluation.pdm.scorer import PdmScores, score
 
-__all__ = ["MetricCache", "MetricCacheError", "PdmScores", "build_metric_cache", "score"]
+__all__ = [
+    "Explanation",
+    "Failure",
+    "MetricCache",
+    "MetricCacheError",
+    "PdmScores",
+    "build_metric_cache",
+    "explain",
+    "score",
+]
