@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
 from beyonddrive.datasets.scene import ego_yaw
-from beyonddrive.datasets.synth import paint_people, paint_raster
-from beyonddrive.datasets.synth.paint_ground import VERGE
-from beyonddrive.datasets.synth.paint_light import daylight
-from beyonddrive.datasets.synth.paint_order import paint_order
-from beyonddrive.datasets.synth.paint_scenery import Scenery, prepare_scenery
-from beyonddrive.datasets.synth.paint_shadows import contact_shadows, sun_shadows
-from beyonddrive.datasets.synth.paint_soup import PolygonSoup, merge
-from beyonddrive.datasets.synth.paint_vehicles import vehicle_soup
+from beyonddrive.datasets.synth.paint import people, raster
+from beyonddrive.datasets.synth.paint.ground import VERGE
+from beyonddrive.datasets.synth.paint.light import daylight
+from beyonddrive.datasets.synth.paint.order import paint_order
+from beyonddrive.datasets.synth.paint.scenery import Scenery, prepare_scenery
+from beyonddrive.datasets.synth.paint.shadows import contact_shadows, sun_shadows
+from beyonddrive.datasets.synth.paint.soup import PolygonSoup, merge
+from beyonddrive.datasets.synth.paint.vehicles import vehicle_soup
 from beyonddrive.datasets.synth.rig import CameraPose
 from beyonddrive.structures.se2 import to_global
 
@@ -149,7 +149,7 @@ class Painter:
         light = self._light
 
         def paint(soup: PolygonSoup, order: NDArray[np.int64], boost: float) -> None:
-            paint_raster.paint_polygons(
+            raster.paint_polygons(
                 image, cover, first, final, work, order, soup.points, soup.contours, soup.polygons,
                 soup.colors, soup.kinds, soup.alphas, soup.radii, rotation, translation, intrinsic,
                 light.sun, light.haze, light.haze_reach, boost,
@@ -160,7 +160,7 @@ class Painter:
         ground = frame.ground[_circles_in_view(circles, rotation, translation, left, right)]
         paint(self.scenery.ground, ground, 1.0)
         paint(frame.shadows, np.arange(len(frame.shadows.polygons) - 1), 1.0)
-        paint_raster.shade_ground(
+        raster.shade_ground(
             image, light.noise, rotation, translation, intrinsic, light.haze, light.haze_reach, 0.075
         )
         solids = paint_order(frame.solids.feet, rotation, translation, left, right, SOLID_REACH)
@@ -193,7 +193,7 @@ class Painter:
             small = (max(width // 4, 1), max(horizon // 4, 1))
             scaled = intrinsic * [[small[0] / width], [small[1] / horizon], [1.0]]
             sky = np.empty((small[1], small[0], 3), dtype=np.uint8)
-            paint_raster.paint_sky(sky, self._light.panorama, rotation, scaled)
+            raster.paint_sky(sky, self._light.panorama, rotation, scaled)
             image[:horizon] = cv2.resize(sky, (width, horizon), interpolation=cv2.INTER_LINEAR)
         image[horizon:] = np.array(VERGE, dtype=np.uint8)
         return image
@@ -202,7 +202,7 @@ class Painter:
         self, image_size: tuple[int, int]
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
         if image_size not in self._scratch:
-            self._scratch[image_size] = paint_raster.scratch(image_size, self._longest)
+            self._scratch[image_size] = raster.scratch(image_size, self._longest)
         return self._scratch[image_size]
 
     def _frame_solids(self, index: int) -> _FrameSolids:
@@ -228,7 +228,7 @@ class Painter:
             phase = -1
             if kind == "pedestrian" and speeds[i] > 0.3:
                 # One stride of two steps takes about 1.4 m.
-                phase = int((x + y) / 1.4 * paint_people.GAIT_PHASES) % paint_people.GAIT_PHASES
+                phase = int((x + y) / 1.4 * people.GAIT_PHASES) % people.GAIT_PHASES
             braking = tokens[i] in self._brakes[index]
             key = (kind, tokens[i], length, width, height, braking, phase)
             if key not in self._models:
@@ -286,13 +286,13 @@ def _model(
     if kind == "vehicle":
         return vehicle_soup(token, length, width, height, braking)
     if kind == "pedestrian":
-        return paint_people.pedestrian_soup(token, length, width, height, phase)
+        return people.pedestrian_soup(token, length, width, height, phase)
     if kind == "bicycle":
-        return paint_people.bicycle_soup(token, length, width, height)
+        return people.bicycle_soup(token, length, width, height)
     if kind == "traffic_cone":
-        return paint_people.cone_soup(length, width, height)
+        return people.cone_soup(length, width, height)
     if kind == "barrier":
-        return paint_people.barrier_soup(length, width, height)
+        return people.barrier_soup(length, width, height)
     if kind == "czone_sign":
-        return paint_people.sign_soup(length, width, height)
-    return paint_people.generic_soup(token, length, width, height)
+        return people.sign_soup(length, width, height)
+    return people.generic_soup(token, length, width, height)

@@ -15,7 +15,7 @@ from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
 from beyonddrive.datasets.sensors import SensorError, camera_of, lidar_path_of, read_pcd, write_pcd
 from beyonddrive.datasets.synth.camera import Painter
 from beyonddrive.datasets.synth.lidar import LidarConfig, scan
-from beyonddrive.datasets.synth.paint_light import number_of
+from beyonddrive.datasets.synth.paint.light import number_of
 from beyonddrive.datasets.synth.rig import CAMERA_NAMES, FULL_SIZE, CameraPose, rig
 from beyonddrive.engine.files import write_atomically
 

@@ -4,7 +4,7 @@ import pytest
 
 from beyonddrive.datasets.maps.nuplan_map import MapError
 from beyonddrive.datasets.synth.camera import Painter, brake_lamps
-from beyonddrive.datasets.synth.paint_vehicles import vehicle_soup
+from beyonddrive.datasets.synth.paint.vehicles import vehicle_soup
 from beyonddrive.datasets.synth.rig import CAMERA_NAMES, rig
 
 SIZE = (480, 270)

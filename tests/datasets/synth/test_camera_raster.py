@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import shapely
 
-from beyonddrive.datasets.synth.paint_order import paint_order, rectangles
-from beyonddrive.datasets.synth.paint_raster import paint_polygons, scratch
-from beyonddrive.datasets.synth.paint_soup import FLAT, SOLID, SoupBuilder, merge
+from beyonddrive.datasets.synth.paint.order import paint_order, rectangles
+from beyonddrive.datasets.synth.paint.raster import paint_polygons, scratch
+from beyonddrive.datasets.synth.paint.soup import FLAT, SOLID, SoupBuilder, merge
 
 WIDTH, HEIGHT = 200, 120
 INTRINSIC = np.array([[100.0, 0.0, 100.0], [0.0, 100.0, 60.0], [0.0, 0.0, 1.0]])

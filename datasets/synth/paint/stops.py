@@ -11,9 +11,9 @@ import shapely
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
-from beyonddrive.datasets.synth.paint_ground import add_line, near_region, optional_layer
-from beyonddrive.datasets.synth.paint_markings import WHITE, LanePath
-from beyonddrive.datasets.synth.paint_soup import SoupBuilder
+from beyonddrive.datasets.synth.paint.ground import add_line, near_region, optional_layer
+from beyonddrive.datasets.synth.paint.markings import WHITE, LanePath
+from beyonddrive.datasets.synth.paint.soup import SoupBuilder
 
 
 class StopKind(IntEnum):

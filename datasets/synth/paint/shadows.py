@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.synth.paint_soup import PolygonSoup, flat_polygons, merge
+from beyonddrive.datasets.synth.paint.soup import PolygonSoup, flat_polygons, merge
 from beyonddrive.structures.boxes import box_corners
 
 _COLOR = (18.0, 20.0, 26.0)

@@ -9,12 +9,12 @@ import shapely
 from numpy.typing import ArrayLike, NDArray
 
 from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
-from beyonddrive.datasets.synth import paint_markings
-from beyonddrive.datasets.synth.paint_district import connectors_of_lanes, districts_of, map_origin
-from beyonddrive.datasets.synth.paint_shadows import scenery_shadows
-from beyonddrive.datasets.synth.paint_signals import RoadIndex, Signals, build_signals
-from beyonddrive.datasets.synth.paint_soup import PolygonSoup, SoupBuilder, merge
-from beyonddrive.datasets.synth.paint_stops import StopKind, add_stop_lines, stop_at
+from beyonddrive.datasets.synth.paint.district import connectors_of_lanes, districts_of, map_origin
+from beyonddrive.datasets.synth.paint.markings import lane_paths
+from beyonddrive.datasets.synth.paint.shadows import scenery_shadows
+from beyonddrive.datasets.synth.paint.signals import RoadIndex, Signals, build_signals
+from beyonddrive.datasets.synth.paint.soup import PolygonSoup, SoupBuilder, merge
+from beyonddrive.datasets.synth.paint.stops import StopKind, add_stop_lines, stop_at
 
 REACH = 130.0
 """Scenery is prepared this far around the path of a log [m]."""
@@ -61,7 +61,7 @@ def prepare_scenery(
     origin = map_origin(nuplan_map)
     region = shapely.box(*(path.min(axis=0) - REACH), *(path.max(axis=0) + REACH))
     districts = list(districts_of(nuplan_map, region))
-    lanes, connectors = paint_markings.lane_paths(nuplan_map, region)
+    lanes, connectors = lane_paths(nuplan_map, region)
     signals = build_signals(connectors, lit_connectors, RoadIndex(nuplan_map), origin)
 
     # A map without stop polygons still has lights, and lights have stop lines.

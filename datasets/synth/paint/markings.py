@@ -11,7 +11,7 @@ from shapely.geometry.polygon import orient
 from shapely.ops import substring
 
 from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
-from beyonddrive.datasets.synth.paint_ground import (
+from beyonddrive.datasets.synth.paint.ground import (
     add_line,
     flat_ring,
     near_region,
@@ -19,8 +19,8 @@ from beyonddrive.datasets.synth.paint_ground import (
     polygons_of,
     segments,
 )
-from beyonddrive.datasets.synth.paint_light import Color
-from beyonddrive.datasets.synth.paint_soup import FLAT, SoupBuilder
+from beyonddrive.datasets.synth.paint.light import Color
+from beyonddrive.datasets.synth.paint.soup import FLAT, SoupBuilder
 from beyonddrive.structures.se2 import wrap_angle
 
 WHITE: Color = (232, 232, 228)

@@ -15,13 +15,27 @@ import shapely
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
-from beyonddrive.datasets.synth import paint_ground, paint_markings
-from beyonddrive.datasets.synth.paint_houses import build_houses
-from beyonddrive.datasets.synth.paint_markings import LanePath
-from beyonddrive.datasets.synth.paint_signals import RoadIndex
-from beyonddrive.datasets.synth.paint_signs import build_signs
-from beyonddrive.datasets.synth.paint_soup import PolygonSoup, SoupBuilder, merge
-from beyonddrive.datasets.synth.paint_stops import add_stop_lines, find_stops
+from beyonddrive.datasets.synth.paint.ground import (
+    add_ground,
+    car_park_surface,
+    cycle_lanes,
+    optional_layer,
+    road_surface,
+    walkway_surface,
+)
+from beyonddrive.datasets.synth.paint.houses import build_houses
+from beyonddrive.datasets.synth.paint.markings import (
+    LanePath,
+    add_crossings,
+    add_lane_lines,
+    add_parking_bays,
+    add_turn_arrows,
+    lane_paths,
+)
+from beyonddrive.datasets.synth.paint.signals import RoadIndex
+from beyonddrive.datasets.synth.paint.signs import build_signs
+from beyonddrive.datasets.synth.paint.soup import PolygonSoup, SoupBuilder, merge
+from beyonddrive.datasets.synth.paint.stops import add_stop_lines, find_stops
 from beyonddrive.structures.se2 import wrap_angle
 
 SIDE = 240.0
@@ -86,7 +100,7 @@ def connectors_of_lanes(
     nuplan_map: NuPlanMap, lanes: dict[int, LanePath], connectors: dict[int, LanePath]
 ) -> dict[int, list[LanePath]]:
     """The connectors that leave each lane, lanes in ascending order."""
-    layer = paint_ground.optional_layer(nuplan_map, "lane_connectors")
+    layer = optional_layer(nuplan_map, "lane_connectors")
     leaving: dict[int, list[LanePath]] = {}
     if layer is not None:
         for id, lane in zip(layer.ids.tolist(), layer.columns["exit_lane_fid"].tolist(), strict=True):
@@ -100,27 +114,27 @@ def _build(nuplan_map: NuPlanMap, i: int, j: int) -> District:
     shapely.prepare(frame)
     region = frame.buffer(_CONTEXT, join_style="mitre")
     origin = map_origin(nuplan_map)
-    road = paint_ground.road_surface(nuplan_map, region)
-    car_parks = paint_ground.car_park_surface(nuplan_map, region)
+    road = road_surface(nuplan_map, region)
+    car_parks = car_park_surface(nuplan_map, region)
     drivable = shapely.union_all([road, car_parks])
-    walkways = paint_ground.walkway_surface(nuplan_map, region, drivable)
-    bicycles = paint_ground.cycle_lanes(nuplan_map, region)
+    walkways = walkway_surface(nuplan_map, region, drivable)
+    bicycles = cycle_lanes(nuplan_map, region)
     surfaces = SoupBuilder()
-    paint_ground.add_ground(surfaces, road, car_parks, walkways, bicycles, frame, origin)
+    add_ground(surfaces, road, car_parks, walkways, bicycles, frame, origin)
 
-    lanes, connectors = paint_markings.lane_paths(nuplan_map, region)
+    lanes, connectors = lane_paths(nuplan_map, region)
     inside = {id: path for id, path in lanes.items() if frame.contains(shapely.Point(path.xy[-1]))}
     stops = find_stops(nuplan_map, region, inside)
     markings = SoupBuilder()
-    paint_markings.add_parking_bays(markings, nuplan_map, frame, origin)
-    paint_markings.add_lane_lines(markings, nuplan_map, region, frame, lanes, origin)
-    paint_markings.add_crossings(markings, nuplan_map, frame, lanes, origin)
+    add_parking_bays(markings, nuplan_map, frame, origin)
+    add_lane_lines(markings, nuplan_map, region, frame, lanes, origin)
+    add_crossings(markings, nuplan_map, frame, lanes, origin)
     add_stop_lines(markings, list(stops.values()), origin)
     for lane, paths in connectors_of_lanes(nuplan_map, inside, connectors).items():
         turns = [float(wrap_angle(path.end_heading - path.start_heading)) for path in paths]
         # One way on, straight ahead, needs no arrow.
         if len(turns) > 1 or abs(turns[0]) > 0.6:
-            paint_markings.add_turn_arrows(markings, lanes[lane], turns, origin)
+            add_turn_arrows(markings, lanes[lane], turns, origin)
 
     signs, sign_boxes = build_signs(list(stops.values()), RoadIndex(nuplan_map), origin)
     paved = shapely.union_all([drivable, walkways])

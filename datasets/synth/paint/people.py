@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from beyonddrive.datasets.synth.paint_light import Color, number_of
-from beyonddrive.datasets.synth.paint_shapes import add_faces, add_parts, prism, tinted
-from beyonddrive.datasets.synth.paint_soup import SHEET, SOLID, PolygonSoup, SoupBuilder
+from beyonddrive.datasets.synth.paint.light import Color, number_of
+from beyonddrive.datasets.synth.paint.shapes import add_faces, add_parts, prism, tinted
+from beyonddrive.datasets.synth.paint.soup import SHEET, SOLID, PolygonSoup, SoupBuilder
 
 _SKIN: tuple[Color, ...] = ((232, 190, 160), (198, 150, 116), (142, 98, 70), (96, 66, 50))
 _HAIR: tuple[Color, ...] = ((40, 32, 28), (92, 64, 40), (160, 124, 72), (150, 150, 150))

@@ -12,10 +12,10 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.synth.paint_ground import outline
-from beyonddrive.datasets.synth.paint_light import Color, number_of
-from beyonddrive.datasets.synth.paint_shapes import Ring, add_faces, add_parts, parts_of, prism, tinted
-from beyonddrive.datasets.synth.paint_soup import PolygonSoup, SoupBuilder
+from beyonddrive.datasets.synth.paint.ground import outline
+from beyonddrive.datasets.synth.paint.light import Color, number_of
+from beyonddrive.datasets.synth.paint.shapes import Ring, add_faces, add_parts, parts_of, prism, tinted
+from beyonddrive.datasets.synth.paint.soup import PolygonSoup, SoupBuilder
 
 _WALLS: tuple[Color, ...] = (
     (186, 148, 122), (170, 104, 82), (206, 196, 178), (158, 158, 160), (196, 178, 140), (132, 120, 112),

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.synth.paint_light import Color
-from beyonddrive.datasets.synth.paint_shapes import add_faces, prism
-from beyonddrive.datasets.synth.paint_signals import RoadIndex, off_road
-from beyonddrive.datasets.synth.paint_soup import PolygonSoup, SoupBuilder
-from beyonddrive.datasets.synth.paint_stops import Stop, StopKind
+from beyonddrive.datasets.synth.paint.light import Color
+from beyonddrive.datasets.synth.paint.shapes import add_faces, prism
+from beyonddrive.datasets.synth.paint.signals import RoadIndex, off_road
+from beyonddrive.datasets.synth.paint.soup import PolygonSoup, SoupBuilder
+from beyonddrive.datasets.synth.paint.stops import Stop, StopKind
 
 _RED: Color = (196, 32, 36)
 _WHITE: Color = (240, 240, 238)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from beyonddrive.datasets.synth.paint_light import Color
-from beyonddrive.datasets.synth.paint_soup import GLOW, SOLID, SoupBuilder
+from beyonddrive.datasets.synth.paint.light import Color
+from beyonddrive.datasets.synth.paint.soup import GLOW, SOLID, SoupBuilder
 
 Ring = NDArray[np.float64]
 Faces = dict[str, Ring]

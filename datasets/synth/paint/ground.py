@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from shapely.geometry.polygon import orient
 
 from beyonddrive.datasets.maps.nuplan_map import MapError, MapLayer, NuPlanMap
-from beyonddrive.datasets.synth.paint_light import Color
-from beyonddrive.datasets.synth.paint_soup import FLAT, SoupBuilder
+from beyonddrive.datasets.synth.paint.light import Color
+from beyonddrive.datasets.synth.paint.soup import FLAT, SoupBuilder
 
 VERGE: Color = (104, 122, 74)
 """What lies between everything else: grass."""

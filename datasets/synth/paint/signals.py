@@ -9,11 +9,11 @@ import shapely
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
-from beyonddrive.datasets.synth.paint_ground import CAR_PARK_LAYERS, ROAD_LAYERS, optional_layer
-from beyonddrive.datasets.synth.paint_light import Color
-from beyonddrive.datasets.synth.paint_markings import LanePath
-from beyonddrive.datasets.synth.paint_shapes import add_faces, prism
-from beyonddrive.datasets.synth.paint_soup import GLOW, PolygonSoup, SoupBuilder
+from beyonddrive.datasets.synth.paint.ground import CAR_PARK_LAYERS, ROAD_LAYERS, optional_layer
+from beyonddrive.datasets.synth.paint.light import Color
+from beyonddrive.datasets.synth.paint.markings import LanePath
+from beyonddrive.datasets.synth.paint.shapes import add_faces, prism
+from beyonddrive.datasets.synth.paint.soup import GLOW, PolygonSoup, SoupBuilder
 from beyonddrive.structures.se2 import wrap_angle
 
 _STEEL: Color = (92, 96, 100)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from beyonddrive.datasets.synth.paint_light import Color, number_of
-from beyonddrive.datasets.synth.paint_shapes import Faces, add_faces, add_parts, add_wheels, prism, tinted
-from beyonddrive.datasets.synth.paint_soup import PolygonSoup, SoupBuilder
+from beyonddrive.datasets.synth.paint.light import Color, number_of
+from beyonddrive.datasets.synth.paint.shapes import Faces, add_faces, add_parts, add_wheels, prism, tinted
+from beyonddrive.datasets.synth.paint.soup import PolygonSoup, SoupBuilder
 
 _PAINTS: tuple[Color, ...] = (
     (214, 216, 219), (238, 239, 240), (44, 46, 50), (92, 96, 102), (146, 150, 155), (152, 30, 34),
