@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.scene import HISTORY, Scene
+from beyonddrive.evaluation.pdm.constants import STEP
 from beyonddrive.structures.boxes import AGENT_TYPES, box_corners, ego_corners
 from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL
 from beyonddrive.structures.se2 import to_local
@@ -22,6 +23,7 @@ from beyonddrive.visualization.palette import Color
 
 if TYPE_CHECKING:
     from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
+    from beyonddrive.evaluation.pdm.explain import Failure
 
 HORIZON = NUM_POSES * POSE_INTERVAL
 """Seconds of an agent's motion that are drawn: the length of a plan."""
@@ -173,38 +175,48 @@ def _draw_plan(canvas: Canvas, view: View, layer: PlanLayer) -> None:
 def _draw_moments(
     canvas: Canvas, view: View, scene: Scene, layer: PlanLayer, tracks: dict[str, AgentTrack]
 ) -> None:
-    """Crosses where plans fail; for a planner's plan also the ego box there and who is near."""
-    for _, color, verdict in layer.painted():
-        if verdict is None or verdict.moment is None:
+    """Crosses where plans fail; for a planner's plan also the ego box then and who is near."""
+    for _, _, verdict in layer.painted():
+        mark = verdict.mark if verdict is not None else None
+        if verdict is None or mark is None:
             continue
-        pose = to_local(verdict.pose_at(verdict.moment), scene.ego_pose)
-        if layer.role != "proposals":
-            if layer.role == "plan":
-                _draw_ghosts(canvas, view, pose, verdict, tracks)
-            draw_cross(canvas, view.to_pixels(ego_corners(pose).mean(axis=0)), 9.0, verdict.color)
-        else:
-            draw_cross(canvas, view.to_pixels(pose), 3.2, color)
+        if layer.role == "plan":
+            _draw_ghosts(canvas, view, scene, verdict, mark, tracks)
+        place = view.to_pixels(to_local(mark.position, scene.ego_pose))
+        draw_cross(canvas, place, 3.2 if layer.role == "proposals" else 9.0, verdict.color)
 
 
 def _draw_ghosts(
-    canvas: Canvas, view: View, pose: NDArray[np.float64], verdict: Verdict, tracks: dict[str, AgentTrack]
+    canvas: Canvas,
+    view: View,
+    scene: Scene,
+    verdict: Verdict,
+    mark: Failure,
+    tracks: dict[str, AgentTrack],
 ) -> None:
-    """Outlines of the ego and of the agents around it when the plan fails."""
+    """Outlines of the ego and of the agents around it when the plan fails, and of those about to touch."""
+    pose = to_local(verdict.pose_at(mark.time), scene.ego_pose)
     ego = ego_corners(pose)
-    assert verdict.moment is not None
-    guilty = verdict.objects.get(verdict.first or "", ("", ""))[0]
+    ahead = mark.value or 0.0 if mark.column == "TTC" else 0.0
     for token, track in tracks.items():
-        at = track.pose_at(verdict.moment)
-        if at is None or np.hypot(*(at[:2] - ego.mean(axis=0))) > GHOST_RADIUS + 0.5 * track.size[0]:
+        at = track.pose_at(mark.time + (ahead if token == mark.object_token else 0.0))
+        if at is None:
+            continue
+        is_near = np.hypot(*(at[:2] - ego.mean(axis=0))) <= GHOST_RADIUS + 0.5 * track.size[0]
+        if not is_near and token != mark.object_token:
             continue
         outline = view.to_pixels(box_corners(at[:2], at[2], *track.size))
-        if token == guilty:
+        if token == mark.object_token:
             canvas.fill([outline], verdict.color, alpha=0.25)
             canvas.stroke([outline], verdict.color, 2.0, closed=True, dash=(5.0, 3.5))
         elif np.hypot(*(at[:2] - track.poses[0, :2])) > 0.5:  # else its box is there already
             canvas.fill([outline], palette.AGENTS[track.kind], alpha=0.3)
             color = palette.mix(palette.AGENTS[track.kind], palette.INK, 0.45)
             canvas.stroke([outline], color, 1.5, closed=True, dash=(5.0, 3.5))
+    if ahead:
+        speed = float(np.hypot(*verdict.explanation.states[round(mark.time / STEP), 3:5]))
+        moved = ego + ahead * speed * np.array([np.cos(pose[2]), np.sin(pose[2])])
+        canvas.stroke([view.to_pixels(moved)], verdict.color, 1.5, closed=True, dash=(5.0, 3.5))
     canvas.fill([view.to_pixels(ego)], verdict.color, alpha=0.25)
     canvas.stroke([view.to_pixels(ego)], verdict.color, 2.0, closed=True)
 

@@ -183,7 +183,7 @@ class ScenePages:
             return None
         plans = check_plans(self.pool[scene.token].plans, f"{self.pool.root}: scene {scene.token}")
         progress: Progress = "pooled" if self.pool.description.progress == "pooled" else "pair"
-        judged = judge(score(cache, plans, progress=progress), cache)
+        judged = judge(score(cache, plans, progress=progress), cache, progress)
         return PlanLayer("proposals of the pool", plans, "proposals", verdicts=judged)
 
 

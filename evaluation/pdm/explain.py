@@ -100,13 +100,13 @@ class Explanation:
         values: (S,) the scores themselves.
         failures: At least one :class:`Failure` per sub-score below 1 and none for any other, the gravest
             first; comfort has one per bound that is broken.
-        poses: (41, 3) simulated rear-axle poses, global, every 0.1 s.
+        states: (41, 11) simulated states every 0.1 s, as in :class:`beyonddrive.evaluation.pdm.PdmScores`.
     """
 
     columns: tuple[str, ...]
     values: Floats
     failures: tuple[Failure, ...]
-    poses: Floats = field(repr=False)
+    states: Floats = field(repr=False)
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -161,7 +161,7 @@ def explain_scores(cache: MetricCache, scores: PdmScores, progress: Progress = "
         for column in PRECEDENCE:
             if row[SCORE_COLUMNS.index(column)] < 1.0:
                 failures += _CAUSES[column](case, n)
-        explanations.append(Explanation(SCORE_COLUMNS, row, tuple(failures), scores.simulated[n, :, :3]))
+        explanations.append(Explanation(SCORE_COLUMNS, row, tuple(failures), scores.simulated[n]))
     return explanations
 
 

@@ -10,8 +10,10 @@ import pytest
 
 from beyonddrive.datasets.navsim_root import NavsimRoot
 from beyonddrive.datasets.synth.rig import rig
+from beyonddrive.evaluation.pdm.explain import PRECEDENCE, Explanation, Failure
+from beyonddrive.structures.boxes import ego_corners
 from beyonddrive.structures.plan import SCORE_COLUMNS
-from beyonddrive.visualization.failures import Verdict, failed_columns
+from beyonddrive.visualization.failures import Verdict
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "pdms"
 FREE, RED = "1fe355d5f82ad146", "40ac76e47b18bb99"
@@ -47,10 +49,17 @@ def golden_rows():
 def make_verdict():
     """Makes a verdict by hand: ``make_verdict(NC=0.0, moments={"NC": 2.0})``."""
 
-    def make(moments=None, objects=None, poses=None, **scores):
+    def make(moments=None, poses=None, position=None, **scores):
         values = np.array([scores.get(name, 1.0) for name in SCORE_COLUMNS])
-        poses = np.zeros((41, 3)) if poses is None else poses
-        return Verdict(values, failed_columns(values), moments or {}, poses, objects or {})
+        states = np.zeros((41, 11))
+        if poses is not None:
+            states[:, :3] = poses
+        failures = []
+        for name in (name for name in PRECEDENCE if scores.get(name, 1.0) < 1.0):
+            time = (moments or {}).get(name, 4.0)
+            place = ego_corners(states[round(time * 10), :3]).mean(axis=0) if position is None else position
+            failures.append(Failure(name, time, np.asarray(place), f"fails {name} at {time:.1f} s"))
+        return Verdict(Explanation(SCORE_COLUMNS, values, tuple(failures), states))
 
     return make
 

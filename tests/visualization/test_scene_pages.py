@@ -82,17 +82,22 @@ def test_verdicts_agree_with_the_score(scored):
         wanted = {"NC": nc, "DAC": dac, "EP": ep, "TTC": ttc, "C": comfort, "DDC": ddc}
         assert set(verdict.failed) == {name for name, value in wanted.items() if value < 0.6}
         # Whatever breaks at one moment has that moment, within the four seconds of a plan.
-        for name in set(verdict.failed) & {"NC", "DAC", "TTC", "DDC"}:
-            assert 0.0 <= verdict.moments[name] <= 4.0
-        assert set(verdict.moments) <= set(verdict.failed)
-        assert set(verdict.objects) == set(verdict.failed) & {"NC", "TTC"}
+        assert (verdict.mark is not None) == (verdict.first in ("NC", "DAC", "TTC", "DDC"))
+        if verdict.mark is not None:
+            assert verdict.mark.column == verdict.first and 0.0 <= verdict.moment <= 4.0
 
 
 def test_every_kind_of_failure_is_seen_and_worded(scored):
     verdicts, _, names = scored
     said = " | ".join(str(verdict) for verdict in verdicts)
-    for words in ("hits a vehicle at", "leaves the road at", "gets too close to a", "drives uncomfortably"):
+    for words in (
+        "hits a vehicle at",
+        "leaves the road at",
+        "gets too close to a",
+        "drives uncomfortably at",
+    ):
         assert words in said
+    assert " more bounds)" in said
     assert str(verdicts[names.index("human")]) == "passes"
     assert verdicts[names.index("human")].color == palette.PASS
 
@@ -104,11 +109,11 @@ def test_a_plan_leaves_the_road_where_it_is_off_it(scored, free_scene, golden_ro
     road = shapely.union_all([polygon for layer in layers for polygon in layer.geometries])
     checked = 0
     for verdict in verdicts:
-        if "DAC" not in verdict.moments or verdict.moments["DAC"] == 0.0:
+        moment = next((failure.time for failure in verdict.explanation.of("DAC")), 0.0)
+        if moment == 0.0:
             continue
-        if np.abs(verdict.poses[:, :2] - free_scene.ego_pose[:2]).max() > 90.0:
+        if np.abs(verdict.explanation.states[:, :2] - free_scene.ego_pose[:2]).max() > 90.0:
             continue  # the score knows the road up to 100 m
-        moment = verdict.moments["DAC"]
         x, y = ego_corners(verdict.pose_at(moment)).T
         assert not shapely.contains_xy(road, x, y).all()
         x, y = ego_corners(verdict.pose_at(moment - 0.1)).T
