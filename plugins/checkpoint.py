@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -105,6 +106,45 @@ class KeyMap:
                     f"this checkpoint was trained with other statistics and cannot be converted back"
                 )
         return {self.to_official(key): value for key, value in state.items() if key not in constants}
+
+
+@dataclass(frozen=True)
+class Release:
+    """A published planner, and how its checkpoints are recognised.
+
+    A plugin lists its releases as ``RELEASES`` in its ``checkpoint.py``, where
+    :mod:`beyonddrive.plugins.conversion` finds them.
+
+    Attributes:
+        name: Name on command lines, e.g. ``'ltf-delta'``.
+        keys: Names on both sides.
+        model: File in ``configs/_base_/models`` with the published size.
+        fits: Whether official names and values, without ``agent.``, are of this release; asked only if the
+            names start with ``keys.prefix``. By default the prefix is enough.
+        settings: What follows from our state dict: settings by dotted key that replace those of ``model``.
+            By default those of a TransFuser backbone: latent or not, channels of the LiDAR raster.
+    """
+
+    name: str
+    keys: KeyMap
+    model: str
+    fits: Callable[[Mapping[str, Tensor]], bool] = lambda state: True
+    settings: Callable[[Mapping[str, Tensor]], dict[str, Any]] = lambda state: backbone_settings(state)
+
+
+def backbone_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Settings of a TransFuser backbone that its weights (our names) tell: latent, LiDAR channels.
+
+    >>> backbone_settings({'backbone.bev_encoder.conv1.weight': torch.zeros(64, 4, 7, 7)})
+    {'backbone.latent': False, 'backbone.lidar_channels': 4}
+    """
+    settings: dict[str, Any] = {}
+    if any(key.startswith("backbone.") for key in state):
+        settings["backbone.latent"] = "backbone.lidar_latent" in state
+    stem = state.get("backbone.bev_encoder.conv1.weight")
+    if stem is not None and stem.dim() == 4:
+        settings["backbone.lidar_channels"] = stem.shape[1]
+    return settings
 
 
 def delta_statistics() -> dict[str, Tensor]:

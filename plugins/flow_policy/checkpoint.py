@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from beyonddrive.plugins.checkpoint import BACKBONE_RULES, DECODER_RULES, KeyMap, Rule, delta_statistics
+from beyonddrive.plugins.checkpoint import (
+    BACKBONE_RULES,
+    DECODER_RULES,
+    KeyMap,
+    Release,
+    Rule,
+    delta_statistics,
+)
 
 RULES: tuple[Rule, ...] = (
     *BACKBONE_RULES,
@@ -16,5 +23,7 @@ RULES: tuple[Rule, ...] = (
     ("_trajectory_head.dit_model.output_emb.", "trajectory_head.denoiser.output_proj."),
 )
 
-KEYS = KeyMap("_flowpolicy_model.", RULES, constants=delta_statistics)
+KEY_MAP = KeyMap("_flowpolicy_model.", RULES, constants=delta_statistics)
 """FlowPolicy, with LiDAR or latent."""
+
+RELEASES = (Release("flow_policy", KEY_MAP, "flow_policy_r34.py"),)

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from beyonddrive.plugins.checkpoint import BACKBONE_RULES, DECODER_RULES, KeyMap, Rule, delta_statistics
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from beyonddrive.plugins.checkpoint import (
+    BACKBONE_RULES,
+    DECODER_RULES,
+    KeyMap,
+    Release,
+    Rule,
+    backbone_settings,
+    delta_statistics,
+)
+from beyonddrive.structures.plan import NUM_POSES
 
 AUXILIARY_RULES: tuple[Rule, ...] = (
     ("_bev_semantic_head.", "bev_head.layers."),
@@ -21,3 +35,43 @@ ABSOLUTE_KEYS = KeyMap("_transfuser_model.", RULES)
 
 DELTA_KEYS = KeyMap("_transfuser_model.", RULES, constants=delta_statistics)
 """LTF* and LTFv7."""
+
+HEAD = "_transfuser_model._trajectory_head._mlp."
+"""Start of the official names of the trajectory head."""
+FFN_DIM = 1024
+"""Hidden width of the head of TransFuser and LTF; LTF* has 256."""
+
+
+def _head_fits(pose_dim: int, published: bool, latent: bool | None) -> Callable[[Mapping[str, Tensor]], bool]:
+    """Recognise a head by its sizes: numbers per pose, and hidden width as in TransFuser and LTF or not."""
+
+    def fits(state: Mapping[str, Tensor]) -> bool:
+        first, last = state.get(f"{HEAD}0.weight"), state.get(f"{HEAD}2.weight")
+        if first is None or last is None:
+            return False
+        sizes = len(last) == NUM_POSES * pose_dim and (len(first) == FFN_DIM) == published
+        return sizes and latent in (None, "_transfuser_model._backbone.lidar_latent" in state)
+
+    return fits
+
+
+def _absolute_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Settings of LTF* without delta space."""
+    head = {"type": "AbsoluteTrajectoryHead", "hidden": 256, "activation": "SiLU"}
+    loss = {"type": "PlanL1Loss", "weight": 10.0}
+    return backbone_settings(state) | {"trajectory_head": {"_delete_": True, **head, "loss": loss}}
+
+
+RELEASES = (
+    Release("transfuser", ABSOLUTE_KEYS, "transfuser_r34.py", _head_fits(3, published=True, latent=False)),
+    Release("ltf", ABSOLUTE_KEYS, "ltf_r34.py", _head_fits(3, published=True, latent=True)),
+    Release("ltf-delta", DELTA_KEYS, "ltf-delta_r34.py", _head_fits(4, published=False, latent=None)),
+    Release(
+        "ltf-absolute",
+        ABSOLUTE_KEYS,
+        "ltf-delta_r34.py",
+        _head_fits(3, published=False, latent=None),
+        _absolute_settings,
+    ),
+)
+"""TransFuser, LTF, LTF* and LTFv7 (same names), LTF* in absolute poses."""

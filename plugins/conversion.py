@@ -1,0 +1,318 @@
+"""Checkpoints of original releases <-> ours: recognise the planner, rename, leave nothing over.
+
+``tools/convert_checkpoint.py`` is the command line; :func:`beyonddrive.apis.init_planner` converts by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from mmengine.config import Config
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+import beyonddrive
+from beyonddrive.engine.weights import nonfinite_keys
+from beyonddrive.plugins.checkpoint import KeyMapError, Release
+from beyonddrive.plugins.planner import Planner
+from beyonddrive.registry import MODELS
+
+AGENT = "agent."
+"""What Lightning puts before every official name."""
+_SHOWN = 5
+_MODEL_CONFIGS = Path(beyonddrive.__path__[0]) / "configs" / "_base_" / "models"
+
+
+class ConversionError(ValueError):
+    """A checkpoint is of no known planner, or does not fit the one it is of; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted checkpoint.
+
+    Attributes:
+        release: What it was recognised as.
+        state: The converted weights, in the order of the source.
+        settings: What the weights told about the variant, by dotted key of the model config.
+        model: Effective settings of the planner: the published config with ``settings`` applied.
+    """
+
+    release: Release
+    state: dict[str, Tensor]
+    settings: dict[str, Any]
+    model: dict[str, Any]
+
+
+@cache
+def _packages() -> dict[str, tuple[str, Release]]:
+    """Release name -> plugin's package and release."""
+    package = import_module("beyonddrive.plugins")
+    found: dict[str, tuple[str, Release]] = {}
+    for module in iter_modules(package.__path__, prefix=f"{package.__name__}."):
+        if module.ispkg and find_spec(f"{module.name}.checkpoint") is not None:
+            listed = getattr(import_module(f"{module.name}.checkpoint"), "RELEASES", ())
+            found.update({release.name: (module.name, release) for release in listed})
+    return found
+
+
+def releases() -> dict[str, Release]:
+    """All published planners by name; found in the ``checkpoint.py`` of each planner's folder.
+
+    >>> sorted(set(releases()) & {'ego_mlp', 'flow_policy', 'ltf', 'ltf-absolute', 'ltf-delta', 'transfuser'})
+    ['ego_mlp', 'flow_policy', 'ltf', 'ltf-absolute', 'ltf-delta', 'transfuser']
+    """
+    return {name: release for name, (_, release) in _packages().items()}
+
+
+def package_of(release: Release) -> str:
+    """Package of the plugin that lists a release, e.g. ``'beyonddrive.plugins.transfuser'``."""
+    return _packages()[release.name][0]
+
+
+def release_of(name: str) -> Release:
+    """The published planner of this name.
+
+    Raises:
+        ConversionError: If there is none.
+    """
+    if name not in releases():
+        raise ConversionError(f"no published planner is called {name!r}: choose from {', '.join(releases())}")
+    return releases()[name]
+
+
+def is_official(state: Mapping[str, Tensor]) -> bool:
+    """Whether names are those of an original release, with or without the leading ``agent.``."""
+    prefixes = tuple({release.keys.prefix for release in releases().values()})
+    return any(key.removeprefix(AGENT).startswith(prefixes) for key in state)
+
+
+def strip_agent(state: Mapping[str, Tensor], source: str = "checkpoint") -> dict[str, Tensor]:
+    """Official names without Lightning's leading ``agent.``; nothing else of a name is touched.
+
+    Raises:
+        ConversionError: If two names become one.
+
+    >>> list(strip_agent({'agent.a.agent.b': torch.zeros(1), 'c_agent.d': torch.zeros(1)}))
+    ['a.agent.b', 'c_agent.d']
+    """
+    stripped: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = key.removeprefix(AGENT)
+        if name in stripped:
+            raise ConversionError(f"{source}: holds {name!r} twice, with and without {AGENT!r}: drop one")
+        stripped[name] = value
+    return stripped
+
+
+def to_native(
+    state: Mapping[str, Tensor], planner: str | None = None, source: str = "checkpoint"
+) -> Conversion:
+    """Official weights -> ours.
+
+    Args:
+        state: Official names, with or without the leading ``agent.``.
+        planner: Name of the release; recognised by default.
+        source: File name, for messages.
+
+    Raises:
+        ConversionError: If the planner is not recognised or is another one, a weight is missing, unexpected
+            or of another shape, or one holds NaN or infinity.
+    """
+    official = strip_agent(state, source)
+    found = _recognised(official)
+    release = _chosen(found, planner, official, source)
+    native, unexpected = _renamed(release, official)
+    settings = release.settings(native)
+    model = _model(release, settings)
+    wanted = _shapes(model)
+    faults = _faults(wanted, native, lambda key: _official_name(release, key), unexpected)
+    if faults:
+        raise ConversionError(_misfit(source, release, faults, planner))
+    _check_finite(official, source)
+    return Conversion(release, native, settings, model)
+
+
+def to_official(
+    state: Mapping[str, Tensor], planner: str | None = None, source: str = "checkpoint"
+) -> Conversion:
+    """Our weights -> official names, without ``agent.``; everything else as in :func:`to_native`.
+
+    Raises:
+        ConversionError: Also if weights which the official code has built in (statistics) differ from those.
+    """
+    if is_official(state):
+        raise ConversionError(f"{source}: has official names already: convert it without --reverse")
+    wanted_by = {name: release for name, release in releases().items() if planner in (None, name)}
+    if planner is not None:
+        wanted_by = {planner: release_of(planner)}
+    for release in wanted_by.values():
+        try:
+            official = release.keys.official_state(state)
+        except KeyMapError as error:
+            if planner is not None or "other statistics" in str(error):
+                raise ConversionError(f"{source}: {error}") from error
+            continue
+        if planner is None and not release.fits(official):
+            continue
+        back = to_native(official, release.name, source)
+        return Conversion(release, official, back.settings, back.model)
+    raise ConversionError(
+        f"{source}: its weights are those of no published planner ({', '.join(releases())}), so no official "
+        f"code could load them; the first: {_shorten(list(state))}"
+    )
+
+
+def build_planner(conversion: Conversion, changes: Mapping[str, Any] | None = None) -> Planner:
+    """The planner of a conversion to our names, in evaluation mode.
+
+    Args:
+        conversion: Made by :func:`to_native`.
+        changes: Settings by dotted key on top of its own.
+    """
+    planner = _build(_model(conversion.release, {**conversion.settings, **(changes or {})}))
+    planner.load_state_dict(conversion.state, strict=True, assign=False)
+    return planner.eval()
+
+
+def _recognised(official: Mapping[str, Tensor]) -> list[Release]:
+    return [
+        release
+        for release in releases().values()
+        if any(key.startswith(release.keys.prefix) for key in official) and release.fits(official)
+    ]
+
+
+def _chosen(
+    found: list[Release], planner: str | None, official: Mapping[str, Tensor], source: str
+) -> Release:
+    if planner is not None:
+        release = release_of(planner)
+        if found and release not in found:
+            raise ConversionError(
+                f"{source}: is a checkpoint of {found[0].name}, not of {planner}: drop --planner, or give "
+                f"the file of {planner}"
+            )
+        return release
+    if len(found) == 1:
+        return found[0]
+    if len(found) > 1:
+        names = ", ".join(release.name for release in found)
+        raise ConversionError(f"{source}: could be any of {names}: say which with --planner")
+    near = [r for r in releases().values() if any(key.startswith(r.keys.prefix) for key in official)]
+    if not near:
+        hint = "; it has our names already" if any(k.startswith("trajectory_head.") for k in official) else ""
+        raise ConversionError(
+            f"{source}: is a checkpoint of no known planner ({', '.join(releases())}){hint}; its names: "
+            f"{_shorten(list(official))}"
+        )
+    return min(near, key=lambda release: _distance(release, official))
+
+
+def _distance(release: Release, official: Mapping[str, Tensor]) -> int:
+    """Number of names on which a release and a checkpoint that is recognised as none disagree."""
+    native, unexpected = _renamed(release, official)
+    wanted = _shapes(_model(release, release.settings(native)))
+    return len(unexpected) + len(wanted.keys() ^ native.keys())
+
+
+def _renamed(release: Release, official: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Weights under our names, constants included, and the official names that have none."""
+    native: dict[str, Tensor] = {}
+    unexpected = []
+    for key, value in official.items():
+        try:
+            native[release.keys.to_native(key)] = value
+        except KeyMapError:
+            unexpected.append(key)
+    constants = release.keys.constants() if release.keys.constants is not None else {}
+    return native | constants, unexpected
+
+
+def _official_name(release: Release, key: str) -> str:
+    try:
+        return release.keys.to_official(key)
+    except KeyMapError:
+        return key
+
+
+def _faults(
+    wanted: Mapping[str, tuple[int, ...]],
+    native: Mapping[str, Tensor],
+    name: Callable[[str], str],
+    unexpected: list[str],
+) -> list[str]:
+    """What does not fit, in words, under official names."""
+    groups = {
+        "missing": [name(key) for key in wanted if key not in native],
+        "unexpected": unexpected + [name(key) for key in native if key not in wanted],
+        "of another size": [
+            f"{name(key)} {tuple(native[key].shape)} for {shape}"
+            for key, shape in wanted.items()
+            if key in native and tuple(native[key].shape) != shape
+        ],
+    }
+    return [f"{len(keys)} {what} ({_shorten(keys)})" for what, keys in groups.items() if keys]
+
+
+def _misfit(source: str, release: Release, faults: list[str], planner: str | None) -> str:
+    seen = "as asked" if planner is not None else "the nearest published planner"
+    return (
+        f"{source}: does not fit {release.name} ({seen}) of the published size: {'; '.join(faults)}. Nothing "
+        f"was converted; give a whole checkpoint of {release.name}, or name its planner with --planner"
+    )
+
+
+def _check_finite(official: Mapping[str, Tensor], source: str) -> None:
+    broken = nonfinite_keys(official)
+    if broken:
+        raise ConversionError(
+            f"{source}: {len(broken)} weights hold NaN or infinity ({_shorten(broken)}): the training "
+            f"diverged or the file is damaged; use another checkpoint"
+        )
+
+
+def _model(release: Release, settings: Mapping[str, Any]) -> dict[str, Any]:
+    config = Config.fromfile(_MODEL_CONFIGS / release.model)
+    config.merge_from_dict({f"model.{key}": value for key, value in settings.items()})
+    model: dict[str, Any] = config.model.to_dict()
+    return model
+
+
+def _shapes(model: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in _build(model).state_dict().items()}
+
+
+def _build(model: dict[str, Any]) -> Planner:
+    """Build a planner without making initial weights, which are replaced at once or never read."""
+    MODELS.import_from_location()
+    with _WithoutInitialWeights():
+        planner = MODELS.build(model)
+    assert isinstance(planner, Planner)
+    return planner
+
+
+class _WithoutInitialWeights(TorchFunctionMode):
+    """Leaves out the random initialisation of modules, the costliest part of building them."""
+
+    _RANDOM = (Tensor.normal_, Tensor.uniform_)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in self._RANDOM:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def _shorten(keys: list[str]) -> str:
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(keys[:_SHOWN]) + more
