@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
@@ -25,7 +25,6 @@ from beyonddrive.evaluation.pdm.constants import (
     REAR_AXLE_TO_CENTER,
 )
 from beyonddrive.evaluation.pdm.grid import locate_all
-from beyonddrive.evaluation.pdm.prepare import PreparedScene
 from beyonddrive.structures.boxes import box_corners, ego_corners
 
 CORNERS = ("front_left", "rear_left", "rear_right", "front_right")
@@ -70,10 +69,10 @@ def overlap_center(first: shapely.Polygon, second: shapely.Polygon) -> Floats:
     return shapely.get_coordinates(shapely.centroid(shared))[0]
 
 
-def corner_off_road(scene: PreparedScene, state: Floats) -> tuple[int, Floats]:
+def corner_off_road(world: Any, state: Floats) -> tuple[int, Floats]:
     """Index and position (2,) of the first corner that no drivable polygon holds (PDMS_V1, section 5)."""
     corners = ego_corners(state[:3])
-    drivable = (locate_all(scene.grid, corners) & scene.masks.drivable).any(axis=1)
+    drivable = (locate_all(world.grid, corners) & world.masks.drivable).any(axis=1)
     # Should rounding put all four on the road here, they are on its edge: any is right.
     corner = int(np.argmin(drivable))
     return corner, corners[corner]

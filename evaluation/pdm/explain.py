@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -179,6 +179,11 @@ class _Case:
     full: Floats
     """(N,) metres of progress that give full marks."""
 
+    @property
+    def world(self) -> Any:
+        """Map and traffic as the kernels take them."""
+        return getattr(self.cache.prepared, "world", self.cache.prepared)
+
     def object(self, m: int) -> tuple[str, str]:
         """Track token and class of an object."""
         tracks = self.cache.tracks
@@ -188,7 +193,7 @@ class _Case:
 def _collision(case: _Case, n: int) -> list[Failure]:
     m, time = int(case.scores.nc_object[n]), float(case.scores.nc_time[n])
     state = case.scores.simulated[n, round(time / STEP)]
-    traffic = case.cache.prepared.traffic
+    traffic = case.world.traffic
     token, kind = case.object(m)
     speed = float(np.hypot(state[3], state[4]))
     position = overlap_center(projected_box(state, 0.0), object_box(traffic, round(time / STEP), m))
@@ -200,7 +205,7 @@ def _time_to_collision(case: _Case, n: int) -> list[Failure]:
     m, time = int(case.scores.ttc_object[n]), float(case.scores.ttc_time[n])
     t = round(time / STEP)
     state = case.scores.simulated[n, t]
-    traffic = case.cache.prepared.traffic
+    traffic = case.world.traffic
     token, kind = case.object(m)
     # The object was not to be blamed on an earlier look, or it would be ignored by now: the first one counts.
     looks = [
@@ -222,7 +227,7 @@ def _time_to_collision(case: _Case, n: int) -> list[Failure]:
 
 def _off_road(case: _Case, n: int) -> list[Failure]:
     t = int(np.argmax(case.scores.areas[n] & NON_DRIVABLE != 0))
-    corner, position = corner_off_road(case.cache.prepared, case.scores.simulated[n, t])
+    corner, position = corner_off_road(case.world, case.scores.simulated[n, t])
     name = CORNERS[corner]
     words = f"leaves the road at {t * STEP:.1f} s with its {name.replace('_', ' ')} corner"
     return [Failure("DAC", t * STEP, position, words, corner=name)]
