@@ -73,9 +73,6 @@ class FusionTransformer(nn.Module):
         num_heads: Attention heads.
         mlp_ratio: Width of the hidden layer over ``dim``.
         dropout: Probability of every dropout.
-        position_std: Standard deviation of the initial positions. With the published 0 the tokens of a map
-            are told apart only after long training; a short one needs them apart from the start, and then
-            gets weights of standard deviation ``1 / sqrt(inputs)`` as well.
     """
 
     def __init__(
@@ -86,10 +83,9 @@ class FusionTransformer(nn.Module):
         num_heads: int,
         mlp_ratio: int,
         dropout: float,
-        position_std: float = 0.0,
     ) -> None:
         super().__init__()
-        self.pos_emb = nn.Parameter(position_std * torch.randn(1, num_tokens, dim))
+        self.pos_emb = nn.Parameter(torch.zeros(1, num_tokens, dim))
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.Sequential(
             *(FusionBlock(dim, num_heads, mlp_ratio, dropout) for _ in range(num_layers))
@@ -97,8 +93,7 @@ class FusionTransformer(nn.Module):
         self.ln_f = nn.LayerNorm(dim)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                std = PUBLISHED_WEIGHT_STD if position_std == 0 else module.in_features**-0.5
-                nn.init.normal_(module.weight, std=std)
+                nn.init.normal_(module.weight, std=PUBLISHED_WEIGHT_STD)
                 nn.init.zeros_(module.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -118,7 +113,6 @@ class FusionStage(nn.Module):
         num_heads: Its attention heads.
         mlp_ratio: Width of its hidden layers over ``image_channels``.
         dropout: Its dropout probability.
-        position_std: Its initial positions.
     """
 
     def __init__(
@@ -131,7 +125,6 @@ class FusionStage(nn.Module):
         num_heads: int,
         mlp_ratio: int,
         dropout: float,
-        position_std: float = 0.0,
     ) -> None:
         super().__init__()
         self.image_anchors = (image_anchors[0], image_anchors[1])
@@ -141,7 +134,7 @@ class FusionStage(nn.Module):
         self.image_to_bev = nn.Conv2d(image_channels, bev_channels, 1)
         num_tokens = self.num_image_tokens + bev_anchors[0] * bev_anchors[1]
         self.transformer = FusionTransformer(
-            image_channels, num_tokens, num_layers, num_heads, mlp_ratio, dropout, position_std
+            image_channels, num_tokens, num_layers, num_heads, mlp_ratio, dropout
         )
 
     def forward(self, image: Tensor, bev: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,10 +27,6 @@ class QueryDecoder(BaseModule):
         num_heads: Attention heads.
         ffn_dim: Width of the feed-forward layers.
         dropout: Dropout probability.
-        image_tokens: Let the queries read the fused image map too, not only through the bird's-eye view. Not
-            published; planners that see few samples learn to use the camera much sooner with it.
-        image_channels: Channels of the image map.
-        image_size: Its rows and columns.
     """
 
     def __init__(
@@ -43,9 +39,6 @@ class QueryDecoder(BaseModule):
         num_heads: int = 8,
         ffn_dim: int = 1024,
         dropout: float = 0.0,
-        image_tokens: bool = False,
-        image_channels: int = 512,
-        image_size: tuple[int, int] = (8, 32),
     ) -> None:
         super().__init__()
         self.dim = dim
@@ -53,11 +46,7 @@ class QueryDecoder(BaseModule):
         self.bev_size = tuple(bev_size)
         self.bev_proj = nn.Conv2d(in_channels, dim, 1)
         self.status_proj = nn.Linear(STATUS_DIM, dim)
-        self.image_proj = nn.Conv2d(image_channels, dim, 1) if image_tokens else None
-        num_tokens = bev_size[0] * bev_size[1] + 1
-        if image_tokens:
-            num_tokens += image_size[0] * image_size[1]
-        self.memory_embedding = nn.Embedding(num_tokens, dim)
+        self.memory_embedding = nn.Embedding(bev_size[0] * bev_size[1] + 1, dim)
         self.query_embedding = nn.Embedding(num_queries, dim)
         self.layers = nn.ModuleList(
             nn.TransformerDecoderLayer(dim, num_heads, ffn_dim, dropout, batch_first=True)
@@ -71,10 +60,8 @@ class QueryDecoder(BaseModule):
             features: Maps of the backbone; ``top_down`` is passed on to the heads.
             status: (B, 8) ego status.
         """
-        parts = [self.bev_proj(features.bev).flatten(2).transpose(1, 2), self.status_proj(status)[:, None]]
-        if self.image_proj is not None:
-            parts.append(self.image_proj(features.image).flatten(2).transpose(1, 2))
-        memory = torch.cat(parts, dim=1) + self.memory_embedding.weight
+        bev = self.bev_proj(features.bev).flatten(2).transpose(1, 2)
+        memory = torch.cat([bev, self.status_proj(status)[:, None]], dim=1) + self.memory_embedding.weight
         queries = self.query_embedding.weight.expand(len(status), -1, -1)
         for layer in self.layers:
             queries = layer(queries, memory)

@@ -59,7 +59,6 @@ class TransFuserBackbone(BaseModule):
         num_heads: Attention heads.
         mlp_ratio: Width of hidden layers over channels.
         dropout: Dropout probability in the transformers.
-        position_std: Standard deviation of their initial positions; 0 as published.
         top_down: Also return the upscaled map for dense heads.
         top_down_channels: Channels of that map.
         top_down_stride: ``bev_size`` over the size of that map.
@@ -84,7 +83,6 @@ class TransFuserBackbone(BaseModule):
         num_heads: int = 4,
         mlp_ratio: int = 4,
         dropout: float = 0.1,
-        position_std: float = 0.0,
         top_down: bool = True,
         top_down_channels: int = 64,
         top_down_stride: int = 4,
@@ -97,7 +95,6 @@ class TransFuserBackbone(BaseModule):
             if any(s % STRIDE for s in size):
                 raise ValueError(f"TransFuserBackbone: {name} must be two multiples of {STRIDE}, got {size}")
         self.out_size = _last_stage(self.bev_size)
-        self.image_out_size = _last_stage(self.image_size)
         self.image_encoder = MODELS.build({"type": "StagedResNet", **(image_encoder or {})})
         self.bev_encoder = MODELS.build(
             {"type": "StagedResNet", **(bev_encoder or {}), "in_channels": lidar_channels}
@@ -108,20 +105,18 @@ class TransFuserBackbone(BaseModule):
             FusionStage(
                 image_channels,
                 bev_channels,
-                image_anchors or self.image_out_size,
+                image_anchors or _last_stage(self.image_size),
                 bev_anchors or self.out_size,
                 num_layers,
                 num_heads,
                 mlp_ratio,
                 dropout,
-                position_std,
             )
             for image_channels, bev_channels in zip(
                 self.image_encoder.channels, self.bev_encoder.channels, strict=True
             )
         )
         self.out_channels: int = self.bev_encoder.channels[-1]
-        self.image_out_channels: int = self.image_encoder.channels[-1]
         self.top_down: TopDown | None = None
         if top_down:
             size = (self.bev_size[0] // top_down_stride, self.bev_size[1] // top_down_stride)

@@ -195,8 +195,6 @@ class SensorPlanner(HeadPlanner):
         size = {
             "in_channels": self.backbone.out_channels,
             "bev_size": self.backbone.out_size,
-            "image_channels": self.backbone.image_out_channels,
-            "image_size": self.backbone.image_out_size,
         }
         self.decoder = MODELS.build({"type": "QueryDecoder", **size, **decoder})
         if not self.backbone.latent:

@@ -18,8 +18,7 @@ class SceneTokens:
         queries: (B, Q, d) decoded queries; index 0 is the trajectory query, the rest are agent or context
             queries.
         status: (B, 8) ego status as given to the planner.
-        memory: (B, K + 1 + N, d) bird's-eye-view tokens, row by row, then the ego-status token, then image
-            tokens, if any; embeddings added.
+        memory: (B, K + 1, d) bird's-eye-view tokens, row by row, then the ego-status token; embeddings added.
         bev: (B, C, H, W) upscaled bird's-eye-view map, for dense heads.
     """
 
