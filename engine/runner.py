@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_distributed
 from mmengine.logging import MMLogger, print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -218,6 +222,33 @@ def evaluate(runner: Runner) -> Evaluation:
     for metric in runner.test_evaluator.metrics:
         failures.update(getattr(metric, "failures", {}))
     return Evaluation(metrics, failures)
+
+
+@contextmanager
+def ending_processes() -> Iterator[None]:
+    """Leave the process group and end the workers of data loaders on the way out, also on an error.
+
+    A thread of the group that is still at work when the interpreter shuts down aborts the process. The
+    threads end with the last object that refers to the group, such as the wrapper of the model; so what is
+    run inside is a function that builds its runner and does not return it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if is_distributed():
+            _forget_frames(error)
+        raise
+    finally:
+        if is_distributed():
+            torch.distributed.destroy_process_group()
+        gc.collect()  # runners are full of cycles
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Empty the frames that an error and its causes keep alive, such as that of the runner."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def explain(error: BaseException) -> str:

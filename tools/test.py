@@ -42,29 +42,36 @@ def summary(metrics: Mapping[str, float]) -> str:
     return "\n".join(f"{name.partition('/')[2]:<6}{metrics[name]:>7.2f}" for name in shown)
 
 
+def run(args: argparse.Namespace) -> bool:
+    """Evaluate, print the figures, and return whether every scene has a score."""
+    from mmengine.dist import is_main_process
+
+    from beyonddrive.engine.runner import build_test_runner, evaluate, load_config
+
+    config = load_config(args.config, args.cfg_options)
+    metrics, failures = evaluate(
+        build_test_runner(config, args.checkpoint, args.work_dir, args.out, args.plans, args.launcher)
+    )
+    if is_main_process():
+        print(summary(metrics))
+        for token, reason in failures.items():
+            print(f"test: scene {token} has no score: {reason}", file=sys.stderr)
+    return not failures
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; the exit code is 1 if something is refused or a scene has no score."""
     args = parse_args(argv)
-    from mmengine.dist import is_main_process
-
-    from beyonddrive.engine.runner import build_test_runner, evaluate, explain, load_config
+    from beyonddrive.engine.runner import ending_processes, explain
 
     try:
-        config = load_config(args.config, args.cfg_options)
-        runner = build_test_runner(
-            config, args.checkpoint, args.work_dir, args.out, args.plans, args.launcher
-        )
-        metrics, failures = evaluate(runner)
+        with ending_processes():
+            return 0 if run(args) else 1
     except (ValueError, RuntimeError, OSError) as error:
         if args.launcher != "none":
             raise  # torchrun shows which rank failed, and ends the others
         print(f"test: {explain(error)}", file=sys.stderr)
         return 1
-    if is_main_process():
-        print(summary(metrics))
-        for token, reason in failures.items():
-            print(f"test: scene {token} has no score: {reason}", file=sys.stderr)
-    return 1 if failures else 0
 
 
 if __name__ == "__main__":

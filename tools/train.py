@@ -36,17 +36,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def run(args: argparse.Namespace) -> None:
+    """Train, or continue to."""
+    from beyonddrive.engine.runner import build_train_runner, load_config
+
+    config = load_config(args.config, args.cfg_options)
+    resume = args.resume or False
+    build_train_runner(config, args.work_dir, resume, args.amp, args.launcher, args.seed).train()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; the exit code is 1 if config, data or checkpoint are refused."""
     args = parse_args(argv)
-    from beyonddrive.engine.runner import build_train_runner, explain, load_config
+    from beyonddrive.engine.runner import ending_processes, explain
 
     try:
-        config = load_config(args.config, args.cfg_options)
-        runner = build_train_runner(
-            config, args.work_dir, args.resume or False, args.amp, args.launcher, args.seed
-        )
-        runner.train()
+        with ending_processes():
+            run(args)
     except (ValueError, RuntimeError, OSError) as error:
         if args.launcher != "none":
             raise  # torchrun shows which rank failed, and ends the others

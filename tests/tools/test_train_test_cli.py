@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from beyonddrive.engine.mmengine_compat import load_checkpoint_file
+from beyonddrive.engine.runner import load_config
+from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.tools import cache_features, cache_metrics, test, train
 
@@ -154,6 +156,51 @@ def test_a_bad_scene_in_the_training_is_named_in_one_line(
     assert train.main([str(blind_recipe), "--cfg-options", options[0]]) == 1
     error = capfd.readouterr().err
     assert frames[3]["token"] in error and "Traceback" not in error
+
+
+ONE_OF_ONE = """
+import multiprocessing, os, sys
+import torch
+from pathlib import Path
+from beyonddrive.tools import {tool}
+os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+try:
+    code = {tool}.main(sys.argv[1:])
+except Exception as error:
+    code = type(error).__name__
+# as the interpreter sees it when it shuts down
+print(code, torch.distributed.is_initialized(), len(multiprocessing.active_children()))
+print([path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="lists threads as Linux does")
+@pytest.mark.parametrize(
+    ("tool", "broken", "code"), [("train", False, "0"), ("train", True, "DatasetError"), ("test", False, "0")]
+)
+def test_a_launched_run_leaves_no_process_group_behind(
+    tmp_path, blind_recipe, split_root, tool, broken, code
+):
+    """Neither the group nor its threads, which abort a process that ends while they work."""
+    if broken:
+        log = next((split_root / "navsim_logs/train").glob("*.pkl"))
+        frames = pickle.loads(log.read_bytes())
+        frames[3]["ego_dynamic_state"] = [float("nan")] * 4
+        log.write_bytes(pickle.dumps(frames))
+    options = ["train_cfg.max_epochs=1", "train_cfg.val_interval=9"]
+    options += ["train_dataloader.num_workers=1", "train_dataloader.persistent_workers=True"]
+    args = [str(blind_recipe), "--launcher", "pytorch", "--cfg-options", *options]
+    if tool == "test":
+        planner = MODELS.build(load_config(blind_recipe).model)
+        torch.save({"state_dict": planner.state_dict(), "meta": {}}, tmp_path / "any.pth")
+        args.insert(1, str(tmp_path / "any.pth"))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", ONE_OF_ONE.format(tool=tool), *args]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    state, threads = done.stdout.splitlines()[-2:]
+    assert state == f"{code} False 0"
+    assert "python" in threads and "gloo" not in threads
 
 
 @pytest.mark.slow
