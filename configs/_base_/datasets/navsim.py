@@ -17,60 +17,40 @@ feature_pipeline = [
 _features = f"{cache_root}/features-camera"
 _metrics = f"{cache_root}/metrics"
 
-train_dataloader = dict(
+
+def _scenes(split, name):
+    return dict(
+        type="NavsimDataset",
+        data_root=data_root,
+        split=split,
+        scene_filter=f"{data_root}/scene_filters/{name}.yaml",
+        feature_pipeline=feature_pipeline,
+        pipeline=[dict(type="PackPlanInputs")],
+        cache_dir=f"{_features}/{name}",
+    )
+
+
+def _loader(dataset, **settings):
+    sampler = dict(type="DefaultSampler", shuffle=False)
+    return dict(batch_size=16, num_workers=8, sampler=sampler, dataset=dataset) | settings
+
+
+def _score(split, name):
+    return dict(
+        type="PDMSMetric", split=split, cache_dir=f"{_metrics}/{name}", data_root=data_root, num_workers=4
+    )
+
+
+train_dataloader = _loader(
+    _scenes("trainval", "navtrain_train"),
     batch_size=4,
-    num_workers=8,
     persistent_workers=True,
     pin_memory=True,
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     collate_fn=dict(type="pseudo_collate"),
-    dataset=dict(
-        type="NavsimDataset",
-        data_root=data_root,
-        split="trainval",
-        scene_filter=f"{data_root}/scene_filters/navtrain_train.yaml",
-        feature_pipeline=feature_pipeline,
-        pipeline=[dict(type="PackPlanInputs")],
-        cache_dir=f"{_features}/navtrain_train",
-    ),
 )
-val_dataloader = dict(
-    batch_size=16,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="NavsimDataset",
-        data_root=data_root,
-        split="trainval",
-        scene_filter=f"{data_root}/scene_filters/navtrain_val.yaml",
-        feature_pipeline=feature_pipeline,
-        pipeline=[dict(type="PackPlanInputs")],
-        cache_dir=f"{_features}/navtrain_val",
-    ),
-)
-test_dataloader = dict(
-    batch_size=16,
-    num_workers=8,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="NavsimDataset",
-        data_root=data_root,
-        split="test",
-        scene_filter=f"{data_root}/scene_filters/navtest.yaml",
-        feature_pipeline=feature_pipeline,
-        pipeline=[dict(type="PackPlanInputs")],
-        cache_dir=f"{_features}/navtest",
-    ),
-)
-val_evaluator = dict(
-    type="PDMSMetric",
-    split="trainval",
-    cache_dir=f"{_metrics}/navtrain_val",
-    data_root=data_root,
-    num_workers=4,
-)
-test_evaluator = dict(
-    type="PDMSMetric", split="test", cache_dir=f"{_metrics}/navtest", data_root=data_root, num_workers=4
-)
+val_dataloader = _loader(_scenes("trainval", "navtrain_val"), persistent_workers=True)
+test_dataloader = _loader(_scenes("test", "navtest"))
+val_evaluator = _score("trainval", "navtrain_val")
+test_evaluator = _score("test", "navtest")

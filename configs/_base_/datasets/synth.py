@@ -12,55 +12,37 @@ feature_pipeline = [
     dict(type="BEVMapTarget"),
 ]
 _features = f"{data_root}/cache/features-camera-64x256"
-_metrics = f"{data_root}/cache/metrics"
 
-train_dataloader = dict(
-    batch_size=16,
-    num_workers=0,
+
+def _scenes(split):
+    return dict(
+        type="NavsimDataset",
+        data_root=data_root,
+        split=split,
+        scene_filter=f"{data_root}/scene_filters/{split}.yaml",
+        feature_pipeline=feature_pipeline,
+        pipeline=[dict(type="PackPlanInputs")],
+        cache_dir=f"{_features}/{split}",
+    )
+
+
+def _loader(split, **settings):
+    sampler = dict(type="DefaultSampler", shuffle=False)
+    return dict(batch_size=16, num_workers=0, sampler=sampler, dataset=_scenes(split)) | settings
+
+
+def _score(split):
+    cache_dir = f"{data_root}/cache/metrics/{split}"
+    return dict(type="PDMSMetric", split=split, cache_dir=cache_dir, data_root=data_root, num_workers=0)
+
+
+train_dataloader = _loader(
+    "train",
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     collate_fn=dict(type="pseudo_collate"),
-    dataset=dict(
-        type="NavsimDataset",
-        data_root=data_root,
-        split="train",
-        scene_filter=f"{data_root}/scene_filters/train.yaml",
-        feature_pipeline=feature_pipeline,
-        pipeline=[dict(type="PackPlanInputs")],
-        cache_dir=f"{_features}/train",
-    ),
 )
-val_dataloader = dict(
-    batch_size=16,
-    num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="NavsimDataset",
-        data_root=data_root,
-        split="val",
-        scene_filter=f"{data_root}/scene_filters/val.yaml",
-        feature_pipeline=feature_pipeline,
-        pipeline=[dict(type="PackPlanInputs")],
-        cache_dir=f"{_features}/val",
-    ),
-)
-test_dataloader = dict(
-    batch_size=16,
-    num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="NavsimDataset",
-        data_root=data_root,
-        split="test",
-        scene_filter=f"{data_root}/scene_filters/test.yaml",
-        feature_pipeline=feature_pipeline,
-        pipeline=[dict(type="PackPlanInputs")],
-        cache_dir=f"{_features}/test",
-    ),
-)
-val_evaluator = dict(
-    type="PDMSMetric", split="val", cache_dir=f"{_metrics}/val", data_root=data_root, num_workers=0
-)
-test_evaluator = dict(
-    type="PDMSMetric", split="test", cache_dir=f"{_metrics}/test", data_root=data_root, num_workers=0
-)
+val_dataloader = _loader("val")
+test_dataloader = _loader("test")
+val_evaluator = _score("val")
+test_evaluator = _score("test")
