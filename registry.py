@@ -72,4 +72,4 @@ VISBACKENDS = Registry("vis_backend", parent=MMENGINE_VISBACKENDS, scope=SCOPE, 
 #: Sampling strategies that a generator of negatives runs.
 STRATEGIES = Registry("sampling strategy", scope=SCOPE, locations=["beyonddrive.generators.strategies"])
 #: Selectors: which proposals of a pool become the negatives of a sample.
-SELECTORS = Registry("negative selector", scope=SCOPE, locations=["beyonddrive.generators.selection"])
+SELECTORS = Registry("negative selector", scope=SCOPE, locations=["beyonddrive.generators.selectors"])

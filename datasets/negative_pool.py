@@ -3,6 +3,9 @@
 A pool is a store of kind ``negatives``. A record holds every proposal of a scene, not only the negatives, so
 that column, threshold and number of negatives stay choices of the training config; what a proposal's score
 depends on (generator, strategy, progress mode) is fixed in the manifest and can be demanded by a reader.
+
+Since format 2 a record also says when each plan fails. A pool of format 1 is readable if its manifest states
+``"format": 1``; whatever needs the times then says that they are missing.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.shards import ShardStore, ShardWriter, StoreError
+from beyonddrive.datasets.shards import MANIFEST, ShardStore, ShardWriter, StoreError
 from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS
 
 KIND = "negatives"
 PROGRESS_MODES = ("pair", "pooled")
+FORMAT = 2
+"""Version of the records: 1 had no failure times."""
 
 
 class PoolError(StoreError):
@@ -34,11 +39,14 @@ class NegativeRecord(NamedTuple):
         plans: (P, 8, 3) float32 proposals: x [m], y [m], heading [rad], ego frame at t = 0.
         scores: (P, 7) float32 in the order of ``SCORE_COLUMNS``.
         expert: (8, 3) float32 expert plan of the scene.
+        times: (P, 7) float32 seconds until the first infraction behind each score, inf where there is none
+            (:func:`beyonddrive.evaluation.failure_times.failure_times`); None in a pool of format 1.
     """
 
     plans: NDArray[np.float32]
     scores: NDArray[np.float32]
     expert: NDArray[np.float32]
+    times: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class PoolDescription:
         tokens_hash: Hash of their tokens, in order.
         shard_size: Scenes per shard.
         columns: Names of the score columns.
+        format: Version of the records.
     """
 
     split: str
@@ -67,6 +76,7 @@ class PoolDescription:
     tokens_hash: str
     shard_size: int
     columns: tuple[str, ...] = field(default=SCORE_COLUMNS)
+    format: int = FORMAT
 
     def __post_init__(self) -> None:
         if self.progress not in PROGRESS_MODES:
@@ -126,6 +136,7 @@ class NegativePool:
         self._store = ShardStore(root, KIND)
         self.root = self._store.root
         config = self._store.manifest["config"]
+        _check_format(self.root, config.get("format"))
         try:
             self.description = PoolDescription(**{**config, "columns": tuple(config["columns"])})
         except (TypeError, KeyError) as error:
@@ -148,6 +159,11 @@ class NegativePool:
                 f"{self.root}: mining is unfinished, {self._num_visited} of {self.description.num_scenes} "
                 "scenes are done; run the same tools/mine_negatives.py command again to resume"
             )
+
+    @property
+    def has_times(self) -> bool:
+        """Whether its records say when plans fail."""
+        return self.description.format >= FORMAT
 
     @property
     def is_complete(self) -> bool:
@@ -184,25 +200,46 @@ class NegativePool:
             StoreError: If the scene is not in the pool, with the reason if its mining failed.
             PoolError: If the record lacks an array or holds one of the wrong shape.
         """
-        return read_record(self._store[token], f"{self.root}: scene {token}")
+        return read_record(self._store[token], f"{self.root}: scene {token}", self.has_times)
 
 
-def read_record(arrays: Mapping[str, NDArray[Any]], name: str) -> NegativeRecord:
-    """Check the arrays of one record; ``name`` says in an error where they are from.
+def read_record(arrays: Mapping[str, NDArray[Any]], name: str, has_times: bool = True) -> NegativeRecord:
+    """Check the arrays of one record.
+
+    Args:
+        arrays: Arrays by name.
+        name: Where they are from, for an error.
+        has_times: Whether failure times must be among them.
 
     Raises:
         PoolError: If an array is missing or has the wrong shape.
     """
-    missing = [key for key in NegativeRecord._fields if key not in arrays]
+    wanted_keys = NegativeRecord._fields if has_times else NegativeRecord._fields[:-1]
+    missing = [key for key in wanted_keys if key not in arrays]
     if missing:
         raise PoolError(f"{name}: the record has no {', '.join(missing)}; mine the pool again")
-    record = NegativeRecord(*(arrays[key] for key in NegativeRecord._fields))
-    count = len(record.plans)
-    wanted = ((count, NUM_POSES, 3), (count, len(SCORE_COLUMNS)), (NUM_POSES, 3))
-    for key, array, shape in zip(record._fields, record, wanted, strict=True):
-        if array.shape != shape:
-            raise PoolError(f"{name}: {key} has shape {array.shape}, wanted {shape}; mine the pool again")
-    return record
+    count = len(arrays["plans"])
+    row = (count, len(SCORE_COLUMNS))
+    shapes = {"plans": (count, NUM_POSES, 3), "scores": row, "expert": (NUM_POSES, 3), "times": row}
+    for key in wanted_keys:
+        if arrays[key].shape != shapes[key]:
+            raise PoolError(
+                f"{name}: {key} has shape {arrays[key].shape}, wanted {shapes[key]}; mine the pool again"
+            )
+    times = arrays["times"] if has_times else None
+    return NegativeRecord(arrays["plans"], arrays["scores"], arrays["expert"], times)
+
+
+def _check_format(root: Path, version: object) -> None:
+    """Refuse pools of another format than this version reads."""
+    if version is None:
+        raise PoolError(
+            f"{root}: the manifest states no format, so the pool is older than format {FORMAT} and does not "
+            f"say when plans fail. Mine it again with tools/mine_negatives.py, or, to read it without these "
+            f'times, state "format": 1 under "config" in {root / MANIFEST}'
+        )
+    if version not in (1, FORMAT):
+        raise PoolError(f"{root}: the pool has format {version!r}, this version reads 1 and {FORMAT}")
 
 
 def _unmet(stored: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -19,6 +19,7 @@ from beyonddrive.datasets.scene import Scene, SceneError
 from beyonddrive.datasets.scene_filter import SceneFilter
 from beyonddrive.datasets.shards import ShardStore
 from beyonddrive.engine.executors import make_executor
+from beyonddrive.evaluation.failure_times import failure_times
 from beyonddrive.evaluation.metric_caching import open_metric_caches
 from beyonddrive.evaluation.pdm import MetricCache, build_metric_cache, score
 from beyonddrive.structures.plan import check_plans
@@ -36,12 +37,16 @@ class ScenePlans(NamedTuple):
 
 
 class SceneScores(NamedTuple):
-    """Scores (N, 7) of one scene in the order of ``SCORE_COLUMNS``, or the reason why there are none."""
+    """Scores (N, 7) of one scene in the order of ``SCORE_COLUMNS``, or the reason why there are none.
+
+    ``times`` (N, 7) are those of :func:`beyonddrive.evaluation.failure_times.failure_times`, if asked for.
+    """
 
     token: str
     log_name: str
     values: NDArray[np.float64] | None
     reason: str = ""
+    times: NDArray[np.float64] | None = None
 
 
 @dataclass
@@ -59,6 +64,7 @@ class SceneScorer:
         maps_root: Maps, if they are not in ``data_root/maps``.
         progress: ``pair`` scores each plan against the PDM reference alone, as the benchmark does;
             ``pooled`` normalises progress over all plans of a scene (PDMS_V1, section 9).
+        with_times: Whether to say when plans fail, too.
 
     Raises:
         ValueError: If there is neither a store nor a data root.
@@ -69,6 +75,7 @@ class SceneScorer:
     data_root: Path | None = None
     maps_root: Path | None = None
     progress: Literal["pair", "pooled"] = "pair"
+    with_times: bool = False
     _store: ShardStore | None = field(default=None, init=False, repr=False)
     _root: NavsimRoot | None = field(default=None, init=False, repr=False)
 
@@ -100,8 +107,9 @@ class SceneScorer:
             try:
                 plans = check_plans(scene.plans, scene.token)
                 cache = self.metric_cache(scene.token, scene.log_name)
-                values = score(cache, plans, progress=self.progress).values
-                results.append(SceneScores(scene.token, scene.log_name, values))
+                scores = score(cache, plans, progress=self.progress)
+                times = failure_times(scores) if self.with_times else None
+                results.append(SceneScores(scene.token, scene.log_name, scores.values, times=times))
             except Exception as error:
                 # Whatever is wrong with one scene of thousands, it is named and the rest goes on.
                 reason = f"{type(error).__name__}: {error}"

@@ -22,6 +22,7 @@ from beyonddrive.generators.selection import (
     DEFAULT_THRESHOLD,
     Distance,
     check_rule,
+    displacement,
     is_negative,
     select_negatives,
 )
@@ -144,7 +145,7 @@ class CoverageCounter:
 
     def add(self, record: NegativeRecord) -> None:
         """Count one scene."""
-        plans, scores, expert = record
+        plans, scores, expert = record.plans, record.scores, record.expert
         self._num_proposals += len(plans)
         for name in SCORE_COLUMNS:
             below = is_negative(scores, name, self.threshold)
@@ -183,16 +184,6 @@ class CoverageCounter:
             proposal_diversity=self._spread.value,
             negative_diversity=self._negative_spread.value,
         )
-
-
-def displacement(plans: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean distance of the positions of plans (..., 8, 3), broadcast against each other [m].
-
-    >>> displacement(np.zeros((8, 3)), np.full((8, 3), [3.0, 4.0, 1.0])).tolist()
-    5.0
-    """
-    difference = np.asarray(plans[..., :2], dtype=np.float64) - others[..., :2]
-    return np.asarray(np.hypot(difference[..., 0], difference[..., 1]).mean(axis=-1))
 
 
 def measure_coverage(

@@ -239,13 +239,13 @@ class Miner:
         """Wait for the scores of a shard, write it, and return the scenes that failed."""
         for future in item.futures:
             for scene in result_of(future):
-                record, reason = item.records[scene.token], scene.reason
-                if scene.values is not None:
-                    reason = _wrong_scores(scene.values, len(record["plans"]))
-                    record["scores"] = scene.values.astype(np.float32)
-                if reason:
-                    item.failures[scene.token] = reason
+                record = item.records[scene.token]
+                found = _arrays_of(scene, len(record["plans"]))
+                if isinstance(found, str):
+                    item.failures[scene.token] = found
                     del item.records[scene.token]
+                else:
+                    record.update(found)
         tokens = [self.source.tokens[index] for index in item.shard.indices]
         self._writer.write(
             item.shard.name,
@@ -261,11 +261,19 @@ def _split(items: Sequence[Any], size: int) -> list[Any]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _wrong_scores(values: NDArray[Any], num_plans: int) -> str:
+def _arrays_of(scene: SceneScores, num_plans: int) -> dict[str, NDArray[Any]] | str:
+    """Scores and failure times of a scene as they are stored, or what is wrong with them."""
+    if scene.reason or scene.values is None or scene.times is None:
+        return scene.reason or "the scorer gave no scores and failure times"
     wanted = (num_plans, len(SCORE_COLUMNS))
-    if values.shape != wanted:
-        return f"the scorer gave scores of shape {values.shape}, wanted {wanted}"
-    return "" if np.isfinite(values).all() else "the scorer gave scores that are not finite"
+    for name, array in (("scores", scene.values), ("failure times", scene.times)):
+        if array.shape != wanted:
+            return f"the scorer gave {name} of shape {array.shape}, wanted {wanted}"
+    if not np.isfinite(scene.values).all():
+        return "the scorer gave scores that are not finite"
+    if np.isnan(scene.times).any():
+        return "the scorer gave failure times that are NaN"
+    return {"scores": scene.values.astype(np.float32), "times": scene.times.astype(np.float32)}
 
 
 def _advance(bar: tqdm[Any], count: int, _: Future[list[SceneScores]]) -> None:

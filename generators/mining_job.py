@@ -82,6 +82,7 @@ def build_miner(
         data_root=_path(data.get("data_root")),
         maps_root=_path(data.get("maps_root")),
         progress=settings["progress"],
+        with_times=True,
     )
     scorer.open()
     origin = f"{data.get('data_root')}, split {data['split']}"

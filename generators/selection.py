@@ -1,19 +1,16 @@
 """Selection: which of the scored proposals of a scene become its hard negatives (METHOD, section 3).
 
 A proposal is a negative if one column of its score is strictly below a threshold; the hard negative is the
-negative nearest to the expert. A selector turns the proposals of a scene into a fixed number of slots, so
-that samples can be batched: an empty slot is invalid and repels nothing.
+negative nearest to the expert. :mod:`beyonddrive.generators.selectors` holds the rules as configs name them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from beyonddrive.registry import SELECTORS
 from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS
 from beyonddrive.structures.se2 import wrap_angle
 
@@ -88,6 +85,16 @@ def is_negative(
     return np.asarray(array[..., index] < array.dtype.type(threshold))
 
 
+def displacement(plans: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
+    """Mean distance of the positions of plans (..., 8, 3), broadcast against each other [m].
+
+    >>> displacement(np.zeros((8, 3)), np.full((8, 3), [3.0, 4.0, 1.0])).tolist()
+    5.0
+    """
+    difference = np.asarray(plans, dtype=np.float64)[..., :2] - np.asarray(others, dtype=np.float64)[..., :2]
+    return np.asarray(np.hypot(difference[..., 0], difference[..., 1]).mean(axis=-1))
+
+
 def select_negatives(
     plans: ArrayLike,
     scores: ArrayLike,
@@ -96,10 +103,14 @@ def select_negatives(
     threshold: float = DEFAULT_THRESHOLD,
     num: int = 1,
     distance: Distance = "wrapped",
+    min_distance: float = 0.0,
+    max_distance: float | None = None,
+    spacing: float = 0.0,
 ) -> Selection:
     """Choose the ``num`` negatives nearest to the expert, nearest first (METHOD, section 3).
 
-    Among equally near negatives the one with the lower index comes first.
+    Among equally near negatives the one with the lower index comes first. Metres are the mean distance of two
+    plans' positions (:func:`displacement`).
 
     Args:
         plans: (..., P, 8, 3) proposals: x [m], y [m], heading [rad], ego frame at t = 0.
@@ -109,6 +120,10 @@ def select_negatives(
         threshold: A proposal is a negative if its column is strictly below; in (0, 1].
         num: Slots K; those beyond the number of negatives are invalid.
         distance: See :func:`squared_distance`.
+        min_distance: Negatives nearer to the expert [m] are left out.
+        max_distance: Negatives farther from the expert [m] are left out; None for no limit.
+        spacing: Each negative is at least this far [m] from those before it, so that several negatives are
+            not one failure several times.
 
     Raises:
         SelectionError: If shapes do not agree, a number is not finite or an option is unknown.
@@ -121,121 +136,25 @@ def select_negatives(
     plans, scores, expert = _checked(plans, scores, expert)
     if num < 1:
         raise SelectionError(f"num: at least one negative must be asked for, got {num}")
+    check_range(min_distance, max_distance, spacing)
     squared = squared_distance(plans, expert[..., None, :, :], distance)  # (..., P)
-    squared = np.where(is_negative(scores, column, threshold), squared, np.inf)
-    missing = max(num - squared.shape[-1], 0)
-    if missing:
-        squared = np.pad(squared, [(0, 0)] * (squared.ndim - 1) + [(0, missing)], constant_values=np.inf)
-    order = np.argsort(squared, axis=-1, kind="stable")[..., :num]
-    valid = np.isfinite(np.take_along_axis(squared, order, axis=-1))
-    return Selection(np.where(valid, order, 0).astype(np.int64), valid)
-
-
-class Selector(Protocol):
-    """Fills a fixed number of slots with negatives."""
-
-    @property
-    def num_slots(self) -> int:
-        """Slots K per sample."""
-        ...
-
-    def __call__(self, plans: ArrayLike, scores: ArrayLike, expert: ArrayLike) -> Selection:
-        """Choose from plans (..., P, 8, 3) with scores (..., P, 7) and expert (..., 8, 3)."""
-        ...
-
-
-@SELECTORS.register_module()
-class NearestNegatives:
-    """The negatives nearest to the expert, as :func:`select_negatives` chooses them.
-
-    Args:
-        column: Column that decides.
-        threshold: A proposal is a negative if its column is strictly below.
-        num: Slots.
-        distance: ``wrapped`` or ``reference``.
-
-    >>> NearestNegatives(column='DAC').num_slots
-    1
-    """
-
-    def __init__(
-        self,
-        column: str = DEFAULT_COLUMN,
-        threshold: float = DEFAULT_THRESHOLD,
-        num: int = 1,
-        distance: Distance = "wrapped",
-    ) -> None:
-        check_rule(column, threshold)
-        check_distance(distance)
-        if num < 1:
-            raise SelectionError(f"NearestNegatives: num must be at least 1, got {num}")
-        self.column, self.threshold, self.num, self.distance = column, threshold, num, distance
-
-    @property
-    def num_slots(self) -> int:
-        """Slots K per sample."""
-        return self.num
-
-    def __call__(self, plans: ArrayLike, scores: ArrayLike, expert: ArrayLike) -> Selection:
-        """Choose from plans (..., P, 8, 3) with scores (..., P, 7) and expert (..., 8, 3)."""
-        return select_negatives(plans, scores, expert, self.column, self.threshold, self.num, self.distance)
-
-
-@SELECTORS.register_module()
-class NearestNegativesPerColumn:
-    """The nearest negatives of several sub-scores, each in its own slots.
-
-    Slots keep the order of the columns, so that a loss can weight collision, off-road and time-to-collision
-    negatives apart. One proposal may fill slots of several columns.
-
-    Args:
-        columns: Columns that decide.
-        threshold: One for all columns, or one per column by name.
-        num: Slots per column.
-        distance: ``wrapped`` or ``reference``.
-
-    >>> NearestNegativesPerColumn(num=2).slot_columns
-    ('NC', 'NC', 'DAC', 'DAC', 'TTC', 'TTC')
-    """
-
-    def __init__(
-        self,
-        columns: Sequence[str] = ("NC", "DAC", "TTC"),
-        threshold: float | Mapping[str, float] = DEFAULT_THRESHOLD,
-        num: int = 1,
-        distance: Distance = "wrapped",
-    ) -> None:
-        if not columns or len(set(columns)) != len(columns):
-            raise SelectionError(f"NearestNegativesPerColumn: columns must be distinct, got {list(columns)}")
-        if isinstance(threshold, Mapping) and set(threshold) != set(columns):
-            raise SelectionError(
-                f"NearestNegativesPerColumn: threshold names {sorted(threshold)}, but columns are "
-                f"{sorted(columns)}"
-            )
-        self._selectors = [
-            NearestNegatives(
-                column, threshold[column] if isinstance(threshold, Mapping) else threshold, num, distance
-            )
-            for column in columns
-        ]
-
-    @property
-    def slot_columns(self) -> tuple[str, ...]:
-        """Column of each slot."""
-        return tuple(selector.column for selector in self._selectors for _ in range(selector.num))
-
-    @property
-    def num_slots(self) -> int:
-        """Slots K per sample."""
-        return len(self.slot_columns)
-
-    def __call__(self, plans: ArrayLike, scores: ArrayLike, expert: ArrayLike) -> Selection:
-        """Choose from plans (..., P, 8, 3) with scores (..., P, 7) and expert (..., 8, 3)."""
-        parts = [selector(plans, scores, expert) for selector in self._selectors]
-        return Selection(
-            np.concatenate([part.indices for part in parts], axis=-1),
-            np.concatenate([part.valid for part in parts], axis=-1),
-        )
+    allowed = is_negative(scores, column, threshold)
+    if min_distance > 0.0 or max_distance is not None:
+        meters = displacement(plans, expert[..., None, :, :])
+        allowed &= (meters >= min_distance) & (meters <= (np.inf if max_distance is None else max_distance))
+    squared = np.where(allowed, squared, np.inf)
+    indices = np.zeros((*squared.shape[:-1], num), np.int64)
+    valid = np.zeros(indices.shape, np.bool_)
+    for slot in range(num if squared.shape[-1] else 0):
+        best = squared.argmin(axis=-1)[..., None]  # (..., 1)
+        found = np.isfinite(np.take_along_axis(squared, best, axis=-1))
+        valid[..., slot : slot + 1] = found
+        indices[..., slot : slot + 1] = np.where(found, best, 0)
+        np.put_along_axis(squared, best, np.inf, axis=-1)
+        if spacing > 0.0:
+            chosen = np.take_along_axis(plans, best[..., None, None], axis=-3)
+            squared[displacement(plans, chosen) < spacing] = np.inf
+    return Selection(indices, valid)
 
 
 def check_rule(column: str, threshold: float) -> int:
@@ -255,6 +174,16 @@ def check_distance(distance: str) -> None:
     """Raise :class:`SelectionError` unless ``distance`` is known."""
     if distance not in DISTANCES:
         raise SelectionError(f"distance: {distance!r} is unknown, choose one of {list(DISTANCES)}")
+
+
+def check_range(min_distance: float, max_distance: float | None, spacing: float) -> None:
+    """Raise :class:`SelectionError` unless these are distances [m] that leave something to choose from."""
+    limit = np.inf if max_distance is None else max_distance
+    if not (0.0 <= min_distance < limit and 0.0 <= spacing < np.inf):
+        raise SelectionError(
+            f"distances: wanted 0 <= min_distance < max_distance and spacing >= 0, got {min_distance}, "
+            f"{max_distance} and {spacing}"
+        )
 
 
 def _checked(plans: Any, scores: Any, expert: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

@@ -17,7 +17,9 @@ class PlanSample(BaseDataElement):
     - ``gt``: ``trajectory`` (8, 3) float32 expert plan; ``agent_states`` (30, 5) float32 x, y, heading,
       length, width; ``agent_labels`` (30,) bool; ``bev_semantic_map`` (H, W) int64 (MODELS, section 1).
     - ``negatives``: ``plans`` (K, 8, 3) float32, ``valid`` (K,) bool, ``scores`` (K, 7) float32 in the order
-      of :data:`beyonddrive.structures.plan.SCORE_COLUMNS`; nearest to the expert first (METHOD, section 3).
+      of :data:`beyonddrive.structures.plan.SCORE_COLUMNS`, ``columns`` (K,) int64 index of the column that
+      each was chosen for, ``times`` (K,) float32 seconds until it fails in that column (inf if there is no
+      such moment; absent if the pool does not know); nearest to the expert first (METHOD, section 3).
     - ``pred``: ``trajectory`` (8, 3) and, if the planner is multi-modal, ``proposals`` (M, 8, 3) and
       ``scores`` (M,).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.negative_pool import NegativePool, NegativeRecord, PoolError
+from beyonddrive.datasets.online_pools import OnlinePools
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import SELECTORS, TRANSFORMS
 from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS
@@ -23,77 +24,118 @@ EXPERT_TOLERANCE = 1e-3
 class LoadNegatives(BaseTransform):
     """Adds the hard negatives of a scene (METHOD, section 3).
 
-    Reads ``token`` and ``trajectory`` (8, 3); adds ``negative_plans`` (K, 8, 3) float32, ``negative_valid``
-    (K,) bool and ``negative_scores`` (K, 7) float32, where K is the selector's number of slots. Slots without
-    a negative are zero and invalid. The pool is opened at the first sample, so that a config can be built
-    before its pool exists.
+    Reads ``token`` and ``trajectory`` (8, 3); adds, for the K slots of the selector, ``negative_plans``
+    (K, 8, 3) float32, ``negative_valid`` (K,) bool, ``negative_scores`` (K, 7) float32, ``negative_columns``
+    (K,) int64 (the column that a slot is for, an index into ``SCORE_COLUMNS``) and, if the pool knows them,
+    ``negative_times`` (K,) float32 (seconds until the plan fails in that column, inf if no moment is known).
+    Slots without a negative are zero and invalid. Pools are opened at the first sample, so that a config can
+    be built before they exist.
 
     Args:
-        pool: Folder of the pool.
+        pool: Folder of the pool; None if there is only ``online``.
         selection: Config of a selector, by default the published one: the negative nearest to the expert
             among those with PDMS below 0.6. Without a ``type`` it is a ``NearestNegatives``.
-        split: Split that the pool must have been made for; ``None`` accepts any.
-        generator: Generator it must have been made with: name of its config, or a mapping with ``name``,
-            ``config_hash``, ``checkpoint_hash``; ``None`` accepts any.
-        progress: Progress mode its scores must have been made with, ``pair`` or ``pooled``; ``None`` accepts
-            any.
-        missing: What a scene without a record means: ``error``, or ``none`` for a sample without negatives.
+        split: Split that the pools must have been made for; ``None`` accepts any.
+        generator: Generator that ``pool`` must have been made with: name of its config, or a mapping with
+            ``name``, ``config_hash``, ``checkpoint_hash``; ``None`` accepts any.
+        progress: Progress mode their scores must have been made with, ``pair`` or ``pooled``; ``None``
+            accepts any.
+        missing: What a scene without a record in ``pool`` means: ``error``, or ``none`` for a sample without
+            negatives of that pool.
+        online: Folder in which an ``OnlineNegativesHook`` keeps what it mines; its plans join those of
+            ``pool`` before the selection, and each new round counts from the next sample.
 
     Raises:
         StoreError: At the first sample: no pool, an unfinished pool, or a scene that is not in it.
-        PoolError: If the pool differs from what is stated or its expert is not the sample's.
+        PoolError: If a pool differs from what is stated or its expert is not the sample's.
     """
 
     def __init__(
         self,
-        pool: str | Path,
+        pool: str | Path | None = None,
         selection: Mapping[str, Any] | None = None,
         split: str | None = None,
         generator: str | Mapping[str, str] | None = None,
         progress: Literal["pair", "pooled"] | None = None,
         missing: Literal["error", "none"] = "error",
+        online: str | Path | None = None,
     ) -> None:
         if missing not in ("error", "none"):
             raise ValueError(f"LoadNegatives: missing must be 'error' or 'none', got {missing!r}")
-        self.root = Path(pool)
-        self.expected = {"split": split, "generator": generator, "progress": progress}
+        if pool is None and online is None:
+            raise ValueError("LoadNegatives: give pool (made by tools/mine_negatives.py), online, or both")
+        self.root = None if pool is None else Path(pool)
+        expected = {"split": split, "progress": progress}
+        self.expected = {**expected, "generator": generator}
         self.missing = missing
         self.selector = SELECTORS.build({"type": "NearestNegatives", **(selection or {})})
+        self.online = None if online is None else OnlinePools(online, expected)
         self._pool: NegativePool | None = None
+        self._columns = np.array([SCORE_COLUMNS.index(name) for name in self.selector.slot_columns], np.int64)
 
     @property
-    def pool(self) -> NegativePool:
-        """The pool, opened and checked at first use."""
-        if self._pool is None:
+    def pool(self) -> NegativePool | None:
+        """The pool, opened and checked at first use; None if there is only ``online``."""
+        if self._pool is None and self.root is not None:
             self._pool = NegativePool(self.root, self.expected)
         return self._pool
 
     def transform(self, results: Results) -> Results:
         """Read ``token`` and ``trajectory``; add the negatives."""
-        token = results["token"]
-        slots: int = self.selector.num_slots
+        token, expert = results["token"], np.asarray(results["trajectory"])
+        slots = len(self._columns)
         plans = np.zeros((slots, NUM_POSES, 3), np.float32)
         scores = np.zeros((slots, len(SCORE_COLUMNS)), np.float32)
+        times = np.full(slots, np.inf, np.float32)
         valid = np.zeros(slots, np.bool_)
-        if token in self.pool or self.missing == "error":
-            record = self.pool[token]
-            expert = np.asarray(results["trajectory"])
-            self._check_expert(token, record, expert)
-            chosen, valid = self.selector(record.plans, record.scores, expert)
-            plans[valid] = record.plans[chosen[valid]]
-            scores[valid] = record.scores[chosen[valid]]
+        records = self._records(token)
+        for name, record in records:
+            self._check_expert(name, token, record, expert)
+        has_times = self.pool is None or self.pool.has_times
+        if records:
+            found = _merge([record for _, record in records], has_times)
+            chosen, valid = self.selector(found.plans, found.scores, expert)
+            plans[valid] = found.plans[chosen[valid]]
+            scores[valid] = found.scores[chosen[valid]]
+            if found.times is not None:
+                times[valid] = found.times[chosen[valid], self._columns[valid]]
         results.update(negative_plans=plans, negative_valid=valid, negative_scores=scores)
+        results["negative_columns"] = self._columns.copy()
+        if has_times:
+            results["negative_times"] = times
         return results
 
-    def _check_expert(self, token: str, record: NegativeRecord, expert: NDArray[Any]) -> None:
+    def _records(self, token: str) -> list[tuple[Path, NegativeRecord]]:
+        """Records of a scene, each with where it is from."""
+        records = []
+        if self.pool is not None and (token in self.pool or self.missing == "error"):
+            records.append((self.pool.root, self.pool[token]))
+        if self.online is not None:
+            records += [(self.online.root, record) for record in self.online.records(token)]
+        return records
+
+    def _check_expert(self, root: Path, token: str, record: NegativeRecord, expert: NDArray[Any]) -> None:
         difference = expert.astype(np.float64) - record.expert
         difference[:, 2] = wrap_angle(difference[:, 2])
         worst = float(np.abs(difference).max())
         if not worst <= EXPERT_TOLERANCE:
             raise PoolError(
-                f"{self.root}: scene {token} has another expert than the sample, they differ by {worst:.3g}; "
+                f"{root}: scene {token} has another expert than the sample, they differ by {worst:.3g}; "
                 "the pool was made from other data; mine one for this data set with tools/mine_negatives.py"
             )
 
     def __repr__(self) -> str:
         return f"LoadNegatives(pool={str(self.root)!r}, selector={type(self.selector).__name__})"
+
+
+def _merge(records: Sequence[NegativeRecord], has_times: bool) -> NegativeRecord:
+    """All proposals of several records of one scene."""
+    if len(records) == 1:
+        return records[0]
+    times = [record.times for record in records if record.times is not None]
+    return NegativeRecord(
+        np.concatenate([record.plans for record in records]),
+        np.concatenate([record.scores for record in records]),
+        records[0].expert,
+        np.concatenate(times) if has_times else None,
+    )

@@ -24,6 +24,8 @@ _NEGATIVES: dict[str, tuple[str, Any]] = {
     "plans": ("negative_plans", np.float32),
     "valid": ("negative_valid", np.bool_),
     "scores": ("negative_scores", np.float32),
+    "columns": ("negative_columns", np.int64),
+    "times": ("negative_times", np.float32),
 }
 
 

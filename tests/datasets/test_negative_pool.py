@@ -11,8 +11,10 @@ from beyonddrive.datasets.negative_pool import (
     hash_tokens,
     open_writer,
 )
+from beyonddrive.datasets.online_pools import round_name, write_index
 from beyonddrive.datasets.shards import ShardWriter, StoreError
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
+from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.registry import TRANSFORMS
 
 EXPERT = np.zeros((8, 3), np.float32)
@@ -39,7 +41,9 @@ def record(pdms, sideways):
     plans[:, :, 1] = np.asarray(sideways)[:, None]
     scores = np.ones((len(pdms), 7), np.float32)
     scores[:, 6] = pdms
-    return {"plans": plans, "scores": scores, "expert": EXPERT}
+    times = np.full(scores.shape, np.inf, np.float32)
+    times[:, 6] = np.where(scores[:, 6] < 1.0, 1.0 + np.arange(len(pdms)), np.inf)
+    return {"plans": plans, "scores": scores, "expert": EXPERT, "times": times}
 
 
 @pytest.fixture
@@ -131,8 +135,39 @@ def test_damaged_records_are_named(tmp_path):
     pool = NegativePool(tmp_path)
     with pytest.raises(PoolError, match=r"scene a: scores has shape \(1, 6\), wanted \(1, 7\)"):
         pool["a"]
-    with pytest.raises(PoolError, match="scene b: the record has no scores, expert"):
+    with pytest.raises(PoolError, match="scene b: the record has no scores, expert, times"):
         pool["b"]
+
+
+def old_pool(folder, form):
+    """A pool without failure times; its manifest states the format ``form``, or none."""
+    writer = open_writer(folder, describe(num_scenes=1, format=1), "a test")
+    arrays = record([0.0], [1])
+    del arrays["times"]
+    writer.write("shard-00000", {"near": arrays})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["config"].pop("format")
+    manifest["config"].update(form)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_pool_without_failure_times_is_read_only_if_it_says_so(tmp_path):
+    pool = NegativePool(old_pool(tmp_path / "stated", {"format": 1}))
+    assert not pool.has_times
+    assert pool["near"].times is None
+    with pytest.raises(PoolError, match=r'states no format, .* Mine it again .* state "format": 1'):
+        NegativePool(old_pool(tmp_path / "silent", {}))
+    with pytest.raises(PoolError, match="has format 3, this version reads 1 and 2"):
+        NegativePool(old_pool(tmp_path / "later", {"format": 3}))
+    with pytest.raises(PoolError, match="scene near: the record has no times; mine the pool again"):
+        NegativePool(old_pool(tmp_path / "lying", {"format": 2}))["near"]
+
+
+def test_an_old_pool_is_not_continued(tmp_path):
+    old_pool(tmp_path / "pool", {})
+    with pytest.raises(StoreError, match=r"config\.format: stored None, wanted 2"):
+        open_writer(tmp_path / "pool", describe(num_scenes=1), "a test")
 
 
 def test_unknown_progress_mode_is_refused():
@@ -222,3 +257,64 @@ def test_survives_pickling_into_a_data_worker(root):
     transform = LoadNegatives(root)
     transform(sample())
     assert pickle.loads(pickle.dumps(transform))(sample())["negative_valid"].all()
+
+
+def test_slots_say_what_they_are_for_and_when_it_happens(root):
+    selection = {"type": "NearestNegativesPerColumn", "columns": ["NC", "PDMS"]}
+    results = LoadNegatives(root, selection=selection)(sample())
+    assert results["negative_columns"].tolist() == [0, 6]
+    assert results["negative_times"].tolist() == [np.inf, 2.0]  # plan 1 is the nearest failure
+    assert results["negative_times"].dtype == np.float32
+    packed = PackPlanInputs(input_keys=("trajectory",))({**results, **sample()})["data_samples"]
+    assert packed.negatives.times.tolist() == [np.inf, 2.0]
+    assert packed.negatives.columns.tolist() == [0, 6]
+
+
+def test_negatives_of_an_old_pool_have_no_times(tmp_path):
+    results = LoadNegatives(old_pool(tmp_path / "pool", {"format": 1}))(sample())
+    assert results["negative_valid"].all()
+    assert "negative_times" not in results
+
+
+# ------------------------------------------------------------------ rounds of a running training
+def mined_round(folder, epoch, pdms, sideways, **changes):
+    writer = open_writer(folder / round_name(epoch), describe(num_scenes=1, **changes), "a test")
+    writer.write("shard-00000", {"near": record(pdms, sideways)})
+    return round_name(epoch)
+
+
+def test_rounds_join_the_pool_as_soon_as_the_index_names_them(root, tmp_path):
+    online = tmp_path / "online"
+    transform = LoadNegatives(root, online=online, selection={"num": 2})
+    assert transform(sample())["negative_plans"][:, 0, 1].tolist() == [-1, 3]
+    name = mined_round(online, 2, [0.0, 1.0], [0.5, 0.1])
+    assert transform(sample())["negative_plans"][:, 0, 1].tolist() == [-1, 3]
+    write_index(online, [name])
+    results = transform(sample())
+    assert results["negative_plans"][:, 0, 1].tolist() == [0.5, -1]
+    assert results["negative_times"].tolist() == [1.0, 2.0]
+    assert transform(sample("safe"))["negative_valid"].tolist() == [False, False]
+    write_index(online, [mined_round(online, 4, [0.0], [0.2]), name])
+    assert transform(sample())["negative_plans"][:, 0, 1].tolist() == pytest.approx([0.2, 0.5])
+
+
+def test_rounds_alone_are_enough(tmp_path):
+    transform = LoadNegatives(online=tmp_path, split="train")
+    assert not transform(sample())["negative_valid"].any()
+    write_index(tmp_path, [mined_round(tmp_path, 1, [0.0], [0.5])])
+    assert pickle.loads(pickle.dumps(transform))(sample())["negative_valid"].all()
+    assert transform(sample())["negative_times"].tolist() == [1.0]
+
+
+def test_bad_rounds_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"give pool .* online, or both"):
+        LoadNegatives()
+    write_index(tmp_path, ["epoch_0001"])
+    with pytest.raises(StoreError, match="epoch_0001: no store here"):
+        LoadNegatives(online=tmp_path)(sample())
+    mined_round(tmp_path, 1, [0.0], [0.5], split="val")
+    with pytest.raises(PoolError, match="split: stored 'val', wanted 'train'"):
+        LoadNegatives(online=tmp_path, split="train")(sample())
+    (tmp_path / "rounds.json").write_text("{")
+    with pytest.raises(PoolError, match=r"rounds\.json: cannot be read"):
+        LoadNegatives(online=tmp_path)(sample())

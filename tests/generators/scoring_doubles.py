@@ -20,7 +20,7 @@ from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores
 
 @dataclass
 class FakeScorer:
-    """Off the road beyond 2 m; has no scores for the tokens in ``broken``."""
+    """Off the road beyond 2 m, at 2 s; has no scores for the tokens in ``broken``."""
 
     seconds: float = 0.0
     broken: tuple[str, ...] = ()
@@ -36,7 +36,8 @@ class FakeScorer:
         values = np.ones((len(side), 7))
         values[:, 1] = side < 2.0
         values[:, 6] = values[:, 1] * (1.0 - 0.1 * side)
-        return SceneScores(scene.token, scene.log_name, values)
+        times = np.where(values < 1.0, 2.0, np.inf)
+        return SceneScores(scene.token, scene.log_name, values, times=times)
 
 
 def main() -> int:

@@ -10,8 +10,8 @@ from beyonddrive.datasets.negative_pool import (
     hash_tokens,
     open_writer,
 )
-from beyonddrive.generators.coverage import CoverageCounter, displacement, measure_coverage, write_report
-from beyonddrive.generators.selection import SelectionError
+from beyonddrive.generators.coverage import CoverageCounter, measure_coverage, write_report
+from beyonddrive.generators.selection import SelectionError, displacement
 
 EXPERT = np.zeros((8, 3), np.float32)
 
@@ -22,7 +22,7 @@ def record(scores, sideways):
     rows = np.ones((len(sideways), 7), np.float32)
     for (plan, column), value in scores.items():
         rows[plan, column] = value
-    return NegativeRecord(plans, rows, EXPERT)
+    return NegativeRecord(plans, rows, EXPERT, np.where(rows < 1, np.float32(2.0), np.float32(np.inf)))
 
 
 # three plans at 1, 2 and 4 m beside the expert: the first leaves the road, the second hits something static

@@ -44,12 +44,13 @@ def test_every_scene_is_in_the_pool_with_its_plans_scores_and_expert(uninterrupt
     assert pool.tokens == doubles.scene_tokens(22)
     assert len(list(uninterrupted.glob("*.safetensors"))) == 6  # 22 scenes, 4 a shard
     for token in pool:
-        plans, scores, expert = pool[token]
+        plans, scores, expert, times = pool[token]
         assert np.array_equal(expert, doubles.expert_plan(token))
         assert plans.shape == (16, 8, 3)
         assert np.array_equal(plans[:, :, 0], np.broadcast_to(expert[:, 0], (16, 8)))
         assert np.array_equal(scores[:, 1] == 1, np.abs(plans[:, -1, 1]) < 2.0)
-        assert {array.dtype for array in (plans, scores, expert)} == {np.dtype(np.float32)}
+        assert np.array_equal(times, np.where(scores < 1, 2.0, np.inf))
+        assert {array.dtype for array in (plans, scores, expert, times)} == {np.dtype(np.float32)}
 
 
 def test_batch_size_does_not_change_the_pool(uninterrupted, doubles, tmp_path):

@@ -2,13 +2,12 @@ import numpy as np
 import pytest
 
 from beyonddrive.generators.selection import (
-    NearestNegatives,
-    NearestNegativesPerColumn,
     SelectionError,
     is_negative,
     select_negatives,
     squared_distance,
 )
+from beyonddrive.generators.selectors import NearestNegatives, NearestNegativesPerColumn
 from beyonddrive.registry import SELECTORS
 
 EXPERT = np.zeros((8, 3))
@@ -150,3 +149,53 @@ def test_bad_arrays_are_refused():
         select_negatives(plans, scores, EXPERT * np.nan)
     with pytest.raises(SelectionError, match="scores: hold NaN"):
         select_negatives(plans, scores * np.nan, EXPERT)
+
+
+def beside(*meters):
+    """Failing plans that many metres beside the expert."""
+    plans = np.zeros((len(meters), 8, 3))
+    plans[:, :, 1] = np.asarray(meters)[:, None]
+    return plans, np.zeros((len(meters), 7))
+
+
+def test_negatives_out_of_range_are_left_out():
+    plans, scores = beside(0.2, -0.5, 1.0, 3.0)
+    chosen = select_negatives(plans, scores, EXPERT, num=4, min_distance=0.5, max_distance=1.0)
+    assert chosen.indices[chosen.valid].tolist() == [1, 2]
+    assert not select_negatives(plans, scores, EXPERT, max_distance=0.1).valid.any()
+
+
+def test_spacing_leaves_out_what_is_near_a_negative_chosen_before():
+    plans, scores = beside(0.5, 0.6, -0.4, 1.4, 1.6, 5.0)
+    chosen = select_negatives(plans, scores, EXPERT, num=5, spacing=1.0)
+    # -0.4 first; 0.5 is only 0.9 from it, 0.6 is 1.0 from it; 1.4 is only 0.8 from 0.6, 1.6 is 1.0 from it.
+    assert chosen.indices[chosen.valid].tolist() == [2, 1, 4, 5]
+    assert chosen.valid.tolist() == [True] * 4 + [False]
+
+
+def test_ranges_and_spacing_act_per_column_and_per_scene():
+    plans, scores = beside(0.2, 0.6, 0.7, 3.0)
+    scores[:, 0] = [0, 1, 0, 0]
+    selector = NearestNegativesPerColumn(("NC", "DAC"), num=2, min_distance=0.5, spacing=0.2)
+    chosen = selector(np.stack([plans, -plans]), np.stack([scores, scores]), np.zeros((2, 8, 3)))
+    assert chosen.indices.tolist() == [[2, 3, 1, 3]] * 2
+    assert NearestNegatives(num=2, column="TTC").slot_columns == ("TTC", "TTC")
+
+
+@pytest.mark.parametrize(
+    "distances",
+    [
+        {"min_distance": -1.0},
+        {"max_distance": 0.0},
+        {"min_distance": 2.0, "max_distance": 2.0},
+        {"spacing": -0.1},
+        {"spacing": np.inf},
+        {"max_distance": np.nan},
+    ],
+)
+def test_distances_that_leave_nothing_are_refused(distances):
+    plans, scores = beside(1.0)
+    with pytest.raises(SelectionError, match="wanted 0 <= min_distance < max_distance"):
+        select_negatives(plans, scores, EXPERT, **distances)
+    with pytest.raises(SelectionError, match="wanted 0 <= min_distance < max_distance"):
+        NearestNegatives(**distances)

@@ -65,6 +65,7 @@ def pool(tmp_path, golden_rows):
         "plans": plans[::8].astype(np.float32),
         "scores": scores[::8].astype(np.float32),
         "expert": plans[0].astype(np.float32),
+        "times": np.full(scores[::8].shape, np.inf, np.float32),
     }
     open_writer(tmp_path / "pool", description, "test").write("0", {TOKEN: record})
     return NegativePool(tmp_path / "pool")
