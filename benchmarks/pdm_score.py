@@ -36,7 +36,7 @@ from beyonddrive.evaluation.pdm.forecast import forecast
 from beyonddrive.evaluation.pdm.grid import Grid
 from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.evaluation.pdm.map_index import map_index
-from beyonddrive.evaluation.pdm.pdm_closed import reference_trajectory
+from beyonddrive.evaluation.pdm.pdm_closed import reference_trajectories
 from beyonddrive.evaluation.pdm.prepare import scene_map
 from beyonddrive.evaluation.pdm.reference import plan_knots, plan_references
 from beyonddrive.evaluation.pdm.route import find_route, route_lanes
@@ -145,12 +145,12 @@ def score_stages(cache: MetricCache, plans: NDArray[np.float64], repeat: int) ->
     def references() -> NDArray[np.float64]:
         return plan_references(plan_knots(plans, scene.ego), scene.interval, scene.time)
 
-    flags = result.areas.copy()
+    flags, world = result.areas.copy(), scene.world
     stages: dict[str, Callable[[], Any]] = {
         "score: references": references,
         "score: simulation": lambda: simulate(references(), scene.ego),
-        "score: areas": lambda: _all_areas(scene.grid, scene.masks, result.simulated, flags),
-        "score: collisions, TTC": lambda: _all_collisions(scene.traffic, result.simulated, flags),
+        "score: areas": lambda: _all_areas(world.grid, world.masks, result.simulated, flags),
+        "score: collisions, TTC": lambda: _all_collisions(world.traffic, result.simulated, flags),
         "score: comfort": lambda: _all_comfort(result.simulated),
     }
     times = {name: cpu_ms(call, repeat) / len(plans) for name, call in stages.items()}
@@ -182,7 +182,7 @@ def cache_stages(scene: Scene, root: NavsimRoot, repeat: int) -> dict[str, float
         ),
         "cache: forecast": lambda: forecast(scene, current, index, lanes, pose),
         "cache: grid": lambda: scene_map(ego, local.polygons, local.types, on_route),
-        "cache: PDM-Closed": lambda: reference_trajectory(ego, line, 12.0, expected, grid, masks),
+        "cache: PDM-Closed": lambda: reference_trajectories(ego, line, 12.0, expected, grid, masks),
     }
     return {name: cpu_ms(call, repeat) for name, call in stages.items()}
 

@@ -95,7 +95,12 @@ class Scene:
     @property
     def traffic_lights(self) -> list[tuple[str, bool]]:
         """(lane connector id, is red) of the current frame."""
-        return [(str(_as_integer(connector)), bool(red)) for connector, red in self.now["traffic_lights"]]
+        return self.lights(HISTORY - 1)
+
+    def lights(self, frame_index: int) -> list[tuple[str, bool]]:
+        """(lane connector id, is red) of one frame; 0 is the oldest, ``HISTORY - 1`` is now."""
+        lights = self.frames[frame_index]["traffic_lights"]
+        return [(str(_as_integer(connector)), bool(red)) for connector, red in lights]
 
     @cached_property
     def ego_poses(self) -> NDArray[np.float64]:

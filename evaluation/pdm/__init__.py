@@ -5,10 +5,13 @@
 
 from beyonddrive.evaluation.pdm.build import build_metric_cache
 from beyonddrive.evaluation.pdm.cache import MetricCache, MetricCacheError
+from beyonddrive.evaluation.pdm.epdms import EPDMS_COLUMNS, EpdmsScores
 from beyonddrive.evaluation.pdm.explain import Explanation, Failure, explain
 from beyonddrive.evaluation.pdm.scorer import PdmScores, score
 
 __all__ = [
+    "EPDMS_COLUMNS",
+    "EpdmsScores",
     "Explanation",
     "Failure",
     "MetricCache",

@@ -116,14 +116,19 @@ def drivable_area_compliance(flags: Flags) -> float:
 
 
 @kernel
-def driving_direction_compliance(states: Floats, flags: Flags, scratch: Floats) -> float:
-    """1, 0.5 or 0 by the way driven off the route within one second (section 8); scratch is (41,)."""
+def driving_direction_compliance(states: Floats, flags: Flags, exempt: int, scratch: Floats) -> float:
+    """1, 0.5 or 0 by the way driven off the route within one second (section 8); scratch is (41,).
+
+    Steps that end where any of the bits ``exempt`` is set do not count: 0, or CENTER_IN_INTERSECTION for
+    EPDMS.
+    """
     x, y = 0.0, 0.0
     worst = 0.0
     for t in range(NUM_STATES):
         new_x = states[t, 0] + REAR_AXLE_TO_CENTER * math.cos(states[t, 2])
         new_y = states[t, 1] + REAR_AXLE_TO_CENTER * math.sin(states[t, 2])
-        scratch[t] = math.hypot(new_x - x, new_y - y) if t > 0 and flags[t] & ONCOMING else 0.0
+        counts = t > 0 and flags[t] & ONCOMING and not flags[t] & exempt
+        scratch[t] = math.hypot(new_x - x, new_y - y) if counts else 0.0
         x, y = new_x, new_y
         total = 0.0
         for k in range(max(0, t - DDC_WINDOW + 1), t + 1):

@@ -12,9 +12,10 @@ from beyonddrive.evaluation.pdm.cache import MetricCache, MetricCacheError
 from beyonddrive.evaluation.pdm.centerline import route_centerline, starting_lane
 from beyonddrive.evaluation.pdm.constants import DEFAULT_SPEED_LIMIT, MAP_RADIUS, REAR_AXLE_TO_CENTER
 from beyonddrive.evaluation.pdm.drivable_map import drivable_map
+from beyonddrive.evaluation.pdm.extended import extended_scene
 from beyonddrive.evaluation.pdm.forecast import forecast
 from beyonddrive.evaluation.pdm.map_index import MapIndex, map_index
-from beyonddrive.evaluation.pdm.pdm_closed import reference_trajectory
+from beyonddrive.evaluation.pdm.pdm_closed import reference_trajectories
 from beyonddrive.evaluation.pdm.prepare import scene_map
 from beyonddrive.evaluation.pdm.route import RouteError, find_route, route_lanes
 from beyonddrive.evaluation.pdm.simulate import STATE_SIZE
@@ -71,7 +72,9 @@ def _build(scene: Scene, index: MapIndex) -> MetricCache:
     centerline = route_centerline(index, route, lanes, start)
     route_ids = index.lane_ids[lanes]
     grid, masks = scene_map(ego, local.polygons, local.types, np.isin(local.ids, route_ids))
-    proposal = reference_trajectory(ego, centerline, _speed_limit(index, start), expected, grid, masks)
+    proposal, extended_proposal = reference_trajectories(
+        ego, centerline, _speed_limit(index, start), expected, grid, masks
+    )
     return MetricCache(
         scene.token,
         scene.log_name,
@@ -84,6 +87,7 @@ def _build(scene: Scene, index: MapIndex) -> MetricCache:
         local.ids,
         local.types,
         tracks,
+        extended_scene(scene, index, current, extended_proposal),
     )
 
 

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.evaluation.pdm.arrays import Flags, Floats, Ints
+from beyonddrive.evaluation.pdm.extended import ExtendedScene
 from beyonddrive.evaluation.pdm.polygons import PolygonRings
-from beyonddrive.evaluation.pdm.prepare import PreparedScene, prepare
+from beyonddrive.evaluation.pdm.prepare import PreparedScene, prepare, prepare_extended
 from beyonddrive.evaluation.pdm.tracks import Tracks
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Raised whenever stored caches must not be used any more."""
 
 
@@ -40,6 +41,7 @@ class MetricCache:
         polygon_ids: (P,) int64.
         polygon_types: (P,) int8 indices into :data:`beyonddrive.evaluation.pdm.constants.POLYGON_TYPES`.
         tracks: Other road users, now and in the five seconds after.
+        extended: What EPDMS needs besides; None if the scene is only scored by PDMS.
     """
 
     token: str
@@ -53,6 +55,7 @@ class MetricCache:
     polygon_ids: Ints = field(repr=False)
     polygon_types: NDArray[np.int8] = field(repr=False)
     tracks: Tracks = field(repr=False)
+    extended: ExtendedScene | None = field(default=None, repr=False)
 
     @cached_property
     def prepared(self) -> PreparedScene:
@@ -68,16 +71,38 @@ class MetricCache:
             self.tracks.traffic(),
         )
 
+    @cached_property
+    def prepared_extended(self) -> PreparedScene:
+        """As :attr:`prepared`, for EPDMS.
+
+        Raises:
+            MetricCacheError: If the cache does not hold what EPDMS needs.
+        """
+        if self.extended is None:
+            raise MetricCacheError(
+                f"scene {self.token}: this metric cache serves PDMS only; EPDMS needs lights, history and "
+                f"the human plan (MetricCache.extended)"
+            )
+        if (np.diff(self.extended.history_us) <= 0).any():
+            raise MetricCacheError(
+                f"scene {self.token}: the time stamps of the last four frames do not increase, which history "
+                f"comfort needs: {self.extended.history_us.tolist()}; leave the scene out"
+            )
+        return prepare_extended(self.prepared, self.time_us, self.tracks, self.extended)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "prepared"}
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("prepared")}
 
     # ------------------------------------------------------------------ storage
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The cache as plain numeric arrays, for a :class:`beyonddrive.datasets.shards.ShardStore`."""
         arrays = {name: getattr(self, name) for name in _PLAIN}
-        for prefix, names in _NESTED.items():
-            part = getattr(self, prefix)
-            arrays |= {f"{prefix}.{name}": getattr(part, name) for name in names}
+        parts: dict[str, Any] = {"polygons": self.polygons, "tracks": self.tracks}
+        if self.extended is not None:
+            parts |= {"extended": self.extended, "extended.lights": self.extended.lights}
+        for prefix, part in parts.items():
+            arrays |= {f"{prefix}.{name}": getattr(part, name) for name in _NESTED[prefix]}
+        arrays = {key: a.view(np.uint8) if a.dtype == np.bool_ else a for key, a in arrays.items()}
         arrays["time_us"] = np.array(self.time_us, dtype=np.int64)
         arrays["version"] = np.array(CACHE_VERSION, dtype=np.int64)
         for key, text in (
@@ -103,19 +128,17 @@ class MetricCache:
                     f"make it again"
                 )
             plain = {name: _own(arrays[name], dtype) for name, dtype in _PLAIN.items()}
-            polygons = PolygonRings(
-                **{key: _own(arrays[f"polygons.{key}"], dtype) for key, dtype in _NESTED["polygons"].items()}
-            )
-            tracks = Tracks(
-                _decode(arrays["tracks.tokens"]),
-                **{key: _own(arrays[f"tracks.{key}"], dtype) for key, dtype in _NESTED["tracks"].items()},
-            )
+            extended = None
+            if "extended.proposal" in arrays:
+                lights = PolygonRings(**_part(arrays, "extended.lights"))
+                extended = ExtendedScene(**_part(arrays, "extended"), lights=lights)
             return cls(
                 token=_decode(arrays["token"])[0],
                 log_name=_decode(arrays["log_name"])[0],
                 time_us=int(arrays["time_us"]),
-                polygons=polygons,
-                tracks=tracks,
+                polygons=PolygonRings(**_part(arrays, "polygons")),
+                tracks=Tracks(_decode(arrays["tracks.tokens"]), **_part(arrays, "tracks")),
+                extended=extended,
                 **plain,
             )
         except KeyError as error:
@@ -132,10 +155,24 @@ _PLAIN: dict[str, Any] = {
     "polygon_ids": np.int64,
     "polygon_types": np.int8,
 }
+_RINGS = {"vertices": np.float64, "ring_starts": np.int64, "polygon_starts": np.int64}
 _NESTED: dict[str, dict[str, Any]] = {
-    "polygons": {"vertices": np.float64, "ring_starts": np.int64, "polygon_starts": np.int64},
+    "polygons": _RINGS,
     "tracks": {"types": np.int8, "size": np.float64, "velocity": np.float64, "poses": np.float64},
+    "extended": {
+        "proposal": np.float64,
+        "human": np.float64,
+        "history_us": np.int64,
+        "history": np.float64,
+        "light_ids": np.int64,
+        "light_red": np.bool_,
+    },
+    "extended.lights": _RINGS,
 }
+
+
+def _part(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name: _own(arrays[f"{prefix}.{name}"], dtype) for name, dtype in _NESTED[prefix].items()}
 
 
 def _own(array: NDArray[Any], dtype: Any) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Comfort of a simulated motion: six bounds on filtered signals (PDMS_V1, section 10)."""
+"""Comfort of a motion: six bounds on filtered signals (PDMS_V1, section 10; EPDMS_V2, section 8)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from beyonddrive.evaluation.pdm.constants import (
     MAX_YAW_RATE,
     MIN_LON_ACCELERATION,
     NUM_STATES,
+    REAR_AXLE_TO_CENTER,
     STEP,
 )
 from beyonddrive.evaluation.pdm.jit import kernel
@@ -31,97 +32,129 @@ COMFORT_BOUNDS = (
 """Names of the rows of :func:`comfort_signals`."""
 
 
-def savgol_matrix(size: int, window: int, order: int, derivative: int = 0, step: float = STEP) -> Floats:
-    """Savitzky-Golay filter with interpolated edges as a matrix (size, size).
+def savgol_bands(window: int, order: int, derivative: int = 0, step: float = STEP) -> Floats:
+    """Savitzky-Golay filter with interpolated edges: its weights at the start, in the middle, at the end.
 
     An even window is centred half a sample after the one it gives the value for.
 
     Args:
-        size: Length of the signal.
         window: Samples that a polynomial is fitted to.
         order: Order of the polynomial.
         derivative: Which derivative of the polynomial is taken.
         step: Time between samples [s].
 
-    >>> m = savgol_matrix(9, 5, 2, derivative=1, step=1.0)
-    >>> (m @ np.arange(9.0) ** 2).round(6).tolist()
+    Returns:
+        (2 * (window // 2) + 1, window): a row for each of the first ``window // 2`` samples, one for all in
+        the middle, and one for each of the last.
+
+    >>> out = np.empty(9)
+    >>> savgol(savgol_bands(5, 2, derivative=1, step=1.0), np.arange(9.0) ** 2, out)
+    >>> out.tolist()
     [0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0]
     """
-    half = window // 2
-    offset = (window - 1) / 2.0
+    half, offset = window // 2, (window - 1) / 2.0
     # Abscissae in -1 .. 1 keep the fit well conditioned.
     fit = np.linalg.pinv(np.vander((np.arange(window) - offset) / offset, order + 1, increasing=True))
-    matrix = np.zeros((size, size))
-
-    def weights(position: float) -> Floats:
-        powers = np.zeros(order + 1)
-        for k in range(derivative, order + 1):
-            factor = math.factorial(k) / math.factorial(k - derivative)
-            powers[k] = factor * ((position - offset) / offset) ** (k - derivative)
-        return powers @ fit / (offset * step) ** derivative
-
-    for i in range(size):
-        if i < half:
-            matrix[i, :window] = weights(i)
-        elif i >= size - half:
-            matrix[i, size - window :] = weights(i - (size - window))
-        else:
-            first = i - (window - 1) // 2
-            matrix[i, first : first + window] = weights(offset)
-    return matrix
+    positions = np.concatenate([np.arange(half), [offset], np.arange(window - half, window)])
+    powers = np.zeros((len(positions), order + 1))
+    for k in range(derivative, order + 1):
+        factor = math.factorial(k) / math.factorial(k - derivative)
+        powers[:, k] = factor * ((positions - offset) / offset) ** (k - derivative)
+    return np.ascontiguousarray(powers @ fit / (offset * step) ** derivative)
 
 
-def _columns(window: int, order: int, derivative: int = 0) -> Floats:
-    """A filter stored by columns, so that :func:`apply_filter` runs over contiguous memory."""
-    return np.ascontiguousarray(savgol_matrix(NUM_STATES, window, order, derivative).T)
-
-
-ACCELERATION_FILTER = _columns(41, 2)
-JERK_INPUT_FILTER = _columns(8, 2)
-JERK_FILTER = _columns(41, 2, 1)
-YAW_RATE_FILTER = _columns(5, 2, 1)
-YAW_ACCELERATION_FILTER = _columns(5, 3, 2)
+ACCELERATION_FILTER = savgol_bands(41, 2)
+SMOOTHING_FILTER = savgol_bands(8, 2)
+JERK_FILTER = savgol_bands(41, 2, 1)
+HISTORY_JERK_FILTER = savgol_bands(15, 2, 1)
+YAW_RATE_FILTER = savgol_bands(5, 2, 1)
+YAW_ACCELERATION_FILTER = savgol_bands(5, 3, 2)
 
 
 @kernel
-def apply_filter(columns: Floats, signal: Floats, out: Floats) -> None:
-    """Multiply a matrix stored by columns with ``signal`` and round to 8 decimals."""
-    for i in range(len(out)):
+def savgol(bands: Floats, signal: Floats, out: Floats) -> None:
+    """Filter a signal (n,) with the weights of :func:`savgol_bands` and round to 8 decimals; n >= window."""
+    window, size, half = bands.shape[1], len(signal), bands.shape[0] // 2
+    shift, last = (window - 1) // 2, size - window
+    for i in range(half):
+        head, tail = 0.0, 0.0
+        for k in range(window):
+            head += bands[i, k] * signal[k]
+            tail += bands[half + 1 + i, k] * signal[last + k]
+        out[i], out[size - half + i] = head, tail
+    for i in range(half, size - half):
         out[i] = 0.0
-    for j in range(len(signal)):
-        value = signal[j]
-        for i in range(len(out)):
-            out[i] += columns[j, i] * value
-    for i in range(len(out)):
+    for k in range(window):
+        weight = bands[half, k]
+        for i in range(half, size - half):
+            out[i] += weight * signal[i - shift + k]
+    for i in range(size):
         out[i] = np.rint(out[i] * 1e8) / 1e8
+
+
+@kernel
+def unwrapped(heading: Floats, out: Floats) -> None:
+    """Copy headings (n,) without jumps of whole turns."""
+    turns = 0.0
+    for t in range(len(heading)):
+        if t > 0:
+            turns += np.rint((heading[t] - heading[t - 1]) / (2.0 * math.pi))
+        out[t] = heading[t] - 2.0 * math.pi * turns
 
 
 @kernel
 def comfort_signals(states: Floats, out: Floats) -> None:
     """Write the six filtered signals of states (41, 11) to out (8, 41); the last two rows are scratch."""
     signal, smooth = out[6], out[7]
-    apply_filter(ACCELERATION_FILTER, states[:, 5], out[0])
-    apply_filter(ACCELERATION_FILTER, states[:, 6], out[1])
+    signal[:] = states[:, 5]
+    savgol(ACCELERATION_FILTER, signal, out[0])
+    savgol(SMOOTHING_FILTER, signal, smooth)
+    savgol(JERK_FILTER, smooth, out[3])
+    signal[:] = states[:, 6]
+    savgol(ACCELERATION_FILTER, signal, out[1])
     for t in range(NUM_STATES):
         signal[t] = math.hypot(states[t, 5], states[t, 6])
-    apply_filter(JERK_INPUT_FILTER, signal, smooth)
-    apply_filter(JERK_FILTER, smooth, out[2])
-    apply_filter(JERK_INPUT_FILTER, states[:, 5], smooth)
-    apply_filter(JERK_FILTER, smooth, out[3])
-    turns = 0.0
-    for t in range(NUM_STATES):
-        if t > 0:
-            turns += np.rint((states[t, 2] - states[t - 1, 2]) / (2.0 * math.pi))
-        signal[t] = states[t, 2] - 2.0 * math.pi * turns
-    apply_filter(YAW_RATE_FILTER, signal, out[4])
-    apply_filter(YAW_ACCELERATION_FILTER, signal, out[5])
+    savgol(SMOOTHING_FILTER, signal, smooth)
+    savgol(JERK_FILTER, smooth, out[2])
+    unwrapped(states[:, 2], signal)
+    savgol(YAW_RATE_FILTER, signal, out[4])
+    savgol(YAW_ACCELERATION_FILTER, signal, out[5])
 
 
 @kernel
-def comfort(states: Floats, signals: Floats) -> float:
-    """1 if every signal keeps its bounds at every sample, else 0; ``signals`` (8, 41) is scratch."""
-    comfort_signals(states, signals)
-    for t in range(NUM_STATES):
+def history_comfort_signals(history: Floats, states: Floats, out: Floats) -> None:
+    """Write the six filtered signals of the past and the plan to out (8, n + 41) (EPDMS_V2, section 8).
+
+    Args:
+        history: (n, 11) states before the first of ``states``.
+        states: (41, 11) simulated states.
+        out: The last two rows are scratch.
+    """
+    past, signal, smooth = len(history), out[6], out[7]
+    for t in range(out.shape[1]):
+        state = history[t] if t < past else states[t - past]
+        # Both terms of the lever arm go into the longitudinal acceleration, none into the lateral one.
+        signal[t] = state[5] + REAR_AXLE_TO_CENTER * state[9] ** 2 + REAR_AXLE_TO_CENTER * state[10]
+        smooth[t] = state[6]
+    savgol(SMOOTHING_FILTER, signal, out[0])
+    savgol(SMOOTHING_FILTER, smooth, out[1])
+    for t in range(out.shape[1]):
+        state = history[t] if t < past else states[t - past]
+        signal[t] = math.hypot(state[5], state[6])
+    savgol(SMOOTHING_FILTER, signal, smooth)
+    savgol(HISTORY_JERK_FILTER, smooth, out[2])
+    savgol(HISTORY_JERK_FILTER, out[0], out[3])
+    for t in range(out.shape[1]):
+        smooth[t] = history[t, 2] if t < past else states[t - past, 2]
+    unwrapped(smooth, signal)
+    savgol(YAW_RATE_FILTER, signal, out[4])
+    savgol(YAW_ACCELERATION_FILTER, signal, out[5])
+
+
+@kernel
+def within_bounds(signals: Floats) -> float:
+    """1 if the first six of ``signals`` (8, n) keep their bounds at every sample, else 0."""
+    for t in range(signals.shape[1]):
         if not (
             MIN_LON_ACCELERATION < signals[0, t] < MAX_LON_ACCELERATION
             and abs(signals[1, t]) < MAX_LAT_ACCELERATION
@@ -132,3 +165,17 @@ def comfort(states: Floats, signals: Floats) -> float:
         ):
             return 0.0
     return 1.0
+
+
+@kernel
+def comfort(states: Floats, signals: Floats) -> float:
+    """1 if every signal keeps its bounds at every sample, else 0; ``signals`` (8, 41) is scratch."""
+    comfort_signals(states, signals)
+    return within_bounds(signals)
+
+
+@kernel
+def history_comfort(history: Floats, states: Floats, signals: Floats) -> float:
+    """As :func:`comfort`, with the past (n, 11) in front; ``signals`` (8, n + 41) is scratch."""
+    history_comfort_signals(history, states, signals)
+    return within_bounds(signals)

@@ -68,6 +68,24 @@ TTC_WEIGHT = 5.0
 COMFORT_WEIGHT = 2.0
 WEIGHT_SUM = PROGRESS_WEIGHT + TTC_WEIGHT + COMFORT_WEIGHT
 
+# EPDMS (EPDMS_V2, section 0)
+NUM_MAPS_V2 = 41
+"""Traffic is known at 0.0, 0.1 .. 4.0 s."""
+NUM_FRAMES_V2 = 9
+"""Logged frames behind it: now and eight after."""
+TTC_SAMPLES_V2 = 32
+LANE_KEEPING_LIMIT = 0.5
+"""Distance of the box centre to the centre line [m]; more is off."""
+LANE_KEEPING_SAMPLES = 20
+"""Samples off the centre line in a row that fail lane keeping: 2 s."""
+HISTORY_FRAMES = 4
+"""Logged frames that history comfort looks at: three before now, and now."""
+LANE_KEEPING_WEIGHT = 2.0
+HISTORY_COMFORT_WEIGHT = 2.0
+EXTENDED_COMFORT_WEIGHT = 2.0
+EPDMS_WEIGHT_SUM = PROGRESS_WEIGHT + TTC_WEIGHT + LANE_KEEPING_WEIGHT + HISTORY_COMFORT_WEIGHT
+"""Without extended comfort."""
+
 # Comfort (section 10), all strict
 MIN_LON_ACCELERATION = -4.05
 MAX_LON_ACCELERATION = 2.40

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,81 +14,99 @@ from beyonddrive.evaluation.pdm.areas import (
 )
 from beyonddrive.evaluation.pdm.arrays import Flags, Floats, Ints
 from beyonddrive.evaluation.pdm.collision import Traffic, nearby, no_at_fault_collision, time_to_collision
-from beyonddrive.evaluation.pdm.comfort import comfort
-from beyonddrive.evaluation.pdm.constants import NUM_STATES, NUM_STEPS, REAR_AXLE_TO_CENTER
+from beyonddrive.evaluation.pdm.comfort import comfort, history_comfort
+from beyonddrive.evaluation.pdm.constants import (
+    CENTER_IN_INTERSECTION,
+    NUM_STATES,
+    NUM_STEPS,
+    TTC_SAMPLES_V2,
+)
 from beyonddrive.evaluation.pdm.grid import Grid
 from beyonddrive.evaluation.pdm.jit import kernel
-from beyonddrive.evaluation.pdm.polyline import project
+from beyonddrive.evaluation.pdm.lane_keeping import Line, center_progress, lane_keeping
+from beyonddrive.evaluation.pdm.lights import Lights, traffic_light_compliance
 from beyonddrive.evaluation.pdm.reference import plan_references
 from beyonddrive.evaluation.pdm.simulate import STATE_SIZE, track
 
+PDMS, EPDMS = 1, 2
+"""Bits: which sub-scores are asked for. Both share collisions and the drivable area."""
+NC, DAC, TTC, COMFORT, DDC, EXTENDED_DDC, TLC, LANE_KEEPING, HISTORY_COMFORT = range(9)
+"""Columns of the sub-scores. The time to collision is that of PDMS if both are asked for: the one of EPDMS is
+0 if its first infraction is among the first 32 samples."""
+NC_SAMPLE, NC_OBJECT, TTC_SAMPLE, TTC_OBJECT, TLC_SAMPLE, TLC_LIGHT, LANE_KEEPING_SAMPLE = range(7)
+"""Columns of the first infractions; -1 for none."""
 
-@kernel
-def center_progress(line: Floats, length: Floats, state: Floats) -> float:
-    """Arc length of the ego box centre on the centre line."""
-    x = state[0] + REAR_AXLE_TO_CENTER * math.cos(state[2])
-    y = state[1] + REAR_AXLE_TO_CENTER * math.sin(state[2])
-    return project(line, length, x, y)
+
+class World(NamedTuple):
+    """What a plan is scored in."""
+
+    grid: Grid
+    masks: AreaMasks
+    traffic: Traffic
+    line: Line
+    lights: Lights
+    """Looked at by EPDMS only."""
+    history: Floats
+    """(n, 11) states of the ego before now; none: history comfort is 1."""
 
 
 @kernel
 def score_references(
-    references: Floats,
-    ego: Floats,
-    grid: Grid,
-    masks: AreaMasks,
-    traffic: Traffic,
-    line: Floats,
-    length: Floats,
+    references: Floats, ego: Floats, world: World, rules: int
 ) -> tuple[Floats, Flags, Floats, Floats, Ints]:
     """Simulate references (N, 41, 3) and score each for itself.
 
     Returns:
-        Simulated states (N, 41, 11); area flags (N, 41) uint8; sub-scores (N, 5) NC, DAC, TTC, C, DDC;
-        progress (N,) [m]; first infractions (N, 4) int64: sample and object of the collision, sample and
-        object of the time to collision, -1 for none.
+        Simulated states (N, 41, 11); area flags (N, 41) uint8; sub-scores (N, 9), 1 where they are not asked
+        for; progress (N,) [m]; first infractions (N, 7) int64.
     """
+    grid, masks, traffic, line = world.grid, world.masks, world.traffic, world.line
     count = len(references)
     states = np.empty((count, NUM_STATES, STATE_SIZE))
     flags = np.empty((count, NUM_STATES), np.uint8)
-    scores = np.empty((count, 5))
+    scores = np.ones((count, 9))
     progress = np.empty(count)
-    first = np.empty((count, 4), np.int64)
+    first = np.full((count, 7), -1, np.int64)
     tracker = np.empty((4, NUM_STEPS))
+    past = len(world.history)
     signals = np.empty((8, NUM_STATES))
+    long_signals = np.empty((8, past + NUM_STATES))
     cells = np.empty((5, grid.inside.shape[1]), np.int64)
     near = np.empty(len(traffic.bounds), np.int64)
     ignored = np.empty(len(traffic.bounds), np.bool_)
-    start = center_progress(line, length, ego)
+    start = center_progress(line, ego)
+    ttc_samples = NUM_STATES if rules & PDMS else TTC_SAMPLES_V2
     for n in range(count):
         track(references[n], ego, tracker, states[n])
         ego_areas(grid, masks, states[n], cells, flags[n])
         close = near[: nearby(states[n], traffic, near)]
-        scores[n, 0], first[n, 0], first[n, 1] = no_at_fault_collision(
+        scores[n, NC], first[n, NC_SAMPLE], first[n, NC_OBJECT] = no_at_fault_collision(
             states[n], flags[n], traffic, close, ignored
         )
-        scores[n, 1] = drivable_area_compliance(flags[n])
-        scores[n, 2], first[n, 2], first[n, 3] = time_to_collision(
-            states[n], flags[n], traffic, close, ignored, NUM_STATES
+        scores[n, DAC] = drivable_area_compliance(flags[n])
+        scores[n, TTC], first[n, TTC_SAMPLE], first[n, TTC_OBJECT] = time_to_collision(
+            states[n], flags[n], traffic, close, ignored, ttc_samples
         )
-        scores[n, 3] = comfort(states[n], signals)
-        scores[n, 4] = driving_direction_compliance(states[n], flags[n], signals[0])
-        progress[n] = max(0.0, center_progress(line, length, states[n, NUM_STATES - 1]) - start)
+        if rules & PDMS:
+            scores[n, COMFORT] = comfort(states[n], signals)
+            scores[n, DDC] = driving_direction_compliance(states[n], flags[n], 0, signals[0])
+        if rules & EPDMS:
+            scores[n, EXTENDED_DDC] = driving_direction_compliance(
+                states[n], flags[n], CENTER_IN_INTERSECTION, signals[0]
+            )
+            scores[n, TLC], first[n, TLC_SAMPLE], first[n, TLC_LIGHT] = traffic_light_compliance(
+                states[n], world.lights
+            )
+            scores[n, LANE_KEEPING], first[n, LANE_KEEPING_SAMPLE] = lane_keeping(states[n], flags[n], line)
+            if past:
+                scores[n, HISTORY_COMFORT] = history_comfort(world.history, states[n], long_signals)
+        progress[n] = max(0.0, center_progress(line, states[n, NUM_STATES - 1]) - start)
     return states, flags, scores, progress, first
 
 
 @kernel
 def score_plans(
-    knots: Floats,
-    interval: Ints,
-    time: Floats,
-    ego: Floats,
-    grid: Grid,
-    masks: AreaMasks,
-    traffic: Traffic,
-    line: Floats,
-    length: Floats,
+    knots: Floats, interval: Ints, time: Floats, ego: Floats, world: World, rules: int
 ) -> tuple[Floats, Flags, Floats, Floats, Ints]:
     """As :func:`score_references`, for plans given as global knots (N, 9, 3)."""
-    references = plan_references(knots, interval, time)
-    return score_references(references, ego, grid, masks, traffic, line, length)
+    return score_references(plan_references(knots, interval, time), ego, world, rules)

@@ -14,16 +14,22 @@ from beyonddrive.evaluation.pdm.constants import (
     CORRIDOR_SEGMENTS,
     HALF_WIDTH,
     LATERAL_OFFSETS,
+    NUM_FRAMES_V2,
     NUM_MAPS,
     NUM_STATES,
     SPEED_FRACTIONS,
+    TTC_SAMPLES_V2,
 )
+from beyonddrive.evaluation.pdm.epdms import extended_progress, one_stage_score
 from beyonddrive.evaluation.pdm.forecast import Forecast
 from beyonddrive.evaluation.pdm.grid import Grid
 from beyonddrive.evaluation.pdm.idm import Obstacles, corridor_candidates, roll_out
-from beyonddrive.evaluation.pdm.kernels import score_references
+from beyonddrive.evaluation.pdm.kernels import EPDMS, PDMS, TTC_SAMPLE, World, score_references
+from beyonddrive.evaluation.pdm.lane_keeping import make_line
+from beyonddrive.evaluation.pdm.lights import make_lights
 from beyonddrive.evaluation.pdm.polygons import PolygonRings
 from beyonddrive.evaluation.pdm.polyline import arc_length, interpolate, project
+from beyonddrive.evaluation.pdm.prepare import NO_HISTORY
 from beyonddrive.evaluation.pdm.scorer import final_score, relative_progress
 
 
@@ -44,15 +50,15 @@ class Path:
     projection: Floats
 
 
-def reference_trajectory(
+def reference_trajectories(
     ego: Floats,
     centerline: Floats,
     speed_limit: float,
     expected: Forecast,
     grid: Grid,
     masks: AreaMasks,
-) -> Floats:
-    """Poses (51, 3) of PDM-Closed every 0.1 s, global.
+) -> tuple[Floats, Floats]:
+    """Poses (51, 3) of PDM-Closed every 0.1 s, global: the choice by PDMS, and the choice by EPDMS.
 
     Args:
         ego: (11,) state now.
@@ -77,11 +83,12 @@ def reference_trajectory(
         interpolate(path.line, path.length, path.start, poses[p * count, 0])
         poses[group, 0] = poses[p * count, 0]
         _roll_out(path, targets, obstacles, 1, NUM_STATES - 1, state[group], poses[group])
-    best = _best(ego, poses[:, :NUM_STATES], centerline, expected, grid, masks)
-    path, own = paths[best // count], slice(best, best + 1)
-    target = targets[best % count : best % count + 1]
-    _roll_out(path, target, obstacles, NUM_STATES, NUM_MAPS - 1, state[own], poses[own])
-    return poses[best].copy()
+    chosen = _best(ego, poses[:, :NUM_STATES], centerline, expected, grid, masks)
+    for best in set(chosen):
+        path, own = paths[best // count], slice(best, best + 1)
+        target = targets[best % count : best % count + 1]
+        _roll_out(path, target, obstacles, NUM_STATES, NUM_MAPS - 1, state[own], poses[own])
+    return poses[chosen[0]].copy(), poses[chosen[1]].copy()
 
 
 def _obstacles(expected: Forecast) -> Obstacles:
@@ -162,12 +169,18 @@ def _best(
     expected: Forecast,
     grid: Grid,
     masks: AreaMasks,
-) -> int:
-    """The first proposal with the highest score on the forecast."""
-    line = np.ascontiguousarray(centerline[:, :2])
-    _, _, scores, progress, _ = score_references(
-        np.ascontiguousarray(proposals), ego, grid, masks, expected.traffic, line, arc_length(line)
+) -> tuple[int, int]:
+    """The first proposals with the highest score on the forecast, by PDMS and by EPDMS."""
+    lights = make_lights(expected.lights, np.ones((NUM_FRAMES_V2, len(expected.lights)), dtype=bool))
+    world = World(grid, masks, expected.traffic, make_line(centerline), lights, NO_HISTORY)
+    _, _, scores, progress, first = score_references(
+        np.ascontiguousarray(proposals), ego, world, PDMS | EPDMS
     )
-    nc, dac, ttc, comfort, _ = scores.T
+    nc, dac, ttc, comfort, _, ddc, tlc, lane, past = scores.T
     ep = relative_progress(progress, nc * dac, 0.0, pooled=True)
-    return int(np.argmax(final_score(nc, dac, ep, ttc, comfort)))
+    best = int(np.argmax(final_score(nc, dac, ep, ttc, comfort)))
+    soon = (first[:, TTC_SAMPLE] >= 0) & (first[:, TTC_SAMPLE] < TTC_SAMPLES_V2)
+    ttc = np.where(soon, 0.0, 1.0)
+    ep = extended_progress(progress, nc * dac * ddc * tlc, 0.0, pooled=True)
+    extended = one_stage_score(np.column_stack([nc, dac, ddc, tlc, ep, ttc, lane, past]))
+    return best, int(np.argmax(extended))

@@ -21,6 +21,23 @@ def arc_length(xy: Floats) -> Floats:
 
 
 @kernel
+def square_distance(line: Floats, i: int, x: float, y: float) -> tuple[float, float]:
+    """Squared distance of (x, y) to segment ``i`` of a polyline, and how far along it: 0 .. 1."""
+    ax, ay = line[i, 0], line[i, 1]
+    ux, uy = line[i + 1, 0] - ax, line[i + 1, 1] - ay
+    dx, dy = x - ax, y - ay
+    square = ux * ux + uy * uy
+    along = dx * ux + dy * uy
+    if along <= 0.0 or square == 0.0:
+        return dx * dx + dy * dy, 0.0
+    if along >= square:
+        ex, ey = dx - ux, dy - uy
+        return ex * ex + ey * ey, 1.0
+    cross = ux * dy - uy * dx
+    return cross * cross / square, along / square
+
+
+@kernel
 def project(line: Floats, length: Floats, x: float, y: float) -> float:
     """Arc length of the point of a polyline closest to (x, y); the first closest segment counts on ties.
 
@@ -28,19 +45,7 @@ def project(line: Floats, length: Floats, x: float, y: float) -> float:
     """
     best, position = np.inf, 0.0
     for i in range(len(line) - 1):
-        ax, ay = line[i, 0], line[i, 1]
-        ux, uy = line[i + 1, 0] - ax, line[i + 1, 1] - ay
-        dx, dy = x - ax, y - ay
-        square = ux * ux + uy * uy
-        along = dx * ux + dy * uy
-        if along <= 0.0 or square == 0.0:
-            distance, share = dx * dx + dy * dy, 0.0
-        elif along >= square:
-            ex, ey = dx - ux, dy - uy
-            distance, share = ex * ex + ey * ey, 1.0
-        else:
-            cross = ux * dy - uy * dx
-            distance, share = cross * cross / square, along / square
+        distance, share = square_distance(line, i, x, y)
         if distance < best:
             best = distance
             position = length[i] + share * (length[i + 1] - length[i])

@@ -9,13 +9,48 @@ from numpy.typing import NDArray
 
 from beyonddrive.evaluation.pdm.areas import AreaMasks, area_masks
 from beyonddrive.evaluation.pdm.arrays import Bools, Floats, Ints
-from beyonddrive.evaluation.pdm.collision import Traffic
-from beyonddrive.evaluation.pdm.constants import REAR_AXLE_TO_CENTER
+from beyonddrive.evaluation.pdm.collision import Traffic, touches
+from beyonddrive.evaluation.pdm.constants import (
+    HISTORY_FRAMES,
+    MAP_INTERVAL_US,
+    NUM_FRAMES_V2,
+    NUM_STATES,
+    REAR_AXLE_TO_CENTER,
+)
+from beyonddrive.evaluation.pdm.extended import ExtendedScene
 from beyonddrive.evaluation.pdm.grid import Grid, build_grid
-from beyonddrive.evaluation.pdm.kernels import score_references
+from beyonddrive.evaluation.pdm.kernels import (
+    DAC,
+    EPDMS,
+    EXTENDED_DDC,
+    LANE_KEEPING,
+    NC,
+    PDMS,
+    TLC,
+    TTC,
+    World,
+    score_references,
+)
+from beyonddrive.evaluation.pdm.lane_keeping import make_line
+from beyonddrive.evaluation.pdm.lights import Lights, make_lights
 from beyonddrive.evaluation.pdm.polygons import PolygonRings
-from beyonddrive.evaluation.pdm.polyline import arc_length
-from beyonddrive.evaluation.pdm.reference import plan_stamps, proposal_stamps, sample_poses, sampling
+from beyonddrive.evaluation.pdm.reference import (
+    plan_knots,
+    plan_references,
+    plan_stamps,
+    principal,
+    proposal_stamps,
+    sample_poses,
+    sampling,
+    unwrap,
+)
+from beyonddrive.evaluation.pdm.simulate import STATE_SIZE
+from beyonddrive.evaluation.pdm.tracks import Tracks
+
+NO_LIGHTS = Lights(
+    np.zeros((0, 4)), np.zeros(1, np.int64), np.zeros((0, 4)), np.zeros((NUM_FRAMES_V2, 0), np.bool_)
+)
+NO_HISTORY = np.zeros((0, STATE_SIZE))
 
 
 class PreparedScene(NamedTuple):
@@ -26,14 +61,11 @@ class PreparedScene(NamedTuple):
     interval: Ints
     time: Floats
     """Where the samples of a plan fall (:func:`beyonddrive.evaluation.pdm.reference.sampling`)."""
-    grid: Grid
-    masks: AreaMasks
-    traffic: Traffic
-    line: Floats
-    length: Floats
-    """Centre line (V, 2) and its arc lengths (V,)."""
+    world: World
     reference_progress: float
-    """Progress of the reference planner [m], times its NC and DAC."""
+    """Progress of the reference planner [m], times what multiplies its score."""
+    human: Floats
+    """(8,) sub-scores of the human driver as the filter of EPDMS sees them; ones for PDMS."""
 
 
 def prepare(
@@ -59,23 +91,82 @@ def prepare(
         traffic: Other road users.
     """
     grid, masks = scene_map(ego_state, polygons, polygon_types, on_route)
-    line = np.ascontiguousarray(centerline[:, :2])
-    length = arc_length(line)
-    reference = np.empty((1, 41, 3))
-    sample_poses(proposal.copy(), *sampling(time_us, proposal_stamps(time_us)), reference[0])
-    _, _, scores, progress, _ = score_references(reference, ego_state, grid, masks, traffic, line, length)
+    world = World(grid, masks, traffic, make_line(centerline), NO_LIGHTS, NO_HISTORY)
+    reference = proposal_reference(proposal, time_us)
+    _, _, scores, progress, _ = score_references(reference, ego_state, world, PDMS)
     interval, time = sampling(time_us, plan_stamps(time_us))
     return PreparedScene(
-        ego_state,
-        interval,
-        time,
-        grid,
-        masks,
-        traffic,
-        line,
-        length,
-        float(progress[0] * scores[0, 0] * scores[0, 1]),
+        ego_state, interval, time, world, float(progress[0] * scores[0, NC] * scores[0, DAC]), np.ones(8)
     )
+
+
+def prepare_extended(
+    scene: PreparedScene, time_us: int, tracks: Tracks, extra: ExtendedScene
+) -> PreparedScene:
+    """Prepare a scene for EPDMS, and score reference planner and driver in it (EPDMS_V2, sections 2, 10).
+
+    Args:
+        scene: The same scene, prepared for PDMS.
+        time_us: Time stamp now [us].
+        tracks: Other road users.
+        extra: What EPDMS needs besides.
+    """
+    traffic = tracks.traffic(NUM_FRAMES_V2)
+    remove_touching(traffic, scene.ego)
+    world = scene.world._replace(traffic=traffic, lights=make_lights(extra.lights, extra.light_red))
+    human = plan_references(plan_knots(extra.human[None], scene.ego), scene.interval, scene.time)
+    references = np.concatenate([proposal_reference(extra.proposal, time_us), human])
+    _, _, scores, progress, _ = score_references(references, scene.ego, world, EPDMS)
+    multiplier = scores[0, NC] * scores[0, DAC] * scores[0, EXTENDED_DDC] * scores[0, TLC]
+    nc, dac, ddc, tlc, ttc, lane = scores[1, [NC, DAC, EXTENDED_DDC, TLC, TTC, LANE_KEEPING]]
+    return scene._replace(
+        world=world._replace(history=history_states(extra.history_us, extra.history)),
+        reference_progress=float(progress[0] * multiplier),
+        human=np.array([nc, dac, ddc, tlc, 1.0, ttc, lane, 1.0]),
+    )
+
+
+def proposal_reference(proposal: Floats, time_us: int) -> Floats:
+    """Reference states (1, 41, 3) of the reference planner's poses (51, 3)."""
+    reference = np.empty((1, NUM_STATES, 3))
+    sample_poses(proposal.copy(), *sampling(time_us, proposal_stamps(time_us)), reference[0])
+    return reference
+
+
+def remove_touching(traffic: Traffic, ego: Floats) -> None:
+    """Take what touches the ego (11,) now out of all maps, in place (EPDMS_V2, section 2)."""
+    cos, sin = np.cos(ego[2]), np.sin(ego[2])
+    x, y = ego[0] + REAR_AXLE_TO_CENTER * cos, ego[1] + REAR_AXLE_TO_CENTER * sin
+    for m in range(len(traffic.bounds)):
+        if touches(traffic, 0, m, x, y, cos, sin):
+            traffic.boxes[:, m] = np.nan
+            traffic.bounds[m] = np.inf, np.inf, -np.inf, -np.inf
+
+
+def history_states(stamps: Ints, states: Floats) -> Floats:
+    """States (n, 11) every 0.1 s before now, from four logged ones (EPDMS_V2, section 8).
+
+    They start at the oldest frame and end one step before the last that is earlier than now.
+
+    Args:
+        stamps: (4,) time stamps [us], ascending, the last is now.
+        states: (4, 7) x, y, heading, vx, vy, ax, ay.
+
+    >>> stamps = np.array([0, 500000, 1000000, 1500001])
+    >>> history_states(stamps, np.zeros((4, 7))).shape
+    (15, 11)
+    """
+    times = np.arange(stamps[0], stamps[-1], MAP_INTERVAL_US)[:-1]
+    knots = states.copy()
+    unwrap(knots[:, 2])
+    interval = np.clip(np.searchsorted(stamps, times, side="left") - 1, 0, HISTORY_FRAMES - 2)
+    since, span = times - stamps[interval], stamps[interval + 1] - stamps[interval]
+    slope = (knots[interval + 1] - knots[interval]) / span[:, None]
+    out = np.zeros((len(times), STATE_SIZE))
+    out[:, :7] = slope * since[:, None] + knots[interval]
+    for state in out:
+        state[2] = principal(state[2])
+    return out
 
 
 def scene_map(

@@ -1,9 +1,9 @@
-"""PDM score of plans, batched (PDMS_V1, section 11)."""
+"""PDM score of plans, batched (PDMS_V1, section 11), and EPDMS, one stage (EPDMS_V2)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,11 +18,38 @@ from beyonddrive.evaluation.pdm.constants import (
     TTC_WEIGHT,
     WEIGHT_SUM,
 )
-from beyonddrive.evaluation.pdm.kernels import score_plans
+from beyonddrive.evaluation.pdm.epdms import (
+    EpdmsScores,
+    extended_progress,
+    filter_by_human,
+    one_stage_score,
+)
+from beyonddrive.evaluation.pdm.kernels import (
+    COMFORT,
+    DAC,
+    DDC,
+    EPDMS,
+    EXTENDED_DDC,
+    HISTORY_COMFORT,
+    LANE_KEEPING,
+    LANE_KEEPING_SAMPLE,
+    NC,
+    NC_OBJECT,
+    NC_SAMPLE,
+    PDMS,
+    TLC,
+    TLC_LIGHT,
+    TLC_SAMPLE,
+    TTC,
+    TTC_OBJECT,
+    TTC_SAMPLE,
+    score_plans,
+)
 from beyonddrive.evaluation.pdm.reference import plan_knots
 from beyonddrive.structures.plan import SCORE_COLUMNS, PlanError, check_plans
 
 Progress = Literal["pair", "pooled"]
+Version = Literal["v1", "v2"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +91,34 @@ class PdmScores:
         return self.values[:, SCORE_COLUMNS.index(name)]
 
 
-def score(cache: MetricCache, plans: ArrayLike, progress: Progress = "pair") -> PdmScores:
+@overload
+def score(
+    cache: MetricCache, plans: ArrayLike, progress: Progress = "pair", version: Literal["v1"] = "v1"
+) -> PdmScores: ...
+@overload
+def score(
+    cache: MetricCache,
+    plans: ArrayLike,
+    progress: Progress = "pair",
+    *,
+    version: Literal["v2"],
+    human_filter: bool = True,
+) -> EpdmsScores: ...
+@overload
+def score(
+    cache: MetricCache,
+    plans: ArrayLike,
+    progress: Progress = "pair",
+    version: Version = "v1",
+    human_filter: bool = True,
+) -> PdmScores | EpdmsScores: ...
+def score(
+    cache: MetricCache,
+    plans: ArrayLike,
+    progress: Progress = "pair",
+    version: Version = "v1",
+    human_filter: bool = True,
+) -> PdmScores | EpdmsScores:
     """Score plans of one scene.
 
     A plan's score does not depend on the plans it is scored with, to the last bit, unless ``progress`` is
@@ -75,25 +129,31 @@ def score(cache: MetricCache, plans: ArrayLike, progress: Progress = "pair") -> 
         plans: (N, 8, 3) x [m], y [m], heading [rad] of the rear axle every 0.5 s, in the ego frame now.
         progress: ``'pair'`` divides the progress of each plan by the larger of its own and the reference
             planner's, as one official call per plan does; ``'pooled'`` by the largest of the whole batch.
+        version: ``'v1'`` is the PDM score, ``'v2'`` the one-stage EPDMS of NAVSIM v2.
+        human_filter: Do not charge a plan with what the human driver fails as well; EPDMS only.
+
+    Returns:
+        :class:`PdmScores`, or :class:`beyonddrive.evaluation.pdm.epdms.EpdmsScores` for ``'v2'``.
 
     Raises:
         PlanError: If the plans have another shape, hold NaN or infinity, or leave the range of numbers in
             which they can be simulated.
+        MetricCacheError: If EPDMS is asked for and the cache does not hold what it needs.
     """
     plans = np.ascontiguousarray(check_plans(plans, cache.token))
     if progress not in ("pair", "pooled"):
         raise ValueError(f"progress must be 'pair' or 'pooled', got {progress!r}")
-    scene = cache.prepared
+    if version not in ("v1", "v2"):
+        raise ValueError(f"version must be 'v1' or 'v2', got {version!r}")
+    extended = version == "v2"
+    scene = cache.prepared_extended if extended else cache.prepared
     states, flags, scores, raw, first = score_plans(
         plan_knots(plans, scene.ego),
         scene.interval,
         scene.time,
         scene.ego,
-        scene.grid,
-        scene.masks,
-        scene.traffic,
-        scene.line,
-        scene.length,
+        scene.world,
+        EPDMS if extended else PDMS,
     )
     finite = np.isfinite(states[:, -1]).all(axis=1)
     if not finite.all():
@@ -102,15 +162,38 @@ def score(cache: MetricCache, plans: ArrayLike, progress: Progress = "pair") -> 
             f"{cache.token}: {len(bad)} plan(s) are too far off to be simulated, the first is plan {bad[0]}; "
             f"positions are metres in the ego frame"
         )
-    nc, dac, ttc, comfort, ddc = scores.T
-    ep = relative_progress(raw, nc * dac, scene.reference_progress, pooled=progress == "pooled")
-    pdms = final_score(nc, dac, ep, ttc, comfort)
-    return PdmScores(
-        np.column_stack([nc, dac, ep, ttc, comfort, ddc, pdms]),
-        _seconds(first[:, 0]),
-        _seconds(first[:, 2]),
-        first[:, 1],
-        first[:, 3],
+    pooled = progress == "pooled"
+    nc, dac, ttc = scores[:, NC], scores[:, DAC], scores[:, TTC]
+    if not extended:
+        comfort, ddc = scores[:, COMFORT], scores[:, DDC]
+        ep = relative_progress(raw, nc * dac, scene.reference_progress, pooled)
+        pdms = final_score(nc, dac, ep, ttc, comfort)
+        return PdmScores(
+            np.column_stack([nc, dac, ep, ttc, comfort, ddc, pdms]),
+            _seconds(first[:, NC_SAMPLE]),
+            _seconds(first[:, TTC_SAMPLE]),
+            first[:, NC_OBJECT],
+            first[:, TTC_OBJECT],
+            flags,
+            raw,
+            states,
+        )
+    ddc, tlc = scores[:, EXTENDED_DDC], scores[:, TLC]
+    ep = extended_progress(raw, nc * dac * ddc * tlc, scene.reference_progress, pooled)
+    lane, comfort = scores[:, LANE_KEEPING], scores[:, HISTORY_COMFORT]
+    values = np.column_stack([nc, dac, ddc, tlc, ep, ttc, lane, comfort])
+    if human_filter:
+        values = filter_by_human(values, scene.human)
+    return EpdmsScores(
+        np.column_stack([values, one_stage_score(values)]),
+        scene.human,
+        _seconds(first[:, NC_SAMPLE]),
+        _seconds(first[:, TTC_SAMPLE]),
+        _seconds(first[:, TLC_SAMPLE]),
+        _seconds(first[:, LANE_KEEPING_SAMPLE]),
+        first[:, NC_OBJECT],
+        first[:, TTC_OBJECT],
+        first[:, TLC_LIGHT],
         flags,
         raw,
         states,

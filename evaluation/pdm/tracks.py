@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.evaluation.pdm.arrays import Floats
 from beyonddrive.evaluation.pdm.collision import Traffic, box_bounds
-from beyonddrive.evaluation.pdm.constants import FRAME_STRIDE, NUM_FRAMES, NUM_MAPS, STEP, STOPPED_TRACK_SPEED
+from beyonddrive.evaluation.pdm.constants import FRAME_STRIDE, NUM_FRAMES, STEP, STOPPED_TRACK_SPEED
 from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.evaluation.pdm.reference import unwrap
 from beyonddrive.structures.boxes import AGENT_TYPES, OBJECT_TYPES
@@ -50,17 +50,20 @@ class Tracks:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def boxes(self) -> Floats:
+    def boxes(self, num_frames: int = NUM_FRAMES) -> Floats:
         """Centres and headings (51, M, 4) x, y, cos, sin every 0.1 s; NaN where absent.
 
         Between two frames that see an object it moves linearly, however far apart they are. An object that
         only one frame sees stands there all the time, before that frame as well.
-        """
-        return _interpolate(self.poses)
 
-    def traffic(self) -> Traffic:
+        Args:
+            num_frames: Look at fewer frames than there are: 9 give (41, M, 4) as EPDMS knows traffic.
+        """
+        return _interpolate(self.poses[:num_frames])
+
+    def traffic(self, num_frames: int = NUM_FRAMES) -> Traffic:
         """The boxes as collision kernels take them."""
-        boxes, half = self.boxes(), self.size * 0.5
+        boxes, half = self.boxes(num_frames), self.size * 0.5
         agent = IS_AGENT[self.types]
         speed = np.hypot(self.velocity[:, 0], self.velocity[:, 1])
         return Traffic(
@@ -70,7 +73,7 @@ class Tracks:
             agent,
             ~agent | (speed <= STOPPED_TRACK_SPEED),
             np.zeros(len(self), dtype=bool),
-            np.arange(NUM_MAPS),
+            np.arange(len(boxes)),
         )
 
 
@@ -143,7 +146,8 @@ def tracks_of(scene: Scene, current: int) -> Tracks:
 @kernel
 def _interpolate(poses: Floats) -> Floats:
     frames, count = poses.shape[0], poses.shape[1]
-    out = np.full((NUM_MAPS, count, 4), np.nan)
+    maps = (frames - 1) * FRAME_STRIDE + 1
+    out = np.full((maps, count, 4), np.nan)
     rows = np.empty(frames, np.int64)
     heading = np.empty(frames)
     for m in range(count):
@@ -157,7 +161,7 @@ def _interpolate(poses: Floats) -> Floats:
             continue
         if n == 1:
             cos, sin = math.cos(heading[0]), math.sin(heading[0])
-            for k in range(NUM_MAPS):
+            for k in range(maps):
                 out[k, m, 0], out[k, m, 1] = poses[rows[0], m, 0], poses[rows[0], m, 1]
                 out[k, m, 2], out[k, m, 3] = cos, sin
             continue

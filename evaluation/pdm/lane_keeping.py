@@ -1,0 +1,84 @@
+"""The ego along the centre line: progress (PDMS_V1, section 11) and lane keeping (EPDMS_V2, section 7)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from beyonddrive.evaluation.pdm.arrays import Flags, Floats
+from beyonddrive.evaluation.pdm.constants import (
+    CENTER_IN_INTERSECTION,
+    LANE_KEEPING_LIMIT,
+    LANE_KEEPING_SAMPLES,
+    NUM_STATES,
+    REAR_AXLE_TO_CENTER,
+)
+from beyonddrive.evaluation.pdm.jit import kernel
+from beyonddrive.evaluation.pdm.polyline import arc_length, project, square_distance
+
+CHUNK = 16
+"""Segments with bounds of their own; a matter of speed only."""
+
+
+class Line(NamedTuple):
+    """The centre line, prepared for the kernels below."""
+
+    xy: Floats
+    """(V, 2) vertices."""
+    length: Floats
+    """(V,) their arc lengths."""
+    chunks: Floats
+    """(C, 4) min x, min y, max x, max y of every 16 segments."""
+
+
+def make_line(centerline: Floats) -> Line:
+    """Prepare a centre line with vertices (V, >= 2)."""
+    xy = np.ascontiguousarray(centerline[:, :2])
+    starts = np.arange(0, max(len(xy) - 1, 1), CHUNK)
+    low, high = np.minimum.reduceat(xy, starts), np.maximum.reduceat(xy, starts)
+    # The last segment of a chunk ends at the first vertex of the next.
+    low[:-1], high[:-1] = np.minimum(low[:-1], xy[starts[1:]]), np.maximum(high[:-1], xy[starts[1:]])
+    return Line(xy, arc_length(xy), np.concatenate([low, high], axis=1))
+
+
+@kernel
+def is_near(line: Line, x: float, y: float, limit: float) -> bool:
+    """Whether (x, y) is not farther than ``limit`` from the line."""
+    reach = limit * (1.0 + 1e-6) + 1e-6
+    for c in range(len(line.chunks)):
+        chunk = line.chunks[c]
+        if x < chunk[0] - reach or y < chunk[1] - reach or x > chunk[2] + reach or y > chunk[3] + reach:
+            continue
+        for i in range(c * CHUNK, min((c + 1) * CHUNK, len(line.xy) - 1)):
+            distance, _ = square_distance(line.xy, i, x, y)
+            if distance <= limit * limit:
+                return True
+    return False
+
+
+@kernel
+def center_progress(line: Line, state: Floats) -> float:
+    """Arc length of the ego box centre on the centre line."""
+    x = state[0] + REAR_AXLE_TO_CENTER * math.cos(state[2])
+    y = state[1] + REAR_AXLE_TO_CENTER * math.sin(state[2])
+    return project(line.xy, line.length, x, y)
+
+
+@kernel
+def lane_keeping(states: Floats, flags: Flags, line: Line) -> tuple[float, int]:
+    """1, or 0 with the sample at which the ego has been off the centre line for two seconds; -1 for none.
+
+    Samples in an intersection are passed over, so those before and after it count together.
+    """
+    off = 0
+    for t in range(NUM_STATES):
+        if flags[t] & CENTER_IN_INTERSECTION:
+            continue
+        x = states[t, 0] + REAR_AXLE_TO_CENTER * math.cos(states[t, 2])
+        y = states[t, 1] + REAR_AXLE_TO_CENTER * math.sin(states[t, 2])
+        off = 0 if is_near(line, x, y, LANE_KEEPING_LIMIT) else off + 1
+        if off >= LANE_KEEPING_SAMPLES:
+            return 0.0, t
+    return 1.0, -1
