@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from beyonddrive.heads.base import TrajectoryHead
+from beyonddrive.losses.repulsive import Negatives, RepulsiveDistanceLoss
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
@@ -20,8 +21,8 @@ class RepulsiveHead(TrajectoryHead):
 
     A head that is supervised after each of several layers is repelled after each, and the terms are summed.
 
-    Adds ``loss_repulsive`` to the head's terms, and logs ``negative_share``, the share of samples of the
-    batch whose negative counts.
+    Adds ``loss_repulsive`` to the head's terms, ``loss_repulsive_modes`` with a ``mode_loss``, and logs
+    ``negative_share``, the share of samples of the batch whose negative counts.
 
     A checkpoint of the wrapped planner has the same keys as one of the bare planner, so either loads into
     the other.
@@ -30,10 +31,13 @@ class RepulsiveHead(TrajectoryHead):
         head: Settings of the wrapped :class:`TrajectoryHead`.
         loss: Settings of the repulsion, a :class:`RepulsiveDistanceLoss`. ``attraction_weight`` is taken from
             the head if it is not given.
+        mode_loss: Settings of a second repulsion that acts on every mode of a multi-modal head, not only on
+            the supervised one, averaged over the modes; None for none. It must have a margin: nothing holds
+            the modes that are not supervised.
 
     Raises:
         ValueError: If the head has no attraction to oppose, if the given ``attraction_weight`` is not the
-            head's, or if the repulsion is not weaker than it.
+            head's, if the repulsion is not weaker than it, or if ``mode_loss`` has no margin.
 
     >>> head = RepulsiveHead(
     ...     head=dict(type='DeltaTrajectoryHead', in_channels=8, hidden=8),
@@ -42,7 +46,12 @@ class RepulsiveHead(TrajectoryHead):
     ['delta.mean', 'delta.scale', 'mlp.0.bias']
     """
 
-    def __init__(self, head: dict[str, Any], loss: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        head: dict[str, Any],
+        loss: dict[str, Any] | None = None,
+        mode_loss: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.head: TrajectoryHead = MODELS.build(head)
         weight = self.head.attraction_weight
@@ -51,14 +60,13 @@ class RepulsiveHead(TrajectoryHead):
                 f"RepulsiveHead: {type(self.head).__name__} has no attraction_weight, so nothing would hold "
                 f"the plan against the repulsion; wrap a head that pulls its plan to the expert"
             )
-        settings = {"type": "RepulsiveDistanceLoss", "attraction_weight": weight, **(loss or {})}
-        if settings["attraction_weight"] != weight:
+        if mode_loss is not None and mode_loss.get("margin") is None:
             raise ValueError(
-                f"RepulsiveHead: loss.attraction_weight is {settings['attraction_weight']}, but the "
-                f"attraction of {type(self.head).__name__} has weight {weight}: make them equal, or leave "
-                f"attraction_weight out"
+                "RepulsiveHead: mode_loss needs a margin: modes that are not supervised are held by nothing "
+                "else. Set mode_loss.margin, with margin_unit='expert' for instance 1.0"
             )
-        self.repulsion = MODELS.build(settings)
+        self.repulsion = self._build_loss(loss, weight)
+        self.mode_repulsion = None if mode_loss is None else self._build_loss(mode_loss, weight)
         self.space = self.head.space
         self.attraction_weight = weight
         self.register_state_dict_post_hook(_unwrap_keys)
@@ -84,18 +92,63 @@ class RepulsiveHead(TrajectoryHead):
 
         Raises:
             KeyError: If a sample has no ``negatives``; a scene without negatives has a mask of False.
+            ValueError: If the negatives lack what the settings of a repulsion read.
         """
         losses = self.head.loss(output, samples)
-        prediction = self.supervised(output, samples)
-        plans = stack_field(samples, "negatives", "plans").to(prediction.device, torch.float32)
-        valid = stack_field(samples, "negatives", "valid").to(prediction.device, torch.bool)
-        valid = self.repulsion.counted(plans, valid)
-        negatives = self.encode(plans)
-        layers = prediction.unsqueeze(1) if prediction.dim() == 3 else prediction  # (B, L, 8, D)
-        terms = [self.repulsion(layer, negatives, valid) for layer in layers.unbind(dim=1)]
+        layers = self.supervised(output, samples)
+        layers = layers.unsqueeze(1) if layers.dim() == 3 else layers  # (B, L, 8, D)
+        negatives = self._negatives(self.repulsion, samples, layers)
+        terms = [self.repulsion(layer, negatives) for layer in layers.unbind(dim=1)]
         losses["loss_repulsive"] = torch.stack(terms).sum()
-        losses["negative_share"] = valid.any(dim=1).float().mean()
+        if self.mode_repulsion is not None:
+            losses["loss_repulsive_modes"] = self._repel_modes(self.mode_repulsion, output, samples)
+        losses["negative_share"] = negatives.valid.any(dim=1).float().mean()
         return losses
+
+    def _repel_modes(
+        self, repulsion: RepulsiveDistanceLoss, output: PlanOutput, samples: Sequence[PlanSample]
+    ) -> Tensor:
+        modes = self.modes(output, samples)
+        if modes is None:
+            raise ValueError(
+                f"RepulsiveHead: mode_loss is set, but {type(self.bare).__name__} shows no modes: leave "
+                f"mode_loss out, or wrap a multi-modal head"
+            )
+        negatives = self._negatives(repulsion, samples, modes)
+        return repulsion(modes.flatten(0, 1), negatives.repeat(modes.shape[1]))
+
+    def _build_loss(self, loss: dict[str, Any] | None, weight: float) -> RepulsiveDistanceLoss:
+        settings = {"type": "RepulsiveDistanceLoss", "attraction_weight": weight, **(loss or {})}
+        if settings["attraction_weight"] != weight:
+            raise ValueError(
+                f"RepulsiveHead: loss.attraction_weight is {settings['attraction_weight']}, but the "
+                f"attraction of {type(self.head).__name__} has weight {weight}: make them equal, or leave "
+                f"attraction_weight out"
+            )
+        built: RepulsiveDistanceLoss = MODELS.build(settings)
+        return built
+
+    def _negatives(
+        self, repulsion: RepulsiveDistanceLoss, samples: Sequence[PlanSample], like: Tensor
+    ) -> Negatives:
+        """The negatives of a batch as ``repulsion`` reads them, on the device of ``like``."""
+        plans = stack_field(samples, "negatives", "plans").to(like.device, torch.float32)
+        valid = stack_field(samples, "negatives", "valid").to(like.device, torch.bool)
+        columns = times = expert = None
+        if repulsion.needs_columns:
+            columns = stack_field(samples, "negatives", "columns")
+            repulsion.check_columns(columns)
+            columns = columns.to(like.device)
+        if repulsion.needs_times:
+            if any("times" not in sample.negatives for sample in samples):
+                raise ValueError(
+                    "RepulsiveHead: loss.window needs to know when negatives fail, which this pool does not "
+                    "say: mine it again with tools/mine_negatives.py, or leave window out"
+                )
+            times = stack_field(samples, "negatives", "times").to(like.device, torch.float32)
+        if repulsion.needs_expert:
+            expert = self.expert(samples, like)
+        return Negatives(self.encode(plans), repulsion.counted(plans, valid), columns, times, expert)
 
     def supervised(self, output: PlanOutput, samples: Sequence[PlanSample]) -> Tensor:
         """The wrapped head's supervised plans."""

@@ -1,27 +1,59 @@
-"""Repulsion: keep a plan away from a near-expert plan that fails (METHOD, section 4)."""
+"""Repulsion: keep a plan away from near-expert plans that fail (METHOD, section 4)."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
+from beyonddrive.losses.failure_window import FailureWindow
 from beyonddrive.registry import MODELS
+from beyonddrive.structures.plan import SCORE_COLUMNS
 
 ValidRule = Literal["mask", "sum_positive"]
-Reduction = Literal["nearest", "mean"]
+Reduction = Literal["nearest", "mean", "softmin"]
+MarginUnit = Literal["own", "expert"]
+Average = Literal["negatives", "batch"]
+
+
+class Negatives(NamedTuple):
+    """Negatives of a batch, encoded in the head's own space.
+
+    Attributes:
+        plans: (B, K, 8, D); entries that are not valid may hold anything.
+        valid: (B, K) bool, which negatives count.
+        columns: (B, K) index of the score column that each was chosen for; None if no loss asks.
+        times: (B, K) moment of failure [s], inf if unknown; None if no loss asks.
+        expert: (B, 8, D) expert plans; None if no loss asks.
+    """
+
+    plans: Tensor
+    valid: Tensor
+    columns: Tensor | None = None
+    times: Tensor | None = None
+    expert: Tensor | None = None
+
+    def repeat(self, num: int) -> Negatives:
+        """Every sample ``num`` times in a row, for ``num`` plans per sample."""
+        return Negatives(
+            self.plans.repeat_interleave(num, dim=0),
+            self.valid.repeat_interleave(num, dim=0),
+            None if self.columns is None else self.columns.repeat_interleave(num, dim=0),
+            None if self.times is None else self.times.repeat_interleave(num, dim=0),
+            None if self.expert is None else self.expert.repeat_interleave(num, dim=0),
+        )
 
 
 @MODELS.register_module()
 class RepulsiveDistanceLoss(nn.Module):
-    """``-weight * mean over samples with a negative of mean |plan - negative|``.
+    """``-weight * mean over samples with a negative of mean |plan - negative|``, and variants of it.
 
-    The mean runs over the samples that have a negative, not over the batch. A batch without any gives
-    exactly 0 and a zero gradient.
+    A batch without any negative gives exactly 0 and a zero gradient.
 
-    With ``weight`` as large as the attraction weight the total is unbounded below (moving away from the
-    negative earns at least what moving away from the expert costs), so that is refused.
+    Without a margin, and with ``weight`` as large as the attraction weight, the total is unbounded below
+    (moving away from the negative earns at least what moving away from the expert costs): that is refused.
 
     Args:
         weight: Repulsion weight w_r; 0 switches the term off.
@@ -30,19 +62,36 @@ class RepulsiveDistanceLoss(nn.Module):
             coordinates of the negative be > 0, as the public release does; it drops tight right turns
             (METHOD, section 6, fault 1) and exists for comparisons only.
         reduction: Of several negatives of a sample: ``'nearest'`` takes the first valid one (they are stored
-            nearest to the expert first), ``'mean'`` the mean distance to all valid ones.
-        clamp: If given, the distance of a sample counts up to this value (in the head's own space); beyond
-            it the sample is repelled no further.
+            nearest to the expert first), ``'mean'`` all valid ones alike, ``'softmin'`` all valid ones with
+            weights that fall with their distance d from the plan: softmax(-d / (temperature * mean d)).
+        temperature: Of ``'softmin'``: near 0 only the negative nearest to the plan counts, far above 1 all
+            count alike.
+        margin: If given, a negative repels a plan only within this distance, with
+            ``weight * max(0, margin - distance)`` instead of ``-weight * distance``: bounded below by 0.
+        margin_unit: ``'own'``: ``margin`` is a distance, mean |.|, in the head's own space. ``'expert'``: it
+            is a multiple of the negative's distance from the expert; with 1, a plan is repelled only while
+            it is nearer to the failure than the expert is.
+        column_weights: Factors on ``weight`` for the negatives of each sub-score, by its name; the terms of
+            the sub-scores are reduced and averaged apart, then summed. None treats all negatives alike.
+        window: Arguments of :class:`FailureWindow`: repulsion acts around the moment of failure. None repels
+            all poses alike.
+        average: ``'negatives'``: mean over the samples that have a negative, as published; if only a share s
+            of a batch has one, each of them is repelled 1 / s times as strongly. ``'batch'``: mean over all
+            samples, so that ``weight`` against ``attraction_weight`` is what every sample sees.
 
     Raises:
-        ValueError: If a setting is out of range; in particular if ``weight >= attraction_weight``.
+        ValueError: If a setting is out of range; in particular if ``weight >= attraction_weight`` without a
+            margin.
 
     >>> loss = RepulsiveDistanceLoss(weight=5.0, attraction_weight=10.0)
-    >>> plan, negative = torch.zeros(2, 8, 3), torch.full((2, 1, 8, 3), 0.5)
-    >>> loss(plan, negative, torch.tensor([[True], [False]]))
+    >>> plan, plans = torch.zeros(2, 8, 3), torch.full((2, 1, 8, 3), 0.5)
+    >>> loss(plan, Negatives(plans, torch.tensor([[True], [False]])))
     tensor(-2.5000)
-    >>> loss(plan, negative, torch.tensor([[False], [False]]))
+    >>> loss(plan, Negatives(plans, torch.tensor([[False], [False]])))
     tensor(0.)
+    >>> RepulsiveDistanceLoss(weight=5.0, attraction_weight=10.0, margin=2.0)(
+    ...     plan, Negatives(plans, torch.tensor([[True], [False]])))
+    tensor(7.5000)
     >>> RepulsiveDistanceLoss(weight=10.0, attraction_weight=10.0)
     Traceback (most recent call last):
         ...
@@ -55,32 +104,68 @@ class RepulsiveDistanceLoss(nn.Module):
         attraction_weight: float = 10.0,
         valid_rule: ValidRule = "mask",
         reduction: Reduction = "nearest",
-        clamp: float | None = None,
+        temperature: float = 1.0,
+        margin: float | None = None,
+        margin_unit: MarginUnit = "own",
+        column_weights: Mapping[str, float] | None = None,
+        window: Mapping[str, Any] | None = None,
+        average: Average = "negatives",
     ) -> None:
         super().__init__()
-        if not weight >= 0:
+        _check_choices(
+            {
+                "valid_rule": (valid_rule, ValidRule),
+                "reduction": (reduction, Reduction),
+                "margin_unit": (margin_unit, MarginUnit),
+                "average": (average, Average),
+            }
+        )
+        if not 0 <= weight < float("inf"):
             raise ValueError(f"RepulsiveDistanceLoss: weight must not be negative, got {weight}")
-        if not weight < attraction_weight:
+        if margin is not None and not 0 < margin < float("inf"):
+            raise ValueError(f"RepulsiveDistanceLoss: margin must be positive or None, got {margin}")
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"RepulsiveDistanceLoss: temperature must be positive, got {temperature}")
+        shares = dict(column_weights or {})
+        unknown = sorted(set(shares) - set(SCORE_COLUMNS))
+        if unknown or any(not share >= 0 for share in shares.values()):
             raise ValueError(
-                f"RepulsiveDistanceLoss: weight {weight} must be smaller than attraction_weight "
+                f"RepulsiveDistanceLoss: column_weights must be factors >= 0 by sub-score "
+                f"({', '.join(SCORE_COLUMNS)}), got {shares}"
+            )
+        total = weight * sum(shares.values()) if shares else weight
+        if margin is None and not total < attraction_weight:
+            what = "weight" if not shares else "weight times the sum of column_weights"
+            raise ValueError(
+                f"RepulsiveDistanceLoss: {what} {total} must be smaller than attraction_weight "
                 f"{attraction_weight}: otherwise the loss has no minimum and the plan runs away from the "
-                f"negative. Lower weight or raise the attraction weight of the wrapped head."
+                f"negative. Lower weight, raise the attraction weight of the wrapped head, or set a margin."
             )
-        if valid_rule not in get_args(ValidRule):
-            raise ValueError(
-                f"RepulsiveDistanceLoss: valid_rule must be one of {get_args(ValidRule)}, got {valid_rule!r}"
-            )
-        if reduction not in get_args(Reduction):
-            raise ValueError(
-                f"RepulsiveDistanceLoss: reduction must be one of {get_args(Reduction)}, got {reduction!r}"
-            )
-        if clamp is not None and not clamp > 0:
-            raise ValueError(f"RepulsiveDistanceLoss: clamp must be positive or None, got {clamp}")
         self.weight = weight
         self.attraction_weight = attraction_weight
         self.valid_rule = valid_rule
         self.reduction = reduction
-        self.clamp = clamp
+        self.temperature = temperature
+        self.margin = margin
+        self.margin_unit = margin_unit
+        self.column_weights = shares
+        self.window = None if window is None else FailureWindow(**window)
+        self.average = average
+
+    @property
+    def needs_columns(self) -> bool:
+        """Whether it reads ``Negatives.columns``."""
+        return bool(self.column_weights)
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether it reads ``Negatives.times``."""
+        return self.window is not None
+
+    @property
+    def needs_expert(self) -> bool:
+        """Whether it reads ``Negatives.expert``."""
+        return self.margin is not None and self.margin_unit == "expert"
 
     def counted(self, plans: Tensor, valid: Tensor) -> Tensor:
         """Which negatives (B, K) count under ``valid_rule``.
@@ -93,32 +178,93 @@ class RepulsiveDistanceLoss(nn.Module):
             return valid & (plans.sum(dim=(-2, -1)) > 0)
         return valid
 
-    def forward(self, prediction: Tensor, negatives: Tensor, valid: Tensor) -> Tensor:
-        """The term of a batch, a scalar <= 0.
+    def check_columns(self, columns: Tensor) -> None:
+        """Refuse negatives (B, K) that were chosen for other sub-scores than ``column_weights`` names.
+
+        Raises:
+            ValueError: With both lists and the remedy.
+        """
+        chosen = {SCORE_COLUMNS[index] for index in columns.unique().tolist()}
+        if chosen != set(self.column_weights):
+            raise ValueError(
+                f"RepulsiveDistanceLoss: column_weights are for {sorted(self.column_weights)}, but the "
+                f"negatives were chosen for {sorted(chosen)}: give LoadNegatives the selection "
+                f"dict(type='NearestNegativesPerColumn', columns={sorted(self.column_weights)})"
+            )
+
+    def forward(self, prediction: Tensor, negatives: Negatives) -> Tensor:
+        """The term of a batch, a scalar: at most 0 without a margin, at least 0 with one.
 
         Args:
             prediction: (B, 8, D) plans in the head's own space.
-            negatives: (B, K, 8, D) negatives in the same space; entries that are not valid may hold anything.
-            valid: (B, K) bool, which negatives count.
+            negatives: Their negatives, with what the ``needs_*`` properties ask for.
 
         Raises:
-            ValueError: If the shapes do not fit together.
+            ValueError: If the shapes do not fit together, or something is missing.
         """
-        shape = (prediction.shape[0], valid.shape[-1], *prediction.shape[1:])
-        if negatives.shape != shape or valid.shape != shape[:2]:
-            raise ValueError(
-                f"RepulsiveDistanceLoss: prediction {tuple(prediction.shape)} (B, 8, D) needs negatives "
-                f"(B, K, 8, D) and valid (B, K), got {tuple(negatives.shape)} and {tuple(valid.shape)}"
-            )
+        self._check(prediction, negatives)
+        valid = negatives.valid
+        poses = None if self.window is None or negatives.times is None else self.window(negatives.times)
+        plans = prediction[:, None].expand(-1, valid.shape[1], -1, -1)
+        # An invalid entry may hold NaN, which survives multiplication by 0, also in the gradient.
+        failing = torch.where(valid[..., None, None], negatives.plans.to(plans.dtype), plans.detach())
+        distance = _distance(plans, failing, poses)  # (B, K), 0 where not valid
+        gain = distance
+        if self.margin is not None:
+            margin: Tensor | float = self.margin
+            if self.margin_unit == "expert" and negatives.expert is not None:
+                expert = negatives.expert.to(plans.dtype)[:, None].expand_as(failing)
+                margin = self.margin * _distance(expert, failing, poses)
+            gain = (distance - margin).clamp(max=0.0)
+        if not self.column_weights:
+            return 0.0 - self.weight * self._mean(gain, distance, valid)
+        assert negatives.columns is not None
+        total = prediction.new_zeros(())
+        for name, share in self.column_weights.items():
+            own = valid & (negatives.columns == SCORE_COLUMNS.index(name))
+            total = total - self.weight * share * self._mean(gain, distance, own)
+        return total
+
+    def _mean(self, gain: Tensor, distance: Tensor, valid: Tensor) -> Tensor:
+        """Mean over samples of the reduced gain (B, K) of their valid negatives (B, K)."""
         if self.reduction == "nearest":
             # Rank 1 in the running count marks the first valid negative of each sample.
-            valid = valid & (valid.cumsum(dim=1) == 1)
-        plans = prediction[:, None].expand_as(negatives)
-        # An invalid entry may hold NaN, which survives multiplication by 0, also in the gradient.
-        negatives = torch.where(valid[..., None, None], negatives.to(plans.dtype), plans.detach())
-        distance = (plans - negatives).abs().mean(dim=(-2, -1)).float()  # (B, K), 0 where not valid
-        per_sample = distance.sum(dim=1) / valid.sum(dim=1).clamp(min=1)
-        if self.clamp is not None:
-            per_sample = per_sample.clamp(max=self.clamp)
-        samples = valid.any(dim=1).sum().clamp(min=1)
-        return 0.0 - self.weight * per_sample.sum() / samples
+            shares = (valid & (valid.cumsum(dim=1) == 1)).float()
+        else:
+            count = valid.sum(dim=1, keepdim=True).clamp(min=1)
+            shares = valid / count
+            if self.reduction == "softmin":
+                away = distance.detach()
+                scale = self.temperature * (away * shares).sum(dim=1, keepdim=True)
+                scores = -away / scale.clamp(min=torch.finfo(away.dtype).tiny)
+                weights = scores.masked_fill(~valid, -torch.inf).softmax(dim=1)
+                shares = torch.where(valid.any(dim=1, keepdim=True), weights, shares)
+        per_sample = (shares * gain).sum(dim=1)
+        samples = valid.any(dim=1).sum().clamp(min=1) if self.average == "negatives" else len(valid)
+        return per_sample.sum() / samples
+
+    def _check(self, prediction: Tensor, negatives: Negatives) -> None:
+        plans, valid = negatives.plans, negatives.valid
+        shape = (prediction.shape[0], valid.shape[-1], *prediction.shape[1:])
+        if plans.shape != shape or valid.shape != shape[:2]:
+            raise ValueError(
+                f"RepulsiveDistanceLoss: prediction {tuple(prediction.shape)} (B, 8, D) needs negatives "
+                f"(B, K, 8, D) and valid (B, K), got {tuple(plans.shape)} and {tuple(valid.shape)}"
+            )
+        for name in ("columns", "times", "expert"):
+            if getattr(self, f"needs_{name}") and getattr(negatives, name) is None:
+                raise ValueError(f"RepulsiveDistanceLoss: these settings need negatives.{name}, got None")
+
+
+def _distance(plans: Tensor, others: Tensor, poses: Tensor | None) -> Tensor:
+    """Mean |.| (B, K) between plans (B, K, 8, D), with weights of the poses (B, K, 8)."""
+    difference = (plans - others).abs().float().mean(dim=-1)
+    return (difference if poses is None else difference * poses).mean(dim=-1)
+
+
+def _check_choices(choices: Mapping[str, tuple[str, Any]]) -> None:
+    for name, (value, options) in choices.items():
+        if value not in get_args(options):
+            raise ValueError(
+                f"RepulsiveDistanceLoss: {name} must be one of {get_args(options)}, got {value!r}"
+            )

@@ -200,3 +200,55 @@ def test_repulsion_is_summed_over_the_layers_that_are_supervised():
     head.head.__class__ = _LayeredHead
     assert head.loss(output, samples)["loss_repulsive"].item() == -5.0 * (3.0 + 2.0)
     assert head.modes(output, samples) is None
+
+
+class _TwoModes(AbsoluteTrajectoryHead):
+    """The plan and the plan moved by four."""
+
+    def modes(self, output, samples):
+        return torch.stack([output.encoded, output.encoded + 4.0], dim=1)
+
+
+def test_all_modes_are_repelled_within_a_margin():
+    mode_loss = {"weight": 6.0, "margin": 2.0}
+    head = RepulsiveHead(head=ABSOLUTE, loss={"weight": 0.0}, mode_loss=mode_loss)
+    head.head.__class__ = _TwoModes
+    samples, plan = _samples(), torch.zeros(2, 8, 3)
+    samples[0].negatives.plans = torch.full((1, 8, 3), 3.0)
+    losses = head.loss(PlanOutput(trajectory=plan, encoded=plan), samples)
+    # The first mode is 3 away and out of reach; the second is 1 away; the mean is over both modes.
+    assert losses["loss_repulsive_modes"].item() == 6.0 * (0.0 + (2.0 - 1.0)) / 2
+    assert losses["loss_repulsive"].item() == 0.0
+
+
+def test_modes_need_a_margin_and_a_head_that_has_some():
+    with pytest.raises(ValueError, match=r"mode_loss needs a margin.*mode_loss\.margin"):
+        RepulsiveHead(head=ABSOLUTE, mode_loss={"weight": 1.0})
+    head = RepulsiveHead(head=ABSOLUTE, mode_loss={"weight": 1.0, "margin": 1.0})
+    with pytest.raises(ValueError, match="AbsoluteTrajectoryHead shows no modes"):
+        head.loss(head(_tokens()), _samples())
+
+
+def test_a_head_gives_its_repulsion_what_it_reads():
+    loss = {
+        "weight": 2.0,
+        "margin": 1.0,
+        "margin_unit": "expert",
+        "window": {"before": 1.0, "after": 1.0},
+        "column_weights": {"NC": 1.0},
+    }
+    head = RepulsiveHead(head=DELTA, loss=loss)
+    samples = _samples(2, valid=(True, True))
+    output = head.training_output(_tokens(), samples)
+    with pytest.raises(KeyError, match=r"scene0 has no negatives\.columns"):
+        head.loss(output, samples)
+    for sample in samples:
+        sample.negatives.set_field(torch.tensor([0]), "columns")
+    with pytest.raises(ValueError, match=r"loss\.window needs to know when negatives fail.*mine it again"):
+        head.loss(output, samples)
+    for sample in samples:
+        sample.negatives.set_field(torch.tensor([2.0]), "times")
+    assert head.loss(output, samples)["loss_repulsive"].item() >= 0.0
+    samples[0].negatives.set_field(torch.tensor([6]), "columns")
+    with pytest.raises(ValueError, match="chosen for"):
+        head.loss(output, samples)
