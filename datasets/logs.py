@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beyonddrive.datasets.plain_pickle import PlainPickleError, load_plain_pickle
 
@@ -107,9 +108,9 @@ def _check_frame(frame: Any) -> None:
             raise LogError(f"key {key!r}: a {type(frame[key]).__name__} is not what a log holds there")
     for key, shape in _SHAPES.items():
         _check_shape(key, _get(frame, key), shape)
-    for light in frame["traffic_lights"]:
-        if len(light) != 2:
-            raise LogError("key 'traffic_lights': each entry is (lane connector id, is red)")
+    _length("roadblock_ids", frame["roadblock_ids"])
+    _check_lights(frame["traffic_lights"])
+    _check_command(np.asarray(frame["driving_command"]))
     _check_annotations(frame["anns"])
     for name in CAMERA_NAMES:
         camera = _get(frame["cams"], name, "cams.")
@@ -119,14 +120,37 @@ def _check_frame(frame: Any) -> None:
             _check_shape(f"cams.{name}.{key}", _get(camera, key, f"cams.{name}."), shape)
 
 
+def _check_lights(lights: Any) -> None:
+    _length("traffic_lights", lights)
+    for light in lights:
+        if not isinstance(light, (list, tuple, np.ndarray)) or len(light) != 2:
+            raise LogError("key 'traffic_lights': each entry is (lane connector id, is red)")
+        connector = light[0]
+        # Columns of one array share a type, so that an id may come as 1024.0.
+        fraction = isinstance(connector, (float, np.floating)) and not float(connector).is_integer()
+        if fraction or not isinstance(connector, (int, float, str, np.integer, np.floating)):
+            raise LogError(f"key 'traffic_lights': {connector!r} is no lane connector id")
+
+
+def _check_command(command: NDArray[Any]) -> None:
+    if not np.isin(command, (0, 1)).all():
+        raise LogError(f"key 'driving_command': must hold zeros and ones, got {command.tolist()}")
+
+
 def _check_annotations(anns: dict[str, Any]) -> None:
-    names = _get(anns, "gt_names", "anns.")
-    count = len(names)
+    count = _length("anns.gt_names", _get(anns, "gt_names", "anns."))
     for key, columns in (("gt_boxes", 7), ("gt_velocity_3d", 3)):
         _check_shape(f"anns.{key}", _get(anns, key, "anns."), (count, columns))
     for key in ("instance_tokens", "track_tokens"):
-        if len(_get(anns, key, "anns.")) != count:
-            raise LogError(f"key 'anns.{key}': {len(anns[key])} entries, but 'anns.gt_names' has {count}")
+        found = _length(f"anns.{key}", _get(anns, key, "anns."))
+        if found != count:
+            raise LogError(f"key 'anns.{key}': {found} entries, but 'anns.gt_names' has {count}")
+
+
+def _length(key: str, value: Any) -> int:
+    if not isinstance(value, (list, tuple, np.ndarray)) or getattr(value, "ndim", 1) == 0:
+        raise LogError(f"key {key!r}: must be a list, got a {type(value).__name__}")
+    return len(value)
 
 
 def _get(mapping: dict[str, Any], key: str, prefix: str = "") -> Any:

@@ -36,7 +36,13 @@ def load_plain_pickle(path: Path) -> Any:
     try:
         content = path.read_bytes()
         _check_opcodes(content)
-        return _materialise(_PlainUnpickler(io.BytesIO(content)).load(), {})
+        budget = _Budget(len(content))
+        value = _PlainUnpickler(content, budget).load()
+        seen: _Seen = {}
+        for array in budget.object_arrays:
+            for index, item in enumerate(array):
+                array[index] = _materialise(item, seen)
+        return _materialise(value, seen)
     except (PlainPickleError, OSError):
         raise
     except Exception as error:
@@ -106,6 +112,25 @@ def _check_opcodes(content: bytes) -> None:
 
 
 # ------------------------------------------------------------------ values
+class _Budget:
+    """What a file may still make copies of: no more than the bytes that it has.
+
+    A pickle can name the same bytes again and again; without a limit, one megabyte of file becomes any
+    amount of memory.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+        self.object_arrays: list[NDArray[Any]] = []
+        """Flat arrays of objects, whose items are put in place when all of the file has been read."""
+
+    def spend(self, amount: int) -> None:
+        """Count bytes or items of a new value."""
+        self.left -= amount
+        if self.left < 0:
+            raise PlainPickleError("refused a pickle that unfolds into more than it holds")
+
+
 class _Dtype:
     """Stands for a pickled ``numpy.dtype``; only flat standard types are accepted.
 
@@ -115,7 +140,7 @@ class _Dtype:
 
     __slots__ = ("_built", "code", "order")
 
-    def __init__(self, code: Any, *_: Any) -> None:
+    def __init__(self, _budget: _Budget, code: Any, *_: Any) -> None:
         if isinstance(code, bytes):
             code = code.decode("latin1")
         if not isinstance(code, str) or not _PLAIN_DTYPE.match(code):
@@ -144,26 +169,28 @@ class _Dtype:
 class _Array:
     """Stands for a pickled ``numpy.ndarray`` until its state arrives."""
 
-    __slots__ = ("value",)
+    __slots__ = ("_budget", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, budget: _Budget, *_: Any) -> None:
+        self._budget = budget
         self.value: NDArray[Any] = np.empty(0)
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
-        self.value = _build_array(data, dtype, shape, "F" if fortran else "C")
+        self.value = _build_array(self._budget, data, dtype, shape, "F" if fortran else "C")
 
 
 class _Allowed:
     """A name that a file may use, bound to what stands for it; immutable, so that no pickle can patch it."""
 
-    __slots__ = ("_make",)
+    __slots__ = ("_budget", "_make")
 
-    def __init__(self, make: Callable[..., Any]) -> None:
+    def __init__(self, make: Callable[..., Any], budget: _Budget) -> None:
         object.__setattr__(self, "_make", make)
+        object.__setattr__(self, "_budget", budget)
 
     def __call__(self, *args: Any) -> Any:
-        return self._make(*args)  # type: ignore[attr-defined]
+        return self._make(self._budget, *args)  # type: ignore[attr-defined]
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise PlainPickleError("refused a pickle that alters what reads it")
@@ -172,7 +199,7 @@ class _Allowed:
         raise PlainPickleError("refused a pickle that alters what reads it")
 
 
-def _build_array(data: Any, dtype: Any, shape: Any, order: Any = "C") -> NDArray[Any]:
+def _build_array(budget: _Budget, data: Any, dtype: Any, shape: Any, order: Any = "C") -> NDArray[Any]:
     if not isinstance(dtype, _Dtype):
         raise PlainPickleError("an array has no type")
     kind = dtype.build()
@@ -182,14 +209,17 @@ def _build_array(data: Any, dtype: Any, shape: Any, order: Any = "C") -> NDArray
     if kind.hasobject:
         if not isinstance(data, list) or len(data) != math.prod(shape):
             raise PlainPickleError(f"an array of shape {shape} does not come with a list of as many objects")
+        budget.spend(len(data))
         flat = np.empty(len(data), dtype=object)
         for index, item in enumerate(data):  # one by one, lest numpy unpacks the items that are lists
-            flat[index] = _materialise(item, {})
-        return flat.reshape(shape, order="F" if order == "F" else "C")
+            flat[index] = item
+        budget.object_arrays.append(flat)
+        return flat.reshape(shape)  # numpy lists objects in C order, whatever it says of the array's order
     if isinstance(data, str):  # protocol 2 written by Python 2
         data = data.encode("latin1")
     if not isinstance(data, (bytes, bytearray)):
         raise PlainPickleError(f"an array of shape {shape} comes without its bytes")
+    budget.spend(len(data))
     # A copy, because the array shall be writable and must not share memory with a bytearray of the pickle.
     flat = np.frombuffer(data, dtype=kind, count=len(data) // kind.itemsize if kind.itemsize else 0).copy()
     if flat.nbytes != len(data) or flat.size != math.prod(shape):
@@ -197,24 +227,41 @@ def _build_array(data: Any, dtype: Any, shape: Any, order: Any = "C") -> NDArray
     return flat.reshape(shape, order="F" if order == "F" else "C")
 
 
-def _build_scalar(dtype: Any, data: Any) -> Any:
-    return _build_array(data, dtype, (1,))[0]
+def _build_scalar(budget: _Budget, dtype: Any, data: Any) -> Any:
+    if isinstance(dtype, _Dtype) and dtype.build().hasobject:
+        raise PlainPickleError("refused a scalar that is an object")
+    return _build_array(budget, data, dtype, (1,))[0]
 
 
 def _not_callable(*_: Any) -> NoReturn:
     raise PlainPickleError("refused a pickle that builds numpy.ndarray by hand")
 
 
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+def _encode(budget: _Budget, text: Any, encoding: Any = "latin1") -> bytes:
     """How protocol 2 writes bytes."""
     if not isinstance(text, str) or encoding != "latin1":
         raise PlainPickleError(f"refused to encode text as {encoding!r}")
+    budget.spend(len(text))
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
+def _no_bytes(_budget: _Budget) -> bytes:
     """How protocol 2 writes no bytes; with an argument it could ask for any amount of memory."""
     return b""
+
+
+def _set(budget: _Budget, items: Any = ()) -> set[Any]:
+    """How protocol 2 writes sets."""
+    budget.spend(len(items))
+    return set(items)
+
+
+def _frozenset(budget: _Budget, items: Any = ()) -> frozenset[Any]:
+    return frozenset(_set(budget, items))
+
+
+def _complex(_budget: _Budget, real: Any, imaginary: Any) -> complex:
+    return complex(real, imaginary)
 
 
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
@@ -227,21 +274,25 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
         (f"numpy.{core}.{module}", name): make
         for core in ("core", "_core")  # numpy 1 and numpy 2
         for module, name, make in (
-            ("multiarray", "_reconstruct", lambda *_: _Array()),
+            ("multiarray", "_reconstruct", _Array),
             ("multiarray", "scalar", _build_scalar),
             ("numeric", "_frombuffer", _build_array),
         )
     },
     **{
-        (module, kind.__name__): kind
+        (module, name): make
         for module in ("builtins", "__builtin__")
-        for kind in (set, frozenset, complex)
+        for name, make in (("set", _set), ("frozenset", _frozenset), ("complex", _complex))
     },
 }
 
 
 class _PlainUnpickler(pickle.Unpickler):
     """Resolves names by :data:`_ALLOWED` and nothing else."""
+
+    def __init__(self, content: bytes, budget: _Budget) -> None:
+        super().__init__(io.BytesIO(content))
+        self._budget = budget
 
     def find_class(self, module: str, name: str) -> Any:
         make = _ALLOWED.get((module, name))
@@ -250,7 +301,7 @@ class _PlainUnpickler(pickle.Unpickler):
                 f"refused to load {module}.{name}: the file may hold plain Python values and numpy arrays "
                 f"only, nothing of this file was run; do not trust where it came from"
             )
-        return _Allowed(make)
+        return _Allowed(make, self._budget)
 
     def persistent_load(self, pid: Any) -> NoReturn:
         raise PlainPickleError("refused a reference to an object outside the file")

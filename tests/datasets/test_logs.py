@@ -6,6 +6,7 @@ import pickle
 import pickletools
 import resource
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -227,6 +228,14 @@ def test_missing_or_short_annotation_is_named(tmp_path, frames, key):
         read_log(write(tmp_path / "log.pkl", frames))
 
 
+@pytest.mark.parametrize("value", [None, 5, np.array(5), "text"])
+@pytest.mark.parametrize("key", ["gt_boxes", "gt_names", "gt_velocity_3d", "instance_tokens", "track_tokens"])
+def test_annotation_that_is_no_list_is_named(tmp_path, frames, key, value):
+    frames[2]["anns"][key] = value
+    with pytest.raises(LogError, match=rf"frame 2: key 'anns\.{key}'"):
+        read_log(write(tmp_path / "log.pkl", frames))
+
+
 def test_missing_or_wrong_camera_is_named(tmp_path, frames):
     frames[1]["cams"]["CAM_B0"]["cam_intrinsic"] = np.eye(4)
     with pytest.raises(LogError, match=r"frame 1: key 'cams\.CAM_B0\.cam_intrinsic'.*\(3, 3\)"):
@@ -249,7 +258,13 @@ def test_missing_or_wrong_camera_is_named(tmp_path, frames):
         ("timestamp", "now"),
         ("token", 12),
         ("roadblock_ids", None),
+        ("roadblock_ids", np.array(5)),
         ("traffic_lights", [(1, True, 3)]),
+        ("traffic_lights", [5]),
+        ("traffic_lights", [(None, True)]),
+        ("traffic_lights", [(float("nan"), True)]),
+        ("driving_command", [float("nan"), 0.0, 0.0, 0.0]),
+        ("driving_command", [0.5, 0.5, 0.0, 0.0]),
         ("anns", []),
     ],
 )
@@ -295,3 +310,52 @@ def test_shared_containers_are_walked_once(tmp_path):
         lists, tuples = [lists, lists], (tuples, tuples)
     with pytest.raises(LogError, match="frame 0"):
         read_log(write(tmp_path / "log.pkl", [lists, tuples]))
+
+
+def memo(pickled, index):
+    """Push a value and keep it as a numbered one."""
+    return pickled + b"q" + bytes([index]) + b"0"
+
+
+def test_the_same_bytes_named_many_times_set_no_memory_aside(tmp_path):
+    size = 200_000
+    names = {
+        "bytes": b"B" + struct.pack("<I", size) + bytes(size),
+        "text": b"X" + struct.pack("<I", size) + b"a" * size,
+        "items": b"](" + b"".join(b"J" + struct.pack("<i", i) for i in range(size // 5)) + b"e",
+    }
+    dtype = b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x89\x88\x87R"
+    shape = b"J" + struct.pack("<i", size) + b"\x85"
+    copies = {
+        "bytes": b"cnumpy.core.numeric\n_frombuffer\n(h\x00h\x01" + shape + b"X\x01\x00\x00\x00CtR",
+        "text": b"c_codecs\nencode\nh\x00\x85R",
+        "items": b"cbuiltins\nset\nh\x00\x85R",
+    }
+    path = tmp_path / "log.pkl"
+    for name, value in names.items():
+        for count in (1, 300):
+            path.write_bytes(
+                b"\x80\x04" + memo(value, 0) + memo(dtype, 1) + b"](" + copies[name] * count + b"e."
+            )
+            complaint = "frame 0: a frame is a dict" if count == 1 else "unfolds into more than it holds"
+            with pytest.raises(LogError, match=complaint):
+                read_log(path)
+
+
+def test_a_list_shared_by_all_items_of_an_array_is_walked_once(tmp_path):
+    shared = np.empty(2000, dtype=object)
+    shared[:] = [[1.0] * 20_000] * 2000
+    started = time.process_time()
+    with pytest.raises(LogError, match="this is a ndarray"):
+        read_log(write(tmp_path / "log.pkl", shared))
+    assert time.process_time() - started < 1.0  # 3 s if walked for every item
+
+
+def test_arrays_of_arrays_in_either_order(tmp_path, frames):
+    nested = np.empty((2, 2), dtype=object, order="F")
+    nested[:] = [[np.arange(3), [np.zeros(2)]], [(np.ones(1), "x"), None]]
+    frames[0]["can_bus"] = nested
+    read = read_log(write(tmp_path / "log.pkl", frames[:1]))[0]["can_bus"]
+    assert read.shape == (2, 2) and read[1, 1] is None
+    for place in ((0, 0), (0, 1), (1, 0)):
+        assert_same(read[place], nested[place])
