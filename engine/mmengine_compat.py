@@ -20,6 +20,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import pickle
 import re
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from beyonddrive.registry import OPTIM_WRAPPERS
@@ -91,7 +93,8 @@ def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict[st
     """Read a checkpoint without executing anything that it holds.
 
     Args:
-        path: A file that ``torch.save`` wrote.
+        path: A file that ``torch.save`` wrote, or a ``.safetensors`` file, whose tensors become the
+            ``state_dict`` and whose metadata ``meta`` is read as JSON.
         map_location: As for ``torch.load``.
 
     Raises:
@@ -102,6 +105,8 @@ def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict[st
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path, map_location)
     try:
         with torch.serialization.safe_globals(_safe_globals()):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
@@ -124,6 +129,18 @@ def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict[st
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint dictionary")
     return checkpoint
+
+
+def _load_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt", device=str(map_location or "cpu")) as file:
+            meta = json.loads((file.metadata() or {}).get("meta", "{}"))
+            return {"state_dict": {key: file.get_tensor(key) for key in list(file.keys())}, "meta": meta}
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read, it is truncated or no safetensors file ({error}); use another "
+            "checkpoint"
+        ) from error
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def check_weights(
     if not isinstance(state_dict, Mapping):
         raise CheckpointError(
             f"{file}: has no 'state_dict' (its keys: {_shorten(sorted(map(str, checkpoint)))}); "
-            "use a checkpoint written by tools/train.py"
+            "use a checkpoint written by tools/train.py or tools/convert_checkpoint.py"
         )
     wanted = planner.state_dict()
     missing = [key for key in wanted if key not in state_dict and not key.endswith(_IGNORED)]

@@ -50,6 +50,9 @@ class KeyMap:
         prefix: Start of every official name, after Lightning's ``agent.``.
         rules: Pairs of names behind that prefix.
         constants: Makes the values that our checkpoint carries and the official one leaves in the code.
+        data: (name in a data file, our name) of values that our checkpoint carries and the official code
+            reads from a file of its own.
+        known_data: Recognises such values from the other weights (our names), as far as they are known.
 
     >>> keys = KeyMap('net.', (('a.{i}.', 'b.{i}.c.'),))
     >>> keys.to_native('net.a.3.weight'), keys.to_official('b.3.c.weight')
@@ -59,6 +62,8 @@ class KeyMap:
     prefix: str
     rules: tuple[Rule, ...]
     constants: Callable[[], dict[str, Tensor]] | None = None
+    data: tuple[Rule, ...] = ()
+    known_data: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = lambda state: {}
 
     def to_native(self, key: str) -> str:
         """Official name -> ours.
@@ -87,13 +92,27 @@ class KeyMap:
                 return self.prefix + renamed
         raise KeyMapError(f"{key!r} has no counterpart in the official checkpoint")
 
-    def native_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Official state dict -> ours, constants added."""
+    def native_state(
+        self, state: Mapping[str, Tensor], data: Mapping[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """Official state dict -> ours, constants and values of a data file added."""
         native = {self.to_native(key): value for key, value in state.items()}
-        return native | (self.constants() if self.constants is not None else {})
+        return self.with_data(native | (self.constants() if self.constants is not None else {}), data)
+
+    def with_data(
+        self, native: Mapping[str, Tensor], data: Mapping[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """Our state dict with the values of a data file (arrays by name), or with those that are known."""
+        given = data or {}
+        found = {key: torch.as_tensor(given[name]) for name, key in self.data if name in given}
+        return {**self.known_data(native), **native, **found}
+
+    def missing_data(self, native: Mapping[str, Tensor]) -> list[str]:
+        """Names, in the data file, of values that our state dict lacks."""
+        return [name for name, key in self.data if key not in native]
 
     def official_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our state dict -> official, constants checked and dropped.
+        """Our state dict -> official, constants checked and dropped, values of a data file dropped.
 
         Raises:
             KeyMapError: If a constant differs from the one in the official code, which could not load it.
@@ -105,7 +124,8 @@ class KeyMap:
                     f"{key!r} is {state[key].tolist()}, the official code has {value.tolist()} built in: "
                     f"this checkpoint was trained with other statistics and cannot be converted back"
                 )
-        return {self.to_official(key): value for key, value in state.items() if key not in constants}
+        dropped = {*constants, *(native for _, native in self.data)}
+        return {self.to_official(key): value for key, value in state.items() if key not in dropped}
 
 
 @dataclass(frozen=True)

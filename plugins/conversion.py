@@ -15,13 +15,14 @@ from pkgutil import iter_modules
 from typing import Any
 
 from mmengine.config import Config
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import beyonddrive
-from beyonddrive.engine.weights import nonfinite_keys
+from beyonddrive.engine.weights import check_weights, nonfinite_keys
 from beyonddrive.plugins.checkpoint import KeyMapError, Release
 from beyonddrive.plugins.planner import Planner
+from beyonddrive.plugins.weight_file import read_weights
 from beyonddrive.registry import MODELS
 
 AGENT = "agent."
@@ -113,7 +114,10 @@ def strip_agent(state: Mapping[str, Tensor], source: str = "checkpoint") -> dict
 
 
 def to_native(
-    state: Mapping[str, Tensor], planner: str | None = None, source: str = "checkpoint"
+    state: Mapping[str, Tensor],
+    planner: str | None = None,
+    source: str = "checkpoint",
+    data: Mapping[str, Any] | None = None,
 ) -> Conversion:
     """Official weights -> ours.
 
@@ -121,6 +125,8 @@ def to_native(
         state: Official names, with or without the leading ``agent.``.
         planner: Name of the release; recognised by default.
         source: File name, for messages.
+        data: Arrays of the release's data file by name, for a planner whose checkpoint lacks them
+            (``KeyMap.data``).
 
     Raises:
         ConversionError: If the planner is not recognised or is another one, a weight is missing, unexpected
@@ -129,14 +135,21 @@ def to_native(
     official = strip_agent(state, source)
     found = _recognised(official)
     release = _chosen(found, planner, official, source)
-    native, unexpected = _renamed(release, official)
+    renamed, unexpected = _renamed(release, official)
+    native = release.keys.with_data(renamed, data)
+    if absent := release.keys.missing_data(native):
+        raise ConversionError(
+            f"{source}: checkpoints of {release.name} lack {', '.join(map(repr, absent))}, which the "
+            f"official code reads from a file of its own, and these weights are not the published ones: give "
+            f"that data file (npz with these names) as well, by --data"
+        )
     settings = release.settings(native)
     model = _model(release, settings)
     wanted = _shapes(model)
     faults = _faults(wanted, native, lambda key: _official_name(release, key), unexpected)
     if faults:
         raise ConversionError(_misfit(source, release, faults, planner))
-    _check_finite(official, source)
+    _check_finite(native, source)
     return Conversion(release, native, settings, model)
 
 
@@ -150,10 +163,7 @@ def to_official(
     """
     if is_official(state):
         raise ConversionError(f"{source}: has official names already: convert it without --reverse")
-    wanted_by = {name: release for name, release in releases().items() if planner in (None, name)}
-    if planner is not None:
-        wanted_by = {planner: release_of(planner)}
-    for release in wanted_by.values():
+    for release in [release_of(planner)] if planner is not None else releases().values():
         try:
             official = release.keys.official_state(state)
         except KeyMapError as error:
@@ -162,12 +172,37 @@ def to_official(
             continue
         if planner is None and not release.fits(official):
             continue
-        back = to_native(official, release.name, source)
+        data = {name: state[key] for name, key in release.keys.data if key in state}
+        back = to_native(official, release.name, source, data)
         return Conversion(release, official, back.settings, back.model)
     raise ConversionError(
         f"{source}: its weights are those of no published planner ({', '.join(releases())}), so no official "
         f"code could load them; the first: {_shorten(list(state))}"
     )
+
+
+def load_weights(planner: nn.Module, checkpoint: str | Path) -> None:
+    """Load a checkpoint, of this suite or of an original release, into a planner: all of it, or an error.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If it is damaged, of another planner or size, or holds NaN; the planner is unchanged.
+        ConversionError: If it is an original's, and incomplete or of no known planner.
+    """
+    file = read_weights(checkpoint)
+    state, origin = file.state, file.meta.get("planner")
+    if is_official(state):
+        conversion = to_native(state, source=str(checkpoint))
+        state = conversion.state
+        origin = f"{conversion.model['type']} (official {conversion.release.name}{_in_words(conversion)})"
+    check_weights(planner, {"state_dict": state, "meta": {"planner": origin}}, str(checkpoint))
+    # Not strict, because mmengine's counters of batches may be absent; all else has been checked.
+    planner.load_state_dict(state, strict=False)
+
+
+def _in_words(conversion: Conversion) -> str:
+    plain = {key: value for key, value in conversion.settings.items() if not isinstance(value, dict)}
+    return "".join(f", model.{key}={value}" for key, value in plain.items())
 
 
 def build_planner(conversion: Conversion, changes: Mapping[str, Any] | None = None) -> Planner:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from beyonddrive.plugins.conversion import Conversion, build_planner, package_of, to_native
 from beyonddrive.plugins.planner import HeadPlanner
+from beyonddrive.plugins.weight_file import read_data
 from beyonddrive.structures.sample import PlanSample
 
 TOLERANCE = 2e-5
@@ -112,7 +113,13 @@ class GoldenFile:
         meta = self.directory / f"{name}.meta.json"
         self.meta: dict[str, Any] = _read_json(meta) if meta.is_file() else {}
         self.arrays = _read_npz(self.directory / f"{name}.npz")
-        self.data = _read_npz(self.directory / f"{name}.data.npz")
+        self.data = _read_npz(self._data_file())
+
+    def _data_file(self) -> Path:
+        """The data file; for a variant without one, such as ``wote_lidar``, that of ``wote``."""
+        stems = (path.name.removesuffix(".data.npz") for path in self.directory.glob("*.data.npz"))
+        stem = max((stem for stem in stems if self.name.startswith(stem)), key=len, default=self.name)
+        return self.directory / f"{stem}.data.npz"
 
     def weights(self, keys: Mapping[str, tuple[tuple[int, ...], str]] | None = None) -> dict[str, Tensor]:
         """Weights under official names, made by the recipe or read from the data file.
@@ -139,7 +146,7 @@ class GoldenFile:
     @cached_property
     def conversion(self) -> Conversion:
         """The weights as our checkpoint, made by the conversion that ``tools/convert_checkpoint.py`` runs."""
-        return to_native(self.weights(), source=f"{self.name}.keys.json")
+        return to_native(self.weights(), source=f"{self.name}.keys.json", data=self.data)
 
     def build(self, changes: Mapping[str, Any] | None = None) -> HeadPlanner:
         """The planner of the published size with these weights, in evaluation mode.
@@ -152,7 +159,9 @@ class GoldenFile:
         assert isinstance(planner, HeadPlanner)
         params = sum(parameter.numel() for parameter in planner.parameters())
         wanted = self.meta.get("params", params)
-        if params != wanted:
+        # The originals hold fixed plans as parameters without gradient, some of our planners as buffers.
+        fixed = sum(int(np.prod(shape)) for key, (shape, _) in self.keys.items() if key in self.data_keys)
+        if wanted not in (params, params + fixed):
             raise GoldenError(f"{self.name}: our planner has {params} parameters, the original {wanted}")
         return planner
 
@@ -295,10 +304,4 @@ def _read_json(path: Path) -> Any:
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    if not path.is_file():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
-    except Exception as error:  # a damaged archive fails in any way
-        raise GoldenError(f"{path}: cannot be read ({error})") from error
+    return read_data(path) if path.is_file() else {}

@@ -123,6 +123,13 @@ class Planner(BaseModel):
             sizes["data_samples"] = len(samples)
         if len(set(sizes.values())) != 1:
             raise PlannerInputError(f"scene {scene}: batch sizes differ: {sizes}")
+        for name in self.required_inputs:
+            value = inputs[name]
+            if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
+                raise PlannerInputError(
+                    f"scene {scene}: input {name!r} holds NaN or infinity: remove the scene from the split "
+                    f"or rebuild its features"
+                )
 
 
 class HeadPlanner(Planner):

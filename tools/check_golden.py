@@ -1,0 +1,128 @@
+"""Compare planners with their originals: ``python tools/check_golden.py GOLDEN_DIR [--planner NAME]``.
+
+GOLDEN_DIR holds ``recipe.py`` (which is run: name only directories that you trust) and, for each planner,
+``<name>.keys.json``, ``<name>.npz``, ``<name>.meta.json`` and perhaps ``<name>.data.npz``. The recipe's
+weights, under the original's names, pass through the conversion of ``tools/convert_checkpoint.py``; then
+every output, loss and gradient must agree to 2e-5 * (1 + max|golden|) in float32. A list of names without
+arrays is only converted, forth and back. One line per planner; the exit code is 1 if anything fails, or
+nothing was compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of one planner.
+
+    Attributes:
+        name: Stem of its golden files.
+        release: What its names were recognised as; empty if nothing was.
+        compared: Arrays compared.
+        worst: Largest relative difference.
+        worst_name: Array that has it.
+        faults: What is wrong; empty if it passed.
+    """
+
+    name: str
+    release: str = ""
+    compared: int = 0
+    worst: float = 0.0
+    worst_name: str = ""
+    faults: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """One line."""
+        verdict = "FAIL" if self.faults else "pass"
+        figures = f"{self.compared:4d} arrays"
+        if self.compared:
+            figures += f", worst {self.worst:.1e} ({self.worst_name})"
+        else:
+            figures += ", names converted forth and back"
+        reasons = f": {'; '.join(self.faults)}" if self.faults else ""
+        return f"{self.name:<24} {self.release:<15} {figures} {verdict}{reasons}"
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Compare planners with golden outputs of their originals.")
+    parser.add_argument(
+        "directory", metavar="GOLDEN_DIR", type=Path, help="holds recipe.py, *.keys.json, *.npz"
+    )
+    parser.add_argument(
+        "--planner", metavar="NAME", help="only this one: stem of its files (navsim_ltf), or our name (ltf)"
+    )
+    return parser.parse_args(argv)
+
+
+def check(directory: Path, name: str, recipe: ModuleType, planner: str | None = None) -> Report | None:
+    """Compare one planner; None if it is not the one asked for."""
+    import torch
+
+    from beyonddrive.plugins.conversion import to_official
+    from beyonddrive.plugins.golden import GoldenFile, compare_planner
+
+    release = ""
+    try:
+        golden = GoldenFile(directory, name, recipe)
+        conversion = golden.conversion
+        release = conversion.release.name
+        if planner not in (None, name, release):
+            return None
+        weights = golden.weights()
+        back = to_official(conversion.state, release, name).state
+        changed = [key for key in weights if key not in back or not torch.equal(back[key], weights[key])]
+        faults = [f"{len(changed)} weights do not come back, first {changed[0]}"] if changed else []
+        results = list(compare_planner(golden)) if golden.wanted() else []
+    # A comparison may fail in any way on foreign files; one planner must not end the check of the others.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Report(name, release, faults=(f"{type(error).__name__}: {reason}",))
+    bad = [result for result in results if not result.passed]
+    if bad:
+        shown = ", ".join(f"{result.name} {result.difference:.1e}" for result in bad[:3])
+        faults.append(f"{len(bad)} beyond the tolerance ({shown})")
+    absent = sorted(golden.wanted() - {result.name for result in results})
+    if absent:
+        faults.append(f"{len(absent)} not compared ({', '.join(absent[:3])})")
+    arrays = [result for result in results if result.name in golden.wanted()]
+    worst = max(arrays, key=lambda result: result.difference, default=None)
+    if worst is None:
+        return Report(name, release, faults=tuple(faults))
+    difference = worst.difference if not math.isnan(worst.difference) else math.inf
+    return Report(name, release, len(arrays), difference, worst.name, tuple(faults))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check a directory; the exit code is 1 if anything fails or nothing was compared."""
+    args = parse_args(argv)
+    from beyonddrive.plugins.golden import GoldenError, load_recipe
+
+    try:
+        recipe = load_recipe(args.directory)
+    except (GoldenError, OSError) as error:
+        print(f"check_golden: {error}", file=sys.stderr)
+        return 1
+    compared, failed = 0, False
+    for path in sorted(args.directory.glob("*.keys.json")):
+        report = check(args.directory, path.name.removesuffix(".keys.json"), recipe, args.planner)
+        if report is not None:
+            print(report, flush=True)
+            compared += report.compared
+            failed |= bool(report.faults)
+    if not compared:
+        what = f"of planner {args.planner!r} " if args.planner else ""
+        print(f"check_golden: {args.directory}: nothing {what}was compared", file=sys.stderr)
+    return int(failed or not compared)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Convert a checkpoint of an original release: ``python tools/convert_checkpoint.py SRC DST``.
+
+The planner and its variant are recognised from the names and sizes of the weights. Nothing is left over: a
+weight that is missing, unexpected, of another size, NaN or infinite is an error, and DST is not written. With
+``--reverse``, SRC is ours and DST becomes a file that the original code loads. Files that end in
+``.safetensors`` are read and written as such. The exit code is 1 if anything is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Convert checkpoints of original releases, both ways.")
+    parser.add_argument("source", metavar="SRC", type=Path, help="checkpoint to read")
+    parser.add_argument("target", metavar="DST", type=Path, help="checkpoint to write")
+    parser.add_argument(
+        "--planner", metavar="NAME", help="what SRC is a checkpoint of; recognised by default"
+    )
+    parser.add_argument(
+        "--reverse", action="store_true", help="from ours to the original's names, as Lightning stores them"
+    )
+    parser.add_argument(
+        "--data", metavar="FILE.npz", type=Path, help="arrays that the original reads from a file of its own"
+    )
+    args = parser.parse_args(argv)
+    if args.source.resolve() == args.target.resolve():
+        parser.error("SRC and DST are the same file")
+    if args.reverse and args.data is not None:
+        parser.error("--data has no use with --reverse: our checkpoints hold those arrays")
+    return args
+
+
+def convert(
+    source: Path,
+    target: Path,
+    planner: str | None = None,
+    reverse: bool = False,
+    data_file: Path | None = None,
+) -> str:
+    """Convert a file and return one line about it.
+
+    Args:
+        source: Checkpoint to read.
+        target: Checkpoint to write.
+        planner: What it is a checkpoint of; recognised by default.
+        reverse: From ours to the original's names.
+        data_file: npz file with arrays that the original's checkpoint lacks.
+
+    Raises:
+        FileNotFoundError: If there is no source.
+        CheckpointError: If the source cannot be read.
+        ConversionError: If it is not exactly a checkpoint of a published planner.
+    """
+    from beyonddrive.plugins.conversion import AGENT, to_native, to_official
+    from beyonddrive.plugins.weight_file import read_data, read_weights, write_weights
+    from beyonddrive.version import __version__
+
+    state = read_weights(source).state
+    if reverse:
+        conversion = to_official(state, planner, str(source))
+    else:
+        data = read_data(data_file) if data_file is not None else None
+        conversion = to_native(state, planner, str(source), data)
+    meta: dict[str, Any] = {
+        "planner": conversion.model["type"],
+        "release": conversion.release.name,
+        "settings": conversion.settings,
+        "model": conversion.model,
+        "names": "official" if reverse else "beyonddrive",
+        "converted_from": source.name,
+        "beyonddrive_version": __version__,
+    }
+    state = conversion.state
+    if reverse:
+        state = {f"{AGENT}{key}": value for key, value in state.items()}
+    write_weights(target, state, meta)
+    variant = "".join(f", {key}={value}" for key, value in conversion.settings.items() if "head" not in key)
+    return f"{target}: {len(state)} weights of {conversion.release.name}{variant}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert; the exit code is 1 if anything is refused."""
+    args = parse_args(argv)
+    try:
+        print(convert(args.source, args.target, args.planner, args.reverse, args.data))
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"convert_checkpoint: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
