@@ -94,11 +94,15 @@ class PlanDenoiser(nn.Module):
             (B, P, 8, D).
         """
         caches = self.prepare(context) if isinstance(context, Tensor) else context
-        token = sinusoidal_embedding(time, self.dim)[:, None].to(plans.dtype) + self.cond_pos_emb[:, :1]
+        token = self.embed_time(time)[:, None].to(plans.dtype) + self.cond_pos_emb[:, :1]
         x = self.input_proj(plans.flatten(-2)) + self.pos_emb  # (B, P, dim)
         for layer, cache in zip(self._layers(), caches, strict=True):
             x = self._layer(layer, x, token, cache)
         return self.output_proj(self.norm(x)).unflatten(-1, (NUM_POSES, self.pose_dim))
+
+    def embed_time(self, time: Tensor) -> Tensor:
+        """Embed the times of scenes (B, ...) as (B, dim)."""
+        return sinusoidal_embedding(time, self.dim)
 
     def _layer(
         self, layer: nn.TransformerDecoderLayer, x: Tensor, token: Tensor, cache: ContextCache

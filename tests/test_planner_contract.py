@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
@@ -20,6 +21,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 import beyonddrive
+from beyonddrive.heads.plan_prior import plan_priors
 from beyonddrive.plugins.planner import HeadPlanner, Planner
 from beyonddrive.plugins.preprocessor import PlannerInputError
 from beyonddrive.registry import MODELS
@@ -80,7 +82,11 @@ def config(request: pytest.FixtureRequest) -> ConfigDict:
 @pytest.fixture
 def planner(config: ConfigDict) -> Planner:
     torch.manual_seed(0)
-    return MODELS.build(config)
+    planner = MODELS.build(config)
+    experts = np.random.default_rng(0).normal(size=(100, 8, 3)).cumsum(axis=1)
+    for prior in plan_priors(planner):
+        prior.fit(experts)
+    return planner
 
 
 def batch_of(planner: Planner, size: int) -> dict[str, Any]:

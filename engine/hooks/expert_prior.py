@@ -1,0 +1,88 @@
+"""A hook that makes the anchors or the mixture of a new planner from the experts of its training data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mmengine.dist import broadcast
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from numpy.typing import NDArray
+
+from beyonddrive.datasets.navsim_dataset import NavsimDataset
+from beyonddrive.engine.executors import SerialExecutor
+from beyonddrive.generators.expert_plans import SceneSource, read_expert_plans
+from beyonddrive.heads.plan_prior import plan_priors
+from beyonddrive.registry import HOOKS
+
+
+class ExpertPriorError(ValueError):
+    """The training data cannot give expert plans; the message says what to do instead."""
+
+
+@HOOKS.register_module()
+class ExpertPriorHook(Hook):
+    """Clusters the expert plans of the training split before training, for planners that start from them.
+
+    Does nothing if the planner has no anchors or mixture, if a checkpoint has brought them, or if its config
+    names a vocabulary file for them. They become part of the checkpoints of the run.
+
+    Args:
+        max_scenes: Scenes to cluster, spread evenly over the split.
+        seed: Seed of the clustering.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, max_scenes: int = 20000, seed: int = 0) -> None:
+        if max_scenes < 1:
+            raise ExpertPriorError(f"ExpertPriorHook: max_scenes must be at least 1, got {max_scenes}")
+        self.max_scenes = max_scenes
+        self.seed = seed
+
+    def before_train(self, runner: Runner) -> None:
+        """Fill what is empty.
+
+        Raises:
+            ExpertPriorError: If the training data set is no ``NavsimDataset``.
+            VocabularyError: If it has too few different expert plans.
+        """
+        priors = [prior for prior in plan_priors(runner.model) if prior.missing and prior.path is None]
+        if not priors:
+            return
+        plans = expert_plans(runner.train_dataloader.dataset, self.max_scenes)
+        for prior in priors:
+            prior.fit(plans, self.seed)
+            for buffer in prior.buffers():
+                broadcast(buffer)  # processes that round differently must not differ
+            runner.logger.info(f"{prior.user}: {prior.size} {prior.what} from {len(plans)} expert plans")
+
+
+def expert_plans(dataset: Any, max_scenes: int) -> NDArray[np.float64]:
+    """Expert plans (S, 8, 3) of a data set, evenly spread if there are more than ``max_scenes``.
+
+    Raises:
+        ExpertPriorError: If it is no ``NavsimDataset``.
+    """
+    if not isinstance(dataset, NavsimDataset):
+        raise ExpertPriorError(
+            f"ExpertPriorHook: cannot read expert plans from a {type(dataset).__name__}: name a vocabulary "
+            f"file in the trajectory head of the config"
+        )
+    if dataset.cache_dir is None:  # the logs alone: making features would read every image
+        source = SceneSource(dataset.root, dataset.split, dataset.scene_filter)
+        plans = read_expert_plans(source, SerialExecutor()).plans
+        return plans[_spread(len(plans), max_scenes)]
+    chosen = _spread(len(dataset), max_scenes)
+    return np.stack([np.asarray(dataset.features(int(i))["trajectory"], np.float64) for i in chosen])
+
+
+def _spread(count: int, limit: int) -> NDArray[np.int64]:
+    """At most ``limit`` of ``count`` indices, evenly spread.
+
+    >>> _spread(5, 2).tolist(), _spread(2, 5).tolist()
+    ([0, 2], [0, 1])
+    """
+    kept = min(count, limit)
+    return np.arange(kept) * count // max(kept, 1)

@@ -1,0 +1,204 @@
+"""Plans that a head starts from, made from experts: diffusion anchors and mixtures of step distributions.
+
+They are part of the planner's checkpoint. A planner without one gets them from a vocabulary file
+(``tools/build_vocabulary.py``), or from the experts of its training data (``ExpertPriorHook``).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from beyonddrive.structures.delta import DeltaSpace
+from beyonddrive.structures.plan import NUM_POSES, check_plans
+from beyonddrive.structures.vocabulary import COMMAND, Vocabulary, VocabularyError, read_vocabulary
+
+
+class PriorError(ValueError):
+    """A planner has no anchors or mixture, or they do not fit; the message says where to get them."""
+
+
+class PlanPrior(nn.Module):
+    """Base: buffers that hold NaN until a checkpoint, a file or :meth:`fit` fills them.
+
+    A file is read when the buffers are needed for the first time, and only if no checkpoint has filled them:
+    a planner can be built without it, and a trained planner no longer needs it.
+
+    Args:
+        size: Number of plans.
+        path: Vocabulary file, or None.
+        user: Who needs it, for messages.
+    """
+
+    what = "plans"
+
+    def __init__(self, size: int, path: str | Path | None, user: str) -> None:
+        super().__init__()
+        if size < 1:
+            raise PriorError(f"{user}: needs at least one of its {self.what}, got {size}")
+        self.size, self.user = size, user
+        self.path = None if path is None else Path(path)
+        self._checked = False
+        self.register_load_state_dict_post_hook(_forget_check)
+
+    @property
+    def missing(self) -> bool:
+        """Whether the buffers have never been filled."""
+        return any(bool(buffer.isnan().all()) for buffer in self.buffers())
+
+    @abstractmethod
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Fill the buffers from a vocabulary of ``size`` plans."""
+
+    def fit(self, plans: NDArray[np.floating], seed: int = 0) -> None:
+        """Fill the buffers from expert plans (S, 8, 3) by k-means; equal plans and seeds give equal ones.
+
+        Raises:
+            VocabularyError: If there are fewer different plans than ``size``.
+            PlanError: If plans have another shape or hold NaN.
+        """
+        # Imported here because the generators' package is not needed to run a planner.
+        from beyonddrive.generators.vocabulary import build_vocabulary, describe_vocabulary
+
+        checked = check_plans(plans, "expert plans")
+        clusters = build_vocabulary(checked, self.size, seed)
+        self.set_vocabulary(describe_vocabulary(checked, clusters, {}))
+        self._checked = False
+
+    def require(self) -> None:
+        """Make sure that the buffers hold numbers, reading the file if need be.
+
+        Raises:
+            PriorError: If they do not; names what is missing and how to get it.
+        """
+        if self._checked:
+            return
+        if self.missing:
+            self._read()
+        broken = [name for name, buffer in self.named_buffers() if not bool(buffer.isfinite().all())]
+        if broken:
+            raise PriorError(
+                f"{self.user}: the {self.what} ({', '.join(broken)}) hold NaN or infinity: load another "
+                f"checkpoint, or convert the official one together with its data file"
+            )
+        self._checked = True
+
+    def _read(self) -> None:
+        if self.path is None:
+            raise PriorError(
+                f"{self.user}: has no {self.what}: load a checkpoint that holds them, give the path of a "
+                f"vocabulary of {self.size} plans ({COMMAND}), or train with ExpertPriorHook among the "
+                f"custom_hooks"
+            )
+        try:
+            self.set_vocabulary(read_vocabulary(self.path, self.size))
+        except VocabularyError as error:
+            raise PriorError(f"{self.user}: cannot read its {self.what}: {error}") from error
+
+
+class PlanAnchors(PlanPrior):
+    """Positions of typical plans (MODELS, section 6).
+
+    Args:
+        size: Number of anchors.
+        path: Vocabulary file with as many plans, or None.
+        user: Who needs them, for messages.
+    """
+
+    what = "anchors"
+
+    def __init__(self, size: int, path: str | Path | None = None, user: str = "PlanAnchors") -> None:
+        super().__init__(size, path, user)
+        self.points: Tensor
+        self.register_buffer("points", torch.full((size, NUM_POSES, 2), torch.nan))
+
+    def forward(self) -> Tensor:
+        """Anchors (size, 8, 2) [m].
+
+        Raises:
+            PriorError: If there are none.
+
+        >>> PlanAnchors(20)()
+        Traceback (most recent call last):
+            ...
+        beyonddrive.heads.plan_prior.PriorError: PlanAnchors: has no anchors: load a checkpoint that ...
+        """
+        self.require()
+        return self.points
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Take the positions of its plans."""
+        with torch.no_grad():
+            self.points.copy_(torch.from_numpy(np.asarray(vocabulary.plans[..., :2], np.float32)))
+
+
+class PlanMixture(PlanPrior):
+    """A Gaussian for the steps of each cluster of plans, in delta space (MODELS, section 7).
+
+    Args:
+        size: Number of components.
+        delta: The space; owned by the head, not by this module.
+        path: Vocabulary file with as many plans, or None.
+        std: Standard deviation of all components and numbers; the published value is 0.1.
+        user: Who needs it, for messages.
+
+    Attributes:
+        plans: (K, 8, 3) centre of each cluster of plans.
+        center: (K, 4) mean over the plans and poses of a cluster, in delta space.
+        std: (K, 4) standard deviations.
+    """
+
+    what = "mixture"
+
+    def __init__(
+        self,
+        size: int,
+        delta: DeltaSpace,
+        path: str | Path | None = None,
+        std: float = 0.1,
+        user: str = "PlanMixture",
+    ) -> None:
+        super().__init__(size, path, user)
+        if not std > 0:
+            raise PriorError(f"{user}: std of the mixture must be positive, got {std}")
+        self.initial_std = std
+        self._delta = (delta,)  # in a tuple, so that its buffers are not this module's too
+        self.plans: Tensor
+        self.center: Tensor
+        self.std: Tensor
+        self.register_buffer("plans", torch.full((size, NUM_POSES, 3), torch.nan))
+        self.register_buffer("center", torch.full((size, DeltaSpace.dim), torch.nan))
+        self.register_buffer("std", torch.full((size, DeltaSpace.dim), torch.nan))
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Take its plans, and the mean steps of the experts around them; those of the plans if not known."""
+        delta = self._delta[0]
+        plans = torch.from_numpy(np.asarray(vocabulary.plans, np.float32)).to(delta.mean.device)
+        center = delta.encode(plans).mean(dim=1)
+        if len(vocabulary.step_means):
+            means = torch.from_numpy(np.asarray(vocabulary.step_means, np.float32)).to(delta.mean.device)
+            center = torch.cat([(means[:, :2] - delta.mean) / delta.scale, means[:, 2:]], dim=1)
+        with torch.no_grad():
+            self.plans.copy_(plans)
+            self.center.copy_(center)
+            self.std.fill_(self.initial_std)
+
+
+def plan_priors(model: nn.Module) -> list[PlanPrior]:
+    """Priors of a planner.
+
+    >>> [type(prior).__name__ for prior in plan_priors(nn.Sequential(PlanAnchors(20)))]
+    ['PlanAnchors']
+    """
+    return [module for module in model.modules() if isinstance(module, PlanPrior)]
+
+
+def _forget_check(module: nn.Module, incompatible_keys: Any) -> None:
+    assert isinstance(module, PlanPrior)
+    module._checked = False

@@ -1,0 +1,1 @@
+"""DiffusionDrive: see README.md."""

@@ -1,0 +1,1 @@
+"""MeanFuser: see README.md."""
