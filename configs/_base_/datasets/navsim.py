@@ -4,7 +4,9 @@
 #                                             tools/split_scene_filter.py makes both
 #   scene_filters/navtest.yaml                as NAVSIM ships it
 # Make the caches once: tools/cache_features.py CONFIG and tools/cache_metrics.py CONFIG.
+# Other folders: --cfg-options data_root=... maps_root=... cache_root=..., on every tool.
 data_root = "data/navsim"
+maps_root = f"{data_root}/maps"
 cache_root = "data/cache/navsim"
 
 feature_pipeline = [
@@ -22,6 +24,7 @@ def _scenes(split, name):
     return dict(
         type="NavsimDataset",
         data_root=data_root,
+        maps_root=maps_root,
         split=split,
         scene_filter=f"{data_root}/scene_filters/{name}.yaml",
         feature_pipeline=feature_pipeline,
@@ -37,7 +40,12 @@ def _loader(dataset, **settings):
 
 def _score(split, name):
     return dict(
-        type="PDMSMetric", split=split, cache_dir=f"{_metrics}/{name}", data_root=data_root, num_workers=4
+        type="PDMSMetric",
+        split=split,
+        cache_dir=f"{_metrics}/{name}",
+        data_root=data_root,
+        maps_root=maps_root,
+        num_workers=4,
     )
 
 
