@@ -11,13 +11,14 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel
 
-from beyonddrive.datasets.feature_cache import FeatureCacheReport, cache_features
+from beyonddrive.datasets.feature_cache import cache_features
+from beyonddrive.datasets.log_caches import CacheReport
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.engine.executors import make_executor
 from beyonddrive.engine.mmengine_compat import load_checkpoint_file
 from beyonddrive.engine.runner import ConfigError, has_weights, load_config, pdm_metrics
 from beyonddrive.engine.weights import check_weights
-from beyonddrive.evaluation.metric_caching import MetricCacheReport, cache_metrics
+from beyonddrive.evaluation.metric_caching import cache_metrics
 from beyonddrive.registry import DATASETS, MODELS
 from beyonddrive.structures.sample import PlanSample
 
@@ -72,7 +73,7 @@ def plan(planner: BaseModel, samples: Sequence[dict[str, Any]]) -> list[PlanSamp
 
 def cache_features_of(
     config: Config, loaders: Sequence[str] = ("train", "val", "test"), num_workers: int = 0
-) -> Iterator[tuple[str, FeatureCacheReport]]:
+) -> Iterator[tuple[str, CacheReport]]:
     """Make the feature caches that the data loaders of a config read.
 
     Args:
@@ -104,7 +105,7 @@ def cache_features_of(
 
 def cache_metrics_of(
     config: Config, loaders: Sequence[str] = ("val", "test"), num_workers: int = 0
-) -> Iterator[tuple[str, MetricCacheReport]]:
+) -> Iterator[tuple[str, CacheReport]]:
     """Make the metric caches that the evaluators of a config read.
 
     Args:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
-from beyonddrive.datasets.navsim_root import SceneRef
+from beyonddrive.datasets.fingerprints import Fingerprint, fingerprint, is_unchanged
+from beyonddrive.datasets.log_caches import CacheReport, LogJob, log_jobs, missing_tokens
 from beyonddrive.datasets.shards import MANIFEST, SUFFIX, ShardStore, ShardWriter, StoreError
 from beyonddrive.engine.executors import Executor
 from beyonddrive.engine.files import write_atomically
@@ -27,29 +26,7 @@ LOGS_FILE = "logs.json"
 COMMAND = "python tools/cache_features.py CONFIG"
 
 _LOG_NAME = "log_name"
-_SAMPLE_BYTES = 1 << 16
-
-
-@dataclass
-class FeatureCacheReport:
-    """What a run of :func:`cache_features` did.
-
-    Attributes:
-        num_scenes: Scenes that the cache now holds.
-        num_new_logs: Logs whose scenes were made in this run; the others were there.
-        failures: Scene token -> why its features could not be made.
-        problems: Logs that could not be read, and whatever else was passed over.
-    """
-
-    num_scenes: int = 0
-    num_new_logs: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing was left out."""
-        return not self.failures and not self.problems
+_LOG = "log"
 
 
 class FeatureCache:
@@ -96,7 +73,7 @@ class FeatureCache:
         return {**record, "token": token, _LOG_NAME: record[_LOG_NAME].tobytes().decode()}
 
 
-def cache_features(dataset: NavsimDataset, cache_dir: str | Path, executor: Executor) -> FeatureCacheReport:
+def cache_features(dataset: NavsimDataset, cache_dir: str | Path, executor: Executor) -> CacheReport:
     """Make the feature cache of a data set, one shard per log; a killed run goes on where it was.
 
     Scenes that cannot be made are reported and do not stop the others; their logs, and logs that have
@@ -114,30 +91,28 @@ def cache_features(dataset: NavsimDataset, cache_dir: str | Path, executor: Exec
     root, data = Path(cache_dir), dataset.root
     writer = ShardWriter(root, KIND, dataset.feature_config, f"{dataset.data_root}, split {dataset.split}")
     data.problems.clear()
-    jobs = _jobs(dataset)
-    paths = [path for path, _ in jobs]
-    _refuse_other_shards(root, paths)
-    changed = set(_changed_logs(_read_state(root).logs, paths))
-    for name in changed:
-        writer.path(name).unlink(missing_ok=True)
-    todo = [job for job in jobs if not _is_done(writer.path(job[0].stem))]
-    logs = {path.stem: _fingerprint(path) for path in paths}
-    _write_state(root, _State(complete=False, logs=logs))
-    report = FeatureCacheReport(num_new_logs=len(todo), problems=list(data.problems))
+    jobs = log_jobs(data, dataset.split, dataset.scene_filter)
+    _refuse_other_shards(root, {job.path.stem for job in jobs})
+    todo = [job for job in jobs if not _is_done(writer, job.path)]
+    _write_state(root, _State(complete=False))
+    report = CacheReport(num_new_logs=len(todo), problems=list(data.problems))
     results = executor.map(
         _cache_log, todo, desc=f"features of {dataset.split}", initializer=_start, initargs=(dataset, root)
     )
-    for problems in results:
+    logs: dict[str, Fingerprint] = {}
+    for job, (problems, source) in zip(todo, results, strict=True):
         report.problems += problems
+        if source is not None:
+            logs[job.path.stem] = source
     store = ShardStore(root, KIND, dataset.feature_config)
     report.num_scenes, report.failures = len(store), dict(store.failures)
-    report.problems += _missing_tokens(dataset, {*store.tokens, *store.failures})
+    report.problems += missing_tokens(dataset.scene_filter, {*store.tokens, *store.failures})
+    logs |= {name: index.sources[_LOG] for name, index in store.indices.items()}
     _write_state(root, _State(complete=True, logs=logs, problems=report.problems))
     return report
 
 
 # ------------------------------------------------------------------ in a worker
-_Job = tuple[Path, "list[SceneRef] | None"]
 _worker: tuple[NavsimDataset, ShardWriter] | None = None
 
 
@@ -146,16 +121,22 @@ def _start(dataset: NavsimDataset, root: Path) -> None:
     _worker = dataset, ShardWriter(root, KIND, dataset.feature_config, "")
 
 
-def _cache_log(job: _Job) -> list[str]:
-    """Make the shard of one log; return why there is none."""
+def _cache_log(job: LogJob) -> tuple[list[str], Fingerprint | None]:
+    """Make the shard of one log; return why there is none, and what the log was."""
     assert _worker is not None, "the executor did not run the initializer"
     dataset, writer = _worker
     path, refs = job
+    shard = path.stem
+    writer.path(shard).unlink(missing_ok=True)  # of the log as it was
+    dataset.root.problems.clear()
+    try:
+        source = fingerprint(path)
+    except OSError as error:
+        return [f"{path}: cannot be read ({error})"], None
     if refs is None:
-        dataset.root.problems.clear()
-        refs = dataset.root.log_refs(path, dataset.scene_filter)
+        refs = tuple(dataset.root.log_refs(path, dataset.scene_filter))
         if dataset.root.problems:
-            return list(dataset.root.problems)
+            return list(dataset.root.problems), source
     records: dict[str, dict[str, NDArray[Any]]] = {}
     failures: dict[str, str] = {}
     for ref in refs:
@@ -167,84 +148,51 @@ def _cache_log(job: _Job) -> list[str]:
         log_name = np.frombuffer(features.pop(_LOG_NAME).encode(), np.uint8)
         del features["token"]
         records[ref.token] = {**features, _LOG_NAME: log_name}
-    writer.write(path.stem, records, failures)
-    return []
+    writer.write(shard, records, failures, {_LOG: source})
+    return [], source
 
 
 # ------------------------------------------------------------------ what to do
-def _jobs(dataset: NavsimDataset) -> list[_Job]:
-    """Logs to read; with the scenes in them if the filter cannot be applied to one log alone."""
-    data, scene_filter = dataset.root, dataset.scene_filter
-    if scene_filter.max_scenes is None:
-        return [(path, None) for path in data.filtered_logs(dataset.split, scene_filter)]
-    by_log: dict[Path, list[SceneRef]] = {}
-    for ref in data.refs(dataset.split, scene_filter):
-        by_log.setdefault(ref.log_path, []).append(ref)
-    return list(by_log.items())
-
-
-def _is_done(shard: Path) -> bool:
-    """Whether a shard is there, can be read, and lacks no scene."""
-    try:
-        with safe_open(shard, framework="np") as handle:
-            return json.loads((handle.metadata() or {})["index"])["failures"] == {}
-    except (OSError, SafetensorError, KeyError, ValueError):
+def _is_done(writer: ShardWriter, path: Path) -> bool:
+    """Whether the shard of a log is there, can be read, lacks no scene, and is of the log as it is now."""
+    index = writer.index(path.stem)
+    if index is None or index.failures or _LOG not in index.sources:
         return False
+    return is_unchanged(path, index.sources[_LOG])
 
 
-def _refuse_other_shards(root: Path, paths: Sequence[Path]) -> None:
-    other = {path.name.removesuffix(SUFFIX) for path in root.glob(f"*{SUFFIX}")}.difference(
-        path.stem for path in paths
-    )
-    if other:
+def _refuse_other_shards(root: Path, logs: set[str]) -> None:
+    if other := {path.name.removesuffix(SUFFIX) for path in root.glob(f"*{SUFFIX}")} - logs:
         raise StoreError(
             f"{root}: holds features of {len(other)} log(s) that are not in the split, such as {min(other)}; "
             f"delete the folder or use another one"
         )
 
 
-def _missing_tokens(dataset: NavsimDataset, present: set[str]) -> list[str]:
-    missing = set(dataset.scene_filter.tokens or ()) - present
-    if not missing or dataset.scene_filter.max_scenes is not None:
-        return []
-    return [f"{len(missing)} tokens of the scene filter are no scene of the split, such as {min(missing)}"]
-
-
 # ------------------------------------------------------------------ which logs
 @dataclass
 class _State:
     complete: bool = False
-    logs: dict[str, str] = field(default_factory=dict)
+    logs: dict[str, Fingerprint] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
 def _read_state(root: Path) -> _State:
     path = root / LOGS_FILE
     try:
-        return _State(**json.loads(path.read_text()))
+        state = _State(**json.loads(path.read_text()))
+        state.logs = {name: Fingerprint(*values) for name, values in state.logs.items()}
     except FileNotFoundError:
         return _State()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise StoreError(f"{path}: cannot be read ({error}); delete {root} and make it again") from error
+    return state
 
 
 def _write_state(root: Path, state: _State) -> None:
     write_atomically(root / LOGS_FILE, json.dumps(vars(state), indent=1, sort_keys=True).encode())
 
 
-def _changed_logs(known: Mapping[str, str], paths: Sequence[Path]) -> list[str]:
+def _changed_logs(known: Mapping[str, Fingerprint], paths: Sequence[Path]) -> list[str]:
     """Names of logs that are not what is known of them."""
-    return [path.stem for path in paths if known.get(path.stem) != _fingerprint(path)]
-
-
-def _fingerprint(path: Path) -> str:
-    """Digest of a log's size, start and end: enough to notice that it was written anew, and quick."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            digest = blake2b(file.read(_SAMPLE_BYTES), digest_size=8)
-            file.seek(max(size - _SAMPLE_BYTES, 0))
-            digest.update(file.read(_SAMPLE_BYTES))
-    except OSError:
-        return "unreadable"  # the reader of the log will say why
-    return f"{size}-{digest.hexdigest()}"
+    return [path.stem for path in paths if path.stem not in known or not is_unchanged(path, known[path.stem])]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ class NavsimDataset(Dataset[dict[str, Any]]):
             {
                 "feature_pipeline": list(feature_pipeline),
                 "split": split,
-                "scene_filter": _short_filter(self.scene_filter),
+                "scene_filter": self.scene_filter.describe(),
                 "data_root": self.data_root.resolve().name,
             }
         )
@@ -191,16 +190,6 @@ def _scene_filter(value: Mapping[str, Any] | str | Path | None) -> SceneFilter:
     if isinstance(value, (str, Path)):
         return SceneFilter.from_yaml(Path(value))
     return SceneFilter.from_dict(value or {})
-
-
-def _short_filter(scene_filter: SceneFilter) -> dict[str, Any]:
-    """The filter as values fit for a manifest: long lists by count and digest."""
-    values = scene_filter.to_dict()
-    for key in ("log_names", "tokens"):
-        if values[key] is not None:
-            digest = blake2b("\n".join(sorted(values[key])).encode(), digest_size=8).hexdigest()
-            values[key] = f"{len(values[key])} with digest {digest}"
-    return values
 
 
 def _plain(value: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from beyonddrive.datasets.logs import Frame, LogError, read_log
 from beyonddrive.datasets.maps.nuplan_map import NuPlanMap, open_map
-from beyonddrive.datasets.scene import FUTURE, HISTORY, Scene
+from beyonddrive.datasets.scene import FUTURE, HISTORY, Scene, SceneError
 from beyonddrive.datasets.scene_filter import SceneFilter
 
 
@@ -177,25 +177,27 @@ class NavsimRoot:
                 unreadable.append(str(error))
                 self._report(str(error))
                 continue
-            for index, frame in enumerate(frames):
-                token = frame["token"]
-                if token not in wanted or token in scenes:
-                    continue
-                before, after = index, len(frames) - 1 - index
-                if before < HISTORY - 1 or after < FUTURE:
-                    reasons[token] = (
-                        f"frame {index} of {path} has {before} frames before and {after} after it; "
-                        f"a scene needs {HISTORY - 1} and {FUTURE}"
-                    )
-                    continue
-                window = frames[index - HISTORY + 1 : index + FUTURE + 1]
-                scenes[token] = Scene(frame["log_name"], split, window)
-                reasons.pop(token, None)
+            for token, scene in scenes_of(frames, path, split, wanted.difference(scenes)):
+                if isinstance(scene, Scene):
+                    scenes[token] = scene
+                    reasons.pop(token, None)
+                else:
+                    reasons[token] = str(scene)
         reason = f"no frame of split {split} in {self.root} has this token"
         if unreadable:
             reason += f"; it may be in a log that cannot be read ({len(unreadable)} of them): {unreadable[0]}"
         found = {token: scenes[token] for token in tokens if token in scenes}
         return found, {token: reasons.get(token, reason) for token in tokens if token not in scenes}
+
+    def log_scenes(
+        self, path: Path, split: str, tokens: Container[str]
+    ) -> Iterator[tuple[str, Scene | SceneError]]:
+        """The scenes of one log whose current frames are among the tokens; see :func:`scenes_of`.
+
+        Raises:
+            LogError: If the log cannot be read.
+        """
+        yield from scenes_of(self._frames(path), path, split, tokens)
 
     # ------------------------------------------------------------------ inside
     def _frames(self, path: Path) -> list[Frame]:
@@ -207,3 +209,34 @@ class NavsimRoot:
     def _report(self, problem: str) -> None:
         if problem not in self.problems:
             self.problems.append(problem)
+
+
+def scenes_of(
+    frames: Sequence[Frame], path: Path, split: str, tokens: Container[str]
+) -> Iterator[tuple[str, Scene | SceneError]]:
+    """Scenes in the frames of a log, whatever the frame interval of the split.
+
+    Args:
+        frames: All frames of the log.
+        path: Its file, to name it in errors.
+        split: The split it is of.
+        tokens: Current frames that are asked for.
+
+    Yields:
+        Token and scene, or why there is none around that frame.
+    """
+    for index, frame in enumerate(frames):
+        if frame["token"] not in tokens:
+            continue
+        before, after = index, len(frames) - 1 - index
+        if before < HISTORY - 1 or after < FUTURE:
+            yield (
+                frame["token"],
+                SceneError(
+                    f"frame {index} of {path} has {before} frames before and {after} after it; a scene needs "
+                    f"{HISTORY - 1} and {FUTURE}"
+                ),
+            )
+        else:
+            window = frames[index - HISTORY + 1 : index + FUTURE + 1]
+            yield frame["token"], Scene(frame["log_name"], split, window)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,19 @@ class SceneFilter:
         """The filter as plain values, as :meth:`from_dict` reads them."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """The filter as values fit for a manifest: long lists by count and digest.
+
+        >>> SceneFilter(tokens=["a"]).describe()["tokens"]
+        '1 with digest 40f89e395b66422f'
+        """
+        values = self.to_dict()
+        for key in ("log_names", "tokens"):
+            if values[key] is not None:
+                digest = blake2b("\n".join(sorted(values[key])).encode(), digest_size=8).hexdigest()
+                values[key] = f"{len(values[key])} with digest {digest}"
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SceneFilter:

@@ -14,16 +14,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from beyonddrive.engine.files import write_atomically
+from beyonddrive.datasets.fingerprints import Fingerprint, Sources
+from beyonddrive.engine.files import file_lock, write_atomically
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -34,6 +37,22 @@ Record = Mapping[str, NDArray[Any]]
 
 class StoreError(RuntimeError):
     """A store is missing, stale, damaged, or lacks what was asked of it."""
+
+
+class ShardIndex(NamedTuple):
+    """What a shard says of itself.
+
+    Attributes:
+        tokens: Its records.
+        failures: Tokens that belong to it but could not be made, with the reason.
+        sources: Files that it was made from.
+        marks: What else its writer wants to know when it comes again.
+    """
+
+    tokens: tuple[str, ...]
+    failures: dict[str, str]
+    sources: dict[str, Fingerprint]
+    marks: tuple[str, ...]
 
 
 def differing_keys(stored: Any, wanted: Any, prefix: str = "") -> list[str]:
@@ -115,11 +134,15 @@ class ShardWriter:
         if (self.root / MANIFEST).exists():
             check_manifest(self.root, read_manifest(self.root), kind, config)
             return
-        if self.root.exists() and any(self.root.glob(f"*{SUFFIX}")):
+        has_shards = self.root.exists() and any(self.root.glob(f"*{SUFFIX}"))
+        if has_shards and not (self.root / MANIFEST).exists():
             raise StoreError(f"{self.root}: holds shards but no {MANIFEST}; use another folder")
         manifest = {"version": FORMAT_VERSION, "kind": kind, "config": config, "source": source}
         text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-        write_atomically(self.root / MANIFEST, text.encode())
+        try:
+            write_atomically(self.root / MANIFEST, text.encode(), replace=False)
+        except FileExistsError:  # another process was faster
+            check_manifest(self.root, read_manifest(self.root), kind, config)
 
     def path(self, shard: str) -> Path:
         """File of a shard."""
@@ -129,17 +152,35 @@ class ShardWriter:
         """Whether the shard is complete."""
         return self.path(shard).exists()
 
-    def tokens(self, shard: str) -> list[str]:
-        """Tokens of the records in a shard; none if there is no shard, or a damaged one."""
+    def index(self, shard: str) -> ShardIndex | None:
+        """What is in a shard; None if there is none, or a damaged one."""
         try:
             with safe_open(self.path(shard), framework="np") as handle:
-                tokens: list[str] = json.loads((handle.metadata() or {})["index"])["tokens"]
-        except (OSError, SafetensorError, KeyError, ValueError):
-            return []
-        return tokens
+                return _read_index(handle)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+            return None
+
+    def read(self, shard: str, tokens: Collection[str]) -> dict[str, dict[str, NDArray[Any]]]:
+        """Records of a shard that is there, by token."""
+        records: dict[str, dict[str, NDArray[Any]]] = {token: {} for token in tokens}
+        with safe_open(self.path(shard), framework="np") as handle:
+            for key in handle.keys():  # noqa: SIM118 - not a mapping
+                token, _, field = key.partition("/")
+                if token in records:
+                    records[token][field] = handle.get_tensor(key)
+        return records
+
+    def locked(self, shard: str) -> AbstractContextManager[None]:
+        """Keep other processes from a shard while it is read, added to and written again."""
+        return file_lock(self.root / f".{shard}.lock")
 
     def write(
-        self, shard: str, records: Mapping[str, Record], failures: Mapping[str, str] | None = None
+        self,
+        shard: str,
+        records: Mapping[str, Record],
+        failures: Mapping[str, str] | None = None,
+        sources: Sources | None = None,
+        marks: Collection[str] = (),
     ) -> None:
         """Write a shard, all of it or nothing.
 
@@ -147,6 +188,8 @@ class ShardWriter:
             shard: Name of the shard, used as file name.
             records: Token -> field -> array (numbers or booleans).
             failures: Tokens that belong to the shard but could not be made, with the reason.
+            sources: Files that the records were made from.
+            marks: See :class:`ShardIndex`.
         """
         tensors: dict[str, NDArray[Any]] = {}
         for token, record in records.items():
@@ -160,9 +203,27 @@ class ShardWriter:
                     )
                 # (ascontiguousarray would turn a scalar into an array of one)
                 tensors[f"{token}/{field}"] = array if array.flags.c_contiguous else array.copy()
+        index: dict[str, Any] = {"tokens": list(records), "failures": dict(failures or {})}
+        if sources:
+            index["sources"] = dict(sources)
+        if marks:
+            index["marks"] = sorted(marks)
         # One entry: safetensors writes several in an order that differs from run to run.
-        index = json.dumps({"tokens": list(records), "failures": dict(failures or {})})
-        write_atomically(self.path(shard), save(tensors, metadata={"index": index}))
+        metadata = {"index": json.dumps(index)}
+        write_atomically(self.path(shard), save(tensors, metadata=metadata))
+
+
+def _read_index(handle: Any) -> ShardIndex:
+    index = json.loads((handle.metadata() or {})["index"])
+    sources = {name: Fingerprint(*values) for name, values in index.get("sources", {}).items()}
+    return ShardIndex(tuple(index["tokens"]), index["failures"], sources, tuple(index.get("marks", ())))
+
+
+class _Shard(NamedTuple):
+    """An open shard: its memory map, and the keys of each token in it."""
+
+    handle: Any
+    keys: dict[str, list[str]]
 
 
 class ShardStore:
@@ -172,34 +233,52 @@ class ShardStore:
         root: Folder of the store.
         kind: The kind it must be.
         config: The configuration it must have been made with; ``None`` accepts any.
+        max_open: Shards that are kept mapped, so that a pass over a large store does not count as memory;
+            None keeps all of them, for access at random.
+
+    Attributes:
+        failures: Token -> why it has no record.
+        indices: Shard -> what it says of itself.
 
     Raises:
         StoreError: If the store is missing, of another kind or configuration, or damaged.
     """
 
-    def __init__(self, root: str | Path, kind: str, config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        kind: str,
+        config: Mapping[str, Any] | None = None,
+        max_open: int | None = None,
+    ) -> None:
         self.root = Path(root)
         self.manifest = read_manifest(self.root)
         check_manifest(self.root, self.manifest, kind, config)
+        self.max_open = max_open
         self.failures: dict[str, str] = {}
+        self.indices: dict[str, ShardIndex] = {}
         self._shard_of: dict[str, str] = {}
-        self._handles: dict[str, Any] = {}
+        self._open: OrderedDict[str, _Shard] = OrderedDict()
         self._process = os.getpid()
         for path in sorted(self.root.glob(f"*{SUFFIX}")):
-            metadata = self._handle(path.name).metadata() or {}
-            try:
-                index = json.loads(metadata["index"])
-                tokens, failures = index["tokens"], index["failures"]
-            except (KeyError, ValueError) as error:
-                raise StoreError(f"{path}: has no list of tokens; delete it and run the job again") from error
-            for token in tokens:
-                if token in self._shard_of:
-                    other = self._shard_of[token]
-                    raise StoreError(f"{path}: token {token} is also in {other}; delete one of them")
-                self._shard_of[token] = path.name
-            self.failures.update(failures)
-        # Handles opened for the index are not needed until a record is read.
-        self._handles.clear()
+            self._add(path)
+
+    def _add(self, path: Path) -> None:
+        shard = path.name.removesuffix(SUFFIX)
+        try:
+            with safe_open(path, framework="np") as handle:
+                index = _read_index(handle)
+        except (OSError, SafetensorError) as error:
+            raise _damaged(path, error) from error
+        except (KeyError, ValueError, TypeError) as error:
+            raise StoreError(f"{path}: has no list of tokens; delete it and run the job again") from error
+        for token in index.tokens:
+            if token in self._shard_of:
+                other = self._shard_of[token]
+                raise StoreError(f"{path}: token {token} is also in {other}; delete one of them")
+            self._shard_of[token] = shard
+        self.indices[shard] = index
+        self.failures.update(index.failures)
 
     @property
     def tokens(self) -> list[str]:
@@ -215,6 +294,10 @@ class ShardStore:
     def __iter__(self) -> Iterator[str]:
         return iter(self._shard_of)
 
+    def shard_of(self, token: str) -> str | None:
+        """Name of the shard that holds a record; None if there is none."""
+        return self._shard_of.get(token)
+
     def __getitem__(self, token: str) -> dict[str, NDArray[Any]]:
         """Return the arrays of a token by field name; writable copies."""
         shard = self._shard_of.get(token)
@@ -224,34 +307,33 @@ class ShardStore:
             raise StoreError(
                 f"{self.root}: no scene {token}; run the tool that makes this store for its split"
             )
-        handle = self._handle(shard)
-        prefix = f"{token}/"
-        # Keys of one token are found through a per-shard index made once per handle.
-        return {key[len(prefix) :]: handle.get_tensor(key) for key in self._keys(shard)[token]}
+        handle, keys = self._opened(shard)
+        start = len(token) + 1
+        return {key[start:]: handle.get_tensor(key) for key in keys[token]}
 
-    def _keys(self, shard: str) -> dict[str, list[str]]:
-        handle = self._handle(shard)
-        index: dict[str, list[str]] | None = self._handles.get(f"{shard}:keys")
-        if index is None:
-            index = {token: [] for token in json.loads(handle.metadata()["index"])["tokens"]}
-            for key in handle.keys():  # noqa: SIM118 - not a mapping
-                index[key.partition("/")[0]].append(key)
-            self._handles[f"{shard}:keys"] = index
-        return index
-
-    def _handle(self, shard: str) -> Any:
+    def _opened(self, name: str) -> _Shard:
         if self._process != os.getpid():
             # A memory map shared with the parent would be unmapped when either side closes it.
-            self._handles, self._process = {}, os.getpid()
-        handle = self._handles.get(shard)
-        if handle is None:
-            path = self.root / shard
-            try:
-                handle = safe_open(path, framework="np")
-            except (OSError, SafetensorError) as error:
-                raise StoreError(f"{path}: is damaged ({error}); delete it and run the job again") from error
-            self._handles[shard] = handle
-        return handle
+            self._open, self._process = OrderedDict(), os.getpid()
+        if name in self._open:
+            self._open.move_to_end(name)
+            return self._open[name]
+        path = self.root / f"{name}{SUFFIX}"
+        try:
+            handle = safe_open(path, framework="np")
+        except (OSError, SafetensorError) as error:
+            raise _damaged(path, error) from error
+        keys: dict[str, list[str]] = {token: [] for token in self.indices[name].tokens}
+        for key in handle.keys():  # noqa: SIM118 - not a mapping
+            keys.setdefault(key.partition("/")[0], []).append(key)
+        self._open[name] = _Shard(handle, keys)
+        if self.max_open is not None and len(self._open) > self.max_open:
+            self._open.popitem(last=False)
+        return self._open[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handles": {}}
+        return {**self.__dict__, "_open": OrderedDict()}
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path}: is damaged ({error}); delete it and run the job again")

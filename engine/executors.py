@@ -6,12 +6,17 @@ An exception raised by the function ends the map; functions that should survive 
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import threading
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import Any, Protocol, TypeVar
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
@@ -19,7 +24,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Executor(Protocol):
+WINDOW = 4
+"""Items per worker that are in flight: enough to keep all busy, few enough to keep memory flat."""
+
+
+class WorkerLostError(RuntimeError):
+    """A worker process was killed."""
+
+
+class Executor(ABC):
     """What a job needs of an executor."""
 
     def map(
@@ -38,36 +51,90 @@ class Executor(Protocol):
             desc: What the progress bar says; empty for no bar.
             initializer: Run once in every worker before its first item.
             initargs: Arguments of ``initializer``.
+
+        Raises:
+            WorkerLostError: If a worker process was killed.
         """
-        ...
-
-
-def _progress(results: Iterator[Result], total: int, desc: str) -> Iterator[Result]:
-    if not desc:
+        results = self._results(function, items, initializer, initargs)
+        if desc:
+            results = tqdm(results, total=len(items), desc=desc, dynamic_ncols=True, mininterval=0.5)
         yield from results
-        return
-    yield from tqdm(results, total=total, desc=desc, dynamic_ncols=True, mininterval=0.5)
+
+    @abstractmethod
+    def _results(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        initializer: Callable[..., None] | None,
+        initargs: tuple[Any, ...],
+    ) -> Iterator[Result]:
+        """As :meth:`map`, without a bar."""
 
 
-class SerialExecutor:
+class SerialExecutor(Executor):
     """Runs in this process.
 
     >>> list(SerialExecutor().map(abs, [-1, -2]))
     [1, 2]
     """
 
-    def map(
+    def _results(
         self,
         function: Callable[[Item], Result],
         items: Sequence[Item],
-        desc: str = "",
-        initializer: Callable[..., None] | None = None,
-        initargs: tuple[Any, ...] = (),
+        initializer: Callable[..., None] | None,
+        initargs: tuple[Any, ...],
     ) -> Iterator[Result]:
-        """See :class:`Executor`."""
         if initializer is not None:
             initializer(*initargs)
-        yield from _progress(map(function, items), len(items), desc)
+        return map(function, items)
+
+
+class _Workers(NamedTuple):
+    """Workers that have been started: how to hand them an item, and how to wait for what became of it."""
+
+    submit: Callable[[Any], Any]
+    result: Callable[[Any], Any]
+
+
+class _WindowExecutor(Executor):
+    """Runs in workers, with a few items per worker in flight.
+
+    Args:
+        num_workers: Workers.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        self.num_workers = num_workers
+
+    @abstractmethod
+    def _workers(
+        self,
+        count: int,
+        function: Callable[[Item], Result],
+        initializer: Callable[..., None] | None,
+        initargs: tuple[Any, ...],
+    ) -> AbstractContextManager[_Workers]:
+        """Start ``count`` workers, and end them on the way out."""
+
+    def _results(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        initializer: Callable[..., None] | None,
+        initargs: tuple[Any, ...],
+    ) -> Iterator[Result]:
+        count = min(self.num_workers, len(items))
+        if count == 0:
+            return
+        window = WINDOW * count
+        with self._workers(count, function, initializer, initargs) as workers:
+            pending = deque(workers.submit(item) for item in items[:window])
+            for position in range(len(items)):
+                result = workers.result(pending.popleft())
+                if position + window < len(items):
+                    pending.append(workers.submit(items[position + window]))
+                yield result
 
 
 def end_with_parent() -> None:
@@ -89,11 +156,33 @@ def _start_worker(initializer: Callable[..., None] | None, initargs: tuple[Any, 
         initializer(*initargs)
 
 
-class ProcessExecutor:
-    """Runs in ``num_workers`` processes of this machine.
+@contextmanager
+def worker_processes(
+    num_workers: int, initializer: Callable[..., None] | None = None, initargs: tuple[Any, ...] = ()
+) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with the block, or with their parent if that is killed.
 
-    Workers are started afresh (``spawn``): a fork would copy the threads' locks of numerical libraries in
-    whatever state they are. At most a few items per worker are in flight, so that memory stays flat.
+    They are started afresh (``spawn``): a fork would copy the locks of the threads of numerical libraries in
+    whatever state they are.
+
+    Raises:
+        WorkerLostError: If one of them was killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(num_workers, context, _start_worker, (initializer, initargs))
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise WorkerLostError(
+            "a worker process was killed, most likely for lack of memory; run the same command again, with "
+            "fewer workers"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class ProcessExecutor(_WindowExecutor):
+    """Runs in processes of this machine.
 
     Args:
         num_workers: Processes.
@@ -105,47 +194,21 @@ class ProcessExecutor:
     def __init__(self, num_workers: int) -> None:
         if num_workers < 1:
             raise ValueError(f"ProcessExecutor: num_workers must be at least 1, got {num_workers}")
-        self.num_workers = num_workers
+        super().__init__(num_workers)
 
-    def map(
+    @contextmanager
+    def _workers(
         self,
+        count: int,
         function: Callable[[Item], Result],
-        items: Sequence[Item],
-        desc: str = "",
-        initializer: Callable[..., None] | None = None,
-        initargs: tuple[Any, ...] = (),
-    ) -> Iterator[Result]:
-        """See :class:`Executor`."""
-        yield from _progress(self._map(function, items, initializer, initargs), len(items), desc)
-
-    def _map(
-        self,
-        function: Callable[[Item], Result],
-        items: Sequence[Item],
         initializer: Callable[..., None] | None,
         initargs: tuple[Any, ...],
-    ) -> Iterator[Result]:
-        pool = ProcessPoolExecutor(
-            max_workers=min(self.num_workers, max(len(items), 1)),
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(initializer, initargs),
-        )
-        window = 4 * self.num_workers
-        futures: list[Future[Result]] = []
-        try:
-            for item in items[:window]:
-                futures.append(pool.submit(function, item))
-            for position in range(len(items)):
-                result = futures.pop(0).result()
-                if position + window < len(items):
-                    futures.append(pool.submit(function, items[position + window]))
-                yield result
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    ) -> Iterator[_Workers]:
+        with worker_processes(count, initializer, initargs) as pool:
+            yield _Workers(lambda item: pool.submit(function, item), Future.result)
 
 
-class RayExecutor:
+class RayExecutor(_WindowExecutor):
     """Runs on a Ray cluster; needs the extra ``ray``.
 
     Args:
@@ -164,28 +227,16 @@ class RayExecutor:
         if not ray.is_initialized():
             ray.init(address=address, num_cpus=num_workers if address is None else None, log_to_driver=False)
         self._ray = ray
-        self.num_workers = num_workers or int(ray.cluster_resources().get("CPU", 1))
+        super().__init__(num_workers or int(ray.cluster_resources().get("CPU", 1)))
 
-    def map(
+    @contextmanager
+    def _workers(
         self,
+        count: int,
         function: Callable[[Item], Result],
-        items: Sequence[Item],
-        desc: str = "",
-        initializer: Callable[..., None] | None = None,
-        initargs: tuple[Any, ...] = (),
-    ) -> Iterator[Result]:
-        """See :class:`Executor`."""
-        yield from _progress(self._map(function, items, initializer, initargs), len(items), desc)
-
-    def _map(
-        self,
-        function: Callable[[Item], Result],
-        items: Sequence[Item],
         initializer: Callable[..., None] | None,
         initargs: tuple[Any, ...],
-    ) -> Iterator[Result]:
-        ray = self._ray
-
+    ) -> Iterator[_Workers]:
         class Worker:
             def __init__(self) -> None:
                 if initializer is not None:
@@ -194,20 +245,14 @@ class RayExecutor:
             def run(self, item: Item) -> Result:
                 return function(item)
 
-        remote_worker = ray.remote(Worker)
-        workers = [remote_worker.remote() for _ in range(min(self.num_workers, max(len(items), 1)))]
-        window = 4 * len(workers)
-        tasks = [workers[i % len(workers)].run.remote(item) for i, item in enumerate(items[:window])]
+        remote = self._ray.remote(Worker)
+        workers = [remote.remote() for _ in range(count)]
+        turn = itertools.cycle(workers)
         try:
-            for position in range(len(items)):
-                result = ray.get(tasks.pop(0))
-                if position + window < len(items):
-                    worker = workers[(position + window) % len(workers)]
-                    tasks.append(worker.run.remote(items[position + window]))
-                yield result
+            yield _Workers(lambda item: next(turn).run.remote(item), self._ray.get)
         finally:
             for worker in workers:
-                ray.kill(worker)
+                self._ray.kill(worker)
 
 
 def make_executor(num_workers: int) -> Executor:

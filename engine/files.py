@@ -1,25 +1,80 @@
-"""Files that are either the old one or the whole new one."""
+"""Files that are either the old one or the whole new one, and locks between processes."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_atomically(path: Path, data: bytes, sync: bool = True) -> None:
-    """Write ``data`` to ``path`` so that the file is either the old one or the whole new one.
+class LockedError(RuntimeError):
+    """Another process holds a lock."""
 
-    Without ``sync`` this holds when the process dies, but not when the machine does: for many small files
-    whose readers notice a truncated one.
+
+@contextmanager
+def atomic_file(path: Path, sync: bool = True, replace: bool = True) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes the place of ``path`` when it is complete, and only then.
+
+    Args:
+        path: Where the file goes; its folder is made.
+        sync: Whether this also holds when the machine dies, not only the process; without it, for many small
+            files whose readers notice a truncated one.
+        replace: Whether to replace a file that is there.
+
+    Raises:
+        FileExistsError: If there is a file and ``replace`` is false.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            yield file
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        partial.replace(path)
+        if replace:
+            partial.replace(path)
+        else:
+            os.link(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes, sync: bool = True, replace: bool = True) -> None:
+    """Write ``data`` as :func:`atomic_file` does."""
+    with atomic_file(path, sync, replace) as file:
+        file.write(data)
+
+
+@contextmanager
+def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a lock that one process has at a time; the system frees it when that process dies.
+
+    Args:
+        path: A file that exists while the lock is held.
+        wait: Whether to wait for it.
+
+    Raises:
+        LockedError: If another process holds it and this one is not to wait.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = path.open("wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.close()
+            raise LockedError(f"{path}: another process holds this lock") from None
+        # The one before may have deleted the file between the opening and the lock.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
+        file.close()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()

@@ -1,59 +1,213 @@
-"""Metric caches of a split: made once from logs and maps, one shard per log, read by every evaluation."""
+"""Metric caches of a split: in a store with one shard per log, or built from logs and maps.
+
+A store holds scenes of one split, whoever asked for them: ``tools/cache_metrics.py`` puts those of a scene
+filter into it, ``tools/score.py --cache-dir`` those that it is asked to score. A shard knows the log and the
+maps that it was made from; when they change it is made again. Whoever adds to a shard holds its lock, reads
+what is there, and writes it whole, so that several jobs can fill one store.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from numpy.typing import NDArray
+
+from beyonddrive.datasets.fingerprints import Fingerprint, fingerprint, is_unchanged
+from beyonddrive.datasets.log_caches import CacheReport, LogJob, log_jobs, missing_tokens
+from beyonddrive.datasets.logs import LogError
 from beyonddrive.datasets.navsim_root import NavsimRoot
+from beyonddrive.datasets.scene import Scene, SceneError
 from beyonddrive.datasets.scene_filter import SceneFilter
-from beyonddrive.datasets.shards import ShardStore, ShardWriter, StoreError
+from beyonddrive.datasets.shards import ShardIndex, ShardStore, ShardWriter, StoreError
 from beyonddrive.engine.executors import Executor
-from beyonddrive.engine.files import write_atomically
-from beyonddrive.evaluation.pdm import build_metric_cache
-from beyonddrive.evaluation.pdm.cache import CACHE_VERSION
+from beyonddrive.evaluation.pdm.build import build_metric_cache
+from beyonddrive.evaluation.pdm.cache import CACHE_VERSION, MetricCache
 
 KIND = "metric_cache"
 """Kind of a store of metric caches."""
-SOURCES_FILE = "sources.json"
-"""Fingerprints of the logs and maps that the caches were made from."""
 COMMAND = "python tools/cache_metrics.py CONFIG"
 
-_SAMPLE_BYTES = 1 << 16
+_MAP = "map:"
+_MAX_OPEN = 2
+Failure = str
+"""Why a scene has no metric cache."""
 
 
-@dataclass
-class MetricCacheReport:
-    """What a run of :func:`cache_metrics` did.
+class MetricCaches:
+    """Metric caches of the scenes of a split; cheap to pickle.
 
-    Attributes:
-        num_scenes: Scenes that the store now holds.
-        num_new_logs: Logs whose scenes were made in this run; the others were there.
-        failures: Scene token -> why it has no metric cache.
-        problems: Logs that could not be read, and whatever else was passed over.
+    Args:
+        split: Split that the scenes belong to.
+        root: Where logs and maps are: to build caches, and to notice that logs or maps have changed since.
+        folder: A store to read; None builds every cache when it is asked for.
+        grow: Whether caches that are built are kept in ``folder``, which is made if it is not there; then
+            shards of logs or maps that have changed are made again instead of being refused.
+
+    Raises:
+        ValueError: If there is neither a store nor a data root.
+        StoreError: If the store is missing, damaged, of another split or version, or older than its logs and
+            maps.
     """
 
-    num_scenes: int = 0
-    num_new_logs: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    def __init__(
+        self, split: str, root: NavsimRoot | None = None, folder: Path | None = None, grow: bool = False
+    ) -> None:
+        if root is None and (folder is None or grow):
+            raise ValueError(
+                "metric caches: give cache_dir (a store made by tools/cache_metrics.py) or data_root"
+            )
+        self.split, self.root = split, root
+        self.writer: ShardWriter | None = None
+        self._store: ShardStore | None = None
+        self._stale: set[str] = set()
+        if folder is None:
+            return
+        if root is not None and grow:
+            self.writer = ShardWriter(folder, KIND, _config(split), f"{root.root}, split {split}")
+        self._store = _open_store(folder, split)
+        if root is not None:
+            indices = self._store.indices.items()
+            self._stale = {shard for shard, index in indices if not _is_fresh(index, root, split, shard)}
+        if self._stale and not grow:
+            raise StoreError(
+                f"{folder}: {len(self._stale)} log(s), or their maps, have changed since the metric caches "
+                f"were made, the first is {min(self._stale)}; bring them up to date: {COMMAND}"
+            )
 
+    def __contains__(self, token: object) -> bool:
+        """Whether the metric cache of a scene is in the store, and of its log as it is now."""
+        return self.shard_of(str(token)) is not None
 
-class _LogResult(NamedTuple):
-    """What a worker says of a log: its problems, or the fingerprints of what its shard was made from."""
+    def __len__(self) -> int:
+        return 0 if self._store is None else len(self._store)
 
-    problems: list[str]
-    sources: dict[str, str]
+    @property
+    def tokens(self) -> list[str]:
+        """Scenes in the store."""
+        return [] if self._store is None else self._store.tokens
+
+    def shard_of(self, token: str) -> str | None:
+        """Shard that holds the metric cache of a scene; None if it is not in the store."""
+        shard = None if self._store is None else self._store.shard_of(token)
+        return None if shard in self._stale else shard
+
+    def __getitem__(self, token: str) -> MetricCache:
+        """Metric cache of a scene in the store.
+
+        Raises:
+            StoreError: If it is not there, with the reason if it could not be made.
+        """
+        if self._store is None:
+            raise StoreError(f"no scene {token}: there is no store of metric caches")
+        return MetricCache.from_arrays(self._store[token])
+
+    def get(self, token: str, log_name: str) -> MetricCache:
+        """Metric cache of a scene, from the store if there is one, built from its log and map otherwise.
+
+        Raises:
+            StoreError: If the store does not hold it and does not grow.
+            SceneError: If there is no such scene.
+        """
+        if self._store is not None and (self.writer is None or token in self):
+            return self[token]
+        assert self.root is not None
+        path = self.root.root / "navsim_logs" / self.split / f"{log_name}.pkl"
+        if path.exists():
+            cache = dict(self.of_log(path, {token})).get(token)
+            if isinstance(cache, MetricCache):
+                return cache
+            if cache is not None and not isinstance(cache, SceneError):
+                raise cache
+        # A log may be stored under another name than its frames give; the search also knows the reason.
+        scenes, reasons = self.root.find(self.split, [token])
+        if token not in scenes:
+            raise SceneError(reasons[token])
+        return build_metric_cache(scenes[token], self.root.map(scenes[token].map_location))
+
+    def of_log(
+        self, path: Path, tokens: Container[str], mark: str = ""
+    ) -> Iterator[tuple[str, MetricCache | Exception]]:
+        """Metric caches of scenes of one log; kept in the store if it grows, once all are through.
+
+        Args:
+            path: The log.
+            tokens: Current frames of the scenes that are asked for.
+            mark: What to write on the shard: that these are all scenes of some filter.
+
+        Yields:
+            Token, and metric cache or why there is none.
+
+        Raises:
+            LogError: If the log cannot be read; a shard of the log as it was is deleted.
+        """
+        if self.writer is None:
+            yield from self._build(path, tokens, {})
+            return
+        shard = path.stem
+        with self.writer.locked(shard):
+            yield from self._extend(self.writer, path, tokens, mark)
+
+    def _extend(
+        self, writer: ShardWriter, path: Path, tokens: Container[str], mark: str
+    ) -> Iterator[tuple[str, MetricCache | Exception]]:
+        """Make what another job has not made of a log meanwhile, and add it to its shard."""
+        assert self.root is not None
+        shard = path.stem
+        index = writer.index(shard)
+        if index is not None and not _is_fresh(index, self.root, self.split, shard):
+            index = None
+        if index is None:
+            writer.path(shard).unlink(missing_ok=True)  # damaged, or of the log as it was
+        stored = set() if index is None else set(index.tokens)
+        for token in stored:
+            if token in tokens:
+                yield token, MetricCache.from_arrays(writer.read(shard, [token])[token])
+        sources: dict[str, Fingerprint] = {} if index is None else dict(index.sources)
+        records: dict[str, dict[str, NDArray[Any]]] = {}
+        failures: dict[str, Failure] = {} if index is None else dict(index.failures)
+        for token, cache in self._build(path, _Without(tokens, stored), sources):
+            if isinstance(cache, MetricCache):
+                records[token] = cache.to_arrays()
+                failures.pop(token, None)
+            elif not isinstance(cache, SceneError):
+                failures[token] = describe_error(cache)
+            yield token, cache
+        marks = {*([] if index is None else index.marks), *([mark] if mark else [])}
+        if records or index is None or failures != index.failures or marks != set(index.marks):
+            kept = {} if index is None else writer.read(shard, index.tokens)
+            writer.write(shard, {**kept, **records}, failures, sources, marks)
+
+    def _build(
+        self, path: Path, tokens: Container[str], sources: dict[str, Fingerprint]
+    ) -> Iterator[tuple[str, MetricCache | Exception]]:
+        """Build metric caches of a log, and note in ``sources`` what they are made from."""
+        assert self.root is not None
+        try:
+            sources[f"{self.split}/{path.name}"] = fingerprint(path)
+        except OSError as error:
+            raise LogError(f"{path}: cannot be read ({error})") from error
+        for token, scene in self.root.log_scenes(path, self.split, tokens):
+            if not isinstance(scene, Scene):
+                yield token, scene
+                continue
+            try:
+                nuplan_map = self.root.map(scene.map_location)
+                name = _MAP + nuplan_map.path.relative_to(self.root.maps_root).as_posix()
+                sources.setdefault(name, fingerprint(nuplan_map.path))
+                yield token, build_metric_cache(scene, nuplan_map)
+            except Exception as error:
+                # Whatever is wrong with one scene of thousands, it is named and the rest goes on.
+                yield token, error
 
 
 def cache_metrics(
     root: NavsimRoot, split: str, scene_filter: SceneFilter, cache_dir: str | Path, executor: Executor
-) -> MetricCacheReport:
-    """Make the metric caches of a split; a killed run goes on where it was.
+) -> CacheReport:
+    """Put the scenes of a filter into a store of metric caches; a killed run goes on where it was.
 
     A scene that cannot be cached is recorded with the reason and does not stop the others. Logs with such
     scenes, and logs and maps that have changed, are done again by the next run.
@@ -66,38 +220,28 @@ def cache_metrics(
         executor: Where to run.
 
     Raises:
-        StoreError: If the folder holds caches of another split or filter.
+        StoreError: If the folder holds caches of another split or version.
         NavsimRootError: If there is no such split.
     """
     folder = Path(cache_dir)
-    config = {"cache_version": CACHE_VERSION, "split": split, "scene_filter": _describe(scene_filter)}
-    writer = ShardWriter(folder, KIND, config, f"{root.root}, split {split}")
     root.problems.clear()
-    tokens_by_log: dict[Path, list[str]] = {}
-    for ref in root.refs(split, scene_filter):
-        tokens_by_log.setdefault(ref.log_path, []).append(ref.token)
-    report = MetricCacheReport(problems=list(root.problems))
-    sources = _read_sources(folder)
-    jobs = [
-        (path, tokens)
-        for path, tokens in tokens_by_log.items()
-        if _changed(sources, root, path.stem) or sorted(writer.tokens(path.stem)) != sorted(tokens)
-    ]
-    report.num_new_logs = len(jobs)
-    results = executor.map(
-        _cache_log, jobs, f"metric caches of {split}", _start_worker, (root, split, folder, config)
-    )
-    for (path, _), result in zip(jobs, results, strict=True):
-        report.problems += result.problems
-        sources[path.stem] = result.sources
-        write_atomically(folder / SOURCES_FILE, json.dumps(sources, indent=1, sort_keys=True).encode())
-    store = ShardStore(folder, KIND, config)
+    jobs = log_jobs(root, split, scene_filter)
+    caches = MetricCaches(split, root, folder, grow=True)
+    assert caches.writer is not None
+    mark = f"filter {blake2b(json.dumps(scene_filter.describe()).encode(), digest_size=8).hexdigest()}"
+    todo = [job for job in jobs if not _is_done(caches.writer, root, split, job, mark)]
+    report = CacheReport(num_new_logs=len(todo), problems=list(root.problems))
+    args = (caches, scene_filter, mark)
+    for problems in executor.map(_cache_log, todo, f"metric caches of {split}", _start_worker, args):
+        report.problems += problems
+    store = _open_store(folder, split)
     report.num_scenes, report.failures = len(store), dict(store.failures)
+    report.problems += missing_tokens(scene_filter, {*store.tokens, *store.failures})
     return report
 
 
-def open_metric_caches(cache_dir: str | Path, split: str, root: NavsimRoot | None = None) -> ShardStore:
-    """Open the metric caches of a split.
+def open_metric_caches(cache_dir: str | Path, split: str, root: NavsimRoot | None = None) -> MetricCaches:
+    """Open the metric caches of a split for reading.
 
     Args:
         cache_dir: Folder of the store.
@@ -107,104 +251,83 @@ def open_metric_caches(cache_dir: str | Path, split: str, root: NavsimRoot | Non
     Raises:
         StoreError: If the store is missing, of another split or version, or older than its logs and maps.
     """
-    folder = Path(cache_dir)
-    try:
-        store = ShardStore(folder, KIND)
-    except StoreError as error:
-        raise StoreError(f"{error} (metric caches are made by: {COMMAND})") from error
-    config = store.manifest["config"]
-    wanted = {"cache_version": CACHE_VERSION, "split": split}
-    wrong = [f"{key}: stored {config.get(key)!r}, wanted {value!r}" for key, value in wanted.items()
-             if config.get(key) != value]  # fmt: skip
-    if wrong:
-        raise StoreError(
-            f"{folder}: metric caches for something else: {'; '.join(wrong)}; make new: {COMMAND}"
-        )
-    if root is not None:
-        sources = _read_sources(folder)
-        stale = [name for name in sources if _changed(sources, root, name)]
-        if stale:
-            raise StoreError(
-                f"{folder}: {len(stale)} log(s), or their maps, have changed since the metric caches were "
-                f"made, the first is {stale[0]}; bring them up to date: {COMMAND}"
-            )
-    return store
+    return MetricCaches(split, root, Path(cache_dir))
+
+
+def describe_error(error: Exception) -> str:
+    """Why a scene failed, in one line.
+
+    >>> describe_error(KeyError('x'))
+    "KeyError: 'x'"
+    """
+    return f"{type(error).__name__}: {error}"
 
 
 # ------------------------------------------------------------------ in a worker
-_worker: tuple[NavsimRoot, str, ShardWriter] | None = None
+_worker: tuple[MetricCaches, SceneFilter, str] | None = None
 
 
-def _start_worker(root: NavsimRoot, split: str, folder: Path, config: Mapping[str, Any]) -> None:
+def _start_worker(*args: Any) -> None:
     global _worker
-    _worker = root, split, ShardWriter(folder, KIND, config, "")
+    _worker = args
 
 
-def _cache_log(job: tuple[Path, list[str]]) -> _LogResult:
-    """Make the shard of one log."""
+def _cache_log(job: LogJob) -> list[str]:
+    """Make what the shard of one log lacks; return what is wrong with the log."""
     assert _worker is not None, "the executor did not run the initializer"
-    root, split, writer = _worker
-    path, tokens = job
-    root.problems.clear()
-    any_window = SceneFilter(frame_interval=1, has_route=False, tokens=tokens)
-    records: dict[str, Any] = {}
-    failures: dict[str, str] = {}
-    sources = {"log": fingerprint(path)}
-    for ref in root.log_refs(path, any_window):
-        try:
-            scene = root.load(ref, split)
-            nuplan_map = root.map(scene.map_location)
-            records[ref.token] = build_metric_cache(scene, nuplan_map).to_arrays()
-            sources[str(nuplan_map.path.relative_to(root.maps_root))] = fingerprint(nuplan_map.path)
-        except Exception as error:
-            # Whatever is wrong with one scene of thousands, it is recorded and the rest goes on.
-            failures[ref.token] = f"{type(error).__name__}: {error}"
-    if not root.problems:
-        writer.write(path.stem, records, failures)
-    return _LogResult(list(root.problems), sources)
-
-
-# ------------------------------------------------------------------ what has changed
-def fingerprint(path: Path) -> str:
-    """Digest of a file's size, start and end: enough to notice that it was written anew, and quick."""
+    caches, scene_filter, mark = _worker
+    assert caches.root is not None and caches.writer is not None
+    path, refs = job
+    caches.root.problems.clear()
+    if refs is None:
+        refs = tuple(caches.root.log_refs(path, scene_filter))
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            digest = blake2b(file.read(_SAMPLE_BYTES), digest_size=8)
-            file.seek(max(size - _SAMPLE_BYTES, 0))
-            digest.update(file.read(_SAMPLE_BYTES))
-    except OSError:
-        return "unreadable"
-    return f"{size}-{digest.hexdigest()}"
+        for _ in caches.of_log(path, {ref.token for ref in refs}, mark):
+            pass  # kept on disk
+    except LogError as error:
+        return [str(error)]
+    return list(caches.root.problems)
 
 
-def _changed(sources: Mapping[str, Mapping[str, str]], root: NavsimRoot, log: str) -> bool:
-    """Whether the log or a map under it is not what the caches were made from; gone counts as unchanged."""
-    known = sources.get(log)
-    if known is None:
-        return True
-    logs = sorted((root.root / "navsim_logs").glob(f"*/{log}.pkl"))
-    files: Iterable[tuple[str, Path]] = [("log", path) for path in logs[:1]]
-    maps = [(name, root.maps_root / name) for name in known if name != "log"]
-    return any(path.exists() and fingerprint(path) != known[name] for name, path in [*files, *maps])
+# ------------------------------------------------------------------ what is there
+class _Without(Container[str]):
+    """Some tokens without others."""
+
+    def __init__(self, tokens: Container[str], others: Container[str]) -> None:
+        self.tokens, self.others = tokens, others
+
+    def __contains__(self, token: object) -> bool:
+        return token in self.tokens and token not in self.others
 
 
-def _read_sources(folder: Path) -> dict[str, dict[str, str]]:
-    path = folder / SOURCES_FILE
+def _config(split: str) -> dict[str, Any]:
+    return {"cache_version": CACHE_VERSION, "split": split}
+
+
+def _open_store(folder: Path, split: str) -> ShardStore:
     try:
-        sources: dict[str, dict[str, str]] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise StoreError(f"{path}: cannot be read ({error}); delete {folder} and make it again") from error
-    return sources
+        return ShardStore(folder, KIND, _config(split), _MAX_OPEN)
+    except StoreError as error:
+        raise StoreError(f"{error} (metric caches are made by: {COMMAND})") from error
 
 
-def _describe(scene_filter: SceneFilter) -> dict[str, Any]:
-    """The filter as values fit for a manifest: long lists by count and digest."""
-    values = scene_filter.to_dict()
-    for key in ("log_names", "tokens"):
-        if values[key] is not None:
-            digest = blake2b("\n".join(sorted(values[key])).encode(), digest_size=8).hexdigest()
-            values[key] = f"{len(values[key])} with digest {digest}"
-    return values
+def _is_fresh(index: ShardIndex, root: NavsimRoot, split: str, shard: str) -> bool:
+    """Whether log and maps of a shard are as they were; those that are not here are taken to be."""
+    if f"{split}/{shard}.pkl" not in index.sources:
+        return False
+    for name, known in index.sources.items():
+        is_map = name.startswith(_MAP)
+        path = root.maps_root / name[len(_MAP) :] if is_map else root.root / "navsim_logs" / name
+        if path.exists() and not is_unchanged(path, known):
+            return False
+    return True
+
+
+def _is_done(writer: ShardWriter, root: NavsimRoot, split: str, job: LogJob, mark: str) -> bool:
+    """Whether the shard of a log lacks no scene of the job."""
+    index = writer.index(job.path.stem)
+    if index is None or index.failures or not _is_fresh(index, root, split, job.path.stem):
+        return False
+    if job.refs is None:
+        return mark in index.marks
+    return {ref.token for ref in job.refs} <= set(index.tokens)

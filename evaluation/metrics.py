@@ -16,7 +16,8 @@ from mmengine.logging import print_log
 from numpy.typing import NDArray
 
 from beyonddrive.engine.files import write_atomically
-from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer, score_scenes
+from beyonddrive.evaluation.pdm.plan_file import write_arrays
+from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer, ScoreSettings, score_scenes
 from beyonddrive.registry import METRICS
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
@@ -89,7 +90,7 @@ class PDMSMetric(BaseMetric):
             Path(cache_dir) if cache_dir else None,
             Path(data_root) if data_root else None,
             Path(maps_root) if maps_root else None,
-            progress,
+            ScoreSettings(progress),
         )
         self.oracle = oracle
         self.num_workers = num_workers
@@ -198,9 +199,7 @@ class PDMSMetric(BaseMetric):
         if self.out_file is not None:
             write_atomically(self.out_file, rows_to_csv(self.rows).encode())
         if self.plans_file is not None:
-            buffer = io.BytesIO()
-            np.savez(buffer, **{token: plans[token] for token in sorted(plans)})  # type: ignore[arg-type]
-            write_atomically(self.plans_file, buffer.getvalue())
+            write_arrays(self.plans_file, sorted(plans.items()))
 
 
 def rows_to_csv(rows: Sequence[SceneRow]) -> str:

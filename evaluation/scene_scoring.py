@@ -6,22 +6,20 @@ Nothing here imports torch, so that worker processes start fast and stay small.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim_root import NavsimRoot
-from beyonddrive.datasets.scene import Scene, SceneError
-from beyonddrive.datasets.scene_filter import SceneFilter
-from beyonddrive.datasets.shards import ShardStore
 from beyonddrive.engine.executors import make_executor
 from beyonddrive.evaluation.failure_times import failure_times
-from beyonddrive.evaluation.metric_caching import open_metric_caches
-from beyonddrive.evaluation.pdm import MetricCache, build_metric_cache, score
+from beyonddrive.evaluation.metric_caching import MetricCaches, describe_error
+from beyonddrive.evaluation.pdm import MetricCache, score
+from beyonddrive.evaluation.pdm.scorer import Progress, Version
 from beyonddrive.structures.plan import check_plans
 
 SCENES_PER_JOB = 8
@@ -39,7 +37,9 @@ class ScenePlans(NamedTuple):
 class SceneScores(NamedTuple):
     """Scores (N, 7) of one scene in the order of ``SCORE_COLUMNS``, or the reason why there are none.
 
-    ``times`` (N, 7) are those of :func:`beyonddrive.evaluation.failure_times.failure_times`, if asked for.
+    EPDMS has scores (N, 9) in the order of :data:`beyonddrive.evaluation.pdm.epdms.EPDMS_COLUMNS`. ``times``
+    (N, 7) are those of :func:`beyonddrive.evaluation.failure_times.failure_times`, and ``failures`` what
+    :func:`explain_plans` says of each plan, if asked for.
     """
 
     token: str
@@ -47,11 +47,71 @@ class SceneScores(NamedTuple):
     values: NDArray[np.float64] | None
     reason: str = ""
     times: NDArray[np.float64] | None = None
+    failures: list[list[dict[str, Any]]] | None = None
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What is computed for the plans of a scene.
+
+    Attributes:
+        progress: ``pair`` scores each plan against the PDM reference alone, as the benchmark does;
+            ``pooled`` normalises progress over all plans of a scene (PDMS_V1, section 9).
+        version: ``v1`` is the PDM score, ``v2`` the one-stage EPDMS (EPDMS_V2).
+        human_filter: Do not charge a plan with what the human driver fails as well; EPDMS only.
+        with_times: Whether to say when plans fail, too; PDM score only.
+        with_failures: Whether to say when, where and why plans lose points, too.
+    """
+
+    progress: Progress = "pair"
+    version: Version = "v1"
+    human_filter: bool = True
+    with_times: bool = False
+    with_failures: bool = False
+
+    def score(self, cache: MetricCache, scene: ScenePlans) -> SceneScores:
+        """Score the plans of a scene.
+
+        Raises:
+            PlanError: If the plans have another shape, hold NaN or infinity, or cannot be simulated.
+        """
+        plans = check_plans(scene.plans, scene.token)
+        times = None
+        if self.version == "v1":
+            scores = score(cache, plans, self.progress)
+            values = scores.values
+            times = failure_times(scores) if self.with_times else None
+        else:
+            values = score(
+                cache, plans, self.progress, version=self.version, human_filter=self.human_filter
+            ).values
+        failures = explain_plans(cache, plans, self) if self.with_failures else None
+        return SceneScores(scene.token, scene.log_name, values, times=times, failures=failures)
+
+
+def explain_plans(
+    cache: MetricCache, plans: NDArray[np.float64], settings: ScoreSettings
+) -> list[list[dict[str, Any]]]:
+    """Failures of each plan as JSON values, with the fields of ``evaluation.pdm.explain.Failure``."""
+    from beyonddrive.evaluation.pdm.explain import explain
+
+    explanations = explain(cache, plans, settings.version, settings.progress)
+    return [
+        [
+            {
+                field.name: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+                for field in fields(failure)
+                for value in (getattr(failure, field.name),)
+            }
+            for failure in explanation.failures
+        ]
+        for explanation in explanations
+    ]
 
 
 @dataclass
 class SceneScorer:
-    """PDM scores of the scenes of a split; pickled once per worker.
+    """Scores of the scenes of a split; pickled once per worker.
 
     Metric caches are read from ``cache_dir`` if it is given, and only from there (``data_root`` then serves
     to notice that they are stale); otherwise they are built from the logs and maps of ``data_root`` each time
@@ -62,9 +122,7 @@ class SceneScorer:
         cache_dir: Store made by ``tools/cache_metrics.py``.
         data_root: Data root in NAVSIM's layout.
         maps_root: Maps, if they are not in ``data_root/maps``.
-        progress: ``pair`` scores each plan against the PDM reference alone, as the benchmark does;
-            ``pooled`` normalises progress over all plans of a scene (PDMS_V1, section 9).
-        with_times: Whether to say when plans fail, too.
+        settings: What is computed.
 
     Raises:
         ValueError: If there is neither a store nor a data root.
@@ -74,10 +132,8 @@ class SceneScorer:
     cache_dir: Path | None = None
     data_root: Path | None = None
     maps_root: Path | None = None
-    progress: Literal["pair", "pooled"] = "pair"
-    with_times: bool = False
-    _store: ShardStore | None = field(default=None, init=False, repr=False)
-    _root: NavsimRoot | None = field(default=None, init=False, repr=False)
+    settings: ScoreSettings = ScoreSettings()
+    _caches: MetricCaches | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.cache_dir is None and self.data_root is None:
@@ -85,69 +141,54 @@ class SceneScorer:
                 "PDM score: give cache_dir (a store made by tools/cache_metrics.py) or data_root"
             )
 
-    def open(self) -> None:
+    def open(self) -> MetricCaches:
         """Open store or data root, so that a wrong path or stale store is found before any scene is planned.
 
         Raises:
             StoreError: If the store is missing, of another split, or older than its logs and maps.
             NavsimRootError: If there are no logs in ``data_root``.
         """
-        if self.cache_dir is None:
-            assert self.data_root is not None
-            self._root = self._root or NavsimRoot(self.data_root, self.maps_root)
-        elif self._store is None:
-            here = self.data_root is not None and (self.data_root / "navsim_logs").is_dir()
-            root = NavsimRoot(self.data_root, self.maps_root) if here and self.data_root else None
-            self._store = open_metric_caches(self.cache_dir, self.split, root)
+        if self._caches is None:
+            root = None
+            if self.data_root is not None and (
+                self.cache_dir is None or (self.data_root / "navsim_logs").is_dir()
+            ):
+                root = NavsimRoot(self.data_root, self.maps_root)
+            self._caches = MetricCaches(self.split, root, self.cache_dir)
+        return self._caches
 
     def score(self, job: Sequence[ScenePlans]) -> list[SceneScores]:
         """Score scenes one after another; a scene that cannot be scored does not stop the others."""
         results = []
         for scene in job:
             try:
-                plans = check_plans(scene.plans, scene.token)
-                cache = self.metric_cache(scene.token, scene.log_name)
-                scores = score(cache, plans, progress=self.progress)
-                times = failure_times(scores) if self.with_times else None
-                results.append(SceneScores(scene.token, scene.log_name, scores.values, times=times))
+                results.append(self.settings.score(self.open().get(scene.token, scene.log_name), scene))
             except Exception as error:
                 # Whatever is wrong with one scene of thousands, it is named and the rest goes on.
-                reason = f"{type(error).__name__}: {error}"
-                results.append(SceneScores(scene.token, scene.log_name, None, reason))
+                results.append(SceneScores(scene.token, scene.log_name, None, describe_error(error)))
         return results
 
-    def metric_cache(self, token: str, log_name: str) -> MetricCache:
-        """Metric cache of a scene, from the store or built from log and map."""
-        self.open()
-        if self._store is not None:
-            return MetricCache.from_arrays(self._store[token])
-        assert self._root is not None
-        scene = self._scene(self._root, token, log_name)
-        return build_metric_cache(scene, self._root.map(scene.map_location))
 
-    def _scene(self, root: NavsimRoot, token: str, log_name: str) -> Scene:
-        path = root.root / "navsim_logs" / self.split / f"{log_name}.pkl"
-        if path.exists():
-            any_window = SceneFilter(frame_interval=1, has_route=False, tokens=[token])
-            for ref in root.log_refs(path, any_window):
-                return root.load(ref, self.split)
-        # A log may be stored under another name than its frames give; the search also knows the reason.
-        scenes, reasons = root.find(self.split, [token])
-        if token not in scenes:
-            raise SceneError(reasons[token])
-        return scenes[token]
+class Scorer(Protocol):
+    """Scores plans by scene, such as :class:`SceneScorer`."""
+
+    def score(self, job: Sequence[ScenePlans]) -> list[SceneScores]:
+        """Score scenes; one that cannot be scored gives a reason instead."""
+        ...
 
 
-_worker_scorer: SceneScorer | None = None
+_worker_scorer: Scorer | None = None
 
 
-def _start_worker(scorer: SceneScorer) -> None:
+def start_worker(scorer: Scorer) -> None:
+    """Make a process ready for :func:`score_in_worker`."""
     global _worker_scorer
     _worker_scorer = scorer
 
 
-def _score_in_worker(job: list[ScenePlans]) -> list[SceneScores]:
-    assert _worker_scorer is not None
+def score_in_worker(job: list[ScenePlans]) -> list[SceneScores]:
+    """Score scenes by the scorer that this process was started with."""
+    assert _worker_scorer is not None, "the executor did not run the initializer"
     return _worker_scorer.score(job)
 
 
@@ -171,5 +212,5 @@ def score_scenes(
         log = list(group)
         jobs += [log[i : i + SCENES_PER_JOB] for i in range(0, len(log), SCENES_PER_JOB)]
     executor = make_executor(min(num_workers, len(jobs)))
-    for results in executor.map(_score_in_worker, jobs, desc, _start_worker, (scorer,)):
+    for results in executor.map(score_in_worker, jobs, desc, start_worker, (scorer,)):
         yield from results

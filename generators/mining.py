@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from beyonddrive.datasets.negative_pool import KIND, PoolDescription, open_writer
 from beyonddrive.datasets.shards import ShardStore
-from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores
+from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores, Scorer
 from beyonddrive.generators.mining_source import (
     LoadedScene,
     MiningError,
@@ -33,7 +33,7 @@ from beyonddrive.generators.mining_source import (
     plan_shards,
     read_batches,
 )
-from beyonddrive.generators.scoring import Scorer, ScoringPool, result_of
+from beyonddrive.generators.scoring import ScoringPool
 from beyonddrive.generators.strategies import Proposer, Strategy, StrategyError
 from beyonddrive.structures.plan import SCORE_COLUMNS, check_plans
 from beyonddrive.structures.sample import stack_field
@@ -93,11 +93,11 @@ class MiningSummary:
 
 @dataclass
 class _OpenShard:
-    """A shard that is not complete on disk: the scenes it still wants, and what is known of the others."""
+    """A shard that is not complete on disk: the scenes it still wants, and what is known of them."""
 
     shard: Shard
     wanted: list[int]
-    records: dict[str, dict[str, NDArray[Any]]]
+    records: dict[str, dict[str, NDArray[Any]]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     futures: list[Future[list[SceneScores]]] = field(default_factory=list)
     num_drawn: int = 0
@@ -151,7 +151,7 @@ class Miner:
         """Mine what is not on disk.
 
         Raises:
-            ScoringError: If a scoring process was killed; what is written stays.
+            WorkerLostError: If a scoring process was killed; what is written stays.
         """
         num_scenes = sum(len(shard.indices) for shard in self.shards)
         todo = self._open_shards()
@@ -190,8 +190,7 @@ class Miner:
         for shard in self.shards:
             wanted = [index for index in shard.indices if tokens[index] not in store]
             if wanted:
-                done = [tokens[index] for index in shard.indices if tokens[index] in store]
-                todo.append(_OpenShard(shard, wanted, {token: store[token] for token in done}))
+                todo.append(_OpenShard(shard, wanted))
         return todo
 
     def _draw(self, item: _OpenShard, batch: list[LoadedScene], pool: ScoringPool, bar: tqdm[Any]) -> None:
@@ -238,7 +237,7 @@ class Miner:
     def _write(self, item: _OpenShard) -> dict[str, str]:
         """Wait for the scores of a shard, write it, and return the scenes that failed."""
         for future in item.futures:
-            for scene in result_of(future):
+            for scene in future.result():
                 record = item.records[scene.token]
                 found = _arrays_of(scene, len(record["plans"]))
                 if isinstance(found, str):
@@ -247,9 +246,11 @@ class Miner:
                 else:
                     record.update(found)
         tokens = [self.source.tokens[index] for index in item.shard.indices]
+        done = {self.source.tokens[index] for index in set(item.shard.indices).difference(item.wanted)}
+        records = item.records | (self._writer.read(item.shard.name, done) if done else {})
         self._writer.write(
             item.shard.name,
-            {token: item.records[token] for token in tokens if token in item.records},
+            {token: records[token] for token in tokens if token in records},
             {token: item.failures[token] for token in tokens if token in item.failures},
         )
         # The list of shards lives as long as the job; their arrays must not.

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 
 from beyonddrive.datasets.negative_pool import NegativePool, PoolDescription, hash_tokens
-from beyonddrive.evaluation.scene_scoring import SceneScorer
+from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
 from beyonddrive.generators.coverage import CoverageReport, measure_coverage
 from beyonddrive.generators.mining import GeneratorModel, Miner, MiningOptions
 from beyonddrive.generators.mining_source import DatasetSource, MiningError
@@ -81,8 +81,7 @@ def build_miner(
         cache_dir=_path(settings["metric_cache_dir"]),
         data_root=_path(data.get("data_root")),
         maps_root=_path(data.get("maps_root")),
-        progress=settings["progress"],
-        with_times=True,
+        settings=ScoreSettings(settings["progress"], with_times=True),
     )
     scorer.open()
     origin = f"{data.get('data_root')}, split {data['split']}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from beyonddrive.evaluation.metric_caching import MetricCacheReport
+    from beyonddrive.datasets.log_caches import CacheReport
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -44,7 +44,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def _reports(args: argparse.Namespace) -> Iterator[tuple[str, MetricCacheReport]]:
+def _reports(args: argparse.Namespace) -> Iterator[tuple[str, CacheReport]]:
     if args.config is not None:
         from beyonddrive.apis import cache_metrics_of, load_config
 

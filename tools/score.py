@@ -1,11 +1,14 @@
-"""PDM scores of plans: ``python tools/score.py --data-root R --split S --plans plans.npz --out scores.npz``.
+"""Scores of plans: ``python tools/score.py --data-root R --split S --plans plans.npz --out scores.npz``.
 
 ``plans.npz`` holds one array (N, 8, 3) per scene token: x [m], y [m], heading [rad] of the rear axle every
 0.5 s, in the ego frame now. ``scores.npz`` gets one array (N, 7) float64 per token: NC, DAC, EP, TTC, C, DDC,
-PDMS. A token names any frame with 3 frames before it and 10 after it in its log.
+PDMS. With ``--version v2`` it is (N, 9), the one-stage EPDMS of NAVSIM v2: NC, DAC, DDC, TLC, EP, TTC, LK, HC
+and the score without extended comfort, which needs plans of neighbouring frames. A token names any frame with
+3 frames before it and 10 after it in its log.
 
 Scenes that cannot be scored are listed with the reason, the rest is still written; the exit code is then 1.
-It is 2, and nothing is written, if the plans, the data root or the caches cannot be read at all.
+It is 2, and nothing is written, if the plans, the data root or the caches cannot be read at all. Plans and
+scores are streamed; run the same command again after a kill, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -13,19 +16,25 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Score plans with the PDM score.")
+    parser = argparse.ArgumentParser(description="Score plans with the PDM score or the one-stage EPDMS.")
     parser.add_argument("--data-root", type=Path, required=True, help="data root in NAVSIM's layout")
     parser.add_argument("--maps-root", type=Path, help="maps, if they are not in DATA_ROOT/maps")
     parser.add_argument("--split", required=True, help="split that the scenes are of")
     parser.add_argument("--plans", type=Path, required=True, help="npz file: token -> (N, 8, 3)")
-    parser.add_argument("--out", type=Path, required=True, help="npz file to write: token -> (N, 7)")
+    parser.add_argument("--out", type=Path, required=True, help="npz file to write: token -> (N, 7 or 9)")
     parser.add_argument(
-        "--cache-dir", type=Path, help="keep metric caches here, and use those that are there"
+        "--explain", type=Path, metavar="JSON", help="also write why each plan loses points: token -> N lists"
+    )
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        help="keep metric caches here, and use those that are there; several jobs may share it",
     )
     parser.add_argument("--num-workers", type=int, default=0, help="processes; 0 works in this one")
     parser.add_argument(
@@ -34,9 +43,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="pair",
         help="divide progress plan by plan, as the benchmark does, or by the largest of a scene's plans",
     )
+    parser.add_argument(
+        "--version", choices=("v1", "v2"), default="v1", help="v1: PDM score; v2: EPDMS, one stage"
+    )
+    parser.add_argument(
+        "--no-human-filter",
+        dest="human_filter",
+        action="store_false",
+        help="v2: charge plans with what the human driver fails as well, too",
+    )
+    parser.add_argument(
+        "--stages", choices=("one", "two"), default="one", help="v2: only the first stage can be scored"
+    )
     args = parser.parse_args(argv)
     if args.num_workers < 0:
         parser.error(f"--num-workers: must not be negative, got {args.num_workers}")
+    if args.stages == "two":
+        parser.error(
+            "--stages two: the two-stage score needs the synthetic follow-up scenes of NAVSIM v2, which are "
+            "not part of a data root; the score of original scenes is --version v2 --stages one"
+        )
+    if args.version == "v1" and not args.human_filter:
+        parser.error("--no-human-filter: the PDM score has no human filter; it goes with --version v2")
     return args
 
 
@@ -45,26 +73,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from beyonddrive.datasets.navsim_root import NavsimRoot, NavsimRootError
     from beyonddrive.datasets.shards import StoreError
-    from beyonddrive.engine.executors import make_executor
-    from beyonddrive.evaluation.pdm.plan_file import PlanFile, PlanFileError, write_arrays
-    from beyonddrive.evaluation.pdm.runner import score_split
+    from beyonddrive.engine.executors import WorkerLostError, make_executor
+    from beyonddrive.evaluation.pdm.plan_file import PlanFile, PlanFileError
+    from beyonddrive.evaluation.pdm.runner import SplitScoring
+    from beyonddrive.evaluation.pdm.score_parts import describe_inputs, open_parts
+    from beyonddrive.evaluation.scene_scoring import ScoreSettings
 
+    settings = ScoreSettings(
+        args.progress, args.version, args.human_filter, with_failures=args.explain is not None
+    )
     try:
         plans = PlanFile(args.plans)
         root = NavsimRoot(args.data_root, args.maps_root)
-        executor = make_executor(args.num_workers)
-        result = score_split(root, args.split, plans, args.progress, executor, args.cache_dir)
-        write_arrays(args.out, result.values)
-    except (PlanFileError, NavsimRootError, StoreError, OSError) as error:
+        config = {**describe_inputs(root, args.split, args.plans), "settings": asdict(settings)}
+        with open_parts(args.out, config) as parts:
+            if parts.done:
+                print(f"score: {len(parts.done)} scenes were scored before", file=sys.stderr)
+            scoring = SplitScoring(root, args.split, plans, settings, args.cache_dir)
+            for result in scoring.run(make_executor(args.num_workers), parts.done):
+                parts.add(result)
+            num_scenes, num_plans = parts.finish(plans, args.out, args.explain)
+    except (PlanFileError, NavsimRootError, StoreError, WorkerLostError, OSError) as error:
         print(f"score: {error}", file=sys.stderr)
         return 2
-    for problem in result.problems:
+    if not plans:
+        print(f"score: {args.plans}: holds no plans", file=sys.stderr)
+    for problem in scoring.problems:
         print(f"score: {problem}", file=sys.stderr)
-    for token, reason in result.failures.items():
+    for token, reason in scoring.failures.items():
         print(f"score: {token}: {reason}", file=sys.stderr)
-    count = sum(len(values) for values in result.values.values())
-    print(f"{args.out}: {count} plans of {len(result.values)} scenes, {len(result.failures)} scenes failed")
-    return int(bool(result.failures))
+    failed = len(scoring.failures)
+    print(f"{args.out}: {num_plans} plans of {num_scenes} scenes, {failed} scenes failed")
+    return int(bool(failed) or not plans)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.files import atomic_file
 
 _SUFFIX = ".npy"
 
@@ -28,7 +28,7 @@ class PlanFile(Mapping[str, NDArray[Any]]):
             unpickled.
 
     Raises:
-        PlanFileError: If the file is missing, damaged, or not an archive of arrays.
+        PlanFileError: If the file is missing, cut off, or not an archive of arrays.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +36,6 @@ class PlanFile(Mapping[str, NDArray[Any]]):
         self._archive: zipfile.ZipFile | None = None
         try:
             with zipfile.ZipFile(self.path) as archive:
-                damaged = archive.testzip()
                 names = archive.namelist()
         except FileNotFoundError:
             raise PlanFileError(f"{self.path}: there is no such file of plans") from None
@@ -44,27 +43,35 @@ class PlanFile(Mapping[str, NDArray[Any]]):
             raise PlanFileError(
                 f"{self.path}: not an npz archive, or damaged ({error}); write it again with numpy.savez"
             ) from error
-        except Exception as error:  # zlib.error and what else a damaged stream raises
-            raise PlanFileError(f"{self.path}: is damaged ({error}); write it again") from error
-        if damaged is not None:
-            raise PlanFileError(f"{self.path}: the plans of {damaged!r} are damaged; write the file again")
         other = [name for name in names if not name.endswith(_SUFFIX)]
         if other:
             raise PlanFileError(f"{self.path}: {other[0]!r} is not an array; write it with numpy.savez")
         self._tokens = {name.removesuffix(_SUFFIX): name for name in names}
+        self._repeated = {name for name, count in Counter(names).items() if count > 1}
 
     def __getitem__(self, token: str) -> NDArray[Any]:
         """Read the array of a token.
 
         Raises:
             KeyError: If there is none.
-            ValueError: If it is not a plain array.
+            PlanFileError: If there are several, or it is damaged or not a plain array.
         """
         name = self._tokens[token]
+        if name in self._repeated:
+            raise PlanFileError(f"{self.path}: holds plans of {token} more than once; keep one of them")
         if self._archive is None:
             self._archive = zipfile.ZipFile(self.path)
-        with self._archive.open(name) as member:
-            return np.lib.format.read_array(member, allow_pickle=False)
+        try:
+            with self._archive.open(name) as member:
+                # (to the end, where the archive compares the checksum)
+                array = np.lib.format.read_array(member, allow_pickle=False)
+                if member.read(1):
+                    raise ValueError("there is more after the array")
+                return array
+        except Exception as error:  # zlib.error and what else a damaged stream raises
+            raise PlanFileError(
+                f"{self.path}: the plans of {token} cannot be read ({error}); write the file again"
+            ) from error
 
     def __contains__(self, token: object) -> bool:
         return token in self._tokens
@@ -79,15 +86,17 @@ class PlanFile(Mapping[str, NDArray[Any]]):
         return {**self.__dict__, "_archive": None}
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write an npz archive by token, whole or not at all; the same arrays give the same bytes.
+def write_arrays(path: Path, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
+    """Write an npz archive, one array at a time, whole or not at all; the same arrays give the same bytes.
 
     Unlike ``numpy.savez`` it takes any token for a name.
+
+    Args:
+        path: The archive.
+        arrays: Token and array, in the order of the archive.
     """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for token, array in arrays.items():
+    with atomic_file(Path(path)) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for token, array in arrays:
             member = zipfile.ZipInfo(token + _SUFFIX)  # with a fixed date
-            with archive.open(member, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
-    write_atomically(Path(path), buffer.getvalue())
+            with archive.open(member, "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)

@@ -1,7 +1,6 @@
 """The PDM metric against golden scores, and what it says when a scene cannot be scored."""
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -163,51 +162,3 @@ def test_a_metric_for_another_split_than_the_data_is_refused(split_root):
         PDMSMetric("test", cache_dir=str(split_root / "no")).dataset_meta = {"split": "test"}
     with pytest.raises(ValueError, match="give cache_dir"):
         PDMSMetric("test")
-
-
-def test_caching_goes_on_after_a_kill_and_repairs_what_was_broken(split_root, tmp_path):
-    root, folder = NavsimRoot(split_root), tmp_path / "caches"
-    logs = sorted((split_root / "navsim_logs/test").glob("*.pkl"))
-    whole = logs[1].read_bytes()
-
-    class Killed(SerialExecutor):
-        def map(self, function, items, *args, **kwargs):
-            for number, result in enumerate(super().map(function, items, *args, **kwargs)):
-                if number == 1:
-                    raise KeyboardInterrupt
-                yield result
-
-    with pytest.raises(KeyboardInterrupt):
-        cache_metrics(root, "test", SceneFilter(), folder, Killed())
-    # The first log is done; the second was written, but the job had not noted it down yet.
-    report = cache_metrics(root, "test", SceneFilter(), folder, SerialExecutor())
-    assert (report.num_new_logs, report.num_scenes) == (2, 3)
-    assert cache_metrics(root, "test", SceneFilter(), folder, SerialExecutor()).num_new_logs == 0
-    with pytest.raises(StoreError, match="frame_interval"):
-        cache_metrics(root, "test", SceneFilter(frame_interval=1), folder, SerialExecutor())
-    logs[1].write_bytes(whole[: len(whole) // 2])
-    report = cache_metrics(root, "test", SceneFilter(), folder, SerialExecutor())
-    assert len(report.problems) == 1 and logs[1].name in report.problems[0]
-    assert json.loads((folder / "sources.json").read_text()).keys() == {log.stem for log in logs}
-
-
-def test_a_scene_that_cannot_be_cached_is_reported_and_tried_again(split_root, tmp_path, monkeypatch):
-    import beyonddrive.evaluation.metric_caching as module
-
-    build, root, folder = module.build_metric_cache, NavsimRoot(split_root), tmp_path / "caches"
-    victim = golden_scenes(split_root)[0][0]
-
-    def failing(scene, nuplan_map):
-        if scene.token == victim:
-            raise module.StoreError("no route")
-        return build(scene, nuplan_map)
-
-    monkeypatch.setattr(module, "build_metric_cache", failing)
-    report = cache_metrics(root, "test", SceneFilter(), folder, SerialExecutor())
-    assert report.failures == {victim: "StoreError: no route"} and report.num_scenes == 2
-    scorer = SceneScorer("test", cache_dir=folder)
-    results = list(score_scenes(scorer, jobs(split_root), 0, ""))
-    assert [result.token for result in results if result.values is None] == [victim]
-    monkeypatch.undo()
-    report = cache_metrics(root, "test", SceneFilter(), folder, SerialExecutor())
-    assert (report.num_new_logs, report.failures, report.num_scenes) == (1, {}, 3)

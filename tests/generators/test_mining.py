@@ -195,7 +195,7 @@ def test_a_lost_worker_ends_the_job_with_a_remedy(doubles, tmp_path):
     )
     run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
     assert run.returncode == 1
-    assert "a scoring process was killed" in run.stderr
+    assert "a worker process was killed" in run.stderr
 
 
 def test_records_do_not_pile_up(doubles, tmp_path, monkeypatch):

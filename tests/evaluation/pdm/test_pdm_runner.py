@@ -1,5 +1,8 @@
 """Scores of a split: stores of metric caches that are filled, reused and refused; logs that are broken."""
 
+import pickle
+import warnings
+
 import numpy as np
 import pytest
 
@@ -8,8 +11,8 @@ from beyonddrive.datasets.navsim_root import NavsimRoot
 from beyonddrive.datasets.scene_filter import SceneFilter
 from beyonddrive.datasets.shards import StoreError
 from beyonddrive.engine.executors import SerialExecutor
-from beyonddrive.evaluation.metric_caching import cache_metrics
-from beyonddrive.evaluation.pdm import runner
+from beyonddrive.evaluation import metric_caching
+from beyonddrive.evaluation.metric_caching import cache_metrics, open_metric_caches
 from beyonddrive.evaluation.pdm.plan_file import PlanFile, PlanFileError, write_arrays
 from beyonddrive.evaluation.pdm.runner import score_split
 
@@ -42,39 +45,54 @@ def test_a_folder_of_caches_is_filled_and_used(golden_scenes, plans, split_root,
     kept = tmp_path / "caches"
     check(score_split(root, "train", some, cache_dir=kept, progress_bar=False), golden_scenes, tokens[:2])
     check(score_split(root, "train", wanted, cache_dir=kept, progress_bar=False), golden_scenes, tokens)
-    monkeypatch.setattr(runner, "build_metric_cache", no_building)
+    monkeypatch.setattr(metric_caching, "build_metric_cache", no_building)
     check(score_split(root, "train", wanted, cache_dir=kept, progress_bar=False), golden_scenes, tokens)
     with pytest.raises(StoreError, match="split"):
         score_split(root, "val", {}, cache_dir=kept, progress_bar=False)
 
 
-def test_a_store_of_the_cache_tool_is_read_and_left_alone(
+def test_a_store_of_the_cache_tool_is_read_and_added_to(
     golden_scenes, plans, split_root, tmp_path, monkeypatch
 ):
     root = NavsimRoot(split_root)
     kept = tmp_path / "caches"
-    cache_metrics(root, "train", SceneFilter(max_scenes=3), kept, SerialExecutor())
-    before = sorted(path.name for path in kept.iterdir())
+    assert cache_metrics(root, "train", SceneFilter(max_scenes=3), kept, SerialExecutor()).num_scenes == 3
     tokens = [item.scene.token for item in golden_scenes[:6]]
     wanted = {token: plans[token] for token in tokens}
     check(score_split(root, "train", wanted, cache_dir=kept, progress_bar=False), golden_scenes, tokens)
-    assert sorted(path.name for path in kept.iterdir()) == before
-    monkeypatch.setattr(runner, "build_metric_cache", no_building)
-    some = {token: plans[token] for token in tokens[:3]}
-    check(score_split(root, "train", some, cache_dir=kept, progress_bar=False), golden_scenes, tokens[:3])
+    assert set(open_metric_caches(kept, "train", root).tokens) == set(tokens)
+    monkeypatch.setattr(metric_caching, "build_metric_cache", no_building)
+    check(score_split(root, "train", wanted, cache_dir=kept, progress_bar=False), golden_scenes, tokens)
 
 
-def test_caches_of_a_log_that_has_changed_are_refused(golden_scenes, plans, split_root, tmp_path):
+def test_caches_of_a_log_that_has_changed_are_made_again(golden_scenes, plans, split_root, tmp_path):
     root = NavsimRoot(split_root)
-    item = golden_scenes[0]
-    wanted = {item.scene.token: plans[item.scene.token]}
+    item, other = golden_scenes[:2]
+    wanted = {token: plans[token] for token in (item.scene.token, other.scene.token)}
     kept = tmp_path / "caches"
-    score_split(root, "train", wanted, cache_dir=kept, progress_bar=False)
-    log = split_root / "navsim_logs/train" / f"{item.scene.log_name}.pkl"
-    log.write_bytes(log.read_bytes() + b"\0")
-    result = score_split(root, "train", wanted, cache_dir=kept, progress_bar=False)
-    assert not result.values
-    assert "delete that folder" in result.failures[item.scene.token]
+    before = score_split(root, "train", wanted, cache_dir=kept, progress_bar=False)
+    old = (kept / f"{other.scene.log_name}.safetensors").stat().st_mtime_ns
+    speed_up(split_root / "navsim_logs/train" / f"{item.scene.log_name}.pkl")
+    with pytest.raises(StoreError, match=item.scene.log_name):
+        open_metric_caches(kept, "train", root)
+    after = score_split(NavsimRoot(split_root), "train", wanted, cache_dir=kept, progress_bar=False)
+    fresh = score_split(NavsimRoot(split_root), "train", wanted, progress_bar=False)
+    assert not np.array_equal(after.values[item.scene.token], before.values[item.scene.token])
+    for token in wanted:
+        np.testing.assert_array_equal(after.values[token], fresh.values[token])
+    assert (kept / f"{other.scene.log_name}.safetensors").stat().st_mtime_ns == old
+    assert len(open_metric_caches(kept, "train", root)) == 2
+
+
+def speed_up(log):
+    """Change one number in the middle of a log; its size stays."""
+    size = log.stat().st_size
+    frames = pickle.loads(log.read_bytes())
+    frames[3]["ego_dynamic_state"][0] += 8.0
+    log.write_bytes(pickle.dumps(frames, protocol=pickle.HIGHEST_PROTOCOL))
+    content = log.read_bytes()
+    log.write_bytes(content[:size] + b"\0" * (size - len(content)))
+    assert log.stat().st_size == size
 
 
 def test_a_broken_log_costs_its_own_scenes(golden_scenes, plans, split_root):
@@ -106,12 +124,9 @@ def test_plan_files(tmp_path):
     plans = PlanFile(path)
     assert list(plans) == ["a", "b"] and len(plans) == 2 and "c" not in plans
     np.testing.assert_array_equal(plans["a"], np.ones((2, 8, 3)))
-    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
+    with pytest.raises(PlanFileError, match=r"plans of b cannot be read .*Object arrays cannot be loaded"):
         plans["b"]
-    content = bytearray(path.read_bytes())
-    content[200] ^= 0xFF
     for name, damaged in (
-        ("flip.npz", bytes(content)),
         ("cut.npz", path.read_bytes()[:300]),
         ("empty.npz", b""),
         ("single.npz", b"\x93NUMPY not an archive"),
@@ -123,12 +138,46 @@ def test_plan_files(tmp_path):
         PlanFile(tmp_path / "nowhere.npz")
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_damage_costs_the_plans_of_one_scene(tmp_path, save):
+    path = tmp_path / "plans.npz"
+    rng = np.random.default_rng(0)
+    save(path, a=rng.normal(size=(2, 8, 3)), b=np.ones((2, 8, 3)))
+    content = bytearray(path.read_bytes())
+    content[350] ^= 0xFF
+    path.write_bytes(content)
+    plans = PlanFile(path)
+    with pytest.raises(PlanFileError, match="the plans of a cannot be read"):
+        plans["a"]
+    np.testing.assert_array_equal(plans["b"], np.ones((2, 8, 3)))
+
+
+def test_plans_that_are_there_twice_are_refused(tmp_path):
+    path = tmp_path / "plans.npz"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile warns of the name
+        write_arrays(path, [("a", np.zeros((1, 8, 3))), ("a", np.ones((1, 8, 3))), ("b", np.ones((1, 8, 3)))])
+    plans = PlanFile(path)
+    assert list(plans) == ["a", "b"] and plans["b"].shape == (1, 8, 3)
+    with pytest.raises(PlanFileError, match="plans of a more than once"):
+        plans["a"]
+
+
 def test_written_arrays_are_whole_and_repeatable(tmp_path):
     arrays = {"file": np.arange(3.0), "allow_pickle": np.ones((1, 7))}
     for name in ("a.npz", "b.npz"):
-        write_arrays(tmp_path / name, arrays)
+        write_arrays(tmp_path / name, arrays.items())
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
         assert archive.files == list(arrays)
         np.testing.assert_array_equal(archive["file"], arrays["file"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz"]
+
+    def broken():
+        yield "a", np.ones(3)
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        write_arrays(tmp_path / "a.npz", broken())
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz"]
