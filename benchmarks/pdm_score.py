@@ -26,7 +26,7 @@ from beyonddrive.datasets.scene import HISTORY, Scene
 from beyonddrive.datasets.scene_filter import SceneFilter
 from beyonddrive.datasets.shards import ShardStore, ShardWriter
 from beyonddrive.evaluation.pdm import MetricCache, build_metric_cache, score
-from beyonddrive.evaluation.pdm.areas import AreaMasks, ego_areas
+from beyonddrive.evaluation.pdm.areas import POINTS, AreaMasks, ego_areas
 from beyonddrive.evaluation.pdm.build import ego_state
 from beyonddrive.evaluation.pdm.centerline import route_centerline, starting_lane
 from beyonddrive.evaluation.pdm.collision import Traffic, nearby, no_at_fault_collision, time_to_collision
@@ -111,9 +111,10 @@ def variations(expert: NDArray[np.float64], count: int) -> NDArray[np.float64]:
 # ------------------------------------------------------------------ stages of the score
 @kernel
 def _all_areas(grid: Grid, masks: AreaMasks, states: NDArray[Any], flags: NDArray[Any]) -> None:
-    scratch = np.empty((5, grid.inside.shape[1]), np.int64)
+    points = np.empty((POINTS * 41, 2))
+    found = np.empty((POINTS * 41, grid.inside.shape[1]), np.int64)
     for n in range(len(states)):
-        ego_areas(grid, masks, states[n], scratch, flags[n])
+        ego_areas(grid, masks, states[n], points, found, flags[n])
 
 
 @kernel

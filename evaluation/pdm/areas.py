@@ -52,58 +52,62 @@ def area_masks(types: NDArray[np.int8], on_route: Bools) -> AreaMasks:
     return AreaMasks(bit_mask(lane), bit_mask(drivable), bit_mask(lane & on_route), bit_mask(intersection))
 
 
-@kernel
-def ego_area(grid: Grid, masks: AreaMasks, x: float, y: float, cos: float, sin: float, scratch: Ints) -> int:
-    """Bits of constants.MULTIPLE_LANES .. for an ego at (x, y); scratch is (5, W).
+POINTS = 6
+"""Points per sample that are looked up: four corners, the centre, the rear axle."""
 
-    (x, y) is the rear axle, (cos, sin) the direction of the heading.
+
+@kernel
+def ego_areas(
+    grid: Grid, masks: AreaMasks, states: Floats, points: Floats, found: Ints, flags: Flags
+) -> None:
+    """Bits (41,) of constants.MULTIPLE_LANES .. for simulated states (41, 11).
+
+    Args: ``points`` (41 * 6, 2) and ``found`` (41 * 6, W) are scratch.
     """
-    center_x, center_y = x + REAR_AXLE_TO_CENTER * cos, y + REAR_AXLE_TO_CENTER * sin
-    ahead_x, ahead_y = HALF_LENGTH * cos, HALF_LENGTH * sin
-    left_x, left_y = -HALF_WIDTH * sin, HALF_WIDTH * cos
-    locate(grid, center_x + ahead_x + left_x, center_y + ahead_y + left_y, scratch[0])
-    locate(grid, center_x - ahead_x + left_x, center_y - ahead_y + left_y, scratch[1])
-    locate(grid, center_x - ahead_x - left_x, center_y - ahead_y - left_y, scratch[2])
-    locate(grid, center_x + ahead_x - left_x, center_y + ahead_y - left_y, scratch[3])
-    lanes, one_holds_all = 0, False
-    for w in range(scratch.shape[1]):
-        some = (scratch[0, w] | scratch[1, w] | scratch[2, w] | scratch[3, w]) & masks.lane[w]
-        every = scratch[0, w] & scratch[1, w] & scratch[2, w] & scratch[3, w] & masks.lane[w]
-        if some != 0:
-            lanes += 2 if some & (some - 1) != 0 else 1
-        one_holds_all |= every != 0
-    flags = 0
-    if lanes > 1 and not one_holds_all:
-        flags |= MULTIPLE_LANES
-    for corner in range(4):
-        drivable = False
-        for w in range(scratch.shape[1]):
-            drivable |= scratch[corner, w] & masks.drivable[w] != 0
-        if not drivable:
-            flags |= NON_DRIVABLE
-    locate(grid, center_x, center_y, scratch[4])
-    on_route = False
-    for w in range(scratch.shape[1]):
-        on_route |= scratch[4, w] & masks.route[w] != 0
-        if scratch[4, w] & masks.intersection[w] != 0:
-            flags |= CENTER_IN_INTERSECTION
-    if not on_route:
-        flags |= ONCOMING
-    locate(grid, x, y, scratch[4])
-    for w in range(scratch.shape[1]):
-        if scratch[4, w] & masks.intersection[w] != 0:
-            flags |= REAR_IN_INTERSECTION
-    return flags
-
-
-@kernel
-def ego_areas(grid: Grid, masks: AreaMasks, states: Floats, scratch: Ints, flags: Flags) -> None:
-    """Flags (41,) of simulated states (41, 11); scratch is (5, W)."""
     for t in range(NUM_STATES):
-        heading = states[t, 2]
-        flags[t] = ego_area(
-            grid, masks, states[t, 0], states[t, 1], math.cos(heading), math.sin(heading), scratch
-        )
+        x, y = states[t, 0], states[t, 1]
+        cos, sin = math.cos(states[t, 2]), math.sin(states[t, 2])
+        center_x, center_y = x + REAR_AXLE_TO_CENTER * cos, y + REAR_AXLE_TO_CENTER * sin
+        ahead_x, ahead_y = HALF_LENGTH * cos, HALF_LENGTH * sin
+        left_x, left_y = -HALF_WIDTH * sin, HALF_WIDTH * cos
+        i = POINTS * t
+        points[i, 0], points[i, 1] = center_x + ahead_x + left_x, center_y + ahead_y + left_y
+        points[i + 1, 0], points[i + 1, 1] = center_x - ahead_x + left_x, center_y - ahead_y + left_y
+        points[i + 2, 0], points[i + 2, 1] = center_x - ahead_x - left_x, center_y - ahead_y - left_y
+        points[i + 3, 0], points[i + 3, 1] = center_x + ahead_x - left_x, center_y + ahead_y - left_y
+        points[i + 4, 0], points[i + 4, 1] = center_x, center_y
+        points[i + 5, 0], points[i + 5, 1] = x, y
+    locate(grid, points, found)
+    lane, drivable, route, intersection = masks.lane, masks.drivable, masks.route, masks.intersection
+    for t in range(NUM_STATES):
+        i = POINTS * t
+        lanes, one_holds_all = 0, False
+        on0, on1, on2, on3, on_route, center_in, rear_in = False, False, False, False, False, False, False
+        for w in range(found.shape[1]):
+            a, b, c, d = found[i, w], found[i + 1, w], found[i + 2, w], found[i + 3, w]
+            some = (a | b | c | d) & lane[w]
+            if some != 0:
+                lanes += 2 if some & (some - 1) != 0 else 1
+            one_holds_all |= a & b & c & d & lane[w] != 0
+            on0 |= a & drivable[w] != 0
+            on1 |= b & drivable[w] != 0
+            on2 |= c & drivable[w] != 0
+            on3 |= d & drivable[w] != 0
+            on_route |= found[i + 4, w] & route[w] != 0
+            center_in |= found[i + 4, w] & intersection[w] != 0
+            rear_in |= found[i + 5, w] & intersection[w] != 0
+        bits = 0
+        if lanes > 1 and not one_holds_all:
+            bits |= MULTIPLE_LANES
+        if not (on0 and on1 and on2 and on3):
+            bits |= NON_DRIVABLE
+        if not on_route:
+            bits |= ONCOMING
+        if center_in:
+            bits |= CENTER_IN_INTERSECTION
+        if rear_in:
+            bits |= REAR_IN_INTERSECTION
+        flags[t] = bits
 
 
 @kernel

@@ -63,12 +63,42 @@ def savgol_bands(window: int, order: int, derivative: int = 0, step: float = STE
     return np.ascontiguousarray(powers @ fit / (offset * step) ** derivative)
 
 
-ACCELERATION_FILTER = savgol_bands(41, 2)
 SMOOTHING_FILTER = savgol_bands(8, 2)
-JERK_FILTER = savgol_bands(41, 2, 1)
 HISTORY_JERK_FILTER = savgol_bands(15, 2, 1)
 YAW_RATE_FILTER = savgol_bands(5, 2, 1)
 YAW_ACCELERATION_FILTER = savgol_bands(5, 3, 2)
+
+
+def parabola_fit() -> tuple[Floats, Floats, Floats]:
+    """A filter whose window is the whole motion, in factors: one parabola through all 41 samples.
+
+    Returns:
+        (3, 41) from samples to coefficients, and from those (41, 3) to values and to slopes [1/s].
+    """
+    offset = (NUM_STATES - 1) / 2.0
+    positions = (np.arange(NUM_STATES) - offset) / offset
+    powers = np.vander(positions, 3, increasing=True)
+    slopes = np.column_stack([0.0 * positions, 0.0 * positions + 1.0, 2.0 * positions]) / (offset * STEP)
+    return np.ascontiguousarray(np.linalg.pinv(powers)), powers, slopes
+
+
+PARABOLA_FIT, PARABOLA_VALUES, PARABOLA_SLOPES = parabola_fit()
+
+
+@kernel
+def parabola(basis: Floats, signal: Floats, out: Floats) -> None:
+    """Filter a signal (41,) by the parabola through all of it, and round to 8 decimals.
+
+    Args: ``basis`` (41, 3) is PARABOLA_VALUES or PARABOLA_SLOPES.
+    """
+    c0, c1, c2 = 0.0, 0.0, 0.0
+    for k in range(NUM_STATES):
+        value = signal[k]
+        c0 += PARABOLA_FIT[0, k] * value
+        c1 += PARABOLA_FIT[1, k] * value
+        c2 += PARABOLA_FIT[2, k] * value
+    for i in range(NUM_STATES):
+        out[i] = np.rint((basis[i, 0] * c0 + basis[i, 1] * c1 + basis[i, 2] * c2) * 1e8) / 1e8
 
 
 @kernel
@@ -107,15 +137,15 @@ def comfort_signals(states: Floats, out: Floats) -> None:
     """Write the six filtered signals of states (41, 11) to out (8, 41); the last two rows are scratch."""
     signal, smooth = out[6], out[7]
     signal[:] = states[:, 5]
-    savgol(ACCELERATION_FILTER, signal, out[0])
+    parabola(PARABOLA_VALUES, signal, out[0])
     savgol(SMOOTHING_FILTER, signal, smooth)
-    savgol(JERK_FILTER, smooth, out[3])
+    parabola(PARABOLA_SLOPES, smooth, out[3])
     signal[:] = states[:, 6]
-    savgol(ACCELERATION_FILTER, signal, out[1])
+    parabola(PARABOLA_VALUES, signal, out[1])
     for t in range(NUM_STATES):
         signal[t] = math.hypot(states[t, 5], states[t, 6])
     savgol(SMOOTHING_FILTER, signal, smooth)
-    savgol(JERK_FILTER, smooth, out[2])
+    parabola(PARABOLA_SLOPES, smooth, out[2])
     unwrapped(states[:, 2], signal)
     savgol(YAW_RATE_FILTER, signal, out[4])
     savgol(YAW_ACCELERATION_FILTER, signal, out[5])

@@ -15,8 +15,8 @@ from beyonddrive.evaluation.pdm.arrays import Bools, Floats, Indices, Ints
 from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.evaluation.pdm.polygons import PolygonRings
 
-CELL = 2.0
-"""Side of a cell [m]; a matter of speed only."""
+SIZE = 100
+"""Cells per side; a matter of speed only, as is where the grid lies."""
 HALF_EXTENT = 100.0
 """The grid reaches so far from its centre [m]; points beyond are tested against all edges."""
 SLACK = 1e-6
@@ -28,28 +28,30 @@ class Grid(NamedTuple):
 
     x0: float
     y0: float
-    size: int
+    cell: float
+    """Side of a cell [m]."""
     inside: Ints
-    """(size * size, W) which polygons hold the centre of the cell."""
-    cell_starts: Ints
-    cell_edges: Indices
-    """Edges near a cell: ``cell_edges[cell_starts[cell] : cell_starts[cell + 1]]``."""
+    """(SIZE * SIZE, W) which polygons hold the centre of the cell."""
+    starts: Indices
+    """Edges near a cell: ``near[starts[cell] : starts[cell + 1]]``."""
+    near: Floats
+    """(K, 4) x0, y0, x1, y1 from the centre of the cell; coordinates this small lose nothing by it."""
+    near_polygon: Indices
+    """(K,)"""
     edges: Floats
     edge_starts: Ints
-    edge_polygon: Indices
     bounds: Floats
     """(P, 4) min x, min y, max x, max y."""
 
 
-def build_grid(polygons: PolygonRings, x: float, y: float) -> Grid:
-    """Prepare polygons for :func:`locate`; the grid is centred at (x, y)."""
+def build_grid(polygons: PolygonRings, x: float, y: float, half_extent: float = HALF_EXTENT) -> Grid:
+    """Prepare polygons for :func:`locate`; the grid is centred at (x, y) and reaches ``half_extent`` [m]."""
     edges, starts = polygons.edges()
-    size = round(2 * HALF_EXTENT / CELL)
     # Off round numbers, so that no centre of a cell lies on an edge of a map drawn on a lattice.
-    x0, y0 = x - HALF_EXTENT - 0.0137, y - HALF_EXTENT - 0.0171
+    x0, y0 = x - half_extent - 0.0137, y - half_extent - 0.0171
+    cell = 2.0 * half_extent / SIZE
     words = max((len(polygons) + 63) // 64, 1)
-    owner, bounds, inside, cell_starts, cell_edges = _fill(edges, starts, x0, y0, size, words)
-    return Grid(x0, y0, size, inside, cell_starts, cell_edges, edges, starts, owner, bounds)
+    return Grid(x0, y0, cell, *_fill(edges, starts, x0, y0, cell, words))
 
 
 def bit_mask(member: Bools) -> Ints:
@@ -83,87 +85,105 @@ def _columns(edge: Floats, low: float, high: float) -> tuple[float, float]:
 
 
 @kernel
-def _near_cells(edges: Floats, x0: float, y0: float, size: int) -> tuple[Indices, Indices]:
-    """All pairs (cell, edge) of an edge that comes close to a cell, in the order of the edges."""
+def _near_cells(
+    edges: Floats, x0: float, y0: float, cell: float, counts: Indices
+) -> tuple[Indices, Indices]:
+    """All pairs (cell, edge) of an edge that comes close to a cell, in the order of the edges.
+
+    Adds to ``counts`` (SIZE * SIZE,) how many edges each cell has.
+    """
     capacity = 4 * len(edges) + 1024
     cells, owners = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     count = 0
+    per_metre = 1.0 / cell
+    # Reciprocals and differences are rounded; the slack is far more than that.
+    end_x, end_y = x0 + SIZE * cell, y0 + SIZE * cell
     for e in range(len(edges)):
-        edge = edges[e]
-        bottom = (min(edge[1], edge[3]) - SLACK - y0) / CELL
-        top = (max(edge[1], edge[3]) + SLACK - y0) / CELL
-        if not (top >= 0.0 and bottom < size):
+        ax, ay, bx, by = edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3]
+        low_x, high_x = min(ax, bx) - SLACK, max(ax, bx) + SLACK
+        low_y, high_y = min(ay, by) - SLACK, max(ay, by) + SLACK
+        if not (high_y >= y0 and low_y < end_y and high_x >= x0 and low_x < end_x):
             continue
-        if not (max(edge[0], edge[2]) + SLACK >= x0 and min(edge[0], edge[2]) - SLACK < x0 + size * CELL):
-            continue
-        for row in range(int(max(bottom, 0.0)), int(min(top, size - 0.5)) + 1):
-            low, high = y0 + row * CELL - SLACK, y0 + (row + 1) * CELL + SLACK
-            left, right = _columns(edge, low, high)
-            left = (left - SLACK - x0) / CELL
-            right = (right + SLACK - x0) / CELL
-            if right < 0.0 or left >= size:
-                continue
-            first, last = int(max(left, 0.0)), int(min(right, size - 0.5))
+        first_row = max(int((low_y - y0) * per_metre), 0)
+        last_row = min(int((high_y - y0) * per_metre), SIZE - 1)
+        first_column = max(int((low_x - x0) * per_metre), 0)
+        last_column = min(int((high_x - x0) * per_metre), SIZE - 1)
+        slanted = first_row < last_row and first_column < last_column
+        for row in range(first_row, last_row + 1):
+            first, last = first_column, last_column
+            if slanted:
+                low, high = y0 + row * cell - SLACK, y0 + (row + 1) * cell + SLACK
+                left, right = _columns(edges[e], low, high)
+                first = max(int(max((left - SLACK - x0) * per_metre, 0.0)), first_column)
+                last = min(int(max((right + SLACK - x0) * per_metre, -1.0)), last_column)
             if count + last - first >= capacity:
                 cells = np.concatenate((cells, np.empty(capacity, np.int32)))
                 owners = np.concatenate((owners, np.empty(capacity, np.int32)))
                 capacity *= 2
             for column in range(first, last + 1):
-                cells[count], owners[count] = row * size + column, e
+                cells[count], owners[count] = row * SIZE + column, e
+                counts[row * SIZE + column] += 1
                 count += 1
     return cells[:count], owners[:count]
 
 
 @kernel
 def _fill(
-    edges: Floats, starts: Ints, x0: float, y0: float, size: int, words: int
-) -> tuple[Indices, Floats, Ints, Ints, Indices]:
+    edges: Floats, starts: Ints, x0: float, y0: float, cell: float, words: int
+) -> tuple[Ints, Indices, Floats, Indices, Floats, Ints, Floats]:
     polygons = len(starts) - 1
     owner = np.empty(len(edges), np.int32)
     bounds = np.empty((polygons, 4))
-    inside = np.zeros((size * size, words), np.int64)
+    inside = np.zeros((SIZE * SIZE, words), np.int64)
+    per_metre = 1.0 / cell
     for p in range(polygons):
-        bounds[p, 0], bounds[p, 1], bounds[p, 2], bounds[p, 3] = np.inf, np.inf, -np.inf, -np.inf
+        low_x, low_y, high_x, high_y = np.inf, np.inf, -np.inf, -np.inf
         word, bit = p >> 6, np.int64(1) << (p & 63)
         for e in range(starts[p], starts[p + 1]):
             owner[e] = p
             ax, ay, bx, by = edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3]
-            bounds[p, 0], bounds[p, 1] = min(bounds[p, 0], ax), min(bounds[p, 1], ay)
-            bounds[p, 2], bounds[p, 3] = max(bounds[p, 2], ax), max(bounds[p, 3], ay)
+            low_x, low_y = min(low_x, ax), min(low_y, ay)
+            high_x, high_y = max(high_x, ax), max(high_y, ay)
             # Toggle the first centre to the right of the edge in every row of centres that it crosses.
             low, high = min(ay, by), max(ay, by)
-            first = int(max(np.ceil((low - y0) / CELL - 1.5), 0.0))
-            for row in range(first, size):
-                y = y0 + (row + 0.5) * CELL
+            first = max((low - y0) * per_metre - 1.5, 0.0)
+            if not first < SIZE or high < y0:
+                continue
+            for row in range(int(first), SIZE):
+                y = y0 + (row + 0.5) * cell
                 if y >= high:
                     break
                 if y < low:
                     continue
                 x = ax + (bx - ax) * ((y - ay) / (by - ay))
-                column = int(min(max((x - x0) / CELL - 0.5, -1.0), size + 1.0)) + 1
+                column = int(min(max((x - x0) * per_metre - 0.5, -1.0), SIZE + 1.0)) + 1
                 up = by > ay
                 # The same predicate as in ``locate`` has the last word.
-                while column > 0 and (side(ax, ay, bx, by, x0 + (column - 0.5) * CELL, y) > 0.0) != up:
+                while column > 0 and (side(ax, ay, bx, by, x0 + (column - 0.5) * cell, y) > 0.0) != up:
                     column -= 1
-                while column < size and (side(ax, ay, bx, by, x0 + (column + 0.5) * CELL, y) > 0.0) == up:
+                while column < SIZE and (side(ax, ay, bx, by, x0 + (column + 0.5) * cell, y) > 0.0) == up:
                     column += 1
-                if column < size:
-                    inside[row * size + column, word] ^= bit
-    for row in range(size):
-        for cell in range(row * size + 1, (row + 1) * size):
+                if column < SIZE:
+                    inside[row * SIZE + column, word] ^= bit
+        bounds[p, 0], bounds[p, 1], bounds[p, 2], bounds[p, 3] = low_x, low_y, high_x, high_y
+    for row in range(SIZE):
+        for c in range(row * SIZE + 1, (row + 1) * SIZE):
             for w in range(words):
-                inside[cell, w] ^= inside[cell - 1, w]
-    cells, owners = _near_cells(edges, x0, y0, size)
-    cell_starts = np.zeros(size * size + 2, np.int64)
+                inside[c, w] ^= inside[c - 1, w]
+    cell_starts = np.zeros(SIZE * SIZE + 2, np.int32)
+    cells, owners = _near_cells(edges, x0, y0, cell, cell_starts[2:])
+    for c in range(2, SIZE * SIZE + 2):
+        cell_starts[c] += cell_starts[c - 1]
+    near, near_polygon = np.empty((len(cells), 4)), np.empty(len(cells), np.int32)
     for i in range(len(cells)):
-        cell_starts[cells[i] + 2] += 1
-    for cell in range(2, size * size + 2):
-        cell_starts[cell] += cell_starts[cell - 1]
-    cell_edges = np.empty(len(cells), np.int32)
-    for i in range(len(cells)):
-        cell_edges[cell_starts[cells[i] + 1]] = owners[i]
-        cell_starts[cells[i] + 1] += 1
-    return owner, bounds, inside, cell_starts[:-1].copy(), cell_edges
+        c, e = cells[i], owners[i]
+        k = cell_starts[c + 1]
+        cell_starts[c + 1] = k + 1
+        cx, cy = x0 + (c % SIZE + 0.5) * cell, y0 + (c // SIZE + 0.5) * cell
+        near[k, 0], near[k, 1] = edges[e, 0] - cx, edges[e, 1] - cy
+        near[k, 2], near[k, 3] = edges[e, 2] - cx, edges[e, 3] - cy
+        near_polygon[k] = owner[e]
+    return inside, cell_starts[:-1].copy(), near, near_polygon, edges, starts, bounds
 
 
 @kernel
@@ -194,47 +214,45 @@ def _locate_far(grid: Grid, x: float, y: float, mask: Ints) -> None:
 
 
 @kernel
-def locate(grid: Grid, x: float, y: float, mask: Ints) -> None:
-    """Set ``mask`` (W,) to the polygons that hold (x, y); a point on a boundary is outside."""
-    for w in range(len(mask)):
-        mask[w] = 0
-    column, row = (x - grid.x0) / CELL, (y - grid.y0) / CELL
-    if not (0.0 <= column < grid.size and 0.0 <= row < grid.size):
-        _locate_far(grid, x, y, mask)
-        return
-    cell = int(row) * grid.size + int(column)
-    for w in range(len(mask)):
-        mask[w] = grid.inside[cell, w]
-    first, last = grid.cell_starts[cell], grid.cell_starts[cell + 1]
-    if first == last:
-        return
-    cx, cy = grid.x0 + (int(column) + 0.5) * CELL, grid.y0 + (int(row) + 0.5) * CELL
-    dx, dy = x - cx, y - cy
-    boundary = False
-    for i in range(first, last):
-        e = grid.cell_edges[i]
-        edge = grid.edges[e]
-        s = side(edge[0], edge[1], edge[2], edge[3], x, y)
-        if s == 0.0 and _on_edge(edge, x, y):
-            boundary = True
-        start = dx * (edge[1] - cy) - dy * (edge[0] - cx) > 0.0
-        end = dx * (edge[3] - cy) - dy * (edge[2] - cx) > 0.0
-        if start != end and (s > 0.0) != (side(edge[0], edge[1], edge[2], edge[3], cx, cy) > 0.0):
-            p = grid.edge_polygon[e]
-            mask[p >> 6] ^= np.int64(1) << (p & 63)
-    if boundary:
+def locate(grid: Grid, points: Floats, masks: Ints) -> None:
+    """Set masks (N, W) to the polygons that hold points (N, 2); a point on a boundary is outside."""
+    # Read once: a field of a tuple of arrays costs as much as a point if it is read in a loop.
+    x0, y0, cell, words = grid.x0, grid.y0, grid.cell, grid.inside.shape[1]
+    inside, starts, near, near_polygon = grid.inside, grid.starts, grid.near, grid.near_polygon
+    for n in range(len(points)):
+        x, y = points[n, 0], points[n, 1]
+        column, row = (x - x0) / cell, (y - y0) / cell
+        if not (0.0 <= column < SIZE and 0.0 <= row < SIZE):
+            masks[n] = 0
+            _locate_far(grid, x, y, masks[n])
+            continue
+        c = int(row) * SIZE + int(column)
+        for w in range(words):
+            masks[n, w] = inside[c, w]
+        first, last = starts[c], starts[c + 1]
+        x -= x0 + (int(column) + 0.5) * cell
+        y -= y0 + (int(row) + 0.5) * cell
+        boundary = False
         for i in range(first, last):
-            e = grid.cell_edges[i]
-            edge = grid.edges[e]
-            if side(edge[0], edge[1], edge[2], edge[3], x, y) == 0.0 and _on_edge(edge, x, y):
-                p = grid.edge_polygon[e]
-                mask[p >> 6] &= ~(np.int64(1) << (p & 63))
+            ax, ay, bx, by = near[i, 0], near[i, 1], near[i, 2], near[i, 3]
+            ux, uy = bx - ax, by - ay
+            s = ux * (y - ay) - uy * (x - ax)
+            boundary |= s == 0.0
+            # The ends of the edge on both sides of the way, and the ends of the way on both sides of the edge.
+            if (x * ay - y * ax > 0.0) != (x * by - y * bx > 0.0) and (s > 0.0) != (uy * ax - ux * ay > 0.0):
+                p = near_polygon[i]
+                masks[n, p >> 6] ^= np.int64(1) << (p & 63)
+        if boundary:
+            for i in range(first, last):
+                edge = near[i]
+                if side(edge[0], edge[1], edge[2], edge[3], x, y) == 0.0 and _on_edge(edge, x, y):
+                    p = near_polygon[i]
+                    masks[n, p >> 6] &= ~(np.int64(1) << (p & 63))
 
 
 @kernel
 def locate_all(grid: Grid, points: Floats) -> Ints:
     """Masks (N, W) of points (N, 2)."""
     masks = np.empty((len(points), grid.inside.shape[1]), np.int64)
-    for n in range(len(points)):
-        locate(grid, points[n, 0], points[n, 1], masks[n])
+    locate(grid, points, masks)
     return masks

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from beyonddrive.evaluation.pdm.areas import (
+    POINTS,
     AreaMasks,
     drivable_area_compliance,
     driving_direction_compliance,
@@ -71,14 +72,15 @@ def score_references(
     past = len(world.history)
     signals = np.empty((8, NUM_STATES))
     long_signals = np.empty((8, past + NUM_STATES))
-    cells = np.empty((5, grid.inside.shape[1]), np.int64)
+    points = np.empty((POINTS * NUM_STATES, 2))
+    found = np.empty((POINTS * NUM_STATES, grid.inside.shape[1]), np.int64)
     near = np.empty(len(traffic.bounds), np.int64)
     ignored = np.empty(len(traffic.bounds), np.bool_)
     start = center_progress(line, ego)
     ttc_samples = NUM_STATES if rules & PDMS else TTC_SAMPLES_V2
     for n in range(count):
         track(references[n], ego, tracker, states[n])
-        ego_areas(grid, masks, states[n], cells, flags[n])
+        ego_areas(grid, masks, states[n], points, found, flags[n])
         close = near[: nearby(states[n], traffic, near)]
         scores[n, NC], first[n, NC_SAMPLE], first[n, NC_OBJECT] = no_at_fault_collision(
             states[n], flags[n], traffic, close, ignored
