@@ -19,8 +19,13 @@ from beyonddrive.datasets.shards import ShardStore, ShardWriter, StoreError
 from beyonddrive.engine.files import LockedError, atomic_file, file_lock
 from beyonddrive.evaluation.pdm.plan_file import write_arrays
 from beyonddrive.evaluation.scene_scoring import SceneScores
+from beyonddrive.version import __version__
 
 KIND = "scores"
+PART_SIZE = 256
+"""Scenes per part."""
+PART_SECONDS = 10.0
+"""A part is written after so many seconds, however few scenes are in it."""
 _FAILURES = "failures"
 _MAX_OPEN = 64
 
@@ -31,23 +36,17 @@ class ScoreParts:
     Args:
         folder: Where the parts are.
         config: What the scores depend on. Parts of a job with another one are thrown away.
-        part_size: Scenes per part.
-        part_seconds: A part is written after so many seconds, however few scenes are in it.
     """
 
-    def __init__(
-        self, folder: Path, config: Mapping[str, Any], part_size: int = 256, part_seconds: float = 10.0
-    ) -> None:
-        self.folder, self.part_size, self.part_seconds = folder, part_size, part_seconds
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self.folder = folder
         self._config = dict(config)
         try:
-            done = ShardStore(folder, KIND, self._config)
+            ShardStore(folder, KIND, self._config)
         except StoreError:
             shutil.rmtree(folder, ignore_errors=True)
-            self._writer = ShardWriter(folder, KIND, self._config, "an unfinished job")
-            done = ShardStore(folder, KIND, self._config)
-        else:
-            self._writer = ShardWriter(folder, KIND, self._config, "an unfinished job")
+        self._writer = ShardWriter(folder, KIND, self._config, "an unfinished job")
+        done = ShardStore(folder, KIND, self._config)
         self.done = frozenset(done.tokens)
         self._count = len(done.indices)
         self._waiting: dict[str, dict[str, NDArray[Any]]] = {}
@@ -60,7 +59,7 @@ class ScoreParts:
         if result.failures is not None:
             record[_FAILURES] = np.frombuffer(json.dumps(result.failures).encode(), np.uint8)
         self._waiting[result.token] = record
-        if len(self._waiting) >= self.part_size or time.monotonic() - self._last >= self.part_seconds:
+        if len(self._waiting) >= PART_SIZE or time.monotonic() - self._last >= PART_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -105,13 +104,12 @@ class ScoreParts:
 
 
 @contextmanager
-def open_parts(out: Path, config: Mapping[str, Any], **options: Any) -> Iterator[ScoreParts]:
+def open_parts(out: Path, config: Mapping[str, Any]) -> Iterator[ScoreParts]:
     """Start or continue a file of scores; one process at a time does.
 
     Args:
         out: The file that will be written; its parts are in a hidden folder beside it.
         config: What the scores depend on, as JSON values.
-        **options: As for :class:`ScoreParts`.
 
     Raises:
         StoreError: If another process is writing the same file.
@@ -119,7 +117,7 @@ def open_parts(out: Path, config: Mapping[str, Any], **options: Any) -> Iterator
     out = Path(out)
     try:
         with file_lock(out.with_name(f".{out.name}.lock"), wait=False):
-            yield ScoreParts(out.with_name(f".{out.name}.parts"), config, **options)
+            yield ScoreParts(out.with_name(f".{out.name}.parts"), config)
     except LockedError as error:
         raise StoreError(f"{out}: another job is writing this file; give --out another name") from error
 
@@ -132,6 +130,7 @@ def describe_inputs(root: NavsimRoot, split: str, plans: Path) -> dict[str, Any]
         state = path.stat()
         lines.append(f"{path.name} {state.st_size} {state.st_mtime_ns}")
     return {
+        "release": __version__,
         "split": split,
         "data_root": str(root.root.resolve()),
         "maps_root": str(root.maps_root.resolve()),

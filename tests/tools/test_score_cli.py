@@ -1,12 +1,23 @@
 """``tools/score.py`` as a user runs it, and the benchmark beside it."""
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
+import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from beyonddrive.datasets.shards import ShardStore
+from beyonddrive.engine.files import file_lock
+from beyonddrive.evaluation.metric_caching import KIND
+from beyonddrive.evaluation.pdm.plan_file import write_arrays
+from beyonddrive.structures.plan import SCORE_COLUMNS
+from beyonddrive.tools import score as tool
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = REPOSITORY / "tests/data/golden/pdms"
@@ -87,13 +98,185 @@ def test_what_cannot_be_scored_is_listed_and_the_rest_is_written(golden, tmp_pat
 
 def test_nothing_is_written_if_the_plans_cannot_be_read(tmp_path):
     (tmp_path / "plans.npz").write_bytes(b"PK\x03\x04 and then nothing")
-    done = run(
-        "--data-root", GOLDEN / "data", "--split", "golden", "--plans", tmp_path / "plans.npz",
-        "--out", tmp_path / "scores.npz",
-    )  # fmt: skip
+    done = run(*arguments(tmp_path))
     assert done.returncode == 2
     assert "plans.npz: not an npz archive" in done.stderr and "Traceback" not in done.stderr
-    assert not (tmp_path / "scores.npz").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["plans.npz"]
+
+
+def arguments(folder, *options, out="scores.npz", data=GOLDEN / "data", split="golden"):
+    paths = ("--data-root", data, "--split", split, "--plans", folder / "plans.npz", "--out", folder / out)
+    return [str(value) for value in (*paths, *options)]
+
+
+def read(path):
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def test_a_file_without_plans_is_said_to_have_none(tmp_path, capsys):
+    write_arrays(tmp_path / "plans.npz", [])
+    assert tool.main(arguments(tmp_path)) == 1
+    assert "plans.npz: holds no plans" in capsys.readouterr().err
+
+
+def test_plans_of_a_scene_that_are_there_twice_cost_that_scene(golden, tmp_path, capsys):
+    first, second = list(golden)[:2]
+    plans = [(first, golden[first][0]), (second, golden[second][0]), (first, golden[second][0])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile warns of the name
+        write_arrays(tmp_path / "plans.npz", plans)
+    assert tool.main(arguments(tmp_path)) == 1
+    assert (
+        f"score: {first}: PlanFileError" in (error := capsys.readouterr().err) and "more than once" in error
+    )
+    scores = read(tmp_path / "scores.npz")
+    assert list(scores) == [second]
+    np.testing.assert_allclose(scores[second], golden[second][1], rtol=0, atol=1e-6)
+
+
+def test_a_missing_map_costs_the_scenes_on_it(golden, tmp_path, capsys):
+    maps = tmp_path / "maps"
+    shutil.copytree(GOLDEN / "data/maps", maps)
+    missing = "us-ma-boston"
+    shutil.rmtree(maps / missing)
+    write_arrays(tmp_path / "plans.npz", [(token, poses) for token, (poses, _) in golden.items()])
+    assert tool.main(arguments(tmp_path, "--maps-root", maps)) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("score: ")]
+    scores = read(tmp_path / "scores.npz")
+    assert 0 < len(scores) < len(golden) and len(lines) + len(scores) == len(golden)
+    assert all("MapError" in line and missing in line for line in lines)
+
+
+def test_two_jobs_fill_one_empty_folder_of_caches(golden, tmp_path):
+    write_arrays(tmp_path / "plans.npz", [(token, poses) for token, (poses, _) in golden.items()])
+    jobs = []
+    for out in ("a.npz", "b.npz"):
+        args = arguments(tmp_path, "--cache-dir", tmp_path / "caches", out=out)
+        command = [sys.executable, str(REPOSITORY / "tools/score.py"), *args]
+        jobs.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    for job in jobs:
+        assert job.communicate(timeout=300)[1] is not None and job.returncode == 0
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    assert sorted(ShardStore(tmp_path / "caches", KIND).tokens) == sorted(golden)
+    assert not list((tmp_path / "caches").glob(".*"))
+
+
+SLOW = """
+import os, sys, time
+from beyonddrive.evaluation import scene_scoring
+from beyonddrive.evaluation.pdm import score_parts
+from beyonddrive.tools import score
+score_parts.PART_SIZE = 2
+fast = scene_scoring.ScoreSettings.score
+def slow(self, cache, scene):
+    time.sleep(0.3)
+    return fast(self, cache, scene)
+scene_scoring.ScoreSettings.score = slow
+score.main(sys.argv[1:])
+"""
+
+
+def test_a_killed_job_goes_on_where_it_was(golden, tmp_path, capsys):
+    write_arrays(tmp_path / "plans.npz", [(token, poses) for token, (poses, _) in golden.items()])
+    args = arguments(tmp_path)
+    job = subprocess.Popen([sys.executable, "-c", SLOW, *args], stderr=subprocess.DEVNULL)
+    parts = tmp_path / ".scores.npz.parts"
+    deadline = time.monotonic() + 120
+    while len(list(parts.glob("*.safetensors"))) < 2:
+        assert job.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    done = len(ShardStore(parts, "scores"))
+    assert 4 <= done < 12 and not (tmp_path / "scores.npz").exists()
+    assert tool.main(args) == 0
+    assert f"{done} scenes were scored before" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plans.npz", "scores.npz"]
+    assert tool.main(arguments(tmp_path, out="whole.npz")) == 0
+    assert (tmp_path / "scores.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    for token, scores in read(tmp_path / "scores.npz").items():
+        np.testing.assert_allclose(scores, golden[token][1], rtol=0, atol=1e-6)
+
+
+def test_parts_of_other_plans_are_not_gone_on_with(golden, tmp_path, capsys):
+    first, second = list(golden)[:2]
+    write_arrays(tmp_path / "plans.npz", [(first, golden[first][0])])
+    script = SLOW.replace("score.main(", "score_parts.ScoreParts.finish = lambda *_: os._exit(9)\nscore.main(")
+    command = [sys.executable, "-c", script.replace("PART_SIZE = 2", "PART_SIZE = 1"), *arguments(tmp_path)]
+    job = subprocess.run(command, check=False, capture_output=True)
+    assert job.returncode == 9 and len(ShardStore(tmp_path / ".scores.npz.parts", "scores")) == 1
+    write_arrays(tmp_path / "plans.npz", [(first, golden[first][0][:3]), (second, golden[second][0])])
+    assert tool.main(arguments(tmp_path)) == 0
+    assert "scored before" not in capsys.readouterr().err
+    scores = read(tmp_path / "scores.npz")
+    assert [len(values) for values in scores.values()] == [3, 40]
+
+
+def test_two_jobs_do_not_write_one_file(golden, tmp_path, capsys):
+    token = next(iter(golden))
+    write_arrays(tmp_path / "plans.npz", [(token, golden[token][0])])
+    with file_lock(tmp_path / ".scores.npz.lock"):
+        assert tool.main(arguments(tmp_path)) == 2
+    assert "another job is writing this file" in capsys.readouterr().err
+    assert tool.main(arguments(tmp_path)) == 0
+
+
+def test_explanations_are_those_of_the_scores(golden, tmp_path):
+    tokens = list(golden)[:2]
+    write_arrays(tmp_path / "plans.npz", [(token, golden[token][0]) for token in tokens])
+    assert tool.main(arguments(tmp_path, "--explain", tmp_path / "why.json")) == 0
+    reasons = json.loads((tmp_path / "why.json").read_text())
+    assert list(reasons) == tokens
+    for token in tokens:
+        for row, failures in zip(golden[token][1], reasons[token], strict=True):
+            lost = {name for name, value in zip(SCORE_COLUMNS, row, strict=True) if value < 1 - 1e-9}
+            assert {failure["column"] for failure in failures} == lost - {"PDMS"}
+    some = [failure for token in tokens for failures in reasons[token] for failure in failures]
+    assert some and all(failure["words"] and len(failure["position"]) == 2 for failure in some)
+
+
+@pytest.fixture(scope="module")
+def epdms():
+    """Plans, and official sub-scores and scores (n, 9) with and without human filter, by token."""
+    scenes = {}
+    for path in sorted((REPOSITORY / "tests/data/epdms/scores").glob("*veh-e*.npz")):
+        with np.load(path) as data:
+            keep = data["stable"]
+            filtered, raw = (
+                np.column_stack([data[f"scores_{kind}"], data[f"total_{kind}"]])[keep]
+                for kind in ("filtered", "raw")
+            )
+            scenes[path.stem.split("__")[1]] = data["poses"][keep], filtered, raw
+    return scenes
+
+
+@pytest.mark.parametrize("options", [(), ("--no-human-filter",)])
+def test_epdms_of_one_stage(epdms, tmp_path, options):
+    write_arrays(tmp_path / "plans.npz", [(token, poses) for token, (poses, *_) in epdms.items()])
+    paths = ("--maps-root", GOLDEN / "data/maps", "--version", "v2", *options)
+    root = REPOSITORY / "tests/data/epdms"
+    assert tool.main(arguments(tmp_path, *paths, data=root, split="epdms")) == 0
+    scores = read(tmp_path / "scores.npz")
+    assert list(scores) == list(epdms)
+    for token, (_, filtered, raw) in epdms.items():
+        np.testing.assert_allclose(scores[token], raw if options else filtered, rtol=0, atol=1e-6)
+    assert any((filtered != raw).any() for _, filtered, raw in epdms.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--version", "v2", "--stages", "two"), "needs the synthetic follow-up scenes"),
+        (("--no-human-filter",), "it goes with --version v2"),
+        (("--num-workers", "-1"), "must not be negative"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as refused:
+        tool.main(arguments(tmp_path, *options))
+    assert refused.value.code == 2 and message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_split(golden, tmp_path):
