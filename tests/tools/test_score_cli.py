@@ -202,8 +202,9 @@ def test_a_killed_job_goes_on_where_it_was(golden, tmp_path, capsys):
 def test_parts_of_other_plans_are_not_gone_on_with(golden, tmp_path, capsys):
     first, second = list(golden)[:2]
     write_arrays(tmp_path / "plans.npz", [(first, golden[first][0])])
-    script = SLOW.replace("score.main(", "score_parts.ScoreParts.finish = lambda *_: os._exit(9)\nscore.main(")
-    command = [sys.executable, "-c", script.replace("PART_SIZE = 2", "PART_SIZE = 1"), *arguments(tmp_path)]
+    stop = "score_parts.ScoreParts.finish = lambda *_: os._exit(9)\n"
+    script = SLOW.replace("PART_SIZE = 2", "PART_SIZE = 1").replace("score.main(", f"{stop}score.main(")
+    command = [sys.executable, "-c", script, *arguments(tmp_path)]
     job = subprocess.run(command, check=False, capture_output=True)
     assert job.returncode == 9 and len(ShardStore(tmp_path / ".scores.npz.parts", "scores")) == 1
     write_arrays(tmp_path / "plans.npz", [(first, golden[first][0][:3]), (second, golden[second][0])])
