@@ -70,6 +70,10 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
 VISUALIZERS = Registry("visualizer", parent=MMENGINE_VISUALIZERS, scope=SCOPE, locations=[])
 VISBACKENDS = Registry("vis_backend", parent=MMENGINE_VISBACKENDS, scope=SCOPE, locations=[])
 #: Sampling strategies that a generator of negatives runs.
-STRATEGIES = Registry("sampling strategy", scope=SCOPE, locations=["beyonddrive.generators.strategies"])
+STRATEGIES = Registry(
+    "sampling strategy",
+    scope=SCOPE,
+    locations=["beyonddrive.generators.strategies", "beyonddrive.generators.own_plans"],
+)
 #: Selectors: which proposals of a pool become the negatives of a sample.
 SELECTORS = Registry("negative selector", scope=SCOPE, locations=["beyonddrive.generators.selectors"])

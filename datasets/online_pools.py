@@ -21,7 +21,7 @@ INDEX = "rounds.json"
 
 
 def round_name(epoch: int) -> str:
-    """Folder of the round that was mined before an epoch.
+    """Folder of the round that was mined after so many epochs.
 
     >>> round_name(4)
     'epoch_0004'

@@ -32,7 +32,7 @@ class LoadNegatives(BaseTransform):
     be built before they exist.
 
     Args:
-        pool: Folder of the pool; None if there is only ``online``.
+        pool: Folder of the pool; None if there is only what is mined ``online``.
         selection: Config of a selector, by default the published one: the negative nearest to the expert
             among those with PDMS below 0.6. Without a ``type`` it is a ``NearestNegatives``.
         split: Split that the pools must have been made for; ``None`` accepts any.
@@ -42,8 +42,8 @@ class LoadNegatives(BaseTransform):
             accepts any.
         missing: What a scene without a record in ``pool`` means: ``error``, or ``none`` for a sample without
             negatives of that pool.
-        online: Folder in which an ``OnlineNegativesHook`` keeps what it mines; its plans join those of
-            ``pool`` before the selection, and each new round counts from the next sample.
+        online: Whether to read what an ``OnlineNegativesHook`` mines during this training, too: its plans
+            join those of ``pool`` before the selection, and each new round counts from the next sample.
 
     Raises:
         StoreError: At the first sample: no pool, an unfinished pool, or a scene that is not in it.
@@ -58,19 +58,21 @@ class LoadNegatives(BaseTransform):
         generator: str | Mapping[str, str] | None = None,
         progress: Literal["pair", "pooled"] | None = None,
         missing: Literal["error", "none"] = "error",
-        online: str | Path | None = None,
+        online: bool = False,
     ) -> None:
         if missing not in ("error", "none"):
             raise ValueError(f"LoadNegatives: missing must be 'error' or 'none', got {missing!r}")
-        if pool is None and online is None:
-            raise ValueError("LoadNegatives: give pool (made by tools/mine_negatives.py), online, or both")
+        if pool is None and not online:
+            raise ValueError(
+                "LoadNegatives: give pool (made by tools/mine_negatives.py), online=True, or both"
+            )
         self.root = None if pool is None else Path(pool)
-        expected = {"split": split, "progress": progress}
-        self.expected = {**expected, "generator": generator}
+        self.expected = {"split": split, "generator": generator, "progress": progress}
         self.missing = missing
         self.selector = SELECTORS.build({"type": "NearestNegatives", **(selection or {})})
-        self.online = None if online is None else OnlinePools(online, expected)
+        self.online = online
         self._pool: NegativePool | None = None
+        self._rounds: OnlinePools | None = None
         self._columns = np.array([SCORE_COLUMNS.index(name) for name in self.selector.slot_columns], np.int64)
 
     @property
@@ -79,6 +81,10 @@ class LoadNegatives(BaseTransform):
         if self._pool is None and self.root is not None:
             self._pool = NegativePool(self.root, self.expected)
         return self._pool
+
+    def read_rounds(self, folder: str | Path) -> None:
+        """Say where the rounds of online mining are; the hook calls it before any worker starts."""
+        self._rounds = OnlinePools(folder, {**self.expected, "generator": None})
 
     def transform(self, results: Results) -> Results:
         """Read ``token`` and ``trajectory``; add the negatives."""
@@ -110,8 +116,13 @@ class LoadNegatives(BaseTransform):
         records = []
         if self.pool is not None and (token in self.pool or self.missing == "error"):
             records.append((self.pool.root, self.pool[token]))
-        if self.online is not None:
-            records += [(self.online.root, record) for record in self.online.records(token)]
+        if self.online:
+            if self._rounds is None:
+                raise PoolError(
+                    "LoadNegatives: online=True, but nothing mines: add dict(type='OnlineNegativesHook') to "
+                    "custom_hooks, or set online=False"
+                )
+            records += [(self._rounds.root, record) for record in self._rounds.records(token)]
         return records
 
     def _check_expert(self, root: Path, token: str, record: NegativeRecord, expert: NDArray[Any]) -> None:

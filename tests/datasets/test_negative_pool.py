@@ -283,9 +283,16 @@ def mined_round(folder, epoch, pdms, sideways, **changes):
     return round_name(epoch)
 
 
+def load_online(folder, pool=None, **settings):
+    """What the hook makes of a ``LoadNegatives`` with ``online=True``."""
+    transform = LoadNegatives(pool, online=True, **settings)
+    transform.read_rounds(folder)
+    return transform
+
+
 def test_rounds_join_the_pool_as_soon_as_the_index_names_them(root, tmp_path):
     online = tmp_path / "online"
-    transform = LoadNegatives(root, online=online, selection={"num": 2})
+    transform = load_online(online, root, selection={"num": 2})
     assert transform(sample())["negative_plans"][:, 0, 1].tolist() == [-1, 3]
     name = mined_round(online, 2, [0.0, 1.0], [0.5, 0.1])
     assert transform(sample())["negative_plans"][:, 0, 1].tolist() == [-1, 3]
@@ -299,7 +306,7 @@ def test_rounds_join_the_pool_as_soon_as_the_index_names_them(root, tmp_path):
 
 
 def test_rounds_alone_are_enough(tmp_path):
-    transform = LoadNegatives(online=tmp_path, split="train")
+    transform = load_online(tmp_path, split="train")
     assert not transform(sample())["negative_valid"].any()
     write_index(tmp_path, [mined_round(tmp_path, 1, [0.0], [0.5])])
     assert pickle.loads(pickle.dumps(transform))(sample())["negative_valid"].all()
@@ -307,14 +314,16 @@ def test_rounds_alone_are_enough(tmp_path):
 
 
 def test_bad_rounds_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"give pool .* online, or both"):
+    with pytest.raises(ValueError, match=r"give pool .* online=True, or both"):
         LoadNegatives()
+    with pytest.raises(PoolError, match="online=True, but nothing mines"):
+        LoadNegatives(online=True)(sample())
     write_index(tmp_path, ["epoch_0001"])
     with pytest.raises(StoreError, match="epoch_0001: no store here"):
-        LoadNegatives(online=tmp_path)(sample())
+        load_online(tmp_path)(sample())
     mined_round(tmp_path, 1, [0.0], [0.5], split="val")
     with pytest.raises(PoolError, match="split: stored 'val', wanted 'train'"):
-        LoadNegatives(online=tmp_path, split="train")(sample())
+        load_online(tmp_path, split="train")(sample())
     (tmp_path / "rounds.json").write_text("{")
     with pytest.raises(PoolError, match=r"rounds\.json: cannot be read"):
-        LoadNegatives(online=tmp_path)(sample())
+        load_online(tmp_path)(sample())

@@ -1,0 +1,196 @@
+"""A hook that mines the failures of the planner in training, every few epochs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import barrier, broadcast, broadcast_object_list, get_dist_info
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from beyonddrive.datasets.negative_pool import NegativePool
+from beyonddrive.datasets.online_pools import round_name, write_index
+from beyonddrive.datasets.shards import StoreError
+from beyonddrive.datasets.transforms.negatives import LoadNegatives
+from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
+from beyonddrive.generators.mining_source import DatasetSource, MiningError
+from beyonddrive.generators.online import (
+    OnlineMining,
+    SomeScenes,
+    describe_round,
+    hash_weights,
+    measure_round,
+    mine_round,
+    prepare_round,
+    scenes_of_round,
+)
+from beyonddrive.registry import HOOKS
+
+
+@HOOKS.register_module()
+class OnlineNegativesHook(Hook):
+    """Runs the planner over its training scenes, scores what it plans, and keeps the failures as negatives.
+
+    Rounds are mined after ``begin``, ``begin + interval``, ... epochs; the ``LoadNegatives`` with
+    ``online=True`` in the training pipeline reads the newest ``keep`` of them from the next sample on, in
+    every worker process. Ranks of a distributed training share a round. A round is a pool in
+    ``<work_dir>/online_negatives/epoch_<n>``: a killed round goes on where it stopped, a resumed training
+    uses the rounds up to its epoch, and a round left there by other weights is mined anew. Neither the random
+    numbers of the training nor the planner's running statistics are touched.
+
+    Args:
+        interval: Epochs between rounds.
+        begin: Epochs until the first round; ``interval`` by default. Before it there are only the negatives
+            of ``LoadNegatives.pool``, if any.
+        keep: Rounds that count at a time: 1 replaces each round by the next, more add up.
+        folder: Folder of the rounds; ``<work_dir>/online_negatives`` by default.
+        kwargs: How a round is mined, as for :class:`beyonddrive.generators.online.OnlineMining`.
+
+    Raises:
+        ValueError: If a number is out of range.
+        MiningError: When the training starts: nothing in its pipeline reads what would be mined. In a round:
+            no scene could be mined.
+    """
+
+    priority = "HIGHEST"  # before EpochSeedHook: whatever a round draws, the epoch starts from its own seed
+
+    def __init__(
+        self,
+        interval: int = 4,
+        begin: int | None = None,
+        keep: int = 1,
+        folder: str | Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        begin = interval if begin is None else begin
+        if interval < 1 or begin < 0 or keep < 1:
+            raise ValueError(
+                f"OnlineNegativesHook: interval and keep must be at least 1 and begin not negative, got "
+                f"{interval}, {keep} and {begin}"
+            )
+        self.interval, self.begin, self.keep = interval, begin, keep
+        self.folder = None if folder is None else Path(folder)
+        self.mining = OnlineMining(**kwargs)
+        self._is_current = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Tell the training pipeline where the rounds are."""
+        steps = getattr(runner.train_dataloader.dataset, "transforms", [])
+        readers = [step for step in steps if isinstance(step, LoadNegatives) and step.online]
+        if not readers:
+            raise MiningError(
+                "OnlineNegativesHook: nothing reads what it would mine; give the pipeline of "
+                "train_dataloader.dataset a LoadNegatives with online=True, or drop the hook"
+            )
+        for reader in readers:
+            reader.read_rounds(self._root(runner))
+        self._is_current = False
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Mine if a round is due, and say which rounds count."""
+        due = self._last_due(runner.epoch)
+        if due is not None and (due == runner.epoch or not self._is_current):
+            root = self._root(runner) / round_name(due)
+            if due == runner.epoch or not _agree(_is_complete(root)):
+                if due != runner.epoch:
+                    runner.logger.warning(
+                        f"{root}: the negatives mined after epoch {due} are gone; mining with the weights "
+                        f"after epoch {runner.epoch} instead"
+                    )
+                self._mine(runner, root, due)
+        if not self._is_current or due == runner.epoch:
+            self._publish(runner, due)
+        self._is_current = True
+
+    def _last_due(self, epoch: int) -> int | None:
+        """Epochs until the last round that is due when ``epoch`` epochs are done; None if none is."""
+        return None if epoch < self.begin else epoch - (epoch - self.begin) % self.interval
+
+    def _root(self, runner: Runner) -> Path:
+        return self.folder or Path(runner.work_dir) / "online_negatives"
+
+    def _mine(self, runner: Runner, root: Path, number: int) -> None:
+        rank, ranks = get_dist_info()
+        planner = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        dataset = copy.copy(runner.train_dataloader.dataset)
+        dataset.transforms = [step for step in dataset.transforms if not isinstance(step, LoadNegatives)]
+        seed, mining = runner.seed, self.mining
+        source = DatasetSource(dataset)
+        scenes = SomeScenes(source, scenes_of_round(source.tokens, mining.share, seed, number))
+        weights = _agree(hash_weights(planner) if rank == 0 else "")
+        description = describe_round(
+            mining, scenes, dataset.split, str(runner.model_name), weights, seed + number
+        )
+        if rank == 0 and prepare_round(root, description):
+            runner.logger.info(f"{root}: was mined with other weights or settings; mining it anew")
+        barrier()
+        scorer = SceneScorer(
+            split=dataset.split,
+            cache_dir=None if mining.metric_cache_dir is None else Path(mining.metric_cache_dir),
+            data_root=dataset.data_root,
+            maps_root=dataset.maps_root,
+            settings=ScoreSettings(mining.progress, with_times=True),
+        )
+        scorer.open()
+        with _buffers_of_first_rank(planner):
+            mine_round(mining, planner, scenes, scorer, root, description, (rank, ranks))
+        barrier()
+        if rank == 0:
+            self._report(runner, NegativePool(root), number)
+
+    def _report(self, runner: Runner, pool: NegativePool, number: int) -> None:
+        if not len(pool):
+            token, reason = next(iter(pool.failures.items()))
+            raise MiningError(
+                f"{pool.root}: none of {len(pool.failures)} scenes could be mined; the first is {token}: "
+                f"{reason}"
+            )
+        figures = measure_round(pool)
+        failed = f", {figures.num_failed} scenes could not be mined" if figures.num_failed else ""
+        runner.logger.info(
+            f"online negatives after epoch {number}: {figures.num_scenes} scenes, the planner fails in "
+            f"{100 * figures.failing_first:.1f} %, it or a plan near it in "
+            f"{100 * figures.failing_scenes:.1f} %{failed}"
+        )
+
+    def _publish(self, runner: Runner, due: int | None) -> None:
+        """Write the index of the rounds that count at this epoch."""
+        root = self._root(runner)
+        if get_dist_info()[0] == 0:
+            epochs = [] if due is None else range(due, self.begin - 1, -self.interval)
+            rounds = [round_name(epoch) for epoch in epochs if _is_complete(root / round_name(epoch))]
+            write_index(root, rounds[: self.keep])
+        barrier()
+
+
+@contextmanager
+def _buffers_of_first_rank(planner: nn.Module) -> Iterator[None]:
+    """Plan with the running statistics of the first rank, whose weights are saved, on every rank."""
+    own = [buffer.clone() for buffer in planner.buffers()]
+    for buffer in planner.buffers():
+        broadcast(buffer, 0)
+    yield
+    for buffer, value in zip(planner.buffers(), own, strict=True):
+        buffer.copy_(value)
+
+
+def _is_complete(root: Path) -> bool:
+    """Whether a round is on disk from its first scene to its last."""
+    try:
+        NegativePool(root)
+    except StoreError:
+        return False
+    return True
+
+
+def _agree(value: Any) -> Any:
+    """The value of the first rank, for all ranks."""
+    values = [value]
+    broadcast_object_list(values, 0)
+    return values[0]

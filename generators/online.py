@@ -1,0 +1,182 @@
+"""One round of online mining: the failures of a planner in training, into a pool of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from beyonddrive.datasets.negative_pool import NegativePool, PoolDescription, hash_tokens, open_writer
+from beyonddrive.datasets.shards import StoreError
+from beyonddrive.evaluation.scene_scoring import SceneScorer
+from beyonddrive.generators.mining import Miner, MiningOptions, MiningSummary
+from beyonddrive.generators.mining_source import LoadedScene, MiningError, MiningSource
+from beyonddrive.generators.selection import DEFAULT_THRESHOLD, is_negative
+from beyonddrive.generators.strategies import build_strategy
+
+
+@dataclass(frozen=True)
+class OnlineMining:
+    """How rounds are mined.
+
+    Attributes:
+        strategy: Config of a strategy; :class:`beyonddrive.generators.own_plans.OwnPlans` by default.
+        share: Share of the scenes that each round visits; which ones depends on seed, round and token only.
+        metric_cache_dir: Store of metric caches of the split, made by ``tools/cache_metrics.py``; without it
+            they are built from logs and maps in every round.
+        num_workers: Processes that score, per rank; 0 scores in the training process.
+        loader_workers: Processes that read scenes, per rank.
+        batch_size: Scenes per call of the planner.
+        shard_size: Scenes per shard; ranks share a round by shards.
+        progress: As for :class:`PoolDescription`.
+    """
+
+    strategy: Mapping[str, Any] = field(default_factory=lambda: {"type": "OwnPlans"})
+    share: float = 1.0
+    metric_cache_dir: str | Path | None = None
+    num_workers: int = 4
+    loader_workers: int = 0
+    batch_size: int = 16
+    shard_size: int = 64
+    progress: Literal["pair", "pooled"] = "pair"
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.share <= 1.0:
+            raise MiningError(f"share: must be in (0, 1], got {self.share}")
+        build_strategy(self.strategy)
+        self.options((0, 1), False)
+
+    def options(self, part: tuple[int, int], progress_bar: bool) -> MiningOptions:
+        """How one rank's job runs."""
+        return MiningOptions(self.batch_size, self.num_workers, self.loader_workers, part, progress_bar)
+
+
+class SomeScenes:
+    """Scenes of a source by their indices."""
+
+    def __init__(self, source: MiningSource, indices: Sequence[int]) -> None:
+        self.source, self.indices = source, list(indices)
+        self.tokens = [source.tokens[index] for index in self.indices]
+
+    def __getitem__(self, index: int) -> LoadedScene:
+        """Read a scene."""
+        return self.source[self.indices[index]]
+
+
+def scenes_of_round(tokens: Sequence[str], share: float, seed: int, number: int) -> list[int]:
+    """Indices of the scenes that a round visits; at least one.
+
+    >>> tokens = [str(number) for number in range(1000)]
+    >>> 150 < len(scenes_of_round(tokens, 0.2, seed=0, number=1)) < 250
+    True
+    >>> scenes_of_round(tokens, 0.2, 0, 1) == scenes_of_round(tokens, 0.2, 0, 2)
+    False
+    """
+    if share == 1.0:
+        return list(range(len(tokens)))
+    draws = [zlib.crc32(f"{seed}/{number}/{token}".encode()) / 2**32 for token in tokens]
+    chosen = [index for index, draw in enumerate(draws) if draw < share]
+    return chosen or [int(np.argmin(draws))]
+
+
+def hash_weights(planner: nn.Module) -> str:
+    """Hash of a planner's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(planner.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def describe_round(
+    mining: OnlineMining, source: MiningSource, split: str, planner: str, weights: str, seed: int
+) -> PoolDescription:
+    """What a round is; ``planner`` is its name and ``weights`` their hash."""
+    return PoolDescription(
+        split=split,
+        generator={"name": planner, "config_hash": "", "checkpoint_hash": weights},
+        strategy=build_strategy(mining.strategy).config,
+        seed=seed,
+        progress=mining.progress,
+        num_scenes=len(source.tokens),
+        tokens_hash=hash_tokens(source.tokens),
+        shard_size=mining.shard_size,
+    )
+
+
+def prepare_round(root: Path, description: PoolDescription) -> bool:
+    """Start or continue a round; one left by other weights is removed.
+
+    Returns:
+        Whether one was removed.
+    """
+    try:
+        open_writer(root, description, "online")
+    except StoreError:
+        shutil.rmtree(root)
+        open_writer(root, description, "online")
+        return True
+    return False
+
+
+def mine_round(
+    mining: OnlineMining,
+    planner: Any,
+    source: MiningSource,
+    scorer: SceneScorer,
+    root: Path,
+    description: PoolDescription,
+    part: tuple[int, int] = (0, 1),
+    progress_bar: bool = False,
+) -> MiningSummary:
+    """Mine the part of a round that is this rank's; leaves random numbers and mode as they were.
+
+    Args:
+        mining: How.
+        planner: The planner, on its device.
+        source: The scenes of the round.
+        scorer: What scores them.
+        root: Folder of the round.
+        description: What the round is.
+        part: ``(rank, ranks)``.
+        progress_bar: Whether to show progress.
+    """
+    strategy = build_strategy(mining.strategy)
+    options = mining.options(part, progress_bar)
+    miner = Miner(planner, source, scorer, strategy, root, description, "online", options)
+    was_training = planner.training
+    planner.eval()
+    try:
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices=devices):
+            return miner.run()
+    finally:
+        planner.train(was_training)
+
+
+class RoundFigures(NamedTuple):
+    """What a round found; shares of 1."""
+
+    num_scenes: int
+    num_failed: int
+    failing_first: float
+    failing_scenes: float
+
+
+def measure_round(pool: NegativePool) -> RoundFigures:
+    """Scenes of a round, and shares of them whose first, and whose any, proposal has PDMS below 0.6."""
+    first, some = 0, 0
+    for token in pool:
+        negative = is_negative(pool[token].scores, threshold=DEFAULT_THRESHOLD)
+        first += bool(negative[0])
+        some += bool(negative.any())
+    count = max(len(pool), 1)
+    return RoundFigures(len(pool), len(pool.failures), first / count, some / count)

@@ -1,0 +1,241 @@
+"""Online mining in real trainings: a tiny planner, golden scenes, the real scorer."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from beyonddrive.datasets.negative_pool import NegativePool
+from beyonddrive.datasets.online_pools import read_index, write_index
+from beyonddrive.engine.hooks.online_negatives import OnlineNegativesHook
+from beyonddrive.engine.mmengine_compat import load_checkpoint_file
+from beyonddrive.engine.runner import build_train_runner, load_config
+from beyonddrive.generators.mining_source import MiningError
+from beyonddrive.generators.online import hash_weights
+
+REPOSITORY = Path(__file__).parents[2]
+ONLINE = """
+_base_ = "{blind}"
+model = dict(
+    trajectory_head=dict(
+        _delete_=True,
+        type="RepulsiveHead",
+        head=dict(
+            type="AbsoluteTrajectoryHead",
+            hidden=None,
+            bounded_heading=False,
+            loss=dict(type="PlanL1Loss", weight=1.0),
+        ),
+        loss=dict(type="RepulsiveDistanceLoss", weight=0.5, window=dict()),
+    )
+)
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type="LoadNegatives", online=True, split="train", progress="pair"),
+            dict(type="PackPlanInputs", input_keys=("status",)),
+        ]
+    )
+)
+train_cfg = dict(max_epochs=4, val_interval=9)
+custom_hooks = [
+    dict(type="EpochSeedHook"),
+    dict(type="CheckpointGuardHook"),
+    dict(
+        type="OnlineNegativesHook",
+        interval=2,
+        begin=1,
+        strategy=dict(type="OwnPlans", num_proposals=4),
+        num_workers=0,
+        shard_size=2,
+    ),
+]
+"""
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing catches it."""
+
+
+class Watch(Hook):
+    """What the training saw: shares of samples with a negative, by epoch; optionally the end of it."""
+
+    priority = "LOWEST"
+
+    def __init__(self, kill_before=None, draw=False):
+        self.kill_before, self.draw = kill_before, draw
+        self.shares, self.drawn, self.modes = {}, {}, []
+
+    def before_train_epoch(self, runner):
+        self.modes.append(runner.model.training)
+        if runner.epoch == self.kill_before:
+            raise Killed
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if self.draw and batch_idx == 0:
+            self.drawn[runner.epoch] = (float(torch.rand(1)), float(np.random.rand()))
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.shares.setdefault(runner.epoch, []).append(float(outputs["negative_share"]))
+
+
+@pytest.fixture
+def online_recipe(tmp_path, blind_recipe):
+    path = tmp_path / "online_recipe.py"
+    path.write_text(ONLINE.format(blind=blind_recipe))
+    return path
+
+
+def train(recipe, work_dir, options=None, watch=None, **kwargs):
+    runner = build_train_runner(load_config(recipe, options), str(work_dir), **kwargs)
+    runner.register_hook(watch or Watch())
+    runner.train()
+    return runner
+
+
+def rounds_in(work_dir):
+    return sorted(path.name for path in (work_dir / "online_negatives").glob("epoch_*"))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_each_round_reaches_the_next_epoch(tmp_path, online_recipe, workers):
+    """Also with persistent data workers, which live through all rounds."""
+    watch = Watch()
+    options = {"train_dataloader.num_workers": workers, "train_dataloader.persistent_workers": bool(workers)}
+    runner = train(online_recipe, tmp_path / "work", options, watch)
+    assert set(watch.shares[0]) == {0.0}  # nothing is mined yet
+    root = tmp_path / "work" / "online_negatives"
+    assert rounds_in(tmp_path / "work") == ["epoch_0001", "epoch_0003"]
+    assert read_index(root) == ["epoch_0003"]
+    tokens = set(runner.train_dataloader.dataset.tokens)
+    for name, epochs in (("epoch_0001", (1, 2)), ("epoch_0003", (3,))):
+        pool = NegativePool(root / name, {"split": "train", "generator": "EgoStatusMLP"})
+        assert set(pool) == tokens
+        wanted = np.mean([(pool[token].scores[:, 6] < np.float32(0.6)).any() for token in pool])
+        for epoch in epochs:
+            assert np.mean(watch.shares[epoch]) == pytest.approx(wanted)
+        assert wanted > 0
+        assert pool[next(iter(pool))].plans.shape == (4, 8, 3)
+    first, last = (NegativePool(root / name) for name in ("epoch_0001", "epoch_0003"))
+    assert any(not np.allclose(first[token].plans, last[token].plans) for token in tokens)
+
+
+def test_what_is_mined_is_what_the_planner_plans(tmp_path, online_recipe):
+    train(online_recipe, tmp_path / "work", {"train_cfg.max_epochs": 2})
+    runner = build_train_runner(load_config(online_recipe), str(tmp_path / "other"))
+    planner, dataset = runner.model, runner.build_dataloader(runner._train_dataloader).dataset
+    checkpoint = load_checkpoint_file(tmp_path / "work" / "epoch_1.pth")["state_dict"]
+    planner.load_state_dict(checkpoint)
+    planner.eval()
+    pool = NegativePool(tmp_path / "work" / "online_negatives" / "epoch_0001")
+    assert pool.description.generator["checkpoint_hash"] == hash_weights(planner)
+    for index, token in enumerate(dataset.tokens):
+        status = torch.from_numpy(dataset.features(index)["status"])[None]
+        with torch.no_grad():
+            plan = planner({"status": status}, mode="tensor")["trajectory"][0].numpy()
+        np.testing.assert_allclose(pool[token].plans[0], plan, atol=1e-5)
+
+
+def test_a_resumed_training_ends_where_the_uninterrupted_one_does(tmp_path, online_recipe):
+    options = {"train_cfg.max_epochs": 6}
+    train(online_recipe, tmp_path / "whole", options)
+    with pytest.raises(Killed):
+        train(online_recipe, tmp_path / "killed", options, Watch(kill_before=4))
+    # Killed while a later round was being mined, by weights that the resumed training will not have.
+    stale = tmp_path / "killed" / "online_negatives" / "epoch_0005"
+    shutil.copytree(tmp_path / "killed" / "online_negatives" / "epoch_0003", stale)
+    write_index(stale.parent, ["epoch_0005"])
+    train(online_recipe, tmp_path / "killed", options, resume=True)
+    whole, again = (
+        load_checkpoint_file(tmp_path / name / "epoch_6.pth")["state_dict"] for name in ("whole", "killed")
+    )
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    pools = [
+        NegativePool(tmp_path / name / "online_negatives" / "epoch_0005") for name in ("whole", "killed")
+    ]
+    assert pools[0].description == pools[1].description
+
+
+def test_a_lost_round_is_mined_again_with_a_warning(tmp_path, online_recipe):
+    with pytest.raises(Killed):
+        train(online_recipe, tmp_path / "work", {"train_cfg.max_epochs": 4}, Watch(kill_before=2))
+    shutil.rmtree(tmp_path / "work" / "online_negatives")
+    watch = Watch()
+    train(online_recipe, tmp_path / "work", {"train_cfg.max_epochs": 3}, watch, resume=True)
+    assert set(watch.shares) == {2} and max(watch.shares[2]) > 0
+    log = "".join(path.read_text() for path in (tmp_path / "work").glob("*/*.log"))
+    assert "the negatives mined after epoch 1 are gone" in log
+
+
+def test_rounds_add_up_and_visit_a_share_of_the_scenes(tmp_path, online_recipe):
+    options = {"custom_hooks.2.keep": 3, "custom_hooks.2.interval": 1, "custom_hooks.2.share": 0.5}
+    train(online_recipe, tmp_path / "work", options)
+    root = tmp_path / "work" / "online_negatives"
+    assert read_index(root) == ["epoch_0003", "epoch_0002", "epoch_0001"]
+    visited = [set(NegativePool(root / name)) for name in read_index(root)]
+    assert all(0 < len(tokens) < 6 for tokens in visited)
+    assert len(set.union(*visited)) > min(len(tokens) for tokens in visited)
+
+
+def test_random_numbers_and_mode_of_the_training_are_left_alone(tmp_path, online_recipe):
+    drawn = []
+    for interval in (1, 9):
+        watch = Watch(draw=True)
+        # Without the hook that seeds every epoch, so that only the mining itself could shift the numbers.
+        options = {"custom_hooks.2.interval": interval, "custom_hooks.0.type": "CheckpointGuardHook"}
+        options["model.trajectory_head.loss.weight"] = 0.0
+        train(online_recipe, tmp_path / str(interval), options, watch)
+        assert watch.modes == [True] * 4
+        drawn.append(watch.drawn)
+    assert drawn[0] == drawn[1]
+
+
+def test_ranks_share_a_round(tmp_path, online_recipe):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [REPOSITORY / "tools/train.py", online_recipe, "--launcher", "pytorch"]
+    command += ["--work-dir", tmp_path / "work", "--cfg-options", "train_cfg.max_epochs=2"]
+    command += ["train_dataloader.batch_size=1", "env_cfg.dist_cfg.backend=gloo"]
+    done = subprocess.run(
+        [str(part) for part in command], env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    root = tmp_path / "work" / "online_negatives"
+    pool = NegativePool(root / "epoch_0001")
+    assert len(pool) == 6
+    assert len(list((root / "epoch_0001").glob("*.safetensors"))) == 3
+    assert read_index(root) == ["epoch_0001"]
+    (path,) = (tmp_path / "work").glob("*/vis_data/scalars.json")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    shares = [line["negative_share"] for line in lines if "negative_share" in line]
+    assert shares[:3] == [0.0] * 3 and max(shares[3:]) > 0
+
+
+def test_a_hook_that_nothing_reads_from_is_refused(tmp_path, online_recipe):
+    config = load_config(online_recipe)
+    config.train_dataloader.dataset.pipeline = config.val_dataloader.dataset.pipeline
+    with pytest.raises(MiningError, match="nothing reads what it would mine"):
+        build_train_runner(config, str(tmp_path / "work")).train()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"interval": 0}, ValueError, "interval and keep must be at least 1"),
+        ({"keep": 0}, ValueError, "interval and keep must be at least 1"),
+        ({"begin": -1}, ValueError, "begin not negative"),
+        ({"share": 0.0}, MiningError, r"share: must be in \(0, 1\]"),
+        ({"num_workers": -1}, MiningError, "out of range"),
+        ({"strategy": {"type": "OwnPlans", "num_proposals": 0}}, ValueError, "num_proposals"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, error, words):
+    with pytest.raises(error, match=words):
+        OnlineNegativesHook(**settings)
