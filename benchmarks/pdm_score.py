@@ -29,7 +29,13 @@ from beyonddrive.evaluation.pdm import MetricCache, build_metric_cache, score
 from beyonddrive.evaluation.pdm.areas import POINTS, AreaMasks, ego_areas
 from beyonddrive.evaluation.pdm.build import ego_state
 from beyonddrive.evaluation.pdm.centerline import route_centerline, starting_lane
-from beyonddrive.evaluation.pdm.collision import Traffic, nearby, no_at_fault_collision, time_to_collision
+from beyonddrive.evaluation.pdm.collision import (
+    Traffic,
+    directions,
+    nearby,
+    no_at_fault_collision,
+    time_to_collision,
+)
 from beyonddrive.evaluation.pdm.comfort import comfort
 from beyonddrive.evaluation.pdm.drivable_map import drivable_map
 from beyonddrive.evaluation.pdm.forecast import forecast
@@ -113,19 +119,23 @@ def variations(expert: NDArray[np.float64], count: int) -> NDArray[np.float64]:
 def _all_areas(grid: Grid, masks: AreaMasks, states: NDArray[Any], flags: NDArray[Any]) -> None:
     points = np.empty((POINTS * 41, 2))
     found = np.empty((POINTS * 41, grid.inside.shape[1]), np.int64)
+    motion = np.empty((41, 3))
     for n in range(len(states)):
-        ego_areas(grid, masks, states[n], points, found, flags[n])
+        directions(states[n], motion)
+        ego_areas(grid, masks, states[n], motion, points, found, flags[n])
 
 
 @kernel
 def _all_collisions(traffic: Traffic, states: NDArray[Any], flags: NDArray[Any]) -> float:
     near = np.empty(len(traffic.bounds), np.int64)
     ignored = np.empty(len(traffic.bounds), np.bool_)
+    motion = np.empty((41, 3))
     total = 0.0
     for n in range(len(states)):
-        close = near[: nearby(states[n], traffic, near)]
-        total += no_at_fault_collision(states[n], flags[n], traffic, close, ignored)[0]
-        total += time_to_collision(states[n], flags[n], traffic, close, ignored, 41)[0]
+        directions(states[n], motion)
+        close = near[: nearby(states[n], motion, traffic, near)]
+        total += no_at_fault_collision(states[n], motion, flags[n], traffic, close, ignored)[0]
+        total += time_to_collision(states[n], motion, flags[n], traffic, close, ignored, 41)[0]
     return total
 
 

@@ -58,15 +58,21 @@ POINTS = 6
 
 @kernel
 def ego_areas(
-    grid: Grid, masks: AreaMasks, states: Floats, points: Floats, found: Ints, flags: Flags
+    grid: Grid,
+    masks: AreaMasks,
+    states: Floats,
+    motion: Floats,
+    points: Floats,
+    found: Ints,
+    flags: Flags,
 ) -> None:
-    """Bits (41,) of constants.MULTIPLE_LANES .. for simulated states (41, 11).
+    """Bits (41,) of constants.MULTIPLE_LANES .. for simulated states (41, 11) with motion (41, 3).
 
     Args: ``points`` (41 * 6, 2) and ``found`` (41 * 6, W) are scratch.
     """
     for t in range(NUM_STATES):
         x, y = states[t, 0], states[t, 1]
-        cos, sin = math.cos(states[t, 2]), math.sin(states[t, 2])
+        cos, sin = motion[t, 0], motion[t, 1]
         center_x, center_y = x + REAR_AXLE_TO_CENTER * cos, y + REAR_AXLE_TO_CENTER * sin
         ahead_x, ahead_y = HALF_LENGTH * cos, HALF_LENGTH * sin
         left_x, left_y = -HALF_WIDTH * sin, HALF_WIDTH * cos
@@ -120,17 +126,24 @@ def drivable_area_compliance(flags: Flags) -> float:
 
 
 @kernel
-def driving_direction_compliance(states: Floats, flags: Flags, exempt: int, scratch: Floats) -> float:
+def driving_direction_compliance(
+    states: Floats, motion: Floats, flags: Flags, exempt: int, scratch: Floats
+) -> float:
     """1, 0.5 or 0 by the way driven off the route within one second (section 8); scratch is (41,).
 
     Steps that end where any of the bits ``exempt`` is set do not count: 0, or CENTER_IN_INTERSECTION for
     EPDMS.
     """
+    any_counts = False
+    for t in range(1, NUM_STATES):
+        any_counts |= flags[t] & ONCOMING != 0 and flags[t] & exempt == 0
+    if not any_counts:
+        return 1.0
     x, y = 0.0, 0.0
     worst = 0.0
     for t in range(NUM_STATES):
-        new_x = states[t, 0] + REAR_AXLE_TO_CENTER * math.cos(states[t, 2])
-        new_y = states[t, 1] + REAR_AXLE_TO_CENTER * math.sin(states[t, 2])
+        new_x = states[t, 0] + REAR_AXLE_TO_CENTER * motion[t, 0]
+        new_y = states[t, 1] + REAR_AXLE_TO_CENTER * motion[t, 1]
         counts = t > 0 and flags[t] & ONCOMING and not flags[t] & exempt
         scratch[t] = math.hypot(new_x - x, new_y - y) if counts else 0.0
         x, y = new_x, new_y

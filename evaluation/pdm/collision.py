@@ -106,7 +106,15 @@ def bearing(cos: float, sin: float, dx: float, dy: float) -> float:
 
 
 @kernel
-def nearby(states: Floats, traffic: Traffic, near: Ints) -> int:
+def directions(states: Floats, motion: Floats) -> None:
+    """Write cosine and sine of the heading and the speed of states (41, 11) to motion (41, 3)."""
+    for t in range(NUM_STATES):
+        motion[t, 0], motion[t, 1] = math.cos(states[t, 2]), math.sin(states[t, 2])
+        motion[t, 2] = math.hypot(states[t, 3], states[t, 4])
+
+
+@kernel
+def nearby(states: Floats, motion: Floats, traffic: Traffic, near: Ints) -> int:
     """Write the objects that the ego can touch within the horizon to ``near`` (M,); return their number.
 
     Conservative: by the bounds of both over all samples, the ego's with its projections.
@@ -115,16 +123,20 @@ def nearby(states: Floats, traffic: Traffic, near: Ints) -> int:
     reach = REAR_AXLE_TO_CENTER + EGO_RADIUS + SLACK
     ahead = TTC_STRIDE * (TTC_PROJECTIONS - 1) * STEP
     for t in range(NUM_STATES):
-        x, y, heading = states[t, 0], states[t, 1], states[t, 2]
-        way = ahead * math.hypot(states[t, 3], states[t, 4])
-        dx, dy = way * math.cos(heading), way * math.sin(heading)
+        x, y = states[t, 0], states[t, 1]
+        way = ahead * motion[t, 2]
+        dx, dy = way * motion[t, 0], way * motion[t, 1]
         low_x, low_y = min(low_x, x + min(dx, 0.0)), min(low_y, y + min(dy, 0.0))
         high_x, high_y = max(high_x, x + max(dx, 0.0)), max(high_y, y + max(dy, 0.0))
     low_x, low_y, high_x, high_y = low_x - reach, low_y - reach, high_x + reach, high_y + reach
-    count = 0
-    for m in range(len(traffic.bounds)):
-        box = traffic.bounds[m]
-        if box[0] <= high_x and box[2] >= low_x and box[1] <= high_y and box[3] >= low_y:
+    count, bounds = 0, traffic.bounds
+    for m in range(len(bounds)):
+        if (
+            bounds[m, 0] <= high_x
+            and bounds[m, 2] >= low_x
+            and bounds[m, 1] <= high_y
+            and bounds[m, 3] >= low_y
+        ):
             near[count] = m
             count += 1
     return count
@@ -175,24 +187,32 @@ def is_at_fault(
 
 @kernel
 def no_at_fault_collision(
-    states: Floats, flags: Flags, traffic: Traffic, near: Ints, ignored: Bools
+    states: Floats, motion: Floats, flags: Flags, traffic: Traffic, near: Ints, ignored: Bools
 ) -> tuple[float, int, int]:
     """Sub-score, sample and object of the first at-fault collision, -1 for none.
 
-    Args: states (41, 11), flags (41,), ``near`` (K,) the objects to look at, ``ignored`` (M,) scratch.
+    Args: states (41, 11), motion (41, 3) of :func:`directions`, flags (41,), ``near`` (K,) the objects to look
+        at, ``ignored`` (M,) scratch.
     """
+    # Read once: a field of a tuple of arrays costs as much as a test if it is read in a loop.
+    boxes, half, map_index = traffic.boxes, traffic.half, traffic.map_index
     for m in near:
         ignored[m] = traffic.ignored[m]
     score, sample, hit = 1.0, -1, -1
     for t in range(NUM_STATES):
-        state = states[t]
-        cos, sin = math.cos(state[2]), math.sin(state[2])
-        x, y = state[0] + REAR_AXLE_TO_CENTER * cos, state[1] + REAR_AXLE_TO_CENTER * sin
-        row = traffic.map_index[t]
+        cos, sin = motion[t, 0], motion[t, 1]
+        x, y = states[t, 0] + REAR_AXLE_TO_CENTER * cos, states[t, 1] + REAR_AXLE_TO_CENTER * sin
+        row = map_index[t]
         for m in near:
-            if ignored[m] or not touches(traffic, row, m, x, y, cos, sin):
+            dx, dy = boxes[row, m, 0] - x, boxes[row, m, 1] - y
+            length, width = half[m, 0], half[m, 1]
+            reach = EGO_RADIUS + length + width + SLACK
+            if not (dx * dx + dy * dy <= reach * reach) or ignored[m]:
                 continue
-            if is_at_fault(traffic, row, m, state, cos, sin, flags[t]):
+            c, s = boxes[row, m, 2], boxes[row, m, 3]
+            if not boxes_touch(dx, dy, cos, sin, HALF_LENGTH, HALF_WIDTH, c, s, length, width):
+                continue
+            if is_at_fault(traffic, row, m, states[t], cos, sin, flags[t]):
                 if sample < 0:
                     sample, hit = t, m
                 if traffic.agent[m]:
@@ -205,28 +225,39 @@ def no_at_fault_collision(
 
 @kernel
 def time_to_collision(
-    states: Floats, flags: Flags, traffic: Traffic, near: Ints, ignored: Bools, num_samples: int
+    states: Floats,
+    motion: Floats,
+    flags: Flags,
+    traffic: Traffic,
+    near: Ints,
+    ignored: Bools,
+    num_samples: int,
 ) -> tuple[float, int, int]:
     """Sub-score, sample and object of the first infraction, -1 for none; arguments as for collisions."""
+    boxes, half, map_index = traffic.boxes, traffic.half, traffic.map_index
     for m in near:
         ignored[m] = traffic.ignored[m]
     for t in range(num_samples):
-        state = states[t]
-        speed = math.hypot(state[3], state[4])
+        cos, sin, speed = motion[t, 0], motion[t, 1], motion[t, 2]
         if speed < TTC_STOPPED_SPEED:
             continue
-        cos, sin = math.cos(state[2]), math.sin(state[2])
+        rear_x, rear_y = states[t, 0], states[t, 1]
         off_lane = flags[t] & (MULTIPLE_LANES | NON_DRIVABLE | REAR_IN_INTERSECTION) != 0
         for k in range(TTC_PROJECTIONS):
             f = k * TTC_STRIDE
             way = REAR_AXLE_TO_CENTER + f * STEP * speed
-            x, y = state[0] + way * cos, state[1] + way * sin
-            row = traffic.map_index[t + f]
+            x, y = rear_x + way * cos, rear_y + way * sin
+            row = map_index[t + f]
             for m in near:
-                if ignored[m] or not touches(traffic, row, m, x, y, cos, sin):
+                dx, dy = boxes[row, m, 0] - x, boxes[row, m, 1] - y
+                length, width = half[m, 0], half[m, 1]
+                reach = EGO_RADIUS + length + width + SLACK
+                if not (dx * dx + dy * dy <= reach * reach) or ignored[m]:
                     continue
-                box = traffic.boxes[row, m]
-                angle = bearing(cos, sin, box[0] - state[0], box[1] - state[1])
+                c, s = boxes[row, m, 2], boxes[row, m, 3]
+                if not boxes_touch(dx, dy, cos, sin, HALF_LENGTH, HALF_WIDTH, c, s, length, width):
+                    continue
+                angle = bearing(cos, sin, boxes[row, m, 0] - rear_x, boxes[row, m, 1] - rear_y)
                 if angle < AHEAD_ANGLE or (off_lane and not angle > BEHIND_ANGLE):
                     return 0.0, t, m
                 ignored[m] = True

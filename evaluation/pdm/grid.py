@@ -85,9 +85,7 @@ def _columns(edge: Floats, low: float, high: float) -> tuple[float, float]:
 
 
 @kernel
-def _near_cells(
-    edges: Floats, x0: float, y0: float, cell: float, counts: Indices
-) -> tuple[Indices, Indices]:
+def _near_cells(edges: Floats, x0: float, y0: float, cell: float, counts: Indices) -> tuple[Indices, Indices]:
     """All pairs (cell, edge) of an edge that comes close to a cell, in the order of the edges.
 
     Adds to ``counts`` (SIZE * SIZE,) how many edges each cell has.

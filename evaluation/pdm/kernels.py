@@ -14,7 +14,13 @@ from beyonddrive.evaluation.pdm.areas import (
     ego_areas,
 )
 from beyonddrive.evaluation.pdm.arrays import Flags, Floats, Ints
-from beyonddrive.evaluation.pdm.collision import Traffic, nearby, no_at_fault_collision, time_to_collision
+from beyonddrive.evaluation.pdm.collision import (
+    Traffic,
+    directions,
+    nearby,
+    no_at_fault_collision,
+    time_to_collision,
+)
 from beyonddrive.evaluation.pdm.comfort import comfort, history_comfort
 from beyonddrive.evaluation.pdm.constants import (
     CENTER_IN_INTERSECTION,
@@ -68,6 +74,7 @@ def score_references(
     scores = np.ones((count, 9))
     progress = np.empty(count)
     first = np.full((count, 7), -1, np.int64)
+    motion = np.empty((NUM_STATES, 3))
     tracker = np.empty((4, NUM_STEPS))
     past = len(world.history)
     signals = np.empty((8, NUM_STATES))
@@ -80,26 +87,29 @@ def score_references(
     ttc_samples = NUM_STATES if rules & PDMS else TTC_SAMPLES_V2
     for n in range(count):
         track(references[n], ego, tracker, states[n])
-        ego_areas(grid, masks, states[n], points, found, flags[n])
-        close = near[: nearby(states[n], traffic, near)]
+        directions(states[n], motion)
+        ego_areas(grid, masks, states[n], motion, points, found, flags[n])
+        close = near[: nearby(states[n], motion, traffic, near)]
         scores[n, NC], first[n, NC_SAMPLE], first[n, NC_OBJECT] = no_at_fault_collision(
-            states[n], flags[n], traffic, close, ignored
+            states[n], motion, flags[n], traffic, close, ignored
         )
         scores[n, DAC] = drivable_area_compliance(flags[n])
         scores[n, TTC], first[n, TTC_SAMPLE], first[n, TTC_OBJECT] = time_to_collision(
-            states[n], flags[n], traffic, close, ignored, ttc_samples
+            states[n], motion, flags[n], traffic, close, ignored, ttc_samples
         )
         if rules & PDMS:
             scores[n, COMFORT] = comfort(states[n], signals)
-            scores[n, DDC] = driving_direction_compliance(states[n], flags[n], 0, signals[0])
+            scores[n, DDC] = driving_direction_compliance(states[n], motion, flags[n], 0, signals[0])
         if rules & EPDMS:
             scores[n, EXTENDED_DDC] = driving_direction_compliance(
-                states[n], flags[n], CENTER_IN_INTERSECTION, signals[0]
+                states[n], motion, flags[n], CENTER_IN_INTERSECTION, signals[0]
             )
             scores[n, TLC], first[n, TLC_SAMPLE], first[n, TLC_LIGHT] = traffic_light_compliance(
-                states[n], world.lights
+                states[n], motion, world.lights
             )
-            scores[n, LANE_KEEPING], first[n, LANE_KEEPING_SAMPLE] = lane_keeping(states[n], flags[n], line)
+            scores[n, LANE_KEEPING], first[n, LANE_KEEPING_SAMPLE] = lane_keeping(
+                states[n], motion, flags[n], line
+            )
             if past:
                 scores[n, HISTORY_COMFORT] = history_comfort(world.history, states[n], long_signals)
         progress[n] = max(0.0, center_progress(line, states[n, NUM_STATES - 1]) - start)

@@ -46,13 +46,18 @@ def make_line(centerline: Floats) -> Line:
 @kernel
 def is_near(line: Line, x: float, y: float, limit: float) -> bool:
     """Whether (x, y) is not farther than ``limit`` from the line."""
+    xy, chunks, last = line.xy, line.chunks, len(line.xy) - 1
     reach = limit * (1.0 + 1e-6) + 1e-6
-    for c in range(len(line.chunks)):
-        chunk = line.chunks[c]
-        if x < chunk[0] - reach or y < chunk[1] - reach or x > chunk[2] + reach or y > chunk[3] + reach:
+    for c in range(len(chunks)):
+        if (
+            x < chunks[c, 0] - reach
+            or y < chunks[c, 1] - reach
+            or x > chunks[c, 2] + reach
+            or y > chunks[c, 3] + reach
+        ):
             continue
-        for i in range(c * CHUNK, min((c + 1) * CHUNK, len(line.xy) - 1)):
-            distance, _ = square_distance(line.xy, i, x, y)
+        for i in range(c * CHUNK, min((c + 1) * CHUNK, last)):
+            distance, _ = square_distance(xy, i, x, y)
             if distance <= limit * limit:
                 return True
     return False
@@ -67,7 +72,7 @@ def center_progress(line: Line, state: Floats) -> float:
 
 
 @kernel
-def lane_keeping(states: Floats, flags: Flags, line: Line) -> tuple[float, int]:
+def lane_keeping(states: Floats, motion: Floats, flags: Flags, line: Line) -> tuple[float, int]:
     """1, or 0 with the sample at which the ego has been off the centre line for two seconds; -1 for none.
 
     Samples in an intersection are passed over, so those before and after it count together.
@@ -76,8 +81,8 @@ def lane_keeping(states: Floats, flags: Flags, line: Line) -> tuple[float, int]:
     for t in range(NUM_STATES):
         if flags[t] & CENTER_IN_INTERSECTION:
             continue
-        x = states[t, 0] + REAR_AXLE_TO_CENTER * math.cos(states[t, 2])
-        y = states[t, 1] + REAR_AXLE_TO_CENTER * math.sin(states[t, 2])
+        x = states[t, 0] + REAR_AXLE_TO_CENTER * motion[t, 0]
+        y = states[t, 1] + REAR_AXLE_TO_CENTER * motion[t, 1]
         off = 0 if is_near(line, x, y, LANE_KEEPING_LIMIT) else off + 1
         if off >= LANE_KEEPING_SAMPLES:
             return 0.0, t

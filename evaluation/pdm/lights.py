@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -47,12 +46,12 @@ def _bounds(edges: Floats) -> Floats:
 
 
 @kernel
-def traffic_light_compliance(states: Floats, lights: Lights) -> tuple[float, int, int]:
+def traffic_light_compliance(states: Floats, motion: Floats, lights: Lights) -> tuple[float, int, int]:
     """Sub-score of states (41, 11), sample and light of the first contact with a red one, -1 for none."""
     box = np.empty(4)
     reach = EGO_RADIUS + SLACK
     for t in range(NUM_STATES if len(lights.bounds) else 0):
-        cos, sin = math.cos(states[t, 2]), math.sin(states[t, 2])
+        cos, sin = motion[t, 0], motion[t, 1]
         box[0], box[1] = states[t, 0] + REAR_AXLE_TO_CENTER * cos, states[t, 1] + REAR_AXLE_TO_CENTER * sin
         box[2], box[3] = cos, sin
         for r in range(len(lights.bounds)):

@@ -49,6 +49,7 @@ def _speed_matrix() -> Floats:
 
 
 SPEED_MATRIX = _speed_matrix()
+SPEED_COLUMNS = np.ascontiguousarray(SPEED_MATRIX.T)
 CURVATURE_RATIO = CURVATURE_RATE_PENALTY / (STEP * STEP)
 
 
@@ -60,11 +61,13 @@ def speed_profile(reference: Floats, along: Floats, speed: Floats) -> None:
         along[i] = math.cos(heading) * (reference[i + 1, 0] - reference[i, 0]) + math.sin(heading) * (
             reference[i + 1, 1] - reference[i, 1]
         )
+    # Column by column, so that the additions do not wait for one another.
     for i in range(NUM_STEPS):
-        total = 0.0
-        for j in range(NUM_STEPS):
-            total += SPEED_MATRIX[i, j] * along[j]
-        speed[i] = total
+        speed[i] = 0.0
+    for j in range(NUM_STEPS):
+        value = along[j]
+        for i in range(NUM_STEPS):
+            speed[i] += SPEED_COLUMNS[j, i] * value
 
 
 @kernel
