@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from beyonddrive.heads.flow import FlowHead
-from beyonddrive.plugins.planner import Inputs, SensorPlanner
+from beyonddrive.plugins.planner import Inputs
+from beyonddrive.plugins.sampling import Sampling, SamplingPlanner
 from beyonddrive.registry import MODELS
-from beyonddrive.structures.sample import PlanSample
-from beyonddrive.structures.tokens import PlanOutput
-
-
-class Sampling(Protocol):
-    """What :meth:`FlowPolicy.propose` reads of a sampling strategy."""
-
-    @property
-    def guidance(self) -> float:
-        """Classifier-free guidance scale."""
-
-    @property
-    def noise(self) -> float:
-        """Standard deviation of the start points."""
-
-    @property
-    def steps(self) -> int:
-        """Euler steps."""
 
 
 @MODELS.register_module()
-class FlowPolicy(SensorPlanner):
+class FlowPolicy(SamplingPlanner):
     """Samples plans by flow matching; as a planner, and as a generator by :meth:`propose`.
 
     Args:
@@ -53,18 +35,6 @@ class FlowPolicy(SensorPlanner):
         head = self.trajectory_head.bare
         assert isinstance(head, FlowHead)
         return head
-
-    def plan(self, inputs: Inputs, samples: Sequence[PlanSample] | None = None) -> PlanOutput:
-        """Plans of a batch; the noise of a scene depends on the head's seed and the scene's token only."""
-        tokens = self.encode(inputs)
-        if samples is None:
-            return self.trajectory_head(tokens)
-        head = self.flow_head
-        draws = [
-            head.draw(1, head.num_proposals, scene_generator(head.seed, sample.metainfo.get("token", "")))
-            for sample in samples
-        ]
-        return self.trajectory_head(tokens, draws=torch.cat(draws).to(tokens.queries.device))
 
     @torch.no_grad()
     def propose(
@@ -89,15 +59,6 @@ class FlowPolicy(SensorPlanner):
         self._check_inputs(inputs, None)
         head = self.flow_head
         context = head.context(self.encode(inputs))
-        if isinstance(generator, Sequence):
-            draws = torch.cat([head.draw(1, num_proposals, scene) for scene in generator])
-        else:
-            draws = head.draw(len(context), num_proposals, generator)
-        draws = draws.to(context.device)
+        draws = self.draw_scenes(len(context), num_proposals, generator, context.device)
         encoded = head.sample(context, draws, strategy.guidance, strategy.noise, strategy.steps)
         return head.decode(encoded)
-
-
-def scene_generator(seed: int, token: str) -> torch.Generator:
-    """A generator on the CPU that gives a scene the same numbers in every batch and on every machine."""
-    return torch.Generator().manual_seed(zlib.crc32(f"{seed}/{token}".encode()))

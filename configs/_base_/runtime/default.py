@@ -12,7 +12,12 @@ default_hooks = dict(
         type="PlannerCheckpointHook", interval=1, max_keep_ckpts=2, save_best="pdms/PDMS", rule="greater"
     ),
 )
-custom_hooks = [dict(type="EpochSeedHook"), dict(type="CheckpointGuardHook")]
+custom_hooks = [
+    dict(type="EpochSeedHook"),
+    dict(type="CheckpointGuardHook"),
+    # Planners that start from typical plans (anchors, a mixture) get them from their training split.
+    dict(type="ExpertPriorHook"),
+]
 
 # Planners may have heads without a loss (agent heads of weight 0, the end of the image branch).
 find_unused_parameters = True
