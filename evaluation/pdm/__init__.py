@@ -7,6 +7,7 @@ from beyonddrive.evaluation.pdm.build import build_metric_cache
 from beyonddrive.evaluation.pdm.cache import MetricCache, MetricCacheError
 from beyonddrive.evaluation.pdm.epdms import EPDMS_COLUMNS, EpdmsScores
 from beyonddrive.evaluation.pdm.explain import Explanation, Failure, explain
+from beyonddrive.evaluation.pdm.from_arrays import metric_cache_from_arrays
 from beyonddrive.evaluation.pdm.scorer import PdmScores, score
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "PdmScores",
     "build_metric_cache",
     "explain",
+    "metric_cache_from_arrays",
     "score",
 ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import shapely
 
 from beyonddrive.evaluation.pdm.arrays import Flags, Floats
 from beyonddrive.evaluation.pdm.collision import Traffic
-from beyonddrive.evaluation.pdm.comfort import COMFORT_BOUNDS, comfort_signals
+from beyonddrive.evaluation.pdm.comfort import COMFORT_BOUNDS, comfort_signals, history_comfort_signals
 from beyonddrive.evaluation.pdm.constants import (
     DDC_WINDOW,
     MAX_JERK,
@@ -25,6 +25,7 @@ from beyonddrive.evaluation.pdm.constants import (
     REAR_AXLE_TO_CENTER,
 )
 from beyonddrive.evaluation.pdm.grid import locate_all
+from beyonddrive.evaluation.pdm.kernels import World
 from beyonddrive.structures.boxes import box_corners, ego_corners
 
 CORNERS = ("front_left", "rear_left", "rear_right", "front_right")
@@ -61,15 +62,15 @@ def object_box(traffic: Traffic, sample: int, m: int) -> shapely.Polygon:
     return shapely.Polygon(box_corners([x, y], math.atan2(sin, cos), *(2.0 * traffic.half[m])))
 
 
-def overlap_center(first: shapely.Polygon, second: shapely.Polygon) -> Floats:
-    """Middle (2,) of what two boxes share, or of the gap that rounding leaves between them."""
+def overlap_center(first: shapely.Geometry, second: shapely.Geometry) -> Floats:
+    """Middle (2,) of what two shapes share, or of the gap that rounding leaves between them."""
     shared = shapely.intersection(first, second)
     if shared.is_empty:
         shared = shapely.shortest_line(first, second)
     return shapely.get_coordinates(shapely.centroid(shared))[0]
 
 
-def corner_off_road(world: Any, state: Floats) -> tuple[int, Floats]:
+def corner_off_road(world: World, state: Floats) -> tuple[int, Floats]:
     """Index and position (2,) of the first corner that no drivable polygon holds (PDMS_V1, section 5)."""
     corners = ego_corners(state[:3])
     drivable = (locate_all(world.grid, corners) & world.masks.drivable).any(axis=1)
@@ -78,17 +79,18 @@ def corner_off_road(world: Any, state: Floats) -> tuple[int, Floats]:
     return corner, corners[corner]
 
 
-def off_route_meters(states: Floats, flags: Flags) -> Floats:
+def off_route_meters(states: Floats, flags: Flags, exempt: int = 0) -> Floats:
     """Metres (41,) driven off the route's lanes in the second up to each sample (PDMS_V1, section 8).
 
     Args:
         states: (41, >= 3) simulated states.
         flags: (41,) area bits.
+        exempt: Bits where metres do not count.
     """
     center = np.array([ego_center(state) for state in states])
     steps = np.zeros(NUM_STATES)
     steps[1:] = np.hypot(*np.diff(center, axis=0).T)
-    steps[(flags & ONCOMING) == 0] = 0.0
+    steps[(flags & ONCOMING == 0) | (flags & exempt != 0)] = 0.0
     return np.array([steps[max(0, t - DDC_WINDOW + 1) : t + 1].sum() for t in range(NUM_STATES)])
 
 
@@ -108,6 +110,17 @@ def broken_bounds(states: Floats) -> list[BrokenBound]:
     """Bounds of comfort that states (41, 11) break, in the order in which they are broken first."""
     signals = np.empty((8, NUM_STATES))
     comfort_signals(np.ascontiguousarray(states), signals)
+    return _broken(signals)
+
+
+def broken_history_bounds(history: Floats, states: Floats) -> list[BrokenBound]:
+    """As :func:`broken_bounds`, by the rules of EPDMS; samples count from the start of history (n, 11)."""
+    signals = np.empty((8, len(history) + NUM_STATES))
+    history_comfort_signals(history, np.ascontiguousarray(states), signals)
+    return _broken(signals)
+
+
+def _broken(signals: Floats) -> list[BrokenBound]:
     found = []
     for name, (low, high), signal in zip(COMFORT_BOUNDS, COMFORT_LIMITS, signals, strict=False):
         broken = ~((low < signal) & (signal < high))

@@ -1,6 +1,7 @@
 """Explanations agree with the score, name the right object, place and bound, and read well."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from beyonddrive.evaluation.pdm import explain, score
 from beyonddrive.evaluation.pdm.comfort import COMFORT_BOUNDS, comfort
 from beyonddrive.evaluation.pdm.constants import DDC_COMPLIANT, ROADBLOCK
 from beyonddrive.evaluation.pdm.contact import COMFORT_LIMITS, CORNERS
+from beyonddrive.evaluation.pdm.epdms import EPDMS_COLUMNS
 from beyonddrive.evaluation.pdm.explain import PRECEDENCE, explain_scores
 from beyonddrive.structures.boxes import OBJECT_TYPES, box_corners, ego_corners
 from beyonddrive.structures.plan import SCORE_COLUMNS
@@ -171,6 +173,48 @@ def test_words_say_what_happened(golden):
         "makes too little progress: ",
     ):
         assert words in everything
+
+
+def test_the_extended_score_is_explained_by_the_same_rule(golden_scenes):
+    seen, words = set(), []
+    for item in golden_scenes:
+        for human_filter in (True, False):
+            plans = item.scores["poses"]
+            scores = score(item.cache, plans, version="v2", human_filter=human_filter)
+            explanations = explain(item.cache, plans, version="v2", human_filter=human_filter)
+            for n, explanation in enumerate(explanations):
+                below = {name for name in EPDMS_COLUMNS[:-1] if scores.column(name)[n] < 1.0}
+                assert set(explanation.failed) == below
+                seen |= below
+                words.append(str(explanation))
+                for failure in explanation.failures:
+                    assert np.isfinite(failure.position).all()
+                    assert failure.column == "HC" or 0.0 <= failure.time <= 4.0
+                for failure in explanation.of("EP"):
+                    assert scores.column("EP")[n] == pytest.approx(failure.value / failure.limit, abs=1e-12)
+                for failure in explanation.of("LK"):
+                    assert failure.time == scores.lk_time[n] >= 1.9
+                    assert failure.value > failure.limit == 0.5
+                for failure in explanation.of("TLC"):
+                    assert failure.time == scores.tlc_time[n]
+                    light = item.cache.extended.light_ids[scores.tlc_light[n]]
+                    assert (failure.object_token, failure.object_type) == (str(light), "red_light")
+                for failure in explanation.of("DDC"):
+                    assert (failure.value > 6.0 - 1e-9) == (scores.column("DDC")[n] == 0.0)
+    assert seen == set(EPDMS_COLUMNS[:-1])
+    everything = " | ".join(words)
+    assert "keeps off its lane: more than 0.5 m beside the centre line for 2 s, " in everything
+    assert "is on a stretch with a red light at " in everything
+
+
+def test_comfort_of_the_extended_score_looks_at_the_past(golden):
+    item = golden("straight_free")
+    history = item.cache.extended.history.copy()
+    history[:, 5] = [9.0, -9.0, 9.0, history[-1, 5]]
+    shaken = replace(item.cache, extended=replace(item.cache.extended, history=history))
+    (explanation,) = explain(shaken, item.scene.expert_plan[None], "v2")
+    times = [failure.time for failure in explanation.of("HC")]
+    assert min(times) < 0.0 and times == sorted(times)
 
 
 def test_explaining_is_scoring_and_explaining(golden):
