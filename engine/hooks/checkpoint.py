@@ -20,6 +20,8 @@ from beyonddrive.version import __version__
 
 _PARTIAL = ".partial"
 """Ending of a checkpoint that is being written."""
+_VALIDATED = "validated"
+"""Name under which a checkpoint keeps the step of the last validation."""
 
 
 @HOOKS.register_module()
@@ -29,6 +31,9 @@ class PlannerCheckpointHook(CheckpointHook):
     A checkpoint is written beside its final name and renamed when complete; ``last_checkpoint`` is written
     the same way, after it; older files are removed last. So the file that ``last_checkpoint`` names is always
     there and whole, and so is the best one. (The stock hook writes in place and removes first.)
+
+    A checkpoint says whether its planner has been validated. A run that was killed before that is
+    validated when it is resumed; else the best checkpoint would not be that of an unbroken run, or missing.
 
     Args:
         **kwargs: As for ``CheckpointHook``, except that ``save_best`` is one metric or none.
@@ -43,13 +48,14 @@ class PlannerCheckpointHook(CheckpointHook):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._former_best: str | None = None
         if self.save_best is not None and (len(self.save_best) != 1 or self.save_best[0] == "auto"):
             raise ValueError(f"PlannerCheckpointHook: save_best must be one metric, got {self.save_best}")
         if "://" in str(self.out_dir or ""):
             raise ValueError(f"PlannerCheckpointHook: out_dir must be a local folder, got {self.out_dir}")
 
     def before_train(self, runner: Runner) -> None:
-        """Find the folder, and what a resumed run knows of earlier checkpoints."""
+        """Find the folder, and what a resumed run knows of earlier checkpoints; validate if that is due."""
         work_dir = Path(runner.work_dir)
         self.out_dir = str(Path(self.out_dir) / work_dir.name if self.out_dir else work_dir)
         if is_main_process():
@@ -58,6 +64,33 @@ class PlannerCheckpointHook(CheckpointHook):
         known = runner.message_hub.runtime_info
         self.best_ckpt_path = known.get("best_ckpt")
         self.keep_ckpt_ids = deque(known.get("keep_ckpt_ids", ()))
+        step = self._step(runner)
+        if self._validation_is_due(runner, step) and known.get(_VALIDATED) != step:
+            self.last_ckpt = str(Path(self.out_dir) / self.filename_tmpl.format(step))
+            runner.logger.info(f"The run ended before the validation after {step}: validating now")
+            runner.val_loop.run()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        """Keep the best checkpoint, and note in that of this step that it has been validated."""
+        super().after_val_epoch(runner, metrics)
+        step = self._step(runner)
+        runner.message_hub.update_info(_VALIDATED, step)
+        if self.last_ckpt is not None and Path(self.last_ckpt).name == self.filename_tmpl.format(step):
+            # It was written before validation; a resumed run must know figures and best checkpoint.
+            self._save_checkpoint_with_step(runner, step, {"epoch": runner.epoch, "iter": runner.iter})
+        former, self._former_best = self._former_best, None
+        if former is not None and Path(former).name != Path(self.best_ckpt_path or "").name:
+            self._remove(Path(former).name)
+
+    def _step(self, runner: Runner) -> int:
+        return runner.epoch if self.by_epoch else runner.iter
+
+    def _validation_is_due(self, runner: Runner, step: int) -> bool:
+        """Whether the training loop validates when it has done so many epochs (or iterations)."""
+        loop, end = runner.train_loop, runner.max_epochs if self.by_epoch else runner.max_iters
+        if runner.val_loop is None or step < max(loop.val_begin, 1):
+            return False
+        return step % loop.val_interval == 0 or step == end
 
     def _write(self, runner: Runner, filename: str, **kwargs: Any) -> None:
         """Write a checkpoint so that the file is either the old one or the whole new one."""
@@ -112,7 +145,7 @@ class PlannerCheckpointHook(CheckpointHook):
         best = known.get("best_score", self.init_value_map[self.rules[0]])
         if not self.is_better_than[key](score, best):
             return
-        step = runner.epoch if self.by_epoch else runner.iter
+        step = self._step(runner)
         previous = self.best_ckpt_path
         filename = f"best_{key}_{self.filename_tmpl.format(step)}".replace("/", "_")
         self.best_ckpt_path = str(Path(self.out_dir) / filename)
@@ -128,11 +161,7 @@ class PlannerCheckpointHook(CheckpointHook):
             by_epoch=False,
         )
         runner.logger.info(f"The best checkpoint so far, {key} {score:.4f} after {step}, is {filename}")
-        if self.last_ckpt is not None:
-            # The checkpoint of this step was written before validation; a resumed run must know the best.
-            self._save_checkpoint_with_step(runner, step, dict(meta))
-        if previous is not None and Path(previous).name != filename:
-            self._remove(Path(previous).name)
+        self._former_best = previous
 
 
 @HOOKS.register_module()

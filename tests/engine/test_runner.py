@@ -71,6 +71,42 @@ def test_a_resumed_run_ends_exactly_where_the_uninterrupted_one_does(tmp_path, b
     )
 
 
+class KillInValidation(Hook):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.epoch == self.epoch:
+            raise Killed
+
+
+@pytest.mark.parametrize("epoch", [2, 4])
+def test_a_run_that_was_killed_in_its_validation_is_validated_when_it_is_resumed(
+    tmp_path, blind_recipe, epoch
+):
+    options = {"train_cfg.max_epochs": 4, "train_cfg.val_interval": 2}
+    scores = {}
+    for name in ("whole", "killed"):
+        runner = build_train_runner(load_config(blind_recipe, options), str(tmp_path / name))
+        if name == "killed":
+            runner.register_hook(KillInValidation(epoch))
+            with pytest.raises(Killed):
+                runner.train()
+            runner = train(blind_recipe, tmp_path / name, options, resume=True)
+            assert runner.epoch == 4
+        else:
+            runner.train()
+        scores[name] = runner.message_hub.get_scalar("val/pdms/PDMS").data[0].tolist()
+        last = load_checkpoint_file(tmp_path / name / "epoch_4.pth")["message_hub"]["runtime_info"]
+        assert last["validated"] == 4 and (tmp_path / name / Path(last["best_ckpt"]).name).exists()
+        # What has been validated is not validated again.
+        again = train(blind_recipe, tmp_path / name, options, resume=True)
+        assert again.message_hub.get_scalar("val/pdms/PDMS").data[0].tolist() == scores[name]
+    assert scores["killed"] == scores["whole"] and len(scores["whole"]) == 2
+    names = [sorted(path.name for path in (tmp_path / name).glob("*.pth")) for name in ("whole", "killed")]
+    assert names[0] == names[1] and len(names[0]) == 3
+
+
 def test_the_seed_decides_the_losses(tmp_path, blind_recipe):
     runs = {}
     for name, seed in (("first", 3), ("again", 3), ("other", 4)):
