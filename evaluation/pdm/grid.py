@@ -236,7 +236,7 @@ def locate(grid: Grid, points: Floats, masks: Ints) -> None:
             ux, uy = bx - ax, by - ay
             s = ux * (y - ay) - uy * (x - ax)
             boundary |= s == 0.0
-            # The ends of the edge on both sides of the way, and the ends of the way on both sides of the edge.
+            # The ends of the edge lie on both sides of the way, those of the way on both sides of the edge.
             if (x * ay - y * ax > 0.0) != (x * by - y * bx > 0.0) and (s > 0.0) != (uy * ax - ux * ay > 0.0):
                 p = near_polygon[i]
                 masks[n, p >> 6] ^= np.int64(1) << (p & 63)

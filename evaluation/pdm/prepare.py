@@ -16,9 +16,10 @@ from beyonddrive.evaluation.pdm.constants import (
     NUM_FRAMES_V2,
     NUM_STATES,
     REAR_AXLE_TO_CENTER,
+    STEP,
 )
 from beyonddrive.evaluation.pdm.extended import ExtendedScene
-from beyonddrive.evaluation.pdm.grid import Grid, build_grid
+from beyonddrive.evaluation.pdm.grid import HALF_EXTENT, Grid, build_grid
 from beyonddrive.evaluation.pdm.kernels import (
     DAC,
     EPDMS,
@@ -47,6 +48,9 @@ from beyonddrive.evaluation.pdm.reference import (
 from beyonddrive.evaluation.pdm.simulate import STATE_SIZE
 from beyonddrive.evaluation.pdm.tracks import Tracks
 
+SIMULATED_SECONDS = STEP * (NUM_STATES - 1)
+GRID_MARGIN = 20.0
+"""The grid reaches so far around the way that the ego may cover [m]."""
 NO_LIGHTS = Lights(
     np.zeros((0, 4)), np.zeros(1, np.int64), np.zeros((0, 4)), np.zeros((NUM_FRAMES_V2, 0), np.bool_)
 )
@@ -175,7 +179,10 @@ def scene_map(
     polygon_types: NDArray[np.int8],
     on_route: Bools,
 ) -> tuple[Grid, AreaMasks]:
-    """Grid and masks of the drivable map around the ego."""
-    x = float(ego_state[0] + REAR_AXLE_TO_CENTER * np.cos(ego_state[2]))
-    y = float(ego_state[1] + REAR_AXLE_TO_CENTER * np.sin(ego_state[2]))
-    return build_grid(polygons, x, y), area_masks(polygon_types, on_route)
+    """Grid and masks of the drivable map where the ego can get to."""
+    cos, sin = np.cos(ego_state[2]), np.sin(ego_state[2])
+    # As far as it gets when it speeds up; what lies beyond is looked up as well, only slower.
+    reach = min(SIMULATED_SECONDS * abs(ego_state[3]) + 16.0, 2.0 * (HALF_EXTENT - GRID_MARGIN))
+    ahead = REAR_AXLE_TO_CENTER + (0.5 * reach if ego_state[3] >= 0.0 else -0.5 * reach)
+    x, y = float(ego_state[0] + ahead * cos), float(ego_state[1] + ahead * sin)
+    return build_grid(polygons, x, y, 0.5 * reach + GRID_MARGIN), area_masks(polygon_types, on_route)
