@@ -116,6 +116,8 @@ class SceneFilter:
     def from_dict(cls, values: Mapping[str, Any]) -> SceneFilter:
         """Build a filter from a mapping; keys with a leading underscore (hydra's) are passed over.
 
+        So are keys of other versions of NAVSIM that are switched off (null or false).
+
         Raises:
             SceneFilterError: If a key or a value is not understood.
 
@@ -123,7 +125,11 @@ class SceneFilter:
         1
         """
         known = {field.name for field in fields(cls)}
-        given = {str(key): value for key, value in values.items() if not str(key).startswith("_")}
+        given = {
+            str(key): value
+            for key, value in values.items()
+            if str(key) in known or not (str(key).startswith("_") or value is None or value is False)
+        }
         if unknown := set(given) - known:
             raise SceneFilterError(f"unknown keys {sorted(unknown)}; a scene filter has {sorted(known)}")
         return cls(**given)

@@ -31,6 +31,13 @@ def test_yaml_of_a_split(tmp_path):
     assert SceneFilter.from_dict(scene_filter.to_dict()) == scene_filter
 
 
+def test_what_another_version_has_switched_off_is_passed_over():
+    later = {"frame_interval": 1, "include_synthetic_scenes": False, "synthetic_scene_tokens": None}
+    assert SceneFilter.from_dict(later) == SceneFilter(frame_interval=1)
+    with pytest.raises(SceneFilterError, match=r"unknown keys \['include_synthetic_scenes'\]"):
+        SceneFilter.from_dict({**later, "include_synthetic_scenes": True})
+
+
 @pytest.mark.parametrize(
     ("num_frames", "interval", "starts"),
     [
