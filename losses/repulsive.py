@@ -71,6 +71,9 @@ class RepulsiveDistanceLoss(nn.Module):
         margin_unit: ``'own'``: ``margin`` is a distance, mean |.|, in the head's own space. ``'expert'``: it
             is a multiple of the negative's distance from the expert; with 1, a plan is repelled only while
             it is nearer to the failure than the expert is.
+        reach: A negative repels from ``expert + reach * (negative - expert)``: 1 as published; above 1 also a
+            plan that errs beyond the negative is pushed back to the expert. For planners whose errors are
+            larger than the distance of the negatives.
         column_weights: Factors on ``weight`` for the negatives of each sub-score, by its name; the terms of
             the sub-scores are reduced and averaged apart, then summed. None treats all negatives alike.
         window: Arguments of :class:`FailureWindow`: repulsion acts around the moment of failure. None repels
@@ -107,6 +110,7 @@ class RepulsiveDistanceLoss(nn.Module):
         temperature: float = 1.0,
         margin: float | None = None,
         margin_unit: MarginUnit = "own",
+        reach: float = 1.0,
         column_weights: Mapping[str, float] | None = None,
         window: Mapping[str, Any] | None = None,
         average: Average = "negatives",
@@ -124,6 +128,11 @@ class RepulsiveDistanceLoss(nn.Module):
             raise ValueError(f"RepulsiveDistanceLoss: weight must not be negative, got {weight}")
         if margin is not None and not 0 < margin < float("inf"):
             raise ValueError(f"RepulsiveDistanceLoss: margin must be positive or None, got {margin}")
+        if not 1 <= reach < float("inf") or (reach > 1 and margin is not None):
+            raise ValueError(
+                f"RepulsiveDistanceLoss: reach must be at least 1, and 1 with a margin (one extends the "
+                f"repulsion, the other limits it), got reach {reach} and margin {margin}"
+            )
         if not 0 < temperature < float("inf"):
             raise ValueError(f"RepulsiveDistanceLoss: temperature must be positive, got {temperature}")
         shares = dict(column_weights or {})
@@ -148,6 +157,7 @@ class RepulsiveDistanceLoss(nn.Module):
         self.temperature = temperature
         self.margin = margin
         self.margin_unit = margin_unit
+        self.reach = reach
         self.column_weights = shares
         self.window = None if window is None else FailureWindow(**window)
         self.average = average
@@ -165,7 +175,7 @@ class RepulsiveDistanceLoss(nn.Module):
     @property
     def needs_expert(self) -> bool:
         """Whether it reads ``Negatives.expert``."""
-        return self.margin is not None and self.margin_unit == "expert"
+        return self.reach > 1 or (self.margin is not None and self.margin_unit == "expert")
 
     def counted(self, plans: Tensor, valid: Tensor) -> Tensor:
         """Which negatives (B, K) count under ``valid_rule``.
@@ -210,12 +220,14 @@ class RepulsiveDistanceLoss(nn.Module):
         failing = torch.where(valid[..., None, None], negatives.plans.to(plans.dtype), plans.detach())
         distance = _distance(plans, failing, poses)  # (B, K), 0 where not valid
         gain = distance
-        if self.margin is not None:
-            margin: Tensor | float = self.margin
-            if self.margin_unit == "expert" and negatives.expert is not None:
-                expert = negatives.expert.to(plans.dtype)[:, None].expand_as(failing)
-                margin = self.margin * _distance(expert, failing, poses)
-            gain = (distance - margin).clamp(max=0.0)
+        if negatives.expert is not None and self.needs_expert:
+            expert = negatives.expert.to(plans.dtype)[:, None].expand_as(failing)
+            away = self._extended(plans, expert, failing, valid) if self.reach > 1 else failing
+            gain = _distance(plans, away, poses)
+            if self.margin is not None:
+                gain = (gain - self.margin * _distance(expert, failing, poses)).clamp(max=0.0)
+        elif self.margin is not None:
+            gain = (gain - self.margin).clamp(max=0.0)
         if not self.column_weights:
             return 0.0 - self.weight * self._mean(gain, distance, valid)
         assert negatives.columns is not None
@@ -224,6 +236,11 @@ class RepulsiveDistanceLoss(nn.Module):
             own = valid & (negatives.columns == SCORE_COLUMNS.index(name))
             total = total - self.weight * share * self._mean(gain, distance, own)
         return total
+
+    def _extended(self, plans: Tensor, expert: Tensor, failing: Tensor, valid: Tensor) -> Tensor:
+        """What plans are repelled from with a reach; the plans themselves where a negative is not valid."""
+        away = expert + self.reach * (failing - expert)
+        return torch.where(valid[..., None, None], away, plans.detach())
 
     def _mean(self, gain: Tensor, distance: Tensor, valid: Tensor) -> Tensor:
         """Mean over samples of the reduced gain (B, K) of their valid negatives (B, K)."""

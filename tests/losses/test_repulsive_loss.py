@@ -98,6 +98,8 @@ def test_weight_zero_switches_the_term_off():
         ({"margin": 0.0}, "margin must be positive"),
         ({"margin": float("nan")}, "margin must be positive"),
         ({"temperature": 0.0}, "temperature must be positive"),
+        ({"reach": 0.5}, "reach must be at least 1"),
+        ({"reach": 2.0, "margin": 1.0}, "and 1 with a margin"),
         ({"column_weights": {"NO": 1.0}}, "factors >= 0 by sub-score"),
         ({"column_weights": {"NC": -1.0}}, "factors >= 0 by sub-score"),
         ({"column_weights": {"NC": 1.0, "DAC": 1.0}}, r"weight times the sum of column_weights 10\.0 must"),
@@ -185,6 +187,25 @@ def test_margin_in_units_of_the_expert_repels_while_the_plan_is_nearer_to_the_fa
     assert half(_plans(0.7), negatives).item() == pytest.approx(2.0 * (0.4 - 0.3))
 
 
+def test_reach_pushes_back_also_what_errs_beyond_the_failure():
+    """Expert at 0, failure at 1: up to 3 an error towards the failure costs 15 per metre, away from it 5."""
+    negatives = _one(1.0, expert=_plans(0.0))
+
+    def cost(loss: RepulsiveDistanceLoss, at: float) -> float:
+        attraction = 10.0 * torch.sign(torch.tensor(at))
+        return float(attraction + _slope(loss, at, negatives)[0])
+
+    near, far = RepulsiveDistanceLoss(5.0, 10.0), RepulsiveDistanceLoss(5.0, 10.0, reach=3.0)
+    assert [cost(near, at) for at in (-2.0, -0.5, 0.5, 2.0, 4.0)] == [-5, -5, 15, 5, 5]
+    assert [cost(far, at) for at in (-2.0, -0.5, 0.5, 2.0, 4.0)] == [-5, -5, 15, 15, 5]
+    assert far(_plans(0.5), negatives).item() == -5.0 * (3.0 - 0.5)
+
+
+def test_softmin_looks_at_the_failures_themselves_however_far_they_reach():
+    loss = RepulsiveDistanceLoss(1.0, 10.0, reduction="softmin", temperature=1e-3, reach=10.0)
+    assert loss(_plans(1.9), _one(1.0, -0.5, expert=_plans(0.0))).item() == pytest.approx(-(10.0 - 1.9))
+
+
 def test_margin_counts_for_each_negative_apart():
     loss = RepulsiveDistanceLoss(1.0, 10.0, margin=2.0, reduction="mean")
     assert loss(_plans(0.0), _one(1.0, -5.0)).item() == pytest.approx(((2.0 - 1.0) + 0.0) / 2)
@@ -251,6 +272,7 @@ def test_average_over_the_batch_keeps_the_weight_that_each_sample_sees():
         {"margin": 1.0, "margin_unit": "expert", "reduction": "softmin"},
         {"column_weights": {"NC": 0.5, "DAC": 0.5}, "average": "batch"},
         {"window": {}, "reduction": "mean"},
+        {"reach": 3.0, "reduction": "softmin"},
     ],
 )
 def test_no_variant_lets_garbage_or_an_empty_batch_through(settings):
