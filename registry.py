@@ -40,7 +40,10 @@ TRANSFORMS = Registry(
 DATA_SAMPLERS = Registry("data sampler", parent=MMENGINE_DATA_SAMPLERS, scope=SCOPE, locations=[])
 #: Metrics that a runner's evaluator calls.
 METRICS = Registry(
-    "metric", parent=MMENGINE_METRICS, scope=SCOPE, locations=["beyonddrive.evaluation.metrics"]
+    "metric",
+    parent=MMENGINE_METRICS,
+    scope=SCOPE,
+    locations=["beyonddrive.evaluation.metrics", "beyonddrive.evaluation.epdms_metric"],
 )
 #: Hooks of the runner.
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["beyonddrive.engine.hooks"])

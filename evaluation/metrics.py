@@ -7,7 +7,7 @@ import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from mmengine.dist import all_gather_object, get_world_size, is_main_process
@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.evaluation.pdm.plan_file import write_arrays
-from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer, ScoreSettings, score_scenes
+from beyonddrive.evaluation.scene_scoring import (
+    Motion,
+    ScenePlans,
+    SceneScorer,
+    ScoreSettings,
+    score_scenes,
+)
 from beyonddrive.registry import METRICS
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
@@ -31,7 +37,8 @@ class EvaluationError(RuntimeError):
 class SceneRow(NamedTuple):
     """One scene of the result: scores (7,) of the plan, or the reason why there are none.
 
-    ``oracle`` is the best PDMS among the planner's proposals, NaN without proposals.
+    ``oracle`` is the best PDMS among the planner's proposals, NaN without proposals. ``motion`` is there if
+    the metric asks for it.
     """
 
     token: str
@@ -39,6 +46,7 @@ class SceneRow(NamedTuple):
     values: NDArray[np.float64] | None
     oracle: float
     reason: str
+    motion: Motion | None = None
 
 
 @METRICS.register_module()
@@ -70,6 +78,8 @@ class PDMSMetric(BaseMetric):
     """
 
     default_prefix = "pdms"
+    columns: ClassVar[tuple[str, ...]] = SCORE_COLUMNS
+    title: ClassVar[str] = "PDM score"
 
     def __init__(
         self,
@@ -111,7 +121,8 @@ class PDMSMetric(BaseMetric):
         split = (dataset_meta or {}).get("split", self.scorer.split)
         if split != self.scorer.split:
             raise EvaluationError(
-                f"PDMSMetric: split is '{self.scorer.split}', but the data set reads '{split}'; make them one"
+                f"{type(self).__name__}: split is '{self.scorer.split}', but the data set reads '{split}'; "
+                f"make them one"
             )
         # A missing store is an error now, not after the first epoch.
         self.scorer.open()
@@ -143,12 +154,17 @@ class PDMSMetric(BaseMetric):
         self.rows = sorted(
             {row.token: row for row in rows}.values(), key=lambda row: (row.log_name, row.token)
         )
+        self.rows = self.complete(self.rows)
         self.failures = {row.token: row.reason for row in self.rows if row.values is None}
         if is_main_process():
             self._log_faults(size)
             self._write_files(plans)
         metrics = self.compute_metrics(self.rows)
         return {f"{self.prefix}/{name}": value for name, value in metrics.items()}
+
+    def complete(self, rows: list[SceneRow]) -> list[SceneRow]:
+        """Add to rows what depends on other scenes; called once all ranks have theirs."""
+        return rows
 
     def compute_metrics(self, results: list[SceneRow]) -> dict[str, float]:
         """Return means in percent over the scenes that have scores.
@@ -161,9 +177,11 @@ class PDMSMetric(BaseMetric):
             reason = (
                 f"the first, {results[0].token}: {results[0].reason}" if results else "the data set is empty"
             )
-            raise EvaluationError(f"PDM score: none of {len(results)} scenes could be scored; {reason}")
-        means = 100.0 * np.mean(values, axis=0)
-        metrics = {name: float(mean) for name, mean in zip(SCORE_COLUMNS, means, strict=True)}
+            raise EvaluationError(f"{self.title}: none of {len(results)} scenes could be scored; {reason}")
+        metrics = {}
+        for name, column in zip(self.columns, np.transpose(values), strict=True):
+            known = column[~np.isnan(column)]
+            metrics[name] = float(100.0 * known.mean()) if len(known) else float("nan")
         best = np.array([row.oracle for row in results if row.values is not None])
         if not np.isnan(best).any():
             metrics["oracle_PDMS"] = float(100.0 * best.mean())
@@ -173,37 +191,37 @@ class PDMSMetric(BaseMetric):
 
     def _score(self) -> list[SceneRow]:
         rows = []
-        desc = f"PDM score, {self.scorer.split}" if is_main_process() else ""
+        desc = f"{self.title}, {self.scorer.split}" if is_main_process() else ""
         for result in score_scenes(self.scorer, self.results, self.num_workers, desc):
             values, oracle = None, float("nan")
             if result.values is not None:
                 values = result.values[0]
                 if len(result.values) > 1:
                     oracle = float(result.values[1:, SCORE_COLUMNS.index("PDMS")].max())
-            rows.append(SceneRow(result.token, result.log_name, values, oracle, result.reason))
+            rows.append(SceneRow(result.token, result.log_name, values, oracle, result.reason, result.motion))
         return rows
 
     def _log_faults(self, size: int) -> None:
         if len(self.rows) != size:
-            text = f"PDM score: the data set has {size} scenes, but {len(self.rows)} tokens were planned"
+            text = f"{self.title}: the data set has {size} scenes, but {len(self.rows)} tokens were planned"
             print_log(text, "current", level=logging.WARNING)
         if not self.failures:
             return
         lines = [f"  {token}: {reason}" for token, reason in list(self.failures.items())[:_SHOWN]]
         if len(self.failures) > _SHOWN:
             lines.append(f"  and {len(self.failures) - _SHOWN} more")
-        head = f"PDM score: {len(self.failures)} of {len(self.rows)} scenes could not be scored:"
+        head = f"{self.title}: {len(self.failures)} of {len(self.rows)} scenes could not be scored:"
         print_log("\n".join([head, *lines]), "current", level=logging.WARNING)
 
     def _write_files(self, plans: dict[str, NDArray[np.floating]]) -> None:
         if self.out_file is not None:
-            write_atomically(self.out_file, rows_to_csv(self.rows).encode())
+            write_atomically(self.out_file, rows_to_csv(self.rows, self.columns).encode())
         if self.plans_file is not None:
             write_arrays(self.plans_file, sorted(plans.items()))
 
 
-def rows_to_csv(rows: Sequence[SceneRow]) -> str:
-    """Scenes as csv text: token, log, seven scores in [0, 1], oracle PDMS, reason; empty where there is none.
+def rows_to_csv(rows: Sequence[SceneRow], columns: Sequence[str] = SCORE_COLUMNS) -> str:
+    """Scenes as csv text: token, log, scores in [0, 1], oracle of the last, reason; empty for none.
 
     >>> print(rows_to_csv([SceneRow('a', 'log', np.ones(7), float('nan'), '')]))
     token,log,NC,DAC,EP,TTC,C,DDC,PDMS,oracle_PDMS,error
@@ -212,9 +230,10 @@ def rows_to_csv(rows: Sequence[SceneRow]) -> str:
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["token", "log", *SCORE_COLUMNS, "oracle_PDMS", "error"])
+    writer.writerow(["token", "log", *columns, f"oracle_{columns[-1]}", "error"])
     for row in rows:
-        values = [""] * len(SCORE_COLUMNS) if row.values is None else [repr(float(v)) for v in row.values]
+        numbers = np.full(len(columns), np.nan) if row.values is None else row.values
+        values = ["" if np.isnan(number) else repr(float(number)) for number in numbers]
         oracle = "" if np.isnan(row.oracle) else repr(row.oracle)
         writer.writerow([row.token, row.log_name, *values, oracle, row.reason])
     return buffer.getvalue()

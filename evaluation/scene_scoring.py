@@ -18,7 +18,7 @@ from beyonddrive.datasets.navsim_root import NavsimRoot
 from beyonddrive.engine.executors import make_executor
 from beyonddrive.evaluation.failure_times import failure_times
 from beyonddrive.evaluation.metric_caching import MetricCaches, describe_error
-from beyonddrive.evaluation.pdm import MetricCache, score
+from beyonddrive.evaluation.pdm import EpdmsScores, MetricCache, PdmScores, score
 from beyonddrive.evaluation.pdm.scorer import Progress, Version
 from beyonddrive.structures.plan import check_plans
 
@@ -34,12 +34,20 @@ class ScenePlans(NamedTuple):
     plans: NDArray[np.floating]
 
 
+class Motion(NamedTuple):
+    """How the ego drives the plans of a scene: (N, 41, 11) states, from ``time`` [s] on."""
+
+    time: float
+    simulated: NDArray[np.float64]
+
+
 class SceneScores(NamedTuple):
     """Scores (N, 7) of one scene in the order of ``SCORE_COLUMNS``, or the reason why there are none.
 
     EPDMS has scores (N, 9) in the order of :data:`beyonddrive.evaluation.pdm.epdms.EPDMS_COLUMNS`. ``times``
     (N, 7) are those of :func:`beyonddrive.evaluation.failure_times.failure_times`, and ``failures`` what
-    :func:`explain_plans` says of each plan, if asked for.
+    :func:`explain_plans` says of each plan, if asked for. ``motion``
+    likewise.
     """
 
     token: str
@@ -48,6 +56,7 @@ class SceneScores(NamedTuple):
     reason: str = ""
     times: NDArray[np.float64] | None = None
     failures: list[list[dict[str, Any]]] | None = None
+    motion: Motion | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,7 @@ class ScoreSettings:
         human_filter: Do not charge a plan with what the human driver fails as well; EPDMS only.
         with_times: Whether to say when plans fail, too; PDM score only.
         with_failures: Whether to say when, where and why plans lose points, too.
+        with_motion: Whether to give the simulated motion, too.
     """
 
     progress: Progress = "pair"
@@ -68,6 +78,7 @@ class ScoreSettings:
     human_filter: bool = True
     with_times: bool = False
     with_failures: bool = False
+    with_motion: bool = False
 
     def score(self, cache: MetricCache, scene: ScenePlans) -> SceneScores:
         """Score the plans of a scene.
@@ -77,16 +88,17 @@ class ScoreSettings:
         """
         plans = check_plans(scene.plans, scene.token)
         times = None
+        scores: PdmScores | EpdmsScores
         if self.version == "v1":
             scores = score(cache, plans, self.progress)
-            values = scores.values
             times = failure_times(scores) if self.with_times else None
         else:
-            values = score(
-                cache, plans, self.progress, version=self.version, human_filter=self.human_filter
-            ).values
+            scores = score(cache, plans, self.progress, version=self.version, human_filter=self.human_filter)
         failures = explain_plans(cache, plans, self) if self.with_failures else None
-        return SceneScores(scene.token, scene.log_name, values, times=times, failures=failures)
+        motion = Motion(cache.time_us * 1e-6, scores.simulated) if self.with_motion else None
+        return SceneScores(
+            scene.token, scene.log_name, scores.values, times=times, failures=failures, motion=motion
+        )
 
 
 def explain_plans(

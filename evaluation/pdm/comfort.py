@@ -79,7 +79,8 @@ def parabola_fit() -> tuple[Floats, Floats, Floats]:
     positions = (np.arange(NUM_STATES) - offset) / offset
     powers = np.vander(positions, 3, increasing=True)
     slopes = np.column_stack([0.0 * positions, 0.0 * positions + 1.0, 2.0 * positions]) / (offset * STEP)
-    return np.ascontiguousarray(np.linalg.pinv(powers)), powers, slopes
+    fit: Floats = np.linalg.pinv(powers).astype(np.float64)
+    return np.ascontiguousarray(fit), powers.astype(np.float64), slopes
 
 
 PARABOLA_FIT, PARABOLA_VALUES, PARABOLA_SLOPES = parabola_fit()
