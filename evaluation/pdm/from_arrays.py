@@ -59,6 +59,7 @@ def metric_cache_from_arrays(
     history: ArrayLike | None = None,
     human: ArrayLike | None = None,
     token: str = "scene",
+    time_us: int = 0,
 ) -> MetricCache:
     """Describe a scene by arrays; the result goes to :func:`beyonddrive.evaluation.pdm.score` like any other.
 
@@ -88,6 +89,7 @@ def metric_cache_from_arrays(
         history: (3, 7) the ego as above 1.5, 1.0 and 0.5 s ago. Only for v2, which needs it,
         human: and (8, 3) what the human driver did: poses like a plan's, in the ego frame now.
         token: What to call the scene in errors.
+        time_us: Time stamp now [us]; it moves samples by a microsecond, as it does in the official code.
 
     Raises:
         MetricCacheError: If an array has another shape or is not finite, an agent has no size, an unknown
@@ -157,20 +159,20 @@ def metric_cache_from_arrays(
         extended = ExtendedScene(
             extended_proposal,
             as_numbers(token, "human", human, (8, 3)),
-            PLAN_INTERVAL_US * np.arange(-3, 1, dtype=np.int64),
+            time_us + PLAN_INTERVAL_US * np.arange(-3, 1, dtype=np.int64),
             np.concatenate([as_numbers(token, "history", history, (3, 7)), state[None, :7]]),
             len(polygons) + np.arange(len(lights), dtype=np.int64),
             light_red,
             lights,
         )
     return MetricCache(
-        token, "arrays", 0, state, proposal, line, lane_ids, polygons, ids, types, tracks, extended
+        token, "arrays", time_us, state, proposal, line, lane_ids, polygons, ids, types, tracks, extended
     )
 
 
 def _flags(token: str, name: str, values: ArrayLike, shape: tuple[int, ...]) -> Bools:
     array = np.asarray(values)
-    if array.shape != shape or array.dtype.kind not in "bui":
+    if array.shape != shape or (array.size and array.dtype.kind not in "bui"):
         raise MetricCacheError(
             f"{token}: {name} must be booleans of shape {shape}, got {array.dtype} {array.shape}"
         )
