@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
@@ -30,6 +31,19 @@ WINDOW = 4
 
 class WorkerLostError(RuntimeError):
     """A worker process was killed."""
+
+
+@dataclass(frozen=True)
+class _Call(Generic[Item, Result]):
+    """What workers are to run, and what first, once."""
+
+    function: Callable[[Item], Result]
+    initializer: Callable[..., None] | None
+    initargs: tuple[Any, ...]
+
+    def start(self) -> None:
+        if self.initializer is not None:
+            self.initializer(*self.initargs)
 
 
 class Executor(ABC):
@@ -55,19 +69,13 @@ class Executor(ABC):
         Raises:
             WorkerLostError: If a worker process was killed.
         """
-        results = self._results(function, items, initializer, initargs)
+        results = self._results(_Call(function, initializer, initargs), items)
         if desc:
             results = tqdm(results, total=len(items), desc=desc, dynamic_ncols=True, mininterval=0.5)
         yield from results
 
     @abstractmethod
-    def _results(
-        self,
-        function: Callable[[Item], Result],
-        items: Sequence[Item],
-        initializer: Callable[..., None] | None,
-        initargs: tuple[Any, ...],
-    ) -> Iterator[Result]:
+    def _results(self, call: _Call[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
         """As :meth:`map`, without a bar."""
 
 
@@ -78,16 +86,9 @@ class SerialExecutor(Executor):
     [1, 2]
     """
 
-    def _results(
-        self,
-        function: Callable[[Item], Result],
-        items: Sequence[Item],
-        initializer: Callable[..., None] | None,
-        initargs: tuple[Any, ...],
-    ) -> Iterator[Result]:
-        if initializer is not None:
-            initializer(*initargs)
-        return map(function, items)
+    def _results(self, call: _Call[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
+        call.start()
+        return map(call.function, items)
 
 
 class _Workers(NamedTuple):
@@ -108,27 +109,15 @@ class _WindowExecutor(Executor):
         self.num_workers = num_workers
 
     @abstractmethod
-    def _workers(
-        self,
-        count: int,
-        function: Callable[[Item], Result],
-        initializer: Callable[..., None] | None,
-        initargs: tuple[Any, ...],
-    ) -> AbstractContextManager[_Workers]:
+    def _workers(self, count: int, call: _Call[Item, Result]) -> AbstractContextManager[_Workers]:
         """Start ``count`` workers, and end them on the way out."""
 
-    def _results(
-        self,
-        function: Callable[[Item], Result],
-        items: Sequence[Item],
-        initializer: Callable[..., None] | None,
-        initargs: tuple[Any, ...],
-    ) -> Iterator[Result]:
+    def _results(self, call: _Call[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
         count = min(self.num_workers, len(items))
         if count == 0:
             return
         window = WINDOW * count
-        with self._workers(count, function, initializer, initargs) as workers:
+        with self._workers(count, call) as workers:
             pending = deque(workers.submit(item) for item in items[:window])
             for position in range(len(items)):
                 result = workers.result(pending.popleft())
@@ -197,15 +186,9 @@ class ProcessExecutor(_WindowExecutor):
         super().__init__(num_workers)
 
     @contextmanager
-    def _workers(
-        self,
-        count: int,
-        function: Callable[[Item], Result],
-        initializer: Callable[..., None] | None,
-        initargs: tuple[Any, ...],
-    ) -> Iterator[_Workers]:
-        with worker_processes(count, initializer, initargs) as pool:
-            yield _Workers(lambda item: pool.submit(function, item), Future.result)
+    def _workers(self, count: int, call: _Call[Item, Result]) -> Iterator[_Workers]:
+        with worker_processes(count, call.start) as pool:
+            yield _Workers(lambda item: pool.submit(call.function, item), Future.result)
 
 
 class RayExecutor(_WindowExecutor):
@@ -230,20 +213,13 @@ class RayExecutor(_WindowExecutor):
         super().__init__(num_workers or int(ray.cluster_resources().get("CPU", 1)))
 
     @contextmanager
-    def _workers(
-        self,
-        count: int,
-        function: Callable[[Item], Result],
-        initializer: Callable[..., None] | None,
-        initargs: tuple[Any, ...],
-    ) -> Iterator[_Workers]:
+    def _workers(self, count: int, call: _Call[Item, Result]) -> Iterator[_Workers]:
         class Worker:
             def __init__(self) -> None:
-                if initializer is not None:
-                    initializer(*initargs)
+                call.start()
 
             def run(self, item: Item) -> Result:
-                return function(item)
+                return call.function(item)
 
         remote = self._ray.remote(Worker)
         workers = [remote.remote() for _ in range(count)]

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from beyonddrive.datasets.log_caches import CacheReport
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -28,25 +32,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Make the caches; the exit code is 1 if something is refused or a scene has no features."""
-    args = parse_args(argv)
+def _reports(args: argparse.Namespace) -> Iterator[tuple[str, CacheReport]]:
     from beyonddrive.apis import cache_features_of, load_config
 
-    failed = False
-    try:
-        config = load_config(args.config, args.cfg_options)
-        for name, report in cache_features_of(config, args.loaders, args.num_workers):
-            print(f"{name}: features of {report.num_scenes} scenes, {report.num_new_logs} logs done now")
-            for token, reason in report.failures.items():
-                print(f"cache_features: scene {token}: {reason}", file=sys.stderr)
-            for problem in report.problems:
-                print(f"cache_features: {problem}", file=sys.stderr)
-            failed |= bool(report.failures or report.problems)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"cache_features: {error}", file=sys.stderr)
-        return 1
-    return int(failed)
+    config = load_config(args.config, args.cfg_options)
+    yield from cache_features_of(config, args.loaders, args.num_workers)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the caches; the exit code is 1 if something is refused or a scene has no features."""
+    from beyonddrive.datasets.log_caches import tell
+
+    return tell("cache_features", "features", _reports(parse_args(argv)))
 
 
 if __name__ == "__main__":

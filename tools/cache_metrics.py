@@ -64,20 +64,9 @@ def _reports(args: argparse.Namespace) -> Iterator[tuple[str, CacheReport]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the caches; the exit code is 1 if something is refused or a scene has no cache."""
-    args = parse_args(argv)
-    failed = False
-    try:
-        for name, report in _reports(args):
-            print(f"{name}: metric caches of {report.num_scenes} scenes, {report.num_new_logs} logs done now")
-            for token, reason in report.failures.items():
-                print(f"cache_metrics: scene {token}: {reason}", file=sys.stderr)
-            for problem in report.problems:
-                print(f"cache_metrics: {problem}", file=sys.stderr)
-            failed |= bool(report.failures or report.problems)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"cache_metrics: {error}", file=sys.stderr)
-        return 1
-    return int(failed)
+    from beyonddrive.datasets.log_caches import tell
+
+    return tell("cache_metrics", "metric caches", _reports(parse_args(argv)))
 
 
 if __name__ == "__main__":
