@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
+from beyonddrive.engine.runner import load_config
 from beyonddrive.generators.mining_job import (
     MiningError,
     fingerprint,
@@ -14,17 +16,21 @@ from beyonddrive.generators.mining_job import (
     share_cores,
 )
 from beyonddrive.generators.strategies import build_strategy
-from beyonddrive.registry import SELECTORS
+from beyonddrive.registry import HOOKS, MODELS, SELECTORS, TRANSFORMS
+from beyonddrive.structures.plan import SCORE_COLUMNS
 
 BASE = Path(__file__).parents[2] / "configs" / "_base_" / "negatives"
-NAMES = sorted(path.stem for path in BASE.glob("*.py"))
+RECIPES = ("dac", "diverse", "pooled", "published")
+"""Pieces that say how to mine and what to select; the others change one thing about the repulsion."""
+PIECES = sorted({path.stem for path in BASE.glob("*.py")} - set(RECIPES))
+REPELLED = BASE.parents[1] / "ltf/ltf-beyonddrive_tiny_1xb16-12e_synth.py"
 
 
 def load(name):
     return Config.fromfile(BASE / f"{name}.py")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECIPES)
 def test_strategy_and_selector_build(name):
     config = load(name)
     assert build_strategy(mining_settings(config)["strategy"]).num_proposals == 64
@@ -55,7 +61,6 @@ def test_variants_change_what_their_names_say():
     assert mining_settings(load("pooled"))["progress"] == "pooled"
     assert load("pooled").negative_selection.distance == "reference"
     assert SELECTORS.build(load("dac").negative_selection).column == "DAC"
-    assert SELECTORS.build(load("per_column").negative_selection).slot_columns == ("NC", "DAC", "TTC")
     assert build_strategy(mining_settings(load("diverse"))["strategy"]).base.num_proposals == 256
 
 
@@ -119,3 +124,68 @@ def test_fingerprint_follows_model_and_weights(tmp_path):
     assert first["checkpoint_hash"] != other["checkpoint_hash"]
     with pytest.raises(MiningError, match=r"c\.pth: cannot be read"):
         fingerprint(Config({"model": {}}), tmp_path / "c.pth")
+
+
+def compose(path, names):
+    """A config of three lines that adds pieces to a BeyondDrive planner, as the docs show it."""
+    bases = [str(REPELLED), *(str(BASE / f"{name}.py") for name in names)]
+    loss = ", ".join(f"**_base_.{name}.get('loss', {{}})" for name in names)
+    selection = " or ".join(f"_base_.{name}.get('selection')" for name in names)
+    head = ", ".join(f"mode_loss=_base_.{name}.mode_loss" for name in names if name == "all_modes")
+    first = "_base_.train_dataloader.dataset.pipeline[0]"
+    path.write_text(
+        f"_base_ = {bases}\n"
+        f"model = dict(trajectory_head=dict(loss=dict({loss}), {head}))\n"
+        f"train_dataloader = dict(dataset=dict(pipeline=[dict({first}, selection={selection} or "
+        f"{first}.selection), dict(type='PackPlanInputs')]))\n"
+    )
+    return load_config(path)
+
+
+@pytest.mark.parametrize(
+    "names", [[name] for name in PIECES if name != "online"] + [["several", "moment", "reach"]], ids="+".join
+)
+def test_pieces_make_a_planner_and_a_pipeline(tmp_path, names):
+    config = compose(tmp_path / "composed.py", names)
+    head = MODELS.build(config.model.trajectory_head)
+    loaded = TRANSFORMS.build(config.train_dataloader.dataset.pipeline[0])
+    plain = load_config(REPELLED)
+    changed = config.model.trajectory_head != plain.model.trajectory_head
+    assert changed or config.train_dataloader.dataset != plain.train_dataloader.dataset
+    if head.repulsion.needs_columns:
+        columns = {SCORE_COLUMNS.index(name) for name in loaded.selector.slot_columns}
+        head.repulsion.check_columns(torch.tensor([sorted(columns)]))
+    assert (head.mode_repulsion is not None) == (names == ["all_modes"])
+
+
+def test_pieces_change_what_their_names_say(tmp_path):
+    def repulsion(*names):
+        config = compose(tmp_path / "composed.py", names)
+        return MODELS.build(config.model.trajectory_head).repulsion
+
+    assert repulsion("several").reduction == "softmin"
+    assert repulsion("sub_scores").column_weights == {"NC": 0.4, "DAC": 0.4, "TTC": 0.2}
+    assert (repulsion("margin").margin, repulsion("margin").margin_unit) == (2.0, "expert")
+    assert repulsion("moment").window is not None
+    both = repulsion("several", "reach")
+    assert (both.reach, both.weight, both.reduction) == (4.0, 2.5, "softmin")
+
+
+def test_online_mining_has_a_config_of_its_own():
+    config = load_config(BASE.parents[1] / "ltf/ltf-beyonddrive-online_tiny_1xb16-12e_synth.py")
+    hooks = [hook.type for hook in config.custom_hooks]
+    assert {"EpochSeedHook", "CheckpointGuardHook", "OnlineNegativesHook"} <= set(hooks)
+    assert HOOKS.build(config.custom_hooks[-1]).interval == 4
+    assert TRANSFORMS.build(config.train_dataloader.dataset.pipeline[0]).online
+
+
+def test_every_setting_is_reached_from_the_command_line():
+    options = {
+        "model.trajectory_head.loss.weight": 3.0,
+        "model.trajectory_head.loss.window.before": 2.0,
+        "train_dataloader.dataset.pipeline.0.selection.num": 4,
+    }
+    config = load_config(REPELLED, options)
+    repulsion = MODELS.build(config.model.trajectory_head).repulsion
+    assert (repulsion.weight, repulsion.window.before) == (3.0, 2.0)
+    assert TRANSFORMS.build(config.train_dataloader.dataset.pipeline[0]).selector.num_slots == 4
