@@ -153,6 +153,47 @@ def test_polygon_that_is_a_line(golden):
     assert "lanes_polygons" in message and "not a polygon" in message
 
 
+@pytest.mark.parametrize("name", ["lane_groups_polygons", "lanes_polygons", "carpark_areas"])
+def test_empty_polygon(golden, name):
+    item = golden("straight_free")
+
+    def alter(layer):
+        if layer.name != name:
+            return layer
+        geometries = layer.geometries.copy()
+        geometries[0] = shapely.Polygon()
+        return replace(layer, geometries=geometries)
+
+    message = build_error(item.scene, MapDouble(item.nuplan_map, alter))
+    assert name in message and "an empty Polygon" in message
+
+
+def test_polygons_that_intersect_themselves_are_scored_or_named(golden):
+    """Ears added to all road and lane polygons, as digitised maps have them."""
+    item = golden("straight_free")
+
+    def ear(polygon):
+        ring = np.asarray(polygon.exterior.coords)[:-1]
+        side = ring[1] - ring[0]
+        out = np.array([-side[1], side[0]]) / np.hypot(*side)
+        return shapely.Polygon([*ring, ring[0] + 3 * out + 0.5 * side, ring[-1] + 3 * out])
+
+    def alter(layer):
+        if layer.name not in ("lane_groups_polygons", "lanes_polygons"):
+            return layer
+        geometries = np.array([ear(polygon) for polygon in layer.geometries], dtype=object)
+        assert not shapely.is_valid(geometries).any()
+        return replace(layer, geometries=geometries)
+
+    try:
+        cache = build_metric_cache(item.scene, MapDouble(item.nuplan_map, alter))
+    except MetricCacheError as error:
+        assert "is not valid" in str(error) and item.scene.token in str(error)
+        return
+    values = score(cache, item.scores["poses"]).values
+    assert ((values >= 0) & (values <= 1)).all()
+
+
 def test_holes_and_multi_polygons_are_what_they_are(golden):
     """A hole in all roadblocks, far from the ego's way, and every polygon as a multi-polygon."""
     item = golden("straight_free")
