@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pytest
 
+from beyonddrive.datasets.fingerprints import fingerprint
 from beyonddrive.datasets.shards import MANIFEST, ShardStore, ShardWriter, StoreError
 
 CONFIG = {"size": [64, 256], "strategy": {"noise": 0.4}}
@@ -87,6 +88,39 @@ def test_objects_and_duplicates_are_refused(root):
     writer.write("shard-00002", {"a": {"x": np.zeros(1)}})
     with pytest.raises(StoreError, match="token a is also in"):
         ShardStore(root, "demo")
+
+
+def test_a_shard_knows_its_sources_and_marks(root, tmp_path):
+    writer = ShardWriter(root, "demo", CONFIG, "")
+    source = tmp_path / "source"
+    source.write_bytes(b"1")
+    record, known = {"x": np.zeros(1)}, fingerprint(source)
+    writer.write("shard-00002", {"e": record}, {"f": "no"}, {"source": known}, ["second", "first"])
+    index = writer.index("shard-00002")
+    assert index == (("e",), {"f": "no"}, {"source": known}, ("first", "second"))
+    assert ShardStore(root, "demo").indices["shard-00002"] == index
+    assert ShardStore(root, "demo").shard_of("e") == "shard-00002"
+    assert writer.index("shard-00000").sources == {} and writer.index("shard-00009") is None
+    assert list(writer.read("shard-00000", ["b"])) == ["b"]
+    writer.path("shard-00002").write_bytes(b"damaged")
+    assert writer.index("shard-00002") is None
+
+
+def test_few_shards_stay_mapped(root):
+    store = ShardStore(root, "demo", max_open=1)
+    assert [len(store[token]) for token in ("a", "c", "b", "c")] == [1, 1, 2, 1]
+    assert len(store._open) == 1
+
+
+def test_two_writers_start_one_store(tmp_path, monkeypatch):
+    """The one that is late finds a manifest between its look and its writing."""
+    writer = ShardWriter(tmp_path / "store", "demo", CONFIG, "first")
+    monkeypatch.setattr("pathlib.Path.exists", lambda path: False)
+    monkeypatch.setattr("pathlib.Path.glob", lambda path, pattern: iter(()))
+    assert ShardWriter(writer.root, "demo", CONFIG, "second").root == writer.root
+    with pytest.raises(StoreError, match="kind: stored 'demo', wanted 'other'"):
+        ShardWriter(writer.root, "other", CONFIG, "third")
+    assert json.loads((writer.root / MANIFEST).read_text())["source"] == "first"
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

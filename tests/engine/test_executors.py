@@ -1,6 +1,7 @@
 """Executors: the same results in the same order, whoever runs the items."""
 
 import math
+import multiprocessing
 import os
 import pathlib
 import subprocess
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 
-from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor, make_executor
+from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor, WorkerLostError, make_executor
 
 # Workers are started afresh and cannot import this file, so the functions are those of the standard library.
 EXECUTORS = pytest.mark.parametrize(
@@ -36,6 +37,19 @@ def test_no_items():
 def test_an_error_reaches_the_caller(executor):
     with pytest.raises(ValueError, match="not defined for negative"):
         list(executor.map(math.factorial, [3, 2, 1, -1, 5]))
+
+
+def test_a_killed_worker_is_said_to_be_lost():
+    with pytest.raises(WorkerLostError, match=r"a worker process was killed.*with fewer workers"):
+        list(ProcessExecutor(2).map(os._exit, [9, 9, 9]))
+
+
+def test_a_map_that_is_left_ends_its_workers():
+    results = ProcessExecutor(2).map(math.factorial, range(30))
+    assert next(results) == 1
+    assert multiprocessing.active_children()
+    results.close()
+    assert not multiprocessing.active_children()
 
 
 def test_make_executor():

@@ -1,0 +1,272 @@
+"""How many scenes per second are cached and scored by 1 and 2 processes, and whether memory stays flat.
+
+``python benchmarks/throughput.py`` repeats the golden scenes of the tests to as many as asked for, each a
+scene of its own with its own log, metric cache and plans, and prints
+
+* scenes per second of metric caches (``evaluation.metric_caching.cache_metrics``) and of scores
+  (``evaluation.pdm.runner.SplitScoring``) with each number of workers, and their ratio, after a tenth of the
+  scenes, so that starting processes and loading maps and kernels does not count, and the CPU time of it;
+* the memory of ``tools/score.py`` and its workers, together, while it scores all scenes: what it needs for a
+  tenth of them, and by how much it grows until the end.
+
+Rates are by the wall clock: run it on a machine that does nothing else. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.datasets.fingerprints import Fingerprint
+from beyonddrive.datasets.logs import read_log
+from beyonddrive.datasets.navsim_root import NavsimRoot
+from beyonddrive.datasets.scene import Scene
+from beyonddrive.datasets.scene_filter import SceneFilter
+from beyonddrive.datasets.shards import ShardWriter
+from beyonddrive.engine.executors import ProcessExecutor
+from beyonddrive.evaluation.metric_caching import KIND, cache_metrics
+from beyonddrive.evaluation.pdm import build_metric_cache
+from beyonddrive.evaluation.pdm.cache import CACHE_VERSION
+from beyonddrive.evaluation.pdm.plan_file import PlanFile, write_arrays
+from beyonddrive.evaluation.pdm.runner import SplitScoring
+
+REPOSITORY = Path(__file__).parents[1]
+GOLDEN = REPOSITORY / "tests" / "data" / "golden" / "pdms" / "data"
+SPLIT = "golden"
+LOG_SCENES = 50
+"""Scenes per log of the store of metric caches."""
+WARM_UP = 0.1
+"""Share of the scenes before anything counts."""
+
+
+# ------------------------------------------------------------------ many scenes from a few
+def token_of(number: int) -> str:
+    """Token of a repeated scene."""
+    return f"{number:016x}"
+
+
+def fans(scenes: Sequence[Scene], num_plans: int) -> list[NDArray[np.float64]]:
+    """Plans (N, 8, 3) of each scene: the expert's, faster and slower, drifting to either side."""
+    rng = np.random.default_rng(0)
+    share = np.arange(1, 9) / 8.0
+    plans = [np.repeat(scene.expert_plan[None], num_plans, axis=0) for scene in scenes]
+    for fan in plans:
+        fan[..., :2] *= rng.uniform(0.3, 1.4, (num_plans, 1, 1))
+        fan[..., 1] += rng.normal(0.0, 1.5, (num_plans, 1)) * share**2
+    return plans
+
+
+def write_store(folder: Path, scenes: Sequence[Scene], root: NavsimRoot, count: int) -> None:
+    """Metric caches of ``count`` scenes, in logs that are not here."""
+    arrays = [build_metric_cache(scene, root.map(scene.map_location)).to_arrays() for scene in scenes]
+    writer = ShardWriter(folder, KIND, {"cache_version": CACHE_VERSION, "split": SPLIT}, "a benchmark")
+    for start in range(0, count, LOG_SCENES):
+        numbers = range(start, min(start + LOG_SCENES, count))
+        log = f"repeated-{start:08d}"
+        records = {token_of(number): arrays[number % len(arrays)] for number in numbers}
+        writer.write(log, records, sources={f"{SPLIT}/{log}.pkl": Fingerprint(0, 0, "")})
+
+
+def write_logs(folder: Path, root: NavsimRoot, count: int) -> None:
+    """A data root with ``count`` copies of logs, one scene each, under other tokens."""
+    logs = [read_log(path) for path in root.log_paths(SPLIT)]
+    split = folder / "navsim_logs" / SPLIT
+    split.mkdir(parents=True)
+    (folder / "maps").symlink_to(root.maps_root.resolve())
+    for number in range(count):
+        frames = logs[number % len(logs)][: SceneFilter().num_frames]
+        name = f"repeated-{number:08d}"
+        renamed = [
+            {**frame, "log_name": name, "token": f"{number:08x}{index:08x}"}
+            for index, frame in enumerate(frames)
+        ]
+        (split / f"{name}.pkl").write_bytes(pickle.dumps(renamed))
+
+
+# ------------------------------------------------------------------ speed
+class Rate(NamedTuple):
+    """Scenes per second, and CPU time [ms] per scene: of the workers, and of the process that feeds them."""
+
+    per_second: float
+    workers_ms: float
+    parent_ms: float
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def steady_rate(results: Iterable[object], total: int) -> Rate:
+    """Rate of results after the warm-up, of which there must be ``total``."""
+    first = max(int(WARM_UP * total), 1)
+    count, marks = 0, []
+    for count, _ in enumerate(results, 1):
+        if count in (first, total):
+            workers = sum(cpu_of(child) for child in children_of(os.getpid()))
+            marks.append(np.array([time.perf_counter(), workers, time.process_time()]))
+    if count != total:
+        raise RuntimeError(f"{total - count} of {total} scenes have no result")
+    wall, workers, parent = marks[1] - marks[0]
+    scenes = total - first
+    return Rate(scenes / wall, 1e3 * workers / scenes, 1e3 * parent / scenes)
+
+
+class TimedExecutor(ProcessExecutor):
+    """Notes the rate of its results."""
+
+    rate: Rate
+
+    def map(self, function, items, *args, **kwargs):  # type: ignore[no-untyped-def]
+        """As that of other executors."""
+        results: list[object] = []
+
+        def noted() -> Iterator[object]:
+            for result in super(TimedExecutor, self).map(function, items, *args, **kwargs):
+                results.append(result)
+                yield result
+
+        self.rate = steady_rate(noted(), len(items))
+        yield from results
+
+
+def caching_rate(data: Path, folder: Path, num_workers: int) -> Rate:
+    """Rate at which metric caches are made."""
+    executor = TimedExecutor(num_workers)
+    report = cache_metrics(NavsimRoot(data), SPLIT, SceneFilter(), folder, executor)
+    if not report.complete:
+        raise RuntimeError(f"caching failed: {report}")
+    return executor.rate
+
+
+def scoring_rate(root: NavsimRoot, plans: Path, store: Path, num_workers: int) -> Rate:
+    """Rate at which scenes are scored."""
+    scoring = SplitScoring(root, SPLIT, PlanFile(plans), cache_dir=store)
+    results = scoring.run(ProcessExecutor(num_workers), progress_bar=False)
+    return steady_rate(results, len(scoring.plans))
+
+
+def compare(
+    name: str, workers: Sequence[int], repeat: int, measure: Callable[[int, int], Rate]
+) -> dict[str, float]:
+    """Print the best of some measurements of a rate with each number of workers."""
+    figures: dict[str, float] = {}
+    rates: dict[int, Rate] = {}
+    for attempt in range(repeat):
+        for count in workers:
+            rate = measure(count, attempt)
+            rates[count] = max(rates.get(count, rate), rate)
+    for count, rate in rates.items():
+        ratio = rate.per_second / rates[workers[0]].per_second
+        print(
+            f"{name:10}{count:3} worker(s) {rate.per_second:10.1f} scenes/s {ratio:6.2f}x   CPU per scene "
+            f"{rate.workers_ms:.2f} ms in workers, {rate.parent_ms:.2f} ms beside them",
+            flush=True,
+        )
+        figures |= {
+            f"{name}_scenes_per_s_{count}": rate.per_second,
+            f"{name}_cpu_ms_{count}": rate.workers_ms,
+        }
+    figures[f"{name}_ratio"] = rates[workers[-1]].per_second / rates[workers[0]].per_second
+    return figures
+
+
+# ------------------------------------------------------------------ memory
+def memory_of(pid: int) -> float:
+    """Memory [MB] of a process and its children that could not be read again from a file."""
+    total = 0.0
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(("RssAnon:", "RssShmem:")):
+                total += float(line.split()[1]) / 1024
+        return total + sum(memory_of(child) for child in children_of(pid))
+    except (FileNotFoundError, ProcessLookupError):
+        return total
+
+
+def memory_growth(command: Sequence[str], parts: Path, num_scenes: int) -> tuple[float, float]:
+    """Peak memory [MB] until the warm-up is over, and by how much a later peak is above it."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    warm, peak = 0.0, 0.0
+    while process.poll() is None:
+        used = memory_of(process.pid)
+        # (256 scenes a part; the last one may hold fewer)
+        if 256 * len(list(parts.glob("*.safetensors"))) < WARM_UP * num_scenes and peak == 0.0:
+            warm = max(warm, used)
+        else:
+            peak = max(peak, used)
+        time.sleep(0.1)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed")
+    return warm, max(peak - warm, 0.0)
+
+
+# ------------------------------------------------------------------ all of it
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Measure the throughput of caching and scoring.")
+    parser.add_argument("--scenes", type=int, default=10_000, help="scenes of the memory test")
+    parser.add_argument("--scored", type=int, default=2000, help="scenes of the rate of scores")
+    parser.add_argument("--cached", type=int, default=600, help="scenes of the rate of metric caches")
+    parser.add_argument("--num-plans", type=int, default=64, help="plans per scene")
+    parser.add_argument("--num-workers", type=int, default=2, help="compare so many processes with one")
+    parser.add_argument("--repeat", type=int, default=3, help="measurements, of which the best counts")
+    parser.add_argument("--json", action="store_true", help="end with one JSON line of all figures")
+    args = parser.parse_args(argv)
+    root = NavsimRoot(GOLDEN)
+    scenes = list(root.scenes(SPLIT))
+    plans = fans(scenes, args.num_plans)
+    workers = (1, args.num_workers)
+    figures: dict[str, float] = {"cores": float(len(os.sched_getaffinity(0)))}
+    print(
+        f"{len(scenes)} scenes repeated, {args.num_plans} plans each, {figures['cores']:.0f} cores",
+        flush=True,
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_logs(folder / "data", root, args.cached)
+        figures |= compare(
+            "caching", workers, args.repeat,
+            lambda count, attempt: caching_rate(folder / "data", folder / f"caches{count}-{attempt}", count),
+        )  # fmt: skip
+        write_store(folder / "store", scenes, root, max(args.scored, args.scenes))
+        for file, count in (("some.npz", args.scored), ("all.npz", args.scenes)):
+            fan = ((token_of(number), plans[number % len(plans)]) for number in range(count))
+            write_arrays(folder / file, fan)
+        figures |= compare(
+            "scoring", workers, args.repeat,
+            lambda count, _: scoring_rate(root, folder / "some.npz", folder / "store", count),
+        )  # fmt: skip
+        command = [sys.executable, str(REPOSITORY / "tools" / "score.py"), "--data-root", str(GOLDEN)]
+        command += ["--split", SPLIT, "--plans", str(folder / "all.npz"), "--out", str(folder / "scores.npz")]
+        command += ["--cache-dir", str(folder / "store"), "--num-workers", str(args.num_workers)]
+        warm, growth = memory_growth(command, folder / ".scores.npz.parts", args.scenes)
+        written = len(PlanFile(folder / "scores.npz"))
+    share = f"{WARM_UP:.0%} of {written} scenes"
+    print(f"memory    {args.num_workers:3} worker(s) {warm:10.0f} MB for {share}, then {growth:.0f} MB more")
+    figures |= {"memory_mb": warm, "memory_growth_mb": growth, "memory_scenes": float(written)}
+    if args.json:
+        print(json.dumps(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
