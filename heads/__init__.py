@@ -1,5 +1,5 @@
 """Heads: tokens in, plans and auxiliary outputs out. Importing this package registers them."""
 
-from beyonddrive.heads import agents, bev_semantic, flow, repulsive, trajectory
+from beyonddrive.heads import agents, bev_semantic, flow, repulsive, trajectory, world_model_head
 
-__all__ = ["agents", "bev_semantic", "flow", "repulsive", "trajectory"]
+__all__ = ["agents", "bev_semantic", "flow", "repulsive", "trajectory", "world_model_head"]

@@ -47,17 +47,26 @@ class AgentHead(nn.Module):
 
     def forward(self, tokens: SceneTokens) -> dict[str, Tensor]:
         """``agent_states`` (B, N, 5) x, y, heading, length, width; ``agent_labels`` (B, N) logits."""
+        queries = self.queries(tokens)
+        raw = self.states(queries)
+        states = torch.cat(
+            [AGENT_RANGE * raw[..., :2].tanh(), torch.pi * raw[..., 2:3].tanh(), raw[..., 3:]], dim=-1
+        )
+        return {"agent_states": states, "agent_labels": self.label(queries)[..., 0]}
+
+    def queries(self, tokens: SceneTokens) -> Tensor:
+        """Agent queries (B, N, d).
+
+        Raises:
+            ValueError: If the decoder gives fewer.
+        """
         queries = tokens.queries[:, 1 : 1 + self.num_agents]
         if queries.shape[1] != self.num_agents:
             raise ValueError(
                 f"AgentHead: needs {self.num_agents} agent queries after the trajectory query, the decoder "
                 f"gives {tokens.queries.shape[1]} queries in all: set num_queries to {self.num_agents + 1}"
             )
-        raw = self.states(queries)
-        states = torch.cat(
-            [AGENT_RANGE * raw[..., :2].tanh(), torch.pi * raw[..., 2:3].tanh(), raw[..., 3:]], dim=-1
-        )
-        return {"agent_states": states, "agent_labels": self.label(queries)[..., 0]}
+        return queries
 
     def loss(self, tokens: SceneTokens, samples: Sequence[PlanSample]) -> dict[str, Tensor]:
         """``loss_agent_class`` and ``loss_agent_box``; nothing if both weights are 0."""
@@ -71,3 +80,43 @@ class AgentHead(nn.Module):
             stack_field(samples, "gt", "agent_states").to(device),
             stack_field(samples, "gt", "agent_labels").to(device),
         )
+
+
+@MODELS.register_module()
+class DecodedAgentHead(AgentHead):
+    """Agent queries of its own, which read the bird's-eye-view tokens; the rest as :class:`AgentHead`.
+
+    Args:
+        in_channels: Channels of tokens and queries.
+        num_agents: Agent queries.
+        num_layers: Decoder layers (post-norm, ReLU).
+        num_heads: Attention heads.
+        ffn_dim: Width of the feed-forward layers.
+        kwargs: As for :class:`AgentHead`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 256,
+        num_agents: int = 30,
+        num_layers: int = 3,
+        num_heads: int = 8,
+        ffn_dim: int = 1024,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(in_channels=in_channels, num_agents=num_agents, **kwargs)
+        self.query_embedding = nn.Embedding(num_agents, in_channels)
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(in_channels, num_heads, ffn_dim, 0.0, batch_first=True)
+            for _ in range(num_layers)
+        )
+        if not self.criterion.active:
+            self.requires_grad_(False)
+
+    def queries(self, tokens: SceneTokens) -> Tensor:
+        """Queries (B, N, d) that have read ``tokens.memory``."""
+        memory = tokens.require("memory", "DecodedAgentHead")
+        queries = self.query_embedding.weight.expand(len(memory), -1, -1)
+        for layer in self.layers:
+            queries = layer(queries, memory)
+        return queries

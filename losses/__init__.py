@@ -1,5 +1,5 @@
 """Losses: thin modules and functions of tensors. Importing this package registers them."""
 
-from beyonddrive.losses import agents, imitation, repulsive, semantic
+from beyonddrive.losses import agents, imitation, repulsive, semantic, semantic_focal, world_model
 
-__all__ = ["agents", "imitation", "repulsive", "semantic"]
+__all__ = ["agents", "imitation", "repulsive", "semantic", "semantic_focal", "world_model"]

@@ -39,12 +39,20 @@ class BEVSemanticLoss(nn.Module):
         Raises:
             ValueError: If the sizes differ.
         """
+        return self.weight * F.cross_entropy(logits, self.thinned(logits, target))
+
+    def thinned(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Labels (B, H, W) int64 of the pixels that the logits (B, classes, H, W) predict.
+
+        Raises:
+            ValueError: If the sizes differ.
+        """
         offset = self.target_stride // 2
         target = target[:, offset :: self.target_stride, offset :: self.target_stride].long()
         if logits.shape[-2:] != target.shape[-2:]:
             raise ValueError(
-                f"BEVSemanticLoss: the head predicts {tuple(logits.shape[-2:])} pixels and the target has "
-                f"{tuple(target.shape[-2:])} after stride {self.target_stride}: set map_size of the head and "
-                f"target_stride so that they agree"
+                f"{type(self).__name__}: the head predicts {tuple(logits.shape[-2:])} pixels and the target "
+                f"has {tuple(target.shape[-2:])} after stride {self.target_stride}: set map_size of the head "
+                f"and target_stride so that they agree"
             )
-        return self.weight * F.cross_entropy(logits, target)
+        return target

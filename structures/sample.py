@@ -15,7 +15,9 @@ class PlanSample(BaseDataElement):
     Three elements may be set, each a ``BaseDataElement`` of tensors:
 
     - ``gt``: ``trajectory`` (8, 3) float32 expert plan; ``agent_states`` (30, 5) float32 x, y, heading,
-      length, width; ``agent_labels`` (30,) bool; ``bev_semantic_map`` (H, W) int64 (MODELS, section 1).
+      length, width; ``agent_labels`` (30,) bool; ``bev_semantic_map`` (H, W) int64 (MODELS, section 1). For
+      planners that need them also ``future_bev_semantic_map`` (H, W), and the sub-scores of fixed plans,
+      ``vocabulary_scores`` (V, 6) NC, DAC, EP, TTC, C, DDC, with the ``vocabulary_id`` () of those plans.
     - ``negatives``: ``plans`` (K, 8, 3) float32, ``valid`` (K,) bool, ``scores`` (K, 7) float32 in the order
       of :data:`beyonddrive.structures.plan.SCORE_COLUMNS`, ``columns`` (K,) int64 index of the column that
       each was chosen for, ``times`` (K,) float32 seconds until it fails in that column (inf if there is no

@@ -22,6 +22,7 @@ from torch import Tensor
 
 import beyonddrive
 from beyonddrive.heads.plan_prior import plan_priors
+from beyonddrive.heads.plan_vocabulary import PlanVocabulary
 from beyonddrive.plugins.planner import HeadPlanner, Planner
 from beyonddrive.plugins.preprocessor import PlannerInputError
 from beyonddrive.registry import MODELS
@@ -97,6 +98,8 @@ def batch_of(planner: Planner, size: int) -> dict[str, Any]:
     if backbone is not None:
         image, raster = backbone.image_size, (backbone.lidar_channels, *backbone.bev_size)
 
+    vocabularies = [module for module in planner.modules() if isinstance(module, PlanVocabulary)]
+
     def sample(row: int) -> dict[str, Any]:
         inputs = {
             "camera": torch.randint(0, 256, (3, *image), generator=generator, dtype=torch.uint8),
@@ -119,6 +122,14 @@ def batch_of(planner: Planner, size: int) -> dict[str, Any]:
             valid=torch.tensor([row % 2 == 0, False]),
             scores=torch.zeros(2, 7),
         )
+        for vocabulary in vocabularies:
+            data_sample.gt.update(
+                BaseDataElement(
+                    vocabulary_scores=torch.rand(vocabulary.size, 6, generator=generator),
+                    vocabulary_id=torch.tensor(vocabulary.identity),
+                    future_bev_semantic_map=torch.randint(0, 7, (128, 256), generator=generator),
+                )
+            )
         return {"inputs": inputs, "data_samples": data_sample}
 
     return pseudo_collate([sample(row) for row in range(size)])

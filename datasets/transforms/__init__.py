@@ -1,5 +1,14 @@
 """Transforms: a scene in, inputs and targets of a planner out."""
 
-from beyonddrive.datasets.transforms import bev_map, camera, lidar, negatives, packing, points, targets
+from beyonddrive.datasets.transforms import (
+    bev_map,
+    camera,
+    lidar,
+    negatives,
+    packing,
+    points,
+    targets,
+    vocabulary,
+)
 
-__all__ = ["bev_map", "camera", "lidar", "negatives", "packing", "points", "targets"]
+__all__ = ["bev_map", "camera", "lidar", "negatives", "packing", "points", "targets", "vocabulary"]

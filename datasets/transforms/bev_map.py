@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -15,7 +16,8 @@ from beyonddrive.datasets.scene import HISTORY, FrameObjects, Scene
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
 from beyonddrive.structures.boxes import box_corners
-from beyonddrive.structures.se2 import to_local
+from beyonddrive.structures.plan import NUM_POSES
+from beyonddrive.structures.se2 import to_global, to_local
 
 ROAD, WALKWAY, CENTERLINE, STATIC, VEHICLE, PEDESTRIAN = range(1, 7)
 """Classes in the order in which they are drawn; 0 is nothing."""
@@ -136,3 +138,27 @@ def _rings(polygons: NDArray[np.object_], pose: NDArray[np.float64]) -> Iterable
     """Exterior rings in the ego frame; holes are not drawn."""
     for part in shapely.get_parts(polygons):
         yield to_local(shapely.get_coordinates(part.exterior), pose)
+
+
+@TRANSFORMS.register_module()
+class FutureBEVMapTarget(BEVMapTarget):
+    """Adds ``future_bev_semantic_map``: :class:`BEVMapTarget` at the end of a plan, in the ego frame now.
+
+    The map is the same; objects are where the log has them 4 s later. The ego itself is not drawn.
+
+    Args:
+        kwargs: As for :class:`BEVMapTarget`.
+    """
+
+    def transform(self, results: Results) -> Results:
+        """Read ``scene`` and ``root``; add ``future_bev_semantic_map``."""
+        scene: Scene = results["scene"]
+        nuplan_map: NuPlanMap = results["root"].map(scene.map_location)
+        last = HISTORY - 1 + NUM_POSES
+        objects = scene.objects(last)
+        boxes = objects.boxes.copy()
+        poses = to_local(to_global(boxes[:, [0, 1, 6]], scene.ego_poses[last]), scene.ego_pose)
+        boxes[:, [0, 1, 6]] = poses
+        shapes = self._map_shapes(nuplan_map, scene.ego_pose)
+        results["future_bev_semantic_map"] = self.draw(shapes, replace(objects, boxes=boxes))
+        return results

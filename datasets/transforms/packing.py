@@ -19,6 +19,9 @@ _GT = {
     "agent_states": np.float32,
     "agent_labels": np.bool_,
     "bev_semantic_map": np.int64,
+    "future_bev_semantic_map": np.int64,
+    "vocabulary_scores": np.float32,
+    "vocabulary_id": np.int64,
 }
 _NEGATIVES: dict[str, tuple[str, Any]] = {
     "plans": ("negative_plans", np.float32),

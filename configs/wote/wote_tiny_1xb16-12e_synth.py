@@ -1,0 +1,21 @@
+# WoTE for two CPU cores, on the generated world. Its anchors and their scores are made by:
+#     python tools/build_vocabulary.py CONFIG train --size 32 --out data/synth/vocabularies/plans_32.npz
+#     python tools/score_vocabulary.py CONFIG train data/synth/vocabularies/plans_32.npz \
+#         --out data/synth/vocabularies/scores_32/train
+_base_ = [
+    "../_base_/models/wote_tiny.py",
+    "../_base_/datasets/synth_lidar_future.py",
+    "../_base_/schedules/adamw_12e.py",
+    "../_base_/runtime/default.py",
+]
+vocabulary = "data/synth/vocabularies/plans_32.npz"
+vocabulary_scores = "data/synth/vocabularies/scores_32/train"
+model = dict(trajectory_head=dict(anchors=vocabulary))
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type="LoadVocabularyScores", store=vocabulary_scores, vocabulary=vocabulary, split="train"),
+            dict(type="PackPlanInputs"),
+        ]
+    )
+)

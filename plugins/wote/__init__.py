@@ -1,0 +1,1 @@
+"""WoTE: see README.md."""

@@ -1,0 +1,69 @@
+"""Score a vocabulary: ``python tools/score_vocabulary.py CONFIG_OR_ROOT SPLIT VOCABULARY --out STORE``.
+
+Gives every plan of VOCABULARY (``tools/build_vocabulary.py``) its PDM sub-scores in every scene of a split;
+CONFIG_OR_ROOT and SPLIT are as for ``build_vocabulary.py``. ``LoadVocabularyScores`` reads the store in
+training, for WoTE and for the vocabulary planner. A scene takes 6 bytes per plan on disk.
+
+Run it again after a kill, or when logs have changed: it does what is missing. The exit code is 1 if a scene
+has no scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description="Score the plans of a vocabulary in every scene of a split.")
+    parser.add_argument("source", metavar="CONFIG_OR_ROOT", type=Path, help="config, or data root")
+    parser.add_argument("split", help="train, val or test of a config; a split of a data root")
+    parser.add_argument("vocabulary", type=Path, help="file made by tools/build_vocabulary.py")
+    parser.add_argument("--out", type=Path, required=True, metavar="STORE", help="folder of the store")
+    parser.add_argument("--scene-filter", type=Path, help="with a data root: yaml file of its scenes")
+    parser.add_argument(
+        "--cache-dir", type=Path, help="read metric caches from here (tools/cache_metrics.py)"
+    )
+    parser.add_argument("--num-workers", type=int, default=0, help="processes; 0 works in this one")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, metavar="key=value", help="change config"
+    )
+    args = parser.parse_args(argv)
+    if args.num_workers < 0:
+        parser.error("--num-workers must not be negative")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score the vocabulary; the exit code is 1 if something is refused or a scene has no scores."""
+    args = parse_args(argv)
+    from beyonddrive.engine.executors import make_executor
+    from beyonddrive.generators.vocabulary_scoring import score_vocabulary
+    from beyonddrive.structures.vocabulary import read_vocabulary
+    from beyonddrive.tools.build_vocabulary import source_of
+
+    try:
+        vocabulary = read_vocabulary(args.vocabulary)
+        executor = make_executor(args.num_workers)
+        report = score_vocabulary(source_of(args), vocabulary, args.out, executor, args.cache_dir)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"score_vocabulary: {error}", file=sys.stderr)
+        return 1
+    for problem in report.problems:
+        print(f"score_vocabulary: {problem}", file=sys.stderr)
+    for token, reason in report.failures.items():
+        print(f"score_vocabulary: scene {token}: {reason}", file=sys.stderr)
+    print(
+        f"{args.out}: scores of {len(vocabulary.plans)} plans in {report.num_scenes} scenes, "
+        f"{report.num_new_logs} logs done now"
+    )
+    return int(bool(report.failures or report.problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
