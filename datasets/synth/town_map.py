@@ -39,6 +39,10 @@ STOP_SIGN, STOP_LIGHT, STOP_YIELD = 1, 2, 4
 """``stop_polygon_type_fid`` of the area before a junction, by what makes drivers stop there."""
 STOP_DEPTH = 1.2
 """Length of a stop polygon along the lane [m]."""
+RIM = 0.2
+"""Width of the rim by which a junction overlaps the streets that end at it [m]."""
+SLIVER = 1.0
+"""Parts of a junction that are thinner and carry no connection are no road [m]."""
 
 
 @dataclass
@@ -70,6 +74,21 @@ def _single(geometry: shapely.Geometry) -> Polygon:
         joined = geometry.buffer(0.3, join_style="mitre").buffer(-0.3, join_style="mitre")
         geometry = joined if isinstance(joined, Polygon) and not joined.is_empty else geometry.convex_hull
     return Polygon(geometry.exterior)
+
+
+def _road_area(shape: Polygon, corners: list[Polygon], links: list[Polygon]) -> shapely.Geometry:
+    """Road of a junction: its shape without the corners for pedestrians and what no connection uses.
+
+    Corners are drawn a little smaller than the junction, which leaves strips of road on the pavement at the
+    end of every street, and pieces of road behind it. In a bend a corner may lie across the road; it cuts
+    nothing.
+    """
+    used = shapely.union_all(links)
+    beside = [corner for corner in corners if corner.intersection(used).area < 0.1 * corner.area]
+    joined = shapely.union_all([shape.difference(shapely.union_all(beside)), used])
+    thick = joined.buffer(-SLIVER / 2, join_style="mitre").buffer(SLIVER / 2, join_style="mitre")
+    parts = [part for part in shapely.get_parts(thick) if part.intersection(used).area > 0.1 * part.area]
+    return shapely.union_all(parts or [thick])
 
 
 def strip(right: NDArray[np.float64], left: NDArray[np.float64]) -> Polygon:
@@ -225,14 +244,13 @@ def build_town_map(network: Network, lots: list[Polygon], first_id: int) -> Town
     junction_fid = {name: town.new_id() for name in network.junctions}
     _add_roads(town, network)
     by_junction = _add_connections(town, network, junction_fid)
-    corners = shapely.union_all([Polygon(outline).buffer(0.0) for outline in network.walking_areas.values()])
+    corners = [Polygon(outline).buffer(0.0) for outline in network.walking_areas.values()]
     for name, junction in network.junctions.items():
         arms = [road for road in network.roads.values() if road.end == name]
-        road_area = Polygon(junction.shape).buffer(0.0).difference(corners)
+        links = by_junction.get(name, [])
+        road_area = _road_area(Polygon(junction.shape).buffer(0.0), corners, links)
         # The rim closes the gap that rounding leaves between a junction and the lanes that end at it.
-        area = _single(
-            shapely.union_all([road_area, *by_junction.get(name, [])]).buffer(0.2, join_style="mitre")
-        )
+        area = _single(shapely.union_all([road_area, *links]).buffer(RIM, join_style="mitre"))
         town.layers["intersections"].add(
             junction_fid[name], area, intersection_type_fid=1 if junction.kind == "traffic_light" else 0
         )

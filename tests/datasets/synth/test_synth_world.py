@@ -251,6 +251,16 @@ def test_map_polygons_are_valid_and_lanes_lie_in_their_roadblock(maps):
             assert inside > 0.99 * polygon.area
 
 
+def test_junctions_have_no_slivers_and_cover_their_connections(maps):
+    for nuplan_map in maps:
+        areas = nuplan_map.layer("intersections").geometries
+        thick = shapely.buffer(shapely.buffer(areas, -0.45, join_style="mitre"), 0.5, join_style="mitre")
+        assert shapely.area(shapely.difference(areas, thick)).max() < 0.5
+        links = nuplan_map.layer("gen_lane_connectors_scaled_width_polygons").geometries
+        road = shapely.union_all([*areas, *nuplan_map.layer("lanes_polygons").geometries])
+        assert shapely.area(shapely.difference(links, road)).max() < 0.05
+
+
 def test_routes_start_where_the_ego_is_and_are_connected(world, scenes):
     for scene in scenes["train"] + scenes["test"]:
         nuplan_map = NavsimRoot(world).map(scene.map_location)
