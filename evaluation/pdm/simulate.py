@@ -94,15 +94,22 @@ def curvature_profile(reference: Floats, speed: Floats, excess: Floats, curvatur
 
 
 @kernel
-def steering_command(state: Floats, pose: Floats, curvature: Floats, step: int, acceleration: float) -> float:
-    """Steering rate [rad/s] that the lateral regulator asks for at ``step``."""
-    dx, dy = state[0] - pose[0], state[1] - pose[1]
-    lateral = -dx * math.sin(pose[2]) + dy * math.cos(pose[2])
-    heading = wrap(state[2] - pose[2])
-    steering = state[7]
+def steering_command(
+    lateral: float,
+    heading: float,
+    steering: float,
+    speed: float,
+    acceleration: float,
+    curvature: Floats,
+    step: int,
+) -> float:
+    """Steering rate [rad/s] that the lateral regulator asks for at ``step``.
+
+    Args: errors across and of the heading, steering angle, speed, commanded acceleration, curvatures (40,).
+    """
     b0, b1, b2 = 0.0, 0.0, 0.0
     for m in range(HORIZON):
-        u = (state[3] + STEP * acceleration * m) * STEP
+        u = (speed + STEP * acceleration * m) * STEP
         lateral += u * heading
         heading += u / WHEELBASE * steering - u * curvature[min(step + m, NUM_STEPS - 1)]
         b0 += u * b1
@@ -116,44 +123,47 @@ def steering_command(state: Floats, pose: Floats, curvature: Floats, step: int, 
 
 
 @kernel
-def move(state: Floats, acceleration: float, steering_rate: float, out: Floats) -> None:
-    """One step of the kinematic bicycle with lags on both commands: state (11,) -> out (11,)."""
-    dt = MOTION_STEP
-    x, y, heading, speed, steering = state[0], state[1], state[2], state[3], state[7]
-    new_acceleration = dt / (dt + ACCELERATION_LAG) * (acceleration - state[5]) + state[5]
-    new_steering = dt / (dt + STEERING_LAG) * (dt * steering_rate) + steering
-    rate = (new_steering - steering) / dt
-    out[0] = x + speed * math.cos(heading) * dt
-    out[1] = y + speed * math.sin(heading) * dt
-    out[2] = principal(heading + speed * math.tan(steering) / WHEELBASE * dt)
-    out[3] = speed + new_acceleration * dt
-    out[4] = 0.0
-    out[5] = new_acceleration
-    out[6] = 0.0
-    out[7] = min(max(steering + rate * dt, -MAX_STEERING), MAX_STEERING)
-    out[8] = rate
-    out[9] = out[3] * math.tan(out[7]) / WHEELBASE
-    out[10] = (out[9] - state[9]) / dt
-
-
-@kernel
 def track(reference: Floats, ego: Floats, scratch: Floats, out: Floats) -> None:
-    """Simulate one reference (41, 3) from the ego state (11,) into out (41, 11); scratch is (4, 40)."""
-    speed, curvature = scratch[0], scratch[1]
-    speed_profile(reference, scratch[2], speed)
-    curvature_profile(reference, speed, scratch[3], curvature)
+    """Simulate one reference (41, 3) from the ego state (11,) into out (41, 11); scratch is (4, 40).
+
+    A regulator for speed and one for steering, and a kinematic bicycle with lags on both commands.
+    """
+    speeds, curvature = scratch[0], scratch[1]
+    speed_profile(reference, scratch[2], speeds)
+    curvature_profile(reference, speeds, scratch[3], curvature)
+    dt = MOTION_STEP
     for c in range(STATE_SIZE):
         out[0, c] = ego[c]
+    x, y, heading, speed = ego[0], ego[1], ego[2], ego[3]
+    old_acceleration, steering, yaw_rate = ego[5], ego[7], ego[9]
+    tan = math.tan(steering)
     for i in range(NUM_STEPS):
-        state = out[i]
-        target = speed[min(i + HORIZON, NUM_STEPS - 1)]
-        error = state[3] - target
-        if target <= STOP_SPEED and state[3] <= STOP_SPEED:
-            acceleration, rate = -STOP_GAIN * error, 0.0
+        target = speeds[min(i + HORIZON, NUM_STEPS - 1)]
+        error = speed - target
+        if target <= STOP_SPEED and speed <= STOP_SPEED:
+            acceleration, steering_rate = -STOP_GAIN * error, 0.0
         else:
             acceleration = -SPEED_GAIN * error
-            rate = steering_command(state, reference[i], curvature, i, acceleration)
-        move(state, acceleration, rate, out[i + 1])
+            dx, dy, along = x - reference[i, 0], y - reference[i, 1], reference[i, 2]
+            lateral = -dx * math.sin(along) + dy * math.cos(along)
+            steering_rate = steering_command(
+                lateral, wrap(heading - along), steering, speed, acceleration, curvature, i
+            )
+        acceleration = dt / (dt + ACCELERATION_LAG) * (acceleration - old_acceleration) + old_acceleration
+        new_steering = dt / (dt + STEERING_LAG) * (dt * steering_rate) + steering
+        rate = (new_steering - steering) / dt
+        x += speed * math.cos(heading) * dt
+        y += speed * math.sin(heading) * dt
+        heading = principal(heading + speed * tan / WHEELBASE * dt)
+        speed += acceleration * dt
+        steering = min(max(steering + rate * dt, -MAX_STEERING), MAX_STEERING)
+        tan = math.tan(steering)
+        old_rate, yaw_rate = yaw_rate, speed * tan / WHEELBASE
+        old_acceleration = acceleration
+        out[i + 1, 0], out[i + 1, 1], out[i + 1, 2], out[i + 1, 3] = x, y, heading, speed
+        out[i + 1, 4], out[i + 1, 5], out[i + 1, 6] = 0.0, acceleration, 0.0
+        out[i + 1, 7], out[i + 1, 8], out[i + 1, 9] = steering, rate, yaw_rate
+        out[i + 1, 10] = (yaw_rate - old_rate) / dt
 
 
 @kernel
