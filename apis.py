@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,15 @@ from beyonddrive.datasets.feature_cache import cache_features
 from beyonddrive.datasets.log_caches import CacheReport
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.engine.executors import make_executor
-from beyonddrive.engine.mmengine_compat import load_checkpoint_file
 from beyonddrive.engine.runner import ConfigError, has_weights, load_config, pdm_metrics
-from beyonddrive.engine.weights import check_weights
 from beyonddrive.evaluation.metric_caching import cache_metrics
+from beyonddrive.plugins.conversion import load_weights
 from beyonddrive.registry import DATASETS, MODELS
 from beyonddrive.structures.sample import PlanSample
 
 __all__ = ["cache_features_of", "cache_metrics_of", "init_planner", "load_config", "plan"]
+
+logger = logging.getLogger(__name__)
 
 
 def init_planner(
@@ -31,17 +33,19 @@ def init_planner(
     device: str | torch.device = "cpu",
     options: Mapping[str, Any] | None = None,
 ) -> BaseModel:
-    """Build a planner in evaluation mode, with all of its weights.
+    """Build a planner in evaluation mode, ready for ``planner(inputs, mode='tensor')``.
 
     Args:
         config: Config file, or a config as :func:`load_config` returns it.
-        checkpoint: Weights; None leaves a planner without weights as it is, and is an error for others.
+        checkpoint: Weights: of this suite, or of an original release, which are converted on the way. Without
+            one, a planner that has weights keeps its initial ones, and a warning is logged.
         device: Where it runs.
         options: Values by dotted key that replace those of the config file.
 
     Raises:
-        ConfigError: If the planner has weights and no checkpoint is given.
-        CheckpointError: If the checkpoint is damaged, of another planner, or holds NaN.
+        FileNotFoundError: If there is no such checkpoint.
+        CheckpointError: If the checkpoint is damaged, of another planner or size, or holds NaN.
+        ConversionError: If it is an original's, and incomplete or of no known planner.
     """
     if not isinstance(config, Config):
         config = load_config(config, options)
@@ -50,12 +54,12 @@ def init_planner(
         config.merge_from_dict(dict(options))
     planner: BaseModel = MODELS.build(config.model)
     if checkpoint is not None:
-        loaded = load_checkpoint_file(checkpoint)
-        check_weights(planner, loaded, str(checkpoint))
-        # Not strict, because mmengine's counters of batches may be absent; all else has been checked.
-        planner.load_state_dict(loaded["state_dict"], strict=False)
+        load_weights(planner, checkpoint)
     elif has_weights(planner):
-        raise ConfigError(f"planner {type(planner).__name__} has weights: give a checkpoint")
+        logger.warning(
+            "%s has its initial weights, for no checkpoint was given: its plans mean nothing",
+            type(planner).__name__,
+        )
     planner.to(device).eval()
     return planner
 

@@ -62,7 +62,7 @@ class QueryDecoder(BaseModule):
         """
         bev = self.bev_proj(features.bev).flatten(2).transpose(1, 2)
         memory = torch.cat([bev, self.status_proj(status)[:, None]], dim=1) + self.memory_embedding.weight
-        queries = self.query_embedding.weight.expand(len(status), -1, -1)
+        queries = self.query_embedding.weight.expand(status.shape[0], -1, -1)
         for layer in self.layers:
             queries = layer(queries, memory)
         return SceneTokens(queries=queries, status=status, memory=memory, bev=features.top_down)

@@ -99,6 +99,8 @@ class TransFuserBackbone(BaseModule):
         self.bev_encoder = MODELS.build(
             {"type": "StagedResNet", **(bev_encoder or {}), "in_channels": lidar_channels}
         )
+        self.held_latent: Tensor | None
+        self.register_buffer("held_latent", None, persistent=False)
         if latent:
             self.lidar_latent = nn.Parameter(torch.randn(1, lidar_channels, *self.bev_size))
         self.fusions = nn.ModuleList(
@@ -135,7 +137,9 @@ class TransFuserBackbone(BaseModule):
         """
         self._check("camera", camera, (self.image_encoder.in_channels, *self.image_size))
         image = self.image_encoder.stage(0, self.image_encoder.stem(camera))
-        bev = self.bev_encoder.stage(0, self.bev_encoder.stem(self._bev_input(lidar)))
+        bev = self.held_latent
+        if bev is None:
+            bev = self.bev_encoder.stage(0, self.bev_encoder.stem(self._bev_input(lidar)))
         bev = bev.expand(image.shape[0], -1, -1, -1)
         image, bev = self.fusions[0](image, bev)
         for index in range(1, len(self.fusions)):
@@ -143,6 +147,14 @@ class TransFuserBackbone(BaseModule):
             bev = self.bev_encoder.stage(index, bev)
             image, bev = self.fusions[index](image, bev)
         return FusedFeatures(bev, image, None if self.top_down is None else self.top_down(bev))
+
+    def hold_latent(self) -> None:
+        """Keep the map of the latent's first stage instead of computing it for every batch.
+
+        For exported planners only: later changes of weights do not reach it.
+        """
+        bev = self.bev_encoder.stage(0, self.bev_encoder.stem(self.lidar_latent)).detach()
+        self.held_latent = bev.contiguous(memory_format=torch.channels_last)
 
     def _bev_input(self, lidar: Tensor | Sequence[Tensor] | None) -> Tensor:
         if self.latent:

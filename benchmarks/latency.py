@@ -1,0 +1,138 @@
+"""Latency of single scenes: ``python benchmarks/latency.py [CONFIG ...] [--json FILE]``.
+
+Each planner of the published size, with random weights, plans one scene at a time on two threads: as exported
+(:meth:`Planner.export`) and, alternating with it so that other load hits both, as plain modules with unfused
+attention. The medians of both are printed with their ratio, which a busy machine distorts least, and beside
+the median of the official code, which was measured once on a quiet machine of this kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import beyonddrive
+from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.runner import load_config
+from beyonddrive.plugins.planner import Planner
+from beyonddrive.registry import MODELS
+
+MODEL_CONFIGS = Path(beyonddrive.__path__[0]) / "configs" / "_base_" / "models"
+OFFICIAL_MS = {
+    "transfuser_r34": 310.0,
+    "ltf_r34": 323.0,
+    "ltf-delta_r34": 255.0,
+    "flow_policy_r34": 264.0,
+    "diffusiondrive_r34": 350.0,
+    "meanfuser_r34": 275.0,
+    "wote_r34": 813.0,
+}
+"""Official code, median [ms], two threads, one scene; FlowPolicy with one proposal. Not measured here."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Figures of one planner [ms]; ``worst`` is the largest relative difference of its outputs."""
+
+    name: str
+    exported: float
+    unfused: float
+    official: float | None
+    worst: float
+
+    @property
+    def row(self) -> str:
+        """One line of the table."""
+        official = f"{self.official:8.0f} {self.exported / self.official:6.2f}" if self.official else ""
+        ratio = self.exported / self.unfused
+        figures = f"{self.exported:9.0f} {self.unfused:8.0f} {ratio:6.2f}"
+        return f"{self.name:<22}{figures} {official:<15} {self.worst:.0e}"
+
+
+HEADER = (
+    f"{'planner':<22}{'exported':>9} {'unfused':>8} {'ratio':>6} {'official':>8} {'ratio':>6}  difference"
+)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Latency of planners on single scenes.")
+    parser.add_argument("configs", nargs="*", type=Path, help="default: those with an official figure")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=9, help="calls of each, after two that do not count")
+    return parser.parse_args(argv)
+
+
+def measure(name: str, planner: Planner, repeats: int) -> Latency:
+    """Time a planner."""
+    inputs = example(planner)
+    exported = planner.export()
+
+    def unfused() -> dict[str, Tensor]:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            return planner(inputs)
+
+    def fused() -> dict[str, Tensor]:
+        return exported(inputs)
+
+    times: dict[Callable[[], Any], list[float]] = {unfused: [], fused: []}
+    for number in range(repeats + 2):
+        for call, taken in times.items():
+            start = time.perf_counter()
+            call()
+            if number >= 2:
+                taken.append(1e3 * (time.perf_counter() - start))
+    worst = largest_difference(unfused(), fused())
+    return Latency(name, median(times[fused]), median(times[unfused]), OFFICIAL_MS.get(name), worst)
+
+
+def example(planner: Planner) -> dict[str, Tensor]:
+    """One scene of random inputs."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = {"status": torch.rand(1, 8, generator=generator)}
+    backbone = getattr(planner, "backbone", None)
+    if backbone is not None:
+        inputs["camera"] = torch.rand(1, 3, *backbone.image_size, generator=generator)
+        inputs["lidar"] = torch.rand(1, backbone.lidar_channels, *backbone.bev_size, generator=generator)
+    return {key: value for key, value in inputs.items() if key in planner.required_inputs}
+
+
+def largest_difference(plain: Mapping[str, Tensor], exported: Mapping[str, Tensor]) -> float:
+    """Largest difference of the outputs, relative to 1 + the largest magnitude of each."""
+    return max(
+        float((exported[name] - value).abs().max() / (1 + value.abs().max())) for name, value in plain.items()
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    args = parse_args(argv)
+    torch.set_num_threads(args.threads)
+    paths = args.configs or [MODEL_CONFIGS / f"{name}.py" for name in OFFICIAL_MS]
+    print(f"ms per scene, median of {args.repeats}, {args.threads} threads\n{HEADER}")
+    results = []
+    for path in paths:
+        torch.manual_seed(0)
+        planner = MODELS.build(load_config(path).model).eval()
+        results.append(measure(path.stem, planner, args.repeats))
+        print(results[-1].row, flush=True)
+    if args.json is not None:
+        figures = {"threads": args.threads, "planners": [asdict(result) for result in results]}
+        write_atomically(args.json, json.dumps(figures, indent=2).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

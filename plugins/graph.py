@@ -1,0 +1,152 @@
+"""Planners as functions of tensors, for other runtimes: ``torch.export`` programs and ONNX files."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from beyonddrive.plugins.export import ExportError, freeze, hold_latents
+from beyonddrive.plugins.planner import HeadPlanner, Planner
+
+NOISE = "noise"
+"""Name of the input that a sampling planner starts from."""
+
+
+class PlannerGraph(nn.Module):
+    """A planner as a function of tensors, for ``torch.export`` and ONNX.
+
+    Args:
+        planner: The planner; it is copied.
+
+    Attributes:
+        input_names: Order of the inputs: those that the planner requires, then :data:`NOISE` if it samples.
+        output_names: Order of the outputs.
+    """
+
+    def __init__(self, planner: Planner) -> None:
+        super().__init__()
+        if not isinstance(planner, HeadPlanner) or "points" in planner.required_inputs:
+            raise ExportError(
+                f"{type(planner).__name__} cannot become a graph: export planners that have a trajectory "
+                f"head and read a camera, a LiDAR raster or the ego status"
+            )
+        self.planner: HeadPlanner = freeze(planner)
+        hold_latents(self.planner)
+        self.input_names = [*planner.required_inputs, *([NOISE] if _samples(planner) else [])]
+        with torch.no_grad():
+            self.output_names = list(self._named(*self.example_inputs()))
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Inputs in the order of ``input_names`` -> outputs in the order of ``output_names``."""
+        named = self._named(*inputs)
+        return tuple(named[name] for name in self.output_names)
+
+    def example_inputs(self, batch: int = 1) -> tuple[Tensor, ...]:
+        """Inputs of the right sizes."""
+        generator = torch.Generator().manual_seed(0)
+        shapes: dict[str, tuple[int, ...]] = {"status": (8,)}
+        backbone = getattr(self.planner, "backbone", None)
+        if backbone is not None:
+            shapes["camera"] = (backbone.image_encoder.in_channels, *backbone.image_size)
+            shapes["lidar"] = (backbone.lidar_channels, *backbone.bev_size)
+        made = {
+            name: torch.rand(batch, *shapes[name], generator=generator)
+            for name in self.planner.required_inputs
+        }
+        if _samples(self.planner):
+            head: Any = self.planner.trajectory_head.bare
+            made[NOISE] = head.draw(batch, head.num_proposals, generator)
+        return tuple(made[name] for name in self.input_names)
+
+    def _named(self, *inputs: Tensor) -> dict[str, Tensor]:
+        given = dict(zip(self.input_names, inputs, strict=True))
+        noise = given.pop(NOISE, None)
+        if noise is None:
+            return self.planner.tensors(given)
+        tokens = self.planner.encode(given)
+        head: Any = self.planner.trajectory_head
+        named: dict[str, Tensor] = head.tensors(head(tokens, draws=noise))
+        for auxiliary in (self.planner.agent_head, self.planner.bev_head):
+            if auxiliary is not None:
+                named.update(auxiliary(tokens))
+        return named
+
+
+def _samples(planner: Planner) -> bool:
+    """Whether plans start from noise that the trajectory head takes as ``draws``."""
+    head = getattr(planner, "trajectory_head", None)
+    return head is not None and "draws" in inspect.signature(head.bare.forward).parameters
+
+
+def write_graph(graph: PlannerGraph, path: Path, batch: int | None = None) -> None:
+    """Write a graph as ``.onnx`` or ``.pt2``.
+
+    Args:
+        graph: The planner's graph.
+        path: The file; its ending chooses the format.
+        batch: Size of the batch; None leaves it free.
+
+    Raises:
+        ImportError: If the ONNX exporter is not installed.
+    """
+    # Two scenes, for torch takes a dimension of size 1 for a constant.
+    examples = graph.example_inputs(2 if batch is None else batch)
+    free = torch.export.Dim("batch", min=1, max=4096)
+    shapes = (tuple({0: free} for _ in examples),) if batch is None else None
+    with torch.no_grad():
+        program = torch.export.export(graph, examples, dynamic_shapes=shapes, strict=False)
+    if path.suffix == ".pt2":
+        torch.export.save(program, path)
+        return
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "ONNX export needs onnx and onnxscript: pip install 'beyonddrive[export]'"
+        ) from error
+    names = {"input_names": graph.input_names, "output_names": graph.output_names}
+    exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)  # type: ignore[arg-type]
+    assert exported is not None
+    exported.save(path)
+
+
+def largest_difference(graph: PlannerGraph, path: Path, batch: int = 1) -> float:
+    """Run a written file beside its graph: the largest difference, relative to 1 + the largest magnitude.
+
+    Raises:
+        ImportError: If onnxruntime is not installed.
+    """
+    given = graph.example_inputs(batch)
+    with torch.no_grad():
+        expected = graph(*given)
+    pairs = zip(run_graph(path, graph, given), expected, strict=True)
+    return max(float(np.abs(a - b.numpy()).max() / (1 + b.abs().max())) for a, b in pairs)
+
+
+def run_graph(path: Path, graph: PlannerGraph, inputs: tuple[Tensor, ...]) -> list[Any]:
+    """Outputs of a written file as arrays, in the order of ``output_names``.
+
+    Raises:
+        ImportError: If onnxruntime is not installed.
+    """
+    if path.suffix == ".pt2":
+        with torch.no_grad():
+            return [value.numpy() for value in torch.export.load(path).module()(*inputs)]
+    try:
+        from onnxruntime import InferenceSession, SessionOptions
+    except ImportError as error:
+        raise ImportError(
+            "checking an ONNX file needs onnxruntime: pip install 'beyonddrive[export]'"
+        ) from error
+    options = SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    feed = {name: value.numpy() for name, value in zip(graph.input_names, inputs, strict=True)}
+    outputs: list[Any] = session.run(graph.output_names, feed)
+    return outputs

@@ -1,0 +1,71 @@
+"""Export a planner: ``python tools/export.py CONFIG CHECKPOINT OUT.onnx`` (or ``OUT.pt2``).
+
+``.onnx`` is written by torch's exporter and needs the extra ``export``; ``.pt2`` is a program of
+``torch.export``. Inputs and outputs have the names that the planner gives them; a planner that samples takes
+its standard-normal noise as the input ``noise``. The written file is run once and compared with the planner;
+the exit code is 1, and nothing is left, if they differ by more than 1e-4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+LARGEST_DIFFERENCE = 1e-4
+"""Between the planner and the file, relative to 1 + the largest value of an output."""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description="Export a planner to ONNX or a torch.export program.")
+    parser.add_argument("config", help="config file of the planner")
+    parser.add_argument("checkpoint", help="its weights")
+    parser.add_argument("out", metavar="OUT", type=Path, help="file to write: OUT.onnx or OUT.pt2")
+    parser.add_argument(
+        "--batch", type=int, default=1, help="scenes per call, fixed in the file; 1 by default"
+    )
+    parser.add_argument(
+        "--free-batch", action="store_true", help="any number of scenes per call, if it can be"
+    )
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, metavar="key=value", help="change config"
+    )
+    args = parser.parse_args(argv)
+    if args.out.suffix not in (".onnx", ".pt2"):
+        parser.error(f"OUT must end in .onnx or .pt2, got {args.out.name!r}")
+    if args.batch < 1:
+        parser.error(f"--batch: must be positive, got {args.batch}")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export; the exit code is 1 if anything is refused."""
+    args = parse_args(argv)
+    from beyonddrive.apis import init_planner
+    from beyonddrive.plugins.graph import PlannerGraph, largest_difference, write_graph
+
+    partial = args.out.with_name(f".partial-{args.out.name}")
+    try:
+        graph = PlannerGraph(init_planner(args.config, args.checkpoint, options=args.cfg_options))
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_graph(graph, partial, None if args.free_batch else args.batch)
+        difference = largest_difference(graph, partial, args.batch)
+        if not difference <= LARGEST_DIFFERENCE:
+            raise ValueError(f"{args.out}: differs from the planner by {difference:.1e}; nothing was written")
+        partial.replace(args.out)
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    finally:
+        partial.unlink(missing_ok=True)
+    inputs, outputs = ", ".join(graph.input_names), ", ".join(graph.output_names)
+    print(f"{args.out}: ({inputs}) -> ({outputs}), differs from the planner by {difference:.1e}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
