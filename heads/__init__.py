@@ -1,5 +1,13 @@
 """Heads: tokens in, plans and auxiliary outputs out. Importing this package registers them."""
 
-from beyonddrive.heads import agents, bev_semantic, flow, repulsive, trajectory, world_model_head
+from beyonddrive.heads import (
+    agents,
+    bev_semantic,
+    flow,
+    repulsive,
+    trajectory,
+    vocabulary,
+    world_model_head,
+)
 
-__all__ = ["agents", "bev_semantic", "flow", "repulsive", "trajectory", "world_model_head"]
+__all__ = ["agents", "bev_semantic", "flow", "repulsive", "trajectory", "vocabulary", "world_model_head"]

@@ -1,0 +1,21 @@
+# Vocabulary planner for two CPU cores, on the generated world. Its vocabulary and the scores are made by:
+#     python tools/build_vocabulary.py CONFIG train --size 64 --out data/synth/vocabularies/plans_64.npz
+#     python tools/score_vocabulary.py CONFIG train data/synth/vocabularies/plans_64.npz \
+#         --out data/synth/vocabularies/scores_64/train
+_base_ = [
+    "../_base_/models/hydra_mdp_tiny.py",
+    "../_base_/datasets/synth.py",
+    "../_base_/schedules/adamw_12e.py",
+    "../_base_/runtime/default.py",
+]
+vocabulary = "data/synth/vocabularies/plans_64.npz"
+vocabulary_scores = "data/synth/vocabularies/scores_64/train"
+model = dict(trajectory_head=dict(vocabulary=vocabulary))
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type="LoadVocabularyScores", store=vocabulary_scores, vocabulary=vocabulary, split="train"),
+            dict(type="PackPlanInputs"),
+        ]
+    )
+)

@@ -1,0 +1,1 @@
+"""A vocabulary planner of the Hydra-MDP kind: see README.md."""
