@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -31,7 +32,6 @@ from beyonddrive.evaluation.pdm.build import ego_state
 from beyonddrive.evaluation.pdm.centerline import route_centerline, starting_lane
 from beyonddrive.evaluation.pdm.collision import (
     Traffic,
-    directions,
     nearby,
     no_at_fault_collision,
     time_to_collision,
@@ -116,12 +116,19 @@ def variations(expert: NDArray[np.float64], count: int) -> NDArray[np.float64]:
 
 # ------------------------------------------------------------------ stages of the score
 @kernel
+def _directions(states: NDArray[Any], motion: NDArray[Any]) -> None:
+    for t in range(41):
+        motion[t, 0], motion[t, 1] = math.cos(states[t, 2]), math.sin(states[t, 2])
+        motion[t, 2] = math.hypot(states[t, 3], states[t, 4])
+
+
+@kernel
 def _all_areas(grid: Grid, masks: AreaMasks, states: NDArray[Any], flags: NDArray[Any]) -> None:
     points = np.empty((POINTS * 41, 2))
     found = np.empty((POINTS * 41, grid.inside.shape[1]), np.int64)
     motion = np.empty((41, 3))
     for n in range(len(states)):
-        directions(states[n], motion)
+        _directions(states[n], motion)
         ego_areas(grid, masks, states[n], motion, points, found, flags[n])
 
 
@@ -132,7 +139,7 @@ def _all_collisions(traffic: Traffic, states: NDArray[Any], flags: NDArray[Any])
     motion = np.empty((41, 3))
     total = 0.0
     for n in range(len(states)):
-        directions(states[n], motion)
+        _directions(states[n], motion)
         close = near[: nearby(states[n], motion, traffic, near)]
         total += no_at_fault_collision(states[n], motion, flags[n], traffic, close, ignored)[0]
         total += time_to_collision(states[n], motion, flags[n], traffic, close, ignored, 41)[0]

@@ -106,14 +106,6 @@ def bearing(cos: float, sin: float, dx: float, dy: float) -> float:
 
 
 @kernel
-def directions(states: Floats, motion: Floats) -> None:
-    """Write cosine and sine of the heading and the speed of states (41, 11) to motion (41, 3)."""
-    for t in range(NUM_STATES):
-        motion[t, 0], motion[t, 1] = math.cos(states[t, 2]), math.sin(states[t, 2])
-        motion[t, 2] = math.hypot(states[t, 3], states[t, 4])
-
-
-@kernel
 def nearby(states: Floats, motion: Floats, traffic: Traffic, near: Ints) -> int:
     """Write the objects that the ego can touch within the horizon to ``near`` (M,); return their number.
 
@@ -191,7 +183,7 @@ def no_at_fault_collision(
 ) -> tuple[float, int, int]:
     """Sub-score, sample and object of the first at-fault collision, -1 for none.
 
-    Args: states (41, 11), motion (41, 3) of :func:`directions`, flags (41,), ``near`` (K,) the objects to
+    Args: states (41, 11), motion (41, 3) cosine, sine, speed, flags (41,), ``near`` (K,) the objects to
         look at, ``ignored`` (M,) scratch.
     """
     # Read once: a field of a tuple of arrays costs as much as a test if it is read in a loop.

@@ -16,7 +16,6 @@ from beyonddrive.evaluation.pdm.areas import (
 from beyonddrive.evaluation.pdm.arrays import Flags, Floats, Ints
 from beyonddrive.evaluation.pdm.collision import (
     Traffic,
-    directions,
     nearby,
     no_at_fault_collision,
     time_to_collision,
@@ -75,7 +74,7 @@ def score_references(
     progress = np.empty(count)
     first = np.full((count, 7), -1, np.int64)
     motion = np.empty((NUM_STATES, 3))
-    tracker = np.empty((4, NUM_STEPS))
+    tracker = np.empty((5, NUM_STEPS))
     past = len(world.history)
     signals = np.empty((8, NUM_STATES))
     long_signals = np.empty((8, past + NUM_STATES))
@@ -86,8 +85,7 @@ def score_references(
     start = center_progress(line, ego)
     ttc_samples = NUM_STATES if rules & PDMS else TTC_SAMPLES_V2
     for n in range(count):
-        track(references[n], ego, tracker, states[n])
-        directions(states[n], motion)
+        track(references[n], ego, tracker, states[n], motion)
         ego_areas(grid, masks, states[n], motion, points, found, flags[n])
         close = near[: nearby(states[n], motion, traffic, near)]
         scores[n, NC], first[n, NC_SAMPLE], first[n, NC_OBJECT] = no_at_fault_collision(

@@ -54,18 +54,17 @@ CURVATURE_RATIO = CURVATURE_RATE_PENALTY / (STEP * STEP)
 
 
 @kernel
-def speed_profile(reference: Floats, along: Floats, speed: Floats) -> None:
-    """Speeds (40,) of a reference (41, 3); ``along`` (40,) is scratch."""
+def speed_profile(reference: Floats, cosine: Floats, sine: Floats, speed: Floats) -> None:
+    """Speeds (40,) of a reference (41, 3), and cosines and sines (40,) of its headings."""
     for i in range(NUM_STEPS):
-        heading = reference[i, 2]
-        along[i] = math.cos(heading) * (reference[i + 1, 0] - reference[i, 0]) + math.sin(heading) * (
-            reference[i + 1, 1] - reference[i, 1]
-        )
+        cosine[i], sine[i] = math.cos(reference[i, 2]), math.sin(reference[i, 2])
     # Column by column, so that the additions do not wait for one another.
     for i in range(NUM_STEPS):
         speed[i] = 0.0
     for j in range(NUM_STEPS):
-        value = along[j]
+        value = cosine[j] * (reference[j + 1, 0] - reference[j, 0]) + sine[j] * (
+            reference[j + 1, 1] - reference[j, 1]
+        )
         for i in range(NUM_STEPS):
             speed[i] += SPEED_COLUMNS[j, i] * value
 
@@ -123,20 +122,28 @@ def steering_command(
 
 
 @kernel
-def track(reference: Floats, ego: Floats, scratch: Floats, out: Floats) -> None:
-    """Simulate one reference (41, 3) from the ego state (11,) into out (41, 11); scratch is (4, 40).
+def track(reference: Floats, ego: Floats, scratch: Floats, out: Floats, motion: Floats) -> None:
+    """Simulate one reference (41, 3) from the ego state (11,) into out (41, 11).
 
     A regulator for speed and one for steering, and a kinematic bicycle with lags on both commands.
+
+    Args:
+        reference: Poses to follow.
+        ego: State now.
+        scratch: (5, 40)
+        out: Simulated states.
+        motion: (41, 3) cosine and sine of their headings, and their speeds.
     """
-    speeds, curvature = scratch[0], scratch[1]
-    speed_profile(reference, scratch[2], speeds)
-    curvature_profile(reference, speeds, scratch[3], curvature)
+    speeds, curvature, cosine, sine = scratch[0], scratch[1], scratch[2], scratch[3]
+    speed_profile(reference, cosine, sine, speeds)
+    curvature_profile(reference, speeds, scratch[4], curvature)
     dt = MOTION_STEP
     for c in range(STATE_SIZE):
         out[0, c] = ego[c]
     x, y, heading, speed = ego[0], ego[1], ego[2], ego[3]
     old_acceleration, steering, yaw_rate = ego[5], ego[7], ego[9]
     tan = math.tan(steering)
+    motion[0, 0], motion[0, 1], motion[0, 2] = math.cos(heading), math.sin(heading), math.hypot(speed, ego[4])
     for i in range(NUM_STEPS):
         target = speeds[min(i + HORIZON, NUM_STEPS - 1)]
         error = speed - target
@@ -144,16 +151,14 @@ def track(reference: Floats, ego: Floats, scratch: Floats, out: Floats) -> None:
             acceleration, steering_rate = -STOP_GAIN * error, 0.0
         else:
             acceleration = -SPEED_GAIN * error
-            dx, dy, along = x - reference[i, 0], y - reference[i, 1], reference[i, 2]
-            lateral = -dx * math.sin(along) + dy * math.cos(along)
-            steering_rate = steering_command(
-                lateral, wrap(heading - along), steering, speed, acceleration, curvature, i
-            )
+            dx, dy, turn = x - reference[i, 0], y - reference[i, 1], wrap(heading - reference[i, 2])
+            lateral = -dx * sine[i] + dy * cosine[i]
+            steering_rate = steering_command(lateral, turn, steering, speed, acceleration, curvature, i)
         acceleration = dt / (dt + ACCELERATION_LAG) * (acceleration - old_acceleration) + old_acceleration
         new_steering = dt / (dt + STEERING_LAG) * (dt * steering_rate) + steering
         rate = (new_steering - steering) / dt
-        x += speed * math.cos(heading) * dt
-        y += speed * math.sin(heading) * dt
+        x += speed * motion[i, 0] * dt
+        y += speed * motion[i, 1] * dt
         heading = principal(heading + speed * tan / WHEELBASE * dt)
         speed += acceleration * dt
         steering = min(max(steering + rate * dt, -MAX_STEERING), MAX_STEERING)
@@ -164,13 +169,18 @@ def track(reference: Floats, ego: Floats, scratch: Floats, out: Floats) -> None:
         out[i + 1, 4], out[i + 1, 5], out[i + 1, 6] = 0.0, acceleration, 0.0
         out[i + 1, 7], out[i + 1, 8], out[i + 1, 9] = steering, rate, yaw_rate
         out[i + 1, 10] = (yaw_rate - old_rate) / dt
+        motion[i + 1, 0], motion[i + 1, 1], motion[i + 1, 2] = (
+            math.cos(heading),
+            math.sin(heading),
+            abs(speed),
+        )
 
 
 @kernel
 def simulate(references: Floats, ego: Floats) -> Floats:
     """Simulated states (N, 41, 11) of references (N, 41, 3) from the ego state (11,) now."""
     out = np.empty((len(references), NUM_STATES, STATE_SIZE))
-    scratch = np.empty((4, NUM_STEPS))
+    scratch, motion = np.empty((5, NUM_STEPS)), np.empty((NUM_STATES, 3))
     for n in range(len(references)):
-        track(references[n], ego, scratch, out[n])
+        track(references[n], ego, scratch, out[n], motion)
     return out

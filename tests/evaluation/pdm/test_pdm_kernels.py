@@ -49,8 +49,8 @@ def test_profiles_solve_the_normal_equations(speed, turn):
     along = np.cos(poses[:-1, 2]) * step[:, 0] + np.sin(poses[:-1, 2]) * step[:, 1]
     x = np.linalg.solve(lower.T @ lower + 1e-4 * ridge.T @ ridge, lower.T @ along)
     speeds = x[0] + np.concatenate([[0], np.cumsum(DT * x[1:])])
-    ours, scratch = np.empty(40), np.empty(40)
-    speed_profile(poses, scratch, ours)
+    ours, cosine, sine = np.empty((3, 40))
+    speed_profile(poses, cosine, sine, ours)
     np.testing.assert_allclose(ours, speeds, rtol=0, atol=1e-10)
     np.testing.assert_allclose(SPEED_MATRIX @ along, speeds, rtol=0, atol=1e-10)
 
@@ -61,7 +61,7 @@ def test_profiles_solve_the_normal_equations(speed, turn):
     z = np.linalg.solve(matrix.T @ matrix + penalty, matrix.T @ increments)
     expected = z[0] + np.concatenate([[0], np.cumsum(DT * z[1:])])
     curvature = np.empty(40)
-    curvature_profile(poses, ours, scratch, curvature)
+    curvature_profile(poses, ours, np.empty(40), curvature)
     np.testing.assert_allclose(curvature, expected, rtol=0, atol=1e-7)
 
 
