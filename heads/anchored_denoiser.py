@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from beyonddrive.heads.base import as_poses, bound_heading
 from beyonddrive.heads.denoiser import LONGEST_PERIOD, sinusoidal_embedding
+from beyonddrive.heads.map_lookup import MapLookup, pad_cells, sample_values
 from beyonddrive.structures.plan import NUM_POSES
 
 POINT_CHANNELS = 64
 """Channels of an embedded point, half of them per coordinate."""
+COST_OF_A_POINT = 5
+"""Cells of the whole map that can be convolved in the time that one point takes; 4 by operations."""
 
 
 def embed_points(points: Tensor, dim: int = POINT_CHANNELS) -> Tensor:
@@ -36,13 +39,15 @@ class LayerContext:
     """What one layer needs of a scene, the same for all modes and times.
 
     Attributes:
-        values: (B, dim, H, W) map that the points sample.
+        values: (B, dim, H, W) map that the points sample; None if ``cells`` are looked up instead.
+        cells: (B, H + 4, W + 4, dim) padded cells, of which only those around points are convolved; or None.
         agent_keys: (B, heads, N, dim / heads).
         agent_values: The same shape.
         ego: (B, 1, dim) what attention to the single ego query returns.
     """
 
-    values: Tensor
+    values: Tensor | None
+    cells: Tensor | None
     agent_keys: Tensor
     agent_values: Tensor
     ego: Tensor
@@ -67,7 +72,7 @@ class AnchoredLayer(nn.Module):
         self.num_heads = num_heads
         self.dropout = dropout
         self.point_weights = nn.Linear(dim, NUM_POSES)
-        self.map_value = nn.Conv2d(dim, dim, 3, padding=1)
+        self.map_value = MapLookup(dim)
         self.map_out = nn.Linear(dim, dim)
         self.agent_attention = nn.MultiheadAttention(dim, num_heads, batch_first=True)
         self.ego_attention = nn.MultiheadAttention(dim, num_heads, batch_first=True)
@@ -84,12 +89,13 @@ class AnchoredLayer(nn.Module):
             nn.Linear(dim, NUM_POSES * 3),
         )
 
-    def prepare(self, scene_map: Tensor, agents: Tensor, ego: Tensor) -> LayerContext:
+    def prepare(self, scene_map: Tensor, padded: Tensor | None, agents: Tensor, ego: Tensor) -> LayerContext:
         """Everything that does not depend on points and time; shapes as in :class:`AnchoredDenoiser`."""
         keys, values = _project(self.agent_attention, agents, 1, 3).chunk(2, dim=-1)
         # Softmax over a single key is 1: what is left of the attention is value and output projection.
         ego = self.ego_attention.out_proj(_project(self.ego_attention, ego, 2, 3))
-        return LayerContext(F.relu(self.map_value(scene_map)), self._split(keys), self._split(values), ego)
+        whole = self.map_value.values(scene_map) if padded is None else None
+        return LayerContext(whole, padded, self._split(keys), self._split(values), ego)
 
     def forward(
         self, x: Tensor, points: Tensor, time: Tensor, context: LayerContext
@@ -105,7 +111,7 @@ class AnchoredLayer(nn.Module):
         Returns:
             Poses (B, M, 8, 3) and logits (B, M).
         """
-        x = x + self._drop(self.map_out(self._sample_map(x, points, context.values)))
+        x = x + self._drop(self.map_out(self._sample_map(x, points, context)))
         x = self.norms[0](x + self._drop(self._attend_agents(x, context)))
         x = self.norms[1](x + self._drop(context.ego.expand_as(x)))
         x = self.norms[2](self.ffn(x))
@@ -115,9 +121,13 @@ class AnchoredLayer(nn.Module):
         poses = torch.cat([poses[..., :2] + points, poses[..., 2:]], dim=-1)
         return poses, self.score(x)[..., 0]
 
-    def _sample_map(self, x: Tensor, points: Tensor, values: Tensor) -> Tensor:
-        grid = (points.flip(-1) / self.map_range).to(values.dtype)  # columns run along y, rows along x
-        sampled = F.grid_sample(values, grid, align_corners=False)  # (B, dim, M, 8)
+    def _sample_map(self, x: Tensor, points: Tensor, context: LayerContext) -> Tensor:
+        grid = points.flip(-1) / self.map_range  # columns run along y, rows along x
+        if context.values is not None:
+            sampled = sample_values(context.values, grid.to(context.values.dtype))  # (B, dim, M, 8)
+        else:
+            assert context.cells is not None
+            sampled = self.map_value.at(context.cells, grid)
         weights = self.point_weights(x).softmax(dim=-1)  # (B, M, 8)
         return (sampled * weights[:, None]).sum(dim=-1).transpose(1, 2)
 
@@ -171,16 +181,22 @@ class AnchoredDenoiser(nn.Module):
             AnchoredLayer(dim, num_heads, ffn_dim, dropout, map_range) for _ in range(num_layers)
         )
 
-    def prepare(self, scene_map: Tensor, agents: Tensor, ego: Tensor) -> list[LayerContext]:
+    def prepare(
+        self, scene_map: Tensor, agents: Tensor, ego: Tensor, num_points: int | None = None
+    ) -> list[LayerContext]:
         """What the layers need of the scene, computed once for all steps.
 
         Args:
             scene_map: (B, H, W, dim), rows along x.
             agents: (B, N, dim) agent queries.
             ego: (B, 1, dim) trajectory query.
+            num_points: Points of a scene that will be looked up in all steps, if that is known and no
+                gradient is wanted: few are cheaper one by one than by convolving the whole map.
         """
-        channels_first = scene_map.permute(0, 3, 1, 2)
-        return [layer.prepare(channels_first, agents, ego) for layer in self._layers()]
+        cells = scene_map.shape[1] * scene_map.shape[2]
+        few = num_points is not None and num_points * COST_OF_A_POINT < cells
+        padded = pad_cells(scene_map) if few else None
+        return [layer.prepare(scene_map, padded, agents, ego) for layer in self._layers()]
 
     def forward(
         self, points: Tensor, time: Tensor, context: list[LayerContext]

@@ -146,13 +146,20 @@ class TruncatedDiffusionHead(TrajectoryHead):
         if draws is None:
             draws = self.draw(1, self.num_proposals, torch.Generator().manual_seed(self.seed))
             draws = draws.to(tokens.queries.device).expand(len(tokens.queries), -1, -1, -1)
-        poses, logits = self.sample(self.context(tokens), draws, steps)
-        return _best(poses, logits)
+        num_points = draws.shape[1] * NUM_POSES * (self.steps if steps is None else steps)
+        context = self.context(tokens, None if torch.is_grad_enabled() else num_points)
+        return _best(*self.sample(context, draws, steps))
 
-    def context(self, tokens: SceneTokens) -> list[LayerContext]:
-        """What the denoiser needs of the scene, the same for all steps."""
+    def context(self, tokens: SceneTokens, num_points: int | None = None) -> list[LayerContext]:
+        """What the denoiser needs of the scene, the same for all steps.
+
+        Args:
+            tokens: Scene tokens.
+            num_points: As for :meth:`AnchoredDenoiser.prepare`.
+        """
         scene_map = self.scene_map(tokens, "TruncatedDiffusionHead")
-        return self.denoiser.prepare(scene_map, tokens.queries[:, 1:], tokens.queries[:, :1])
+        ego, agents = tokens.queries[:, :1], tokens.queries[:, 1:]
+        return self.denoiser.prepare(scene_map, agents, ego, num_points)
 
     def draw(self, batch: int, num_proposals: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard-normal noise (batch, num_proposals, 8, 2), on the generator's device or the CPU."""

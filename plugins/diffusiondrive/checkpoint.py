@@ -21,7 +21,7 @@ RULES: tuple[Rule, ...] = (
     (f"{_HEAD}time_mlp.1.", "trajectory_head.denoiser.time_mlp.0."),
     (f"{_HEAD}time_mlp.3.", "trajectory_head.denoiser.time_mlp.2."),
     (f"{_LAYER}cross_bev_attention.attention_weights.", f"{_OURS}point_weights."),
-    (f"{_LAYER}cross_bev_attention.value_proj.0.", f"{_OURS}map_value."),
+    (f"{_LAYER}cross_bev_attention.value_proj.0.", f"{_OURS}map_value.conv."),
     (f"{_LAYER}cross_bev_attention.output_proj.", f"{_OURS}map_out."),
     (f"{_LAYER}cross_agent_attention.", f"{_OURS}agent_attention."),
     (f"{_LAYER}cross_ego_attention.", f"{_OURS}ego_attention."),

@@ -58,6 +58,7 @@ def _compare_outputs(golden: GoldenFile, planner: HeadPlanner, tokens: SceneToke
     )
     draws = golden.draws(0, 2, head.num_proposals, 8, 2)
     trace: list[tuple[Tensor, list[tuple[Tensor, Tensor]]]] = []
+    # Step by step with the whole map; the outputs below look up the points one by one.
     head.sample(head.context(tokens), draws, trace=trace)
     for step, (points, layers) in enumerate(trace):
         yield from golden.compare({"noisy_points": points}, f"step{step}/")

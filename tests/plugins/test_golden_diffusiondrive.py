@@ -107,7 +107,7 @@ def test_plan_is_the_mode_with_the_highest_score(head: TruncatedDiffusionHead) -
 def test_scene_features_are_computed_once_for_all_steps(head: TruncatedDiffusionHead) -> None:
     calls: list[str] = []
     for layer in head.denoiser.layers:
-        layer.map_value.register_forward_hook(lambda *_: calls.append("map"))
+        layer.map_value.conv.register_forward_hook(lambda *_: calls.append("map"))
     with torch.no_grad():
         head(tokens(), steps=4)
     assert len(calls) == len(head.denoiser.layers)
