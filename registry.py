@@ -46,7 +46,12 @@ METRICS = Registry(
     locations=["beyonddrive.evaluation.metrics", "beyonddrive.evaluation.epdms_metric"],
 )
 #: Hooks of the runner.
-HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["beyonddrive.engine.hooks"])
+HOOKS = Registry(
+    "hook",
+    parent=MMENGINE_HOOKS,
+    scope=SCOPE,
+    locations=["beyonddrive.engine.hooks", "beyonddrive.generators.online_hook"],
+)
 #: Loops of the runner.
 LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["beyonddrive.engine.loops"])
 #: Optimizers; torch's own.

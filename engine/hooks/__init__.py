@@ -2,13 +2,11 @@
 
 from beyonddrive.engine.hooks.checkpoint import CheckpointGuardHook, PlannerCheckpointHook
 from beyonddrive.engine.hooks.expert_prior import ExpertPriorHook
-from beyonddrive.engine.hooks.online_negatives import OnlineNegativesHook
 from beyonddrive.engine.hooks.seed import EpochSeedHook
 
 __all__ = [
     "CheckpointGuardHook",
     "EpochSeedHook",
     "ExpertPriorHook",
-    "OnlineNegativesHook",
     "PlannerCheckpointHook",
 ]

@@ -14,11 +14,11 @@ from mmengine.hooks import Hook
 
 from beyonddrive.datasets.negative_pool import NegativePool
 from beyonddrive.datasets.online_pools import read_index, write_index
-from beyonddrive.engine.hooks.online_negatives import OnlineNegativesHook
 from beyonddrive.engine.mmengine_compat import load_checkpoint_file
 from beyonddrive.engine.runner import build_train_runner, load_config
 from beyonddrive.generators.mining_source import MiningError
 from beyonddrive.generators.online import hash_weights
+from beyonddrive.generators.online_hook import OnlineNegativesHook
 
 REPOSITORY = Path(__file__).parents[2]
 ONLINE = """
