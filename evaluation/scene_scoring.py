@@ -18,7 +18,8 @@ from beyonddrive.datasets.navsim_root import NavsimRoot
 from beyonddrive.engine.executors import make_executor
 from beyonddrive.evaluation.failure_times import failure_times
 from beyonddrive.evaluation.metric_caching import MetricCaches, describe_error
-from beyonddrive.evaluation.pdm import EpdmsScores, MetricCache, PdmScores, score
+from beyonddrive.evaluation.pdm import MetricCache, PdmScores, score
+from beyonddrive.evaluation.pdm.explain import Explanation, explain_scores
 from beyonddrive.evaluation.pdm.scorer import Progress, Version
 from beyonddrive.structures.plan import check_plans
 
@@ -45,9 +46,8 @@ class SceneScores(NamedTuple):
     """Scores (N, 7) of one scene in the order of ``SCORE_COLUMNS``, or the reason why there are none.
 
     EPDMS has scores (N, 9) in the order of :data:`beyonddrive.evaluation.pdm.epdms.EPDMS_COLUMNS`. ``times``
-    (N, 7) are those of :func:`beyonddrive.evaluation.failure_times.failure_times`, and ``failures`` what
-    :func:`explain_plans` says of each plan, if asked for. ``motion``
-    likewise.
+    (N, 7) are those of :func:`beyonddrive.evaluation.failure_times.failure_times`, ``failures`` those of
+    :func:`describe_failures`, and ``motion`` what EPDMS compares; each only if asked for.
     """
 
     token: str
@@ -87,34 +87,26 @@ class ScoreSettings:
             PlanError: If the plans have another shape, hold NaN or infinity, or cannot be simulated.
         """
         plans = check_plans(scene.plans, scene.token)
-        times = None
-        scores: PdmScores | EpdmsScores
-        if self.version == "v1":
-            scores = score(cache, plans, self.progress)
-            times = failure_times(scores) if self.with_times else None
-        else:
-            scores = score(cache, plans, self.progress, version=self.version, human_filter=self.human_filter)
-        failures = explain_plans(cache, plans, self) if self.with_failures else None
+        scores = score(cache, plans, self.progress, self.version, self.human_filter)
+        times = failure_times(scores) if self.with_times and isinstance(scores, PdmScores) else None
+        failures = None
+        if self.with_failures:
+            failures = describe_failures(explain_scores(cache, scores, self.progress))
         motion = Motion(cache.time_us * 1e-6, scores.simulated) if self.with_motion else None
         return SceneScores(
             scene.token, scene.log_name, scores.values, times=times, failures=failures, motion=motion
         )
 
 
-def explain_plans(
-    cache: MetricCache, plans: NDArray[np.float64], settings: ScoreSettings
-) -> list[list[dict[str, Any]]]:
-    """Failures of each plan as JSON values, with the fields of ``evaluation.pdm.explain.Failure``."""
-    from beyonddrive.evaluation.pdm.explain import explain
+def describe_failures(explanations: Sequence[Explanation]) -> list[list[dict[str, Any]]]:
+    """Failures of each plan as JSON values by field of :class:`beyonddrive.evaluation.pdm.explain.Failure`."""
 
-    explanations = explain(cache, plans, settings.version, settings.progress)
+    def to_json(value: Any) -> Any:
+        return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
     return [
         [
-            {
-                field.name: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-                for field in fields(failure)
-                for value in (getattr(failure, field.name),)
-            }
+            {field.name: to_json(getattr(failure, field.name)) for field in fields(failure)}
             for failure in explanation.failures
         ]
         for explanation in explanations

@@ -49,6 +49,13 @@ FAILURES: dict[str, Color] = {
     "DDC": (226, 70, 160),
 }
 """Colour of a plan by the sub-score it fails."""
+EXTENDED_FAILURES: dict[str, Color] = {
+    **FAILURES,
+    "TLC": (160, 20, 30),
+    "LK": (20, 130, 120),
+    "HC": FAILURES["C"],
+}
+"""The same with the sub-scores of NAVSIM v2."""
 
 FAILURE_LABELS: dict[str, str] = {
     "NC": "collision",
