@@ -11,7 +11,8 @@ a failure of the stock library, and each has a test that shows the failure witho
 3. *Mixed precision without a GPU*: ``AmpOptimWrapper`` insists on one; :class:`AutocastOptimWrapper` runs
    bfloat16 autocast, which needs no gradient scaling, on any device.
 4. *Package look-ups*: configs of the form ``_base_ = 'package::file.py'`` import ``pkg_resources``, which
-   setuptools 82 removed.
+   setuptools 82 removed, and know mmlab's packages only; ``'beyonddrive::ltf/ltf_tiny_...py'`` is a config of
+   this suite, wherever it is installed.
 """
 
 from __future__ import annotations
@@ -233,6 +234,20 @@ def _get_installed_path(package: str) -> str:
     return str(Path(spec.origin).parent)
 
 
+def _own_cfg_path(find: Callable[[str, str], tuple[str, str | None]]) -> Callable[..., Any]:
+    """Let configs elsewhere build on those of this suite."""
+
+    @functools.wraps(find)
+    def path_of(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        package, separator, name = cfg_path.partition("::")
+        if separator and package == "beyonddrive":
+            return str(Path(_get_installed_path(package)) / "configs" / name), None
+        return find(cfg_path, filename)
+
+    setattr(path_of, _MARK, True)
+    return path_of
+
+
 def apply() -> None:
     """Install all remedies; calling it again changes nothing."""
     CheckpointLoader.register_scheme(prefixes="", loader=load_from_local, force=True)
@@ -242,6 +257,9 @@ def apply() -> None:
             setattr(mmengine.dist.utils, name, _init_without_cuda(init))
     if not hasattr(MMDistributedDataParallel.__init__, _MARK):
         MMDistributedDataParallel.__init__ = _wrap_without_cuda(MMDistributedDataParallel.__init__)
+    config = mmengine.config.Config
+    if not hasattr(config._get_cfg_path, _MARK):
+        config._get_cfg_path = staticmethod(_own_cfg_path(config._get_cfg_path))
     for module in (mmengine.utils.package_utils, mmengine.utils, mmengine.config.config):
         module.is_installed = _is_installed
         module.get_installed_path = _get_installed_path

@@ -149,7 +149,7 @@ def to_native(
     faults = _faults(wanted, native, lambda key: _official_name(release, key), unexpected)
     if faults:
         raise ConversionError(_misfit(source, release, faults, planner))
-    _check_finite(native, source)
+    _check_finite({_official_name(release, key): value for key, value in native.items()}, source)
     return Conversion(release, native, settings, model)
 
 
