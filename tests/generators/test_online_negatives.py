@@ -106,9 +106,10 @@ def rounds_in(work_dir):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_each_round_reaches_the_next_epoch(tmp_path, online_recipe, workers):
-    """Also with persistent data workers, which live through all rounds."""
+    """Also with persistent data workers, which live through all rounds, and a process that scores."""
     watch = Watch()
     options = {"train_dataloader.num_workers": workers, "train_dataloader.persistent_workers": bool(workers)}
+    options["custom_hooks.2.num_workers"] = workers
     runner = train(online_recipe, tmp_path / "work", options, watch)
     assert set(watch.shares[0]) == {0.0}  # nothing is mined yet
     root = tmp_path / "work" / "online_negatives"
