@@ -5,7 +5,8 @@ scene of its own with its own log, metric cache and plans, and prints
 
 * scenes per second of metric caches (``evaluation.metric_caching.cache_metrics``) and of scores
   (``evaluation.pdm.runner.SplitScoring``) with each number of workers, and their ratio, after a tenth of the
-  scenes, so that starting processes and loading maps and kernels does not count, and the CPU time of it;
+  scenes, so that starting processes and loading maps and kernels does not count. Where other
+  programs keep the cores busy, the CPU time per scene says what ratio it would be without them;
 * the memory of ``tools/score.py`` and its workers, together, while it scores all scenes: what it needs for a
   tenth of them, and by how much it grows until the end.
 
@@ -174,18 +175,18 @@ def compare(
         for count in workers:
             rate = measure(count, attempt)
             rates[count] = max(rates.get(count, rate), rate)
+    one = rates[workers[0]]
     for count, rate in rates.items():
-        ratio = rate.per_second / rates[workers[0]].per_second
+        busy = rate.workers_ms + rate.parent_ms
+        ratio, limit = rate.per_second / one.per_second, count * one.workers_ms / busy
         print(
-            f"{name:10}{count:3} worker(s) {rate.per_second:10.1f} scenes/s {ratio:6.2f}x   CPU per scene "
-            f"{rate.workers_ms:.2f} ms in workers, {rate.parent_ms:.2f} ms beside them",
+            f"{name:8}{count:3} worker(s) {rate.per_second:8.1f} scenes/s {ratio:6.2f}x   CPU per scene: "
+            f"{rate.workers_ms:.2f} ms in workers, {rate.parent_ms:.2f} ms beside them, allows {limit:.2f}x",
             flush=True,
         )
-        figures |= {
-            f"{name}_scenes_per_s_{count}": rate.per_second,
-            f"{name}_cpu_ms_{count}": rate.workers_ms,
-        }
-    figures[f"{name}_ratio"] = rates[workers[-1]].per_second / rates[workers[0]].per_second
+        figures[f"{name}_scenes_per_s_{count}"] = rate.per_second
+        figures[f"{name}_cpu_ms_{count}"] = busy
+        figures[f"{name}_ratio"], figures[f"{name}_ratio_by_cpu"] = ratio, limit
     return figures
 
 
@@ -261,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warm, growth = memory_growth(command, folder / ".scores.npz.parts", args.scenes)
         written = len(PlanFile(folder / "scores.npz"))
     share = f"{WARM_UP:.0%} of {written} scenes"
-    print(f"memory    {args.num_workers:3} worker(s) {warm:10.0f} MB for {share}, then {growth:.0f} MB more")
+    print(f"memory  {args.num_workers:3} worker(s) {warm:10.0f} MB for {share}, then {growth:.0f} MB more")
     figures |= {"memory_mb": warm, "memory_growth_mb": growth, "memory_scenes": float(written)}
     if args.json:
         print(json.dumps(figures))

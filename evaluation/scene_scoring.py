@@ -99,7 +99,7 @@ class ScoreSettings:
 
 
 def describe_failures(explanations: Sequence[Explanation]) -> list[list[dict[str, Any]]]:
-    """Failures of each plan as JSON values by field of :class:`beyonddrive.evaluation.pdm.explain.Failure`."""
+    """Failures of each plan as JSON values, by the fields of a ``Failure``."""
 
     def to_json(value: Any) -> Any:
         return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

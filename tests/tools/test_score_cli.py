@@ -15,6 +15,7 @@ import pytest
 from beyonddrive.datasets.shards import ShardStore
 from beyonddrive.engine.files import file_lock
 from beyonddrive.evaluation.metric_caching import KIND
+from beyonddrive.evaluation.pdm import EPDMS_COLUMNS
 from beyonddrive.evaluation.pdm.plan_file import write_arrays
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.tools import score as tool
@@ -255,13 +256,19 @@ def epdms():
 @pytest.mark.parametrize("options", [(), ("--no-human-filter",)])
 def test_epdms_of_one_stage(epdms, tmp_path, options):
     write_arrays(tmp_path / "plans.npz", [(token, poses) for token, (poses, *_) in epdms.items()])
-    paths = ("--maps-root", GOLDEN / "data/maps", "--version", "v2", *options)
+    paths = ("--maps-root", GOLDEN / "data/maps", "--version", "v2", "--explain", tmp_path / "why.json")
+    paths += options
     root = REPOSITORY / "tests/data/epdms"
     assert tool.main(arguments(tmp_path, *paths, data=root, split="epdms")) == 0
     scores = read(tmp_path / "scores.npz")
     assert list(scores) == list(epdms)
     for token, (_, filtered, raw) in epdms.items():
         np.testing.assert_allclose(scores[token], raw if options else filtered, rtol=0, atol=1e-6)
+    reasons = json.loads((tmp_path / "why.json").read_text())
+    for token, values in scores.items():
+        for row, failures in zip(values, reasons[token], strict=True):
+            lost = {name for name, value in zip(EPDMS_COLUMNS[:-1], row[:-1], strict=True) if value < 1}
+            assert {failure["column"] for failure in failures} == lost
     assert any((filtered != raw).any() for _, filtered, raw in epdms.values())
 
 
@@ -302,3 +309,14 @@ def test_benchmark_ends_with_a_line_of_json():
         "load_cache_ms",
     )
     assert all(figures[name] > 0 for name in wanted) and figures["scenes"] == 1
+
+
+@pytest.mark.slow
+def test_benchmark_of_throughput():
+    options = ("--scenes", 24, "--scored", 24, "--cached", 12, "--num-plans", 2, "--repeat", 1, "--json")
+    done = run(*options, tool="benchmarks/throughput.py")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    rates = [f"{what}_scenes_per_s_{count}" for what in ("caching", "scoring") for count in (1, 2)]
+    assert all(figures[name] > 0 for name in (*rates, "caching_ratio", "scoring_ratio", "memory_mb"))
+    assert figures["memory_scenes"] == 24
