@@ -58,6 +58,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.num_workers < 0:
         parser.error(f"--num-workers: must not be negative, got {args.num_workers}")
+    if args.out.resolve() == args.plans.resolve():
+        parser.error(f"--out: {args.out} is the file of plans; give another name")
     if args.stages == "two":
         parser.error(
             "--stages two: the two-stage score needs the synthetic follow-up scenes of NAVSIM v2, which are "

@@ -136,6 +136,17 @@ def test_plans_of_a_scene_that_are_there_twice_cost_that_scene(golden, tmp_path,
     np.testing.assert_allclose(scores[second], golden[second][1], rtol=0, atol=1e-6)
 
 
+def test_a_scene_may_have_no_plans_and_an_array_may_be_no_plans(golden, tmp_path, capsys):
+    first, second, third, fourth = list(golden)[:4]
+    odd = [(first, np.zeros((0, 8, 3))), (second, np.zeros((8, 3))), (third, np.full((1, 8, 3), "x"))]
+    write_arrays(tmp_path / "plans.npz", [*odd, (fourth, golden[fourth][0].astype(np.float32))])
+    assert tool.main(arguments(tmp_path)) == 1
+    error = capsys.readouterr().err
+    assert f"score: {second}: PlanError" in error and f"score: {third}: PlanError" in error
+    scores = read(tmp_path / "scores.npz")
+    assert {token: values.shape for token, values in scores.items()} == {first: (0, 7), fourth: (40, 7)}
+
+
 def test_a_missing_map_costs_the_scenes_on_it(golden, tmp_path, capsys):
     maps = tmp_path / "maps"
     shutil.copytree(GOLDEN / "data/maps", maps)
@@ -278,6 +289,7 @@ def test_epdms_of_one_stage(epdms, tmp_path, options):
         (("--version", "v2", "--stages", "two"), "needs the synthetic follow-up scenes"),
         (("--no-human-filter",), "it goes with --version v2"),
         (("--num-workers", "-1"), "must not be negative"),
+        (("--out", "plans.npz", "--plans", "./plans.npz"), "is the file of plans"),
     ],
 )
 def test_what_cannot_be_done_is_refused(tmp_path, capsys, options, message):
