@@ -99,7 +99,7 @@ def pictures() -> dict[str, Picture]:
     """All pictures by the name of their file."""
     standing = [("vehicle", 32.0, 0.3, 0.0, 0.0), ("vehicle", 25.0, 4.0, np.pi, 6.0)]
     slow = [("vehicle", 10.5, 0.0, 0.0, 6.5), ("pedestrian", 30.0, -4.0, np.pi / 2, 0.0)]
-    junction = {"intersections": [JUNCTION], "red_lights": [JUNCTION]}
+    junction: dict[str, Any] = {"intersections": [JUNCTION], "red_lights": [JUNCTION]}
     return {
         "nc": picture(scene(9.0, standing), plan(9.0), "NC"),
         "dac": picture(scene(8.0), plan(8.0, side=-2.6, start=0.5), "DAC"),

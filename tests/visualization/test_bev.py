@@ -1,5 +1,7 @@
 """The bird's-eye view: size, determinism, and things where they belong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from beyonddrive.structures.plan import PlanError
 from beyonddrive.structures.se2 import to_global
 from beyonddrive.visualization import palette
 from beyonddrive.visualization.bev import draw_bev
+from beyonddrive.visualization.failures import Verdict
 from beyonddrive.visualization.layers import PlanLayer, View, expert_layer
 from beyonddrive.visualization.motion import agent_tracks
 
@@ -114,6 +117,34 @@ def test_the_moment_of_a_failure_is_marked_where_the_ego_was(
     # The cross over it is a bit wider than the box.
     assert (changed >= (top - 3, left - 8)).all() and (changed <= (bottom + 3, right + 8)).all()
     assert color_at(marked, VIEW, 21.461, 20.0) == palette.FAILURES["DAC"]
+
+
+def test_who_is_hit_is_outlined_where_it_is_then(golden_root, free_scene, straight_plan, make_verdict):
+    """And for a time to collision the ego where it would be by then."""
+    token, track = next(
+        (token, track)
+        for token, track in agent_tracks(free_scene).items()
+        if track.kind == "vehicle" and len(track.times) == 11 and -15 < track.poses[6, 0] < 45
+    )
+    poses = np.tile([10.0, 0.0, 0.0], (41, 1))
+    verdict = make_verdict(TTC=0.0, moments={"TTC": 2.4}, poses=to_global(poses, free_scene.ego_pose))
+    failure = replace(verdict.explanation.failures[0], object_token=token, object_type="vehicle", value=0.6)
+    states = verdict.explanation.states.copy()
+    states[:, 3] = 10.0
+    explanation = replace(verdict.explanation, failures=(failure,), states=states)
+    layers = [PlanLayer("planner", straight_plan, "plan", verdicts=[Verdict(explanation)])]
+    marked, plain = (
+        draw(golden_root, free_scene, each)
+        for each in (layers, [PlanLayer("planner", straight_plan, "plan")])
+    )
+    changed = (marked != plain).any(axis=-1)
+    x, y = track.pose_at(3.0)[:2]
+    column, row = pixel(VIEW, x, y)
+    assert changed[row - 3 : row + 4, column - 3 : column + 4].all()
+    # Six metres on, the front edge of the ego: a dashed line and nothing in the middle of the box.
+    left, row = pixel(VIEW, 10.0 + 4.049 + 6.0, 1.1)
+    right = pixel(VIEW, 10.0, -1.1)[0]
+    assert 0.3 < changed[row - 2 : row + 3, left:right].any(axis=0).mean() <= 1.0
 
 
 def test_the_legend_lists_layers_and_can_be_left_out(golden_root, free_scene):
