@@ -135,15 +135,22 @@ def nearby(states: Floats, motion: Floats, traffic: Traffic, near: Ints) -> int:
 
 
 @kernel
-def touches(traffic: Traffic, map_row: int, m: int, x: float, y: float, cos: float, sin: float) -> bool:
-    """Whether the ego box centred at (x, y) touches object ``m`` of a map."""
-    box = traffic.boxes[map_row, m]
-    dx, dy = box[0] - x, box[1] - y
-    length, width = traffic.half[m, 0], traffic.half[m, 1]
-    reach = EGO_RADIUS + length + width + SLACK
-    if not (dx * dx + dy * dy <= reach * reach):
-        return False
-    return boxes_touch(dx, dy, cos, sin, HALF_LENGTH, HALF_WIDTH, box[2], box[3], length, width)
+def remove_touching(traffic: Traffic, ego: Floats) -> None:
+    """Take what touches the ego (11,) now out of all maps, in place (EPDMS_V2, section 2)."""
+    cos, sin = math.cos(ego[2]), math.sin(ego[2])
+    x, y = ego[0] + REAR_AXLE_TO_CENTER * cos, ego[1] + REAR_AXLE_TO_CENTER * sin
+    boxes, half, bounds = traffic.boxes, traffic.half, traffic.bounds
+    for m in range(len(bounds)):
+        dx, dy = boxes[0, m, 0] - x, boxes[0, m, 1] - y
+        # Absent objects have NaN, which touches everything in the test below.
+        if not (dx * dx + dy * dy < np.inf):
+            continue
+        c, s = boxes[0, m, 2], boxes[0, m, 3]
+        if boxes_touch(dx, dy, cos, sin, HALF_LENGTH, HALF_WIDTH, c, s, half[m, 0], half[m, 1]):
+            for t in range(len(boxes)):
+                for k in range(4):
+                    boxes[t, m, k] = np.nan
+            bounds[m, 0], bounds[m, 1], bounds[m, 2], bounds[m, 3] = np.inf, np.inf, -np.inf, -np.inf
 
 
 @kernel

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.evaluation.pdm.areas import AreaMasks, area_masks
 from beyonddrive.evaluation.pdm.arrays import Bools, Floats, Ints
-from beyonddrive.evaluation.pdm.collision import Traffic, touches
+from beyonddrive.evaluation.pdm.collision import Traffic, remove_touching
 from beyonddrive.evaluation.pdm.constants import (
     HISTORY_FRAMES,
     MAP_INTERVAL_US,
@@ -135,16 +135,6 @@ def proposal_reference(proposal: Floats, time_us: int) -> Floats:
     reference = np.empty((1, NUM_STATES, 3))
     sample_poses(proposal.copy(), *sampling(time_us, proposal_stamps(time_us)), reference[0])
     return reference
-
-
-def remove_touching(traffic: Traffic, ego: Floats) -> None:
-    """Take what touches the ego (11,) now out of all maps, in place (EPDMS_V2, section 2)."""
-    cos, sin = np.cos(ego[2]), np.sin(ego[2])
-    x, y = ego[0] + REAR_AXLE_TO_CENTER * cos, ego[1] + REAR_AXLE_TO_CENTER * sin
-    for m in range(len(traffic.bounds)):
-        if touches(traffic, 0, m, x, y, cos, sin):
-            traffic.boxes[:, m] = np.nan
-            traffic.bounds[m] = np.inf, np.inf, -np.inf, -np.inf
 
 
 def history_states(stamps: Ints, states: Floats) -> Floats:
