@@ -3,11 +3,23 @@
 from beyonddrive.heads import (
     agents,
     bev_semantic,
+    diffusion,
     flow,
+    mean_flow,
     repulsive,
     trajectory,
     vocabulary,
     world_model_head,
 )
 
-__all__ = ["agents", "bev_semantic", "flow", "repulsive", "trajectory", "vocabulary", "world_model_head"]
+__all__ = [
+    "agents",
+    "bev_semantic",
+    "diffusion",
+    "flow",
+    "mean_flow",
+    "repulsive",
+    "trajectory",
+    "vocabulary",
+    "world_model_head",
+]

@@ -68,6 +68,18 @@ def test_checkpoints_are_selected_on_validation_scenes(name):
     [
         ("ltf/ltf-delta_r34_8xb4-100e_navtrain.py", "ltf/ltf-beyonddrive_r34_8xb4-100e_navtrain.py"),
         ("ltf/ltf_tiny_1xb16-12e_synth.py", "ltf/ltf-beyonddrive_tiny_1xb16-12e_synth.py"),
+        (
+            "diffusiondrive/diffusiondrive_tiny_1xb16-12e_synth.py",
+            "diffusiondrive/diffusiondrive-beyonddrive_tiny_1xb16-12e_synth.py",
+        ),
+        (
+            "meanfuser/meanfuser_r34_8xb4-100e_navtrain.py",
+            "meanfuser/meanfuser-beyonddrive_r34_8xb4-100e_navtrain.py",
+        ),
+        (
+            "meanfuser/meanfuser_tiny_1xb16-12e_synth.py",
+            "meanfuser/meanfuser-beyonddrive_tiny_1xb16-12e_synth.py",
+        ),
     ],
 )
 def test_a_beyonddrive_config_only_wraps_the_head_and_adds_the_pool(plain, repelled):
@@ -96,3 +108,18 @@ def test_the_published_recipe_is_the_one_of_the_paper():
     assert config.optim_wrapper.clip_grad.max_norm == 50
     assert config.param_scheduler.warmup == 2 and config.param_scheduler.eta_min == 1e-7
     assert config.train_cfg.max_epochs == 100 and config.train_dataloader.batch_size == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "batch", "clip"),
+    [
+        ("diffusiondrive_r34_8xb64-100e_navtrain.py", 6e-4, 64, None),
+        ("diffusiondrive-beyonddrive_r34_8xb8-100e_navtrain.py", 2e-4, 8, {"max_norm": 50.0}),
+    ],
+)
+def test_diffusiondrive_has_two_published_recipes(name, lr, batch, clip):
+    config = load_config(ROOT / "diffusiondrive" / name)
+    optimizer, schedule = config.optim_wrapper.optimizer, config.param_scheduler
+    assert (optimizer.lr, optimizer.weight_decay) == (lr, 1e-4)
+    assert config.train_dataloader.batch_size == batch and config.optim_wrapper.clip_grad == clip
+    assert (schedule.warmup, schedule.eta_min, config.train_cfg.max_epochs) == (3, 1e-6, 100)
