@@ -1,0 +1,121 @@
+"""Stores of vocabulary scores: made, resumed, refused, and read in training."""
+
+import numpy as np
+import pytest
+
+from beyonddrive.datasets.navsim_root import NavsimRoot
+from beyonddrive.datasets.scene_filter import SceneFilter
+from beyonddrive.datasets.shards import StoreError
+from beyonddrive.datasets.transforms.packing import PackPlanInputs
+from beyonddrive.datasets.transforms.vocabulary import LoadVocabularyScores
+from beyonddrive.datasets.vocabulary_scores import VocabularyScores, pack_scores, unpack_scores
+from beyonddrive.evaluation.pdm import build_metric_cache, score
+from beyonddrive.structures.vocabulary import vocabulary_id
+from beyonddrive.tools.score_vocabulary import main
+
+
+@pytest.fixture
+def plans():
+    """Straight ahead at five speeds, and off to the side."""
+    speeds = np.array([0.0, 2.0, 5.0, 9.0, 14.0, 9.0])[:, None]
+    time = np.arange(1, 9) * 0.5
+    lateral = np.array([0, 0, 0, 0, 0, 1.0])[:, None] * time**2
+    return np.stack([speeds * time, lateral, np.zeros((6, 8))], axis=-1)
+
+
+@pytest.fixture
+def vocabulary(tmp_path, plans):
+    np.savez(tmp_path / "vocabulary.npz", plans=plans)
+    return tmp_path / "vocabulary.npz"
+
+
+def run(root, vocabulary, store, *more):
+    return main([str(root), "train", str(vocabulary), "--out", str(store), *more])
+
+
+def test_bytes_keep_what_matters():
+    values = np.linspace(0, 1, 1001)
+    assert np.abs(unpack_scores(pack_scores(values)) - values).max() <= 0.5 / 254 + 1e-6
+    assert unpack_scores(pack_scores(np.array([0, 0.5, 1]))).tolist() == [0, 0.5, 1]
+    for bad in (np.nan, 1.1, -0.1):
+        with pytest.raises(StoreError, match=r"must be in \[0, 1\]"):
+            pack_scores(np.array([bad]))
+
+
+def test_scores_are_those_of_the_scorer(split_root, vocabulary, plans, tmp_path, capsys):
+    store = tmp_path / "scores"
+    assert run(split_root, vocabulary, store) == 0
+    scores = VocabularyScores(store, vocabulary, "train")
+    root = NavsimRoot(split_root)
+    scenes = list(root.scenes("train", SceneFilter()))
+    assert sorted(scores.tokens) == sorted(scene.token for scene in scenes) and len(scores) > 3
+    for scene in scenes[:3]:
+        cache = build_metric_cache(scene, root.map(scene.map_location))
+        expected = score(cache, plans.astype(np.float32).astype(np.float64)).values[:, :6]
+        np.testing.assert_allclose(scores[scene.token], expected, atol=0.5 / 254 + 1e-6)
+    assert "0 logs done now" not in capsys.readouterr().out
+    assert run(split_root, vocabulary, store) == 0
+    assert ", 0 logs done now" in capsys.readouterr().out
+
+
+def test_a_killed_job_goes_on_and_a_changed_log_is_done_again(split_root, vocabulary, tmp_path, capsys):
+    store = tmp_path / "scores"
+    assert run(split_root, vocabulary, store) == 0
+    shards = sorted(store.glob("*.safetensors"))
+    before = {path.name: path.read_bytes() for path in shards}
+    shards[0].unlink()
+    capsys.readouterr()
+    assert run(split_root, vocabulary, store, "--num-workers", "1") == 0
+    assert ", 1 logs done now" in capsys.readouterr().out
+    assert shards[0].read_bytes() == before[shards[0].name]
+    log = split_root / "navsim_logs/train" / f"{shards[1].stem}.pkl"
+    log.write_bytes(log.read_bytes() + b"\0")
+    run(split_root, vocabulary, store)
+    assert ", 0 logs done now" not in capsys.readouterr().out
+
+
+def test_a_scene_that_cannot_be_scored_is_named_and_tried_again(split_root, vocabulary, tmp_path, capsys):
+    maps = split_root / "maps"
+    target = maps.resolve()
+    maps.unlink()
+    store = tmp_path / "scores"
+    assert run(split_root, vocabulary, store) == 1
+    assert "score_vocabulary: scene" in capsys.readouterr().err
+    token = next(iter(VocabularyScores(store).failures))
+    with pytest.raises(StoreError, match=f"scene {token} failed"):
+        VocabularyScores(store)[token]
+    maps.symlink_to(target)
+    assert run(split_root, vocabulary, store) == 0
+    assert VocabularyScores(store)[token].shape == (6, 6)
+
+
+def test_another_vocabulary_or_split_is_refused(split_root, vocabulary, plans, tmp_path, capsys):
+    store = tmp_path / "scores"
+    assert run(split_root, vocabulary, store) == 0
+    other = tmp_path / "other.npz"
+    np.savez(other, plans=plans + 0.1)
+    assert run(split_root, other, store) == 1
+    assert "vocabulary_id" in capsys.readouterr().err
+    with pytest.raises(StoreError, match=r"vocabulary_id: stored \d+, wanted \d+.*score_vocabulary"):
+        VocabularyScores(store, other)
+    with pytest.raises(StoreError, match="split: stored 'train', wanted 'val'"):
+        VocabularyScores(store, vocabulary, "val")
+    with pytest.raises(StoreError, match=r"no store here.*score_vocabulary"):
+        VocabularyScores(tmp_path / "nothing", vocabulary)
+    assert run(split_root, tmp_path / "missing.npz", store) == 1
+    assert "there is no vocabulary here" in capsys.readouterr().err
+
+
+def test_samples_get_the_scores_and_the_identity_of_their_plans(split_root, vocabulary, plans, tmp_path):
+    store = tmp_path / "scores"
+    assert run(split_root, vocabulary, store) == 0
+    load = LoadVocabularyScores(tmp_path / "scores", vocabulary, "train")
+    token = load.scores.tokens[0]
+    results = load({"token": token, "status": np.zeros(8, np.float32)})
+    assert results["vocabulary_scores"].shape == (6, 6)
+    gt = PackPlanInputs()(results)["data_samples"].gt
+    assert int(gt.vocabulary_id) == vocabulary_id(plans)
+    np.testing.assert_array_equal(gt.vocabulary_scores.numpy(), load.scores[token])
+    with pytest.raises(StoreError, match="no scene moon"):
+        load({"token": "moon"})
+    LoadVocabularyScores("nowhere", "nothing.npz")  # a config is built before its store
