@@ -33,8 +33,6 @@ COMMAND = "python tools/cache_metrics.py CONFIG"
 
 _MAP = "map:"
 _MAX_OPEN = 2
-Failure = str
-"""Why a scene has no metric cache."""
 
 
 class MetricCaches:
@@ -145,7 +143,7 @@ class MetricCaches:
             LogError: If the log cannot be read; a shard of the log as it was is deleted.
         """
         if self.writer is None:
-            yield from self._build(path, tokens, {})
+            yield from self._build(path, tokens)
             return
         shard = path.stem
         with self.writer.locked(shard):
@@ -162,13 +160,13 @@ class MetricCaches:
             index = None
         if index is None:
             writer.path(shard).unlink(missing_ok=True)  # damaged, or of the log as it was
-        stored = set() if index is None else set(index.tokens)
-        for token in stored:
+        old = ShardIndex((), {}, {}, ()) if index is None else index
+        stored = set(old.tokens)
+        for token in old.tokens:
             if token in tokens:
                 yield token, MetricCache.from_arrays(writer.read(shard, [token])[token])
-        sources: dict[str, Fingerprint] = {} if index is None else dict(index.sources)
+        sources, failures = dict(old.sources), dict(old.failures)
         records: dict[str, dict[str, NDArray[Any]]] = {}
-        failures: dict[str, Failure] = {} if index is None else dict(index.failures)
         for token, cache in self._build(path, _Without(tokens, stored), sources):
             if isinstance(cache, MetricCache):
                 records[token] = cache.to_arrays()
@@ -176,28 +174,30 @@ class MetricCaches:
             elif not isinstance(cache, SceneError):
                 failures[token] = describe_error(cache)
             yield token, cache
-        marks = {*([] if index is None else index.marks), *([mark] if mark else [])}
-        if records or index is None or failures != index.failures or marks != set(index.marks):
-            kept = {} if index is None else writer.read(shard, index.tokens)
+        marks = {*old.marks, *([mark] if mark else [])}
+        if records or failures != old.failures or marks != set(old.marks):
+            kept = writer.read(shard, old.tokens) if old.tokens else {}
             writer.write(shard, {**kept, **records}, failures, sources, marks)
 
     def _build(
-        self, path: Path, tokens: Container[str], sources: dict[str, Fingerprint]
+        self, path: Path, tokens: Container[str], sources: dict[str, Fingerprint] | None = None
     ) -> Iterator[tuple[str, MetricCache | Exception]]:
-        """Build metric caches of a log, and note in ``sources`` what they are made from."""
+        """Build metric caches of a log, and note what they are made from if that is asked for."""
         assert self.root is not None
-        try:
-            sources[f"{self.split}/{path.name}"] = fingerprint(path)
-        except OSError as error:
-            raise LogError(f"{path}: cannot be read ({error})") from error
+        if sources is not None:
+            try:
+                sources[f"{self.split}/{path.name}"] = fingerprint(path)
+            except OSError as error:
+                raise LogError(f"{path}: cannot be read ({error})") from error
         for token, scene in self.root.log_scenes(path, self.split, tokens):
             if not isinstance(scene, Scene):
                 yield token, scene
                 continue
             try:
                 nuplan_map = self.root.map(scene.map_location)
-                name = _MAP + nuplan_map.path.relative_to(self.root.maps_root).as_posix()
-                sources.setdefault(name, fingerprint(nuplan_map.path))
+                if sources is not None:
+                    name = _MAP + nuplan_map.path.relative_to(self.root.maps_root).as_posix()
+                    sources[name] = fingerprint(nuplan_map.path)
                 yield token, build_metric_cache(scene, nuplan_map)
             except Exception as error:
                 # Whatever is wrong with one scene of thousands, it is named and the rest goes on.

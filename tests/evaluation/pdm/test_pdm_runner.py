@@ -51,6 +51,15 @@ def test_a_folder_of_caches_is_filled_and_used(golden_scenes, plans, split_root,
         score_split(root, "val", {}, cache_dir=kept, progress_bar=False)
 
 
+def test_logs_that_are_only_searched_leave_nothing(golden_scenes, plans, split_root, tmp_path):
+    last = golden_scenes[5].scene
+    wanted = {last.token: plans[last.token]}
+    kept = tmp_path / "caches"
+    result = score_split(NavsimRoot(split_root), "train", wanted, cache_dir=kept, progress_bar=False)
+    check(result, golden_scenes, wanted)
+    assert sorted(path.name for path in kept.iterdir()) == [f"{last.log_name}.safetensors", "manifest.json"]
+
+
 def test_a_store_of_the_cache_tool_is_read_and_added_to(
     golden_scenes, plans, split_root, tmp_path, monkeypatch
 ):
