@@ -16,7 +16,7 @@ from beyonddrive.evaluation.pdm.constants import (
     REAR_AXLE_TO_CENTER,
 )
 from beyonddrive.evaluation.pdm.jit import kernel
-from beyonddrive.evaluation.pdm.polyline import arc_length, project, square_distance
+from beyonddrive.evaluation.pdm.polyline import arc_length, square_distance
 
 CHUNK = 16
 """Segments with bounds of their own; a matter of speed only."""
@@ -64,11 +64,46 @@ def is_near(line: Line, x: float, y: float, limit: float) -> bool:
 
 
 @kernel
+def box_square_distance(chunks: Floats, c: int, x: float, y: float) -> float:
+    """Squared distance of (x, y) to the bounds of a chunk, 0 inside."""
+    dx = max(chunks[c, 0] - x, 0.0, x - chunks[c, 2])
+    dy = max(chunks[c, 1] - y, 0.0, y - chunks[c, 3])
+    return dx * dx + dy * dy
+
+
+@kernel
+def project_on_line(line: Line, x: float, y: float) -> float:
+    """As :func:`beyonddrive.evaluation.pdm.polyline.project`, without the chunks that are too far away."""
+    xy, length, chunks, last = line.xy, line.length, line.chunks, len(line.xy) - 1
+    nearest, least = 0, np.inf
+    for c in range(len(chunks)):
+        square = box_square_distance(chunks, c, x, y)
+        if square < least:
+            nearest, least = c, square
+    limit = np.inf
+    for i in range(nearest * CHUNK, min((nearest + 1) * CHUNK, last)):
+        distance, _ = square_distance(xy, i, x, y)
+        limit = min(limit, distance)
+    # Both distances are rounded; the slack is far more than that.
+    limit += 1e-6 * (1.0 + limit)
+    best, position = np.inf, 0.0
+    for c in range(len(chunks)):
+        if box_square_distance(chunks, c, x, y) > limit:
+            continue
+        for i in range(c * CHUNK, min((c + 1) * CHUNK, last)):
+            distance, share = square_distance(xy, i, x, y)
+            if distance < best:
+                best = distance
+                position = length[i] + share * (length[i + 1] - length[i])
+    return position
+
+
+@kernel
 def center_progress(line: Line, state: Floats) -> float:
     """Arc length of the ego box centre on the centre line."""
     x = state[0] + REAR_AXLE_TO_CENTER * math.cos(state[2])
     y = state[1] + REAR_AXLE_TO_CENTER * math.sin(state[2])
-    return project(line.xy, line.length, x, y)
+    return project_on_line(line, x, y)
 
 
 @kernel

@@ -8,6 +8,7 @@ from shapely import affinity
 from beyonddrive.evaluation.pdm.collision import boxes_touch
 from beyonddrive.evaluation.pdm.grid import build_grid, locate_all
 from beyonddrive.evaluation.pdm.idm import box_edges, box_in_corridor, ego_distance
+from beyonddrive.evaluation.pdm.lane_keeping import is_near, make_line, project_on_line
 from beyonddrive.evaluation.pdm.listing import listing_order
 from beyonddrive.evaluation.pdm.polygons import PolygonError, PolygonRings
 from beyonddrive.evaluation.pdm.polyline import arc_length, interpolate, project
@@ -166,3 +167,20 @@ def test_order_of_the_spatial_index(count):
     bounds = np.column_stack([low, low + rng.uniform(0, 20, (count, 2))])
     tree = shapely.STRtree(shapely.box(*bounds.T), node_capacity=10)
     np.testing.assert_array_equal(listing_order(bounds), tree.query(shapely.box(-1, -1, 200, 200)))
+
+
+@pytest.mark.parametrize("count", [2, 3, 16, 17, 18, 33, 400])
+def test_leaving_out_far_pieces_of_a_line_changes_no_bit(count):
+    rng = np.random.default_rng(count)
+    heading = np.cumsum(rng.normal(0, 0.3, count))
+    xy = ORIGIN + np.cumsum(np.column_stack([np.cos(heading), np.sin(heading)]), axis=0)
+    xy[rng.integers(1, count)] = xy[0]  # the line comes back, and a point can be as near twice
+    line, length = make_line(xy), arc_length(xy)
+    points = np.concatenate([xy, xy[rng.integers(0, count, 300)] + rng.normal(0, 3, (300, 2)), xy[:1] + 900])
+    for x, y in points:
+        assert project_on_line(line, x, y) == project(xy, length, x, y)
+    shape = shapely.LineString(xy)
+    distance = shapely.distance(shapely.points(points), shape)
+    near = [is_near(line, x, y, 0.5) for x, y in points]
+    assert any(near) and not all(near)
+    np.testing.assert_array_equal(near, distance <= 0.5)
