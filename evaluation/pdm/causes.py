@@ -17,6 +17,7 @@ from beyonddrive.evaluation.pdm.constants import (
     LANE_KEEPING_SAMPLES,
     NON_DRIVABLE,
     NUM_STATES,
+    PROGRESS_THRESHOLD,
     STEP,
     TTC_PROJECTIONS,
     TTC_STRIDE,
@@ -77,7 +78,8 @@ class Failure:
             count for EP; metres beside the centre line for LK; the value farthest beyond the bound for
             comfort.
         limit: What it is held against: the longest look ahead [s] for TTC; 2 m for DDC; the metres that give
-            full marks for EP; 0.5 m for LK; the bound for comfort, with its sign; None for NC, DAC, TLC.
+            full marks for EP; 0.5 m for LK; the bound for comfort, with its sign; None for NC, DAC, TLC,
+            and for EP of v2 where pooled progress hides it.
     """
 
     column: str
@@ -199,10 +201,14 @@ def _uncomfortable(column: str, broken: BrokenBound, states: Floats, past: int =
 
 def _progress(case: Case, n: int) -> list[Failure]:
     scores = case.scores
-    way, counted, full = float(scores.progress[n]), float(case.counted[n]), float(case.full[n])
+    way, counted = float(scores.progress[n]), float(case.counted[n])
+    full: float | None = float(case.full[n])
     if isinstance(scores, PdmScores) and counted == 0.0 and way > 0.0:
         why = "it collides" if scores.column("NC")[n] == 0.0 else "it leaves the road"
         words = f"its progress of {way:.1f} m does not count, because {why}"
+    elif isinstance(scores, EpdmsScores) and case.full[n] <= PROGRESS_THRESHOLD:
+        # Only of a pooled batch: somebody went further, but no plan says how far exactly.
+        words, full = "makes no progress along its route", None
     else:
         halved = ", halved by the collision," if counted < way else ""
         words = f"makes too little progress: {way:.1f} m{halved} against {full:.1f} m"

@@ -92,7 +92,9 @@ def explain_scores(
     else:
         columns, causes, scene = SCORE_COLUMNS, CAUSES, cache.prepared
         counted = scores.progress * scores.column("NC") * scores.column("DAC")
-    full = _full_marks(counted, scores.column("EP"), scene.reference_progress, progress)
+    full = np.full(len(counted), scene.reference_progress)
+    if progress == "pooled" and len(full):
+        full[:] = _largest(scores, counted, scene.reference_progress)
     case = Case(cache, scene.world, scores, full, counted)
     explanations = []
     for n, row in enumerate(scores.values):
@@ -104,12 +106,11 @@ def explain_scores(
     return explanations
 
 
-def _full_marks(counted: Floats, ep: Floats, reference: float, progress: Progress) -> Floats:
-    """Metres (N,) of progress that give an EP of 1 to the plans that do not have it.
-
-    Pair by pair that is the reference planner's; of a batch it is what any plan with a share of it tells.
-    """
-    if progress == "pair":
-        return np.full_like(counted, reference)
+def _largest(scores: PdmScores | EpdmsScores, counted: Floats, reference: float) -> float:
+    """Metres of progress that give full marks when the progress of a batch is pooled."""
+    if isinstance(scores, PdmScores):
+        return float(np.max(counted, initial=reference))
+    # The human filter hides what multiplied the progress of others; any plan with a share of it tells.
+    ep = scores.column("EP")
     told = (ep > 0.0) & (ep < 1.0)
-    return np.full_like(counted, np.max(counted[told] / ep[told], initial=reference))
+    return float(np.max(counted[told] / ep[told], initial=reference))

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -239,14 +240,19 @@ def test_the_number_of_threads_changes_no_bit(seed, threads):
 def test_explanations_fail_what_the_score_fails(seed):
     scene, plans = scene_and_plans(seed)
     cache = metric_cache_from_arrays(**scene)
-    for version in VERSIONS:
+    for version, progress in product(VERSIONS, ("pair", "pooled")):
         columns = SCORE_COLUMNS if version == "v1" else EPDMS_COLUMNS
-        scores = score(cache, plans, version=version)
-        for n, explanation in enumerate(explain(cache, plans, version=version)):
+        scores = score(cache, plans, progress, version)
+        for n, explanation in enumerate(explain(cache, plans, version, progress)):
             below = {name for name in columns[:-1] if scores.column(name)[n] < 1.0}
             assert set(explanation.failed) == below
             assert all(failure.words for failure in explanation.failures)
             assert "nan" not in str(explanation)
+            for failure in explanation.of("EP"):
+                if failure.limit is not None and failure.limit > 5.0:
+                    assert scores.column("EP")[n] == pytest.approx(failure.value / failure.limit, abs=1e-9)
+                else:
+                    assert failure.value == 0.0
 
 
 @FUZZ
