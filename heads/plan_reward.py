@@ -88,7 +88,7 @@ class RewardNet(nn.Module):
         rows, columns = self.bev_size
         # Turned by half a turn, the kernel is the response to a single cell.
         kernel = self.conv1.weight[:, : self.dim].flip(2, 3)
-        response = 0
+        response = ego.new_zeros(())
         for cell, weight in self.start_cells:
             top, left = cell // columns - 1, cell % columns - 1
             high, low = max(-top, 0), min(rows - top, 3)

@@ -67,6 +67,16 @@ def test_checkpoints_are_selected_on_validation_scenes(name):
     ("plain", "repelled"),
     [
         ("ltf/ltf-delta_r34_8xb4-100e_navtrain.py", "ltf/ltf-beyonddrive_r34_8xb4-100e_navtrain.py"),
+        ("wote/wote_r34_8xb16-30e_navtrain.py", "wote/wote-beyonddrive_r34_8xb16-30e_navtrain.py"),
+        ("wote/wote_tiny_1xb16-12e_synth.py", "wote/wote-beyonddrive_tiny_1xb16-12e_synth.py"),
+        (
+            "hydra_mdp/hydra_mdp_r34_8xb16-30e_navtrain.py",
+            "hydra_mdp/hydra_mdp-beyonddrive_r34_8xb16-30e_navtrain.py",
+        ),
+        (
+            "hydra_mdp/hydra_mdp_tiny_1xb16-12e_synth.py",
+            "hydra_mdp/hydra_mdp-beyonddrive_tiny_1xb16-12e_synth.py",
+        ),
         ("ltf/ltf_tiny_1xb16-12e_synth.py", "ltf/ltf-beyonddrive_tiny_1xb16-12e_synth.py"),
         (
             "diffusiondrive/diffusiondrive_tiny_1xb16-12e_synth.py",
