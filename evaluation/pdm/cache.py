@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.evaluation.pdm.arrays import Flags, Floats, Ints
+from beyonddrive.evaluation.pdm.constants import MAP_INTERVAL_US
 from beyonddrive.evaluation.pdm.extended import ExtendedScene
 from beyonddrive.evaluation.pdm.polygons import PolygonRings
 from beyonddrive.evaluation.pdm.prepare import PreparedScene, prepare, prepare_extended
@@ -83,10 +84,16 @@ class MetricCache:
                 f"scene {self.token}: this metric cache serves PDMS only; EPDMS needs lights, history and "
                 f"the human plan (MetricCache.extended)"
             )
-        if (np.diff(self.extended.history_us) <= 0).any():
+        stamps = self.extended.history_us
+        if (np.diff(stamps) <= 0).any() or stamps[-1] - stamps[0] <= 2 * MAP_INTERVAL_US:
             raise MetricCacheError(
-                f"scene {self.token}: the time stamps of the last four frames do not increase, which history "
-                f"comfort needs: {self.extended.history_us.tolist()}; leave the scene out"
+                f"scene {self.token}: the time stamps of the last four frames do not increase, or span less "
+                f"than 0.2 s, and history comfort needs them: {stamps.tolist()}; leave the scene out"
+            )
+        if not np.isfinite(self.extended.history).all():
+            raise MetricCacheError(
+                f"scene {self.token}: ego_dynamic_state of a frame before now is not finite, and history "
+                f"comfort needs it; leave the scene out"
             )
         return prepare_extended(self.prepared, self.time_us, self.tracks, self.extended)
 

@@ -42,6 +42,8 @@ def test_what_a_scene_knows(scene, frames):
 def test_traffic_light_ids_are_text_whatever_they_were(scene):
     scene.now["traffic_lights"] = [(12, True), (np.int64(13), np.bool_(False)), (14.0, 1)]
     assert scene.traffic_lights == [("12", True), ("13", False), ("14", True)]
+    scene.frames[5]["traffic_lights"] = [(7, False)]
+    assert scene.lights(5) == [("7", False)] and scene.lights(HISTORY - 1) == scene.traffic_lights
 
 
 def test_heading_is_that_of_the_x_y_z_order():

@@ -173,16 +173,49 @@ def test_a_cache_for_pdms_only_is_refused(items):
     assert item.scene.token in str(caught.value)
 
 
-def test_a_history_that_stands_still_is_refused(items):
+@pytest.mark.parametrize("step", [0, 50000])
+def test_a_history_that_stands_still_is_refused(items, step):
     item = items["wander"][0]
     frames = [copy.copy(frame) for frame in item.scene.frames]
-    frames[1]["timestamp"] = frames[2]["timestamp"]
+    for back in (1, 2, 3):
+        frames[3 - back]["timestamp"] = frames[3]["timestamp"] - back * step
     scene = Scene(item.scene.log_name, item.scene.split, frames)
     cache = build_metric_cache(scene, item.nuplan_map)
     plans = item.official["poses"][:1]
     np.testing.assert_array_equal(score(cache, plans).values, score(item.cache, plans).values)
     with pytest.raises(MetricCacheError, match="do not increase"):
         score(cache, plans, version="v2")
+
+
+def test_a_past_that_is_not_finite_is_refused(items):
+    item = items["wander"][0]
+    history = item.cache.extended.history.copy()
+    history[1, 5] = np.nan
+    cache = replace(item.cache, extended=replace(item.cache.extended, history=history))
+    with pytest.raises(MetricCacheError, match="ego_dynamic_state of a frame before now"):
+        score(cache, item.official["poses"][:1], version="v2")
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e6])
+def test_wild_plans_have_scores_between_0_and_1(all_items, scale):
+    plans = np.random.default_rng(3).normal(0, scale, (40, 8, 3))
+    for item in all_items[::3]:
+        for human_filter in (True, False):
+            values = score(item.cache, plans, version="v2", human_filter=human_filter).values
+            assert ((values >= 0) & (values <= 1)).all()
+
+
+def test_progress_can_be_pooled(items):
+    item = items["wander"][0]
+    plans = item.official["poses"]
+    pair = score(item.cache, plans, version="v2", human_filter=False)
+    pooled = score(item.cache, plans, progress="pooled", version="v2", human_filter=False)
+    multiplier = pair.values[:, :4].prod(axis=1)
+    largest = max((pair.progress * multiplier).max(), item.cache.prepared_extended.reference_progress)
+    expected = np.clip(pair.progress / largest, 0, 1)
+    assert largest > 5
+    np.testing.assert_allclose(pooled.column("EP"), expected, rtol=0, atol=1e-12)
+    assert (pooled.column("EP") <= pair.column("EP") + 1e-12).all()
 
 
 def test_unknown_version_and_column(items):
