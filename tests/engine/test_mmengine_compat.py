@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-import textwrap
 import zipfile
 
 import numpy as np
@@ -49,88 +48,74 @@ def train(name, **kwargs):
 """
 
 
-def run_script(script, cwd):
-    """Run a script in a process of its own, in which nothing has been patched, and without CUDA."""
+WITHOUT = """
+import pickle
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.dist import init_dist
+from mmengine.model import MMDistributedDataParallel
+train('first')
+expect_failure('resume', lambda: train('second', epochs=2, resume=True), pickle.UnpicklingError)
+expect_failure('amp', lambda: train('third', wrapper='AmpOptimWrapper'), AssertionError)
+sys.modules['pkg_resources'] = None  # what setuptools 82 leaves
+open('child.py', 'w').write("_base_ = ['mmdet3d::_base_/no_such_file.py']")
+expect_failure('look-up', lambda: Config.fromfile('child.py'), ImportError)
+os.environ.update(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='0')
+expect_failure('launcher', lambda: init_dist('pytorch', 'gloo'), RuntimeError, AssertionError)
+dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+wrap = lambda: MMDistributedDataParallel(nn.Linear(2, 2), device_ids=[0])
+expect_failure('wrapper', wrap, ValueError, RuntimeError, AssertionError)
+"""
+WITH = """
+from beyonddrive.engine import mmengine_compat
+set_device = torch.cuda.set_device
+mmengine_compat.apply()
+mmengine_compat.apply()
+print('wrapped on', wrap().device_ids)
+dist.destroy_process_group()
+init_dist('pytorch', 'nccl')
+print('started', dist.get_backend(), torch.cuda.set_device is set_device)
+dist.destroy_process_group()
+runner = train('fourth', epochs=2, resume=True)
+losses = runner.message_hub.get_scalar('train/loss').data[0]
+print('resumed to', runner.epoch, 'with', len(losses), 'losses')
+train('fifth', wrapper='beyonddrive.AutocastOptimWrapper')
+import mmengine.utils
+print('installed', mmengine.utils.is_installed('mmengine'), mmengine.utils.is_installed('no_such_package'))
+print('found', mmengine.utils.get_installed_path('mmengine') == os.path.dirname(mmengine.__file__))
+"""
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """What a process prints in which nothing is patched at first, then everything, and which has no CUDA."""
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PRELUDE + RUNNER + WITHOUT + WITH]
+    folder = tmp_path_factory.mktemp("compat")
     done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
-        cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_resuming_needs_the_checkpoint_remedy(tmp_path):
-    script = """
-    import pickle
-    train('first')
-    expect_failure('resume', lambda: train('second', epochs=2, resume=True), pickle.UnpicklingError)
-    from beyonddrive.engine import mmengine_compat
-    mmengine_compat.apply()
-    mmengine_compat.apply()
-    runner = train('third', epochs=2, resume=True)
-    losses = runner.message_hub.get_scalar('train/loss').data[0]
-    print('resumed to', runner.epoch, 'with', len(losses), 'losses')
-    """
-    out = run_script(RUNNER + textwrap.dedent(script), tmp_path)
-    assert "fails without the remedy: UnpicklingError" in out
-    assert "resumed to 2 with 4 losses" in out
+def test_resuming_needs_the_checkpoint_remedy(printed):
+    assert "resume fails without the remedy: UnpicklingError" in printed
+    assert "resumed to 2 with 4 losses" in printed
 
 
-def test_training_on_several_processes_needs_the_remedies_without_cuda(tmp_path):
-    script = """
-    os.environ.update(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='0')
-    import torch.distributed as dist
-    from mmengine.dist import init_dist
-    from mmengine.model import MMDistributedDataParallel
-    expect_failure('launcher', lambda: init_dist('pytorch', 'gloo'), RuntimeError, AssertionError)
-    store = dist.HashStore()
-    dist.init_process_group('gloo', store=store, rank=0, world_size=1)
-    wrap = lambda: MMDistributedDataParallel(nn.Linear(2, 2), device_ids=[0])
-    expect_failure('wrapper', wrap, ValueError, RuntimeError, AssertionError)
-    from beyonddrive.engine import mmengine_compat
-    set_device = torch.cuda.set_device
-    mmengine_compat.apply()
-    mmengine_compat.apply()
-    print('wrapped on', wrap().device_ids)
-    dist.destroy_process_group()
-    os.environ['MASTER_PORT'] = '29514'
-    init_dist('pytorch', 'nccl')
-    print('started', dist.get_backend(), torch.cuda.set_device is set_device)
-    dist.destroy_process_group()
-    """
-    out = run_script(script, tmp_path)
-    assert "launcher fails without" in out and "wrapper fails without" in out
-    assert "wrapped on None" in out and "started gloo True" in out
+def test_training_on_several_processes_needs_the_remedies_without_cuda(printed):
+    assert "launcher fails without" in printed and "wrapper fails without" in printed
+    assert "wrapped on None" in printed and "started gloo True" in printed
 
 
-def test_mixed_precision_without_a_gpu_needs_its_own_wrapper(tmp_path):
-    script = """
-    expect_failure('amp', lambda: train('first', wrapper='AmpOptimWrapper'), AssertionError)
-    from beyonddrive.engine import mmengine_compat
-    mmengine_compat.apply()
-    train('second', wrapper='beyonddrive.AutocastOptimWrapper')
-    """
-    out = run_script(RUNNER + textwrap.dedent(script), tmp_path)
-    assert "amp fails without" in out and "dtype torch.bfloat16" in out
+def test_mixed_precision_without_a_gpu_needs_its_own_wrapper(printed):
+    assert "amp fails without" in printed and printed.count("dtype torch.bfloat16") == 2
 
 
-def test_configs_of_other_packages_are_found_without_pkg_resources(tmp_path):
-    script = """
-    sys.modules['pkg_resources'] = None  # what setuptools 82 leaves
-    from mmengine.config import Config
-    open('child.py', 'w').write("_base_ = ['mmdet3d::_base_/no_such_file.py']")
-    find = lambda: Config.fromfile('child.py')
-    expect_failure('look-up', find, ImportError)
-    from beyonddrive.engine import mmengine_compat
-    mmengine_compat.apply()
-    import mmengine.utils
-    print(mmengine.utils.is_installed('mmengine'), mmengine.utils.is_installed('no_such_package'))
-    print(mmengine.utils.get_installed_path('mmengine') == os.path.dirname(mmengine.__file__))
-    """
-    out = run_script(script, tmp_path)
-    assert "look-up fails without" in out
-    assert out.splitlines()[-2:] == ["True False", "True"]
+def test_configs_of_other_packages_are_found_without_pkg_resources(printed):
+    assert "look-up fails without" in printed
+    assert "installed True False" in printed and "found True" in printed
 
 
 class Bomb:

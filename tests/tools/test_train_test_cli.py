@@ -1,6 +1,7 @@
 """The command lines as a user types them: train, evaluate, refuse, and on two processes."""
 
 import csv
+import json
 import os
 import pickle
 import subprocess
@@ -159,48 +160,52 @@ def test_a_bad_scene_in_the_training_is_named_in_one_line(
 
 
 ONE_OF_ONE = """
-import multiprocessing, os, sys
+import json, multiprocessing, os, sys
 import torch
 from pathlib import Path
-from beyonddrive.tools import {tool}
+from beyonddrive.tools import test, train
 os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
-try:
-    code = {tool}.main(sys.argv[1:])
-except Exception as error:
-    code = type(error).__name__
-# as the interpreter sees it when it shuts down
-print(code, torch.distributed.is_initialized(), len(multiprocessing.active_children()))
-print([path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")])
+for name, *args in json.loads(sys.argv[1]):
+    if name == "break":
+        Path(args[0]).write_bytes(Path(args[1]).read_bytes())
+        continue
+    try:
+        code = {"test": test, "train": train}[name].main(args)
+    except Exception as error:
+        code = type(error).__name__
+    # as the interpreter would see it if it shut down now
+    threads = sorted({path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")})
+    state = [code, torch.distributed.is_initialized(), len(multiprocessing.active_children()), threads]
+    print("ended", json.dumps(state))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="lists threads as Linux does")
-@pytest.mark.parametrize(
-    ("tool", "broken", "code"), [("train", False, "0"), ("train", True, "DatasetError"), ("test", False, "0")]
-)
-def test_a_launched_run_leaves_no_process_group_behind(
-    tmp_path, blind_recipe, split_root, tool, broken, code
-):
+def test_launched_runs_leave_no_process_group_behind(tmp_path, blind_recipe, split_root):
     """Neither the group nor its threads, which abort a process that ends while they work."""
-    if broken:
-        log = next((split_root / "navsim_logs/train").glob("*.pkl"))
-        frames = pickle.loads(log.read_bytes())
-        frames[3]["ego_dynamic_state"] = [float("nan")] * 4
-        log.write_bytes(pickle.dumps(frames))
+    log = next((split_root / "navsim_logs/train").glob("*.pkl"))
+    frames = pickle.loads(log.read_bytes())
+    frames[3]["ego_dynamic_state"] = [float("nan")] * 4
+    (tmp_path / "broken.pkl").write_bytes(pickle.dumps(frames))
+    planner = MODELS.build(load_config(blind_recipe).model)
+    torch.save({"state_dict": planner.state_dict(), "meta": {}}, tmp_path / "any.pth")
     options = ["train_cfg.max_epochs=1", "train_cfg.val_interval=9"]
     options += ["train_dataloader.num_workers=1", "train_dataloader.persistent_workers=True"]
-    args = [str(blind_recipe), "--launcher", "pytorch", "--cfg-options", *options]
-    if tool == "test":
-        planner = MODELS.build(load_config(blind_recipe).model)
-        torch.save({"state_dict": planner.state_dict(), "meta": {}}, tmp_path / "any.pth")
-        args.insert(1, str(tmp_path / "any.pth"))
+    launched = ["--launcher", "pytorch", "--cfg-options", *options]
+    runs = [
+        ["train", str(blind_recipe), *launched],
+        ["test", str(blind_recipe), str(tmp_path / "any.pth"), *launched],
+        ["break", str(log), str(tmp_path / "broken.pkl")],
+        ["train", str(blind_recipe), *launched],
+    ]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", ONE_OF_ONE.format(tool=tool), *args]
+    command = [sys.executable, "-c", ONE_OF_ONE, json.dumps(runs)]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    state, threads = done.stdout.splitlines()[-2:]
-    assert state == f"{code} False 0"
-    assert "python" in threads and "gloo" not in threads
+    states = [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("ended ")]
+    assert [state[:3] for state in states] == [[0, False, 0], [0, False, 0], ["DatasetError", False, 0]]
+    for *_, threads in states:
+        assert any(name.startswith("python") for name in threads) and "gloo" not in threads
 
 
 @pytest.mark.slow
