@@ -235,6 +235,7 @@ class ShardStore:
         config: The configuration it must have been made with; ``None`` accepts any.
         max_open: Shards that are kept mapped, so that a pass over a large store does not count as memory;
             None keeps all of them, for access at random.
+        unique: Whether a token in two shards is an error; otherwise the first one counts.
 
     Attributes:
         failures: Token -> why it has no record.
@@ -250,6 +251,7 @@ class ShardStore:
         kind: str,
         config: Mapping[str, Any] | None = None,
         max_open: int | None = None,
+        unique: bool = True,
     ) -> None:
         self.root = Path(root)
         self.manifest = read_manifest(self.root)
@@ -261,9 +263,9 @@ class ShardStore:
         self._open: OrderedDict[str, _Shard] = OrderedDict()
         self._process = os.getpid()
         for path in sorted(self.root.glob(f"*{SUFFIX}")):
-            self._add(path)
+            self._add(path, unique)
 
-    def _add(self, path: Path) -> None:
+    def _add(self, path: Path, unique: bool) -> None:
         shard = path.name.removesuffix(SUFFIX)
         try:
             with safe_open(path, framework="np") as handle:
@@ -273,10 +275,9 @@ class ShardStore:
         except (KeyError, ValueError, TypeError) as error:
             raise StoreError(f"{path}: has no list of tokens; delete it and run the job again") from error
         for token in index.tokens:
-            if token in self._shard_of:
-                other = self._shard_of[token]
+            other = self._shard_of.setdefault(token, shard)
+            if unique and other != shard:
                 raise StoreError(f"{path}: token {token} is also in {other}; delete one of them")
-            self._shard_of[token] = shard
         self.indices[shard] = index
         self.failures.update(index.failures)
 

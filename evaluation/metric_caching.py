@@ -306,7 +306,8 @@ def _config(split: str) -> dict[str, Any]:
 
 def _open_store(folder: Path, split: str) -> ShardStore:
     try:
-        return ShardStore(folder, KIND, _config(split), _MAX_OPEN)
+        # Frames, and with them scenes, may be in more than one log.
+        return ShardStore(folder, KIND, _config(split), _MAX_OPEN, unique=False)
     except StoreError as error:
         raise StoreError(f"{error} (metric caches are made by: {COMMAND})") from error
 

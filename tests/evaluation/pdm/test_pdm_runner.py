@@ -51,6 +51,17 @@ def test_a_folder_of_caches_is_filled_and_used(golden_scenes, plans, split_root,
         score_split(root, "val", {}, cache_dir=kept, progress_bar=False)
 
 
+def test_a_scene_may_be_in_two_logs(golden_scenes, plans, split_root, tmp_path):
+    root, kept = NavsimRoot(split_root), tmp_path / "caches"
+    first, second = root.log_paths("train")[:2]
+    first.with_name("another.pkl").write_bytes(first.read_bytes())
+    tokens = [item.scene.token for item in golden_scenes[:2]]
+    assert cache_metrics(root, "train", SceneFilter(), kept, SerialExecutor()).num_scenes == 6
+    wanted = {token: plans[token] for token in tokens}
+    check(score_split(root, "train", wanted, cache_dir=kept, progress_bar=False), golden_scenes, tokens)
+    assert golden_scenes[0].scene.log_name == first.stem and golden_scenes[1].scene.log_name == second.stem
+
+
 def test_logs_that_are_only_searched_leave_nothing(golden_scenes, plans, split_root, tmp_path):
     last = golden_scenes[5].scene
     wanted = {last.token: plans[last.token]}
