@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -268,3 +269,13 @@ def test_plans_that_cannot_be_scored(plans, message, version):
     cache = scene(history=np.zeros((3, 7)), human=straight()[0])
     with pytest.raises(PlanError, match=message):
         score(cache, plans, version=version)
+
+
+def test_the_example_of_the_documentation(capsys):
+    text = (Path(__file__).parents[3] / "docs" / "pdm_score.md").read_text()
+    blocks = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    example = next(block for block in blocks if "metric_cache_from_arrays(" in block)
+    exec(compile(example, "docs/pdm_score.md", "exec"), {})
+    said = capsys.readouterr().out.splitlines()
+    promised = [line.split("# ")[1] for line in example.splitlines() if line.startswith("print(")]
+    assert said == promised
