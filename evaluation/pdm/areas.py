@@ -49,7 +49,7 @@ def area_masks(types: NDArray[np.int8], on_route: Bools) -> AreaMasks:
     lane = (types == LANE) | (types == LANE_CONNECTOR)
     intersection = types == INTERSECTION
     drivable = (types == ROADBLOCK) | intersection | (types == CARPARK_AREA)
-    return AreaMasks(bit_mask(lane), bit_mask(drivable), bit_mask(lane & on_route), bit_mask(intersection))
+    return AreaMasks(*bit_mask(np.stack([lane, drivable, lane & on_route, intersection])))
 
 
 POINTS = 6

@@ -55,15 +55,15 @@ def build_grid(polygons: PolygonRings, x: float, y: float, half_extent: float = 
 
 
 def bit_mask(member: Bools) -> Ints:
-    """Pack (P,) booleans into (W,) words.
+    """Pack (..., P) booleans into (..., W) words.
 
     >>> bit_mask(np.array([True, False, True])).tolist()
     [5]
     """
-    words = max((len(member) + 63) // 64, 1)
-    padded = np.zeros(words * 64, dtype=bool)
-    padded[: len(member)] = member
-    return np.packbits(padded, bitorder="little").view(np.int64).copy()
+    words = max((member.shape[-1] + 63) // 64, 1)
+    padded = np.zeros((*member.shape[:-1], words * 64), dtype=bool)
+    padded[..., : member.shape[-1]] = member
+    return np.packbits(padded, axis=-1, bitorder="little").view(np.int64).copy()
 
 
 @kernel
@@ -85,91 +85,123 @@ def _columns(edge: Floats, low: float, high: float) -> tuple[float, float]:
 
 
 @kernel
-def _near_cells(edges: Floats, x0: float, y0: float, cell: float, counts: Indices) -> tuple[Indices, Indices]:
-    """All pairs (cell, edge) of an edge that comes close to a cell, in the order of the edges.
+def _near_cells(
+    edges: Floats, starts: Ints, kept: Bools, x0: float, y0: float, cell: float, counts: Indices
+) -> tuple[Indices, Indices, Indices]:
+    """All triples (cell, edge, polygon) of an edge that comes close to a cell, in the order of the edges.
 
-    Adds to ``counts`` (SIZE * SIZE,) how many edges each cell has.
+    Adds to ``counts`` (SIZE * SIZE,) how many edges each cell has. Polygons that are not kept have none.
     """
-    capacity = 4 * len(edges) + 1024
+    capacity = 2 * len(edges) + 1024
     cells, owners = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    polygons = np.empty(capacity, np.int32)
     count = 0
     per_metre = 1.0 / cell
     # Reciprocals and differences are rounded; the slack is far more than that.
     end_x, end_y = x0 + SIZE * cell, y0 + SIZE * cell
-    for e in range(len(edges)):
+    for p in range(len(kept)):
+        for e in range(starts[p], starts[p + 1] if kept[p] else starts[p]):
+            ax, ay, bx, by = edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3]
+            low_x, high_x = min(ax, bx) - SLACK, max(ax, bx) + SLACK
+            low_y, high_y = min(ay, by) - SLACK, max(ay, by) + SLACK
+            if not (high_y >= y0 and low_y < end_y and high_x >= x0 and low_x < end_x):
+                continue
+            first_row = max(int((low_y - y0) * per_metre), 0)
+            last_row = min(int((high_y - y0) * per_metre), SIZE - 1)
+            first_column = max(int((low_x - x0) * per_metre), 0)
+            last_column = min(int((high_x - x0) * per_metre), SIZE - 1)
+            slanted = first_row < last_row and first_column < last_column
+            for row in range(first_row, last_row + 1):
+                first, last = first_column, last_column
+                if slanted:
+                    low, high = y0 + row * cell - SLACK, y0 + (row + 1) * cell + SLACK
+                    left, right = _columns(edges[e], low, high)
+                    first = max(int(max((left - SLACK - x0) * per_metre, 0.0)), first_column)
+                    last = min(int(max((right + SLACK - x0) * per_metre, -1.0)), last_column)
+                if count + last - first >= capacity:
+                    more = np.empty(capacity, np.int32)
+                    cells, owners = np.concatenate((cells, more)), np.concatenate((owners, more))
+                    polygons = np.concatenate((polygons, more))
+                    capacity *= 2
+                for column in range(first, last + 1):
+                    cells[count], owners[count], polygons[count] = row * SIZE + column, e, p
+                    counts[row * SIZE + column] += 1
+                    count += 1
+    return cells[:count], owners[:count], polygons[:count]
+
+
+@kernel
+def _toggle_rows(
+    edges: Floats, first: int, last: int, x0: float, y0: float, cell: float, bit: int, toggles: Ints
+) -> None:
+    """Toggle, for edges first .. last, the first centre to their right in every row of centres they cross.
+
+    Args: toggles (SIZE, SIZE) one word of the masks.
+    """
+    per_metre = 1.0 / cell
+    for e in range(first, last):
         ax, ay, bx, by = edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3]
-        low_x, high_x = min(ax, bx) - SLACK, max(ax, bx) + SLACK
-        low_y, high_y = min(ay, by) - SLACK, max(ay, by) + SLACK
-        if not (high_y >= y0 and low_y < end_y and high_x >= x0 and low_x < end_x):
+        low, high = min(ay, by), max(ay, by)
+        start = max((low - y0) * per_metre - 1.5, 0.0)
+        if not start < SIZE or high < y0:
             continue
-        first_row = max(int((low_y - y0) * per_metre), 0)
-        last_row = min(int((high_y - y0) * per_metre), SIZE - 1)
-        first_column = max(int((low_x - x0) * per_metre), 0)
-        last_column = min(int((high_x - x0) * per_metre), SIZE - 1)
-        slanted = first_row < last_row and first_column < last_column
-        for row in range(first_row, last_row + 1):
-            first, last = first_column, last_column
-            if slanted:
-                low, high = y0 + row * cell - SLACK, y0 + (row + 1) * cell + SLACK
-                left, right = _columns(edges[e], low, high)
-                first = max(int(max((left - SLACK - x0) * per_metre, 0.0)), first_column)
-                last = min(int(max((right + SLACK - x0) * per_metre, -1.0)), last_column)
-            if count + last - first >= capacity:
-                cells = np.concatenate((cells, np.empty(capacity, np.int32)))
-                owners = np.concatenate((owners, np.empty(capacity, np.int32)))
-                capacity *= 2
-            for column in range(first, last + 1):
-                cells[count], owners[count] = row * SIZE + column, e
-                counts[row * SIZE + column] += 1
-                count += 1
-    return cells[:count], owners[:count]
+        for row in range(int(start), SIZE):
+            y = y0 + (row + 0.5) * cell
+            if y >= high:
+                break
+            if y < low:
+                continue
+            x = ax + (bx - ax) * ((y - ay) / (by - ay))
+            column = int(min(max((x - x0) * per_metre - 0.5, -1.0), SIZE + 1.0)) + 1
+            up = by > ay
+            # The same predicate as in ``locate`` has the last word.
+            while column > 0 and (side(ax, ay, bx, by, x0 + (column - 0.5) * cell, y) > 0.0) != up:
+                column -= 1
+            while column < SIZE and (side(ax, ay, bx, by, x0 + (column + 0.5) * cell, y) > 0.0) == up:
+                column += 1
+            if column < SIZE:
+                toggles[row, column] ^= bit
+
+
+@kernel
+def _bounds(edges: Floats, starts: Ints) -> Floats:
+    bounds = np.empty((len(starts) - 1, 4))
+    for p in range(len(bounds)):
+        low_x, low_y, high_x, high_y = np.inf, np.inf, -np.inf, -np.inf
+        for e in range(starts[p], starts[p + 1]):
+            # Rings are closed: every vertex starts an edge.
+            x, y = edges[e, 0], edges[e, 1]
+            low_x, low_y, high_x, high_y = min(low_x, x), min(low_y, y), max(high_x, x), max(high_y, y)
+        bounds[p, 0], bounds[p, 1], bounds[p, 2], bounds[p, 3] = low_x, low_y, high_x, high_y
+    return bounds
 
 
 @kernel
 def _fill(
     edges: Floats, starts: Ints, x0: float, y0: float, cell: float, words: int
 ) -> tuple[Ints, Indices, Floats, Indices, Floats, Ints, Floats]:
-    polygons = len(starts) - 1
-    owner = np.empty(len(edges), np.int32)
-    bounds = np.empty((polygons, 4))
+    bounds = _bounds(edges, starts)
+    kept = np.empty(len(bounds), np.bool_)
     inside = np.zeros((SIZE * SIZE, words), np.int64)
-    per_metre = 1.0 / cell
-    for p in range(polygons):
-        low_x, low_y, high_x, high_y = np.inf, np.inf, -np.inf, -np.inf
-        word, bit = p >> 6, np.int64(1) << (p & 63)
-        for e in range(starts[p], starts[p + 1]):
-            owner[e] = p
-            ax, ay, bx, by = edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3]
-            low_x, low_y = min(low_x, ax), min(low_y, ay)
-            high_x, high_y = max(high_x, ax), max(high_y, ay)
-            # Toggle the first centre to the right of the edge in every row of centres that it crosses.
-            low, high = min(ay, by), max(ay, by)
-            first = max((low - y0) * per_metre - 1.5, 0.0)
-            if not first < SIZE or high < y0:
-                continue
-            for row in range(int(first), SIZE):
-                y = y0 + (row + 0.5) * cell
-                if y >= high:
-                    break
-                if y < low:
-                    continue
-                x = ax + (bx - ax) * ((y - ay) / (by - ay))
-                column = int(min(max((x - x0) * per_metre - 0.5, -1.0), SIZE + 1.0)) + 1
-                up = by > ay
-                # The same predicate as in ``locate`` has the last word.
-                while column > 0 and (side(ax, ay, bx, by, x0 + (column - 0.5) * cell, y) > 0.0) != up:
-                    column -= 1
-                while column < SIZE and (side(ax, ay, bx, by, x0 + (column + 0.5) * cell, y) > 0.0) == up:
-                    column += 1
-                if column < SIZE:
-                    inside[row * SIZE + column, word] ^= bit
-        bounds[p, 0], bounds[p, 1], bounds[p, 2], bounds[p, 3] = low_x, low_y, high_x, high_y
+    toggles = inside.reshape(SIZE, SIZE, words)
+    end_x, end_y = x0 + SIZE * cell + SLACK, y0 + SIZE * cell + SLACK
+    for p in range(len(bounds)):
+        # What lies beside the grid toggles every row an even number of times.
+        kept[p] = not (
+            bounds[p, 0] > end_x
+            or bounds[p, 1] > end_y
+            or bounds[p, 2] < x0 - SLACK
+            or bounds[p, 3] < y0 - SLACK
+        )
+        if kept[p]:
+            bit = np.int64(1) << (p & 63)
+            _toggle_rows(edges, starts[p], starts[p + 1], x0, y0, cell, bit, toggles[:, :, p >> 6])
     for row in range(SIZE):
         for c in range(row * SIZE + 1, (row + 1) * SIZE):
             for w in range(words):
                 inside[c, w] ^= inside[c - 1, w]
     cell_starts = np.zeros(SIZE * SIZE + 2, np.int32)
-    cells, owners = _near_cells(edges, x0, y0, cell, cell_starts[2:])
+    cells, owners, polygons = _near_cells(edges, starts, kept, x0, y0, cell, cell_starts[2:])
     for c in range(2, SIZE * SIZE + 2):
         cell_starts[c] += cell_starts[c - 1]
     near, near_polygon = np.empty((len(cells), 4)), np.empty(len(cells), np.int32)
@@ -180,7 +212,7 @@ def _fill(
         cx, cy = x0 + (c % SIZE + 0.5) * cell, y0 + (c // SIZE + 0.5) * cell
         near[k, 0], near[k, 1] = edges[e, 0] - cx, edges[e, 1] - cy
         near[k, 2], near[k, 3] = edges[e, 2] - cx, edges[e, 3] - cy
-        near_polygon[k] = owner[e]
+        near_polygon[k] = polygons[i]
     return inside, cell_starts[:-1].copy(), near, near_polygon, edges, starts, bounds
 
 
