@@ -3,6 +3,7 @@
 Generates a world, trains the generator, mines negatives with it, trains LTF without and with them, and
 compares the planners on held-out scenes. Each stage is one command of ``tools/``, printed before it runs, so
 that it can be run alone. Stages that are complete are not run again; ``--fresh`` starts over.
+``--all-planners`` goes on with every other planner, without and with negatives.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,27 @@ ROWS = {
     "LTF + BeyondDrive": BEYONDDRIVE,
 }
 """Rows of the table and their configs."""
+
+VOCABULARY = "hydra_mdp/hydra_mdp_tiny_1xb16-12e_synth"
+VOCABULARY_BEYONDDRIVE = "hydra_mdp/hydra_mdp-beyonddrive_tiny_1xb16-12e_synth"
+WOTE = "wote/wote_tiny_1xb16-12e_synth"
+WOTE_BEYONDDRIVE = "wote/wote-beyonddrive_tiny_1xb16-12e_synth"
+
+MORE_ROWS = {
+    "TransFuser": "transfuser/transfuser_tiny_1xb16-12e_synth",
+    "DiffusionDrive": "diffusiondrive/diffusiondrive_tiny_1xb16-12e_synth",
+    "DiffusionDrive + BeyondDrive": "diffusiondrive/diffusiondrive-beyonddrive_tiny_1xb16-12e_synth",
+    "MeanFuser": "meanfuser/meanfuser_tiny_1xb16-12e_synth",
+    "MeanFuser + BeyondDrive": "meanfuser/meanfuser-beyonddrive_tiny_1xb16-12e_synth",
+    "WoTE": WOTE,
+    "WoTE + BeyondDrive": WOTE_BEYONDDRIVE,
+    "Vocabulary planner": VOCABULARY,
+    "Vocabulary planner + BeyondDrive": VOCABULARY_BEYONDDRIVE,
+}
+"""Rows that ``--all-planners`` adds."""
+
+VOCABULARIES = {WOTE: 32, VOCABULARY: 64}
+"""Plans in the vocabularies of the planners that choose from one."""
 
 Command = list[str]
 
@@ -124,44 +146,82 @@ def mine(split: str, workers: int) -> Command:
     )
 
 
-def pictures(size: Size) -> list[Command]:
+def pictures(size: Size, rows: Mapping[str, str]) -> list[Command]:
     """Commands that draw scenes: each planner's plan, and the negatives by what they fail."""
     scenes = ["--data-root", DATA, "--split", "test", "--scene-filter", f"{DATA}/scene_filters/test.yaml"]
-    plans = [f"{row}={results(name) / 'plans.npz'}" for row, name in ROWS.items()]
+    plans = [f"{row}={results(name) / 'plans.npz'}" for row, name in rows.items()]
     look = ["--num", size.pictures, "--pool", f"{DATA}/pool/test", "--out", DEMO / "pictures"]
     return [tool("visualize", *scenes, *look, "--plans", *plans)]
 
 
+def vocabulary(name: str, plans: int, workers: int) -> list[Command]:
+    """Commands that make the vocabulary of a planner, and score its plans in the training split."""
+    file, scores = f"{DATA}/vocabularies/plans_{plans}.npz", f"{DATA}/vocabularies/scores_{plans}/train"
+    build = [config(name), "train", "--size", plans, "--out", file, "--num-workers", workers]
+    return [
+        tool("build_vocabulary", *build),
+        tool("score_vocabulary", config(name), "train", file, "--out", scores, "--num-workers", workers),
+    ]
+
+
 def stages(size: Size, seed: int, workers: int) -> list[Stage]:
     """List the stages of the demo, in order."""
-    world = ["--out", DATA, "--seed", seed, "--splits", size.splits, "--image-size", size.image_size]
-    world += ["--cameras", "front", "--no-lidar", "--num-workers", workers]
-    caches = [
-        tool("cache_features", config(LTF), "--num-workers", workers),
-        tool("cache_metrics", config(LTF), "--num-workers", workers),
-        tool("cache_features", config(EGO_MLP), "--num-workers", workers),
+    return [
+        *_preparation(size, seed, workers, lidar=False, cached=(LTF, EGO_MLP)),
+        Stage("train the ego-status MLP", train(EGO_MLP, size)),
+        Stage("train LTF", train(LTF, size)),
+        Stage("train LTF + BeyondDrive", train(BEYONDDRIVE, size)),
+        *_conclusion(size, ROWS),
     ]
+
+
+def stages_of_all_planners(size: Size, seed: int, workers: int) -> list[Stage]:
+    """List the stages of the demo with every planner."""
+    rows = ROWS | MORE_ROWS
+    made = [command for name, plans in VOCABULARIES.items() for command in vocabulary(name, plans, workers)]
+    trained = [
+        Stage(f"train {row}", train(name, size))
+        for row, name in rows.items()
+        if name not in (HUMAN, CONSTANT_VELOCITY, GENERATOR)
+    ]
+    return [
+        *_preparation(size, seed, workers, lidar=True, cached=(LTF, EGO_MLP, MORE_ROWS["TransFuser"], WOTE)),
+        Stage("make vocabularies", lambda: made),
+        *trained,
+        *_conclusion(size, rows),
+    ]
+
+
+def _preparation(size: Size, seed: int, workers: int, lidar: bool, cached: Sequence[str]) -> list[Stage]:
+    """Stages up to the negatives; ``cached`` are planners whose features differ."""
+    world = ["--out", DATA, "--seed", seed, "--splits", size.splits, "--image-size", size.image_size]
+    world += ["--cameras", "front", "--lidar" if lidar else "--no-lidar", "--num-workers", workers]
+    caches = [tool("cache_features", config(name), "--num-workers", workers) for name in cached]
+    caches.append(tool("cache_metrics", config(LTF), "--num-workers", workers))
     return [
         Stage("generate the world", lambda: [tool("create_data", "synth", *world)]),
         Stage("cache features and metrics", lambda: caches),
         Stage("train the generator", train(GENERATOR, size)),
         # The negatives of the test split are for the pictures; no planner sees them.
         Stage("mine and score negatives", lambda: [mine("train", workers), mine("test", workers)]),
-        Stage("train the ego-status MLP", train(EGO_MLP, size)),
-        Stage("train LTF", train(LTF, size)),
-        Stage("train LTF + BeyondDrive", train(BEYONDDRIVE, size)),
-        Stage("evaluate on held-out scenes", lambda: [evaluate(name) for name in ROWS.values()]),
-        Stage("draw pictures", lambda: pictures(size)),
     ]
 
 
-def report(seconds: dict[str, float]) -> Command:
+def _conclusion(size: Size, rows: Mapping[str, str]) -> list[Stage]:
+    """Stages after the trainings."""
+    return [
+        Stage("evaluate on held-out scenes", lambda: [evaluate(name) for name in rows.values()]),
+        Stage("draw pictures", lambda: pictures(size, ROWS)),
+    ]
+
+
+def report(seconds: dict[str, float], rows: Mapping[str, str]) -> Command:
     """Command that prints the table and writes the report."""
-    rows = [f"--row={row}={results(name) / 'results.csv'}" for row, name in ROWS.items()]
+    found = [f"--row={row}={results(name) / 'results.csv'}" for row, name in rows.items()]
     times = [f"--time={name}={value:.0f}" for name, value in seconds.items()]
     parts = ["--coverage", f"{DATA}/pool/train/coverage.json", "--pictures", DEMO / "pictures"]
     out = ["--title", "BeyondDrive on a generated world", "--out", DEMO / "report.html"]
-    return tool("report", *rows, *times, *parts, *out, "--markdown", DEMO / "table.md")
+    return tool("report", *found, *times, *parts, *out, "--markdown", DEMO / "table.md")
 
 
 def run(command: Command) -> None:
@@ -182,21 +242,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the world")
     parser.add_argument("--num-workers", type=int, default=2, help="processes of the stages that use several")
     parser.add_argument(
+        "--all-planners", action="store_true", help="train and compare every planner (about an hour)"
+    )
+    parser.add_argument(
         "--fresh", action="store_true", help="delete what an earlier demo left and start over"
     )
     args = parser.parse_args(argv)
 
+    rows = ROWS | MORE_ROWS if args.all_planners else ROWS
     if args.fresh:
-        for folder in (Path(DATA), DEMO, *(WORK / Path(name).name for name in ROWS.values())):
+        for folder in (Path(DATA), DEMO, *(WORK / Path(name).name for name in rows.values())):
             shutil.rmtree(folder, ignore_errors=True)
-    wanted = {"version": __version__, "size": args.size, "seed": args.seed}
+    wanted = {"version": __version__, "size": args.size, "seed": args.seed, "planners": len(rows)}
     ledger = DEMO / "stages.json"
     done = json.loads(ledger.read_text()) if ledger.exists() else {**wanted, "seconds": {}}
-    if {key: done[key] for key in wanted} != wanted:
+    if {key: done.get(key) for key in wanted} != wanted:
         print(f"demo: {ledger} is of another demo ({done}); run with --fresh to start over", file=sys.stderr)
         return 1
 
-    for stage in stages(SIZES[args.size], args.seed, args.num_workers):
+    plan = stages_of_all_planners if args.all_planners else stages
+    for stage in plan(SIZES[args.size], args.seed, args.num_workers):
         if stage.name in done["seconds"]:
             print(f"== {stage.name}: complete ({done['seconds'][stage.name]:.0f} s)", flush=True)
             continue
@@ -210,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         done["seconds"][stage.name] = time.perf_counter() - start
         write_atomically(ledger, json.dumps(done, indent=2).encode())
-    run(report(done["seconds"]))
+    run(report(done["seconds"], rows))
     return 0
 
 
