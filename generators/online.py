@@ -14,8 +14,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from beyonddrive.datasets.negative_pool import NegativePool, PoolDescription, hash_tokens, open_writer
-from beyonddrive.datasets.shards import StoreError
+from beyonddrive.datasets.negative_pool import (
+    KIND,
+    NegativePool,
+    PoolDescription,
+    hash_tokens,
+    open_writer,
+)
+from beyonddrive.datasets.shards import MANIFEST, StoreError, read_manifest
 from beyonddrive.evaluation.scene_scoring import SceneScorer
 from beyonddrive.generators.mining import Miner, MiningOptions, MiningSummary
 from beyonddrive.generators.mining_source import LoadedScene, MiningError, MiningSource
@@ -117,10 +123,15 @@ def prepare_round(root: Path, description: PoolDescription) -> bool:
 
     Returns:
         Whether one was removed.
+
+    Raises:
+        StoreError: If the folder holds something else than a negative pool; it is left alone.
     """
     try:
         open_writer(root, description, "online")
     except StoreError:
+        if not (root / MANIFEST).exists() or read_manifest(root)["kind"] != KIND:
+            raise
         shutil.rmtree(root)
         open_writer(root, description, "online")
         return True

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +15,17 @@ from mmengine.hooks import Hook
 
 from beyonddrive.datasets.negative_pool import NegativePool
 from beyonddrive.datasets.online_pools import read_index, write_index
+from beyonddrive.datasets.shards import ShardWriter, StoreError
 from beyonddrive.engine.mmengine_compat import load_checkpoint_file
 from beyonddrive.engine.runner import build_train_runner, load_config
 from beyonddrive.generators.mining_source import MiningError
-from beyonddrive.generators.online import hash_weights
+from beyonddrive.generators.online import (
+    OnlineMining,
+    SomeScenes,
+    describe_round,
+    hash_weights,
+    prepare_round,
+)
 from beyonddrive.generators.online_hook import OnlineNegativesHook
 
 REPOSITORY = Path(__file__).parents[2]
@@ -173,6 +181,21 @@ def test_a_lost_round_is_mined_again_with_a_warning(tmp_path, online_recipe):
     assert set(watch.shares) == {2} and max(watch.shares[2]) > 0
     log = "".join(path.read_text() for path in (tmp_path / "work").glob("*/*.log"))
     assert "the negatives mined after epoch 1 are gone" in log
+
+
+def test_only_pools_are_replaced(tmp_path):
+    def describe(weights):
+        source = SomeScenes(SimpleNamespace(tokens=["a", "b"]), [1])
+        return describe_round(OnlineMining(), source, "train", "Planner", weights, seed=0)
+
+    root = tmp_path / "epoch_0001"
+    assert not prepare_round(root, describe("one"))
+    assert not prepare_round(root, describe("one"))
+    assert prepare_round(root, describe("other"))
+    ShardWriter(tmp_path / "features", "features", {}, "a test")
+    with pytest.raises(StoreError, match="kind: stored 'features'"):
+        prepare_round(tmp_path / "features", describe("one"))
+    assert (tmp_path / "features" / "manifest.json").exists()
 
 
 def test_rounds_add_up_and_visit_a_share_of_the_scenes(tmp_path, online_recipe):
