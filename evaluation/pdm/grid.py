@@ -132,7 +132,7 @@ def _near_cells(
 
 @kernel
 def _toggle_rows(
-    edges: Floats, first: int, last: int, x0: float, y0: float, cell: float, bit: int, toggles: Ints
+    edges: Floats, first: int, last: int, x0: float, y0: float, cell: float, bit: np.int64, toggles: Ints
 ) -> None:
     """Toggle, for edges first .. last, the first centre to their right in every row of centres they cross.
 
