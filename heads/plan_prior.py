@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from beyonddrive.structures.clustering import build_vocabulary, describe_vocabulary
 from beyonddrive.structures.delta import DeltaSpace
 from beyonddrive.structures.plan import NUM_POSES, check_plans
 from beyonddrive.structures.vocabulary import COMMAND, Vocabulary, VocabularyError, read_vocabulary
@@ -63,9 +64,6 @@ class PlanPrior(nn.Module):
             VocabularyError: If there are fewer different plans than ``size``.
             PlanError: If plans have another shape or hold NaN.
         """
-        # Imported here because the generators' package is not needed to run a planner.
-        from beyonddrive.generators.vocabulary import build_vocabulary, describe_vocabulary
-
         checked = check_plans(plans, "expert plans")
         clusters = build_vocabulary(checked, self.size, seed)
         self.set_vocabulary(describe_vocabulary(checked, clusters, {}))
