@@ -172,6 +172,9 @@ def write_pcd(path: Path, points: NDArray[Any], sync: bool = True) -> None:
     write_atomically(Path(path), header.encode("ascii") + records.tobytes(), sync)
 
 
+_PCD_FORMATS = {"F4", "F8", "I1", "I2", "I4", "I8", "U1", "U2", "U4", "U8"}
+
+
 class _PcdError(ValueError):
     """A ``.pcd`` breaks its format; the caller adds the file."""
 
@@ -184,10 +187,15 @@ def _parse_pcd(content: bytes) -> NDArray[Any]:
         sizes = [int(size) for size in header["SIZE"]]
         counts = [int(count) for count in header.get("COUNT", ["1"] * len(names))]
         points = int(header["POINTS"][0])
-        formats = [f"<{kind.lower()}{size}" for kind, size in zip(header["TYPE"], sizes, strict=True)]
+        formats = [f"{kind}{size}" for kind, size in zip(header["TYPE"], sizes, strict=True)]
+        # Checked here, because numpy reads far more into such a name than a point cloud may ask for.
+        if unknown := set(formats) - _PCD_FORMATS:
+            raise ValueError(f"no such number: {min(unknown)!r}")
+        if min(counts, default=1) < 1:
+            raise ValueError(f"COUNT {min(counts)}")
         record = np.dtype(
             [
-                (name, kind) if count == 1 else (name, kind, (count,))
+                (name, f"<{kind.lower()}") if count == 1 else (name, f"<{kind.lower()}", (count,))
                 for name, kind, count in zip(names, formats, counts, strict=True)
             ]
         )

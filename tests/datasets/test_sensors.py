@@ -221,6 +221,9 @@ def test_damaged_sweeps(tmp_path, points):
         (b"POINTS 321", b"POINTS many"),
         (b"POINTS 321", b"PINTS 321"),
         (b"COUNT 1 1", b"COUNT 1 -1"),
+        (b"COUNT 1 1", b"COUNT 0 1"),
+        (b"TYPE F", b"TYPE M"),
+        (b"SIZE 4", b"SIZE 4,01"),  # numpy would evaluate what follows a comma
         (b"DATA binary", b"DATA zipped"),
         (b"FIELDS x y", b"FIELDS x x"),
     ):
