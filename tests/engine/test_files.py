@@ -1,45 +1,39 @@
-"""Locks between processes, and files that are whole or not there."""
+"""Files are the old one or the whole new one, whoever else writes them."""
 
-import threading
+import os
 
 import pytest
 
-from beyonddrive.engine.files import LockedError, atomic_file, file_lock, write_atomically
+from beyonddrive.engine.files import write_atomically
 
 
-def test_one_holds_a_lock_at_a_time_and_leaves_no_file(tmp_path):
-    path, order = tmp_path / "lock", []
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "file"
+    write_atomically(path, b"old")
 
-    def other():
-        with file_lock(path):
-            order.append("other")
+    def full(descriptor):
+        raise OSError("no space left")
 
-    with file_lock(path):
-        with pytest.raises(LockedError, match="another process holds"), file_lock(path, wait=False):
-            pass
-        threads = [threading.Thread(target=other) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        threads[0].join(0.2)
-        order.append("first")
-    for thread in threads:
-        thread.join(30)
-    assert order == ["first", "other", "other", "other"]
-    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
+    write_atomically(path, b"new", sync=False)
+    assert path.read_bytes() == b"new"
 
 
-def test_a_file_that_must_be_new_is_not_replaced(tmp_path):
-    path = tmp_path / "file"
-    write_atomically(path, b"one", replace=False)
-    with pytest.raises(FileExistsError):
-        write_atomically(path, b"two", replace=False)
-    assert path.read_bytes() == b"one" and list(tmp_path.iterdir()) == [path]
+def test_two_writers_of_equal_process_id_do_not_share_a_partial_file(tmp_path, monkeypatch):
+    path, seen = tmp_path / "file", []
+    fsync = os.fsync
 
+    def second_writer(descriptor):
+        fsync(descriptor)
+        if not seen:
+            seen.append([p.name for p in tmp_path.iterdir()])
+            write_atomically(path, b"second")
+            assert path.read_bytes() == b"second"
 
-def test_a_file_that_is_not_finished_changes_nothing(tmp_path):
-    path = tmp_path / "file"
-    write_atomically(path, b"one")
-    with pytest.raises(RuntimeError), atomic_file(path) as file:
-        file.write(b"two")
-        raise RuntimeError
-    assert path.read_bytes() == b"one" and list(tmp_path.iterdir()) == [path]
+    monkeypatch.setattr(os, "fsync", second_writer)
+    write_atomically(path, b"first")
+    assert len(seen) == 1 and path.read_bytes() == b"first"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
