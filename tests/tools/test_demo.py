@@ -1,28 +1,43 @@
 """The whole method end to end, at the smallest size that has something to do in every stage."""
 
+import importlib
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("sumo")
-DEMO = Path(__file__).parents[2] / "tools/demo.py"
+from beyonddrive.tools import demo
+
+pytest.importorskip("sumo", reason="the extra 'synth' is not installed")
 ROWS = ("Human", "Constant velocity", "Ego-status MLP", "Generator", "LTF", "LTF + BeyondDrive")
 
 
-def _demo(folder, *args):
-    command = [sys.executable, str(DEMO), "--size", "smoke", *args]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+@pytest.fixture
+def ran(monkeypatch, tmp_path):
+    """Names of the tools that the demo ran, in this process: importing torch anew for each takes longest."""
+    names = []
+
+    def run(command):
+        name = Path(command[1]).stem
+        names.append(name)
+        if importlib.import_module(f"beyonddrive.tools.{name}").main(command[2:]) != 0:
+            raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "run", run)
+    return names
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_demo_ends_with_its_table_and_does_nothing_twice(tmp_path):
-    first = _demo(tmp_path)
-    assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
+def test_the_demo_ends_with_its_table_and_does_nothing_twice(ran, tmp_path, capfd):
+    args = ["--size", "smoke", "--num-workers", "0"]
+    assert demo.main(args) == 0, capfd.readouterr().err[-3000:]
+    assert set(ran) == {
+        *("create_data", "cache_features", "cache_metrics", "train", "mine_negatives"),
+        *("test", "visualize", "report"),
+    }
     table = (tmp_path / "work_dirs/demo/table.md").read_text()
     for row in ROWS:
         figures = re.search(rf"\| {re.escape(row)} \|(.*)", table)
@@ -33,11 +48,25 @@ def test_the_demo_ends_with_its_table_and_does_nothing_twice(tmp_path):
     stages = json.loads((tmp_path / "work_dirs/demo/stages.json").read_text())
     assert len(stages["seconds"]) == 9
 
-    again = _demo(tmp_path)
-    assert again.returncode == 0
-    assert again.stdout.count(": complete (") == 9
-    assert "tools/train.py" not in again.stdout
+    ran.clear()
+    capfd.readouterr()
+    assert demo.main(args) == 0
+    assert capfd.readouterr().out.count(": complete (") == 9
+    assert ran == ["report"]
 
-    other = _demo(tmp_path, "--seed", "1")
-    assert other.returncode == 1
-    assert "--fresh" in other.stderr
+    assert demo.main([*args, "--seed", "1"]) == 1
+    assert "--fresh" in capfd.readouterr().err
+
+
+def test_a_stage_is_a_command_that_is_shown_and_its_failure_ends_the_demo(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(subprocess.CalledProcessError):
+        demo.run(demo.tool("create_data", "synth", "--num-scenes", 2))
+    printed = capfd.readouterr()
+    assert "$ python tools/create_data.py synth --num-scenes 2" in printed.out
+    assert "--num-scenes 2: train, val and test" in printed.err
+    broken = demo.Stage("break", lambda: [demo.tool("report", "--row", "no results")])
+    monkeypatch.setattr(demo, "stages", lambda *_: [broken])
+    assert demo.main([]) == 1
+    assert "stage 'break' failed" in capfd.readouterr().err
+    assert not demo.DEMO.joinpath("stages.json").exists()
