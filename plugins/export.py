@@ -2,8 +2,9 @@
 
 All changes are exact up to float32 rounding: batch norms are folded into the convolutions before them,
 convolutions run with weights in the CPU's own layout, followed by their ReLU and residual sum in one pass
-over memory, images stay channels-last, attention projects queries, keys and values at once, and the
-bird's-eye-view stem of a latent planner, which sees no input, is computed once.
+over memory, or with fewer multiplications (:mod:`beyonddrive.plugins.winograd`), images stay channels-last,
+attention projects queries, keys and values at once, and the bird's-eye-view stem of a latent planner, which
+sees no input, is computed once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from beyonddrive.backbones.fusion import SelfAttention
 from beyonddrive.backbones.resnet import StagedResNet
 from beyonddrive.backbones.transfuser import TransFuserBackbone
+from beyonddrive.plugins import winograd
 from beyonddrive.plugins.planner import Inputs, Planner
 from beyonddrive.structures.sample import PlanSample
 
@@ -138,6 +140,7 @@ def _merge_attention(planner: nn.Module) -> None:
 class PackedConv2d(nn.Conv2d):
     """A convolution with its weight in oneDNN's layout and, in the same pass, a sum and a ReLU.
 
+    A 3x3 convolution of many channels is computed by Winograd's algorithm, for maps on which that is faster.
     ``weight`` and ``bias`` stay readable for code that uses them by itself.
     """
 
@@ -159,13 +162,25 @@ class PackedConv2d(nn.Conv2d):
         self._packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
             conv.weight.detach().to_mkldnn(), *self._geometry
         )
+        self._transformed: Tensor | None = None
+        if (
+            self._geometry == ([1, 1], [1, 1], [1, 1], 1)
+            and self.kernel_size == (3, 3)
+            and min(self.in_channels, self.out_channels) >= winograd.MIN_CHANNELS
+        ):
+            self._transformed = winograd.transform_kernel(conv.weight.detach())
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """Convolve; add ``other``, if given; rectify, if made so."""
+        result: Tensor
+        if self._transformed is not None and winograd.is_worth_it(x):
+            result = winograd.convolve(x, self._transformed, self.bias)
+            if other is not None:
+                result += other
+            return result.relu_() if self.relu else result
         x = x.contiguous(memory_format=torch.channels_last)
         convolve = torch.ops.mkldnn._convolution_pointwise
         fixed = (self._packed, self.bias, *self._geometry)
-        result: Tensor
         if other is None:
             result = convolve(x, *fixed, "relu" if self.relu else "none", [], "")
         else:
