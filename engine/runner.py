@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import gc
-import inspect
 import itertools
 import logging
-import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +15,27 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_distributed
 from mmengine.logging import MMLogger, print_log
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
 from beyonddrive.engine import mmengine_compat
+from beyonddrive.engine.configs import ConfigError, check_roots, check_selection, load_config, pdm_metrics
+
+__all__ = [
+    "ConfigError",
+    "Evaluation",
+    "PlannerRunner",
+    "build_test_runner",
+    "build_train_runner",
+    "default_work_dir",
+    "ending_processes",
+    "evaluate",
+    "explain",
+    "find_last_checkpoint",
+    "has_weights",
+    "load_config",
+    "pdm_metrics",
+]
 
 LAST_CHECKPOINT = "last_checkpoint"
 """File in a work folder that names the newest checkpoint."""
@@ -32,16 +45,7 @@ _CONSOLE_LINES = 4
 """Messages with more lines are for the log file: the config, the machine, the order of the hooks."""
 _MMENGINE_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
 """What mmengine says of its own insides at every checkpoint."""
-_READ_IF_THERE = (
-    *("activation_checkpointing", "compile", "efficient_conv_bn_eval", "find_unused_parameters"),
-    *("model_wrapper_cfg", "negative_mining", "negative_selection", "num_threads", "sync_bn"),
-)
-"""Settings that a config may have besides those that mmengine's runner names."""
 _runs = itertools.count()
-
-
-class ConfigError(ValueError):
-    """A config or a command line asks for something that cannot be done; the message says what to change."""
 
 
 class PlannerRunner(Runner):
@@ -69,86 +73,6 @@ class Evaluation(NamedTuple):
 
     metrics: dict[str, float]
     failures: dict[str, str]
-
-
-def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config and change values in it.
-
-    Args:
-        path: Config file.
-        options: Values by dotted key, as ``--cfg-options`` gives them. A folder that the config defines at
-            its top (a name that ends in ``_root`` or ``_dir``, such as ``data_root``) is changed wherever the
-            config uses it.
-
-    Raises:
-        ConfigError: If there is no such file, it redefines a folder that its base has already used, or an
-            option names no setting.
-    """
-    mmengine_compat.apply()
-    if not Path(path).is_file():
-        raise ConfigError(f"{path}: no such config; the recipes are in configs/<planner>/")
-    config = Config.fromfile(str(path))
-    init_default_scope(config.get("default_scope", "beyonddrive"))
-    _check_folders(config)
-    options = {key: os.fspath(v) if isinstance(v, Path) else v for key, v in (options or {}).items()}
-    _check_options(config, options)
-    for key, value in options.items():
-        old = config.get(key) if "." not in key else None
-        if isinstance(old, str) and isinstance(value, str) and key.endswith(("_root", "_dir")):
-            _replace_folder(config._cfg_dict, old.rstrip("/"), value.rstrip("/") or "/")
-    config.merge_from_dict(options)
-    return config
-
-
-def _check_folders(config: Config) -> None:
-    """Refuse a config that sets a folder of its base anew: the base has put the old one into its paths."""
-    for name in ("data_root", "pool_dir"):
-        folder = config.get(name)
-        if isinstance(folder, str) and not any(
-            _uses_folder(value, folder.rstrip("/")) for value in config.values() if not isinstance(value, str)
-        ):
-            raise ConfigError(
-                f"{config.filename}: nothing in it reads {name} = {folder!r}, because its _base_ has already "
-                f"put its own {name} into its paths; leave it out here and give --cfg-options "
-                f"{name}={folder}, or set every path that shall change"
-            )
-
-
-def _check_options(config: Config, options: Mapping[str, Any]) -> None:
-    """Refuse options that nothing would read."""
-    known = {*config, *inspect.signature(Runner.__init__).parameters, *_READ_IF_THERE} - {"self", "cfg"}
-    for key in options:
-        if key.partition(".")[0] not in known:
-            close = difflib.get_close_matches(key.partition(".")[0], known, 1)
-            raise ConfigError(
-                f"--cfg-options {key}: {config.filename} has no such setting"
-                + (
-                    f"; did you mean {close[0]}?"
-                    if close
-                    else "; give the full key, such as train_cfg.max_epochs"
-                )
-            )
-
-
-def _is_below(value: Any, folder: str) -> bool:
-    return isinstance(value, str) and (value == folder or value.startswith(folder + "/"))
-
-
-def _uses_folder(node: Any, folder: str) -> bool:
-    """Whether a string in it is the folder or a path below it."""
-    if isinstance(node, (dict, list, tuple)):
-        return any(_uses_folder(v, folder) for v in (node.values() if isinstance(node, dict) else node))
-    return _is_below(node, folder)
-
-
-def _replace_folder(node: Any, old: str, new: str) -> None:
-    """Change every string that is the folder ``old`` or a path below it, in place."""
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for key, value in list(items):
-        if _is_below(value, old):
-            node[key] = new + value[len(old) :]
-        elif isinstance(value, (dict, list)):
-            _replace_folder(value, old, new)
 
 
 def default_work_dir(config: Config) -> str:
@@ -201,7 +125,7 @@ def build_train_runner(
     config = config.copy()
     config.work_dir = work_dir or default_work_dir(config)
     config.launcher = launcher
-    _check_selection(config)
+    check_selection(config)
     if seed is not None:
         config.randomness = ConfigDict(config.get("randomness", {}), seed=seed)
     if amp:
@@ -332,44 +256,11 @@ def _build(config: Config) -> Runner:
         loader = config.get(f"{part}_dataloader")
         if loader is not None and not loader.get("num_workers"):
             loader.persistent_workers = False  # torch refuses it without workers
-    _check_roots(config)
+    check_roots(config)
     hooks = list(config.get("custom_hooks") or [])
     if all(hook.get("type") != "CheckpointGuardHook" for hook in hooks):
         config.custom_hooks = [*hooks, {"type": "CheckpointGuardHook"}]
     return PlannerRunner.from_cfg(config)
-
-
-def pdm_metrics(config: Config, part: str) -> list[ConfigDict]:
-    """Configs of the PDM metrics of an evaluator: ``part`` is ``val`` or ``test``."""
-    evaluator = config.get(f"{part}_evaluator") or []
-    metrics = [evaluator] if isinstance(evaluator, dict) else list(evaluator)
-    return [metric for metric in metrics if metric.get("type") == "PDMSMetric"]
-
-
-def _check_selection(config: Config) -> None:
-    """Refuse a validation on the test split (METHOD, section 6, fault 3)."""
-    val, test = ((config.get(f"{part}_dataloader") or {}).get("dataset", {}) for part in ("val", "test"))
-    if val.get("split") is None or val.get("split") != test.get("split"):
-        return
-    roots = [Path(dataset.get("data_root", "")).resolve() for dataset in (val, test)]
-    if roots[0] == roots[1]:
-        raise ConfigError(
-            f"val_dataloader reads the split '{val.get('split')}' that test_dataloader reads, so the best "
-            "checkpoint would be selected on the test split; give val_dataloader.dataset another split"
-        )
-
-
-def _check_roots(config: Config) -> None:
-    """Refuse to score the plans of one data root by the scenes of another, which may have the same tokens."""
-    for part in ("val", "test"):
-        dataset = (config.get(f"{part}_dataloader") or {}).get("dataset", {})
-        for metric in pdm_metrics(config, part):
-            roots = [node.get("data_root") for node in (dataset, metric)]
-            if None not in roots and len({Path(root).resolve() for root in roots}) > 1:
-                raise ConfigError(
-                    f"{part}_dataloader.dataset.data_root is {roots[0]}, but {part}_evaluator.data_root is "
-                    f"{roots[1]}; make them one, best by --cfg-options data_root=..."
-                )
 
 
 def _skip_pretrained(node: Any) -> None:
