@@ -4,11 +4,11 @@
 scene of its own with its own log, metric cache and plans, and prints
 
 * scenes per second of metric caches (``evaluation.metric_caching.cache_metrics``) and of scores
-  (``evaluation.pdm.runner.SplitScoring``) with each number of workers, and their ratio, after a tenth of the
+  (``evaluation.pdm.runner.SplitScoring``) with each number of workers, and their ratio, after a fifth of the
   scenes, so that starting processes and loading maps and kernels does not count. Where other
   programs keep the cores busy, the CPU time per scene says what ratio it would be without them;
 * the memory of ``tools/score.py`` and its workers, together, while it scores all scenes: what it needs for a
-  tenth of them, and by how much it grows until the end.
+  fifth of them, and by how much it grows until the end.
 
 Rates are by the wall clock: run it on a machine that does nothing else. Linux only.
 """
@@ -48,7 +48,7 @@ GOLDEN = REPOSITORY / "tests" / "data" / "golden" / "pdms" / "data"
 SPLIT = "golden"
 LOG_SCENES = 50
 """Scenes per log of the store of metric caches."""
-WARM_UP = 0.1
+WARM_UP = 0.2
 """Share of the scenes before anything counts."""
 
 
@@ -225,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Measure the throughput of caching and scoring.")
     parser.add_argument("--scenes", type=int, default=10_000, help="scenes of the memory test")
-    parser.add_argument("--scored", type=int, default=2000, help="scenes of the rate of scores")
+    parser.add_argument("--scored", type=int, default=5000, help="scenes of the rate of scores")
     parser.add_argument("--cached", type=int, default=600, help="scenes of the rate of metric caches")
     parser.add_argument("--num-plans", type=int, default=64, help="plans per scene")
     parser.add_argument("--num-workers", type=int, default=2, help="compare so many processes with one")
