@@ -116,7 +116,7 @@ class DecodedAgentHead(AgentHead):
     def queries(self, tokens: SceneTokens) -> Tensor:
         """Queries (B, N, d) that have read ``tokens.memory``."""
         memory = tokens.require("memory", "DecodedAgentHead")
-        queries = self.query_embedding.weight.expand(len(memory), -1, -1)
+        queries = self.query_embedding.weight.expand(memory.shape[0], -1, -1)
         for layer in self.layers:
             queries = layer(queries, memory)
         return queries

@@ -39,7 +39,7 @@ class PlanEncoder(nn.Module):
 
     def with_status(self, mixed: Tensor, status: Tensor) -> Tensor:
         """Features (B or 1, A, d) and status tokens (B, d) -> (B, A, d)."""
-        mixed = mixed.expand(len(status), -1, -1)
+        mixed = mixed.expand(status.shape[0], -1, -1)
         fused: Tensor = self.fuse(torch.cat([status[:, None].expand_as(mixed), mixed], dim=-1))
         return fused
 

@@ -54,7 +54,7 @@ class ReadingLayer(nn.Module):
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for part in (self.query(x), *self.key_value(memory).chunk(2, dim=-1))
         )
-        query = query.expand(len(memory), -1, -1, -1)
+        query = query.expand(memory.shape[0], -1, -1, -1)
         read = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2)
         x = self.norm1(x + self.proj(read))
         normed: Tensor = self.norm2(x + self.ffn(x))

@@ -90,7 +90,7 @@ class WorldModelHead(TrajectoryHead):
         imitation, metrics, _ = self.rewards(self.encoder(plans, status), bev)
         scores = self.final_reward(imitation, metrics)
         best = scores.argmax(dim=1)
-        trajectory = plans[torch.arange(len(plans), device=plans.device), best]
+        trajectory = plans[torch.arange(plans.shape[0], device=plans.device), best]
         return PlanOutput(trajectory, trajectory, plans, scores, {"imitation_logits": imitation})
 
     def training_output(
@@ -117,7 +117,7 @@ class WorldModelHead(TrajectoryHead):
         imitation, metrics, future = self.rewards(features, bev, sampled)
         assert future is not None
         plans = anchors + offsets
-        rows = torch.arange(len(plans), device=plans.device)
+        rows = torch.arange(plans.shape[0], device=plans.device)
         scores = self.final_reward(imitation, metrics)
         trajectory = plans[rows, scores.argmax(dim=1)]
         extras = {
@@ -180,7 +180,7 @@ class WorldModelHead(TrajectoryHead):
             future_ego, future = self.world_model(bev, chunk, prefix)
             future = future + end[start : start + step, :, None] * future_ego[:, :, None]
             parts.append(self.reward(now, future, chunk, future_ego))
-        chosen = None if sampled is None else future[torch.arange(len(bev), device=bev.device), sampled]
+        chosen = None if sampled is None else future[torch.arange(bev.shape[0], device=bev.device), sampled]
         imitation, metrics = self.reward.rewards(torch.cat(parts, dim=1))
         return imitation, metrics, chosen
 
