@@ -101,6 +101,7 @@ def strip_agent(state: Mapping[str, Tensor], source: str = "checkpoint") -> dict
     Raises:
         ConversionError: If two names become one.
 
+    >>> import torch
     >>> list(strip_agent({'agent.a.agent.b': torch.zeros(1), 'c_agent.d': torch.zeros(1)}))
     ['a.agent.b', 'c_agent.d']
     """

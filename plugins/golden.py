@@ -52,8 +52,8 @@ class Comparison:
         golden: The original's.
         tolerance: Largest difference allowed.
 
-    >>> Comparison('out/a', np.array([1.0, 2.0]), np.array([1.0, 2.3])).difference.round(3)
-    np.float64(0.091)
+    >>> round(Comparison('out/a', np.array([1.0, 2.0]), np.array([1.0, 2.3])).difference, 3)
+    0.091
     """
 
     name: str
@@ -71,7 +71,7 @@ class Comparison:
         if not finite.any():
             return 0.0
         largest = np.abs(ours[finite] - golden[finite]).max()
-        return np.float64(largest / (1.0 + np.abs(golden[finite]).max()))
+        return float(largest / (1.0 + np.abs(golden[finite]).max()))
 
     @property
     def passed(self) -> bool:
