@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.mmengine_compat import CheckpointError
@@ -88,6 +88,8 @@ class PlannerCheckpointHook(CheckpointHook):
     def _validation_is_due(self, runner: Runner, step: int) -> bool:
         """Whether the training loop validates when it has done so many epochs (or iterations)."""
         loop, end = runner.train_loop, runner.max_epochs if self.by_epoch else runner.max_iters
+        if isinstance(loop, EpochBasedTrainLoop) != self.by_epoch:
+            return False  # a checkpoint from within an epoch, where no validation is due
         if runner.val_loop is None or step < max(loop.val_begin, 1):
             return False
         return step % loop.val_interval == 0 or step == end
