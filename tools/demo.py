@@ -82,7 +82,7 @@ class Size:
 SIZES = {
     "full": Size("train:1200,val:100,test:200", 12, 6, "480x270"),
     # Just large enough that every stage has something to do; the table means nothing.
-    "smoke": Size("train:24,val:8,test:8", 1, 1, "240x135"),
+    "smoke": Size("train:16,val:4,test:4", 1, 1, "160x90"),
 }
 
 
