@@ -5,8 +5,9 @@ scene of its own with its own log, metric cache and plans, and prints
 
 * scenes per second of metric caches (``evaluation.metric_caching.cache_metrics``) and of scores
   (``evaluation.pdm.runner.SplitScoring``) with each number of workers, and their ratio, after a fifth of the
-  scenes, so that starting processes and loading maps and kernels does not count. Where other
-  programs keep the cores busy, the CPU time per scene says what ratio it would be without them;
+  scenes, so that starting processes and loading maps and kernels does not count. Where other programs use the
+  cores too, "unhindered" is what the rate would be without them: workers that are running or waiting for a
+  core, over CPU time per scene;
 * the memory of ``tools/score.py`` and its workers, together, while it scores all scenes: what it needs for a
   fifth of them, and by how much it grows until the end.
 
@@ -48,6 +49,8 @@ GOLDEN = REPOSITORY / "tests" / "data" / "golden" / "pdms" / "data"
 SPLIT = "golden"
 LOG_SCENES = 50
 """Scenes per log of the store of metric caches."""
+LOG_WINDOWS = 10
+"""Scenes per log whose metric caches are made."""
 WARM_UP = 0.2
 """Share of the scenes before anything counts."""
 
@@ -81,28 +84,43 @@ def write_store(folder: Path, scenes: Sequence[Scene], root: NavsimRoot, count: 
 
 
 def write_logs(folder: Path, root: NavsimRoot, count: int) -> None:
-    """A data root with ``count`` copies of logs, one scene each, under other tokens."""
-    logs = [read_log(path) for path in root.log_paths(SPLIT)]
+    """A data root with at least ``count`` scenes, in logs that repeat a window under other tokens."""
+    logs = [read_log(path)[: SceneFilter().num_frames] for path in root.log_paths(SPLIT)]
     split = folder / "navsim_logs" / SPLIT
     split.mkdir(parents=True)
     (folder / "maps").symlink_to(root.maps_root.resolve())
-    for number in range(count):
-        frames = logs[number % len(logs)][: SceneFilter().num_frames]
+    for number in range(-(-count // LOG_WINDOWS)):
         name = f"repeated-{number:08d}"
         renamed = [
-            {**frame, "log_name": name, "token": f"{number:08x}{index:08x}"}
-            for index, frame in enumerate(frames)
+            {
+                **frame,
+                "log_name": name,
+                "token": f"{number:08x}{window:04x}{index:04x}",
+                "timestamp": frame["timestamp"] + 1_000_000_000 * window,
+            }
+            for window in range(LOG_WINDOWS)
+            for index, frame in enumerate(logs[number % len(logs)])
         ]
         (split / f"{name}.pkl").write_bytes(pickle.dumps(renamed))
 
 
 # ------------------------------------------------------------------ speed
 class Rate(NamedTuple):
-    """Scenes per second, and CPU time [ms] per scene: of the workers, and of the process that feeds them."""
+    """Scenes per second, and what became of the workers' time.
+
+    ``cpu_ms`` is the CPU time of the workers per scene [ms], ``parent_ms`` that of the process that feeds
+    them, ``busy`` the number of workers that had work on average: running, or waiting for a core.
+    """
 
     per_second: float
-    workers_ms: float
+    cpu_ms: float
     parent_ms: float
+    busy: float
+
+    @property
+    def unhindered(self) -> float:
+        """Scenes per second if no other program took the cores from the workers."""
+        return 1e3 * self.busy / self.cpu_ms
 
 
 def children_of(pid: int) -> list[int]:
@@ -110,10 +128,10 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def cpu_of(pid: int) -> float:
-    """CPU seconds of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def seconds_of(pid: int) -> NDArray[np.float64]:
+    """Seconds (2,) that the threads of a process have been running, and waiting for a core."""
+    stats = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    return 1e-9 * np.array([[float(value) for value in fields[:2]] for fields in stats]).sum(axis=0)
 
 
 def steady_rate(results: Iterable[object], total: int) -> Rate:
@@ -122,13 +140,13 @@ def steady_rate(results: Iterable[object], total: int) -> Rate:
     count, marks = 0, []
     for count, _ in enumerate(results, 1):
         if count in (first, total):
-            workers = sum(cpu_of(child) for child in children_of(os.getpid()))
-            marks.append(np.array([time.perf_counter(), workers, time.process_time()]))
+            workers = sum((seconds_of(child) for child in children_of(os.getpid())), np.zeros(2))
+            marks.append([time.perf_counter(), time.process_time(), *workers])
     if count != total:
         raise RuntimeError(f"{total - count} of {total} scenes have no result")
-    wall, workers, parent = marks[1] - marks[0]
+    wall, parent, run, wait = np.subtract(marks[1], marks[0])
     scenes = total - first
-    return Rate(scenes / wall, 1e3 * workers / scenes, 1e3 * parent / scenes)
+    return Rate(scenes / wall, 1e3 * run / scenes, 1e3 * parent / scenes, (run + wait) / wall)
 
 
 class TimedExecutor(ProcessExecutor):
@@ -155,7 +173,10 @@ def caching_rate(data: Path, folder: Path, num_workers: int) -> Rate:
     report = cache_metrics(NavsimRoot(data), SPLIT, SceneFilter(), folder, executor)
     if not report.complete:
         raise RuntimeError(f"caching failed: {report}")
-    return executor.rate
+    logs = executor.rate
+    return Rate(
+        LOG_WINDOWS * logs.per_second, logs.cpu_ms / LOG_WINDOWS, logs.parent_ms / LOG_WINDOWS, logs.busy
+    )
 
 
 def scoring_rate(root: NavsimRoot, plans: Path, store: Path, num_workers: int) -> Rate:
@@ -177,16 +198,16 @@ def compare(
             rates[count] = max(rates.get(count, rate), rate)
     one = rates[workers[0]]
     for count, rate in rates.items():
-        busy = rate.workers_ms + rate.parent_ms
-        ratio, limit = rate.per_second / one.per_second, count * one.workers_ms / busy
+        ratio, unhindered = rate.per_second / one.per_second, rate.unhindered / one.unhindered
         print(
-            f"{name:8}{count:3} worker(s) {rate.per_second:8.1f} scenes/s {ratio:6.2f}x   CPU per scene: "
-            f"{rate.workers_ms:.2f} ms in workers, {rate.parent_ms:.2f} ms beside them, allows {limit:.2f}x",
+            f"{name:8}{count:3} worker(s) {rate.per_second:8.1f} scenes/s {ratio:6.2f}x   "
+            f"{rate.cpu_ms:.2f} ms CPU per scene (+{rate.parent_ms:.2f}), {rate.busy:.2f} workers busy: "
+            f"unhindered {rate.unhindered:.1f} scenes/s {unhindered:6.2f}x",
             flush=True,
         )
         figures[f"{name}_scenes_per_s_{count}"] = rate.per_second
-        figures[f"{name}_cpu_ms_{count}"] = busy
-        figures[f"{name}_ratio"], figures[f"{name}_ratio_by_cpu"] = ratio, limit
+        figures[f"{name}_cpu_ms_{count}"] = rate.cpu_ms + rate.parent_ms
+        figures[f"{name}_ratio"], figures[f"{name}_ratio_unhindered"] = ratio, unhindered
     return figures
 
 
@@ -226,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure the throughput of caching and scoring.")
     parser.add_argument("--scenes", type=int, default=10_000, help="scenes of the memory test")
     parser.add_argument("--scored", type=int, default=5000, help="scenes of the rate of scores")
-    parser.add_argument("--cached", type=int, default=600, help="scenes of the rate of metric caches")
+    parser.add_argument("--cached", type=int, default=2000, help="scenes of the rate of metric caches")
     parser.add_argument("--num-plans", type=int, default=64, help="plans per scene")
     parser.add_argument("--num-workers", type=int, default=2, help="compare so many processes with one")
     parser.add_argument("--repeat", type=int, default=3, help="measurements, of which the best counts")
