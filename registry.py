@@ -50,7 +50,11 @@ HOOKS = Registry(
     "hook",
     parent=MMENGINE_HOOKS,
     scope=SCOPE,
-    locations=["beyonddrive.engine.hooks", "beyonddrive.generators.online_hook"],
+    locations=[
+        "beyonddrive.engine.hooks",
+        "beyonddrive.generators.online_hook",
+        "beyonddrive.generators.prior_hook",
+    ],
 )
 #: Loops of the runner.
 LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["beyonddrive.engine.loops"])

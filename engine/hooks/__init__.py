@@ -1,12 +1,10 @@
 """Hooks of the runner; importing this package registers them."""
 
 from beyonddrive.engine.hooks.checkpoint import CheckpointGuardHook, PlannerCheckpointHook
-from beyonddrive.engine.hooks.expert_prior import ExpertPriorHook
 from beyonddrive.engine.hooks.seed import EpochSeedHook
 
 __all__ = [
     "CheckpointGuardHook",
     "EpochSeedHook",
-    "ExpertPriorHook",
     "PlannerCheckpointHook",
 ]

@@ -9,11 +9,11 @@ from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from numpy.typing import NDArray
+from torch import nn
 
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.engine.executors import SerialExecutor
 from beyonddrive.generators.expert_plans import SceneSource, read_expert_plans
-from beyonddrive.heads.plan_prior import plan_priors
 from beyonddrive.registry import HOOKS
 
 
@@ -48,7 +48,7 @@ class ExpertPriorHook(Hook):
             ExpertPriorError: If the training data set is no ``NavsimDataset``.
             VocabularyError: If it has too few different expert plans.
         """
-        priors = [prior for prior in plan_priors(runner.model) if prior.missing and prior.path is None]
+        priors = [prior for prior in _priors(runner.model) if prior.missing and prior.path is None]
         if not priors:
             return
         plans = expert_plans(runner.train_dataloader.dataset, self.max_scenes)
@@ -57,6 +57,11 @@ class ExpertPriorHook(Hook):
             for buffer in prior.buffers():
                 broadcast(buffer)  # processes that round differently must not differ
             runner.logger.info(f"{prior.user}: {prior.size} {prior.what} from {len(plans)} expert plans")
+
+
+def _priors(planner: nn.Module) -> list[Any]:
+    """Parts of a planner that are fitted to expert plans, known by what they do: heads are another wing."""
+    return [module for module in planner.modules() if hasattr(module, "fit") and hasattr(module, "missing")]
 
 
 def expert_plans(dataset: Any, max_scenes: int) -> NDArray[np.float64]:
