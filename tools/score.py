@@ -58,8 +58,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.num_workers < 0:
         parser.error(f"--num-workers: must not be negative, got {args.num_workers}")
-    if args.out.resolve() == args.plans.resolve():
-        parser.error(f"--out: {args.out} is the file of plans; give another name")
+    taken = {args.plans.resolve(): "the file of plans"}
+    for option, path in (("--out", args.out), ("--explain", args.explain)):
+        if path is None:
+            continue
+        if path.is_dir():
+            parser.error(f"{option}: {path} is a folder; give the name of a file")
+        if path.resolve() in taken:
+            parser.error(f"{option}: {path} is {taken[path.resolve()]}; give another name")
+        taken[path.resolve()] = "the file of scores"
     if args.stages == "two":
         parser.error(
             "--stages two: the two-stage score needs the synthetic follow-up scenes of NAVSIM v2, which are "
@@ -88,10 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         plans = PlanFile(args.plans)
         root = NavsimRoot(args.data_root, args.maps_root)
         config = {**describe_inputs(root, args.split, args.plans), "settings": asdict(settings)}
+        scoring = SplitScoring(root, args.split, plans, settings, args.cache_dir)
         with open_parts(args.out, config) as parts:
             if parts.done:
                 print(f"score: {len(parts.done)} scenes were scored before", file=sys.stderr)
-            scoring = SplitScoring(root, args.split, plans, settings, args.cache_dir)
             for result in scoring.run(make_executor(args.num_workers), parts.done):
                 parts.add(result)
             num_scenes, num_plans = parts.finish(plans, args.out, args.explain)

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beyonddrive.datasets.shards import ShardStore
+from beyonddrive.datasets.shards import ShardStore, ShardWriter
 from beyonddrive.engine.files import file_lock
 from beyonddrive.evaluation.metric_caching import KIND
 from beyonddrive.evaluation.pdm import EPDMS_COLUMNS
+from beyonddrive.evaluation.pdm.cache import CACHE_VERSION
 from beyonddrive.evaluation.pdm.plan_file import write_arrays
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.tools import score as tool
@@ -289,7 +290,10 @@ def test_epdms_of_one_stage(epdms, tmp_path, options):
         (("--version", "v2", "--stages", "two"), "needs the synthetic follow-up scenes"),
         (("--no-human-filter",), "it goes with --version v2"),
         (("--num-workers", "-1"), "must not be negative"),
-        (("--out", "plans.npz", "--plans", "./plans.npz"), "is the file of plans"),
+        (("--out", "plans.npz", "--plans", "./plans.npz"), "--out: plans.npz is the file of plans"),
+        (("--explain", "plans.npz", "--plans", "./plans.npz"), "--explain: plans.npz is the file of plans"),
+        (("--explain", "./scores.npz", "--out", "scores.npz"), "is the file of scores"),
+        (("--out", "."), "--out: . is a folder"),
     ],
 )
 def test_what_cannot_be_done_is_refused(tmp_path, capsys, options, message):
@@ -297,6 +301,14 @@ def test_what_cannot_be_done_is_refused(tmp_path, capsys, options, message):
         tool.main(arguments(tmp_path, *options))
     assert refused.value.code == 2 and message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_caches_of_another_split_are_refused_and_nothing_is_written(tmp_path, capsys):
+    write_arrays(tmp_path / "plans.npz", [("0123456789abcdef", np.zeros((1, 8, 3)))])
+    ShardWriter(tmp_path / "caches", KIND, {"cache_version": CACHE_VERSION, "split": "mini"}, "a test")
+    assert tool.main(arguments(tmp_path, "--cache-dir", tmp_path / "caches")) == 2
+    assert "stored 'mini', wanted 'golden'" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["caches", "plans.npz"]
 
 
 def test_unknown_split(golden, tmp_path):
