@@ -80,7 +80,7 @@ class Size:
 
 
 SIZES = {
-    "full": Size("train:1200,val:100,test:200", 12, 6, "480x270"),
+    "full": Size("train:1200,val:150,test:300", 12, 6, "480x270"),
     # Just large enough that every stage has something to do; the table means nothing.
     "smoke": Size("train:16,val:4,test:4", 1, 1, "160x90"),
 }
