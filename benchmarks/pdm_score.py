@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.navsim_root import NavsimRoot
-from beyonddrive.datasets.scene import HISTORY, Scene
+from beyonddrive.datasets.maps.nuplan_map import MapError
+from beyonddrive.datasets.navsim_root import NavsimRoot, NavsimRootError
+from beyonddrive.datasets.scene import HISTORY, Scene, SceneError
 from beyonddrive.datasets.scene_filter import SceneFilter
 from beyonddrive.datasets.shards import ShardStore, ShardWriter
 from beyonddrive.evaluation.pdm import MetricCache, MetricCacheError, build_metric_cache, score
@@ -50,7 +51,7 @@ from beyonddrive.evaluation.pdm.reference import plan_knots, plan_references
 from beyonddrive.evaluation.pdm.route import find_route, route_lanes
 from beyonddrive.evaluation.pdm.simulate import simulate
 from beyonddrive.evaluation.pdm.tracks import tracks_of
-from beyonddrive.structures.plan import POSE_INTERVAL
+from beyonddrive.structures.plan import POSE_INTERVAL, PlanError
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "data" / "golden" / "pdms" / "data"
 DENSE_OBJECTS = 60
@@ -347,20 +348,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-compile", action="store_true", help="do not measure how long compiling takes")
     parser.add_argument("--json", action="store_true", help="end with one JSON line of means over scenes")
     args = parser.parse_args(argv)
-    root = NavsimRoot(args.data_root, args.maps_root)
     scene_filter = SceneFilter(frame_interval=args.frame_interval, max_scenes=args.max_scenes)
     rows, failed, some = [], 0, None
-    for split in [args.split] if args.split else root.splits():
-        for scene in root.scenes(split, scene_filter):
-            some = scene
+    try:
+        root = NavsimRoot(args.data_root, args.maps_root)
+        splits = [args.split] if args.split else root.splits()
+        for scene in (scene for split in splits for scene in root.scenes(split, scene_filter)):
             if args.data_root == GOLDEN and len(scene.objects(HISTORY - 1)) >= DENSE_NOW:
                 scene = crowded(scene, CROWD)
             try:
                 rows.append(measure(scene, root, args.repeat))
-            except MetricCacheError as error:
+            except (MetricCacheError, MapError, SceneError, PlanError) as error:
                 failed += 1
                 print(f"left out: {error}", file=sys.stderr)
-    if not rows or some is None:
+            else:
+                some = scene
+    except NavsimRootError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for problem in root.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if some is None:
         print(f"no scene of {args.data_root} can be scored", file=sys.stderr)
         return 1
     for kind in ("light", "dense"):

@@ -335,6 +335,15 @@ def test_benchmark_ends_with_a_line_of_json():
     assert all(figures[name] > 0 for name in wanted) and figures["scenes"] == 1
 
 
+def test_benchmark_says_what_it_leaves_out(tmp_path):
+    root = REPOSITORY / "tests/data/epdms"  # which has no maps of its own
+    done = run("--data-root", root, "--max-scenes", 1, tool="benchmarks/pdm_score.py")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "left out: " in done.stderr and "no scene of" in done.stderr
+    done = run("--data-root", tmp_path, tool="benchmarks/pdm_score.py")
+    assert done.returncode == 1 and "no folder navsim_logs" in done.stderr
+
+
 @pytest.mark.slow
 def test_benchmark_of_throughput():
     options = ("--scenes", 24, "--scored", 24, "--cached", 12, "--num-plans", 2, "--repeat", 1, "--json")
