@@ -33,6 +33,7 @@ from beyonddrive.evaluation.pdm.contact import (
     off_route_meters,
     overlap_center,
     projected_box,
+    too_far_off_route,
 )
 from beyonddrive.evaluation.pdm.epdms import EpdmsScores
 from beyonddrive.evaluation.pdm.kernels import World
@@ -161,10 +162,8 @@ def _off_road(case: Case, n: int) -> list[Failure]:
 
 def _off_route(case: Case, n: int, exempt: int = 0) -> list[Failure]:
     states = case.scores.simulated[n]
-    meters = off_route_meters(states, case.scores.areas[n], exempt)
-    most = float(meters.max())
-    # Rounding may keep the sum in numpy below the kernel's; the first sample at the limit is meant.
-    t = int(np.argmax(meters >= min(DDC_COMPLIANT, most)))
+    meters = off_route_meters(states[None], case.scores.areas[n, None], exempt)
+    most, t = float(meters.max()), int(too_far_off_route(meters)[0])
     words = (
         f"leaves the lanes of its route: {most:.1f} m off them within a second, "
         f"more than {DDC_COMPLIANT:.0f} m at {t * STEP:.1f} s"

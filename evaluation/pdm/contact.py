@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
-from beyonddrive.evaluation.pdm.arrays import Flags, Floats
+from beyonddrive.evaluation.pdm.arrays import Flags, Floats, Ints
 from beyonddrive.evaluation.pdm.collision import Traffic
 from beyonddrive.evaluation.pdm.comfort import COMFORT_BOUNDS, comfort_signals, history_comfort_signals
 from beyonddrive.evaluation.pdm.constants import (
+    DDC_COMPLIANT,
     DDC_WINDOW,
     MAX_JERK,
     MAX_LAT_ACCELERATION,
@@ -80,18 +81,30 @@ def corner_off_road(world: World, state: Floats) -> tuple[int, Floats]:
 
 
 def off_route_meters(states: Floats, flags: Flags, exempt: int = 0) -> Floats:
-    """Metres (41,) driven off the route's lanes in the second up to each sample (PDMS_V1, section 8).
+    """Metres (N, 41) driven off the route's lanes in the second up to each sample (PDMS_V1, section 8).
 
     Args:
-        states: (41, >= 3) simulated states.
-        flags: (41,) area bits.
+        states: (N, 41, >= 3) simulated states.
+        flags: (N, 41) area bits.
         exempt: Bits where metres do not count.
     """
-    center = np.array([ego_center(state) for state in states])
-    steps = np.zeros(NUM_STATES)
-    steps[1:] = np.hypot(*np.diff(center, axis=0).T)
-    steps[(flags & ONCOMING == 0) | (flags & exempt != 0)] = 0.0
-    return np.array([steps[max(0, t - DDC_WINDOW + 1) : t + 1].sum() for t in range(NUM_STATES)])
+    heading = states[..., 2]
+    center = states[..., :2] + REAR_AXLE_TO_CENTER * np.stack([np.cos(heading), np.sin(heading)], axis=-1)
+    way = np.diff(center, axis=1)
+    # A window that begins before the first sample is as good as one of zeros there.
+    steps = np.zeros((len(states), DDC_WINDOW - 1 + NUM_STATES))
+    steps[:, DDC_WINDOW:] = np.hypot(way[..., 0], way[..., 1])
+    steps[:, DDC_WINDOW - 1 :][(flags & ONCOMING == 0) | (flags & exempt != 0)] = 0.0
+    return np.lib.stride_tricks.sliding_window_view(steps, DDC_WINDOW, axis=1).sum(axis=-1)
+
+
+def too_far_off_route(meters: Floats) -> Ints:
+    """First sample (N,) at which :func:`off_route_meters` (N, 41) of plans that fail DDC reach its limit.
+
+    Rounding may keep a sum in numpy just below the limit that the score found reached: the largest is meant
+    then.
+    """
+    return np.argmax(meters >= np.minimum(DDC_COMPLIANT, meters.max(axis=1, keepdims=True)), axis=1)
 
 
 class BrokenBound(NamedTuple):
