@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beyonddrive.evaluation.pdm.arrays import Flags, Floats, Ints
+from beyonddrive.evaluation.pdm.arrays import Floats, Ints
 from beyonddrive.evaluation.pdm.constants import (
     EPDMS_WEIGHT_SUM,
     HISTORY_COMFORT_WEIGHT,
@@ -15,6 +15,7 @@ from beyonddrive.evaluation.pdm.constants import (
     PROGRESS_WEIGHT,
     TTC_WEIGHT,
 )
+from beyonddrive.evaluation.pdm.plan_scores import PlanScores
 
 EPDMS_COLUMNS = ("NC", "DAC", "DDC", "TLC", "EP", "TTC", "LK", "HC", "EPDMS_without_EC")
 """Order of the one-stage sub-scores of NAVSIM v2; the last is their score without extended comfort, which
@@ -24,51 +25,23 @@ FILTERED = ("NC", "DAC", "DDC", "TLC", "TTC", "LK")
 
 
 @dataclass(frozen=True, eq=False)
-class EpdmsScores:
-    """One-stage EPDMS of N plans of one scene, and what explains it.
+class EpdmsScores(PlanScores):
+    """One-stage EPDMS (N, 9) of N plans of one scene, and what explains it, besides :class:`PlanScores`.
 
     Attributes:
-        values: (N, 9) float64 in the order of :data:`EPDMS_COLUMNS`.
         human: (8,) the human driver's own sub-scores in the same order, as the filter sees them: EP and HC
             are 1.
-        nc_time: (N,) time of the first at-fault collision [s], inf for none.
-        ttc_time: (N,) time of the first infraction of the time to collision [s], inf for none.
         tlc_time: (N,) time of the first contact with a red light [s], inf for none.
         lk_time: (N,) time at which the ego has been off the centre line for too long [s], inf for never.
-        nc_object: (N,) index of the object hit, into ``cache.tracks``; -1 for none.
-        ttc_object: (N,) index of the object that is too close; -1 for none.
         tlc_light: (N,) index of the red light, into ``cache.extended.light_ids``; -1 for none.
-        areas: (N, 41) uint8 bits ``MULTIPLE_LANES`` .. of :mod:`beyonddrive.evaluation.pdm.constants`.
-        progress: (N,) metres along the centre line, before anything is multiplied to it.
-        simulated: (N, 41, 11) states every 0.1 s, global: x, y, heading, vx, vy, ax, ay, steering, steering
-            rate, yaw rate, yaw acceleration.
     """
 
-    values: Floats
+    columns = EPDMS_COLUMNS
+
     human: Floats
-    nc_time: Floats
-    ttc_time: Floats
     tlc_time: Floats
     lk_time: Floats
-    nc_object: Ints
-    ttc_object: Ints
     tlc_light: Ints
-    areas: Flags
-    progress: Floats
-    simulated: Floats
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def column(self, name: str) -> Floats:
-        """One column (N,) by name.
-
-        Raises:
-            KeyError: If there is no such column.
-        """
-        if name not in EPDMS_COLUMNS:
-            raise KeyError(f"no score {name!r}; a one-stage EPDMS has {', '.join(EPDMS_COLUMNS)}")
-        return self.values[:, EPDMS_COLUMNS.index(name)]
 
 
 def extended_progress(progress: Floats, multiplier: Floats, reference: float, pooled: bool) -> Floats:

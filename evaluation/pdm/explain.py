@@ -10,9 +10,8 @@ from numpy.typing import ArrayLike
 from beyonddrive.evaluation.pdm.arrays import Floats
 from beyonddrive.evaluation.pdm.cache import MetricCache
 from beyonddrive.evaluation.pdm.causes import CAUSES, EXTENDED_CAUSES, Case, Failure
-from beyonddrive.evaluation.pdm.epdms import EPDMS_COLUMNS, EpdmsScores
+from beyonddrive.evaluation.pdm.epdms import EpdmsScores
 from beyonddrive.evaluation.pdm.scorer import PdmScores, Progress, Version, score
-from beyonddrive.structures.plan import SCORE_COLUMNS
 
 PRECEDENCE = tuple(CAUSES)
 """Sub-scores of the PDM score, the gravest first (:data:`beyonddrive.evaluation.pdm.causes.CAUSES`)."""
@@ -85,12 +84,10 @@ def explain_scores(
         scores: Their scores.
         progress: How progress was normalised.
     """
-    columns: tuple[str, ...]
     if isinstance(scores, EpdmsScores):
-        columns, causes, scene = EPDMS_COLUMNS, EXTENDED_CAUSES, cache.prepared_extended
-        counted = scores.progress
+        causes, scene, counted = EXTENDED_CAUSES, cache.prepared_extended, scores.progress
     else:
-        columns, causes, scene = SCORE_COLUMNS, CAUSES, cache.prepared
+        causes, scene = CAUSES, cache.prepared
         counted = scores.progress * scores.column("NC") * scores.column("DAC")
     full = np.full(len(counted), scene.reference_progress)
     if progress == "pooled" and len(full):
@@ -100,9 +97,9 @@ def explain_scores(
     for n, row in enumerate(scores.values):
         failures: list[Failure] = []
         for column, cause in causes.items():
-            if row[columns.index(column)] < 1.0:
+            if row[scores.columns.index(column)] < 1.0:
                 failures += cause(case, n)
-        explanations.append(Explanation(columns, row, tuple(failures), scores.simulated[n]))
+        explanations.append(Explanation(scores.columns, row, tuple(failures), scores.simulated[n]))
     return explanations
 
 

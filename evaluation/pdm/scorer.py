@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from beyonddrive.evaluation.pdm.arrays import Flags, Floats, Ints
+from beyonddrive.evaluation.pdm.arrays import Floats, Ints
 from beyonddrive.evaluation.pdm.cache import MetricCache
 from beyonddrive.evaluation.pdm.constants import (
     COMFORT_WEIGHT,
@@ -45,6 +44,7 @@ from beyonddrive.evaluation.pdm.kernels import (
     TTC_SAMPLE,
     score_plans,
 )
+from beyonddrive.evaluation.pdm.plan_scores import PlanScores
 from beyonddrive.evaluation.pdm.reference import plan_knots
 from beyonddrive.structures.plan import SCORE_COLUMNS, PlanError, check_plans
 
@@ -52,43 +52,10 @@ Progress = Literal["pair", "pooled"]
 Version = Literal["v1", "v2"]
 
 
-@dataclass(frozen=True, eq=False)
-class PdmScores:
-    """Scores of N plans of one scene, and what explains them.
+class PdmScores(PlanScores):
+    """PDM scores (N, 7) of N plans of one scene, and what explains them, as in :class:`PlanScores`."""
 
-    Attributes:
-        values: (N, 7) float64 in the order of :data:`beyonddrive.structures.plan.SCORE_COLUMNS`.
-        nc_time: (N,) time of the first at-fault collision [s], inf for none.
-        ttc_time: (N,) time of the first infraction of the time to collision [s], inf for none.
-        nc_object: (N,) index of the object hit, into ``cache.tracks``; -1 for none.
-        ttc_object: (N,) index of the object that is too close; -1 for none.
-        areas: (N, 41) uint8 bits ``MULTIPLE_LANES`` .. of :mod:`beyonddrive.evaluation.pdm.constants`.
-        progress: (N,) metres along the centre line, before anything is multiplied to it.
-        simulated: (N, 41, 11) states every 0.1 s, global: x, y, heading, vx, vy, ax, ay, steering, steering
-            rate, yaw rate, yaw acceleration.
-    """
-
-    values: Floats
-    nc_time: Floats
-    ttc_time: Floats
-    nc_object: Ints
-    ttc_object: Ints
-    areas: Flags
-    progress: Floats
-    simulated: Floats
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def column(self, name: str) -> Floats:
-        """One column (N,) by name.
-
-        Raises:
-            KeyError: If there is no such column.
-        """
-        if name not in SCORE_COLUMNS:
-            raise KeyError(f"no score {name!r}; a PDM score has {', '.join(SCORE_COLUMNS)}")
-        return self.values[:, SCORE_COLUMNS.index(name)]
+    columns = SCORE_COLUMNS
 
 
 @overload
@@ -162,22 +129,22 @@ def score(
             f"{cache.token}: {len(bad)} plan(s) are too far off to be simulated, the first is plan {bad[0]}; "
             f"positions are metres in the ego frame"
         )
+    shared: dict[str, Any] = {
+        "nc_time": _seconds(first[:, NC_SAMPLE]),
+        "ttc_time": _seconds(first[:, TTC_SAMPLE]),
+        "nc_object": first[:, NC_OBJECT],
+        "ttc_object": first[:, TTC_OBJECT],
+        "areas": flags,
+        "progress": raw,
+        "simulated": states,
+    }
     pooled = progress == "pooled"
     nc, dac, ttc = scores[:, NC], scores[:, DAC], scores[:, TTC]
     if not extended:
         comfort, ddc = scores[:, COMFORT], scores[:, DDC]
         ep = relative_progress(raw, nc * dac, scene.reference_progress, pooled)
         pdms = final_score(nc, dac, ep, ttc, comfort)
-        return PdmScores(
-            np.column_stack([nc, dac, ep, ttc, comfort, ddc, pdms]),
-            _seconds(first[:, NC_SAMPLE]),
-            _seconds(first[:, TTC_SAMPLE]),
-            first[:, NC_OBJECT],
-            first[:, TTC_OBJECT],
-            flags,
-            raw,
-            states,
-        )
+        return PdmScores(np.column_stack([nc, dac, ep, ttc, comfort, ddc, pdms]), **shared)
     ddc, tlc = scores[:, EXTENDED_DDC], scores[:, TLC]
     ep = extended_progress(raw, nc * dac * ddc * tlc, scene.reference_progress, pooled)
     lane, comfort = scores[:, LANE_KEEPING], scores[:, HISTORY_COMFORT]
@@ -186,17 +153,11 @@ def score(
         values = filter_by_human(values, scene.human)
     return EpdmsScores(
         np.column_stack([values, one_stage_score(values)]),
-        scene.human,
-        _seconds(first[:, NC_SAMPLE]),
-        _seconds(first[:, TTC_SAMPLE]),
-        _seconds(first[:, TLC_SAMPLE]),
-        _seconds(first[:, LANE_KEEPING_SAMPLE]),
-        first[:, NC_OBJECT],
-        first[:, TTC_OBJECT],
-        first[:, TLC_LIGHT],
-        flags,
-        raw,
-        states,
+        human=scene.human,
+        tlc_time=_seconds(first[:, TLC_SAMPLE]),
+        lk_time=_seconds(first[:, LANE_KEEPING_SAMPLE]),
+        tlc_light=first[:, TLC_LIGHT],
+        **shared,
     )
 
 
