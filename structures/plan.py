@@ -33,7 +33,10 @@ def check_plans(plans: Any, name: str = "plans") -> NDArray[np.float64]:
     >>> check_plans(np.zeros((2, 8, 3))).shape
     (2, 8, 3)
     """
-    array = np.asarray(plans)
+    try:
+        array = np.asarray(plans)
+    except ValueError as error:  # lists of different lengths
+        raise PlanError(f"{name}: plans must be one array ({error})") from None
     if array.dtype.kind not in "fiu":
         raise PlanError(f"{name}: plans must be numbers, got dtype {array.dtype}")
     if array.ndim != 3 or array.shape[1:] != (NUM_POSES, 3):

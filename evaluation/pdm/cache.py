@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.evaluation.pdm.arrays import Flags, Floats, Ints
-from beyonddrive.evaluation.pdm.constants import MAP_INTERVAL_US
+from beyonddrive.evaluation.pdm.constants import MAP_INTERVAL_US, NUM_FRAMES, NUM_MAPS
 from beyonddrive.evaluation.pdm.extended import ExtendedScene
 from beyonddrive.evaluation.pdm.polygons import PolygonRings
 from beyonddrive.evaluation.pdm.prepare import PreparedScene, prepare, prepare_extended
+from beyonddrive.evaluation.pdm.simulate import STATE_SIZE
 from beyonddrive.evaluation.pdm.tracks import Tracks
 
 CACHE_VERSION = 2
@@ -125,7 +126,7 @@ class MetricCache:
         """Inverse of :meth:`to_arrays`; gives the same scores, bit for bit.
 
         Raises:
-            MetricCacheError: If an array is missing or of another version.
+            MetricCacheError: If an array is missing, of another version, or does not fit the others.
         """
         try:
             version = int(arrays["version"])
@@ -139,7 +140,7 @@ class MetricCache:
             if "extended.proposal" in arrays:
                 lights = PolygonRings(**_part(arrays, "extended.lights"))
                 extended = ExtendedScene(**_part(arrays, "extended"), lights=lights)
-            return cls(
+            cache = cls(
                 token=_decode(arrays["token"])[0],
                 log_name=_decode(arrays["log_name"])[0],
                 time_us=int(arrays["time_us"]),
@@ -148,10 +149,16 @@ class MetricCache:
                 extended=extended,
                 **plain,
             )
+            _check(cache)
+            return cache
+        except MetricCacheError:
+            raise
         except KeyError as error:
             raise MetricCacheError(
                 f"a metric cache without {error}: not one, or damaged; make it again"
             ) from None
+        except (ValueError, TypeError, IndexError) as error:
+            raise MetricCacheError(f"a metric cache that is damaged ({error}); make it again") from error
 
 
 _PLAIN: dict[str, Any] = {
@@ -180,6 +187,40 @@ _NESTED: dict[str, dict[str, Any]] = {
 
 def _part(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
     return {name: _own(arrays[f"{prefix}.{name}"], dtype) for name, dtype in _NESTED[prefix].items()}
+
+
+def _check(cache: MetricCache) -> None:
+    """Say which array does not fit the others: kernels would read beyond its end.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    count, objects, tracks = len(cache.polygon_ids), len(cache.tracks), cache.tracks
+    shapes: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
+        "ego_state": (cache.ego_state, (STATE_SIZE,)),
+        "proposal": (cache.proposal, (NUM_MAPS, 3)),
+        "centerline": (cache.centerline, (max(len(cache.centerline), 2), 3)),
+        "polygon_types": (cache.polygon_types, (count,)),
+        "tracks.types": (tracks.types, (objects,)),
+        "tracks.size": (tracks.size, (objects, 2)),
+        "tracks.velocity": (tracks.velocity, (objects, 2)),
+        "tracks.poses": (tracks.poses, (NUM_FRAMES, objects, 3)),
+    }
+    for name, (array, shape) in shapes.items():
+        if array.shape != shape:
+            raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+    rings = {"polygons": (cache.polygons, count)}
+    if cache.extended is not None:
+        rings["extended.lights"] = (cache.extended.lights, len(cache.extended.light_ids))
+    for name, (part, polygons) in rings.items():
+        for key, starts, total in (
+            ("ring_starts", part.ring_starts, len(part.vertices)),
+            ("polygon_starts", part.polygon_starts, len(part.ring_starts) - 1),
+        ):
+            if not len(starts) or starts[0] != 0 or starts[-1] != total or (np.diff(starts) <= 0).any():
+                raise ValueError(f"{name}.{key} does not count up from 0 to {total}")
+        if len(part) != polygons:
+            raise ValueError(f"{name} holds {len(part)} polygons, expected {polygons}")
 
 
 def _own(array: NDArray[Any], dtype: Any) -> NDArray[Any]:

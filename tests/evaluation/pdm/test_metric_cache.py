@@ -269,6 +269,29 @@ def test_stored_caches_of_another_release(golden):
         MetricCache.from_arrays(arrays)
 
 
+@pytest.mark.parametrize(
+    ("key", "damage"),
+    [
+        ("proposal", lambda array: array[:3]),
+        ("tracks.types", lambda array: array[1:]),
+        ("tracks.poses", lambda array: array[:, 1:]),
+        ("tracks.tokens", lambda array: array + 200),
+        ("polygon_types", lambda array: array[1:]),
+        ("polygons.vertices", lambda array: array[:9]),
+        ("polygons.polygon_starts", lambda array: array[:-1]),
+        ("polygons.ring_starts", lambda array: array[::-1]),
+        ("extended.history", lambda array: array[:2]),
+        ("extended.lights.ring_starts", lambda array: array[:0]),
+        ("version", lambda array: np.zeros(2)),
+        ("token", lambda array: array[:0]),
+    ],
+)
+def test_stored_caches_that_are_damaged(golden, key, damage):
+    arrays = golden("cross_straight_red").cache.to_arrays()
+    with pytest.raises(MetricCacheError, match="make it again"):
+        MetricCache.from_arrays(arrays | {key: damage(arrays[key])})
+
+
 def test_caches_can_be_pickled(golden):
     item = golden("curve_free")
     plans = item.scores["poses"][:5]

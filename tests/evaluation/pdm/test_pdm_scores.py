@@ -148,6 +148,7 @@ def test_wild_plans_have_scores_between_0_and_1(golden, scale):
         (np.full((1, 8, 3), np.inf), "NaN or infinity"),
         (np.full((1, 8, 3), 1e200), "too far off"),
         (np.array([["x"]]), "must be numbers"),
+        ([[0.0, 1.0], [0.0]], "must be one array"),
     ],
 )
 def test_bad_plans(golden, plans, message):
