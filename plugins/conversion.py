@@ -202,8 +202,7 @@ def load_weights(planner: nn.Module, checkpoint: str | Path) -> None:
 
 
 def _in_words(conversion: Conversion) -> str:
-    plain = {key: value for key, value in conversion.settings.items() if not isinstance(value, dict)}
-    return "".join(f", model.{key}={value}" for key, value in plain.items())
+    return "".join(f", model.{key}={value}" for key, value in conversion.settings.items())
 
 
 def build_planner(conversion: Conversion, changes: Mapping[str, Any] | None = None) -> Planner:

@@ -81,7 +81,7 @@ def convert(
     if reverse:
         state = {f"{AGENT}{key}": value for key, value in state.items()}
     write_weights(target, state, meta)
-    variant = "".join(f", {key}={value}" for key, value in conversion.settings.items() if "head" not in key)
+    variant = "".join(f", {key}={value}" for key, value in conversion.settings.items())
     return f"{target}: {len(state)} weights of {conversion.release.name}{variant}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -13,7 +12,6 @@ from beyonddrive.plugins.checkpoint import (
     KeyMap,
     Release,
     Rule,
-    backbone_settings,
     delta_statistics,
 )
 from beyonddrive.structures.plan import NUM_POSES
@@ -55,23 +53,12 @@ def _head_fits(pose_dim: int, published: bool, latent: bool | None) -> Callable[
     return fits
 
 
-def _absolute_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Settings of LTF* without delta space."""
-    head = {"type": "AbsoluteTrajectoryHead", "hidden": 256, "activation": "SiLU"}
-    loss = {"type": "PlanL1Loss", "weight": 10.0}
-    return backbone_settings(state) | {"trajectory_head": {"_delete_": True, **head, "loss": loss}}
-
-
 RELEASES = (
     Release("transfuser", ABSOLUTE_KEYS, "transfuser_r34.py", _head_fits(3, published=True, latent=False)),
     Release("ltf", ABSOLUTE_KEYS, "ltf_r34.py", _head_fits(3, published=True, latent=True)),
     Release("ltf-delta", DELTA_KEYS, "ltf-delta_r34.py", _head_fits(4, published=False, latent=None)),
     Release(
-        "ltf-absolute",
-        ABSOLUTE_KEYS,
-        "ltf-delta_r34.py",
-        _head_fits(3, published=False, latent=None),
-        _absolute_settings,
+        "ltf-absolute", ABSOLUTE_KEYS, "ltf-absolute_r34.py", _head_fits(3, published=False, latent=None)
     ),
 )
 """TransFuser, LTF, LTF* and LTFv7 (same names), LTF* in absolute poses."""
