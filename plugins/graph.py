@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,7 @@ from torch import Tensor, nn
 
 from beyonddrive.plugins.export import ExportError, freeze, hold_latents
 from beyonddrive.plugins.planner import HeadPlanner, Planner
-
-NOISE = "noise"
-"""Name of the input that a sampling planner starts from."""
+from beyonddrive.plugins.sampling import NOISE, SamplingPlanner
 
 
 class PlannerGraph(nn.Module):
@@ -37,7 +34,10 @@ class PlannerGraph(nn.Module):
             )
         self.planner: HeadPlanner = freeze(planner)
         hold_latents(self.planner)
-        self.input_names = [*planner.required_inputs, *([NOISE] if _samples(planner) else [])]
+        self.input_names = [
+            *planner.required_inputs,
+            *([NOISE] if isinstance(planner, SamplingPlanner) else []),
+        ]
         with torch.no_grad():
             self.output_names = list(self._named(*self.example_inputs()))
         self.eval()
@@ -59,29 +59,13 @@ class PlannerGraph(nn.Module):
             name: torch.rand(batch, *shapes[name], generator=generator)
             for name in self.planner.required_inputs
         }
-        if _samples(self.planner):
+        if isinstance(self.planner, SamplingPlanner):
             head: Any = self.planner.trajectory_head.bare
             made[NOISE] = head.draw(batch, head.num_proposals, generator)
         return tuple(made[name] for name in self.input_names)
 
     def _named(self, *inputs: Tensor) -> dict[str, Tensor]:
-        given = dict(zip(self.input_names, inputs, strict=True))
-        noise = given.pop(NOISE, None)
-        if noise is None:
-            return self.planner.tensors(given)
-        tokens = self.planner.encode(given)
-        head: Any = self.planner.trajectory_head
-        named: dict[str, Tensor] = head.tensors(head(tokens, draws=noise))
-        for auxiliary in (self.planner.agent_head, self.planner.bev_head):
-            if auxiliary is not None:
-                named.update(auxiliary(tokens))
-        return named
-
-
-def _samples(planner: Planner) -> bool:
-    """Whether plans start from noise that the trajectory head takes as ``draws``."""
-    head = getattr(planner, "trajectory_head", None)
-    return head is not None and "draws" in inspect.signature(head.bare.forward).parameters
+        return self.planner.tensors(dict(zip(self.input_names, inputs, strict=True)))
 
 
 def write_graph(graph: PlannerGraph, path: Path, batch: int | None = None) -> None:

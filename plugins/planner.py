@@ -136,7 +136,7 @@ class Planner(BaseModel):
         for name in self.required_inputs:
             value = inputs[name]
             # (the sum is finite if all are, and takes one pass over an image)
-            if isinstance(value, Tensor) and not bool(torch.isfinite(value.sum())):
+            if isinstance(value, Tensor) and not bool(value.sum(dtype=torch.float32).isfinite()):
                 raise PlannerInputError(
                     f"scene {scene}: input {name!r} holds NaN or infinity: remove the scene from the split "
                     f"or rebuild its features"
@@ -176,7 +176,7 @@ class HeadPlanner(Planner):
     def tensors(self, inputs: Inputs) -> dict[str, Tensor]:
         """Raw outputs of all heads by name."""
         tokens = self.encode(inputs)
-        named = self.trajectory_head.tensors(self.trajectory_head(tokens))
+        named = self.trajectory_head.tensors(self.plan_from(tokens, inputs))
         for head in (self.agent_head, self.bev_head):
             if head is not None:
                 named.update(head(tokens))
@@ -194,7 +194,13 @@ class HeadPlanner(Planner):
 
     def plan(self, inputs: Inputs, samples: Sequence[PlanSample] | None = None) -> PlanOutput:
         """Plans of the trajectory head."""
-        return self.trajectory_head(self.encode(inputs))
+        return self.plan_from(self.encode(inputs), inputs, samples)
+
+    def plan_from(
+        self, tokens: SceneTokens, inputs: Inputs, samples: Sequence[PlanSample] | None = None
+    ) -> PlanOutput:
+        """Plans of scenes that have been encoded."""
+        return self.trajectory_head(tokens)
 
 
 class SensorPlanner(HeadPlanner):

@@ -10,8 +10,12 @@ import torch
 from torch import Tensor
 
 from beyonddrive.plugins.planner import Inputs, SensorPlanner
+from beyonddrive.plugins.preprocessor import PlannerInputError
 from beyonddrive.structures.sample import PlanSample
-from beyonddrive.structures.tokens import PlanOutput
+from beyonddrive.structures.tokens import PlanOutput, SceneTokens
+
+NOISE = "noise"
+"""Name of the input that plans may start from."""
 
 
 class Sampling(Protocol):
@@ -46,19 +50,23 @@ class SamplingHead(Protocol):
 
 
 class SamplingPlanner(SensorPlanner):
-    """A sensor planner whose plans start from noise."""
+    """A sensor planner whose plans start from noise.
 
-    def plan(self, inputs: Inputs, samples: Sequence[PlanSample] | None = None) -> PlanOutput:
-        """Plans of a batch; without samples every scene starts from the same noise."""
-        tokens = self.encode(inputs)
-        if samples is None:
-            return self.trajectory_head(tokens)
-        head = cast("SamplingHead", self.trajectory_head.bare)
-        draws = [
-            head.draw(1, head.num_proposals, scene_generator(head.seed, sample.metainfo.get("token", "")))
-            for sample in samples
-        ]
-        return self.trajectory_head(tokens, draws=torch.cat(draws).to(tokens.queries.device))
+    The noise may be given as the input :data:`NOISE`, standard-normal numbers (B, num_proposals, ...) of the
+    shape that the head's ``draw`` returns. Otherwise it is made from the head's seed: with samples from their
+    tokens too, without them every scene starts from the same. ``propose`` does not read it.
+    """
+
+    def plan_from(
+        self, tokens: SceneTokens, inputs: Inputs, samples: Sequence[PlanSample] | None = None
+    ) -> PlanOutput:
+        """Plans of scenes that have been encoded."""
+        draws = inputs.get(NOISE)
+        if draws is None and samples is not None:
+            head = cast("SamplingHead", self.trajectory_head.bare)
+            scenes = [scene_generator(head.seed, sample.metainfo.get("token", "")) for sample in samples]
+            draws = self.draw_scenes(len(scenes), head.num_proposals, scenes, tokens.queries.device)
+        return self.trajectory_head(tokens, draws=draws)
 
     def draw_scenes(
         self,
@@ -74,6 +82,20 @@ class SamplingPlanner(SensorPlanner):
         else:
             draws = head.draw(batch, num_proposals, generator)
         return draws.to(device)
+
+    def _check_inputs(self, inputs: Inputs, samples: Sequence[PlanSample] | None) -> None:
+        super()._check_inputs(inputs, samples)
+        noise = inputs.get(NOISE)
+        if noise is None:
+            return
+        head = cast("SamplingHead", self.trajectory_head.bare)
+        example = head.draw(1, head.num_proposals, torch.Generator())
+        wanted = (len(inputs["status"]), *example.shape[1:])
+        if tuple(noise.shape) != wanted or not bool(noise.isfinite().all()):
+            raise PlannerInputError(
+                f"input {NOISE!r} of {type(self).__name__} must be finite standard-normal numbers {wanted}, "
+                f"got {tuple(noise.shape)}; leave it out to have them made from the head's seed"
+            )
 
 
 def scene_generator(seed: int, token: str) -> torch.Generator:

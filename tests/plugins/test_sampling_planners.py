@@ -20,6 +20,7 @@ from beyonddrive.engine.mmengine_compat import load_checkpoint_file
 from beyonddrive.generators.prior_hook import ExpertPriorError, ExpertPriorHook, expert_plans
 from beyonddrive.generators.strategies import SamplingStrategy, scene_generators
 from beyonddrive.heads.plan_prior import plan_priors
+from beyonddrive.plugins.preprocessor import PlannerInputError
 from beyonddrive.plugins.sampling import SamplingPlanner
 from beyonddrive.registry import MODELS, TRANSFORMS
 from beyonddrive.structures.sample import PlanSample
@@ -90,6 +91,25 @@ def test_same_seed_same_plan_alone_or_in_a_batch(planner: SamplingPlanner) -> No
     assert torch.equal(together, plans([0, 1, 2], "abc"))
     torch.testing.assert_close(together[1:2], plans([1], "b"), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(together[1:2], plans([1], "x"), rtol=1e-4, atol=1e-4)  # other noise
+
+
+def test_noise_may_be_given_as_an_input(planner: SamplingPlanner) -> None:
+    planner.eval()
+    given, head = inputs(planner, 2), planner.trajectory_head.bare
+    usual = planner(given)
+    drawn = head.draw(1, head.num_proposals, torch.Generator().manual_seed(head.seed))
+    same = planner({**given, "noise": torch.cat([drawn, drawn])})
+    torch.testing.assert_close(same["proposals"], usual["proposals"], rtol=1e-4, atol=1e-4)
+    other = planner({**given, "noise": torch.cat([drawn, -drawn])})
+    torch.testing.assert_close(other["proposals"][0], usual["proposals"][0], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(other["proposals"][1], usual["proposals"][1], rtol=1e-3, atol=1e-3)
+    (first, second) = planner({**given, "noise": torch.cat([drawn, -drawn])}, samples("all"), mode="predict")
+    torch.testing.assert_close(first.pred.proposals, other["proposals"][0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(second.pred.proposals, other["proposals"][1], rtol=1e-4, atol=1e-4)
+    with pytest.raises(PlannerInputError, match=r"input 'noise' of .* must be finite .* got \(1, "):
+        planner({**given, "noise": drawn})
+    with pytest.raises(PlannerInputError, match="input 'noise'"):
+        planner({**given, "noise": torch.cat([drawn, drawn * torch.nan])})
 
 
 @pytest.mark.parametrize("count", [3, 24])
