@@ -67,7 +67,7 @@ class PlanPrior(nn.Module):
         checked = check_plans(plans, "expert plans")
         clusters = build_vocabulary(checked, self.size, seed)
         self.set_vocabulary(describe_vocabulary(checked, clusters, {}))
-        self._checked = False
+        self.forget()
 
     def require(self) -> None:
         """Make sure that the buffers hold numbers, reading the file if need be.
@@ -86,6 +86,10 @@ class PlanPrior(nn.Module):
                 f"checkpoint, or convert the official one together with its data file"
             )
         self._checked = True
+
+    def forget(self) -> None:
+        """Check the buffers anew before they are used next: something has written to them."""
+        self._checked = False
 
     def _read(self) -> None:
         if self.path is None:
@@ -199,4 +203,4 @@ def plan_priors(model: nn.Module) -> list[PlanPrior]:
 
 def _forget_check(module: nn.Module, incompatible_keys: Any) -> None:
     assert isinstance(module, PlanPrior)
-    module._checked = False
+    module.forget()

@@ -28,6 +28,7 @@ class PlanVocabulary(PlanPrior):
         super().__init__(size, path, user)
         self.plans: Tensor
         self.register_buffer("plans", torch.full((size, NUM_POSES, 3), torch.nan))
+        self._identity: int | None = None
 
     def forward(self) -> Tensor:
         """The plans (V, 8, 3): x [m], y [m], heading [rad], ego frame at t = 0.
@@ -46,7 +47,15 @@ class PlanVocabulary(PlanPrior):
     @property
     def identity(self) -> int:
         """The number that tells these plans from others; see :func:`vocabulary_id`."""
-        return vocabulary_id(self().detach().cpu().float().numpy())
+        plans = self()
+        if self._identity is None:  # once: it takes the plans to the CPU
+            self._identity = vocabulary_id(plans.detach().cpu().float().numpy())
+        return self._identity
+
+    def forget(self) -> None:
+        """Check and number the plans anew."""
+        super().forget()
+        self._identity = None
 
     def check_scores(self, scores: Tensor, identities: Tensor) -> None:
         """Refuse ``gt.vocabulary_scores`` (B, V, 6) of other plans; ``gt.vocabulary_id`` (B,) says of which.
