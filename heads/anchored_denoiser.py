@@ -124,7 +124,8 @@ class AnchoredLayer(nn.Module):
     def _sample_map(self, x: Tensor, points: Tensor, context: LayerContext) -> Tensor:
         grid = points.flip(-1) / self.map_range  # columns run along y, rows along x
         if context.values is not None:
-            sampled = sample_values(context.values, grid.to(context.values.dtype))  # (B, dim, M, 8)
+            # Half-precision positions would be off by a part of a cell.
+            sampled = sample_values(context.values.to(grid.dtype), grid)  # (B, dim, M, 8)
         else:
             assert context.cells is not None
             sampled = self.map_value.at(context.cells, grid)

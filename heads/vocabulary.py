@@ -164,7 +164,9 @@ class VocabularyHead(TrajectoryHead):
         probability = output.extras["imitation_logits"].float().softmax(dim=-1)
         plans = self.vocabulary()
         circle = torch.cat([plans[..., :2], plans[..., 2:].sin(), plans[..., 2:].cos()], dim=-1)
-        mean = (probability @ circle.flatten(1)).unflatten(-1, (NUM_POSES, 4))
+        # In full precision: a mean of plans in bfloat16 is off by decimetres.
+        with torch.autocast(plans.device.type, enabled=False):
+            mean = (probability @ circle.flatten(1)).unflatten(-1, (NUM_POSES, 4))
         return torch.cat([mean[..., :2], torch.atan2(mean[..., 2:3], mean[..., 3:])], dim=-1)
 
     def judge(self, tokens: SceneTokens) -> tuple[Tensor, Tensor]:

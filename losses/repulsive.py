@@ -215,7 +215,8 @@ class RepulsiveDistanceLoss(nn.Module):
         self._check(prediction, negatives)
         valid = negatives.valid
         poses = None if self.window is None or negatives.times is None else self.window(negatives.times)
-        plans = prediction[:, None].expand(-1, valid.shape[1], -1, -1)
+        # In float32: half-precision metres would round the distance to a near negative away.
+        plans = prediction.float()[:, None].expand(-1, valid.shape[1], -1, -1)
         # An invalid entry may hold NaN, which survives multiplication by 0, also in the gradient.
         failing = torch.where(valid[..., None, None], negatives.plans.to(plans.dtype), plans.detach())
         distance = _distance(plans, failing, poses)  # (B, K), 0 where not valid
@@ -275,7 +276,7 @@ class RepulsiveDistanceLoss(nn.Module):
 
 def _distance(plans: Tensor, others: Tensor, poses: Tensor | None) -> Tensor:
     """Mean |.| (B, K) between plans (B, K, 8, D), with weights of the poses (B, K, 8)."""
-    difference = (plans - others).abs().float().mean(dim=-1)
+    difference = (plans - others).abs().mean(dim=-1)
     return (difference if poses is None else difference * poses).mean(dim=-1)
 
 
