@@ -23,8 +23,6 @@ class BEVTokenizer(BaseModule):
         dim: Channels of tokens.
         map_size: Rows and columns of the upscaled map; None for no map.
         map_channels: Channels of that map.
-        image_channels: Not used; the planner says it to every decoder.
-        image_size: Not used.
     """
 
     def __init__(
@@ -34,8 +32,6 @@ class BEVTokenizer(BaseModule):
         dim: int = 256,
         map_size: tuple[int, int] | None = (64, 64),
         map_channels: int = 64,
-        image_channels: int | None = None,
-        image_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.dim = dim

@@ -141,8 +141,8 @@ def to_native(
     if absent := release.keys.missing_data(native):
         raise ConversionError(
             f"{source}: checkpoints of {release.name} lack {', '.join(map(repr, absent))}, which the "
-            f"official code reads from a file of its own, and these weights are not the published ones: give "
-            f"that data file (npz with these names) as well, by --data"
+            f"official code reads from a file of its own, and these weights are not the published ones: "
+            f"convert it by tools/convert_checkpoint.py with that data file (npz with these names) as --data"
         )
     settings = release.settings(native)
     model = _model(release, settings)
