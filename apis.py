@@ -121,7 +121,7 @@ def cache_metrics_of(
         Name of the split and what was done for it.
 
     Raises:
-        ConfigError: If no PDMSMetric of the config has a ``cache_dir``.
+        ConfigError: If no PDMSMetric or EPDMSMetric of the config has a ``cache_dir``.
         StoreError: If a folder holds something else.
     """
     executor = make_executor(num_workers)
@@ -138,8 +138,8 @@ def cache_metrics_of(
             yield dataset.split, report
     if not found:
         raise ConfigError(
-            f"{config.filename}: no PDMSMetric of {', '.join(loaders)} has a cache_dir: nothing to make; "
-            "set it by --cfg-options, for instance test_evaluator.cache_dir=data/cache/metrics/test"
+            f"{config.filename}: no PDMSMetric or EPDMSMetric of {', '.join(loaders)} has a cache_dir: "
+            "nothing to make; set it by --cfg-options, for instance test_evaluator.cache_dir=data/cache/metrics/test"
         )
 
 

@@ -107,10 +107,10 @@ def _replace_folder(node: Any, old: str, new: str) -> None:
 
 
 def pdm_metrics(config: Config, part: str) -> list[ConfigDict]:
-    """Configs of the PDM metrics of an evaluator: ``part`` is ``val`` or ``test``."""
+    """Configs of the metrics of an evaluator that score plans: ``part`` is ``val`` or ``test``."""
     evaluator = config.get(f"{part}_evaluator") or []
     metrics = [evaluator] if isinstance(evaluator, dict) else list(evaluator)
-    return [metric for metric in metrics if metric.get("type") == "PDMSMetric"]
+    return [metric for metric in metrics if metric.get("type") in ("PDMSMetric", "EPDMSMetric")]
 
 
 def check_selection(config: Config) -> None:

@@ -180,7 +180,9 @@ def build_test_runner(
         if path is not None:
             metrics = pdm_metrics(config, "test")
             if len(metrics) != 1:
-                raise ConfigError(f"{name}: test_evaluator must hold one PDMSMetric, it has {len(metrics)}")
+                raise ConfigError(
+                    f"{name}: test_evaluator must hold one PDMSMetric or EPDMSMetric, it has {len(metrics)}"
+                )
             metrics[0][name] = str(path)
     runner = _build(config)
     if checkpoint is None and has_weights(runner.model):

@@ -31,15 +31,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def summary(metrics: Mapping[str, float]) -> str:
-    """One line per figure, PDMS last.
+    """One line per figure, PDMS last; figures of EPDMS say that they are those of one stage.
 
     >>> print(summary({'pdms/NC': 98.0, 'pdms/PDMS': 84.25}))
     NC      98.00
     PDMS    84.25
+    >>> print(summary({'epdms_one_stage/EC': 98.0, 'epdms_one_stage/num_failed': 0.0}))
+    epdms_one_stage/EC       98.00
     """
     names = sorted(metrics, key=lambda name: name.endswith("/PDMS"))
-    shown = [name for name in names if name.startswith("pdms/") and "/num_" not in name]
-    return "\n".join(f"{name.partition('/')[2]:<6}{metrics[name]:>7.2f}" for name in shown)
+    lines = []
+    for name in names:
+        prefix, _, figure = name.partition("/")
+        if figure.startswith("num_"):
+            continue
+        if prefix == "pdms":
+            lines.append(f"{figure:<6}{metrics[name]:>7.2f}")
+        elif prefix == "epdms_one_stage":
+            lines.append(f"{name:<23}{metrics[name]:>7.2f}")
+    return "\n".join(lines)
 
 
 def run(args: argparse.Namespace) -> bool:

@@ -71,6 +71,21 @@ def test_the_script_runs_from_anywhere_and_needs_no_checkpoint_without_weights(t
     assert len(rows) == 3
 
 
+def test_the_one_stage_epdms_is_an_option(tmp_path, split_root, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    config = str(REPOSITORY / "configs/human/human_synth.py")
+    options = [
+        "test_evaluator.type=EPDMSMetric", f"test_evaluator.cache_dir={tmp_path / 'caches'}",
+        f"data_root={split_root}", "test_dataloader.dataset.scene_filter=None",
+    ]  # fmt: skip
+    assert cache_metrics.main([config, "--loaders", "test", "--cfg-options", *options]) == 0
+    assert test.main([config, "--out", "human.csv", "--cfg-options", *options]) == 0
+    rows = rows_of(tmp_path / "human.csv")
+    assert len(rows) == 3
+    mean = 100 * np.mean([float(row["EPDMS"]) for row in rows])
+    assert f"epdms_one_stage/EPDMS  {mean:>7.2f}" in capfd.readouterr().out
+
+
 def test_a_bad_scene_makes_the_exit_code_and_is_named(tmp_path, split_root, monkeypatch, capfd):
     log = sorted((split_root / "navsim_logs/test").glob("*.pkl"))[0]
     frames = pickle.loads(log.read_bytes())
@@ -122,7 +137,7 @@ def test_metric_caches_of_a_config_are_the_ones_its_evaluation_reads(
     captured = capfd.readouterr()
     assert log.name in captured.err and "metric caches of 2 scenes" in captured.out
     assert cache_metrics.main([str(blind_recipe)]) == 1
-    assert "no PDMSMetric of val, test has a cache_dir" in capfd.readouterr().err
+    assert "no PDMSMetric or EPDMSMetric of val, test has a cache_dir" in capfd.readouterr().err
 
 
 def test_feature_caches_of_a_config_are_the_ones_its_training_reads(
