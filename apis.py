@@ -139,7 +139,8 @@ def cache_metrics_of(
     if not found:
         raise ConfigError(
             f"{config.filename}: no PDMSMetric or EPDMSMetric of {', '.join(loaders)} has a cache_dir: "
-            "nothing to make; set it by --cfg-options, for instance test_evaluator.cache_dir=data/cache/metrics/test"
+            "nothing to make; set it by --cfg-options, for instance "
+            "test_evaluator.cache_dir=data/cache/metrics/test"
         )
 
 
