@@ -216,6 +216,12 @@ class TruncatedDiffusionHead(TrajectoryHead):
                 noisy = self.ddim.step(clean, step_time, noisy)
         return outputs[-1]
 
+    def propose(
+        self, tokens: SceneTokens, draws: Tensor, guidance: float, noise: float, steps: int
+    ) -> Tensor:
+        """Plans (B, P, 8, 3) for mining negatives; as :meth:`sample`, which knows no ``guidance``."""
+        return self.sample(self.context(tokens), draws, steps, noise=noise)[0]
+
     def training_output(
         self, tokens: SceneTokens, samples: Sequence[PlanSample], draws: DiffusionDraws | None = None
     ) -> PlanOutput:

@@ -215,6 +215,13 @@ class MeanFlowHead(TrajectoryHead):
             point = point - (end - start) * self.denoiser(point, times, context)
         return point
 
+    def propose(
+        self, tokens: SceneTokens, draws: Tensor, guidance: float, noise: float, steps: int
+    ) -> Tensor:
+        """Plans (B, P, 8, 3) for mining negatives, not reconstructed; as :meth:`sample`, no ``guidance``."""
+        context = self.denoiser.prepare(self.context(tokens))
+        return self.decode(self.sample(context, draws, steps, noise))
+
     def training_output(
         self,
         tokens: SceneTokens,

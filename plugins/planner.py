@@ -148,13 +148,21 @@ class HeadPlanner(Planner):
 
     Subclasses implement :meth:`encode`.
 
+    Attributes:
+        head_type: What the trajectory head must be, wrappers aside.
+
     Args:
         trajectory_head: Settings of a :class:`TrajectoryHead`.
         agent_head: Settings of an auxiliary agent head, or None.
         bev_head: Settings of an auxiliary bird's-eye-view head, or None.
         data_preprocessor: Settings of the preprocessor; :class:`PlannerDataPreprocessor` by default.
         init_cfg: Initialisation as mmengine understands it.
+
+    Raises:
+        ValueError: If the trajectory head is of another type.
     """
+
+    head_type: ClassVar[type[TrajectoryHead]] = TrajectoryHead
 
     def __init__(
         self,
@@ -166,6 +174,12 @@ class HeadPlanner(Planner):
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.trajectory_head: TrajectoryHead = MODELS.build(trajectory_head)
+        bare = self.trajectory_head.bare
+        if not isinstance(bare, self.head_type):
+            raise ValueError(
+                f"{type(self).__name__}: trajectory_head must be a {self.head_type.__name__}, got "
+                f"{type(bare).__name__}"
+            )
         self.agent_head = None if agent_head is None else MODELS.build(agent_head)
         self.bev_head = None if bev_head is None else MODELS.build(bev_head)
 

@@ -48,9 +48,14 @@ class SamplingHead(Protocol):
     def draw(self, batch: int, num_proposals: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard-normal noise (batch, num_proposals, ...)."""
 
+    def propose(
+        self, tokens: SceneTokens, draws: Tensor, guidance: float, noise: float, steps: int
+    ) -> Tensor:
+        """Plans (B, P, 8, 3) from standard-normal noise (B, P, ...)."""
+
 
 class SamplingPlanner(SensorPlanner):
-    """A sensor planner whose plans start from noise.
+    """A sensor planner whose plans start from noise; by :meth:`propose` it is a generator of negatives.
 
     The noise may be given as the input :data:`NOISE`, standard-normal numbers (B, num_proposals, ...) of the
     shape that the head's ``draw`` returns. Otherwise it is made from the head's seed: with samples from their
@@ -63,10 +68,40 @@ class SamplingPlanner(SensorPlanner):
         """Plans of scenes that have been encoded."""
         draws = inputs.get(NOISE)
         if draws is None and samples is not None:
-            head = cast("SamplingHead", self.trajectory_head.bare)
+            head = self.sampling_head
             scenes = [scene_generator(head.seed, sample.metainfo.get("token", "")) for sample in samples]
             draws = self.draw_scenes(len(scenes), head.num_proposals, scenes, tokens.queries.device)
         return self.trajectory_head(tokens, draws=draws)
+
+    @torch.no_grad()
+    def propose(
+        self,
+        inputs: Inputs,
+        num_proposals: int,
+        strategy: Sampling,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    ) -> Tensor:
+        """Plans around the planner's own, for mining negatives.
+
+        Args:
+            inputs: As for :meth:`forward`.
+            num_proposals: Plans per scene.
+            strategy: What the head's ``propose`` is given.
+            generator: Source of the noise, on any device; the global one of the CPU by default. One per scene
+                makes the plans of a scene independent of the batch.
+
+        Returns:
+            (B, num_proposals, 8, 3) plans.
+        """
+        self._check_inputs(inputs, None)
+        tokens = self.encode(inputs)
+        draws = self.draw_scenes(len(tokens.queries), num_proposals, generator, tokens.queries.device)
+        return self.sampling_head.propose(tokens, draws, strategy.guidance, strategy.noise, strategy.steps)
+
+    @property
+    def sampling_head(self) -> SamplingHead:
+        """The trajectory head, without wrappers."""
+        return cast("SamplingHead", self.trajectory_head.bare)
 
     def draw_scenes(
         self,
@@ -75,8 +110,8 @@ class SamplingPlanner(SensorPlanner):
         generator: torch.Generator | Sequence[torch.Generator] | None,
         device: torch.device,
     ) -> Tensor:
-        """Noise for ``propose``: from one generator, or from one per scene."""
-        head = cast("SamplingHead", self.trajectory_head.bare)
+        """Standard-normal noise of scenes: from one generator, or from one per scene."""
+        head = self.sampling_head
         if isinstance(generator, Sequence):
             draws = torch.cat([head.draw(1, num_proposals, scene) for scene in generator])
         else:
@@ -88,7 +123,7 @@ class SamplingPlanner(SensorPlanner):
         noise = inputs.get(NOISE)
         if noise is None:
             return
-        head = cast("SamplingHead", self.trajectory_head.bare)
+        head = self.sampling_head
         example = head.draw(1, head.num_proposals, torch.Generator())
         wanted = (len(inputs["status"]), *example.shape[1:])
         if tuple(noise.shape) != wanted or not bool(noise.isfinite().all()):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from beyonddrive.heads.vocabulary import VocabularyHead
 from beyonddrive.plugins.planner import SensorPlanner
 from beyonddrive.registry import MODELS
@@ -14,14 +12,8 @@ class VocabularyPlanner(SensorPlanner):
     """Takes the plan of a vocabulary that scores best; our own reading of Hydra-MDP, see README.md.
 
     Args:
-        trajectory_head: Settings of a :class:`VocabularyHead`, bare or wrapped.
-        kwargs: As for :class:`SensorPlanner`.
+        kwargs: As for :class:`SensorPlanner`; ``trajectory_head`` is a :class:`VocabularyHead`, bare or
+            wrapped.
     """
 
-    def __init__(self, trajectory_head: dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(trajectory_head=trajectory_head, **kwargs)
-        bare = self.trajectory_head.bare
-        if not isinstance(bare, VocabularyHead):
-            raise ValueError(
-                f"VocabularyPlanner: trajectory_head must be a VocabularyHead, got {type(bare).__name__}"
-            )
+    head_type = VocabularyHead

@@ -55,18 +55,15 @@ class WoTE(SensorPlanner):
     and in the map of the future (:class:`FutureBEVMapTarget`) at the last pose of an anchor drawn at random.
 
     Args:
-        trajectory_head: Settings of a :class:`WorldModelHead`, bare or wrapped.
         future_map_weight: Weight of the future map's loss; that of the map now is the map head's own.
-        kwargs: As for :class:`SensorPlanner`.
+        kwargs: As for :class:`SensorPlanner`; ``trajectory_head`` is a :class:`WorldModelHead`, bare or
+            wrapped.
     """
 
-    def __init__(
-        self, trajectory_head: dict[str, Any], future_map_weight: float = 0.1, **kwargs: Any
-    ) -> None:
-        super().__init__(trajectory_head=trajectory_head, **kwargs)
-        bare = self.trajectory_head.bare
-        if not isinstance(bare, WorldModelHead):
-            raise ValueError(f"WoTE: trajectory_head must be a WorldModelHead, got {type(bare).__name__}")
+    head_type = WorldModelHead
+
+    def __init__(self, future_map_weight: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if future_map_weight < 0:
             raise ValueError(f"WoTE: future_map_weight must not be negative, got {future_map_weight}")
         if (self.bev_head is None) != (self.decoder.map_proj is None):

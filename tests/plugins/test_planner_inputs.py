@@ -178,7 +178,7 @@ def test_flow_policy_plan_depends_on_scene_and_seed_but_not_on_the_batch():
     alone = planner(second, batch["data_samples"][1:], mode="predict")[0].pred
     torch.testing.assert_close(alone.trajectory, together[1])
     assert alone.proposals.shape == (1, 8, 3)
-    planner.flow_head.seed = 1
+    planner.trajectory_head.bare.seed = 1
     assert not torch.allclose(
         planner(second, batch["data_samples"][1:], mode="predict")[0].pred.trajectory, together[1]
     )
