@@ -41,6 +41,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.config is None and not (args.data_root and args.split and args.out):
         parser.error("give CONFIG, or --data-root, --split and --out")
+    if args.num_workers < 0:
+        parser.error(f"--num-workers: must not be negative, got {args.num_workers}")
     return args
 
 

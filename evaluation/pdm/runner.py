@@ -145,7 +145,9 @@ class SplitScoring:
         """Say of scenes that were not found why, and put all failures in the order of the plans."""
         reason = f"no frame of split {self.split} in {self.root.root} has this token"
         if self.problems:
-            reason += f"; it may be in a log that cannot be read: {self.problems[0]}"
+            reason += (
+                f"; it may be in a log that cannot be read ({len(self.problems)} of them): {self.problems[0]}"
+            )
         for token in self._open:
             self.failures[token] = self._cut_off.get(token, reason)
         failures = self.failures
