@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -44,12 +44,33 @@ class Conversion:
         state: The converted weights, in the order of the source.
         settings: What the weights told about the variant, by dotted key of the model config.
         model: Effective settings of the planner: the published config with ``settings`` applied.
+        absent: Names, in the release's data file, of values that the planner needs and the weights lack.
     """
 
     release: Release
     state: dict[str, Tensor]
     settings: dict[str, Any]
     model: dict[str, Any]
+    absent: tuple[str, ...] = ()
+
+    def require_data(self, source: str) -> None:
+        """Refuse weights that lack values of the release's data file; ``source`` is their file.
+
+        Raises:
+            ConversionError: Naming the values and the remedy.
+        """
+        if self.absent:
+            raise ConversionError(lacks_data(source, self.release.name, self.absent))
+
+
+def lacks_data(source: str, release: str, absent: Sequence[str]) -> str:
+    """What to do about values of a release's data file that weights lack."""
+    return (
+        f"{source}: lacks {', '.join(map(repr, absent))}, which checkpoints of {release} do not hold: the "
+        f"original reads it from a file of its own, and these weights are not the published ones. Convert "
+        f"the original checkpoint by tools/convert_checkpoint.py with that data file (npz with these names) "
+        f"as --data"
+    )
 
 
 @cache
@@ -127,7 +148,7 @@ def to_native(
         planner: Name of the release; recognised by default.
         source: File name, for messages.
         data: Arrays of the release's data file by name, for a planner whose checkpoint lacks them
-            (``KeyMap.data``).
+            (``KeyMap.data``); what is still missing is ``absent`` in the result.
 
     Raises:
         ConversionError: If the planner is not recognised or is another one, a weight is missing, unexpected
@@ -138,20 +159,16 @@ def to_native(
     release = _chosen(found, planner, official, source)
     renamed, unexpected = _renamed(release, official)
     native = release.keys.with_data(renamed, data)
-    if absent := release.keys.missing_data(native):
-        raise ConversionError(
-            f"{source}: checkpoints of {release.name} lack {', '.join(map(repr, absent))}, which the "
-            f"official code reads from a file of its own, and these weights are not the published ones: "
-            f"convert it by tools/convert_checkpoint.py with that data file (npz with these names) as --data"
-        )
+    absent = release.keys.missing_data(native)
     settings = release.settings(native)
     model = _model(release, settings)
-    wanted = _shapes(model)
+    data_keys = {key for _, key in release.keys.data}
+    wanted = {key: size for key, size in _shapes(model).items() if key in native or key not in data_keys}
     faults = _faults(wanted, native, lambda key: _official_name(release, key), unexpected)
     if faults:
         raise ConversionError(_misfit(source, release, faults, planner))
     _check_finite({_official_name(release, key): value for key, value in native.items()}, source)
-    return Conversion(release, native, settings, model)
+    return Conversion(release, native, settings, model, tuple(absent))
 
 
 def to_official(
@@ -175,7 +192,7 @@ def to_official(
             continue
         data = {name: state[key] for name, key in release.keys.data if key in state}
         back = to_native(official, release.name, source, data)
-        return Conversion(release, official, back.settings, back.model)
+        return Conversion(release, official, back.settings, back.model, back.absent)
     raise ConversionError(
         f"{source}: its weights are those of no published planner ({', '.join(releases())}), so no official "
         f"code could load them; the first: {_shorten(list(state))}"
@@ -192,8 +209,11 @@ def load_weights(planner: nn.Module, checkpoint: str | Path) -> None:
     """
     file = read_weights(checkpoint)
     state, origin = file.state, file.meta.get("planner")
+    if file.meta.get("absent"):
+        raise ConversionError(lacks_data(str(checkpoint), str(file.meta.get("release")), file.meta["absent"]))
     if is_official(state):
         conversion = to_native(state, source=str(checkpoint))
+        conversion.require_data(str(checkpoint))
         state = conversion.state
         origin = f"{conversion.model['type']} (official {conversion.release.name}{_in_words(conversion)})"
     check_weights(planner, {"state_dict": state, "meta": {"planner": origin}}, str(checkpoint))
@@ -211,7 +231,11 @@ def build_planner(conversion: Conversion, changes: Mapping[str, Any] | None = No
     Args:
         conversion: Made by :func:`to_native`.
         changes: Settings by dotted key on top of its own.
+
+    Raises:
+        ConversionError: If values of the release's data file are missing.
     """
+    conversion.require_data("checkpoint")
     planner = _build(_model(conversion.release, {**conversion.settings, **(changes or {})}))
     planner.load_state_dict(conversion.state, strict=True, assign=False)
     return planner.eval()

@@ -4,6 +4,9 @@ The planner and its variant are recognised from the names and sizes of the weigh
 weight that is missing, unexpected, of another size, NaN or infinite is an error, and DST is not written. With
 ``--reverse``, SRC is ours and DST becomes a file that the original code loads. Files that end in
 ``.safetensors`` are read and written as such. The exit code is 1 if anything is refused.
+
+MeanFuser's original keeps the means of its noise outside of the checkpoint. They are known for the published
+clusters; for others ``--data`` brings them, and without it a warning says that DST cannot plan yet.
 """
 
 from __future__ import annotations
@@ -58,7 +61,7 @@ def convert(
         CheckpointError: If the source cannot be read.
         ConversionError: If it is not exactly a checkpoint of a published planner.
     """
-    from beyonddrive.plugins.conversion import AGENT, to_native, to_official
+    from beyonddrive.plugins.conversion import AGENT, lacks_data, to_native, to_official
     from beyonddrive.plugins.weight_file import read_data, read_weights, write_weights
     from beyonddrive.version import __version__
 
@@ -77,6 +80,10 @@ def convert(
         "converted_from": source.name,
         "beyonddrive_version": __version__,
     }
+    if conversion.absent and not reverse:
+        meta["absent"] = list(conversion.absent)
+        problem = lacks_data(str(target), conversion.release.name, conversion.absent)
+        print(f"convert_checkpoint: written, but no planner can use it: {problem}", file=sys.stderr)
     state = conversion.state
     if reverse:
         state = {f"{AGENT}{key}": value for key, value in state.items()}

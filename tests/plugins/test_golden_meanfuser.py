@@ -18,10 +18,18 @@ from beyonddrive.generators.vocabulary import (
 from beyonddrive.heads.mean_flow import MeanFlowHead
 from beyonddrive.heads.plan_prior import PriorError
 from beyonddrive.losses.mean_flow import mean_velocity
-from beyonddrive.plugins.conversion import ConversionError, to_native, to_official
+from beyonddrive.plugins.conversion import (
+    ConversionError,
+    build_planner,
+    load_weights,
+    to_native,
+    to_official,
+)
 from beyonddrive.plugins.golden import GoldenFile, compare_planner
 from beyonddrive.plugins.meanfuser.planner import MeanFuserPlanner
+from beyonddrive.plugins.weight_file import read_weights, write_weights
 from beyonddrive.structures.tokens import SceneTokens
+from beyonddrive.tools import convert_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "models"
 CLUSTERS = "meanfuser_model._meanflow_head.cluster_trajs"
@@ -95,12 +103,32 @@ def test_conversion_without_the_means(golden: GoldenFile) -> None:
     weights = golden.weights()
     native = to_native(weights).state
     torch.testing.assert_close(native[CENTER], torch.from_numpy(golden.data["center_points"]))
-    with pytest.raises(ConversionError, match=r"lack 'center_points'.*data file"):
-        to_native(weights | {CLUSTERS: weights[CLUSTERS] + 1.0})
+    others = to_native(weights | {CLUSTERS: weights[CLUSTERS] + 1.0})
+    assert others.absent == ("center_points",) and CENTER not in others.state
+    assert to_official(others.state).state.keys() == weights.keys()
+    with pytest.raises(ConversionError, match=r"lacks 'center_points'.*--data"):
+        build_planner(others)
     with pytest.raises(ConversionError, match=r"mixture\.center \(3, 4\) for \(8, 4\)"):
         to_native(weights, data={"center_points": np.zeros((3, 4), np.float32)})
     with pytest.raises(ConversionError, match="NaN"):
         to_native(weights, data={"center_points": np.full((8, 4), np.nan, np.float32)})
+
+
+def test_a_checkpoint_without_the_means_converts_but_does_not_load(
+    golden: GoldenFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, ours, data = tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "data.npz"
+    weights = golden.weights()
+    write_weights(source, weights | {CLUSTERS: weights[CLUSTERS] + 1.0}, {})
+    assert convert_checkpoint.main([str(source), str(ours)]) == 0
+    assert "b.safetensors: lacks 'center_points'" in capsys.readouterr().err
+    for path in (source, ours):
+        with pytest.raises(ConversionError, match=rf"{path.name}: lacks 'center_points'.*--data"):
+            load_weights(torch.nn.Identity(), path)
+    np.savez(data, center_points=golden.data["center_points"])
+    assert convert_checkpoint.main([str(source), str(ours), "--data", str(data)]) == 0
+    assert not capsys.readouterr().err
+    assert CENTER in read_weights(ours).state and "absent" not in read_weights(ours).meta
 
 
 @pytest.mark.parametrize("steps", [1, 3])
