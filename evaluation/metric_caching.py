@@ -240,20 +240,6 @@ def cache_metrics(
     return report
 
 
-def open_metric_caches(cache_dir: str | Path, split: str, root: NavsimRoot | None = None) -> MetricCaches:
-    """Open the metric caches of a split for reading.
-
-    Args:
-        cache_dir: Folder of the store.
-        split: Split that it must be of.
-        root: Where logs and maps are, to notice that they have changed since; None if they are not here.
-
-    Raises:
-        StoreError: If the store is missing, of another split or version, or older than its logs and maps.
-    """
-    return MetricCaches(split, root, Path(cache_dir))
-
-
 def describe_error(error: Exception) -> str:
     """Why a scene failed, in one line.
 

@@ -30,9 +30,9 @@ RUN_COLUMNS = (*EPDMS_COLUMNS[:-1], "EC", "EPDMS")
 """Order of the scores of a run."""
 NEIGHBOR_GAP = 0.55
 """Two scenes of a log that are not farther apart are neighbours [s]."""
-EXTENDED_COMFORT_BOUNDS = ("acceleration", "jerk", "yaw rate", "yaw acceleration")
 EXTENDED_COMFORT_LIMITS = (0.7, 0.5, 0.1, 0.1)
-"""Largest root mean square of the difference of two neighbours' plans [m/s2, m/s3, rad/s, rad/s2]."""
+"""Largest root mean square of the difference of two neighbours' plans: of acceleration [m/s2], jerk [m/s3],
+yaw rate [rad/s] and yaw acceleration [rad/s2]."""
 
 _ACCELERATION = savgol_bands(8, 2)
 _JERK = savgol_bands(15, 2, 1)

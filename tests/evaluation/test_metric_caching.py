@@ -11,7 +11,7 @@ from beyonddrive.datasets.navsim_root import NavsimRoot
 from beyonddrive.datasets.scene_filter import SceneFilter
 from beyonddrive.datasets.shards import StoreError
 from beyonddrive.engine.executors import SerialExecutor
-from beyonddrive.evaluation.metric_caching import MetricCaches, cache_metrics, open_metric_caches
+from beyonddrive.evaluation.metric_caching import MetricCaches, cache_metrics
 from beyonddrive.evaluation.pdm import MetricCache
 from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer, score_scenes
 
@@ -89,19 +89,19 @@ def test_a_log_that_is_broken_since_is_reported_and_its_caches_are_gone(root, fo
     logs[1].write_bytes(logs[1].read_bytes()[:5000])
     report = fill(root, folder)
     assert len(report.problems) == 1 and logs[1].name in report.problems[0]
-    assert open_metric_caches(folder, "test", root).tokens == [tokens[0], tokens[2]]
+    assert MetricCaches("test", root, folder).tokens == [tokens[0], tokens[2]]
 
 
 def test_an_edit_that_keeps_the_size_is_noticed_and_a_touch_is_not(root, folder, logs, tokens, built):
     fill(root, folder)
     logs[0].touch()
-    open_metric_caches(folder, "test", root)
+    MetricCaches("test", root, folder)
     assert fill(root, folder).num_new_logs == 0
     content = bytearray(logs[0].read_bytes())
     content[len(content) // 2] ^= 1
     logs[0].write_bytes(content)
     with pytest.raises(StoreError, match=rf"1 log\(s\).*{logs[0].stem}"):
-        open_metric_caches(folder, "test", root)
+        MetricCaches("test", root, folder)
 
 
 def test_a_map_that_has_changed_is_noticed(root, folder, tokens, built, tmp_path):
@@ -117,7 +117,7 @@ def test_a_map_that_has_changed_is_noticed(root, folder, tokens, built, tmp_path
     path = root.map(scene.map_location).path
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(StoreError, match="or their maps, have changed"):
-        open_metric_caches(folder, "test", root)
+        MetricCaches("test", root, folder)
 
 
 def test_a_scene_that_cannot_be_cached_is_reported_and_tried_again(root, folder, tokens, monkeypatch):
@@ -154,7 +154,7 @@ def test_two_jobs_that_fill_one_empty_store_make_each_cache_once(root, folder, l
     thread.join(30)
     assert [name for name, _ in found] == [token] and isinstance(found[0][1], MetricCache)
     assert built == [token]
-    assert open_metric_caches(folder, "test", root).tokens == [token]
+    assert MetricCaches("test", root, folder).tokens == [token]
 
 
 def test_jobs_that_want_other_scenes_of_a_log_keep_those_of_each_other(root, folder, built):
@@ -164,7 +164,7 @@ def test_jobs_that_want_other_scenes_of_a_log_keep_those_of_each_other(root, fol
     jobs = [MetricCaches("train", NavsimRoot(root.root), folder, grow=True) for _ in wanted]
     for job, token in zip(jobs, wanted, strict=True):
         assert [name for name, _ in job.of_log(log, {token})] == [token]
-    assert open_metric_caches(folder, "train", root).tokens == wanted == built
+    assert MetricCaches("train", root, folder).tokens == wanted == built
 
 
 def test_nothing_is_kept_of_a_log_that_was_left_half_way(root, folder, logs, tokens):

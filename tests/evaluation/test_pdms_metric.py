@@ -13,7 +13,7 @@ from beyonddrive.datasets.navsim_root import NavsimRoot
 from beyonddrive.datasets.scene_filter import SceneFilter
 from beyonddrive.datasets.shards import StoreError
 from beyonddrive.engine.executors import SerialExecutor
-from beyonddrive.evaluation.metric_caching import cache_metrics, open_metric_caches
+from beyonddrive.evaluation.metric_caching import MetricCaches, cache_metrics
 from beyonddrive.evaluation.metrics import EvaluationError, PDMSMetric
 from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer, score_scenes
 from beyonddrive.structures.plan import SCORE_COLUMNS
@@ -143,15 +143,15 @@ def test_a_scene_without_a_stored_cache_is_named(split_root, stored):
 
 def test_caches_of_another_split_or_of_changed_logs_are_refused(split_root, stored):
     with pytest.raises(StoreError, match="split: stored 'test', wanted 'val'"):
-        open_metric_caches(stored, "val")
+        MetricCaches("val", folder=stored)
     with pytest.raises(StoreError, match="tools/cache_metrics"):
-        open_metric_caches(stored / "nothing", "test")
+        MetricCaches("test", folder=stored / "nothing")
     root = NavsimRoot(split_root)
-    open_metric_caches(stored, "test", root)
+    MetricCaches("test", root, stored)
     logs = sorted((split_root / "navsim_logs/test").glob("*.pkl"))
     logs[0].write_bytes(next((split_root / "navsim_logs/train").glob("*.pkl")).read_bytes())
     with pytest.raises(StoreError, match=rf"1 log\(s\).*{logs[0].stem}"):
-        open_metric_caches(stored, "test", root)
+        MetricCaches("test", root, stored)
 
 
 def test_a_metric_for_another_split_than_the_data_is_refused(split_root):

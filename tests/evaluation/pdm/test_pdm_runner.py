@@ -12,7 +12,7 @@ from beyonddrive.datasets.scene_filter import SceneFilter
 from beyonddrive.datasets.shards import StoreError
 from beyonddrive.engine.executors import SerialExecutor
 from beyonddrive.evaluation import metric_caching
-from beyonddrive.evaluation.metric_caching import cache_metrics, open_metric_caches
+from beyonddrive.evaluation.metric_caching import MetricCaches, cache_metrics
 from beyonddrive.evaluation.pdm.plan_file import PlanFile, PlanFileError, write_arrays
 from beyonddrive.evaluation.pdm.runner import score_split
 
@@ -80,7 +80,7 @@ def test_a_store_of_the_cache_tool_is_read_and_added_to(
     tokens = [item.scene.token for item in golden_scenes[:6]]
     wanted = {token: plans[token] for token in tokens}
     check(score_split(root, "train", wanted, cache_dir=kept, progress_bar=False), golden_scenes, tokens)
-    assert set(open_metric_caches(kept, "train", root).tokens) == set(tokens)
+    assert set(MetricCaches("train", root, kept).tokens) == set(tokens)
     monkeypatch.setattr(metric_caching, "build_metric_cache", no_building)
     check(score_split(root, "train", wanted, cache_dir=kept, progress_bar=False), golden_scenes, tokens)
 
@@ -94,14 +94,14 @@ def test_caches_of_a_log_that_has_changed_are_made_again(golden_scenes, plans, s
     old = (kept / f"{other.scene.log_name}.safetensors").stat().st_mtime_ns
     speed_up(split_root / "navsim_logs/train" / f"{item.scene.log_name}.pkl")
     with pytest.raises(StoreError, match=item.scene.log_name):
-        open_metric_caches(kept, "train", root)
+        MetricCaches("train", root, kept)
     after = score_split(NavsimRoot(split_root), "train", wanted, cache_dir=kept, progress_bar=False)
     fresh = score_split(NavsimRoot(split_root), "train", wanted, progress_bar=False)
     assert not np.array_equal(after.values[item.scene.token], before.values[item.scene.token])
     for token in wanted:
         np.testing.assert_array_equal(after.values[token], fresh.values[token])
     assert (kept / f"{other.scene.log_name}.safetensors").stat().st_mtime_ns == old
-    assert len(open_metric_caches(kept, "train", root)) == 2
+    assert len(MetricCaches("train", root, kept)) == 2
 
 
 def speed_up(log):
