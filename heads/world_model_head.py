@@ -15,6 +15,7 @@ from beyonddrive.heads.plan_reward import RewardNet
 from beyonddrive.heads.plan_vocabulary import PlanVocabulary
 from beyonddrive.heads.world_model import WorldModel, splat_weights
 from beyonddrive.registry import MODELS
+from beyonddrive.structures.plan import NUM_POSES
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
 
@@ -71,7 +72,9 @@ class WorldModelHead(TrajectoryHead):
             nn.TransformerDecoderLayer(dim, num_heads, offset_ffn_dim, 0.0, batch_first=True)
             for _ in range(offset_layers)
         )
-        self.offset = nn.Sequential(nn.Linear(dim, offset_hidden), nn.ReLU(), nn.Linear(offset_hidden, 24))
+        self.offset = nn.Sequential(
+            nn.Linear(dim, offset_hidden), nn.ReLU(), nn.Linear(offset_hidden, NUM_POSES * 3)
+        )
         self.offset_score = nn.Sequential(
             nn.Linear(dim, reward_hidden), nn.ReLU(), nn.Linear(reward_hidden, 1)
         )
