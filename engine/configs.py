@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
 import os
@@ -44,7 +45,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         raise ConfigError(f"{path}: no such config; the recipes are in configs/<planner>/")
     config = Config.fromfile(str(path))
     init_default_scope(config.get("default_scope", "beyonddrive"))
-    _check_folders(config)
+    _check_folders(config, Path(path))
     options = {key: os.fspath(v) if isinstance(v, Path) else v for key, v in (options or {}).items()}
     _check_options(config, options)
     for key, value in options.items():
@@ -55,10 +56,13 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     return config
 
 
-def _check_folders(config: Config) -> None:
+def _check_folders(config: Config, path: Path) -> None:
     """Refuse a config that sets a folder of its base anew: the base has put the old one into its paths."""
+    text = path.read_text() if path.suffix == ".py" else ""
+    body = [node for node in ast.parse(text).body if isinstance(node, ast.Assign)]
+    own = {target.id for node in body for target in node.targets if isinstance(target, ast.Name)}
     for name in ("data_root", "pool_dir"):
-        folder = config.get(name)
+        folder = config.get(name) if {"_base_", name} <= own else None
         if isinstance(folder, str) and not any(
             _uses_folder(value, folder.rstrip("/")) for value in config.values() if not isinstance(value, str)
         ):

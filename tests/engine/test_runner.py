@@ -343,6 +343,17 @@ def test_a_folder_that_a_child_config_redefines_in_vain_is_refused(tmp_path):
         load_config(path)
 
 
+def test_a_child_config_may_set_the_paths_themselves(tmp_path):
+    path = tmp_path / "mine.py"
+    base = NAVTRAIN.parents[1] / "human/human_navtest.py"
+    settings = "dict(data_root='/mnt/navsim', maps_root='/mnt/maps', cache_dir=None, scene_filter=None)"
+    path.write_text(
+        f'_base_ = "{base}"\ntest_dataloader = dict(dataset={settings})\n'
+        "test_evaluator = dict(data_root='/mnt/navsim', maps_root='/mnt/maps', cache_dir=None)\n"
+    )
+    assert load_config(path).test_dataloader.dataset.data_root == "/mnt/navsim"
+
+
 def test_options_that_nothing_would_read_are_refused(blind_recipe):
     with pytest.raises(ConfigError, match=r"dataroot: .*no such setting; did you mean data_root\?"):
         load_config(blind_recipe, {"dataroot": "/mnt/navsim"})
