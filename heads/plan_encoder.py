@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
+from beyonddrive.heads.encoder_layer import encode
 from beyonddrive.structures.plan import NUM_POSES
 
 
@@ -34,7 +37,7 @@ class PlanEncoder(nn.Module):
         """Plans (B, A, 8, 3) [m, rad] -> (B, A, d) features that know of each other."""
         x = self.embed(plans.flatten(-2))
         for layer in self.layers:
-            x = layer(x)
+            x = encode(cast("nn.TransformerEncoderLayer", layer), x)
         return x
 
     def with_status(self, mixed: Tensor, status: Tensor) -> Tensor:

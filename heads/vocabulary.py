@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beyonddrive.heads.base import TrajectoryHead
+from beyonddrive.heads.encoder_layer import encode
 from beyonddrive.heads.plan_vocabulary import PlanVocabulary
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS
@@ -177,7 +178,7 @@ class VocabularyHead(TrajectoryHead):
         poses = torch.cat([plans[..., :2] / EXTENT, heading.sin(), heading.cos()], dim=-1)
         x = self.embed(poses.flatten(1))[None]
         for layer in self.mixing:
-            x = layer(x)
+            x = encode(cast("nn.TransformerEncoderLayer", layer), x)
         for layer in self.layers:
             x = layer(x, memory)
         x = x + tokens.queries[:, :1]

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from beyonddrive.heads.encoder_layer import encode, finish, project
+
 SPLAT_AHEAD = 32.0
 """Metres ahead that the rows of the map are taken for when a feature is put into it (MODELS, quirk 12)."""
 SPLAT_WIDTH = 64.0
@@ -132,9 +134,7 @@ class WorldModel(nn.Module):
         batch, plans = x.shape[:2]
         x = x.flatten(0, 1)
         for layer in self._layers()[1:]:
-            query, key, value = self._project(layer, x, scaled=False)
-            attended = F.scaled_dot_product_attention(query, key, value)
-            x = _finish(layer, x, layer.self_attn.out_proj(attended.transpose(1, 2).flatten(-2)))
+            x = encode(layer, x)
         x = x.unflatten(0, (batch, plans))
         return x[:, :, 0], x[:, :, self.map_order]
 
@@ -162,7 +162,7 @@ class WorldModel(nn.Module):
         weights = logits.softmax(dim=-1)
         attended = weights[..., :num_shared] @ shared_value + weights[..., num_shared:] @ value
         attended = F.linear(attended.transpose(2, 3).flatten(-2), layer.self_attn.out_proj.weight, bias)
-        first = _finish(layer, own, attended)
+        first = finish(layer, own, attended)
 
         # Shared queries see the shared keys, whose sum is known, and those of the plan.
         extra = prefix.query[:, None] @ key.mT  # (B, A, H, S, K)
@@ -174,26 +174,14 @@ class WorldModel(nn.Module):
         of_shared = known.permute(0, 3, 1, 2) @ prefix.projected.to(known.dtype)  # (B, S, A, d)
         own_value = (value @ by_head).flatten(2, 3)  # (B, A, H * K, d)
         of_own = extra.permute(0, 1, 3, 2, 4).flatten(-2) @ own_value.to(extra.dtype)  # (B, A, S, d)
-        rest = _finish(layer, prefix.tokens[:, None], of_shared.transpose(1, 2) + of_own + bias)
+        rest = finish(layer, prefix.tokens[:, None], of_shared.transpose(1, 2) + of_own + bias)
         return torch.cat([first, rest], dim=2)
 
-    def _project(
-        self, layer: nn.TransformerEncoderLayer, x: Tensor, scaled: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (..., H, n, d / H) of tokens (..., n, d); queries scaled if asked."""
-        attention = layer.self_attn
-        projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
-        query, key, value = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2) for part in projected.chunk(3, dim=-1)
-        )
-        return query * (query.shape[-1] ** -0.5) if scaled else query, key, value
+    @staticmethod
+    def _project(layer: nn.TransformerEncoderLayer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scaled queries, keys and values (..., H, n, d / H) of tokens (..., n, d)."""
+        query, key, value = project(layer, x)
+        return query * (query.shape[-1] ** -0.5), key, value
 
     def _layers(self) -> list[nn.TransformerEncoderLayer]:
         return [cast(nn.TransformerEncoderLayer, layer) for layer in self.layers]
-
-
-def _finish(layer: nn.TransformerEncoderLayer, x: Tensor, attended: Tensor) -> Tensor:
-    """The rest of a post-norm encoder layer after its attention."""
-    x = layer.norm1(x + attended)
-    normed: Tensor = layer.norm2(x + layer.linear2(F.relu(layer.linear1(x))))
-    return normed
