@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from beyonddrive.engine.files import write_atomically
@@ -241,8 +241,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", choices=SIZES, default="full", help="how much of everything to make")
     parser.add_argument("--seed", type=int, default=0, help="seed of the world")
     parser.add_argument("--num-workers", type=int, default=2, help="processes of the stages that use several")
+    parser.add_argument("--epochs", type=int, help="epochs of every training; 12 by default")
     parser.add_argument(
-        "--all-planners", action="store_true", help="train and compare every planner (about an hour)"
+        "--all-planners", action="store_true", help="train and compare every planner (over an hour)"
     )
     parser.add_argument(
         "--fresh", action="store_true", help="delete what an earlier demo left and start over"
@@ -250,10 +251,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     rows = ROWS | MORE_ROWS if args.all_planners else ROWS
+    size = SIZES[args.size]
+    if args.epochs is not None:
+        size = replace(size, epochs=args.epochs)
     if args.fresh:
         for folder in (Path(DATA), DEMO, *(WORK / Path(name).name for name in rows.values())):
             shutil.rmtree(folder, ignore_errors=True)
-    wanted = {"version": __version__, "size": args.size, "seed": args.seed, "planners": len(rows)}
+    wanted = {"version": __version__, "size": args.size, "seed": args.seed, "planners": len(rows), "epochs": size.epochs}
     ledger = DEMO / "stages.json"
     done = json.loads(ledger.read_text()) if ledger.exists() else {**wanted, "seconds": {}}
     if {key: done.get(key) for key in wanted} != wanted:
@@ -261,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
     plan = stages_of_all_planners if args.all_planners else stages
-    for stage in plan(SIZES[args.size], args.seed, args.num_workers):
+    for stage in plan(size, args.seed, args.num_workers):
         if stage.name in done["seconds"]:
             print(f"== {stage.name}: complete ({done['seconds'][stage.name]:.0f} s)", flush=True)
             continue

@@ -69,7 +69,6 @@ COMFORT_WEIGHT = 2.0
 WEIGHT_SUM = PROGRESS_WEIGHT + TTC_WEIGHT + COMFORT_WEIGHT
 
 # EPDMS (EPDMS_V2, section 0)
-NUM_MAPS_V2 = 41
 """Traffic is known at 0.0, 0.1 .. 4.0 s."""
 NUM_FRAMES_V2 = 9
 """Logged frames behind it: now and eight after."""
