@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from beyonddrive.engine.files import write_atomically
@@ -257,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.fresh:
         for folder in (Path(DATA), DEMO, *(WORK / Path(name).name for name in rows.values())):
             shutil.rmtree(folder, ignore_errors=True)
-    wanted = {"version": __version__, "size": args.size, "seed": args.seed, "planners": len(rows), "epochs": size.epochs}
+    wanted = {"version": __version__, "size": asdict(size), "seed": args.seed, "planners": len(rows)}
     ledger = DEMO / "stages.json"
     done = json.loads(ledger.read_text()) if ledger.exists() else {**wanted, "seconds": {}}
     if {key: done.get(key) for key in wanted} != wanted:
