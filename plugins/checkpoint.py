@@ -141,15 +141,12 @@ class Release:
         model: File in ``configs/_base_/models`` with the published size.
         fits: Whether official names and values, without ``agent.``, are of this release; asked only if the
             names start with ``keys.prefix``. By default the prefix is enough.
-        settings: What follows from our state dict: settings by dotted key that replace those of ``model``.
-            By default those of a TransFuser backbone: latent or not, channels of the LiDAR raster.
     """
 
     name: str
     keys: KeyMap
     model: str
     fits: Callable[[Mapping[str, Tensor]], bool] = lambda state: True
-    settings: Callable[[Mapping[str, Tensor]], dict[str, Any]] = lambda state: backbone_settings(state)
 
 
 def backbone_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 import beyonddrive
 from beyonddrive.engine.weights import check_weights, nonfinite_keys
-from beyonddrive.plugins.checkpoint import KeyMapError, Release
+from beyonddrive.plugins.checkpoint import KeyMapError, Release, backbone_settings
 from beyonddrive.plugins.planner import Planner
 from beyonddrive.plugins.weight_file import read_weights
 from beyonddrive.registry import MODELS
@@ -160,7 +160,7 @@ def to_native(
     renamed, unexpected = _renamed(release, official)
     native = release.keys.with_data(renamed, data)
     absent = release.keys.missing_data(native)
-    settings = release.settings(native)
+    settings = backbone_settings(native)
     model = _model(release, settings)
     data_keys = {key for _, key in release.keys.data}
     wanted = {key: size for key, size in _shapes(model).items() if key in native or key not in data_keys}
@@ -278,7 +278,7 @@ def _chosen(
 def _distance(release: Release, official: Mapping[str, Tensor]) -> int:
     """Number of names on which a release and a checkpoint that is recognised as none disagree."""
     native, unexpected = _renamed(release, official)
-    wanted = _shapes(_model(release, release.settings(native)))
+    wanted = _shapes(_model(release, backbone_settings(native)))
     return len(unexpected) + len(wanted.keys() ^ native.keys())
 
 

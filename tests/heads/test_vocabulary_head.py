@@ -207,6 +207,15 @@ def test_scores_of_another_vocabulary_are_refused(head: VocabularyHead) -> None:
         VocabularyHead(**SETTINGS)(tokens())
 
 
+def test_other_plans_have_another_identity(head: VocabularyHead) -> None:
+    before = head.vocabulary.identity
+    state = {key: value.clone() for key, value in head.state_dict().items()}
+    head.load_state_dict({**state, "vocabulary.plans": state["vocabulary.plans"] + 1.0})
+    assert head.vocabulary.identity != before
+    head.load_state_dict(state)
+    assert head.vocabulary.identity == before
+
+
 def test_bad_settings_of_losses_and_planner() -> None:
     with pytest.raises(ValueError, match=r"metric_weights: \['PDMS'\] are unknown"):
         VocabularyLoss(metric_weights={"PDMS": 1.0})
