@@ -133,7 +133,7 @@ class Release:
     """A published planner, and how its checkpoints are recognised.
 
     A plugin lists its releases as ``RELEASES`` in its ``checkpoint.py``, where
-    :mod:`beyonddrive.plugins.conversion` finds them.
+    :mod:`beyonddrive.plugins.releases` finds them.
 
     Attributes:
         name: Name on command lines, e.g. ``'ltf-delta'``.

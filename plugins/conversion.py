@@ -7,32 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any
 
 from mmengine.config import Config
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 import beyonddrive
 from beyonddrive.engine.weights import check_weights, nonfinite_keys
+from beyonddrive.plugins.blank import build_blank, weight_shapes
 from beyonddrive.plugins.checkpoint import KeyMapError, Release, backbone_settings
 from beyonddrive.plugins.planner import Planner
+from beyonddrive.plugins.releases import ConversionError, release_of, releases
 from beyonddrive.plugins.weight_file import read_weights
-from beyonddrive.registry import MODELS
 
 AGENT = "agent."
 """What Lightning puts before every official name."""
 _SHOWN = 5
 _MODEL_CONFIGS = Path(beyonddrive.__path__[0]) / "configs" / "_base_" / "models"
-
-
-class ConversionError(ValueError):
-    """A checkpoint is of no known planner, or does not fit the one it is of; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -71,43 +63,6 @@ def lacks_data(source: str, release: str, absent: Sequence[str]) -> str:
         f"the original checkpoint by tools/convert_checkpoint.py with that data file (npz with these names) "
         f"as --data"
     )
-
-
-@cache
-def _packages() -> dict[str, tuple[str, Release]]:
-    """Release name -> plugin's package and release."""
-    package = import_module("beyonddrive.plugins")
-    found: dict[str, tuple[str, Release]] = {}
-    for module in iter_modules(package.__path__, prefix=f"{package.__name__}."):
-        if module.ispkg and find_spec(f"{module.name}.checkpoint") is not None:
-            listed = getattr(import_module(f"{module.name}.checkpoint"), "RELEASES", ())
-            found.update({release.name: (module.name, release) for release in listed})
-    return found
-
-
-def releases() -> dict[str, Release]:
-    """All published planners by name; found in the ``checkpoint.py`` of each planner's folder.
-
-    >>> sorted(set(releases()) & {'ego_mlp', 'flow_policy', 'ltf', 'ltf-absolute', 'ltf-delta', 'transfuser'})
-    ['ego_mlp', 'flow_policy', 'ltf', 'ltf-absolute', 'ltf-delta', 'transfuser']
-    """
-    return {name: release for name, (_, release) in _packages().items()}
-
-
-def package_of(release: Release) -> str:
-    """Package of the plugin that lists a release, e.g. ``'beyonddrive.plugins.transfuser'``."""
-    return _packages()[release.name][0]
-
-
-def release_of(name: str) -> Release:
-    """The published planner of this name.
-
-    Raises:
-        ConversionError: If there is none.
-    """
-    if name not in releases():
-        raise ConversionError(f"no published planner is called {name!r}: choose from {', '.join(releases())}")
-    return releases()[name]
 
 
 def is_official(state: Mapping[str, Tensor]) -> bool:
@@ -163,7 +118,9 @@ def to_native(
     settings = backbone_settings(native)
     model = _model(release, settings)
     data_keys = {key for _, key in release.keys.data}
-    wanted = {key: size for key, size in _shapes(model).items() if key in native or key not in data_keys}
+    wanted = {
+        key: size for key, size in weight_shapes(model).items() if key in native or key not in data_keys
+    }
     faults = _faults(wanted, native, lambda key: _official_name(release, key), unexpected)
     if faults:
         raise ConversionError(_misfit(source, release, faults, planner))
@@ -236,7 +193,7 @@ def build_planner(conversion: Conversion, changes: Mapping[str, Any] | None = No
         ConversionError: If values of the release's data file are missing.
     """
     conversion.require_data("checkpoint")
-    planner = _build(_model(conversion.release, {**conversion.settings, **(changes or {})}))
+    planner = build_blank(_model(conversion.release, {**conversion.settings, **(changes or {})}))
     planner.load_state_dict(conversion.state, strict=True, assign=False)
     return planner.eval()
 
@@ -278,7 +235,7 @@ def _chosen(
 def _distance(release: Release, official: Mapping[str, Tensor]) -> int:
     """Number of names on which a release and a checkpoint that is recognised as none disagree."""
     native, unexpected = _renamed(release, official)
-    wanted = _shapes(_model(release, backbone_settings(native)))
+    wanted = weight_shapes(_model(release, backbone_settings(native)))
     return len(unexpected) + len(wanted.keys() ^ native.keys())
 
 
@@ -343,33 +300,6 @@ def _model(release: Release, settings: Mapping[str, Any]) -> dict[str, Any]:
     config.merge_from_dict({f"model.{key}": value for key, value in settings.items()})
     model: dict[str, Any] = config.model.to_dict()
     return model
-
-
-def _shapes(model: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in _build(model).state_dict().items()}
-
-
-def _build(model: dict[str, Any]) -> Planner:
-    """Build a planner without making initial weights, which are replaced at once or never read."""
-    MODELS.import_from_location()
-    with _WithoutInitialWeights():
-        planner = MODELS.build(model)
-    assert isinstance(planner, Planner)
-    return planner
-
-
-class _WithoutInitialWeights(TorchFunctionMode):
-    """Leaves out the random initialisation of modules, the costliest part of building them."""
-
-    _RANDOM = (Tensor.normal_, Tensor.uniform_)
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init" or func in self._RANDOM:
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return func(*args, **kwargs)
 
 
 def _shorten(keys: list[str]) -> str:

@@ -25,8 +25,9 @@ from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 from torch import Tensor
 
-from beyonddrive.plugins.conversion import Conversion, build_planner, package_of, to_native
+from beyonddrive.plugins.conversion import Conversion, build_planner, to_native
 from beyonddrive.plugins.planner import HeadPlanner
+from beyonddrive.plugins.releases import package_of
 from beyonddrive.plugins.weight_file import read_data
 from beyonddrive.structures.sample import PlanSample
 

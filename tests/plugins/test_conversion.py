@@ -13,9 +13,10 @@ from torch import Tensor
 
 from beyonddrive.apis import init_planner
 from beyonddrive.engine.mmengine_compat import CheckpointError, load_checkpoint_file
-from beyonddrive.plugins.conversion import ConversionError, build_planner, strip_agent, to_native, to_official
+from beyonddrive.plugins.conversion import build_planner, strip_agent, to_native, to_official
 from beyonddrive.plugins.golden import Comparison, GoldenError, GoldenFile, load_recipe
 from beyonddrive.plugins.preprocessor import PlannerInputError
+from beyonddrive.plugins.releases import ConversionError
 from beyonddrive.plugins.weight_file import read_weights, write_weights
 from beyonddrive.tools import check_golden, convert_checkpoint
 

@@ -12,9 +12,10 @@ from beyonddrive.engine.mmengine_compat import CheckpointError
 from beyonddrive.engine.weights import check_weights
 from beyonddrive.heads.diffusion import TruncatedDiffusionHead, denormalise, normalise
 from beyonddrive.heads.plan_prior import PriorError
-from beyonddrive.plugins.conversion import ConversionError, to_native, to_official
+from beyonddrive.plugins.conversion import to_native, to_official
 from beyonddrive.plugins.diffusiondrive.planner import DiffusionDrivePlanner
 from beyonddrive.plugins.golden import GoldenFile, compare_planner
+from beyonddrive.plugins.releases import ConversionError
 from beyonddrive.structures.tokens import SceneTokens
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "models"

@@ -19,7 +19,6 @@ from beyonddrive.heads.mean_flow import MeanFlowHead
 from beyonddrive.heads.plan_prior import PriorError
 from beyonddrive.losses.mean_flow import mean_velocity
 from beyonddrive.plugins.conversion import (
-    ConversionError,
     build_planner,
     load_weights,
     to_native,
@@ -27,6 +26,7 @@ from beyonddrive.plugins.conversion import (
 )
 from beyonddrive.plugins.golden import GoldenFile, compare_planner
 from beyonddrive.plugins.meanfuser.planner import MeanFuserPlanner
+from beyonddrive.plugins.releases import ConversionError
 from beyonddrive.plugins.weight_file import read_weights, write_weights
 from beyonddrive.structures.tokens import SceneTokens
 from beyonddrive.tools import convert_checkpoint
