@@ -209,4 +209,4 @@ def test_another_encoder_is_named(head: TruncatedDiffusionHead) -> None:
 
 def test_planner_wants_its_own_head() -> None:
     with pytest.raises(ValueError, match="must be a TruncatedDiffusionHead, got AbsoluteTrajectoryHead"):
-        DiffusionDrivePlanner({"type": "AbsoluteTrajectoryHead"}, backbone={}, decoder={})
+        DiffusionDrivePlanner(trajectory_head={"type": "AbsoluteTrajectoryHead"}, backbone={}, decoder={})

@@ -267,4 +267,4 @@ def test_another_encoder_is_named(head: MeanFlowHead) -> None:
 
 def test_planner_wants_its_own_head() -> None:
     with pytest.raises(ValueError, match="must be a MeanFlowHead, got AbsoluteTrajectoryHead"):
-        MeanFuserPlanner({"type": "AbsoluteTrajectoryHead"}, backbone={}, decoder={})
+        MeanFuserPlanner(trajectory_head={"type": "AbsoluteTrajectoryHead"}, backbone={}, decoder={})
