@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from beyonddrive.plugins.golden import GoldenFile, compare_planner
+from beyonddrive.plugins.golden import GoldenFile
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "models"
 PLANNERS = {
@@ -20,14 +21,7 @@ PLANNERS = {
 
 
 @pytest.mark.parametrize("name", list(PLANNERS))
-def test_planner_equals_its_original(name: str) -> None:
+def test_planner_equals_its_original(name: str, assert_parity: Callable[[GoldenFile], None]) -> None:
     golden = GoldenFile(GOLDEN, name)
     assert golden.conversion.release.name == PLANNERS[name]
-    seen: dict[str, float] = {}
-    for comparison in compare_planner(golden):
-        assert comparison.passed, f"{name}: {comparison.name} differs by {comparison.difference:.2e} relative"
-        seen[comparison.name] = comparison.difference
-    arrays = golden.wanted()
-    assert {key for key in seen if not key.startswith("stat/")} == arrays
-    worst = max(arrays, key=lambda key: seen[key])
-    print(f"\n{name}: {len(arrays)} arrays, worst {seen[worst]:.1e} ({worst})")
+    assert_parity(golden)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from beyonddrive.heads.plan_prior import PriorError
 from beyonddrive.heads.plan_reward import RewardNet
 from beyonddrive.heads.world_model import WorldModel, splat_weights
 from beyonddrive.heads.world_model_head import PLANS_AT_ONCE, WorldModelHead
-from beyonddrive.plugins.golden import GoldenFile, compare_planner
+from beyonddrive.plugins.golden import GoldenFile
 from beyonddrive.plugins.wote.planner import EGO_CLASS, WoTE, draw_ego
 from beyonddrive.structures.sample import PlanSample
 from beyonddrive.structures.tokens import SceneTokens
@@ -24,13 +25,8 @@ GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "models"
 ANCHORS = 40
 
 
-def test_planner_equals_its_original() -> None:
-    golden = GoldenFile(GOLDEN, "wote")
-    comparisons = list(compare_planner(golden))
-    assert [c.name for c in comparisons if not c.passed] == []
-    assert golden.wanted() <= {c.name for c in comparisons}
-    worst = max((c for c in comparisons if not c.name.startswith("stat/")), key=lambda c: c.difference)
-    print(f"\nwote: {len(golden.wanted())} arrays, worst {worst.difference:.1e} ({worst.name})")
+def test_planner_equals_its_original(assert_parity: Callable[[GoldenFile], None]) -> None:
+    assert_parity(GoldenFile(GOLDEN, "wote"))
 
 
 def plans(count: int = ANCHORS, seed: int = 0) -> np.ndarray:
