@@ -69,6 +69,12 @@ def one_stage_score(values: Floats) -> Floats:
     >>> one_stage_score(np.array([[1.0, 1, 1, 1, 0.3, 1, 1, 1], [1, 1, 0.5, 1, 1, 1, 1, 1]])).tolist()
     [0.75, 0.5]
     """
+    factor, weighted = score_parts(values)
+    return factor * (weighted / EPDMS_WEIGHT_SUM)
+
+
+def score_parts(values: Floats) -> tuple[Floats, Floats]:
+    """Product (N,) of the multipliers and weighted sum (N,) of the others, of sub-scores (N, 8)."""
     nc, dac, ddc, tlc, ep, ttc, lane, comfort = values.T
     weighted = (
         PROGRESS_WEIGHT * ep
@@ -76,7 +82,7 @@ def one_stage_score(values: Floats) -> Floats:
         + LANE_KEEPING_WEIGHT * lane
         + HISTORY_COMFORT_WEIGHT * comfort
     )
-    return nc * dac * ddc * tlc * (weighted / EPDMS_WEIGHT_SUM)
+    return nc * dac * ddc * tlc, weighted
 
 
 def filter_by_human(values: Floats, human: Floats) -> Floats:

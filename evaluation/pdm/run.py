@@ -17,14 +17,10 @@ from beyonddrive.evaluation.pdm.comfort import savgol_bands
 from beyonddrive.evaluation.pdm.constants import (
     EPDMS_WEIGHT_SUM,
     EXTENDED_COMFORT_WEIGHT,
-    HISTORY_COMFORT_WEIGHT,
-    LANE_KEEPING_WEIGHT,
     NUM_STATES,
-    PROGRESS_WEIGHT,
     STEP,
-    TTC_WEIGHT,
 )
-from beyonddrive.evaluation.pdm.epdms import EPDMS_COLUMNS
+from beyonddrive.evaluation.pdm.epdms import EPDMS_COLUMNS, score_parts
 
 RUN_COLUMNS = (*EPDMS_COLUMNS[:-1], "EC", "EPDMS")
 """Order of the scores of a run."""
@@ -171,16 +167,10 @@ def final_epdms(values: Floats, comfort: Floats) -> Floats:
     >>> final_epdms(np.ones((2, 8)), np.array([0.0, np.nan])).tolist()
     [0.875, 1.0]
     """
-    nc, dac, ddc, tlc, ep, ttc, lane, history = values.T
-    weighted = (
-        PROGRESS_WEIGHT * ep
-        + TTC_WEIGHT * ttc
-        + LANE_KEEPING_WEIGHT * lane
-        + HISTORY_COMFORT_WEIGHT * history
-    )
+    factor, weighted = score_parts(values)
     has = ~np.isnan(comfort)
     weighted = weighted + EXTENDED_COMFORT_WEIGHT * np.where(has, comfort, 0.0)
-    return nc * dac * ddc * tlc * (weighted / (EPDMS_WEIGHT_SUM + EXTENDED_COMFORT_WEIGHT * has))
+    return factor * (weighted / (EPDMS_WEIGHT_SUM + EXTENDED_COMFORT_WEIGHT * has))
 
 
 def _filter(bands: Floats, signal: Floats) -> Floats:
