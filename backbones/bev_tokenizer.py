@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from beyonddrive.backbones.query_decoder import STATUS_DIM
 from beyonddrive.backbones.transfuser import FusedFeatures, TopDown
 from beyonddrive.registry import MODELS
-from beyonddrive.structures.tokens import SceneTokens
+from beyonddrive.structures.tokens import SceneTokens, as_map
 
 
 @MODELS.register_module()
@@ -61,5 +61,5 @@ class BEVTokenizer(BaseModule):
         """Tokens (B, N, dim) -> upscaled map (B, map_channels, *map_size), if there is one."""
         if self.map_proj is None or self.top_down is None:
             return None
-        features: Tensor = self.top_down(self.map_proj(memory.transpose(1, 2).unflatten(-1, self.bev_size)))
+        features: Tensor = self.top_down(self.map_proj(as_map(memory, self.bev_size)))
         return features

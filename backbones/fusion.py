@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from beyonddrive.structures.tokens import as_map
+
 PUBLISHED_WEIGHT_STD = 0.02
 """Standard deviation of the initial weights of linear layers in the fusion transformers."""
 
@@ -141,9 +143,9 @@ class FusionStage(nn.Module):
         """Image (B, C, H, W) and bird's-eye view (B, D, h, w) -> the same shapes."""
         image_tokens = _pool(image, self.image_anchors).flatten(2).transpose(1, 2)
         bev_tokens = self.bev_to_image(_pool(bev, self.bev_anchors)).flatten(2).transpose(1, 2)
-        tokens = self.transformer(torch.cat([image_tokens, bev_tokens], dim=1)).transpose(1, 2)
-        image_update = tokens[..., : self.num_image_tokens].unflatten(-1, self.image_anchors)
-        bev_update = self.image_to_bev(tokens[..., self.num_image_tokens :].unflatten(-1, self.bev_anchors))
+        tokens = self.transformer(torch.cat([image_tokens, bev_tokens], dim=1))
+        image_update = as_map(tokens[:, : self.num_image_tokens], self.image_anchors)
+        bev_update = self.image_to_bev(as_map(tokens[:, self.num_image_tokens :], self.bev_anchors))
         return image + _resize(image_update, image), bev + _resize(bev_update, bev)
 
 

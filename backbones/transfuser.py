@@ -148,11 +148,13 @@ class TransFuserBackbone(BaseModule):
             image, bev = self.fusions[index](image, bev)
         return FusedFeatures(bev, image, None if self.top_down is None else self.top_down(bev))
 
-    def hold_latent(self) -> None:
-        """Keep the map of the latent's first stage instead of computing it for every batch.
+    def hold(self) -> None:
+        """Keep the map of the latent's first stage, if there is one, instead of computing it for every batch.
 
         For exported planners only: later changes of weights do not reach it.
         """
+        if not self.latent:
+            return
         bev = self.bev_encoder.stage(0, self.bev_encoder.stem(self.lidar_latent)).detach()
         self.held_latent = bev.contiguous(memory_format=torch.channels_last)
 

@@ -29,6 +29,7 @@ from beyonddrive.datasets.navsim_root import NavsimRoot, NavsimRootError
 from beyonddrive.datasets.scene import HISTORY, Scene, SceneError
 from beyonddrive.datasets.scene_filter import SceneFilter
 from beyonddrive.datasets.shards import ShardStore, ShardWriter
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm import MetricCache, MetricCacheError, build_metric_cache, score
 from beyonddrive.evaluation.pdm.areas import POINTS, AreaMasks, ego_areas
 from beyonddrive.evaluation.pdm.build import ego_state
@@ -43,7 +44,6 @@ from beyonddrive.evaluation.pdm.comfort import comfort
 from beyonddrive.evaluation.pdm.drivable_map import drivable_map
 from beyonddrive.evaluation.pdm.forecast import forecast
 from beyonddrive.evaluation.pdm.grid import Grid
-from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.evaluation.pdm.map_index import map_index
 from beyonddrive.evaluation.pdm.pdm_closed import reference_trajectories
 from beyonddrive.evaluation.pdm.prepare import scene_map

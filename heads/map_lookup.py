@@ -22,7 +22,16 @@ class MapLookup(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        self.held: nn.Conv2d | None = None
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def hold(self) -> None:
+        """Keep a convolution without padding, which :meth:`at` needs, as a module.
+
+        For exported planners only: later changes of weights do not reach it.
+        """
+        self.held = nn.Conv2d(self.conv.in_channels, self.conv.out_channels, 3, device="meta")
+        self.held.weight, self.held.bias = self.conv.weight, self.conv.bias
 
     def values(self, cells: Tensor) -> Tensor:
         """Values (B, dim, H, W) of all cells (B, H, W, dim)."""
@@ -53,7 +62,11 @@ class MapLookup(nn.Module):
         scene = torch.arange(batch, device=grid.device)[:, None, None, None] * rows
         index = (scene + row[..., :, None]) * columns + column[..., None, :]  # (B, N, 4, 4)
         patches = padded.flatten(0, 2)[index.flatten(0, 1)].permute(0, 3, 1, 2)  # (B * N, dim, 4, 4)
-        values = F.relu(F.conv2d(patches, self.conv.weight, self.conv.bias)).unflatten(0, (batch, -1))
+        if self.held is None:
+            values = F.conv2d(patches, self.conv.weight, self.conv.bias)
+        else:
+            values = self.held(patches)
+        values = F.relu(values).unflatten(0, (batch, -1))
         weight = weight[..., 1, :, None] * weight[..., 0, None, :]  # (B, N, rows, columns)
         sampled = (values * weight[:, :, None]).sum(dim=(-2, -1))
         return sampled.transpose(1, 2).unflatten(-1, grid.shape[1:3])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
-from beyonddrive.heads.encoder_layer import encode
+from beyonddrive.heads.encoder_layer import EncoderLayer
 from beyonddrive.structures.plan import NUM_POSES
 
 
@@ -27,17 +25,14 @@ class PlanEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.embed = nn.Sequential(nn.Linear(NUM_POSES * 3, hidden), nn.ReLU(), nn.Linear(hidden, dim))
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(dim, num_heads, ffn_dim, 0.0, batch_first=True)
-            for _ in range(num_layers)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(dim, num_heads, ffn_dim) for _ in range(num_layers))
         self.fuse = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, dim))
 
     def mix(self, plans: Tensor) -> Tensor:
         """Plans (B, A, 8, 3) [m, rad] -> (B, A, d) features that know of each other."""
         x = self.embed(plans.flatten(-2))
         for layer in self.layers:
-            x = encode(cast("nn.TransformerEncoderLayer", layer), x)
+            x = layer(x)
         return x
 
     def with_status(self, mixed: Tensor, status: Tensor) -> Tensor:

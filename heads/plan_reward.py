@@ -7,6 +7,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beyonddrive.heads.world_model import splat_weights
+from beyonddrive.structures.tokens import as_map
+
+
+class RectifiedConv2d(nn.Conv2d):
+    """3x3 convolution of fixed weights; then a sum, if there is something to add, and a ReLU.
+
+    Args:
+        weight: (K, C, 3, 3).
+        bias: (K,).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__(weight.shape[1], weight.shape[0], 3, padding=1, device="meta")
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        self.bias = nn.Parameter(bias.detach(), requires_grad=False)
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), and (B, K, H, W) to add -> (B, K, H, W)."""
+        x = super().forward(x)
+        return F.relu(x if other is None else x + other)
 
 
 class RewardNet(nn.Module):
@@ -29,6 +49,7 @@ class RewardNet(nn.Module):
         super().__init__()
         self.dim = dim
         self.bev_size = (bev_size[0], bev_size[1])
+        self.held: nn.ModuleList | None = None
         self.conv1 = nn.Conv2d(2 * dim, dim, 3, padding=1)
         self.bn1 = nn.BatchNorm2d(dim)
         self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
@@ -43,7 +64,7 @@ class RewardNet(nn.Module):
 
     def prepare(self, bev: Tensor) -> Tensor:
         """The part (B, d, rows, columns) of the first convolution that sees the map now (B, N, d)."""
-        return F.conv2d(self._as_map(bev), self.conv1.weight[:, : self.dim], padding=1)
+        return F.conv2d(as_map(bev, self.bev_size), self.conv1.weight[:, : self.dim], padding=1)
 
     def forward(self, now: Tensor, future_bev: Tensor, ego: Tensor, future_ego: Tensor) -> Tensor:
         """Features of plans.
@@ -71,17 +92,27 @@ class RewardNet(nn.Module):
         metrics = [metric(features)[..., 0] for metric in self.metrics]
         return self.imitation(features)[..., 0], torch.stack(metrics, dim=1)
 
+    def hold(self) -> None:
+        """Fold the batch norms into the convolutions now instead of for every batch.
+
+        For exported planners only: later changes of weights do not reach them.
+        """
+        folded = (self._folded(self.conv1, self.bn1), self._folded(self.conv2, self.bn2))
+        self.held = nn.ModuleList(RectifiedConv2d(weight, bias) for weight, bias in folded)
+
     def _conv1(self, now: Tensor, future_bev: Tensor, ego: Tensor) -> Tensor:
         """First convolution, batch norm and ReLU: (B * A, d, rows, columns)."""
-        future = self._as_map(future_bev.flatten(0, 1))
-        weight, bias = self.conv1.weight[:, self.dim :], self.conv1.bias
-        assert bias is not None
-        now = now[:, None] + self._response_to(ego) + bias[:, None, None]
-        if not self.training:  # the batch norm is a scale and a shift: into the weights
-            scale, shift = _affine(self.bn1)
-            x = F.conv2d(future, weight * scale[:, None, None, None], padding=1)
-            return F.relu(x + (now * scale[:, None, None] + shift[:, None, None]).flatten(0, 1))
-        return F.relu(self.bn1(F.conv2d(future, weight, padding=1) + now.flatten(0, 1)))
+        future = as_map(future_bev.flatten(0, 1), self.bev_size)
+        known = now[:, None] + self._response_to(ego)
+        if self.training:
+            weight, bias = self.conv1.weight[:, self.dim :], self.conv1.bias
+            return F.relu(self.bn1(F.conv2d(future, weight, bias, padding=1) + known.flatten(0, 1)))
+        known = known * _affine(self.bn1)[0][:, None, None]
+        if self.held is not None:
+            held: Tensor = self.held[0](future, known.flatten(0, 1))
+            return held
+        weight, bias = self._folded(self.conv1, self.bn1)
+        return F.relu(F.conv2d(future, weight, bias, padding=1) + known.flatten(0, 1))
 
     def _response_to(self, ego: Tensor) -> Tensor:
         """First convolution's response (B, A, d, rows, columns) to (B, A, d) put where the ego is now."""
@@ -101,14 +132,16 @@ class RewardNet(nn.Module):
     def _conv2(self, x: Tensor) -> Tensor:
         if self.training:
             return F.relu(self.bn2(self.conv2(x)))
-        scale, shift = _affine(self.bn2)
-        assert self.conv2.bias is not None
-        weight = self.conv2.weight * scale[:, None, None, None]
-        return F.relu(F.conv2d(x, weight, self.conv2.bias * scale + shift, padding=1))
+        if self.held is not None:
+            held: Tensor = self.held[1](x)
+            return held
+        return F.relu(F.conv2d(x, *self._folded(self.conv2, self.bn2), padding=1))
 
-    def _as_map(self, tokens: Tensor) -> Tensor:
-        """(n, N, d) tokens -> (n, d, rows, columns), channels last in memory as the tokens are."""
-        return tokens.transpose(1, 2).unflatten(-1, self.bev_size)
+    def _folded(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+        """Weight and bias with the batch norm in them, for the channels that are new: the last ``dim``."""
+        scale, shift = _affine(norm)
+        assert conv.bias is not None
+        return conv.weight[:, -self.dim :] * scale[:, None, None, None], conv.bias * scale + shift
 
 
 def _reward(dim: int, hidden: int) -> nn.Sequential:

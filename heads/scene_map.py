@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from beyonddrive.structures.tokens import SceneTokens
+from beyonddrive.structures.tokens import SceneTokens, as_map
 
 
 class SceneMap(nn.Module):
@@ -48,8 +48,9 @@ class SceneMap(nn.Module):
         coarse_weight, fine_weight = self.proj.weight.split([self.dim, fine.shape[1]], dim=1)
         # Interpolation weights add up to 1, so the projection may come first, on far fewer cells.
         coarse = F.linear(memory[:, : rows * columns], coarse_weight, self.proj.bias)
-        coarse = coarse.transpose(1, 2).unflatten(-1, self.bev_size)
-        coarse = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        coarse = F.interpolate(
+            as_map(coarse, self.bev_size), size=fine.shape[-2:], mode="bilinear", align_corners=False
+        )
         step = self.stride
         projected = F.conv2d(fine[..., ::step, ::step], fine_weight[..., None, None])
         cells = (coarse[..., ::step, ::step] + projected).permute(0, 2, 3, 1)

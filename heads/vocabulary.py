@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beyonddrive.heads.base import TrajectoryHead
-from beyonddrive.heads.encoder_layer import encode
+from beyonddrive.heads.encoder_layer import EncoderLayer
 from beyonddrive.heads.plan_vocabulary import PlanVocabulary
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS
@@ -114,12 +114,13 @@ class VocabularyHead(TrajectoryHead):
         self.selection = {**SELECTION, **given}
         self.num_proposals = num_proposals
         self.vocabulary = PlanVocabulary(size, vocabulary, "VocabularyHead")
+        self.held: Tensor | None
+        self.register_buffer("held", None, persistent=False)
         self.embed = nn.Sequential(
             nn.Linear(NUM_POSES * 4, hidden), nn.ReLU(), nn.Linear(hidden, in_channels)
         )
         self.mixing = nn.ModuleList(
-            nn.TransformerEncoderLayer(in_channels, num_heads, ffn_dim, 0.0, batch_first=True)
-            for _ in range(mixing_layers)
+            EncoderLayer(in_channels, num_heads, ffn_dim) for _ in range(mixing_layers)
         )
         self.layers = nn.ModuleList(ReadingLayer(in_channels, num_heads, ffn_dim) for _ in range(num_layers))
         self.imitation = _judge(in_channels, hidden)
@@ -173,17 +174,29 @@ class VocabularyHead(TrajectoryHead):
     def judge(self, tokens: SceneTokens) -> tuple[Tensor, Tensor]:
         """Imitation logits (B, V) and logits (B, V, 6) of the sub-scores of :data:`METRICS`."""
         memory = tokens.require("memory", "VocabularyHead")
-        plans = self.vocabulary()
-        heading = plans[..., 2:]
-        poses = torch.cat([plans[..., :2] / EXTENT, heading.sin(), heading.cos()], dim=-1)
-        x = self.embed(poses.flatten(1))[None]
-        for layer in self.mixing:
-            x = encode(cast("nn.TransformerEncoderLayer", layer), x)
+        x = self._features() if self.held is None else self.held
         for layer in self.layers:
             x = layer(x, memory)
         x = x + tokens.queries[:, :1]
         metrics = torch.cat([self.metrics[name](x) for name in METRICS], dim=-1)
         return self.imitation(x)[..., 0], metrics
+
+    def hold(self) -> None:
+        """Keep the features of the plans, which no scene changes, instead of making them for every batch.
+
+        For exported planners only: later changes of weights do not reach them.
+        """
+        self.held = self._features().detach()
+
+    def _features(self) -> Tensor:
+        """Features (1, V, d) of the plans, which know of each other."""
+        plans = self.vocabulary()
+        heading = plans[..., 2:]
+        poses = torch.cat([plans[..., :2] / EXTENT, heading.sin(), heading.cos()], dim=-1)
+        x: Tensor = self.embed(poses.flatten(1))[None]
+        for layer in self.mixing:
+            x = layer(x)
+        return x
 
     def final_score(self, imitation: Tensor, metrics: Tensor) -> Tensor:
         """Final scores (B, V) of imitation logits (B, V) and logits (B, V, 6)."""

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from beyonddrive.heads.encoder_layer import encode, finish, project
+from beyonddrive.heads.encoder_layer import EncoderLayer
 
 SPLAT_AHEAD = 32.0
 """Metres ahead that the rows of the map are taken for when a feature is put into it (MODELS, quirk 12)."""
@@ -52,7 +51,7 @@ class _Prefix:
         query: (B, H, S, d / H) their queries; ``key`` and ``value`` likewise.
         peak: (B, H, S) largest logit of each query over the shared keys.
         mass: (B, H, S) sum of the exponentials of its logits minus the peak.
-        projected: (B, S, H, d) their sum weighted by value, through the output projection, head by head.
+        attended: (B, H, S, d / H) the shared values, weighted by these exponentials.
     """
 
     tokens: Tensor
@@ -61,7 +60,7 @@ class _Prefix:
     value: Tensor
     peak: Tensor
     mass: Tensor
-    projected: Tensor
+    attended: Tensor
 
 
 class WorldModel(nn.Module):
@@ -94,10 +93,7 @@ class WorldModel(nn.Module):
         self.dim, self.num_heads = dim, num_heads
         self.bev_size = (bev_size[0], bev_size[1])
         self.position_embedding = nn.Embedding(bev_size[0] * bev_size[1] + 1, dim)
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(dim, num_heads, ffn_dim, 0.0, batch_first=True)
-            for _ in range(num_layers)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(dim, num_heads, ffn_dim) for _ in range(num_layers))
         start = splat_weights(torch.zeros(2), self.bev_size)
         self.start_cells: list[int] = start.nonzero()[:, 0].tolist()
         self.start_weights: list[float] = start[self.start_cells].tolist()
@@ -112,12 +108,10 @@ class WorldModel(nn.Module):
         layer = self._layers()[0]
         tokens = (bev + self.position_embedding.weight[1:])[:, self.shared_cells]
         query, key, value = self._project(layer, tokens)
-        logits = query @ key.transpose(-2, -1)  # (B, H, S, S)
+        logits = query @ key.mT  # (B, H, S, S)
         peak = logits.amax(dim=-1)
         weights = (logits - peak[..., None]).exp()
-        by_head = layer.self_attn.out_proj.weight.unflatten(1, (self.num_heads, -1)).permute(1, 2, 0)
-        projected = ((weights @ value) @ by_head).transpose(1, 2)
-        return _Prefix(tokens, query, key, value, peak, weights.sum(dim=-1), projected)
+        return _Prefix(tokens, query, key, value, peak, weights.sum(dim=-1), weights @ value)
 
     def forward(self, bev: Tensor, ego: Tensor, prefix: _Prefix) -> tuple[Tensor, Tensor]:
         """Look ahead.
@@ -134,7 +128,7 @@ class WorldModel(nn.Module):
         batch, plans = x.shape[:2]
         x = x.flatten(0, 1)
         for layer in self._layers()[1:]:
-            x = encode(layer, x)
+            x = layer(x)
         x = x.unflatten(0, (batch, plans))
         return x[:, :, 0], x[:, :, self.map_order]
 
@@ -152,17 +146,13 @@ class WorldModel(nn.Module):
         """(B, A, K, d) own tokens of the plans -> (B, A, K + S, d) all tokens after the first layer."""
         layer = self._layers()[0]
         query, key, value = self._project(layer, own)  # (B, A, H, K, d / H)
-        by_head = layer.self_attn.out_proj.weight.unflatten(1, (self.num_heads, -1)).permute(1, 2, 0)
-        bias = layer.self_attn.out_proj.bias
 
         # Own queries see the shared keys and their own.
         shared_key, shared_value = prefix.key[:, None], prefix.value[:, None]  # (B, 1, H, S, d / H)
         num_shared = prefix.tokens.shape[1]
         logits = torch.cat([query @ shared_key.mT, query @ key.mT], dim=-1)
         weights = logits.softmax(dim=-1)
-        attended = weights[..., :num_shared] @ shared_value + weights[..., num_shared:] @ value
-        attended = F.linear(attended.transpose(2, 3).flatten(-2), layer.self_attn.out_proj.weight, bias)
-        first = finish(layer, own, attended)
+        of_own = weights[..., :num_shared] @ shared_value + weights[..., num_shared:] @ value
 
         # Shared queries see the shared keys, whose sum is known, and those of the plan.
         extra = prefix.query[:, None] @ key.mT  # (B, A, H, S, K)
@@ -171,17 +161,18 @@ class WorldModel(nn.Module):
         known = (prefix.peak[:, None] - peak).exp()  # (B, A, H, S)
         mass = prefix.mass[:, None] * known + extra.sum(dim=-1)
         known, extra = known / mass, extra / mass[..., None]
-        of_shared = known.permute(0, 3, 1, 2) @ prefix.projected.to(known.dtype)  # (B, S, A, d)
-        own_value = (value @ by_head).flatten(2, 3)  # (B, A, H * K, d)
-        of_own = extra.permute(0, 1, 3, 2, 4).flatten(-2) @ own_value.to(extra.dtype)  # (B, A, S, d)
-        rest = finish(layer, prefix.tokens[:, None], of_shared.transpose(1, 2) + of_own + bias)
-        return torch.cat([first, rest], dim=2)
+        of_shared = known[..., None] * prefix.attended[:, None] + extra @ value  # (B, A, H, S, d / H)
+
+        shared = prefix.tokens[:, None].expand(-1, own.shape[1], -1, -1)
+        return layer.finish(
+            torch.cat([own, shared], dim=2), torch.cat([of_own, of_shared.to(of_own.dtype)], dim=3)
+        )
 
     @staticmethod
-    def _project(layer: nn.TransformerEncoderLayer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(layer: EncoderLayer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scaled queries, keys and values (..., H, n, d / H) of tokens (..., n, d)."""
-        query, key, value = project(layer, x)
+        query, key, value = layer.project(x)
         return query * (query.shape[-1] ** -0.5), key, value
 
-    def _layers(self) -> list[nn.TransformerEncoderLayer]:
-        return [cast(nn.TransformerEncoderLayer, layer) for layer in self.layers]
+    def _layers(self) -> list[EncoderLayer]:
+        return [cast(EncoderLayer, layer) for layer in self.layers]

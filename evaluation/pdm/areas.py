@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.arrays import Bools, Flags, Floats, Ints
 from beyonddrive.evaluation.pdm.constants import (
     CARPARK_AREA,
@@ -29,7 +30,6 @@ from beyonddrive.evaluation.pdm.constants import (
     ROADBLOCK,
 )
 from beyonddrive.evaluation.pdm.grid import Grid, bit_mask, locate
-from beyonddrive.evaluation.pdm.jit import kernel
 
 
 class AreaMasks(NamedTuple):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.arrays import Bools, Flags, Floats, Ints
 from beyonddrive.evaluation.pdm.constants import (
     AHEAD_ANGLE,
@@ -24,7 +25,6 @@ from beyonddrive.evaluation.pdm.constants import (
     TTC_STOPPED_SPEED,
     TTC_STRIDE,
 )
-from beyonddrive.evaluation.pdm.jit import kernel
 
 EGO_RADIUS = math.hypot(HALF_LENGTH, HALF_WIDTH)
 SLACK = 1e-6

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.arrays import Floats
 from beyonddrive.evaluation.pdm.constants import (
     MAX_JERK,
@@ -19,7 +20,6 @@ from beyonddrive.evaluation.pdm.constants import (
     REAR_AXLE_TO_CENTER,
     STEP,
 )
-from beyonddrive.evaluation.pdm.jit import kernel
 
 COMFORT_BOUNDS = (
     "longitudinal acceleration",

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.arrays import Bools, Floats, Indices, Ints
-from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.evaluation.pdm.polygons import PolygonRings
 
 SIZE = 100

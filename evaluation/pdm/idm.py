@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.arrays import Bools, Floats, Ints
 from beyonddrive.evaluation.pdm.collision import boxes_touch
 from beyonddrive.evaluation.pdm.constants import (
@@ -21,7 +22,6 @@ from beyonddrive.evaluation.pdm.constants import (
     REAR_AXLE_TO_CENTER,
     STEP,
 )
-from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.evaluation.pdm.listing import listing_order
 from beyonddrive.evaluation.pdm.polyline import interpolate, project
 

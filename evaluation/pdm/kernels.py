@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.areas import (
     POINTS,
     AreaMasks,
@@ -28,7 +29,6 @@ from beyonddrive.evaluation.pdm.constants import (
     TTC_SAMPLES_V2,
 )
 from beyonddrive.evaluation.pdm.grid import Grid
-from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.evaluation.pdm.lane_keeping import Line, center_progress, lane_keeping
 from beyonddrive.evaluation.pdm.lights import Lights, traffic_light_compliance
 from beyonddrive.evaluation.pdm.reference import plan_references

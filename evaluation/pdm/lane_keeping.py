@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.arrays import Flags, Floats
 from beyonddrive.evaluation.pdm.constants import (
     CENTER_IN_INTERSECTION,
@@ -15,7 +16,6 @@ from beyonddrive.evaluation.pdm.constants import (
     NUM_STATES,
     REAR_AXLE_TO_CENTER,
 )
-from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.evaluation.pdm.polyline import arc_length, square_distance
 
 CHUNK = 16

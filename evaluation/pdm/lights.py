@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.arrays import Bools, Floats, Ints
 from beyonddrive.evaluation.pdm.collision import EGO_RADIUS, SLACK
 from beyonddrive.evaluation.pdm.constants import (
@@ -17,7 +18,6 @@ from beyonddrive.evaluation.pdm.constants import (
     REAR_AXLE_TO_CENTER,
 )
 from beyonddrive.evaluation.pdm.idm import box_in_corridor
-from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.evaluation.pdm.polygons import PolygonRings
 
 

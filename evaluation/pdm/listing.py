@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.arrays import Floats, Ints
-from beyonddrive.evaluation.pdm.jit import kernel
 
 CAPACITY = 10
 

@@ -9,8 +9,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.arrays import Floats, Ints
-from beyonddrive.evaluation.pdm.jit import kernel
 
 
 class PolygonError(ValueError):

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.arrays import Floats, Ints
 from beyonddrive.evaluation.pdm.constants import MAP_INTERVAL_US, NUM_MAPS, NUM_STATES, STEP
-from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL
 
 PI = math.pi

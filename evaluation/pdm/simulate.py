@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.arrays import Floats
 from beyonddrive.evaluation.pdm.constants import (
     ACCELERATION_LAG,
@@ -27,7 +28,6 @@ from beyonddrive.evaluation.pdm.constants import (
     STOP_SPEED,
     WHEELBASE,
 )
-from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.evaluation.pdm.reference import principal, wrap
 
 STATE_SIZE = 11

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.arrays import Floats
 from beyonddrive.evaluation.pdm.collision import Traffic, box_bounds
 from beyonddrive.evaluation.pdm.constants import FRAME_STRIDE, NUM_FRAMES, STEP, STOPPED_TRACK_SPEED
-from beyonddrive.evaluation.pdm.jit import kernel
 from beyonddrive.evaluation.pdm.reference import unwrap
 from beyonddrive.structures.boxes import AGENT_TYPES, OBJECT_TYPES
 from beyonddrive.structures.se2 import rotate, wrap_angle

@@ -11,9 +11,9 @@ from mmengine.config import Config
 from torch import nn
 
 from beyonddrive.engine.runner import load_config
-from beyonddrive.plugins import winograd
-from beyonddrive.plugins.export import ExportError, PackedBasicBlock, PackedConv2d, freeze
+from beyonddrive.plugins.export import ExportError, freeze
 from beyonddrive.plugins.graph import PlannerGraph, largest_difference, write_graph
+from beyonddrive.plugins.packed import PackedBasicBlock, PackedConv2d, PackedLinear
 from beyonddrive.registry import MODELS
 from beyonddrive.tools import export as tool
 
@@ -75,6 +75,7 @@ def test_what_is_made_faster():
     assert nn.BatchNorm2d not in kinds
     assert kinds.count(PackedBasicBlock) == 8
     assert PackedConv2d in kinds and nn.Conv2d not in kinds
+    assert PackedLinear in kinds
     assert exported.planner.backbone.held_latent is not None
     assert planner.backbone.held_latent is None
     calls = []
@@ -95,32 +96,6 @@ def test_it_predicts_and_is_for_evaluation_only():
     assert not exported.eval().training
     with pytest.raises(ValueError, match="camera must be"):
         exported({**inputs, "camera": torch.rand(2, 3, 32, 256)})
-
-
-@pytest.mark.parametrize("size", [(16, 16), (16, 64), (2, 128)])
-def test_winograd_convolutions_are_exact(size):
-    torch.manual_seed(0)
-    conv = nn.Conv2d(256, 256, 3, padding=1)
-    x = torch.randn(1, 256, *size)
-    other = torch.randn(1, 256, *size)
-    with torch.no_grad():
-        expected = nn.functional.relu(conv.double()(x.double()) + other)
-        packed = PackedConv2d(conv.float(), relu=True)
-        outputs = packed(x, other)
-    assert winograd.is_worth_it(x) and packed._transformed is not None
-    assert outputs.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(outputs.double(), expected, rtol=0, atol=2e-6)
-
-
-def test_other_convolutions_are_direct():
-    for conv in (nn.Conv2d(256, 256, 3, 2, 1), nn.Conv2d(64, 256, 3, 1, 1), nn.Conv2d(256, 256, 1)):
-        assert PackedConv2d(conv)._transformed is None
-    for size in ((15, 32), (8, 8), (256, 256)):
-        assert not winograd.is_worth_it(torch.zeros(1, 1, *size))
-    conv = nn.Conv2d(256, 256, 3, padding=1)
-    x = torch.randn(2, 256, 5, 7)
-    with torch.no_grad():
-        torch.testing.assert_close(PackedConv2d(conv)(x), conv(x), rtol=1e-4, atol=1e-5)
 
 
 def test_folding_needs_no_packing():

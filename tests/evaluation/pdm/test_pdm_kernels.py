@@ -123,7 +123,7 @@ def test_compiled_code_is_not_older_than_its_source(tmp_path):
     module = tmp_path / "kernels_of_a_test.py"
     script = "import sys; sys.path.insert(0, sys.argv[1]); import kernels_of_a_test as k; print(k.outer(1.0))"
     source = (
-        "from beyonddrive.evaluation.pdm.jit import kernel\n"
+        "from beyonddrive.engine.jit import kernel\n"
         "FACTOR = {}\n"
         "@kernel\ndef inner(x):\n    return FACTOR * x\n"
         "@kernel\ndef outer(x):\n    return inner(x)\n"

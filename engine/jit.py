@@ -17,15 +17,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @cache
 def source_stamp(path: str) -> str:
-    """Digest of a file with kernels and of every module of this package that holds some.
+    """Digest of a file with kernels, of all others with kernels in its folder, and of the compiling itself.
 
     numba takes compiled code as fresh when the file of the outermost function is unchanged. Kernels call
     kernels of other files and bake in constants, so the stamp has to cover all of them.
     """
     digest = hashlib.sha256(Path(path).read_bytes())
-    for module in sorted(Path(__file__).parent.glob("*.py")):
+    here = Path(__file__)
+    for module in [*sorted(Path(path).parent.glob("*.py")), here, here.with_name("simd.py")]:
         text = module.read_bytes()
-        if b"@kernel" in text or module.name in ("constants.py", "jit.py"):
+        if b"@kernel" in text or b"@intrinsic" in text or module.name == "constants.py":
             digest.update(module.name.encode() + b"\0" + text)
     return digest.hexdigest()
 
@@ -54,7 +55,16 @@ def kernel(function: Function) -> Function:
     >>> half(3.0)
     1.5
     """
-    dispatcher: Any = njit(function, error_model="numpy", nogil=True)
+    return _compiled(function)
+
+
+def parallel_kernel(function: Function) -> Function:
+    """As :func:`kernel`; its loops over ``prange`` are shared among threads."""
+    return _compiled(function, parallel=True)
+
+
+def _compiled(function: Any, **options: Any) -> Any:
+    dispatcher: Any = njit(function, error_model="numpy", nogil=True, **options)
     # Where neither the package nor a cache folder can be written, every process compiles for itself.
     with suppress(RuntimeError):
         dispatcher._cache = _KernelCache(function)

@@ -1,0 +1,167 @@
+"""Packed layers and Winograd convolutions give what torch's own layers give."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import pytest
+import torch
+from torch import Tensor, nn
+
+from beyonddrive.engine.simd import LANES, has_fused_multiply
+from beyonddrive.plugins import winograd
+from beyonddrive.plugins.packed import PackedConv2d, PackedLinear, pack
+
+needs_fused_multiply = pytest.mark.skipif(
+    not has_fused_multiply(), reason="this processor has no fused multiply-add"
+)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def convolved(x: Tensor, conv: nn.Conv2d, other: Tensor | None = None, relu: bool = False) -> Tensor:
+    """The convolution in double precision."""
+    bias = None if conv.bias is None else conv.bias.double()
+    result = nn.functional.conv2d(x.double(), conv.weight.double(), bias, conv.stride, conv.padding)
+    if other is not None:
+        result = result + other
+    return result.relu() if relu else result
+
+
+@needs_fused_multiply
+@pytest.mark.parametrize(
+    ("batch", "channels", "filters", "size", "padding"),
+    [
+        (1, 64, 64, (16, 16), 1),
+        (2, 64, 128, (6, 10), 1),
+        (1, 128, 64, (2, 64), 1),
+        (3, 256, 64, (14, 6), 0),
+        (40, 64, 64, (4, 4), 0),
+        (1, 512, 512, (8, 8), 1),
+    ],
+)
+def test_winograd_convolutions_are_exact(batch, channels, filters, size, padding):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(channels, filters, 3, padding=padding).requires_grad_(False)
+    x = draw(batch, channels, *size)
+    expected = convolved(x, conv)
+    other = draw(*expected.shape, seed=1)
+    packed, rectified = PackedConv2d(conv), PackedConv2d(conv, relu=True)
+    assert packed._transformed is not None and winograd.is_worth_it(x, padding)
+    direct = float((conv(x) - expected).abs().max())
+    for outputs, wanted in (
+        (packed(x), expected),
+        (packed(x.contiguous(memory_format=torch.channels_last)), expected),
+        (rectified(x), convolved(x, conv, relu=True)),
+        (packed(x, other), convolved(x, conv, other)),
+        (rectified(x, other), convolved(x, conv, other, relu=True)),
+    ):
+        assert outputs.is_contiguous(memory_format=torch.channels_last)
+        # A direct convolution sums up more, and more coarsely.
+        assert float((outputs - wanted).abs().max()) <= 2 * direct + 1e-6
+
+
+@needs_fused_multiply
+def test_threads_and_batches_change_no_bit():
+    conv = PackedConv2d(nn.Conv2d(64, 128, 3, padding=1).requires_grad_(False))
+    x = draw(3, 64, 8, 12)
+    before, threads = torch.get_num_threads(), numba.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = conv(x)
+        torch.set_num_threads(2)
+        assert torch.equal(conv(x), expected)
+        assert torch.equal(torch.cat([conv(image[None]) for image in x]), expected)
+        with ThreadPoolExecutor(4) as pool:
+            assert all(torch.equal(result, expected) for result in pool.map(conv, [x] * 8))
+    finally:
+        torch.set_num_threads(before)
+    assert numba.get_num_threads() == threads
+
+
+@needs_fused_multiply
+def test_nan_and_infinity_are_not_rectified_away():
+    conv = PackedConv2d(nn.Conv2d(64, 64, 3, padding=1, bias=False).requires_grad_(False), relu=True)
+    x = draw(1, 64, 8, 8)
+    x[0, 3, 2, 2] = torch.nan
+    assert bool(conv(x)[0, :, 1:4, 1:4].isnan().all())
+
+
+def test_other_convolutions_are_direct():
+    torch.manual_seed(0)
+    for conv in (
+        nn.Conv2d(256, 256, 3, 2, 1),
+        nn.Conv2d(64, 64, 3, dilation=2, padding=1),
+        nn.Conv2d(64, 64, 3, padding=2),
+        nn.Conv2d(64, 64, 3, padding=1, groups=2),
+        nn.Conv2d(32, 256, 3, 1, 1),
+        nn.Conv2d(256, 64, 1),
+        nn.Conv2d(64 + LANES // 2, 64, 3, padding=1),
+    ):
+        conv.requires_grad_(False)
+        packed = PackedConv2d(conv)
+        assert packed._transformed is None
+        x = draw(2, conv.in_channels, 9, 12)
+        torch.testing.assert_close(packed(x), conv(x), rtol=1e-4, atol=1e-5)
+        other = torch.rand_like(conv(x))
+        torch.testing.assert_close(packed(x, other), conv(x) + other, rtol=1e-4, atol=1e-5)
+    conv = nn.Conv2d(256, 256, 3, padding=1).requires_grad_(False)
+    for size in ((5, 8), (4, 4)):
+        x = draw(2, 256, *size)
+        assert not winograd.is_worth_it(x, 1)
+        torch.testing.assert_close(PackedConv2d(conv)(x), conv(x), rtol=1e-4, atol=1e-5)
+
+
+def test_linear_layers():
+    linear = nn.Linear(200, 100).requires_grad_(False)
+    for x in (draw(200), draw(3, 200), draw(2, 5, 200), draw(200, 7).T, draw(0, 200)):
+        torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(PackedLinear(linear, relu=True)(x), linear(x).relu(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_relu_is_taken_into_the_layer_before_it():
+    torch.manual_seed(0)
+    planner = nn.Sequential(
+        nn.Sequential(nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 128), nn.Dropout(), nn.ReLU()),
+        nn.TransformerDecoderLayer(128, 4, 256, batch_first=True),
+    )
+    layers, decoder = planner
+    decoder.forward = lambda x: nn.TransformerDecoderLayer.forward(decoder, x, memory)
+    memory, x = draw(2, 5, 128, seed=1), draw(2, 3, 128)
+    planner.eval().requires_grad_(False)
+    expected = planner(x)
+    pack(planner)
+    assert layers[0].relu and isinstance(layers[1], nn.Identity)
+    assert not layers[2].relu and isinstance(layers[4], nn.ReLU)  # the dropout may read it
+    assert decoder.linear1.relu and isinstance(decoder.activation, nn.Identity)
+    torch.testing.assert_close(planner(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(LANES != 16, reason="this processor has no wider registers than those below")
+def test_registers_of_eight_lanes(tmp_path):
+    script = """
+import torch
+from beyonddrive.engine.simd import LANES, ROWS
+from beyonddrive.plugins import winograd
+
+assert (LANES, ROWS) == (8, 4)
+torch.manual_seed(0)
+x, weight, bias = torch.randn(1, 64, 8, 10), torch.randn(96, 64, 3, 3), torch.randn(96)
+outputs = winograd.convolve(x, winograd.transform_kernel(weight), bias)
+expected = torch.nn.functional.conv2d(x, weight, bias, padding=1)
+torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-4)
+"""
+    environment = {
+        **os.environ,
+        "NUMBA_CPU_NAME": "haswell",
+        "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma",
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
