@@ -73,14 +73,20 @@ def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(function, [a, b, c])
 
 
-def signed_sum(builder: Any, vectors: Sequence[Any], signs: Sequence[int]) -> Any:
-    """Sum of vectors with signs 1, 0 or -1, at least one of which is 1."""
-    total, *others = [vector for vector, sign in zip(vectors, signs, strict=True) if sign == 1]
-    for vector in others:
-        total = builder.fadd(total, vector)
-    for vector, sign in zip(vectors, signs, strict=True):
-        if sign == -1:
+def weighted_sum(builder: Any, vectors: Sequence[Any], weights: Sequence[float]) -> Any:
+    """Sum of vectors times constants, not all 0; those of weight 1 come first, and cost no product."""
+    total = None
+    pairs = [(vector, weight) for vector, weight in zip(vectors, weights, strict=True) if weight]
+    for vector, weight in sorted(pairs, key=lambda pair: pair[1] != 1):
+        factor = ir.Constant(_VECTOR, [weight] * LANES)
+        if total is None:
+            total = vector if weight == 1 else builder.fmul(vector, factor)
+        elif weight == 1:
+            total = builder.fadd(total, vector)
+        elif weight == -1:
             total = builder.fsub(total, vector)
+        else:
+            total = multiply_add(builder, vector, factor, total)
     return total
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,9 @@ from beyonddrive.plugins import winograd
 MIN_WEIGHTS = 2**14
 """Linear layers with fewer weights take less time than the call."""
 
+_nn: Any = torch._C._nn
+_reorder_linear_weight: Any = torch.ops.mkldnn._reorder_linear_weight
+
 
 class PackedLinear(nn.Linear):
     """A linear layer with its weight in oneDNN's layout and, in the same pass, a ReLU.
@@ -28,7 +31,7 @@ class PackedLinear(nn.Linear):
     def __init__(self, linear: nn.Linear, relu: bool = False) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
         self.weight, self.bias, self.relu = linear.weight, linear.bias, relu
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self._packed = _reorder_linear_weight(linear.weight.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out), rectified if made so."""
@@ -43,8 +46,8 @@ class PackedConv2d(nn.Conv2d):
     """A convolution by the fastest way for its size and, in the same pass, a sum and a ReLU.
 
     3x3 convolutions are computed by Winograd's algorithm, on maps on which that is faster; 1x1 convolutions
-    as matrix products; all others by oneDNN with the weight in its layout. ``weight`` and ``bias`` stay
-    readable for code that uses them by itself.
+    as matrix products; all others by oneDNN with the weight in its layout. Layouts of the weight are made
+    when they are needed first. ``weight`` and ``bias`` stay readable for code that uses them by itself.
     """
 
     def __init__(self, conv: nn.Conv2d, relu: bool = False) -> None:
@@ -62,42 +65,53 @@ class PackedConv2d(nn.Conv2d):
         self.weight, self.bias, self.relu = conv.weight, conv.bias, relu
         padding = [0, 0] if self.padding == "valid" else [int(size) for size in self.padding]
         self._geometry = (padding, list(self.stride), list(self.dilation), self.groups)
-        weight = conv.weight.detach()
         self._pointwise = self.kernel_size == (1, 1) and self._geometry == ([0, 0], [1, 1], [1, 1], 1)
-        if self._pointwise:
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.flatten(1))
-        else:
-            self._packed = torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *self._geometry)
-        self._transformed: Tensor | None = None
-        if winograd.can_convolve(conv):
-            self._transformed = winograd.transform_kernel(weight)
-            self._shift = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach()
+        self._winograd = winograd.can_convolve(conv)
+        self._layouts: dict[str, Tensor] = {}
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """Convolve; add ``other``, if given; rectify, if made so."""
-        if self._transformed is not None and winograd.is_worth_it(x, self._geometry[0][0]):
-            return winograd.convolve(
-                x, self._transformed, self._shift, other, self.relu, self._geometry[0][0]
-            )
-        act = "relu" if self.relu else "none"
-        result: Tensor
+        filtering = winograd.best_filter(x, self) if self._winograd else None
+        if filtering is not None:
+            name = f"winograd{filtering.outputs}"
+            kernels = self._layout(name, lambda weight: winograd.transform_kernel(weight, filtering))
+            bias = self._layout("bias", self._bias_or_zeros)
+            return winograd.convolve(x, kernels, bias, other, self.relu, self._geometry[0][0])
         if self._pointwise:
-            cells = x.permute(0, 2, 3, 1).contiguous()
-            first = act if other is None else "none"
-            result = torch.ops.mkldnn._linear_pointwise(cells, self._packed, self.bias, first, [], "")
-            result = result.permute(0, 3, 1, 2)
-            if other is None:
-                return result
-            result = result + other
-            return result.relu_() if self.relu else result
+            return self._multiply(x, other)
+        packed = self._layout(
+            "oneDNN", lambda weight: _nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *self._geometry)
+        )
         x = x.contiguous(memory_format=torch.channels_last)
+        fixed = (packed, self.bias, *self._geometry)
+        act = "relu" if self.relu else "none"
         convolve = torch.ops.mkldnn._convolution_pointwise
-        fixed = (self._packed, self.bias, *self._geometry)
+        result: Tensor
         if other is None:
             result = convolve(x, *fixed, act, [], "")
         else:
             result = convolve.binary(x, other, *fixed, "add", 1.0, act if self.relu else None, [], "")
         return result
+
+    def _multiply(self, x: Tensor, other: Tensor | None) -> Tensor:
+        """A 1x1 convolution."""
+        packed = self._layout("oneDNN", lambda weight: _reorder_linear_weight(weight.flatten(1)))
+        act = "relu" if self.relu and other is None else "none"
+        cells = x.permute(0, 2, 3, 1).contiguous()
+        result = torch.ops.mkldnn._linear_pointwise(cells, packed, self.bias, act, [], "").permute(0, 3, 1, 2)
+        if other is None:
+            return result
+        result = result + other
+        return result.relu_() if self.relu else result
+
+    def _bias_or_zeros(self, weight: Tensor) -> Tensor:
+        return weight.new_zeros(len(weight)) if self.bias is None else self.bias.detach()
+
+    def _layout(self, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
+        """Another layout of the weight, made once."""
+        if name not in self._layouts:
+            self._layouts[name] = make(self.weight.detach())
+        return self._layouts[name]
 
 
 class PackedBasicBlock(nn.Module):

@@ -1,17 +1,19 @@
-"""3x3 convolutions by Winograd's minimal filtering: 2.25 times fewer multiplications, exact up to rounding.
+"""3x3 convolutions by Winograd's minimal filtering: 2.25 or 4 times fewer multiplications.
 
-F(2x2, 3x3): every 2x2 block of outputs is computed from a 4x4 block of inputs by additions, sixteen matrix
-products over the channels, which all blocks share, and additions again (Lavin and Gray, CVPR 2016). The
-transforms hold only 0, 1, -1 and 1/2, and sums are shorter, so that rounding errors are no larger than those
-of a direct convolution.
+Every block of 2x2 or 4x4 outputs is computed from the 4x4 or 6x6 inputs around it by additions (F(2x2, 3x3)
+and F(4x4, 3x3): Lavin and Gray, CVPR 2016), 16 or 36 matrix products over the channels, which all blocks
+share, and additions again. Rounding errors of small blocks are no larger than those of a direct convolution;
+those of large blocks are a few times as large.
 
 A task is some blocks, whose transforms stay in the caches of one core from the first addition to the last.
 """
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -32,21 +34,76 @@ from beyonddrive.engine.simd import (
     load,
     multiply_block,
     pointer_of,
-    signed_sum,
     splat,
     store,
+    weighted_sum,
 )
 
 MIN_CHANNELS = 64
 """Below, the additions cost what the products save."""
+MAX_CHANNELS_OF_LARGE = 256
+"""Above, 36 transformed kernels leave the caches of a core, and reading them costs what large blocks save."""
 MIN_BLOCKS = 16
-"""Below, reading sixteen transformed kernels takes longer than a direct convolution."""
-BLOCKS_PER_TASK = 32
-"""Blocks whose transforms fit into the second-level cache of a core, a multiple of ``ROWS``."""
+"""Below, reading the transformed kernels takes longer than a direct convolution."""
+INPUTS_PER_TASK = 512
+"""Numbers per channel that are transformed at a time: as many as fit into a core's second-level cache."""
 
-_INPUT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
-_KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
-_OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))
+Matrix = tuple[tuple[float, ...], ...]
+
+
+class Filter(NamedTuple):
+    """Transforms of a minimal filtering F(m, 3): ``output @ ((kernel @ g) * (input @ d))`` filters d by g.
+
+    Attributes:
+        outputs: m.
+        input: (m + 2, m + 2).
+        kernel: (m + 2, 3).
+        output: (m, m + 2).
+    """
+
+    outputs: int
+    input: Matrix
+    kernel: Matrix
+    output: Matrix
+
+
+def minimal_filter(points: list[Fraction]) -> Filter:
+    """The filtering that multiplies polynomials at m + 1 points and at infinity (Cook and Toom).
+
+    >>> minimal_filter([Fraction(0), Fraction(1), Fraction(-1)]).output
+    ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, 1.0))
+    """
+    m = len(points) - 1
+    inputs, kernels = [], []
+    for i, point in enumerate(points):
+        others = points[:i] + points[i + 1 :]
+        inputs.append([*_product(others), Fraction(0)])
+        scale = math.prod((point - other for other in others), start=Fraction(1))
+        kernels.append([point**j / scale for j in range(3)])
+    outputs = [[point**i for point in points] + [Fraction(i == m - 1)] for i in range(m)]
+    return Filter(
+        m,
+        _as_floats([*inputs, _product(points)]),
+        _as_floats([*kernels, [Fraction(0), Fraction(0), Fraction(1)]]),
+        _as_floats(outputs),
+    )
+
+
+def _product(roots: list[Fraction]) -> list[Fraction]:
+    """Coefficients of the polynomial with these roots, lowest first."""
+    result = [Fraction(1)]
+    for root in roots:
+        result = [a - root * b for a, b in zip([Fraction(0), *result], [*result, Fraction(0)], strict=True)]
+    return result
+
+
+def _as_floats(rows: list[list[Fraction]]) -> Matrix:
+    return tuple(tuple(float(value) for value in row) for row in rows)
+
+
+SMALL = minimal_filter([Fraction(0), Fraction(1), Fraction(-1)])
+LARGE = minimal_filter([Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2)])
+"""At these points errors are half of those at 0, 1, -1, 2 and -2, which most implementations use."""
 
 # numba's pool of threads may allow one caller at a time only.
 _one_at_a_time = Lock()
@@ -67,18 +124,21 @@ def can_convolve(conv: nn.Conv2d) -> bool:
     )
 
 
-def is_worth_it(x: Tensor, padding: int) -> bool:
-    """Whether the result for a map (B, C, H, W) has whole blocks, and as many as make the transforms pay."""
-    batch, _, height, width = x.shape
-    rows, columns = height + 2 * padding - 2, width + 2 * padding - 2
-    return (
-        min(rows, columns) > 0 and rows % 2 == columns % 2 == 0 and batch * rows * columns // 4 >= MIN_BLOCKS
-    )
+def best_filter(x: Tensor, conv: nn.Conv2d) -> Filter | None:
+    """The fastest filtering of a map (B, C, H, W), or None if a direct convolution is faster."""
+    rows, columns = (size + 2 * int(conv.padding[0]) - 2 for size in x.shape[2:])
+    channels = max(conv.in_channels, conv.out_channels)
+    for filtering in (LARGE, SMALL) if channels <= MAX_CHANNELS_OF_LARGE else (SMALL,):
+        m = filtering.outputs
+        blocks = x.shape[0] * rows * columns // m**2
+        if min(rows, columns) > 0 and rows % m == columns % m == 0 and blocks >= MIN_BLOCKS:
+            return filtering
+    return None
 
 
-def transform_kernel(weight: Tensor) -> Tensor:
-    """Kernels (K, C, 3, 3) -> (16, K / WIDTH, C, WIDTH), for :func:`convolve`."""
-    rows = torch.tensor(_KERNEL, dtype=torch.float64)
+def transform_kernel(weight: Tensor, filtering: Filter) -> Tensor:
+    """Kernels (K, C, 3, 3) -> ((m + 2)^2, K / WIDTH, C, WIDTH), for :func:`convolve`."""
+    rows = torch.tensor(filtering.kernel, dtype=torch.float64)
     turned = torch.einsum("ai,kcij,bj->abck", rows, weight.detach().double(), rows).flatten(0, 1)
     panels = turned.unflatten(2, (-1, WIDTH)).transpose(1, 2)
     return panels.to(torch.float32).contiguous()
@@ -95,8 +155,8 @@ def convolve(
     """Convolve with transformed 3x3 kernels, stride 1; add; rectify.
 
     Args:
-        x: (B, C, H, W) float32 of even height and width, best channels-last.
-        kernels: (16, K / WIDTH, C, WIDTH), from :func:`transform_kernel`.
+        x: (B, C, H, W) float32, best channels-last; height and width of the result are multiples of m.
+        kernels: ((m + 2)^2, K / WIDTH, C, WIDTH), from :func:`transform_kernel`.
         bias: (K,).
         other: To be added, of the shape of the result.
         relu: Replace negative results by 0.
@@ -108,12 +168,14 @@ def convolve(
     batch, channels, height, width = x.shape
     height, width = height + 2 * padding - 2, width + 2 * padding - 2
     result = torch.empty(batch, height, width, len(bias))
-    blocks = batch * height * width // 4
-    tasks = -(-blocks // BLOCKS_PER_TASK)
+    parts = len(kernels)
+    m = SMALL.outputs if parts == len(SMALL.input) ** 2 else LARGE.outputs
+    per_task = max(INPUTS_PER_TASK // parts // ROWS, 1) * ROWS
+    tasks = -(-(batch * height * width // m**2) // per_task)
     threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     # Few blocks: several tasks transform the same ones, and each multiplies with some of the kernels only.
     shares = min(kernels.shape[1], -(-threads // max(tasks, 1)))
-    scratch = torch.empty(threads, 16 * (BLOCKS_PER_TASK * (channels + WIDTH) + channels))
+    scratch = torch.empty(threads, parts * (per_task * (channels + WIDTH) + channels))
     added = result if other is None else other.permute(0, 2, 3, 1).contiguous()
     before = numba.get_num_threads()
     with _one_at_a_time:
@@ -129,6 +191,8 @@ def convolve(
                 result.numpy(),
                 scratch.numpy(),
                 padding,
+                m,
+                per_task,
                 shares,
             )
         finally:
@@ -138,56 +202,60 @@ def convolve(
 
 @parallel_kernel
 def _convolve(  # type: ignore[no-untyped-def]
-    x, kernels, bias, other, has_other, floor, result, scratch, padding, shares
+    x, kernels, bias, other, has_other, floor, result, scratch, padding, m, per_task, shares
 ):
     _, height, width, channels = x.shape
     batch, result_height, result_width, result_channels = result.shape
-    rows, columns = result_height // 2, result_width // 2
+    parts, panels = kernels.shape[:2]
+    rows, columns = result_height // m, result_width // m
     blocks = batch * rows * columns
-    tasks = (blocks + BLOCKS_PER_TASK - 1) // BLOCKS_PER_TASK
-    panels = kernels.shape[1]
+    tasks = (blocks + per_task - 1) // per_task
     inputs, weights = x.reshape(-1), kernels.reshape(-1)
     results, added = result.reshape(-1), other.reshape(-1)
     for number in prange(tasks * shares):
         task, share = number // shares, number % shares
-        first = task * BLOCKS_PER_TASK
-        count = min(BLOCKS_PER_TASK, blocks - first)
+        first = task * per_task
+        count = min(per_task, blocks - first)
         own = scratch[get_thread_id()]
-        turned = own[: 16 * BLOCKS_PER_TASK * channels]
-        products = own[len(turned) : len(turned) + 16 * BLOCKS_PER_TASK * WIDTH]
+        turned = own[: parts * per_task * channels]
+        products = own[len(turned) : len(turned) + parts * per_task * WIDTH]
         border = own[len(turned) + len(products) :]
         for block in range(count):
             image, row, column = _place(first + block, rows, columns)
-            top, left = 2 * row - padding, 2 * column - padding
-            step = BLOCKS_PER_TASK * channels
-            if top < 0 or left < 0 or top + 4 > height or left + 4 > width:
-                _copy_block(x, image, top, left, border)
-                _transform_inputs(border, 0, 4 * channels, channels, turned, block * channels, step)
+            top, left = m * row - padding, m * column - padding
+            at, step = block * channels, per_task * channels
+            if top < 0 or left < 0 or top + m + 2 > height or left + m + 2 > width:
+                _copy_block(x, image, top, left, m + 2, border)
+                _transform_inputs(m, border, 0, (m + 2) * channels, channels, turned, at, step)
             else:
                 start = ((image * height + top) * width + left) * channels
-                _transform_inputs(inputs, start, width * channels, channels, turned, block * channels, step)
+                _transform_inputs(m, inputs, start, width * channels, channels, turned, at, step)
         for panel in range(panels * share // shares, panels * (share + 1) // shares):
-            for part in range(16):
+            for part in range(parts):
                 start = (part * panels + panel) * channels * WIDTH
                 for block in range(0, count, ROWS):  # up to a whole ROWS: what lies behind is not read
-                    line = part * BLOCKS_PER_TASK + block
+                    line = part * per_task + block
                     multiply_block(
                         turned, line * channels, channels, weights, start, channels, products, line * WIDTH
                     )
             for block in range(count):
                 image, row, column = _place(first + block, rows, columns)
-                start = (image * result_height + 2 * row) * result_width + 2 * column
-                start, step = start * result_channels + panel * WIDTH, result_width * result_channels
-                if has_other:
-                    _transform_and_add(
-                        products, block * WIDTH, bias, panel * WIDTH, floor, added, results, start, step,
-                        result_channels,
-                    )  # fmt: skip
-                else:
-                    _transform_products(
-                        products, block * WIDTH, bias, panel * WIDTH, floor, added, results, start, step,
-                        result_channels,
-                    )  # fmt: skip
+                start = (image * result_height + m * row) * result_width + m * column
+                _transform_products(
+                    m,
+                    products,
+                    block * WIDTH,
+                    per_task * WIDTH,
+                    bias,
+                    panel * WIDTH,
+                    floor,
+                    has_other,
+                    added,
+                    results,
+                    start * result_channels + panel * WIDTH,
+                    result_width * result_channels,
+                    result_channels,
+                )
 
 
 @kernel
@@ -197,100 +265,114 @@ def _place(block, rows, columns):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _copy_block(x, image, top, left, out):  # type: ignore[no-untyped-def]
-    """A 4x4 block of inputs with zeros where it leaves the map."""
+def _copy_block(x, image, top, left, size, out):  # type: ignore[no-untyped-def]
+    """A block of inputs with zeros where it leaves the map."""
     _, height, width, channels = x.shape
-    for i in range(4):
-        for j in range(4):
-            row, column, start = top + i, left + j, (4 * i + j) * channels
+    for i in range(size):
+        for j in range(size):
+            row, column, start = top + i, left + j, (size * i + j) * channels
             if 0 <= row < height and 0 <= column < width:
                 out[start : start + channels] = x[image, row, column]
             else:
                 out[start : start + channels] = 0
 
 
-def _sandwich(builder: Any, matrix: tuple[tuple[int, ...], ...], block: list[list[Any]]) -> list[list[Any]]:
-    """``matrix @ block @ matrix.T`` for a 4x4 block of vectors."""
-    half = [[signed_sum(builder, [line[j] for line in block], row) for j in range(4)] for row in matrix]
-    return [[signed_sum(builder, line, row) for row in matrix] for line in half]
+def _for_filter(builder: Any, m: Any, write: Any) -> None:
+    """Write the instructions of both filterings; ``m`` chooses at run time."""
+    is_large = builder.icmp_signed("==", m, integer(LARGE.outputs))
+    with builder.if_else(is_large) as (then, otherwise):
+        with then:
+            write(LARGE)
+        with otherwise:
+            write(SMALL)
+
+
+def _sandwich(builder: Any, matrix: Matrix, block: list[list[Any]]) -> list[list[Any]]:
+    """``matrix @ block @ matrix.T`` for a square block of vectors."""
+    half = [[weighted_sum(builder, column, row) for column in zip(*block, strict=True)] for row in matrix]
+    return [[weighted_sum(builder, line, row) for row in matrix] for line in half]
+
+
+def _places(builder: Any, start: Any, row_step: Any, column_step: Any, size: int) -> list[list[Any]]:
+    """Indices of a square block."""
+    places = []
+    for i in range(size):
+        row = builder.add(start, builder.mul(row_step, integer(i)))
+        places.append([builder.add(row, builder.mul(column_step, integer(j))) for j in range(size)])
+    return places
 
 
 @intrinsic
 def _transform_inputs(  # type: ignore[no-untyped-def]
-    _, x, start, row_step, column_step, out, out_start, out_step
+    _, m, x, start, row_step, channels, out, out_start, out_step
 ):
-    """The 4x4 inputs of a block from ``start`` on -> 16 numbers per channel, ``out_step`` apart.
-
-    ``column_step`` is the number of channels.
-    """
+    """The inputs of a block from ``start`` on -> numbers per channel, ``out_step`` apart."""
     index = types.int64
-    signature = types.void(x, index, index, index, out, index, index)
+    signature = types.void(index, x, index, index, index, out, index, index)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        x, out = (pointer_of(context, builder, signature, arguments, i) for i in (0, 4))
-        start, row_step, column_step, out_start, out_step = (arguments[i] for i in (1, 2, 3, 5, 6))
-        with cgutils.for_range_slice(builder, integer(0), column_step, integer(LANES)) as (channel, _):
-            block = _load_block(builder, x, builder.add(start, channel), row_step, column_step)
-            lines = _sandwich(builder, _INPUT, block)
-            for part, vector in enumerate(vector for line in lines for vector in line):
-                at = builder.add(out_start, builder.mul(out_step, integer(part)))
-                store(builder, vector, out, builder.add(at, channel))
+        x, out = (pointer_of(context, builder, signature, arguments, i) for i in (1, 5))
+        m, start, row_step, channels, out_start, out_step = (arguments[i] for i in (0, 2, 3, 4, 6, 7))
+
+        def write(filtering: Filter) -> None:
+            size = len(filtering.input)
+            with cgutils.for_range_slice(builder, integer(0), channels, integer(LANES)) as (channel, _):
+                places = _places(builder, builder.add(start, channel), row_step, channels, size)
+                block = [[load(builder, x, place) for place in line] for line in places]
+                vectors = [vector for line in _sandwich(builder, filtering.input, block) for vector in line]
+                for part, vector in enumerate(vectors):
+                    at = builder.add(out_start, builder.mul(out_step, integer(part)))
+                    store(builder, vector, out, builder.add(at, channel))
+
+        _for_filter(builder, m, write)
         return context.get_dummy_value()
 
     return signature, generate
 
 
-def _load_block(builder: Any, x: Any, start: Any, row_step: Any, column_step: Any) -> list[list[Any]]:
-    """A 4x4 block of vectors."""
-    block = []
-    for i in range(4):
-        row = builder.add(start, builder.mul(row_step, integer(i)))
-        places = [builder.add(row, builder.mul(column_step, integer(j))) for j in range(4)]
-        block.append([load(builder, x, place) for place in places])
-    return block
+@intrinsic
+def _transform_products(  # type: ignore[no-untyped-def]
+    _, m, products, start, step, bias, bias_start, floor, add, other, out, out_start, row_step, column_step
+):
+    """Products of a block, ``step`` apart, for one panel -> its outputs, plus ``other`` if ``add`` is set."""
+    index = types.int64
+    signature = types.void(
+        *(index, products, index, index, bias, index, types.float32),
+        *(types.boolean, other, out, index, index, index),
+    )
 
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        products, bias, other, out = (
+            pointer_of(context, builder, signature, arguments, i) for i in (1, 4, 8, 9)
+        )
+        m, start, step, bias_start, floor, add = (arguments[i] for i in (0, 2, 3, 5, 6, 7))
+        out_start, row_step, column_step = arguments[10:]
+        floor = splat(builder, floor)
 
-def _output_transform(has_other: bool) -> Any:
-    """The intrinsic that turns sixteen products of a block into its 2x2 outputs."""
+        def write(filtering: Filter, vector: int, with_other: bool) -> None:
+            size, lane = len(filtering.input), integer(vector * LANES)
+            places = _places(builder, builder.add(start, lane), builder.mul(step, integer(size)), step, size)
+            block = [[load(builder, products, place) for place in line] for line in places]
+            totals = _sandwich(builder, filtering.output, block)
+            shift = load(builder, bias, builder.add(bias_start, lane))
+            places = _places(builder, builder.add(out_start, lane), row_step, column_step, filtering.outputs)
+            for line, ats in zip(totals, places, strict=True):
+                for total, at in zip(line, ats, strict=True):
+                    total = builder.fadd(total, shift)
+                    if with_other:
+                        total = builder.fadd(total, load(builder, other, at))
+                    # NaN is not below the floor, and stays.
+                    below = builder.fcmp_ordered("<", total, floor)
+                    store(builder, builder.select(below, floor, total), out, at)
 
-    @intrinsic
-    def transform(  # type: ignore[no-untyped-def]
-        _, products, start, bias, bias_start, floor, other, out, out_start, row_step, column_step
-    ):
-        index = types.int64
-        signature = types.void(products, index, bias, index, types.float32, other, out, index, index, index)
+        def write_all(filtering: Filter) -> None:
+            with builder.if_else(add) as (then, otherwise):
+                for branch, with_other in ((then, True), (otherwise, False)):
+                    with branch:
+                        for vector in range(VECTORS):
+                            write(filtering, vector, with_other)
 
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            products, bias, other, out = (
-                pointer_of(context, builder, signature, arguments, i) for i in (0, 2, 5, 6)
-            )
-            start, bias_start, floor, out_start, row_step, column_step = (
-                arguments[i] for i in (1, 3, 4, 7, 8, 9)
-            )
-            floor = splat(builder, floor)
-            part_step = integer(BLOCKS_PER_TASK * WIDTH)
-            for vector in range(VECTORS):
-                lane = integer(vector * LANES)
-                block = _load_block(
-                    builder, products, builder.add(start, lane), builder.mul(part_step, integer(4)), part_step
-                )
-                shift = load(builder, bias, builder.add(bias_start, lane))
-                for i, line in enumerate(_sandwich(builder, _OUTPUT, block)):
-                    for j, total in enumerate(line):
-                        at = builder.add(builder.add(out_start, lane), builder.mul(row_step, integer(i)))
-                        at = builder.add(at, builder.mul(column_step, integer(j)))
-                        total = builder.fadd(total, shift)
-                        if has_other:
-                            total = builder.fadd(total, load(builder, other, at))
-                        # NaN is not below the floor, and stays.
-                        below = builder.fcmp_ordered("<", total, floor)
-                        store(builder, builder.select(below, floor, total), out, at)
-            return context.get_dummy_value()
+        _for_filter(builder, m, write_all)
+        return context.get_dummy_value()
 
-        return signature, generate
-
-    return transform
-
-
-_transform_products = _output_transform(has_other=False)
-_transform_and_add = _output_transform(has_other=True)
+    return signature, generate

@@ -72,6 +72,7 @@ def as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     Splitting the rows first keeps the strides of a batch of one such that torch knows the layout: resizing is
     ten times faster.
 
+    >>> import torch
     >>> as_map(torch.zeros(1, 6, 5), (2, 3)).shape
     torch.Size([1, 5, 2, 3])
     """
