@@ -139,9 +139,9 @@ def best_filter(x: Tensor, conv: nn.Conv2d) -> Filter | None:
 def transform_kernel(weight: Tensor, filtering: Filter) -> Tensor:
     """Kernels (K, C, 3, 3) -> ((m + 2)^2, K / WIDTH, C, WIDTH), for :func:`convolve`."""
     rows = torch.tensor(filtering.kernel, dtype=torch.float64)
-    turned = torch.einsum("ai,kcij,bj->abck", rows, weight.detach().double(), rows).flatten(0, 1)
-    panels = turned.unflatten(2, (-1, WIDTH)).transpose(1, 2)
-    return panels.to(torch.float32).contiguous()
+    turned = torch.kron(rows, rows) @ weight.detach().double().flatten(2).flatten(0, 1).T  # (parts, K * C)
+    panels = turned.to(torch.float32).unflatten(1, (-1, WIDTH, weight.shape[1]))
+    return panels.transpose(2, 3).contiguous()
 
 
 def convolve(
