@@ -15,7 +15,7 @@ from mmengine.model import BaseModel
 from beyonddrive.datasets.feature_cache import cache_features
 from beyonddrive.datasets.log_caches import CacheReport
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
-from beyonddrive.engine.executors import make_executor
+from beyonddrive.engine.executors import Executor, SerialExecutor
 from beyonddrive.engine.runner import ConfigError, has_weights, load_config, pdm_metrics
 from beyonddrive.evaluation.metric_caching import cache_metrics
 from beyonddrive.plugins.conversion import load_weights
@@ -76,14 +76,14 @@ def plan(planner: BaseModel, samples: Sequence[dict[str, Any]]) -> list[PlanSamp
 
 
 def cache_features_of(
-    config: Config, loaders: Sequence[str] = ("train", "val", "test"), num_workers: int = 0
+    config: Config, loaders: Sequence[str] = ("train", "val", "test"), executor: Executor | None = None
 ) -> Iterator[tuple[str, CacheReport]]:
     """Make the feature caches that the data loaders of a config read.
 
     Args:
         config: As :func:`load_config` returns it.
         loaders: Which of ``train``, ``val``, ``test``.
-        num_workers: Processes.
+        executor: What runs the work; default: this process.
 
     Yields:
         Name of the split and what was done for it.
@@ -92,7 +92,7 @@ def cache_features_of(
         ConfigError: If no data set of the config has a ``cache_dir``.
         StoreError: If a folder holds something else.
     """
-    executor = make_executor(num_workers)
+    executor = executor or SerialExecutor()
     found = False
     for name in loaders:
         settings = (config.get(f"{name}_dataloader") or {}).get("dataset", {})
@@ -108,14 +108,14 @@ def cache_features_of(
 
 
 def cache_metrics_of(
-    config: Config, loaders: Sequence[str] = ("val", "test"), num_workers: int = 0
+    config: Config, loaders: Sequence[str] = ("val", "test"), executor: Executor | None = None
 ) -> Iterator[tuple[str, CacheReport]]:
     """Make the metric caches that the evaluators of a config read.
 
     Args:
         config: As :func:`load_config` returns it.
         loaders: Which of ``val``, ``test``.
-        num_workers: Processes.
+        executor: What runs the work; default: this process.
 
     Yields:
         Name of the split and what was done for it.
@@ -124,7 +124,7 @@ def cache_metrics_of(
         ConfigError: If no PDMSMetric or EPDMSMetric of the config has a ``cache_dir``.
         StoreError: If a folder holds something else.
     """
-    executor = make_executor(num_workers)
+    executor = executor or SerialExecutor()
     found = False
     for name in loaders:
         for metric in pdm_metrics(config, name):

@@ -78,6 +78,7 @@ def write_graph(graph: PlannerGraph, path: Path, batch: int | None = None) -> No
 
     Raises:
         ImportError: If the ONNX exporter is not installed.
+        ExportError: If it fails.
     """
     # Two scenes, for torch takes a dimension of size 1 for a constant.
     examples = graph.example_inputs(2 if batch is None else batch)
@@ -89,15 +90,22 @@ def write_graph(graph: PlannerGraph, path: Path, batch: int | None = None) -> No
         torch.export.save(program, path)
         return
     try:
-        import onnxscript  # noqa: F401
+        import onnxscript
     except ImportError as error:
         raise ImportError(
             "ONNX export needs onnx and onnxscript: pip install 'beyonddrive[export]'"
         ) from error
     names = {"input_names": graph.input_names, "output_names": graph.output_names}
-    exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)  # type: ignore[arg-type]
-    assert exported is not None
-    exported.save(path)
+    try:
+        exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)  # type: ignore[arg-type]
+        assert exported is not None
+        exported.save(path)
+    except Exception as error:  # whatever onnxscript, onnx and protobuf raise when they do not fit
+        raise ExportError(
+            f"{path}: the ONNX exporter of torch {torch.__version__} failed with onnxscript "
+            f"{onnxscript.__version__}: {error}. The two have to be of about the same age: update torch, or "
+            f"install the onnxscript, onnx and protobuf of its time"
+        ) from error
 
 
 def largest_difference(graph: PlannerGraph, path: Path, batch: int = 1) -> float:

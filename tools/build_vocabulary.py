@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from beyonddrive.engine.executors import add_executor_options, executor_of
+
 if TYPE_CHECKING:
     from beyonddrive.generators.expert_plans import SceneSource
 
@@ -36,13 +38,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="npz file to write")
     parser.add_argument("--scene-filter", type=Path, help="with a data root: yaml file of its scenes")
     parser.add_argument("--max-iterations", type=int, default=50, help="rounds of k-means at most")
-    parser.add_argument("--num-workers", type=int, default=0, help="processes that read logs; 0: this one")
+    add_executor_options(parser)
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, metavar="key=value", help="change config"
     )
     args = parser.parse_args(argv)
-    if args.num_workers < 0 or args.max_iterations < 1:
-        parser.error("--num-workers must not be negative, and --max-iterations at least 1")
+    if args.max_iterations < 1:
+        parser.error(f"--max-iterations: must be at least 1, got {args.max_iterations}")
+    args.executor = executor_of(parser, args)
     return args
 
 
@@ -74,13 +77,12 @@ def source_of(args: argparse.Namespace) -> SceneSource:
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the vocabulary; the exit code is 1 if something is refused."""
     args = parse_args(argv)
-    from beyonddrive.engine.executors import make_executor
     from beyonddrive.generators.expert_plans import read_expert_plans
     from beyonddrive.generators.vocabulary import build_vocabulary, describe_vocabulary, write_vocabulary
 
     try:
         source = source_of(args)
-        experts = read_expert_plans(source, make_executor(args.num_workers))
+        experts = read_expert_plans(source, args.executor)
         for problem in experts.problems[:SHOWN_PROBLEMS]:
             print(f"build_vocabulary: {problem}", file=sys.stderr)
         if len(experts.problems) > SHOWN_PROBLEMS:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from beyonddrive.engine.executors import add_executor_options, executor_of
+
 if TYPE_CHECKING:
     from beyonddrive.datasets.log_caches import CacheReport
 
@@ -25,18 +27,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--loaders", nargs="+", choices=["train", "val", "test"], default=["train", "val", "test"],
         help="data loaders of the config to make caches for",
     )  # fmt: skip
-    parser.add_argument("--num-workers", type=int, default=0, help="processes; 0 works in this one")
+    add_executor_options(parser)
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, metavar="key=value", help="change config"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.executor = executor_of(parser, args)
+    return args
 
 
 def _reports(args: argparse.Namespace) -> Iterator[tuple[str, CacheReport]]:
     from beyonddrive.apis import cache_features_of, load_config
 
     config = load_config(args.config, args.cfg_options)
-    yield from cache_features_of(config, args.loaders, args.num_workers)
+    yield from cache_features_of(config, args.loaders, args.executor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

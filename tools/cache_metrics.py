@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from beyonddrive.engine.executors import add_executor_options, executor_of
+
 if TYPE_CHECKING:
     from beyonddrive.datasets.log_caches import CacheReport
 
@@ -37,12 +39,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", help="split of the data root")
     parser.add_argument("--scene-filter", type=Path, help="yaml file of a split; default: all whole windows")
     parser.add_argument("--out", type=Path, help="folder of the caches")
-    parser.add_argument("--num-workers", type=int, default=0, help="processes; 0 works in this one")
+    add_executor_options(parser)
     args = parser.parse_args(argv)
     if args.config is None and not (args.data_root and args.split and args.out):
         parser.error("give CONFIG, or --data-root, --split and --out")
-    if args.num_workers < 0:
-        parser.error(f"--num-workers: must not be negative, got {args.num_workers}")
+    args.executor = executor_of(parser, args)
     return args
 
 
@@ -51,17 +52,15 @@ def _reports(args: argparse.Namespace) -> Iterator[tuple[str, CacheReport]]:
         from beyonddrive.apis import cache_metrics_of, load_config
 
         config = load_config(args.config, args.cfg_options)
-        yield from cache_metrics_of(config, args.loaders, args.num_workers)
+        yield from cache_metrics_of(config, args.loaders, args.executor)
         return
     from beyonddrive.datasets.navsim_root import NavsimRoot
     from beyonddrive.datasets.scene_filter import SceneFilter
-    from beyonddrive.engine.executors import make_executor
     from beyonddrive.evaluation.metric_caching import cache_metrics
 
     scene_filter = SceneFilter.from_yaml(args.scene_filter) if args.scene_filter else SceneFilter()
     root = NavsimRoot(args.data_root, args.maps_root)
-    executor = make_executor(args.num_workers)
-    yield args.split, cache_metrics(root, args.split, scene_filter, args.out, executor)
+    yield args.split, cache_metrics(root, args.split, scene_filter, args.out, args.executor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from beyonddrive.engine.executors import add_executor_options, executor_of
+
 
 def split_sizes(text: str) -> dict[str, int]:
     """Read ``train:2000,val:200,test:300``.
@@ -93,8 +95,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="ask the scorer too, and leave out scenes whose expert has a lower PDM score (slower); by "
         "default experts are checked by geometry only",
     )  # fmt: skip
-    synth.add_argument("--num-workers", type=int, default=0, help="processes; 0 works in this one")
-    return parser.parse_args(argv)
+    add_executor_options(synth)
+    args = parser.parse_args(argv)
+    args.executor = executor_of(parser, args)
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,7 +106,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from beyonddrive.datasets.synth.world import create_world
     from beyonddrive.datasets.synth.world_config import WorldConfig
-    from beyonddrive.engine.executors import make_executor
     from beyonddrive.evaluation.experts import score_experts
 
     try:
@@ -116,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             scenes_per_town=args.scenes_per_town,
             min_expert_score=args.min_expert_score,
         )
-        summary = create_world(args.out, config, make_executor(args.num_workers), score_experts)
+        summary = create_world(args.out, config, args.executor, score_experts)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"create_data: {error}", file=sys.stderr)
         return 1

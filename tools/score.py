@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from beyonddrive.engine.executors import add_executor_options, executor_of
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -36,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         help="keep metric caches here, and use those that are there; several jobs may share it",
     )
-    parser.add_argument("--num-workers", type=int, default=0, help="processes; 0 works in this one")
+    add_executor_options(parser)
     parser.add_argument(
         "--progress",
         choices=("pair", "pooled"),
@@ -56,8 +58,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--stages", choices=("one", "two"), default="one", help="v2: only the first stage can be scored"
     )
     args = parser.parse_args(argv)
-    if args.num_workers < 0:
-        parser.error(f"--num-workers: must not be negative, got {args.num_workers}")
     taken = {args.plans.resolve(): "the file of plans"}
     for option, path in (("--out", args.out), ("--explain", args.explain)):
         if path is None:
@@ -74,6 +74,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         )
     if args.version == "v1" and not args.human_filter:
         parser.error("--no-human-filter: the PDM score has no human filter; it goes with --version v2")
+    args.executor = executor_of(parser, args)
     return args
 
 
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from beyonddrive.datasets.navsim_root import NavsimRoot, NavsimRootError
     from beyonddrive.datasets.shards import StoreError
-    from beyonddrive.engine.executors import WorkerLostError, make_executor
+    from beyonddrive.engine.executors import WorkerLostError
     from beyonddrive.evaluation.pdm.plan_file import PlanFile, PlanFileError
     from beyonddrive.evaluation.pdm.runner import SplitScoring
     from beyonddrive.evaluation.pdm.score_parts import describe_inputs, open_parts
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with open_parts(args.out, config) as parts:
             if parts.done:
                 print(f"score: {len(parts.done)} scenes were scored before", file=sys.stderr)
-            for result in scoring.run(make_executor(args.num_workers), parts.done):
+            for result in scoring.run(args.executor, parts.done):
                 parts.add(result)
             num_scenes, num_plans = parts.finish(plans, args.out, args.explain)
     except (PlanFileError, NavsimRootError, StoreError, WorkerLostError, OSError) as error:

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from beyonddrive.engine.executors import add_executor_options, executor_of
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -29,28 +31,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--cache-dir", type=Path, help="read metric caches from here (tools/cache_metrics.py)"
     )
-    parser.add_argument("--num-workers", type=int, default=0, help="processes; 0 works in this one")
+    add_executor_options(parser)
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, metavar="key=value", help="change config"
     )
     args = parser.parse_args(argv)
-    if args.num_workers < 0:
-        parser.error("--num-workers must not be negative")
+    args.executor = executor_of(parser, args)
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Score the vocabulary; the exit code is 1 if something is refused or a scene has no scores."""
     args = parse_args(argv)
-    from beyonddrive.engine.executors import make_executor
     from beyonddrive.generators.vocabulary_scoring import score_vocabulary
     from beyonddrive.structures.vocabulary import read_vocabulary
     from beyonddrive.tools.build_vocabulary import source_of
 
     try:
         vocabulary = read_vocabulary(args.vocabulary)
-        executor = make_executor(args.num_workers)
-        report = score_vocabulary(source_of(args), vocabulary, args.out, executor, args.cache_dir)
+        report = score_vocabulary(source_of(args), vocabulary, args.out, args.executor, args.cache_dir)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"score_vocabulary: {error}", file=sys.stderr)
         return 1

@@ -142,3 +142,15 @@ def test_export_tool(tmp_path, capsys):
 def test_planners_that_are_no_graphs():
     with pytest.raises(ExportError, match="ConstantVelocity cannot become a graph"):
         PlannerGraph(MODELS.build({"type": "ConstantVelocity"}))
+
+
+def test_an_exporter_that_does_not_fit_is_told(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+
+    def fail(*_, **__):
+        raise TypeError("an int, got a boolean")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(ExportError, match="got a boolean.*of about the same age"):
+        write_graph(PlannerGraph(tiny("ego_mlp.py")), tmp_path / "planner.onnx")
+    assert not list(tmp_path.iterdir())
