@@ -15,16 +15,21 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+_PACKAGE = Path(__file__).parents[1]
+KERNEL_FOLDERS = ("engine", "evaluation/pdm", "plugins")
+"""Folders of this package that hold kernels."""
+
+
 @cache
 def source_stamp(path: str) -> str:
-    """Digest of a file with kernels, of all others with kernels in its folder, and of the compiling itself.
+    """Digest of a file with kernels, of its folder's others, and of all kernels of this package.
 
     numba takes compiled code as fresh when the file of the outermost function is unchanged. Kernels call
     kernels of other files and bake in constants, so the stamp has to cover all of them.
     """
     digest = hashlib.sha256(Path(path).read_bytes())
-    here = Path(__file__)
-    for module in [*sorted(Path(path).parent.glob("*.py")), here, here.with_name("simd.py")]:
+    folders = dict.fromkeys([Path(path).parent, *(_PACKAGE / folder for folder in KERNEL_FOLDERS)])
+    for module in [file for folder in folders for file in sorted(folder.glob("*.py"))]:
         text = module.read_bytes()
         if b"@kernel" in text or b"@intrinsic" in text or module.name == "constants.py":
             digest.update(module.name.encode() + b"\0" + text)

@@ -44,6 +44,7 @@ class ExportedPlanner(nn.Module):
         _merge_attention(self.planner)
         if can_pack(self.planner):
             pack(self.planner)
+        self._device_type = next((weight.device.type for weight in self.planner.parameters()), "cpu")
         self.eval()
 
     @torch.inference_mode()
@@ -55,8 +56,32 @@ class ExportedPlanner(nn.Module):
             raise ExportError("an exported planner has no losses: train the planner that it was made from")
         if "camera" in inputs and inputs["camera"].dim() == 4:
             inputs = {**inputs, "camera": inputs["camera"].contiguous(memory_format=torch.channels_last)}
-        outputs: dict[str, Tensor] | list[PlanSample] = self.planner(inputs, data_samples, mode=mode)
+        # Packed weights are of float32.
+        with torch.autocast(self._device_type, enabled=False):
+            outputs: dict[str, Tensor] | list[PlanSample] = self.planner(inputs, data_samples, mode=mode)
         return outputs
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: weights are folded and packed.
+
+        Raises:
+            ExportError: Always.
+        """
+        raise ExportError(
+            "an exported planner takes no other weights: load them into a planner and export it"
+        )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> ExportedPlanner:
+        """What ``to``, ``double`` and the like call."""
+        for weight in self.parameters():
+            changed = fn(weight)
+            if (changed.dtype, changed.device) != (weight.dtype, weight.device):
+                raise ExportError(
+                    f"an exported planner stays what it is ({weight.dtype} on {weight.device}): move or cast "
+                    f"the planner, then export it"
+                )
+        super()._apply(fn, recurse)
+        return self
 
     def train(self, mode: bool = True) -> ExportedPlanner:
         """Stay in evaluation mode.

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from beyonddrive.backbones.resnet import StagedResNet
 from beyonddrive.heads.encoder_layer import EncoderLayer
@@ -18,8 +19,29 @@ from beyonddrive.plugins import winograd
 MIN_WEIGHTS = 2**14
 """Linear layers with fewer weights take less time than the call."""
 
+LINEAR = (nn.Linear, NonDynamicallyQuantizableLinear)
+"""Linear layers that do nothing else, those inside ``nn.MultiheadAttention`` among them."""
+
 _nn: Any = torch._C._nn
 _reorder_linear_weight: Any = torch.ops.mkldnn._reorder_linear_weight
+
+
+class Layouts:
+    """A weight in other layouts, each made when it is needed first."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight.detach()
+        self._made: dict[str, Tensor] = {}
+
+    def get(self, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
+        """The weight as ``make`` turns it."""
+        if name not in self._made:
+            self._made[name] = make(self.weight)
+        return self._made[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # oneDNN's tensors can be neither copied nor pickled.
+        return {"weight": self.weight, "_made": {}}
 
 
 class PackedLinear(nn.Linear):
@@ -31,14 +53,13 @@ class PackedLinear(nn.Linear):
     def __init__(self, linear: nn.Linear, relu: bool = False) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
         self.weight, self.bias, self.relu = linear.weight, linear.bias, relu
-        self._packed = _reorder_linear_weight(linear.weight.detach())
+        self._layouts = Layouts(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out), rectified if made so."""
+        packed = self._layouts.get("oneDNN", _reorder_linear_weight)
         act = "relu" if self.relu else "none"
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x.contiguous(), self._packed, self.bias, act, [], ""
-        )
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, self.bias, act, [], "")
         return result
 
 
@@ -67,19 +88,19 @@ class PackedConv2d(nn.Conv2d):
         self._geometry = (padding, list(self.stride), list(self.dilation), self.groups)
         self._pointwise = self.kernel_size == (1, 1) and self._geometry == ([0, 0], [1, 1], [1, 1], 1)
         self._winograd = winograd.can_convolve(conv)
-        self._layouts: dict[str, Tensor] = {}
+        self._layouts = Layouts(self.weight)
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """Convolve; add ``other``, if given; rectify, if made so."""
         filtering = winograd.best_filter(x, self) if self._winograd else None
         if filtering is not None:
             name = f"winograd{filtering.outputs}"
-            kernels = self._layout(name, lambda weight: winograd.transform_kernel(weight, filtering))
-            bias = self._layout("bias", self._bias_or_zeros)
+            kernels = self._layouts.get(name, lambda weight: winograd.transform_kernel(weight, filtering))
+            bias = self._layouts.get("bias", self._bias_or_zeros)
             return winograd.convolve(x, kernels, bias, other, self.relu, self._geometry[0][0])
         if self._pointwise:
             return self._multiply(x, other)
-        packed = self._layout(
+        packed = self._layouts.get(
             "oneDNN", lambda weight: _nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *self._geometry)
         )
         x = x.contiguous(memory_format=torch.channels_last)
@@ -95,7 +116,7 @@ class PackedConv2d(nn.Conv2d):
 
     def _multiply(self, x: Tensor, other: Tensor | None) -> Tensor:
         """A 1x1 convolution."""
-        packed = self._layout("oneDNN", lambda weight: _reorder_linear_weight(weight.flatten(1)))
+        packed = self._layouts.get("oneDNN", lambda weight: _reorder_linear_weight(weight.flatten(1)))
         act = "relu" if self.relu and other is None else "none"
         cells = x.permute(0, 2, 3, 1).contiguous()
         result = torch.ops.mkldnn._linear_pointwise(cells, packed, self.bias, act, [], "").permute(0, 3, 1, 2)
@@ -106,12 +127,6 @@ class PackedConv2d(nn.Conv2d):
 
     def _bias_or_zeros(self, weight: Tensor) -> Tensor:
         return weight.new_zeros(len(weight)) if self.bias is None else self.bias.detach()
-
-    def _layout(self, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
-        """Another layout of the weight, made once."""
-        if name not in self._layouts:
-            self._layouts[name] = make(self.weight.detach())
-        return self._layouts[name]
 
 
 class PackedBasicBlock(nn.Module):
@@ -162,7 +177,7 @@ def _packed_layer(module: nn.Module, name: str, child: nn.Module) -> nn.Module |
         return PackedConv2d(child, relu=True)
     if type(child) is nn.Conv2d and child.padding_mode == "zeros" and child.padding != "same":
         packed = PackedConv2d(child, relu is not None)
-    elif isinstance(child, nn.Linear) and child.weight.numel() >= MIN_WEIGHTS:
+    elif isinstance(child, nn.Linear) and type(child) in LINEAR and child.weight.numel() >= MIN_WEIGHTS:
         packed = PackedLinear(child, relu is not None)
     else:
         return None
@@ -173,8 +188,9 @@ def _packed_layer(module: nn.Module, name: str, child: nn.Module) -> nn.Module |
 
 def _followed_by_relu(module: nn.Module, name: str) -> str | None:
     """Name of the ReLU that alone reads the layer ``name`` of a module; None if it is not certain."""
-    if isinstance(module, nn.Sequential):
-        following: Sequence[str] = [str(i) for i in range(int(name) + 1, len(module))]
+    if type(module) is nn.Sequential:
+        names = list(module._modules)
+        following: Sequence[str] = names[names.index(name) + 1 :]
     elif isinstance(module, StagedResNet) and name == "conv1":
         following = ("bn1", "act1")
     elif isinstance(module, (EncoderLayer, nn.TransformerDecoderLayer)) and name == "linear1":

@@ -2,8 +2,8 @@
 
 Every block of 2x2 or 4x4 outputs is computed from the 4x4 or 6x6 inputs around it by additions (F(2x2, 3x3)
 and F(4x4, 3x3): Lavin and Gray, CVPR 2016), 16 or 36 matrix products over the channels, which all blocks
-share, and additions again. Rounding errors of small blocks are no larger than those of a direct convolution;
-those of large blocks are a few times as large.
+share, and additions again. Rounding errors of small blocks are up to twice those of a direct convolution,
+those of large blocks up to six times.
 
 A task is some blocks, whose transforms stay in the caches of one core from the first addition to the last.
 """
@@ -11,6 +11,7 @@ A task is some blocks, whose transforms stay in the caches of one core from the 
 from __future__ import annotations
 
 import math
+import os
 from fractions import Fraction
 from threading import Lock
 from typing import Any, NamedTuple
@@ -105,8 +106,30 @@ SMALL = minimal_filter([Fraction(0), Fraction(1), Fraction(-1)])
 LARGE = minimal_filter([Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2)])
 """At these points errors are half of those at 0, 1, -1, 2 and -2, which most implementations use."""
 
-# numba's pool of threads may allow one caller at a time only.
-_one_at_a_time = Lock()
+
+class _Threads:
+    """Numba's pool of threads, which may allow one caller at a time only, and none in a forked process.
+
+    Attributes:
+        lock: Held by the caller.
+        used: The pool has been started.
+        lost: It was started in the process that this one was forked from.
+    """
+
+    def __init__(self, lost: bool = False) -> None:
+        self.lock, self.used, self.lost = Lock(), False, lost
+
+
+_threads = _Threads()
+
+
+def _after_fork() -> None:
+    global _threads
+    _threads = _Threads(lost=_threads.used or _threads.lost)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def can_convolve(conv: nn.Conv2d) -> bool:
@@ -125,7 +148,12 @@ def can_convolve(conv: nn.Conv2d) -> bool:
 
 
 def best_filter(x: Tensor, conv: nn.Conv2d) -> Filter | None:
-    """The fastest filtering of a map (B, C, H, W), or None if a direct convolution is faster."""
+    """The fastest filtering of a map (B, C, H, W), or None if it must, or had better, be convolved directly.
+
+    So has every map in a process that was forked from one that has convolved here.
+    """
+    if x.dim() != 4 or x.shape[1] != conv.in_channels or x.dtype != torch.float32 or _threads.lost:
+        return None
     rows, columns = (size + 2 * int(conv.padding[0]) - 2 for size in x.shape[2:])
     channels = max(conv.in_channels, conv.out_channels)
     for filtering in (LARGE, SMALL) if channels <= MAX_CHANNELS_OF_LARGE else (SMALL,):
@@ -164,6 +192,9 @@ def convolve(
 
     Returns:
         (B, K, H, W), channels-last.
+
+    Raises:
+        ValueError: If shapes do not fit or types are not float32.
     """
     batch, channels, height, width = x.shape
     height, width = height + 2 * padding - 2, width + 2 * padding - 2
@@ -177,8 +208,17 @@ def convolve(
     shares = min(kernels.shape[1], -(-threads // max(tasks, 1)))
     scratch = torch.empty(threads, parts * (per_task * (channels + WIDTH) + channels))
     added = result if other is None else other.permute(0, 2, 3, 1).contiguous()
+    tensors = (x, kernels, bias, added)
+    if channels != kernels.shape[2] or added.shape != result.shape or height % m or width % m:
+        raise ValueError(
+            f"convolve: {tuple(x.shape)} does not fit kernels of {kernels.shape[2]} channels and blocks of "
+            f"{m}, or the result {tuple(result.shape)} the sum with {tuple(added.shape)}"
+        )
+    if any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in tensors):
+        raise ValueError("convolve: give tensors of float32 on the CPU")
+    _threads.used = True
     before = numba.get_num_threads()
-    with _one_at_a_time:
+    with _threads.lock:
         numba.set_num_threads(threads)
         try:
             _convolve(

@@ -94,6 +94,16 @@ def test_it_predicts_and_is_for_evaluation_only():
     with pytest.raises(ExportError, match="cannot be trained"):
         exported.train()
     assert not exported.eval().training
+    with pytest.raises(ExportError, match="takes no other weights"):
+        exported.load_state_dict(planner.state_dict())
+    for change in (torch.float64, "meta"):
+        with pytest.raises(ExportError, match="stays what it is"):
+            exported.to(change)
+    assert exported.to("cpu").float() is exported
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(exported(inputs)["trajectory"], torch.stack(plans), rtol=0, atol=0)
+    again = copy.deepcopy(exported)(inputs)["trajectory"]
+    torch.testing.assert_close(again, torch.stack(plans), rtol=0, atol=0)
     with pytest.raises(ValueError, match="camera must be"):
         exported({**inputs, "camera": torch.rand(2, 3, 32, 256)})
 
@@ -151,6 +161,6 @@ def test_an_exporter_that_does_not_fit_is_told(tmp_path, monkeypatch):
         raise TypeError("an int, got a boolean")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
-    with pytest.raises(ExportError, match="got a boolean.*of about the same age"):
+    with pytest.raises(ExportError, match=r"got a boolean.*of about the same age"):
         write_graph(PlannerGraph(tiny("ego_mlp.py")), tmp_path / "planner.onnx")
     assert not list(tmp_path.iterdir())

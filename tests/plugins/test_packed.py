@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -170,3 +173,81 @@ for filtering in (winograd.SMALL, winograd.LARGE):
         "NUMBA_CACHE_DIR": str(tmp_path),
     }
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+@needs_fused_multiply
+def test_what_does_not_fit_is_refused():
+    conv = nn.Conv2d(64, 64, 3, padding=1).requires_grad_(False)
+    kernels = winograd.transform_kernel(conv.weight, winograd.SMALL)
+    x = draw(1, 64, 8, 8)
+    for arguments in (
+        (draw(1, 32, 8, 8), kernels, conv.bias),
+        (draw(1, 64, 7, 8), kernels, conv.bias),
+        (x.double(), kernels, conv.bias),
+        (x, kernels, conv.bias.double()),
+        (x, kernels, conv.bias, x[:, :, :1, :1]),
+        (x, kernels, conv.bias, x.double()),
+    ):
+        with pytest.raises(ValueError, match="convolve: "):
+            winograd.convolve(*arguments)
+    packed = PackedConv2d(conv)
+    for wrong in (draw(1, 32, 8, 8), x.double()):
+        with pytest.raises(RuntimeError):
+            packed(wrong)
+
+
+@needs_fused_multiply
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_convolves_too(tmp_path):
+    script = """
+import os, torch
+from torch import nn
+from beyonddrive.plugins import winograd
+from beyonddrive.plugins.packed import PackedConv2d
+
+torch.set_num_threads(1)
+conv = nn.Conv2d(64, 64, 3, padding=1).requires_grad_(False)
+x, packed = torch.randn(1, 64, 8, 8), PackedConv2d(conv)
+expected = packed(x)
+child = os.fork()
+if child == 0:
+    torch.testing.assert_close(packed(x), expected, rtol=1e-4, atol=1e-5)
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert torch.equal(packed(x), expected)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_layers_that_do_more_stay_as_they_are():
+    class Shifted(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 1
+
+    class Twice(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(super().forward(x))
+
+    torch.manual_seed(0)
+    planner = nn.Sequential(
+        Shifted(128, 128),
+        Twice(nn.Linear(128, 128), nn.ReLU()),
+        nn.Sequential(OrderedDict(first=nn.Linear(128, 128), act=nn.ReLU())),
+    ).requires_grad_(False)
+    x = draw(3, 128)
+    expected = planner(x)
+    pack(planner)
+    assert isinstance(planner[0], Shifted) and isinstance(planner[1][1], nn.ReLU)
+    assert planner[2].first.relu and isinstance(planner[2].act, nn.Identity)
+    torch.testing.assert_close(planner(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_packed_layers_can_be_copied_and_pickled():
+    layers = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.Flatten(2), nn.Linear(64, 300))
+    layers.requires_grad_(False)
+    pack(layers)
+    assert isinstance(layers[2], PackedLinear)
+    x = draw(1, 64, 8, 8)
+    expected = layers(x)
+    for other in (copy.deepcopy(layers), pickle.loads(pickle.dumps(layers))):
+        assert torch.equal(other(x), expected)

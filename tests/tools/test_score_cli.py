@@ -256,7 +256,8 @@ def epdms():
     scenes = {}
     for path in sorted((REPOSITORY / "tests/data/epdms/scores").glob("*veh-e*.npz")):
         with np.load(path) as data:
-            keep = data["stable"]
+            # A heading of half a turn hangs on numpy's last bit (tests/evaluation/pdm/test_epdms.py).
+            keep = data["stable"] & (data["names"] != "heading_pi")
             filtered, raw = (
                 np.column_stack([data[f"scores_{kind}"], data[f"total_{kind}"]])[keep]
                 for kind in ("filtered", "raw")
