@@ -35,8 +35,8 @@ LOGS = (
 )
 TLC, LK = EPDMS_COLUMNS.index("TLC"), EPDMS_COLUMNS.index("LK")
 
-# The last bit of arctan2, which numpy 1.25 and 1.26 round otherwise, decides to which side a heading of half a
-# turn unwraps.
+# The last bit of arctan2, which numpy 1.25 and 1.26 round otherwise, decides to which side a heading of half
+# a turn unwraps.
 HALF_TURNS_DIFFER = np.lib.NumpyVersion(np.__version__) < "2.0.0"
 
 

@@ -1,8 +1,5 @@
 """Kernels against the dense or brute-force form of the rule they implement."""
 
-import os
-import subprocess
-import sys
 from collections import deque
 
 import numpy as np
@@ -116,29 +113,3 @@ def test_search_ends_where_the_queue_would_explode():
     assert search(0, [99], ring.__getitem__, 30) is None
     assert search(0, [39], ring.__getitem__, 5) is None
     assert len(search(0, [39], ring.__getitem__, 30)) == 14
-
-
-def test_compiled_code_is_not_older_than_its_source(tmp_path):
-    """A constant that changes without time or size of the file is compiled anew, which plain numba misses."""
-    module = tmp_path / "kernels_of_a_test.py"
-    script = "import sys; sys.path.insert(0, sys.argv[1]); import kernels_of_a_test as k; print(k.outer(1.0))"
-    source = (
-        "from beyonddrive.engine.jit import kernel\n"
-        "FACTOR = {}\n"
-        "@kernel\ndef inner(x):\n    return FACTOR * x\n"
-        "@kernel\ndef outer(x):\n    return inner(x)\n"
-    )
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
-
-    def run(factor):
-        module.write_text(source.format(factor))
-        os.utime(module, (1_600_000_000, 1_600_000_000))
-        command = [sys.executable, "-c", script, str(tmp_path)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-        return float(done.stdout)
-
-    assert run("2.0") == 2.0
-    compiled = sorted((tmp_path / "cache").rglob("*.nbc"))
-    assert compiled, "nothing was kept on disk"
-    assert run("2.0") == 2.0
-    assert run("3.0") == 3.0
