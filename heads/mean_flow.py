@@ -183,7 +183,7 @@ class MeanFlowHead(TrajectoryHead):
             return noise * draws
         self.mixture.require()
         count = draws.shape[1]
-        component = torch.arange(count, device=draws.device) * self.mixture.size // count
+        component = torch.tensor([i * self.mixture.size // count for i in range(count)], device=draws.device)
         spread, center = self.mixture.std[component], self.mixture.center[component]
         return noise * draws * spread[:, None] + self.center_scale * center[:, None]
 

@@ -52,3 +52,15 @@ def blind_recipe(tmp_path, split_root):
     path = tmp_path / "blind_recipe.py"
     path.write_text(BLIND_RECIPE.format(repository=REPOSITORY, root=split_root))
     return path
+
+
+@pytest.fixture
+def last_bits_of_numpy(request):
+    """For scenes in which an object is aligned with the ego to the last bit, or plans turn by half a turn.
+
+    There arctan2 decides, which numpy 1.25 and 1.26 round otherwise than versions that scores are known for.
+    """
+    import numpy as np
+
+    if np.lib.NumpyVersion(np.__version__) < "2.0.0":
+        request.applymarker(pytest.mark.xfail(reason="arctan2 of this numpy rounds otherwise"))

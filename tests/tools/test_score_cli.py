@@ -256,8 +256,7 @@ def epdms():
     scenes = {}
     for path in sorted((REPOSITORY / "tests/data/epdms/scores").glob("*veh-e*.npz")):
         with np.load(path) as data:
-            # A heading of half a turn hangs on numpy's last bit (tests/evaluation/pdm/test_epdms.py).
-            keep = data["stable"] & (data["names"] != "heading_pi")
+            keep = data["stable"]
             filtered, raw = (
                 np.column_stack([data[f"scores_{kind}"], data[f"total_{kind}"]])[keep]
                 for kind in ("filtered", "raw")
@@ -266,6 +265,7 @@ def epdms():
     return scenes
 
 
+@pytest.mark.usefixtures("last_bits_of_numpy")
 @pytest.mark.parametrize("options", [(), ("--no-human-filter",)])
 def test_epdms_of_one_stage(epdms, tmp_path, options):
     write_arrays(tmp_path / "plans.npz", [(token, poses) for token, (poses, *_) in epdms.items()])
