@@ -22,9 +22,6 @@ MIN_WEIGHTS = 2**14
 LINEAR = (nn.Linear, NonDynamicallyQuantizableLinear)
 """Linear layers that do nothing else, those inside ``nn.MultiheadAttention`` among them."""
 
-_nn: Any = torch._C._nn
-_reorder_linear_weight: Any = torch.ops.mkldnn._reorder_linear_weight
-
 
 class Layouts:
     """A weight in other layouts, each made when it is needed first."""
@@ -44,6 +41,11 @@ class Layouts:
         return {"weight": self.weight, "_made": {}}
 
 
+def _pack_matrix(weight: Tensor) -> Tensor:
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return packed
+
+
 class PackedLinear(nn.Linear):
     """A linear layer with its weight in oneDNN's layout and, in the same pass, a ReLU.
 
@@ -57,7 +59,7 @@ class PackedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out), rectified if made so."""
-        packed = self._layouts.get("oneDNN", _reorder_linear_weight)
+        packed = self._layouts.get("oneDNN", _pack_matrix)
         act = "relu" if self.relu else "none"
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, self.bias, act, [], "")
         return result
@@ -100,9 +102,7 @@ class PackedConv2d(nn.Conv2d):
             return winograd.convolve(x, kernels, bias, other, self.relu, self._geometry[0][0])
         if self._pointwise:
             return self._multiply(x, other)
-        packed = self._layouts.get(
-            "oneDNN", lambda weight: _nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *self._geometry)
-        )
+        packed = self._layouts.get("oneDNN", self._pack_kernels)
         x = x.contiguous(memory_format=torch.channels_last)
         fixed = (packed, self.bias, *self._geometry)
         act = "relu" if self.relu else "none"
@@ -116,7 +116,7 @@ class PackedConv2d(nn.Conv2d):
 
     def _multiply(self, x: Tensor, other: Tensor | None) -> Tensor:
         """A 1x1 convolution."""
-        packed = self._layouts.get("oneDNN", lambda weight: _reorder_linear_weight(weight.flatten(1)))
+        packed = self._layouts.get("oneDNN", lambda weight: _pack_matrix(weight.flatten(1)))
         act = "relu" if self.relu and other is None else "none"
         cells = x.permute(0, 2, 3, 1).contiguous()
         result = torch.ops.mkldnn._linear_pointwise(cells, packed, self.bias, act, [], "").permute(0, 3, 1, 2)
@@ -124,6 +124,10 @@ class PackedConv2d(nn.Conv2d):
             return result
         result = result + other
         return result.relu_() if self.relu else result
+
+    def _pack_kernels(self, weight: Tensor) -> Tensor:
+        packed: Tensor = torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *self._geometry)
+        return packed
 
     def _bias_or_zeros(self, weight: Tensor) -> Tensor:
         return weight.new_zeros(len(weight)) if self.bias is None else self.bias.detach()
