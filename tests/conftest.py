@@ -58,7 +58,7 @@ def blind_recipe(tmp_path, split_root):
 def last_bits_of_numpy(request):
     """For scenes in which an object is aligned with the ego to the last bit, or plans turn by half a turn.
 
-    There arctan2 decides, which numpy 1.25 and 1.26 round otherwise than versions that scores are known for.
+    There arctan2 decides, which numpy 1.26 rounds otherwise than versions that scores are known for.
     """
     import numpy as np
 
