@@ -14,10 +14,11 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-
 _PACKAGE = Path(__file__).parents[1]
 KERNEL_FOLDERS = ("engine", "evaluation/pdm", "plugins")
 """Folders of this package that hold kernels."""
+_MARKS = (b"@kernel", b"@parallel_kernel", b"@intrinsic")
+"""What a file with code of kernels has in it."""
 
 
 @cache
@@ -31,7 +32,7 @@ def source_stamp(path: str) -> str:
     folders = dict.fromkeys([Path(path).parent, *(_PACKAGE / folder for folder in KERNEL_FOLDERS)])
     for module in [file for folder in folders for file in sorted(folder.glob("*.py"))]:
         text = module.read_bytes()
-        if b"@kernel" in text or b"@intrinsic" in text or module.name == "constants.py":
+        if module.name == "constants.py" or any(mark in text for mark in _MARKS):
             digest.update(module.name.encode() + b"\0" + text)
     return digest.hexdigest()
 

@@ -14,21 +14,20 @@ from numba import extending, types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 
+_TRIPLE, _, _FEATURES = cpu_target.target_context.codegen().magic_tuple()
+_IS_ARM = _TRIPLE.startswith(("aarch64", "arm64"))
+
 
 def _registers() -> tuple[int, int, int]:
     """Lanes of a vector; rows and vectors per row of the block of sums that registers hold."""
-    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
-    if "+avx512f" in features:
+    if "+avx512f" in _FEATURES:
         return 16, 8, 2
-    if triple.startswith(("aarch64", "arm64")):
-        return 4, 8, 2
-    return 8, 4, 2
+    return (4, 8, 2) if _IS_ARM else (8, 4, 2)
 
 
 def has_fused_multiply() -> bool:
     """Whether the processor multiplies and adds in one instruction; without, these kernels are slow."""
-    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
-    return "+fma" in features or triple.startswith(("aarch64", "arm64"))
+    return _IS_ARM or "+fma" in _FEATURES
 
 
 # numba's annotations count the typing context among the arguments of a call.

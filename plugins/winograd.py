@@ -10,9 +10,8 @@ A task is some blocks, whose transforms stay in the caches of one core from the 
 
 from __future__ import annotations
 
-import math
 import os
-from fractions import Fraction
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from numba import get_thread_id, prange, types
 from numba.core import cgutils
+from numpy.polynomial.polynomial import polyfromroots
 from torch import Tensor, nn
 
 from beyonddrive.engine.jit import kernel, parallel_kernel
@@ -68,42 +68,25 @@ class Filter(NamedTuple):
     output: Matrix
 
 
-def minimal_filter(points: list[Fraction]) -> Filter:
+def minimal_filter(points: Sequence[float]) -> Filter:
     """The filtering that multiplies polynomials at m + 1 points and at infinity (Cook and Toom).
 
-    >>> minimal_filter([Fraction(0), Fraction(1), Fraction(-1)]).output
+    >>> minimal_filter([0.0, 1.0, -1.0]).output
     ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, 1.0))
     """
     m = len(points) - 1
-    inputs, kernels = [], []
+    inputs, kernels, outputs = np.zeros((m + 2, m + 2)), np.zeros((m + 2, 3)), np.zeros((m, m + 2))
     for i, point in enumerate(points):
-        others = points[:i] + points[i + 1 :]
-        inputs.append([*_product(others), Fraction(0)])
-        scale = math.prod((point - other for other in others), start=Fraction(1))
-        kernels.append([point**j / scale for j in range(3)])
-    outputs = [[point**i for point in points] + [Fraction(i == m - 1)] for i in range(m)]
-    return Filter(
-        m,
-        _as_floats([*inputs, _product(points)]),
-        _as_floats([*kernels, [Fraction(0), Fraction(0), Fraction(1)]]),
-        _as_floats(outputs),
-    )
+        others = np.delete(points, i)
+        inputs[i, :-1] = polyfromroots(others)
+        kernels[i] = point ** np.arange(3) / np.prod(point - others)
+        outputs[:, i] = point ** np.arange(m)
+    inputs[-1], kernels[-1, -1], outputs[-1, -1] = polyfromroots(points), 1, 1
+    return Filter(m, *(tuple(map(tuple, matrix.tolist())) for matrix in (inputs, kernels, outputs)))
 
 
-def _product(roots: list[Fraction]) -> list[Fraction]:
-    """Coefficients of the polynomial with these roots, lowest first."""
-    result = [Fraction(1)]
-    for root in roots:
-        result = [a - root * b for a, b in zip([Fraction(0), *result], [*result, Fraction(0)], strict=True)]
-    return result
-
-
-def _as_floats(rows: list[list[Fraction]]) -> Matrix:
-    return tuple(tuple(float(value) for value in row) for row in rows)
-
-
-SMALL = minimal_filter([Fraction(0), Fraction(1), Fraction(-1)])
-LARGE = minimal_filter([Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2)])
+SMALL = minimal_filter([0.0, 1.0, -1.0])
+LARGE = minimal_filter([0.0, 0.75, -0.75, 1.5, -1.5])
 """At these points errors are half of those at 0, 1, -1, 2 and -2, which most implementations use."""
 
 

@@ -13,10 +13,9 @@ def test_it_equals_the_layer_of_torch(training):
     original = nn.TransformerEncoderLayer(16, 4, 32, 0.0, batch_first=True).train(training)
     torch.manual_seed(0)
     layer = EncoderLayer(16, 4, 32).train(training)
+    # The same initial weights, by the same names.
     for name, weight in original.state_dict().items():
-        assert torch.equal(layer.state_dict()[name], weight), (
-            name
-        )  # the same initial weights, by the same names
+        assert torch.equal(layer.state_dict()[name], weight), name
     original.load_state_dict(layer.state_dict())
     x = torch.randn(3, 7, 16, requires_grad=True)
     ours, theirs = layer(x), original(x)
