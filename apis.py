@@ -12,13 +12,13 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel
 
-from beyonddrive.datasets.feature_cache import cache_features
-from beyonddrive.datasets.log_caches import CacheReport
+from beyonddrive.checkpoints.conversion import load_weights
+from beyonddrive.datasets.feature_caching import cache_features
+from beyonddrive.datasets.navsim.log_jobs import CacheReport
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.engine.executors import Executor, SerialExecutor
 from beyonddrive.engine.runner import ConfigError, has_weights, load_config, pdm_metrics
-from beyonddrive.evaluation.metric_caching import cache_metrics
-from beyonddrive.plugins.conversion import load_weights
+from beyonddrive.evaluation.metric_caches import cache_metrics
 from beyonddrive.registry import DATASETS, MODELS
 from beyonddrive.structures.sample import PlanSample
 

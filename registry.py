@@ -43,7 +43,7 @@ METRICS = Registry(
     "metric",
     parent=MMENGINE_METRICS,
     scope=SCOPE,
-    locations=["beyonddrive.evaluation.metrics", "beyonddrive.evaluation.epdms_metric"],
+    locations=["beyonddrive.evaluation.pdms_metric", "beyonddrive.evaluation.epdms_metric"],
 )
 #: Hooks of the runner.
 HOOKS = Registry(
@@ -88,4 +88,4 @@ STRATEGIES = Registry(
     locations=["beyonddrive.generators.strategies", "beyonddrive.generators.own_plans"],
 )
 #: Selectors: which proposals of a pool become the negatives of a sample.
-SELECTORS = Registry("negative selector", scope=SCOPE, locations=["beyonddrive.generators.selectors"])
+SELECTORS = Registry("negative selector", scope=SCOPE, locations=["beyonddrive.datasets.stores.selectors"])

@@ -1,5 +1,5 @@
 """Backbones: sensors in, tokens and bird's-eye-view maps out. Importing this package registers them."""
 
-from beyonddrive.backbones import bev_tokenizer, pillars, query_decoder, resnet, transfuser
+from beyonddrive.backbones import pillars, query_decoder, resnet, transfuser
 
-__all__ = ["bev_tokenizer", "pillars", "query_decoder", "resnet", "transfuser"]
+__all__ = ["pillars", "query_decoder", "resnet", "transfuser"]

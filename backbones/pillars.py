@@ -14,12 +14,13 @@ from torch import Tensor
 
 from beyonddrive.backbones.transfuser import TransFuserBackbone
 from beyonddrive.registry import MODELS
+from beyonddrive.structures.errors import BeyondDriveError
 
 POINT_DIM = 4
 """A point: x, y, z [m] in the ego frame, intensity in [0, 1]."""
 
 
-class MMDet3DError(RuntimeError):
+class MMDet3DError(BeyondDriveError, RuntimeError):
     """mmdet3d is not installed, or what is installed cannot be imported; the message says what to install."""
 
 

@@ -26,9 +26,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import beyonddrive
+from beyonddrive.deploy.exported import ExportedPlanner
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.runner import load_config
-from beyonddrive.plugins.planner import Planner
+from beyonddrive.plugins.base.planner import Planner
 from beyonddrive.registry import MODELS
 
 MODEL_CONFIGS = Path(beyonddrive.__path__[0]) / "configs" / "_base_" / "models"
@@ -84,7 +85,7 @@ def measure(
 ) -> Latency:
     """Time a planner by a clock in seconds."""
     inputs = example(planner)
-    exported = planner.export()
+    exported = ExportedPlanner(planner)
 
     def unfused() -> dict[str, Tensor]:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):

@@ -25,32 +25,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.maps.nuplan_map import MapError
-from beyonddrive.datasets.navsim_root import NavsimRoot, NavsimRootError
-from beyonddrive.datasets.scene import HISTORY, Scene, SceneError
-from beyonddrive.datasets.scene_filter import SceneFilter
-from beyonddrive.datasets.shards import ShardStore, ShardWriter
+from beyonddrive.datasets.navsim.root import NavsimRoot, NavsimRootError
+from beyonddrive.datasets.navsim.scene import HISTORY, Scene, SceneError
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+from beyonddrive.datasets.stores.shards import ShardStore, ShardWriter
 from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm import MetricCache, MetricCacheError, build_metric_cache, score
-from beyonddrive.evaluation.pdm.areas import POINTS, AreaMasks, ego_areas
-from beyonddrive.evaluation.pdm.build import ego_state
-from beyonddrive.evaluation.pdm.centerline import route_centerline, starting_lane
-from beyonddrive.evaluation.pdm.collision import (
+from beyonddrive.evaluation.pdm.cache.build import ego_state
+from beyonddrive.evaluation.pdm.cache.prepare import scene_map
+from beyonddrive.evaluation.pdm.inputs.centerline import route_centerline, starting_lane
+from beyonddrive.evaluation.pdm.inputs.drivable_map import drivable_map
+from beyonddrive.evaluation.pdm.inputs.map_index import map_index
+from beyonddrive.evaluation.pdm.inputs.route import find_route, route_lanes
+from beyonddrive.evaluation.pdm.inputs.tracks import tracks_of
+from beyonddrive.evaluation.pdm.kernels.areas import POINTS, AreaMasks, ego_areas
+from beyonddrive.evaluation.pdm.kernels.collision import (
     Traffic,
     nearby,
     no_at_fault_collision,
     time_to_collision,
 )
-from beyonddrive.evaluation.pdm.comfort import comfort
-from beyonddrive.evaluation.pdm.drivable_map import drivable_map
-from beyonddrive.evaluation.pdm.forecast import forecast
-from beyonddrive.evaluation.pdm.grid import Grid
-from beyonddrive.evaluation.pdm.map_index import map_index
-from beyonddrive.evaluation.pdm.pdm_closed import reference_trajectories
-from beyonddrive.evaluation.pdm.prepare import scene_map
-from beyonddrive.evaluation.pdm.reference import plan_knots, plan_references
-from beyonddrive.evaluation.pdm.route import find_route, route_lanes
-from beyonddrive.evaluation.pdm.simulate import simulate
-from beyonddrive.evaluation.pdm.tracks import tracks_of
+from beyonddrive.evaluation.pdm.kernels.comfort import comfort
+from beyonddrive.evaluation.pdm.kernels.grid import Grid
+from beyonddrive.evaluation.pdm.kernels.plan_states import plan_knots, plan_references
+from beyonddrive.evaluation.pdm.kernels.simulate import simulate
+from beyonddrive.evaluation.pdm.reference.forecast import forecast
+from beyonddrive.evaluation.pdm.reference.pdm_closed import reference_trajectories
 from beyonddrive.structures.plan import POSE_INTERVAL, PlanError
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "data" / "golden" / "pdms" / "data"
@@ -291,10 +291,10 @@ def fresh_process_seconds(scene: Scene, root: NavsimRoot, compiled: Path | None 
     script = (
         "import json, sys, time; from pathlib import Path\n"
         "t0 = time.process_time()\n"
-        "from beyonddrive.datasets.navsim_root import NavsimRoot\n"
-        "from beyonddrive.datasets.scene import Scene\n"
+        "from beyonddrive.datasets.navsim.root import NavsimRoot\n"
+        "from beyonddrive.datasets.navsim.scene import Scene\n"
         "from beyonddrive.evaluation.pdm import build_metric_cache, score\n"
-        "from beyonddrive.evaluation.pdm.map_index import map_index\n"
+        "from beyonddrive.evaluation.pdm.inputs.map_index import map_index\n"
         "t1 = time.process_time()\n"
         "root = NavsimRoot(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "scene = root.find(sys.argv[3], [sys.argv[4]])[0][sys.argv[4]]\n"

@@ -31,18 +31,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.fingerprints import Fingerprint
-from beyonddrive.datasets.logs import read_log
-from beyonddrive.datasets.navsim_root import NavsimRoot
-from beyonddrive.datasets.scene import Scene
-from beyonddrive.datasets.scene_filter import SceneFilter
-from beyonddrive.datasets.shards import ShardWriter
+from beyonddrive.datasets.navsim.logs import read_log
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene import Scene
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+from beyonddrive.datasets.stores.fingerprints import Fingerprint
+from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.engine.executors import ProcessExecutor
-from beyonddrive.evaluation.metric_caching import KIND, cache_metrics
+from beyonddrive.evaluation.metric_caches import KIND, cache_metrics
 from beyonddrive.evaluation.pdm import build_metric_cache
-from beyonddrive.evaluation.pdm.cache import CACHE_VERSION
-from beyonddrive.evaluation.pdm.plan_file import PlanFile, write_arrays
-from beyonddrive.evaluation.pdm.runner import SplitScoring
+from beyonddrive.evaluation.pdm.cache.metric_cache import CACHE_VERSION
+from beyonddrive.evaluation.plan_files import PlanFile, write_arrays
+from beyonddrive.evaluation.split_scoring import SplitScoring
 
 REPOSITORY = Path(__file__).parents[1]
 GOLDEN = REPOSITORY / "tests" / "data" / "golden" / "pdms" / "data"

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from beyonddrive.datasets.feature_cache import FeatureCache
-from beyonddrive.datasets.navsim_root import NavsimRoot, SceneRef
-from beyonddrive.datasets.scene_filter import SceneFilter
+from beyonddrive.datasets.navsim.root import NavsimRoot, SceneRef
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+from beyonddrive.datasets.stores.feature_cache import FeatureCache
 from beyonddrive.datasets.transforms.base import Results
 from beyonddrive.registry import DATASETS, TRANSFORMS
+from beyonddrive.structures.errors import BeyondDriveError
 
 Transform = Callable[[Results], Results]
 
 
-class DatasetError(ValueError):
+class DatasetError(BeyondDriveError, ValueError):
     """A data set has no scenes, or one of them cannot be used; the message names split, scene and file."""
 
 
@@ -36,10 +37,10 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         split: Name of the split, a folder in ``navsim_logs``.
         maps_root: Folder of the maps; ``data_root/maps`` if None.
         scene_filter: Which windows of the logs are scenes: keys of
-            :class:`~beyonddrive.datasets.scene_filter.SceneFilter`, or the path of a yaml file with them.
+            :class:`scene_filter.SceneFilter`, or the path of a yaml file with them.
         feature_pipeline: Configs of transforms that find ``scene``, ``root``, ``token`` and ``log_name``.
         pipeline: Configs of transforms that find the arrays, ``token`` and ``log_name``.
-        cache_dir: Folder of a feature cache (:func:`~beyonddrive.datasets.feature_cache.cache_features`) to
+        cache_dir: Folder of a feature cache (:func:`~beyonddrive.datasets.feature_caching.cache_features`) to
             read arrays from; neither logs, maps nor sensor files are needed then.
         lazy_init: Look at nothing on disk until :meth:`full_init`, which the first access calls.
 

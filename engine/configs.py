@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from beyonddrive.engine import mmengine_compat
+from beyonddrive.structures.errors import BeyondDriveError
 
 _READ_IF_THERE = (
     *("activation_checkpointing", "compile", "efficient_conv_bn_eval", "find_unused_parameters"),
@@ -23,7 +24,7 @@ _READ_IF_THERE = (
 """Settings that a config may have besides those that mmengine's runner names."""
 
 
-class ConfigError(ValueError):
+class ConfigError(BeyondDriveError, ValueError):
     """A config or a command line asks for something that cannot be done; the message says what to change."""
 
 

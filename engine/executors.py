@@ -22,6 +22,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
+from beyonddrive.structures.errors import BeyondDriveError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -30,7 +32,7 @@ WINDOW = 4
 """Items per worker that are in flight: enough to keep all busy, few enough to keep memory flat."""
 
 
-class WorkerLostError(RuntimeError):
+class WorkerLostError(BeyondDriveError, RuntimeError):
     """A worker process was killed."""
 
 

@@ -10,8 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from beyonddrive.structures.errors import BeyondDriveError
 
-class LockedError(RuntimeError):
+
+class LockedError(BeyondDriveError, RuntimeError):
     """Another process holds a lock."""
 
 

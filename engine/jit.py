@@ -15,8 +15,8 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _PACKAGE = Path(__file__).parents[1]
-KERNEL_FOLDERS = ("engine", "evaluation/pdm", "plugins")
-"""Folders of this package that hold kernels."""
+KERNEL_ROOMS = ("engine", "evaluation", "deploy", "synth")
+"""Rooms of this package that hold kernels."""
 _MARKS = (b"@kernel", b"@parallel_kernel", b"@intrinsic")
 """What a file with code of kernels has in it."""
 
@@ -29,8 +29,11 @@ def source_stamp(path: str) -> str:
     kernels of other files and bake in constants, so the stamp has to cover all of them.
     """
     digest = hashlib.sha256(Path(path).read_bytes())
-    folders = dict.fromkeys([Path(path).parent, *(_PACKAGE / folder for folder in KERNEL_FOLDERS)])
-    for module in [file for folder in folders for file in sorted(folder.glob("*.py"))]:
+    files = [
+        *Path(path).parent.glob("*.py"),
+        *(f for r in KERNEL_ROOMS for f in (_PACKAGE / r).rglob("*.py")),
+    ]
+    for module in sorted(set(files)):
         text = module.read_bytes()
         if module.name == "constants.py" or any(mark in text for mark in _MARKS):
             digest.update(module.name.encode() + b"\0" + text)

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import Evaluator
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner, TestLoop, ValLoop
 from torch.utils.data import Dataset
 
-from beyonddrive.registry import DATASETS, LOOPS
+from beyonddrive.registry import LOOPS
 
 
 class BadScene(NamedTuple):

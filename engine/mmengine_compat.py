@@ -44,11 +44,12 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from beyonddrive.registry import OPTIM_WRAPPERS
+from beyonddrive.structures.errors import BeyondDriveError
 
 _MARK = "_beyonddrive_remedy"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(BeyondDriveError, RuntimeError):
     """A checkpoint cannot be read, belongs to another model, or holds values that are not finite."""
 
 

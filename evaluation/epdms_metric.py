@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from beyonddrive.evaluation.metrics import EvaluationError, PDMSMetric, SceneRow
-from beyonddrive.evaluation.pdm.run import RUN_COLUMNS, run_score
+from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS, run_score
+from beyonddrive.evaluation.pdms_metric import EvaluationError, PDMSMetric, SceneRow
 from beyonddrive.evaluation.scene_scoring import ScoreSettings
 from beyonddrive.registry import METRICS
 
@@ -24,7 +24,7 @@ _FOLLOW_UP = (
 class EPDMSMetric(PDMSMetric):
     """One-stage EPDMS of a planner (EPDMS_V2): means over all scenes, in percent.
 
-    Works as :class:`beyonddrive.evaluation.metrics.PDMSMetric`; in addition the plan of every scene is
+    Works as :class:`beyonddrive.evaluation.pdms_metric.PDMSMetric`; in addition the plan of every scene is
     compared with that of the scene half a second before it in the same log (EC). Scenes should follow one
     another for that: ``frame_interval=1``. The mean of EC is over the scenes that have such a neighbour, NaN
     if none has; the others are scored without it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
-from beyonddrive.datasets.scene import Scene
+from beyonddrive.datasets.navsim.scene import Scene
 from beyonddrive.evaluation.pdm import MetricCacheError, build_metric_cache, score
 
 

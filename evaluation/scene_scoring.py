@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.navsim_root import NavsimRoot
+from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.engine.executors import make_executor
-from beyonddrive.evaluation.failure_times import failure_times
-from beyonddrive.evaluation.metric_caching import MetricCaches, describe_error
+from beyonddrive.evaluation.metric_caches import MetricCaches, describe_error
 from beyonddrive.evaluation.pdm import MetricCache, PdmScores, score
-from beyonddrive.evaluation.pdm.explain import Explanation, explain_scores
-from beyonddrive.evaluation.pdm.scorer import Progress, Version
+from beyonddrive.evaluation.pdm.explain.explanation import Explanation, explain_scores
+from beyonddrive.evaluation.pdm.explain.failure_times import failure_times
+from beyonddrive.evaluation.pdm.scores.scorer import Progress, Version
 from beyonddrive.structures.plan import check_plans
 
 SCENES_PER_JOB = 8
@@ -45,8 +45,8 @@ class Motion(NamedTuple):
 class SceneScores(NamedTuple):
     """Scores (N, 7) of one scene in the order of ``SCORE_COLUMNS``, or the reason why there are none.
 
-    EPDMS has scores (N, 9) in the order of :data:`beyonddrive.evaluation.pdm.epdms.EPDMS_COLUMNS`. ``times``
-    (N, 7) are those of :func:`beyonddrive.evaluation.failure_times.failure_times`, ``failures`` those of
+    EPDMS has scores (N, 9) in the order of :data:`epdms.EPDMS_COLUMNS`. ``times``
+    (N, 7) are those of :func:`failure_times.failure_times`, ``failures`` those of
     :func:`describe_failures`, and ``motion`` what EPDMS compares; each only if asked for.
     """
 

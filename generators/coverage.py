@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.negative_pool import NegativePool, NegativeRecord
-from beyonddrive.engine.files import write_atomically
-from beyonddrive.generators.selection import (
+from beyonddrive.datasets.stores.negative_pool import NegativePool, NegativeRecord
+from beyonddrive.datasets.stores.selection import (
     DEFAULT_COLUMN,
     DEFAULT_THRESHOLD,
     Distance,
@@ -26,6 +25,7 @@ from beyonddrive.generators.selection import (
     is_negative,
     select_negatives,
 )
+from beyonddrive.engine.files import write_atomically
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
 REPORT = "coverage.json"
@@ -121,7 +121,7 @@ class CoverageCounter:
     Args:
         column: Column that makes a proposal a negative.
         threshold: A proposal is a negative if its column is strictly below.
-        distance: How the hard negative is chosen; see :mod:`beyonddrive.generators.selection`.
+        distance: How the hard negative is chosen; see :mod:`beyonddrive.datasets.stores.selection`.
 
     Raises:
         SelectionError: If column or threshold is out of range.

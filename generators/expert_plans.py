@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.navsim_root import NavsimRoot
-from beyonddrive.datasets.scene_filter import SceneFilter
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.engine.executors import Executor
 from beyonddrive.structures.plan import NUM_POSES, PlanError, check_plans
 

@@ -22,8 +22,8 @@ from mmengine.dataset import pseudo_collate
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from beyonddrive.datasets.negative_pool import KIND, PoolDescription, open_writer
-from beyonddrive.datasets.shards import ShardStore
+from beyonddrive.datasets.stores.negative_pool import KIND, PoolDescription, open_writer
+from beyonddrive.datasets.stores.shards import ShardStore
 from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores, Scorer
 from beyonddrive.generators.mining_source import (
     LoadedScene,

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from beyonddrive.datasets.negative_pool import NegativePool, PoolDescription, hash_tokens
+from beyonddrive.datasets.stores.negative_pool import NegativePool, PoolDescription, hash_tokens
+from beyonddrive.datasets.stores.selection import DEFAULT_COLUMN, DEFAULT_THRESHOLD
 from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
 from beyonddrive.generators.coverage import CoverageReport, measure_coverage
 from beyonddrive.generators.mining import GeneratorModel, Miner, MiningOptions
 from beyonddrive.generators.mining_source import DatasetSource, MiningError
-from beyonddrive.generators.selection import DEFAULT_COLUMN, DEFAULT_THRESHOLD
 from beyonddrive.generators.strategies import build_strategy
 from beyonddrive.registry import DATASETS
 

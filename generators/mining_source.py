@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, Protocol
 
 from torch.utils.data import DataLoader, Dataset
 
+from beyonddrive.structures.errors import BeyondDriveError
 
-class MiningError(ValueError):
+
+class MiningError(BeyondDriveError, ValueError):
     """A mining job cannot start; the message says what to change."""
 
 

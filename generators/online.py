@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from beyonddrive.datasets.negative_pool import (
+from beyonddrive.datasets.stores.negative_pool import (
     KIND,
     NegativePool,
     PoolDescription,
     hash_tokens,
     open_writer,
 )
-from beyonddrive.datasets.shards import MANIFEST, StoreError, read_manifest
+from beyonddrive.datasets.stores.selection import DEFAULT_THRESHOLD, is_negative
+from beyonddrive.datasets.stores.shards import MANIFEST, StoreError, read_manifest
 from beyonddrive.evaluation.scene_scoring import SceneScorer
 from beyonddrive.generators.mining import Miner, MiningOptions, MiningSummary
 from beyonddrive.generators.mining_source import LoadedScene, MiningError, MiningSource
-from beyonddrive.generators.selection import DEFAULT_THRESHOLD, is_negative
 from beyonddrive.generators.strategies import build_strategy
 
 

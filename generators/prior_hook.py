@@ -15,9 +15,10 @@ from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.engine.executors import SerialExecutor
 from beyonddrive.generators.expert_plans import SceneSource, read_expert_plans
 from beyonddrive.registry import HOOKS
+from beyonddrive.structures.errors import BeyondDriveError
 
 
-class ExpertPriorError(ValueError):
+class ExpertPriorError(BeyondDriveError, ValueError):
     """The training data cannot give expert plans; the message says what to do instead."""
 
 

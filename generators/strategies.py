@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from beyonddrive.registry import STRATEGIES
+from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.plan import NUM_POSES
 
 
-class StrategyError(ValueError):
+class StrategyError(BeyondDriveError, ValueError):
     """A strategy is configured wrongly, or a generator gives something else than it was asked for."""
 
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.fingerprints import fingerprint, is_unchanged
-from beyonddrive.datasets.shards import ShardStore, ShardWriter
-from beyonddrive.datasets.vocabulary_scores import COLUMNS, KIND, manifest_of, pack_scores
+from beyonddrive.datasets.stores.fingerprints import fingerprint, is_unchanged
+from beyonddrive.datasets.stores.shards import ShardStore, ShardWriter
+from beyonddrive.datasets.stores.vocabulary_scores import COLUMNS, KIND, manifest_of, pack_scores
 from beyonddrive.engine.executors import Executor
-from beyonddrive.evaluation.metric_caching import MetricCaches
+from beyonddrive.evaluation.metric_caches import MetricCaches
 from beyonddrive.evaluation.pdm import MetricCache, score
 from beyonddrive.generators.expert_plans import SceneSource
 from beyonddrive.structures.vocabulary import Vocabulary

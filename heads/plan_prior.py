@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from beyonddrive.structures.clustering import build_vocabulary, describe_vocabulary
 from beyonddrive.structures.delta import DeltaSpace
+from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.plan import NUM_POSES, check_plans
 from beyonddrive.structures.vocabulary import COMMAND, Vocabulary, VocabularyError, read_vocabulary
 
 
-class PriorError(ValueError):
+class PriorError(BeyondDriveError, ValueError):
     """A planner has no anchors or mixture, or they do not fit; the message says where to get them."""
 
 

@@ -1,11 +1,35 @@
-"""Attraction: distance of a plan to the expert's."""
+"""Attraction: distance of a plan, or of each of many candidates, to the expert's."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beyonddrive.registry import MODELS
+
+PROBABILITY_FLOOR = 1e-6
+"""Probabilities are kept this far from 0 and 1 in logarithms."""
+
+
+def wrapped_difference(plans: Tensor, others: Tensor) -> Tensor:
+    """``plans - others`` (..., 8, 3), headings within half a turn."""
+    difference = plans - others
+    heading = difference[..., 2:]
+    heading = heading - 2 * torch.pi * torch.round(heading / (2 * torch.pi))
+    return torch.cat([difference[..., :2], heading], dim=-1)
+
+
+def soft_imitation_loss(logits: Tensor, distances: Tensor) -> Tensor:
+    """Cross-entropy of a softmax over candidates against the softmax of minus their distances; batch mean.
+
+    Args:
+        logits: (B, V) one logit per candidate.
+        distances: (B, V) distance of every candidate to the expert.
+    """
+    target = (-distances).softmax(dim=-1)
+    probability = logits.float().softmax(dim=-1).clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    return -(target * probability.log()).sum(dim=-1).mean()
 
 
 @MODELS.register_module()

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.structures.errors import BeyondDriveError
+
 NUM_POSES = 8
 """Poses in a plan."""
 POSE_INTERVAL = 0.5
@@ -16,7 +18,7 @@ SCORE_COLUMNS = ("NC", "DAC", "EP", "TTC", "C", "DDC", "PDMS")
 """Order of the sub-scores wherever a score is an array (METHOD, "Conventions")."""
 
 
-class PlanError(ValueError):
+class PlanError(BeyondDriveError, ValueError):
     """A plan has the wrong shape or holds a value that is not finite."""
 
 

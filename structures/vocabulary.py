@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.plan import PlanError, check_plans
 
 FloatArray = NDArray[np.float64]
@@ -18,7 +19,7 @@ FloatArray = NDArray[np.float64]
 COMMAND = "python tools/build_vocabulary.py CONFIG_OR_ROOT SPLIT --size N --out FILE"
 
 
-class VocabularyError(ValueError):
+class VocabularyError(BeyondDriveError, ValueError):
     """A vocabulary cannot be built or read; the message says what to change."""
 
 

@@ -23,8 +23,9 @@ from torch import Tensor
 import beyonddrive
 from beyonddrive.heads.plan_prior import plan_priors
 from beyonddrive.heads.plan_vocabulary import PlanVocabulary
-from beyonddrive.plugins.planner import HeadPlanner, Planner
-from beyonddrive.plugins.preprocessor import PlannerInputError
+from beyonddrive.plugins.base.head_planner import HeadPlanner
+from beyonddrive.plugins.base.planner import Planner
+from beyonddrive.plugins.base.preprocessor import PlannerInputError
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample
 

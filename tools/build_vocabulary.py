@@ -55,8 +55,8 @@ def source_of(args: argparse.Namespace) -> SceneSource:
     Raises:
         ValueError: If a config has no such data set.
     """
-    from beyonddrive.datasets.navsim_root import NavsimRoot
-    from beyonddrive.datasets.scene_filter import SceneFilter
+    from beyonddrive.datasets.navsim.root import NavsimRoot
+    from beyonddrive.datasets.navsim.scene_filter import SceneFilter
     from beyonddrive.generators.expert_plans import SceneSource
 
     if args.source.is_dir():

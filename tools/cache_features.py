@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from beyonddrive.engine.executors import add_executor_options, executor_of
 
 if TYPE_CHECKING:
-    from beyonddrive.datasets.log_caches import CacheReport
+    from beyonddrive.datasets.navsim.log_jobs import CacheReport
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -45,7 +45,7 @@ def _reports(args: argparse.Namespace) -> Iterator[tuple[str, CacheReport]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the caches; the exit code is 1 if something is refused or a scene has no features."""
-    from beyonddrive.datasets.log_caches import tell
+    from beyonddrive.datasets.navsim.log_jobs import tell
 
     return tell("cache_features", "features", _reports(parse_args(argv)))
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from beyonddrive.engine.executors import add_executor_options, executor_of
 
 if TYPE_CHECKING:
-    from beyonddrive.datasets.log_caches import CacheReport
+    from beyonddrive.datasets.navsim.log_jobs import CacheReport
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -54,9 +54,9 @@ def _reports(args: argparse.Namespace) -> Iterator[tuple[str, CacheReport]]:
         config = load_config(args.config, args.cfg_options)
         yield from cache_metrics_of(config, args.loaders, args.executor)
         return
-    from beyonddrive.datasets.navsim_root import NavsimRoot
-    from beyonddrive.datasets.scene_filter import SceneFilter
-    from beyonddrive.evaluation.metric_caching import cache_metrics
+    from beyonddrive.datasets.navsim.root import NavsimRoot
+    from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+    from beyonddrive.evaluation.metric_caches import cache_metrics
 
     scene_filter = SceneFilter.from_yaml(args.scene_filter) if args.scene_filter else SceneFilter()
     root = NavsimRoot(args.data_root, args.maps_root)
@@ -65,7 +65,7 @@ def _reports(args: argparse.Namespace) -> Iterator[tuple[str, CacheReport]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the caches; the exit code is 1 if something is refused or a scene has no cache."""
-    from beyonddrive.datasets.log_caches import tell
+    from beyonddrive.datasets.navsim.log_jobs import tell
 
     return tell("cache_metrics", "metric caches", _reports(parse_args(argv)))
 

@@ -67,8 +67,8 @@ def check(directory: Path, name: str, recipe: ModuleType, planner: str | None = 
     """Compare one planner; None if it is not the one asked for."""
     import torch
 
-    from beyonddrive.plugins.conversion import to_official
-    from beyonddrive.plugins.golden import GoldenFile, compare_planner
+    from beyonddrive.checkpoints.conversion import to_official
+    from beyonddrive.checkpoints.golden import GoldenFile, compare_planner
 
     release = ""
     try:
@@ -104,7 +104,7 @@ def check(directory: Path, name: str, recipe: ModuleType, planner: str | None = 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check a directory; the exit code is 1 if anything fails or nothing was compared."""
     args = parse_args(argv)
-    from beyonddrive.plugins.golden import GoldenError, load_recipe
+    from beyonddrive.checkpoints.golden import GoldenError, load_recipe
 
     try:
         recipe = load_recipe(args.directory)

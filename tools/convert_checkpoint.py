@@ -61,8 +61,8 @@ def convert(
         CheckpointError: If the source cannot be read.
         ConversionError: If it is not exactly a checkpoint of a published planner.
     """
-    from beyonddrive.plugins.conversion import AGENT, lacks_data, to_native, to_official
-    from beyonddrive.plugins.weight_file import read_data, read_weights, write_weights
+    from beyonddrive.checkpoints.conversion import AGENT, lacks_data, to_native, to_official
+    from beyonddrive.checkpoints.weight_files import read_data, read_weights, write_weights
     from beyonddrive.version import __version__
 
     state = read_weights(source).state

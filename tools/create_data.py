@@ -104,9 +104,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the data; the exit code is 1 if something is refused or missing."""
     args = parse_args(argv)
-    from beyonddrive.datasets.synth.world import create_world
-    from beyonddrive.datasets.synth.world_config import WorldConfig
     from beyonddrive.evaluation.experts import score_experts
+    from beyonddrive.synth.world import create_world
+    from beyonddrive.synth.world_config import WorldConfig
 
     try:
         config = WorldConfig(

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Export; the exit code is 1 if anything is refused."""
     args = parse_args(argv)
     from beyonddrive.apis import init_planner
-    from beyonddrive.plugins.graph import PlannerGraph, largest_difference, write_graph
+    from beyonddrive.deploy.graph import PlannerGraph, largest_difference, write_graph
 
     partial = args.out.with_name(f".partial-{args.out.name}")
     try:

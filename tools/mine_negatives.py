@@ -63,7 +63,7 @@ def mine(args: argparse.Namespace) -> tuple[dict[str, str], bool]:
     import torch
 
     from beyonddrive.apis import init_planner, load_config
-    from beyonddrive.datasets.negative_pool import NegativePool
+    from beyonddrive.datasets.stores.negative_pool import NegativePool
     from beyonddrive.generators.mining import MiningOptions
     from beyonddrive.generators.mining_job import build_miner, share_cores
 
@@ -83,7 +83,7 @@ def mine(args: argparse.Namespace) -> tuple[dict[str, str], bool]:
 def report(args: argparse.Namespace, root: str) -> Mapping[str, str]:
     """Measure a pool, print the table, write it beside the pool; return the scenes that failed."""
     from beyonddrive.apis import load_config
-    from beyonddrive.datasets.negative_pool import NegativePool
+    from beyonddrive.datasets.stores.negative_pool import NegativePool
     from beyonddrive.generators.coverage import write_report
     from beyonddrive.generators.mining_job import report_pool
 

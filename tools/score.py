@@ -81,13 +81,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Score the plans and return the exit code."""
     args = parse_args(argv)
-    from beyonddrive.datasets.navsim_root import NavsimRoot, NavsimRootError
-    from beyonddrive.datasets.shards import StoreError
+    from beyonddrive.datasets.navsim.root import NavsimRoot, NavsimRootError
+    from beyonddrive.datasets.stores.shards import StoreError
     from beyonddrive.engine.executors import WorkerLostError
-    from beyonddrive.evaluation.pdm.plan_file import PlanFile, PlanFileError
-    from beyonddrive.evaluation.pdm.runner import SplitScoring
-    from beyonddrive.evaluation.pdm.score_parts import describe_inputs, open_parts
+    from beyonddrive.evaluation.plan_files import PlanFile, PlanFileError
     from beyonddrive.evaluation.scene_scoring import ScoreSettings
+    from beyonddrive.evaluation.score_files import describe_inputs, open_parts
+    from beyonddrive.evaluation.split_scoring import SplitScoring
 
     settings = ScoreSettings(
         args.progress, args.version, args.human_filter, with_failures=args.explain is not None

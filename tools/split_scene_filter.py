@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     import yaml
 
-    from beyonddrive.datasets.filter_split import read_log_lists, restrict_to_logs
-    from beyonddrive.datasets.navsim_root import NavsimRoot
-    from beyonddrive.datasets.scene_filter import SceneFilter
+    from beyonddrive.datasets.navsim.filter_split import read_log_lists, restrict_to_logs
+    from beyonddrive.datasets.navsim.root import NavsimRoot
+    from beyonddrive.datasets.navsim.scene_filter import SceneFilter
     from beyonddrive.engine.files import write_atomically
 
     folder = args.out or args.data_root / "scene_filters"

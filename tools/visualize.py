@@ -46,9 +46,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw; the exit code is 1 if something could not be drawn."""
     args = parse_args(argv)
-    from beyonddrive.datasets.navsim_root import NavsimRoot
-    from beyonddrive.datasets.negative_pool import NegativePool
-    from beyonddrive.datasets.scene_filter import SceneFilter
+    from beyonddrive.datasets.navsim.root import NavsimRoot
+    from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+    from beyonddrive.datasets.stores.negative_pool import NegativePool
     from beyonddrive.visualization.scene_pages import (
         PageSettings,
         ScenePages,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.scene import HISTORY, Scene
-from beyonddrive.evaluation.pdm.constants import STEP
+from beyonddrive.datasets.navsim.scene import HISTORY, Scene
+from beyonddrive.evaluation.pdm.kernels.constants import STEP
 from beyonddrive.structures.boxes import AGENT_TYPES, box_corners, ego_corners
 from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL
 from beyonddrive.structures.se2 import to_local
@@ -23,7 +23,7 @@ from beyonddrive.visualization.palette import Color
 
 if TYPE_CHECKING:
     from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
-    from beyonddrive.evaluation.pdm.explain import Failure
+    from beyonddrive.evaluation.pdm.explain.explanation import Failure
 
 HORIZON = NUM_POSES * POSE_INTERVAL
 """Seconds of an agent's motion that are drawn: the length of a plan."""

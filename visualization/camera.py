@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.scene import Scene
-from beyonddrive.datasets.sensors import camera_of
+from beyonddrive.datasets.navsim.scene import Scene
+from beyonddrive.datasets.navsim.sensors import camera_of
 from beyonddrive.structures.boxes import EGO_LENGTH, EGO_REAR_AXLE_TO_CENTER, ego_corners
 from beyonddrive.structures.se2 import to_local
 from beyonddrive.visualization import palette

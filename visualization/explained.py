@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from beyonddrive.evaluation.pdm.constants import (
+from beyonddrive.evaluation.pdm.kernels.constants import (
     CARPARK_AREA,
     INTERSECTION,
     LANE,

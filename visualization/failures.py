@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.evaluation.pdm.constants import STEP
-from beyonddrive.evaluation.pdm.explain import PRECEDENCE, Explanation, Failure, explain_scores
+from beyonddrive.evaluation.pdm.explain.explanation import PRECEDENCE, Explanation, Failure, explain_scores
+from beyonddrive.evaluation.pdm.kernels.constants import STEP
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.visualization.palette import FAILURES, PASS, Color
 
 if TYPE_CHECKING:
     from beyonddrive.evaluation.pdm import MetricCache, PdmScores
-    from beyonddrive.evaluation.pdm.scorer import Progress
+    from beyonddrive.evaluation.pdm.scores.scorer import Progress
 
 THRESHOLD = 0.6
 """A sub-score below this has failed (METHOD, section 3); only EP takes other values than 0, 0.5 and 1."""

@@ -14,7 +14,7 @@ from beyonddrive.visualization.failures import PRECEDENCE, Verdict
 from beyonddrive.visualization.palette import EXPERT, FAILURE_LABELS, FAILURES, PASS, PREDICTION, Color
 
 if TYPE_CHECKING:
-    from beyonddrive.datasets.scene import Scene
+    from beyonddrive.datasets.navsim.scene import Scene
 
 Role = Literal["expert", "plan", "proposals"]
 

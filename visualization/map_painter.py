@@ -17,7 +17,7 @@ from beyonddrive.visualization.layers import View
 
 if TYPE_CHECKING:
     from beyonddrive.datasets.maps.nuplan_map import MapLayer, NuPlanMap
-    from beyonddrive.datasets.scene import Scene
+    from beyonddrive.datasets.navsim.scene import Scene
 
 ROADS = ("lane_groups_polygons", "intersections")
 CHEVRON_SPACING = 24.0

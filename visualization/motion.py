@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.scene import HISTORY, Scene
+from beyonddrive.datasets.navsim.scene import HISTORY, Scene
 from beyonddrive.structures.plan import POSE_INTERVAL
 from beyonddrive.structures.se2 import to_global, to_local, wrap_angle
 

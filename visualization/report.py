@@ -11,7 +11,7 @@ from typing import Any
 
 import cv2
 
-from beyonddrive.datasets.sensors import read_image
+from beyonddrive.datasets.navsim.sensors import read_image
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.visualization.palette import FAILURE_LABELS, FAILURES, PASS

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.visualization.tables import parse_named
 
 INDEX = "index.json"
 """File in a folder of pictures that says what they show."""
 
 
-class ReportError(ValueError):
+class ReportError(BeyondDriveError, ValueError):
     """Something that a report should show is missing or damaged; the message names file and remedy."""
 
 

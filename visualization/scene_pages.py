@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from beyonddrive.datasets.navsim_root import NavsimRoot
-from beyonddrive.datasets.negative_pool import NegativePool
-from beyonddrive.datasets.scene import Scene
-from beyonddrive.datasets.scene_filter import SceneFilter
-from beyonddrive.datasets.sensors import SensorError
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene import Scene
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+from beyonddrive.datasets.navsim.sensors import SensorError
+from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.evaluation.pdm import MetricCache, build_metric_cache, score
-from beyonddrive.evaluation.pdm.scorer import Progress
+from beyonddrive.evaluation.pdm.scores.scorer import Progress
+from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.plan import check_plans
 from beyonddrive.visualization.bev import draw_bev
 from beyonddrive.visualization.camera import draw_camera
@@ -35,7 +36,7 @@ CAMERAS = {"front": ("CAM_F0",), "arc": ("CAM_L0", "CAM_F0", "CAM_R0")}
 COMMANDS = ("turn left", "go straight", "turn right", "no command")
 
 
-class PlansError(ValueError):
+class PlansError(BeyondDriveError, ValueError):
     """A file of plans is missing or damaged; the message names file and remedy."""
 
 

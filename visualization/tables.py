@@ -13,13 +13,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
 TABLE_COLUMNS = ("PDMS", "NC", "DAC", "EP", "TTC", "C", "DDC")
 """Columns of a table for readers: the score first, then what it is made of."""
 
 
-class ResultsError(ValueError):
+class ResultsError(BeyondDriveError, ValueError):
     """A results file is damaged, or two of them cannot be compared; the message names file and remedy."""
 
 

@@ -15,13 +15,15 @@ import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 
+from beyonddrive.structures.errors import BeyondDriveError
+
 VERSIONS_FILE = "nuplan-maps-v1.0.json"
 """File in the maps root that names the version of each location."""
 NO_ID = int(np.iinfo(np.int64).min)
 """Stands for null in a column of ids; no object has it."""
 
 
-class MapError(ValueError):
+class MapError(BeyondDriveError, ValueError):
     """A map is missing, damaged or incomplete; the message names file, layer and remedy."""
 
 

@@ -12,8 +12,8 @@ Results = dict[str, Any]
 class BaseTransform(ABC):
     """Reads some keys of a results dict and adds others.
 
-    Transforms of a feature pipeline find ``scene`` (:class:`~beyonddrive.datasets.scene.Scene`) and ``root``
-    (:class:`~beyonddrive.datasets.navsim_root.NavsimRoot`) in it, and must give the same arrays whenever they
+    Transforms of a feature pipeline find ``scene`` (:class:`scene.Scene`) and ``root``
+    (:class:`~beyonddrive.datasets.navsim.root.NavsimRoot`) in it, and must give the same arrays whenever they
     are given the same scene, because what they make is cached.
     """
 

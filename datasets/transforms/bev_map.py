@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.maps.nuplan_map import MapError, MapLayer, NuPlanMap
-from beyonddrive.datasets.scene import HISTORY, FrameObjects, Scene
+from beyonddrive.datasets.navsim.scene import HISTORY, FrameObjects, Scene
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
 from beyonddrive.structures.boxes import box_corners

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.scene import Scene
-from beyonddrive.datasets.sensors import SensorError, camera_of, read_image
+from beyonddrive.datasets.navsim.scene import Scene
+from beyonddrive.datasets.navsim.sensors import SensorError, camera_of, read_image
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
 

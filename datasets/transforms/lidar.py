@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.scene import Scene
-from beyonddrive.datasets.sensors import lidar_path_of, read_pcd
+from beyonddrive.datasets.navsim.scene import Scene
+from beyonddrive.datasets.navsim.sensors import lidar_path_of, read_pcd
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
 

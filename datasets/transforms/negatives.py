@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.negative_pool import NegativePool, NegativeRecord, PoolError
-from beyonddrive.datasets.online_pools import OnlinePools
+from beyonddrive.datasets.stores.negative_pool import NegativePool, NegativeRecord, PoolError
+from beyonddrive.datasets.stores.online_pools import OnlinePools
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import SELECTORS, TRANSFORMS
 from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS

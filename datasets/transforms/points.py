@@ -8,8 +8,8 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.scene import Scene
-from beyonddrive.datasets.sensors import LIDAR_ROWS, SensorError, lidar_path_of, read_pcd
+from beyonddrive.datasets.navsim.scene import Scene
+from beyonddrive.datasets.navsim.sensors import LIDAR_ROWS, SensorError, lidar_path_of, read_pcd
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
 

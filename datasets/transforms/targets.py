@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from beyonddrive.datasets.scene import HISTORY, FrameObjects, Scene
+from beyonddrive.datasets.navsim.scene import HISTORY, FrameObjects, Scene
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
 

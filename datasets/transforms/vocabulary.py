@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from beyonddrive.datasets.stores.vocabulary_scores import VocabularyScores
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
-from beyonddrive.datasets.vocabulary_scores import VocabularyScores
 from beyonddrive.registry import TRANSFORMS
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from beyonddrive.evaluation.pdm import Explanation, MetricCache, explain, metric_cache_from_arrays
-from beyonddrive.evaluation.pdm.comfort import COMFORT_BOUNDS, comfort_signals
-from beyonddrive.evaluation.pdm.contact import COMFORT_LIMITS
+from beyonddrive.evaluation.pdm.explain.contact import COMFORT_LIMITS
+from beyonddrive.evaluation.pdm.kernels.comfort import COMFORT_BOUNDS, comfort_signals
 from beyonddrive.visualization import palette
 from beyonddrive.visualization.canvas import Canvas, Picture
 from beyonddrive.visualization.explained import CAPTION, draw_explained

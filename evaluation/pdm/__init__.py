@@ -3,12 +3,13 @@
 >>> from beyonddrive.evaluation.pdm import MetricCache, PdmScores, build_metric_cache, score
 """
 
-from beyonddrive.evaluation.pdm.build import build_metric_cache
-from beyonddrive.evaluation.pdm.cache import MetricCache, MetricCacheError
-from beyonddrive.evaluation.pdm.epdms import EPDMS_COLUMNS, EpdmsScores
-from beyonddrive.evaluation.pdm.explain import Explanation, Failure, explain
-from beyonddrive.evaluation.pdm.from_arrays import metric_cache_from_arrays
-from beyonddrive.evaluation.pdm.scorer import PdmScores, score
+from beyonddrive.evaluation.pdm.cache.build import build_metric_cache
+from beyonddrive.evaluation.pdm.cache.from_arrays import metric_cache_from_arrays
+from beyonddrive.evaluation.pdm.cache.metric_cache import MetricCache, MetricCacheError
+from beyonddrive.evaluation.pdm.explain.explanation import Explanation, Failure, explain
+from beyonddrive.evaluation.pdm.scores.epdms import EPDMS_COLUMNS, EpdmsScores
+from beyonddrive.evaluation.pdm.scores.pdms import PdmScores
+from beyonddrive.evaluation.pdm.scores.scorer import score
 
 __all__ = [
     "EPDMS_COLUMNS",

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beyonddrive.plugins.planner import Inputs, Planner
+from beyonddrive.plugins.base.planner import Inputs, Planner
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL
 from beyonddrive.structures.sample import PlanSample, stack_field

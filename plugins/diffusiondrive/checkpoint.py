@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from beyonddrive.plugins.checkpoint import BACKBONE_RULES, DECODER_RULES, KeyMap, Release, Rule
+from beyonddrive.checkpoints.key_maps import BACKBONE_RULES, DECODER_RULES, KeyMap, Rule
+from beyonddrive.checkpoints.releases import Release, register_releases
 
 _HEAD = "_trajectory_head."
 _LAYER = f"{_HEAD}diff_decoder.layers.{{i}}."
@@ -37,7 +38,8 @@ RULES: tuple[Rule, ...] = (
 KEY_MAP = KeyMap("_transfuser_model.", RULES)
 """DiffusionDrive, with or without BeyondDrive."""
 
-RELEASES = (
+register_releases(
+    __package__,
     Release(
         "diffusiondrive",
         KEY_MAP,

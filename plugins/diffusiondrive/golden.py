@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beyonddrive.heads.diffusion import DiffusionDraws, TruncatedDiffusionHead
-from beyonddrive.plugins.golden import Comparison, GoldenFile
-from beyonddrive.plugins.planner import HeadPlanner
+from beyonddrive.checkpoints.golden import Comparison, GoldenFile
+from beyonddrive.plugins.base.head_planner import HeadPlanner
+from beyonddrive.plugins.diffusiondrive.head import DiffusionDraws, TruncatedDiffusionHead
 from beyonddrive.structures.tokens import SceneTokens
 
 CASES = ("nobd", "bd_all", "bd_none", "bd_mixed", "bd_negsum", "bd_allneg")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from beyonddrive.heads.diffusion import TruncatedDiffusionHead
-from beyonddrive.plugins.sampling import SamplingPlanner
+from beyonddrive.plugins.base.sampling import SamplingPlanner
+from beyonddrive.plugins.diffusiondrive.head import TruncatedDiffusionHead
 from beyonddrive.registry import MODELS
 
 

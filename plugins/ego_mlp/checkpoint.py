@@ -1,6 +1,7 @@
 """Names of released ego-status MLP checkpoints (MODELS, section 9)."""
 
-from beyonddrive.plugins.checkpoint import KeyMap, Release
+from beyonddrive.checkpoints.key_maps import KeyMap
+from beyonddrive.checkpoints.releases import Release, register_releases
 
 KEY_MAP = KeyMap(
     "_mlp.",
@@ -8,4 +9,4 @@ KEY_MAP = KeyMap(
 )
 """The published size: three hidden layers."""
 
-RELEASES = (Release("ego_mlp", KEY_MAP, "ego_mlp.py"),)
+register_releases(__package__, Release("ego_mlp", KEY_MAP, "ego_mlp.py"))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
+from beyonddrive.checkpoints.golden import Comparison, GoldenFile
 from beyonddrive.plugins.ego_mlp.planner import COMMAND_DIM
-from beyonddrive.plugins.golden import Comparison, GoldenFile
 
 
 def compare(golden: GoldenFile) -> Iterator[Comparison]:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from beyonddrive.backbones.query_decoder import STATUS_DIM
-from beyonddrive.plugins.planner import HeadPlanner, Inputs
+from beyonddrive.plugins.base.head_planner import HeadPlanner
+from beyonddrive.plugins.base.planner import Inputs
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.tokens import SceneTokens
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from beyonddrive.plugins.checkpoint import (
-    BACKBONE_RULES,
-    DECODER_RULES,
-    KeyMap,
-    Release,
-    Rule,
-    delta_statistics,
-)
+from beyonddrive.checkpoints.key_maps import BACKBONE_RULES, DECODER_RULES, KeyMap, Rule, delta_statistics
+from beyonddrive.checkpoints.releases import Release, register_releases
 
 RULES: tuple[Rule, ...] = (
     *BACKBONE_RULES,
@@ -26,4 +20,4 @@ RULES: tuple[Rule, ...] = (
 KEY_MAP = KeyMap("_flowpolicy_model.", RULES, constants=delta_statistics)
 """FlowPolicy, with LiDAR or latent."""
 
-RELEASES = (Release("flow_policy", KEY_MAP, "flow_policy_r34.py"),)
+register_releases(__package__, Release("flow_policy", KEY_MAP, "flow_policy_r34.py"))

@@ -8,10 +8,10 @@ from unittest.mock import patch
 
 import torch
 
-from beyonddrive.heads.flow import FlowHead
-from beyonddrive.losses.flow import FlowDraws
-from beyonddrive.plugins.golden import Comparison, GoldenFile
-from beyonddrive.plugins.planner import HeadPlanner
+from beyonddrive.checkpoints.golden import Comparison, GoldenFile
+from beyonddrive.plugins.base.head_planner import HeadPlanner
+from beyonddrive.plugins.flow_policy.head import FlowHead
+from beyonddrive.plugins.flow_policy.losses import FlowDraws
 from beyonddrive.structures.tokens import SceneTokens
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from beyonddrive.heads.flow import FlowHead
-from beyonddrive.plugins.sampling import SamplingPlanner
+from beyonddrive.plugins.base.sampling import SamplingPlanner
+from beyonddrive.plugins.flow_policy.head import FlowHead
 from beyonddrive.registry import MODELS
 
 

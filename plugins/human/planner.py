@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from beyonddrive.plugins.planner import Inputs, Planner
-from beyonddrive.plugins.preprocessor import PlannerInputError
+from beyonddrive.plugins.base.planner import Inputs, Planner
+from beyonddrive.plugins.base.preprocessor import PlannerInputError
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.tokens import PlanOutput

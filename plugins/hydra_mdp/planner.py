@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from beyonddrive.heads.vocabulary import VocabularyHead
-from beyonddrive.plugins.planner import SensorPlanner
+from beyonddrive.plugins.base.head_planner import SensorPlanner
+from beyonddrive.plugins.hydra_mdp.head import VocabularyHead
 from beyonddrive.registry import MODELS
 
 

@@ -7,14 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from beyonddrive.plugins.checkpoint import (
-    BACKBONE_RULES,
-    DECODER_RULES,
-    KeyMap,
-    Release,
-    Rule,
-    delta_statistics,
-)
+from beyonddrive.checkpoints.key_maps import BACKBONE_RULES, DECODER_RULES, KeyMap, Rule, delta_statistics
+from beyonddrive.checkpoints.releases import Release, register_releases
 
 _FLOW = "_meanflow_head.model."
 _DENOISER = "trajectory_head.denoiser."
@@ -84,4 +78,4 @@ KEY_MAP = KeyMap(
 )
 """MeanFuser, with or without BeyondDrive."""
 
-RELEASES = (Release("meanfuser", KEY_MAP, "meanfuser_r34.py"),)
+register_releases(__package__, Release("meanfuser", KEY_MAP, "meanfuser_r34.py"))

@@ -9,10 +9,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from beyonddrive.heads.mean_flow import MeanFlowHead
-from beyonddrive.losses.mean_flow import MeanFlowDraws
-from beyonddrive.plugins.golden import Comparison, GoldenFile
-from beyonddrive.plugins.planner import HeadPlanner
+from beyonddrive.checkpoints.golden import Comparison, GoldenFile
+from beyonddrive.plugins.base.head_planner import HeadPlanner
+from beyonddrive.plugins.meanfuser.head import MeanFlowHead
+from beyonddrive.plugins.meanfuser.losses import MeanFlowDraws
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
 
 CASES = ("nobd", "bd_all", "bd_none", "bd_mixed", "bd_negsum", "bd_allneg")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from beyonddrive.heads.mean_flow import MeanFlowHead
-from beyonddrive.plugins.sampling import SamplingPlanner
+from beyonddrive.plugins.base.sampling import SamplingPlanner
+from beyonddrive.plugins.meanfuser.head import MeanFlowHead
 from beyonddrive.registry import MODELS
 
 

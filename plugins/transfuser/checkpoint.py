@@ -6,14 +6,8 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from beyonddrive.plugins.checkpoint import (
-    BACKBONE_RULES,
-    DECODER_RULES,
-    KeyMap,
-    Release,
-    Rule,
-    delta_statistics,
-)
+from beyonddrive.checkpoints.key_maps import BACKBONE_RULES, DECODER_RULES, KeyMap, Rule, delta_statistics
+from beyonddrive.checkpoints.releases import Release, register_releases
 from beyonddrive.structures.plan import NUM_POSES
 
 AUXILIARY_RULES: tuple[Rule, ...] = (
@@ -53,7 +47,8 @@ def _head_fits(pose_dim: int, published: bool, latent: bool | None) -> Callable[
     return fits
 
 
-RELEASES = (
+register_releases(
+    __package__,
     Release("transfuser", ABSOLUTE_KEYS, "transfuser_r34.py", _head_fits(3, published=True, latent=False)),
     Release("ltf", ABSOLUTE_KEYS, "ltf_r34.py", _head_fits(3, published=True, latent=True)),
     Release("ltf-delta", DELTA_KEYS, "ltf-delta_r34.py", _head_fits(4, published=False, latent=None)),

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from beyonddrive.backbones.transfuser import FusedFeatures
+from beyonddrive.checkpoints.golden import Comparison, GoldenFile
 from beyonddrive.losses.agents import CAMERA_FIELD_OF_VIEW, agent_losses, match_agents, visible
-from beyonddrive.plugins.golden import Comparison, GoldenFile
-from beyonddrive.plugins.planner import HeadPlanner
+from beyonddrive.plugins.base.head_planner import HeadPlanner
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
 
 BEYONDDRIVE_CASES = ("nobd", "bd_all", "bd_none", "bd_mixed", "bd_negsum", "bd_allneg")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from beyonddrive.plugins.planner import SensorPlanner
+from beyonddrive.plugins.base.head_planner import SensorPlanner
 from beyonddrive.registry import MODELS
 
 

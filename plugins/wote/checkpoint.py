@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from beyonddrive.plugins.checkpoint import BACKBONE_RULES, KeyMap, Release, Rule
+from beyonddrive.checkpoints.key_maps import BACKBONE_RULES, KeyMap, Rule
+from beyonddrive.checkpoints.releases import Release, register_releases
 
 RULES: tuple[Rule, ...] = (
     *BACKBONE_RULES,
@@ -36,4 +37,4 @@ RULES: tuple[Rule, ...] = (
 KEY_MAP = KeyMap("WoTE_model.", RULES)
 """WoTE with LiDAR."""
 
-RELEASES = (Release("wote", KEY_MAP, "wote_r34.py"),)
+register_releases(__package__, Release("wote", KEY_MAP, "wote_r34.py"))

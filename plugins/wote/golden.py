@@ -8,10 +8,10 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from beyonddrive.heads.world_model import splat_weights
-from beyonddrive.heads.world_model_head import METRICS, WorldModelHead
-from beyonddrive.plugins.golden import Comparison, GoldenFile
+from beyonddrive.checkpoints.golden import Comparison, GoldenFile
+from beyonddrive.plugins.wote.head import METRICS, WorldModelHead
 from beyonddrive.plugins.wote.planner import WoTE
+from beyonddrive.plugins.wote.world_model import splat_weights
 from beyonddrive.structures.tokens import SceneTokens
 
 CLASSES = 8

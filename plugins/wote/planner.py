@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from beyonddrive.heads.world_model_head import WorldModelHead
-from beyonddrive.plugins.planner import Inputs, SensorPlanner
+from beyonddrive.plugins.base.head_planner import SensorPlanner
+from beyonddrive.plugins.base.planner import Inputs
+from beyonddrive.plugins.wote.bev_tokenizer import BEVTokenizer
+from beyonddrive.plugins.wote.head import WorldModelHead
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
@@ -61,6 +63,7 @@ class WoTE(SensorPlanner):
     """
 
     head_type = WorldModelHead
+    decoder: BEVTokenizer
 
     def __init__(self, future_map_weight: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)

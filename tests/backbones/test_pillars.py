@@ -12,7 +12,7 @@ from mmengine.structures import BaseDataElement
 
 from beyonddrive.backbones.pillars import MMDet3DError, PillarTransFuserBackbone, PointPillarsEncoder
 from beyonddrive.datasets.transforms.lidar import LoadLidarHistogram
-from beyonddrive.plugins.preprocessor import PlannerDataPreprocessor, PlannerInputError
+from beyonddrive.plugins.base.preprocessor import PlannerDataPreprocessor, PlannerInputError
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample
 

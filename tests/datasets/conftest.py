@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from beyonddrive.datasets.sensors import write_pcd
+from beyonddrive.datasets.navsim.sensors import write_pcd
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 LOGS = GOLDEN / "pdms" / "data" / "navsim_logs" / "golden"

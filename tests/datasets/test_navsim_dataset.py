@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from beyonddrive.datasets.feature_cache import cache_features
+from beyonddrive.datasets.feature_caching import cache_features
 from beyonddrive.datasets.navsim_dataset import DatasetError, NavsimDataset
-from beyonddrive.datasets.shards import StoreError
+from beyonddrive.datasets.stores.shards import StoreError
 from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor
 from beyonddrive.registry import DATASETS
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
-from beyonddrive.evaluation.metrics import EvaluationError
-from beyonddrive.evaluation.pdm.run import RUN_COLUMNS
+from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
+from beyonddrive.evaluation.pdms_metric import EvaluationError
 from beyonddrive.registry import METRICS
 from beyonddrive.structures.sample import PlanSample
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
-import beyonddrive.evaluation.metrics as metrics_module
-from beyonddrive.datasets.navsim_root import NavsimRoot
-from beyonddrive.datasets.scene_filter import SceneFilter
-from beyonddrive.datasets.shards import StoreError
+import beyonddrive.evaluation.pdms_metric as metrics_module
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+from beyonddrive.datasets.stores.shards import StoreError
 from beyonddrive.engine.executors import SerialExecutor
-from beyonddrive.evaluation.metric_caching import MetricCaches, cache_metrics
-from beyonddrive.evaluation.metrics import EvaluationError, PDMSMetric
+from beyonddrive.evaluation.metric_caches import MetricCaches, cache_metrics
+from beyonddrive.evaluation.pdms_metric import EvaluationError, PDMSMetric
 from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer, score_scenes
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.structures.sample import PlanSample

@@ -11,7 +11,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from scoring_doubles import FakeScorer
 
-from beyonddrive.datasets.negative_pool import PoolDescription, hash_tokens
+from beyonddrive.datasets.stores.negative_pool import PoolDescription, hash_tokens
 from beyonddrive.generators.mining import Miner, MiningOptions, MiningSummary
 from beyonddrive.generators.mining_source import LoadedScene
 from beyonddrive.generators.strategies import SamplingStrategy

@@ -3,15 +3,15 @@ import json
 import numpy as np
 import pytest
 
-from beyonddrive.datasets.negative_pool import (
+from beyonddrive.datasets.stores.negative_pool import (
     NegativePool,
     NegativeRecord,
     PoolDescription,
     hash_tokens,
     open_writer,
 )
+from beyonddrive.datasets.stores.selection import SelectionError, displacement
 from beyonddrive.generators.coverage import CoverageCounter, measure_coverage, write_report
-from beyonddrive.generators.selection import SelectionError, displacement
 
 EXPERT = np.zeros((8, 3), np.float32)
 

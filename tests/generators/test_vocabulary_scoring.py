@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from beyonddrive.datasets.navsim_root import NavsimRoot
-from beyonddrive.datasets.scene_filter import SceneFilter
-from beyonddrive.datasets.shards import StoreError
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+from beyonddrive.datasets.stores.shards import StoreError
+from beyonddrive.datasets.stores.vocabulary_scores import VocabularyScores, pack_scores, unpack_scores
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.datasets.transforms.vocabulary import LoadVocabularyScores
-from beyonddrive.datasets.vocabulary_scores import VocabularyScores, pack_scores, unpack_scores
 from beyonddrive.evaluation.pdm import build_metric_cache, score
 from beyonddrive.structures.vocabulary import vocabulary_id
 from beyonddrive.tools.score_vocabulary import main

@@ -14,9 +14,9 @@ from beyonddrive.losses.agents import (
     match_agents,
     visible,
 )
-from beyonddrive.losses.flow import FlowDraws, interpolate, logit_normal_time, velocity_to
 from beyonddrive.losses.imitation import PlanL1Loss
 from beyonddrive.losses.semantic import BEVSemanticLoss
+from beyonddrive.plugins.flow_policy.losses import FlowDraws, interpolate, logit_normal_time, velocity_to
 
 
 def _scene(batch=2, agents=4, seed=0):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from beyonddrive.plugins.golden import GoldenFile, compare_planner
+from beyonddrive.checkpoints.golden import GoldenFile, compare_planner
 
 
 @pytest.fixture(scope="session")

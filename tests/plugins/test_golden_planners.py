@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from beyonddrive.plugins.golden import GoldenFile
+from beyonddrive.checkpoints.golden import GoldenFile
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "models"
 PLANNERS = {

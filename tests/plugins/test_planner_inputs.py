@@ -6,10 +6,10 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
-from beyonddrive.plugins.checkpoint import KeyMap, KeyMapError
+from beyonddrive.checkpoints.key_maps import KeyMap, KeyMapError
+from beyonddrive.plugins.base.preprocessor import PlannerDataPreprocessor, PlannerInputError
+from beyonddrive.plugins.base.sampling import scene_generator
 from beyonddrive.plugins.flow_policy.planner import FlowPolicy
-from beyonddrive.plugins.preprocessor import PlannerDataPreprocessor, PlannerInputError
-from beyonddrive.plugins.sampling import scene_generator
 from beyonddrive.plugins.transfuser.checkpoint import DELTA_KEYS
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import PlanError

@@ -20,8 +20,8 @@ from beyonddrive.engine.mmengine_compat import load_checkpoint_file
 from beyonddrive.generators.prior_hook import ExpertPriorError, ExpertPriorHook, expert_plans
 from beyonddrive.generators.strategies import SamplingStrategy, scene_generators
 from beyonddrive.heads.plan_prior import plan_priors
-from beyonddrive.plugins.preprocessor import PlannerInputError
-from beyonddrive.plugins.sampling import SamplingPlanner
+from beyonddrive.plugins.base.preprocessor import PlannerInputError
+from beyonddrive.plugins.base.sampling import SamplingPlanner
 from beyonddrive.registry import MODELS, TRANSFORMS
 from beyonddrive.structures.sample import PlanSample
 from beyonddrive.structures.vocabulary import VocabularyError

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from beyonddrive.datasets.navsim_root import NavsimRoot
-from beyonddrive.datasets.sensors import camera_of
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.sensors import camera_of
 from beyonddrive.evaluation.experts import score_experts
 from beyonddrive.tools.create_data import main, shared_sizes
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from beyonddrive.apis import load_config
-from beyonddrive.datasets.navsim_root import NavsimRoot
-from beyonddrive.datasets.negative_pool import NegativePool
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.evaluation.pdm import build_metric_cache, score
 from beyonddrive.registry import DATASETS, MODELS
 from beyonddrive.tools.mine_negatives import main

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beyonddrive.datasets.shards import ShardStore, ShardWriter
+from beyonddrive.datasets.stores.shards import ShardStore, ShardWriter
 from beyonddrive.engine.files import file_lock
-from beyonddrive.evaluation.metric_caching import KIND
+from beyonddrive.evaluation.metric_caches import KIND
 from beyonddrive.evaluation.pdm import EPDMS_COLUMNS
-from beyonddrive.evaluation.pdm.cache import CACHE_VERSION
-from beyonddrive.evaluation.pdm.plan_file import write_arrays
+from beyonddrive.evaluation.pdm.cache.metric_cache import CACHE_VERSION
+from beyonddrive.evaluation.plan_files import write_arrays
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.tools import score as tool
 
@@ -178,7 +178,7 @@ def test_two_jobs_fill_one_empty_folder_of_caches(golden, tmp_path):
 SLOW = """
 import os, sys, time
 from beyonddrive.evaluation import scene_scoring
-from beyonddrive.evaluation.pdm import score_parts
+from beyonddrive.evaluation import score_files as score_parts
 from beyonddrive.tools import score
 score_parts.PART_SIZE = 2
 fast = scene_scoring.ScoreSettings.score

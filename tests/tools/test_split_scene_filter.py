@@ -1,7 +1,7 @@
 import yaml
 
-from beyonddrive.datasets.navsim_root import NavsimRoot
-from beyonddrive.datasets.scene_filter import SceneFilter
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.tools import split_scene_filter
 
 

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from beyonddrive.datasets.navsim_root import NavsimRoot
-from beyonddrive.datasets.synth.rig import rig
-from beyonddrive.evaluation.pdm.explain import PRECEDENCE, Explanation, Failure
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.evaluation.pdm.explain.explanation import PRECEDENCE, Explanation, Failure
 from beyonddrive.structures.boxes import ego_corners
 from beyonddrive.structures.plan import SCORE_COLUMNS
+from beyonddrive.synth.rig import rig
 from beyonddrive.visualization.failures import Verdict
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "pdms"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from beyonddrive.datasets.scene import HISTORY
+from beyonddrive.datasets.navsim.scene import HISTORY
 from beyonddrive.structures.plan import PlanError
 from beyonddrive.structures.se2 import to_global
 from beyonddrive.visualization import palette

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from beyonddrive.datasets.navsim_root import NavsimRoot
-from beyonddrive.datasets.sensors import SensorError
-from beyonddrive.datasets.synth.rig import rig
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.sensors import SensorError
+from beyonddrive.synth.rig import rig
 from beyonddrive.visualization import palette
 from beyonddrive.visualization.camera import draw_camera, fill_window, plan_course, ribbon
 from beyonddrive.visualization.layers import PlanLayer

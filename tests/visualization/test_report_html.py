@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from beyonddrive.datasets.sensors import SensorError
+from beyonddrive.datasets.navsim.sensors import SensorError
 from beyonddrive.tools import report as tool
 from beyonddrive.visualization.panel import save_png
 from beyonddrive.visualization.report import Report, render_report

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import shapely
 
-from beyonddrive.datasets.navsim_root import NavsimRoot
-from beyonddrive.datasets.negative_pool import NegativePool, PoolDescription, hash_tokens, open_writer
-from beyonddrive.datasets.sensors import SensorError
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.sensors import SensorError
+from beyonddrive.datasets.stores.negative_pool import NegativePool, PoolDescription, hash_tokens, open_writer
 from beyonddrive.evaluation.pdm import build_metric_cache, score
 from beyonddrive.structures.boxes import ego_corners
 from beyonddrive.structures.plan import PlanError

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beyonddrive.datasets.navsim_root import NavsimRoot
-from beyonddrive.datasets.scene import Scene
-from beyonddrive.datasets.scene_filter import SceneFilter
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene import Scene
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.evaluation.pdm import (
     EPDMS_COLUMNS,
     MetricCache,
@@ -17,9 +17,15 @@ from beyonddrive.evaluation.pdm import (
     build_metric_cache,
     score,
 )
-from beyonddrive.evaluation.pdm.epdms import FILTERED
-from beyonddrive.evaluation.pdm.prepare import history_states
-from beyonddrive.evaluation.pdm.run import RUN_COLUMNS, RunError, extended_comfort, neighbors, run_score
+from beyonddrive.evaluation.pdm.cache.prepare import history_states
+from beyonddrive.evaluation.pdm.scores.epdms import FILTERED
+from beyonddrive.evaluation.pdm.scores.epdms_of_run import (
+    RUN_COLUMNS,
+    RunError,
+    extended_comfort,
+    neighbors,
+    run_score,
+)
 
 DATA = Path(__file__).parents[2] / "data"
 LOGS = (

@@ -9,7 +9,13 @@ import pytest
 import shapely
 
 from beyonddrive.evaluation.pdm import MetricCache, MetricCacheError, explain, metric_cache_from_arrays, score
-from beyonddrive.evaluation.pdm.constants import CARPARK_AREA, INTERSECTION, LANE, LANE_CONNECTOR, ROADBLOCK
+from beyonddrive.evaluation.pdm.kernels.constants import (
+    CARPARK_AREA,
+    INTERSECTION,
+    LANE,
+    LANE_CONNECTOR,
+    ROADBLOCK,
+)
 from beyonddrive.structures.boxes import OBJECT_TYPES
 from beyonddrive.structures.plan import PlanError
 

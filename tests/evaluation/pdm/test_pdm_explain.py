@@ -8,11 +8,11 @@ import pytest
 import shapely
 
 from beyonddrive.evaluation.pdm import explain, score
-from beyonddrive.evaluation.pdm.comfort import COMFORT_BOUNDS, comfort
-from beyonddrive.evaluation.pdm.constants import DDC_COMPLIANT, ROADBLOCK
-from beyonddrive.evaluation.pdm.contact import COMFORT_LIMITS, CORNERS
-from beyonddrive.evaluation.pdm.epdms import EPDMS_COLUMNS
-from beyonddrive.evaluation.pdm.explain import PRECEDENCE, explain_scores
+from beyonddrive.evaluation.pdm.explain.contact import COMFORT_LIMITS, CORNERS
+from beyonddrive.evaluation.pdm.explain.explanation import PRECEDENCE, explain_scores
+from beyonddrive.evaluation.pdm.kernels.comfort import COMFORT_BOUNDS, comfort
+from beyonddrive.evaluation.pdm.kernels.constants import DDC_COMPLIANT, ROADBLOCK
+from beyonddrive.evaluation.pdm.scores.epdms import EPDMS_COLUMNS
 from beyonddrive.structures.boxes import OBJECT_TYPES, box_corners, ego_corners
 from beyonddrive.structures.plan import SCORE_COLUMNS
 

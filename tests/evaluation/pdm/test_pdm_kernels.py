@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.signal import savgol_filter
 
-from beyonddrive.evaluation.pdm.comfort import savgol, savgol_bands
-from beyonddrive.evaluation.pdm.reference import plan_stamps, sampling
-from beyonddrive.evaluation.pdm.route import search
-from beyonddrive.evaluation.pdm.simulate import SPEED_MATRIX, curvature_profile, speed_profile
+from beyonddrive.evaluation.pdm.inputs.route import search
+from beyonddrive.evaluation.pdm.kernels.comfort import savgol, savgol_bands
+from beyonddrive.evaluation.pdm.kernels.plan_states import plan_stamps, sampling
+from beyonddrive.evaluation.pdm.kernels.simulate import SPEED_MATRIX, curvature_profile, speed_profile
 
 DT = 0.1
 

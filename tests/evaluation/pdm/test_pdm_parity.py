@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from beyonddrive.evaluation.pdm import constants, score
-from beyonddrive.evaluation.pdm.reference import (
+from beyonddrive.evaluation.pdm.kernels.plan_states import (
     plan_knots,
     plan_references,
     plan_stamps,

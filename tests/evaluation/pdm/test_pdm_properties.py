@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from beyonddrive.evaluation.pdm import explain, metric_cache_from_arrays, score
-from beyonddrive.evaluation.pdm.constants import CARPARK_AREA
-from beyonddrive.evaluation.pdm.epdms import EPDMS_COLUMNS
-from beyonddrive.evaluation.pdm.polygons import PolygonRings, concatenate
-from beyonddrive.evaluation.pdm.tracks import Tracks
+from beyonddrive.evaluation.pdm.inputs.tracks import Tracks
+from beyonddrive.evaluation.pdm.kernels.constants import CARPARK_AREA
+from beyonddrive.evaluation.pdm.kernels.polygons import PolygonRings, concatenate
+from beyonddrive.evaluation.pdm.scores.epdms import EPDMS_COLUMNS
 from beyonddrive.structures.boxes import OBJECT_TYPES
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.structures.se2 import rotate, to_global

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from beyonddrive.evaluation.pdm import MetricCache, score
-from beyonddrive.evaluation.pdm.polygons import PolygonRings, concatenate
-from beyonddrive.evaluation.pdm.tracks import Tracks
+from beyonddrive.evaluation.pdm.inputs.tracks import Tracks
+from beyonddrive.evaluation.pdm.kernels.polygons import PolygonRings, concatenate
 from beyonddrive.structures.plan import SCORE_COLUMNS, PlanError
 from beyonddrive.structures.se2 import rotate, wrap_angle
 

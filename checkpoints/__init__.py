@@ -1,0 +1,1 @@
+"""Checkpoints: read safely, translated between releases and this suite, compared with golden arrays."""

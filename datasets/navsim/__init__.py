@@ -1,0 +1,1 @@
+"""NAVSIM on disk: logs, scenes, filters, sensors."""

@@ -1,0 +1,66 @@
+"""Cutting a scene filter by logs, so that validation has scenes of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter, SceneFilterError
+
+
+def read_log_lists(path: Path, parts: Sequence[str] = ("train", "val")) -> dict[str, list[str]]:
+    """Read lists of logs by part, as in NAVSIM's ``default_train_val_test_log_split.yaml``.
+
+    Args:
+        path: yaml file with a list ``<part>_logs`` for each part.
+        parts: Parts that must be there.
+
+    Raises:
+        SceneFilterError: If the file is missing, lacks a list, or has a log in two of them.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        values: Any = yaml.load(path.read_text(), Loader=loader)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SceneFilterError(f"{path}: cannot be read as yaml ({error})") from error
+    lists: dict[str, list[str]] = {}
+    for part in parts:
+        logs = values.get(f"{part}_logs") if isinstance(values, Mapping) else None
+        if not isinstance(logs, list) or not all(isinstance(log, str) for log in logs):
+            raise SceneFilterError(f"{path}: needs a list of log names under the key {part}_logs")
+        for other, known in lists.items():
+            if both := set(known) & set(logs):
+                raise SceneFilterError(f"{path}: log {min(both)} is in {other}_logs and in {part}_logs")
+        lists[part] = logs
+    return lists
+
+
+def restrict_to_logs(
+    root: NavsimRoot, split: str, scene_filter: SceneFilter, logs: Sequence[str]
+) -> SceneFilter:
+    """Return the filter with only these logs, and of its tokens only those that are scenes of them.
+
+    Args:
+        root: Data root; the logs are read to know which token is where.
+        split: Split that the filter is for.
+        scene_filter: What to cut.
+        logs: Logs to keep, if the filter has them.
+
+    Raises:
+        SceneFilterError: If no scene is left.
+    """
+    there = {path.stem for path in root.log_paths(split)}
+    allowed = there if scene_filter.log_names is None else there & set(scene_filter.log_names)
+    kept = sorted(allowed & set(logs))
+    part = replace(scene_filter, log_names=kept)
+    tokens = [ref.token for ref in root.refs(split, part)] if kept else []
+    if not tokens:
+        raise SceneFilterError(
+            f"{root.root}: none of {len(logs)} logs has a scene of the filter in split {split}; check both"
+        )
+    return part if scene_filter.tokens is None else replace(part, tokens=tokens)

@@ -1,0 +1,336 @@
+"""Pickles that can only become data: plain Python values and numpy arrays, whatever else they ask for."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.structures.errors import BeyondDriveError
+
+_PLAIN_DTYPE = re.compile(r"[|<>=]?(?:b1|[iu][1248]|f[248]|[SU]\d+|O8?|\?)\Z")
+
+
+class PlainPickleError(BeyondDriveError, ValueError):
+    """A pickle is damaged, or asks for something that is not plain data; nothing of it was run."""
+
+
+def load_plain_pickle(path: Path) -> Any:
+    """Read a pickle of plain Python values and numpy arrays, written under numpy 1 or 2.
+
+    No name in the file is imported. numpy's own constructors are not called either, because a pickle can make
+    them read out of bounds; arrays are built here from their bytes, type and shape.
+
+    Args:
+        path: The file.
+
+    Raises:
+        PlainPickleError: If the file is truncated or corrupt, or names anything that is not on the list.
+        OSError: If the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+        _check_opcodes(content)
+        budget = _Budget(len(content))
+        value = _PlainUnpickler(content, budget).load()
+        seen: _Seen = {}
+        for array in budget.object_arrays:
+            for index, item in enumerate(array):
+                array[index] = _materialise(item, seen)
+        return _materialise(value, seen)
+    except (PlainPickleError, OSError):
+        raise
+    except Exception as error:
+        # A damaged pickle can raise nearly anything, from EOFError to UnicodeDecodeError and MemoryError.
+        raise PlainPickleError(f"corrupt or truncated pickle ({type(error).__name__}: {error})") from error
+
+
+# ------------------------------------------------------------------ opcodes
+_ONE_BYTE_LENGTH, _FOUR_BYTE_LENGTH, _EIGHT_BYTE_LENGTH, _TWO_LINES, _MEMO_INDEX, _REFUSED = range(-1, -7, -1)
+
+
+def _argument_sizes() -> list[int]:
+    """Bytes of the argument that follows each opcode of protocols 2 to 5, or how to find out."""
+    sizes = [_REFUSED] * 256
+    for size, opcodes in {
+        0: b"()]}.012NQRablestud\x81\x85\x86\x87\x88\x89\x8f\x90\x91\x92\x93\x94\x97\x98",
+        1: b"Kqh\x80\x82",
+        2: b"M\x83",
+        4: b"Jj\x84",
+        8: b"G\x95",
+        _ONE_BYTE_LENGTH: b"UC\x8a\x8c",
+        _FOUR_BYTE_LENGTH: b"TBX\x8b",
+        _EIGHT_BYTE_LENGTH: b"\x8d\x8e\x96",
+        _TWO_LINES: b"c",
+        _MEMO_INDEX: b"r",
+    }.items():
+        for opcode in opcodes:
+            sizes[opcode] = size
+    return sizes
+
+
+_ARGUMENT_SIZES = _argument_sizes()
+
+
+def _check_opcodes(content: bytes) -> None:
+    """Refuse lengths and memo indices that the file is too short for, before memory is set aside for them.
+
+    One flipped bit in a memo index makes the unpickler fill up to 64 GB.
+    """
+    position, size, sizes = 0, len(content), _ARGUMENT_SIZES
+    while position < size:
+        opcode = content[position]
+        argument = sizes[opcode]
+        position += 1
+        if argument >= 0:
+            if opcode == 0x2E:  # STOP
+                return
+            position += argument
+        elif argument == _ONE_BYTE_LENGTH:
+            position += 1 + content[position] if position < size else 1
+        elif argument == _FOUR_BYTE_LENGTH:
+            position += 4 + int.from_bytes(content[position : position + 4], "little")
+        elif argument == _EIGHT_BYTE_LENGTH:
+            position += 8 + int.from_bytes(content[position : position + 8], "little")
+        elif argument == _TWO_LINES:
+            for _ in range(2):
+                position = content.find(b"\n", position) + 1 or size + 1
+        elif (
+            argument == _MEMO_INDEX and int.from_bytes(content[position : position + 4], "little") < position
+        ):
+            position += 4
+        else:
+            raise PlainPickleError(
+                f"corrupt pickle: {content[position - 1 : position + 4]!r} at byte {position - 1}"
+            )
+    raise PlainPickleError(f"corrupt or truncated pickle: it goes on after its {size} bytes")
+
+
+# ------------------------------------------------------------------ values
+class _Budget:
+    """What a file may still make copies of: no more than the bytes that it has.
+
+    A pickle can name the same bytes again and again; without a limit, one megabyte of file becomes any
+    amount of memory.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+        self.object_arrays: list[NDArray[Any]] = []
+        """Flat arrays of objects, whose items are put in place when all of the file has been read."""
+
+    def spend(self, amount: int) -> None:
+        """Count bytes or items of a new value."""
+        self.left -= amount
+        if self.left < 0:
+            raise PlainPickleError("refused a pickle that unfolds into more than it holds")
+
+
+class _Dtype:
+    """Stands for a pickled ``numpy.dtype``; only flat standard types are accepted.
+
+    The real ``dtype.__setstate__`` trusts the flags it is given, and wrong flags make numpy read bytes as
+    object pointers. So the state is interpreted here instead.
+    """
+
+    __slots__ = ("_built", "code", "order")
+
+    def __init__(self, _budget: _Budget, code: Any, *_: Any) -> None:
+        if isinstance(code, bytes):
+            code = code.decode("latin1")
+        if not isinstance(code, str) or not _PLAIN_DTYPE.match(code):
+            raise PlainPickleError(
+                f"refused array type {code!r}: the file should hold numbers and strings only"
+            )
+        self.code = code.lstrip("|<>=")
+        self.order = code[0] if code[0] in "<>" else "="
+        self._built: np.dtype[Any] | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
+            raise PlainPickleError(
+                "refused a structured array type: the file should hold numbers and strings only"
+            )
+        if state[1] in ("<", ">"):
+            self.order = state[1]
+            self._built = None
+
+    def build(self) -> np.dtype[Any]:
+        if self._built is None:
+            self._built = np.dtype(self.code if self.code[0] in "O?" else self.order + self.code)
+        return self._built
+
+
+class _Array:
+    """Stands for a pickled ``numpy.ndarray`` until its state arrives."""
+
+    __slots__ = ("_budget", "value")
+
+    def __init__(self, budget: _Budget, *_: Any) -> None:
+        self._budget = budget
+        self.value: NDArray[Any] = np.empty(0)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        self.value = _build_array(self._budget, data, dtype, shape, "F" if fortran else "C")
+
+
+class _Allowed:
+    """A name that a file may use, bound to what stands for it; immutable, so that no pickle can patch it."""
+
+    __slots__ = ("_budget", "_make")
+
+    def __init__(self, make: Callable[..., Any], budget: _Budget) -> None:
+        object.__setattr__(self, "_make", make)
+        object.__setattr__(self, "_budget", budget)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._make(self._budget, *args)  # type: ignore[attr-defined]
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise PlainPickleError("refused a pickle that alters what reads it")
+
+    def __setstate__(self, state: Any) -> NoReturn:
+        raise PlainPickleError("refused a pickle that alters what reads it")
+
+
+def _build_array(budget: _Budget, data: Any, dtype: Any, shape: Any, order: Any = "C") -> NDArray[Any]:
+    if not isinstance(dtype, _Dtype):
+        raise PlainPickleError("an array has no type")
+    kind = dtype.build()
+    shape = tuple(int(size) for size in shape)
+    if any(size < 0 for size in shape):
+        raise PlainPickleError(f"an array has the impossible shape {shape}")
+    if kind.hasobject:
+        if not isinstance(data, list) or len(data) != math.prod(shape):
+            raise PlainPickleError(f"an array of shape {shape} does not come with a list of as many objects")
+        budget.spend(len(data))
+        flat = np.empty(len(data), dtype=object)
+        for index, item in enumerate(data):  # one by one, lest numpy unpacks the items that are lists
+            flat[index] = item
+        budget.object_arrays.append(flat)
+        return flat.reshape(shape)  # numpy lists objects in C order, whatever it says of the array's order
+    if isinstance(data, str):  # protocol 2 written by Python 2
+        data = data.encode("latin1")
+    if not isinstance(data, (bytes, bytearray)):
+        raise PlainPickleError(f"an array of shape {shape} comes without its bytes")
+    budget.spend(len(data))
+    # A copy, because the array shall be writable and must not share memory with a bytearray of the pickle.
+    flat = np.frombuffer(data, dtype=kind, count=len(data) // kind.itemsize if kind.itemsize else 0).copy()
+    if flat.nbytes != len(data) or flat.size != math.prod(shape):
+        raise PlainPickleError(f"an array of shape {shape} and type {kind} comes with {len(data)} bytes")
+    return flat.reshape(shape, order="F" if order == "F" else "C")
+
+
+def _build_scalar(budget: _Budget, dtype: Any, data: Any) -> Any:
+    if isinstance(dtype, _Dtype) and dtype.build().hasobject:
+        raise PlainPickleError("refused a scalar that is an object")
+    return _build_array(budget, data, dtype, (1,))[0]
+
+
+def _not_callable(*_: Any) -> NoReturn:
+    raise PlainPickleError("refused a pickle that builds numpy.ndarray by hand")
+
+
+def _encode(budget: _Budget, text: Any, encoding: Any = "latin1") -> bytes:
+    """How protocol 2 writes bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise PlainPickleError(f"refused to encode text as {encoding!r}")
+    budget.spend(len(text))
+    return text.encode("latin1")
+
+
+def _no_bytes(_budget: _Budget) -> bytes:
+    """How protocol 2 writes no bytes; with an argument it could ask for any amount of memory."""
+    return b""
+
+
+def _set(budget: _Budget, items: Any = ()) -> set[Any]:
+    """How protocol 2 writes sets."""
+    budget.spend(len(items))
+    return set(items)
+
+
+def _frozenset(budget: _Budget, items: Any = ()) -> frozenset[Any]:
+    return frozenset(_set(budget, items))
+
+
+def _complex(_budget: _Budget, real: Any, imaginary: Any) -> complex:
+    return complex(real, imaginary)
+
+
+_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): _not_callable,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _no_bytes,
+    ("__builtin__", "bytes"): _no_bytes,
+    **{
+        (f"numpy.{core}.{module}", name): make
+        for core in ("core", "_core")  # numpy 1 and numpy 2
+        for module, name, make in (
+            ("multiarray", "_reconstruct", _Array),
+            ("multiarray", "scalar", _build_scalar),
+            ("numeric", "_frombuffer", _build_array),
+        )
+    },
+    **{
+        (module, name): make
+        for module in ("builtins", "__builtin__")
+        for name, make in (("set", _set), ("frozenset", _frozenset), ("complex", _complex))
+    },
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Resolves names by :data:`_ALLOWED` and nothing else."""
+
+    def __init__(self, content: bytes, budget: _Budget) -> None:
+        super().__init__(io.BytesIO(content))
+        self._budget = budget
+
+    def find_class(self, module: str, name: str) -> Any:
+        make = _ALLOWED.get((module, name))
+        if make is None:
+            raise PlainPickleError(
+                f"refused to load {module}.{name}: the file may hold plain Python values and numpy arrays "
+                f"only, nothing of this file was run; do not trust where it came from"
+            )
+        return _Allowed(make, self._budget)
+
+    def persistent_load(self, pid: Any) -> NoReturn:
+        raise PlainPickleError("refused a reference to an object outside the file")
+
+
+_LEAVES = frozenset((str, int, float, bool, type(None), bytes))
+_Seen = dict[int, tuple[Any, Any]]
+
+
+def _materialise(value: Any, seen: _Seen) -> Any:
+    """Put arrays in place of what stood for them; lists and dicts are changed in place, each once."""
+    kind = type(value)
+    if kind is _Array:
+        return value.value
+    if kind is _Dtype or kind is _Allowed:
+        raise PlainPickleError("the file holds a type in place of a value")
+    if kind not in (dict, list, tuple):
+        return value
+    if id(value) in seen:
+        return seen[id(value)][1]
+    # The value itself is kept too, because its id must not be used again.
+    seen[id(value)] = value, value
+    if kind is tuple:
+        result = tuple(_materialise(item, seen) for item in value)
+        seen[id(value)] = value, result
+        return result
+    for key, item in value.items() if kind is dict else enumerate(value):
+        if type(item) not in _LEAVES:
+            value[key] = _materialise(item, seen)
+    return value

@@ -1,0 +1,1 @@
+"""Stores of derived data, what they were made from, and the rules that select from them."""

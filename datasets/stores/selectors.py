@@ -1,0 +1,167 @@
+"""Selectors: rules that turn the scored proposals of a scene into slots (METHOD, section 3).
+
+Their number is fixed so that samples can be batched: an empty slot is invalid and repels nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from beyonddrive.datasets.stores.selection import (
+    DEFAULT_COLUMN,
+    DEFAULT_THRESHOLD,
+    Distance,
+    Selection,
+    SelectionError,
+    check_distance,
+    check_range,
+    check_rule,
+    select_negatives,
+)
+from beyonddrive.registry import SELECTORS
+
+
+class Selector(Protocol):
+    """Fills a fixed number of slots with negatives."""
+
+    @property
+    def num_slots(self) -> int:
+        """Slots K per sample."""
+        ...
+
+    @property
+    def slot_columns(self) -> tuple[str, ...]:
+        """Column that decides, by slot."""
+        ...
+
+    def __call__(self, plans: ArrayLike, scores: ArrayLike, expert: ArrayLike) -> Selection:
+        """Choose from plans (..., P, 8, 3) with scores (..., P, 7) and expert (..., 8, 3)."""
+        ...
+
+
+@SELECTORS.register_module()
+class NearestNegatives:
+    """The negatives nearest to the expert, as :func:`select_negatives` chooses them.
+
+    Args:
+        column: Column that decides.
+        threshold: A proposal is a negative if its column is strictly below.
+        num: Slots.
+        distance: ``wrapped`` or ``reference``.
+        min_distance: Negatives nearer to the expert [m] are left out.
+        max_distance: Negatives farther from the expert [m] are left out.
+        spacing: Least distance between the negatives of a sample [m].
+
+    >>> NearestNegatives(column='DAC').num_slots
+    1
+    """
+
+    def __init__(
+        self,
+        column: str = DEFAULT_COLUMN,
+        threshold: float = DEFAULT_THRESHOLD,
+        num: int = 1,
+        distance: Distance = "wrapped",
+        min_distance: float = 0.0,
+        max_distance: float | None = None,
+        spacing: float = 0.0,
+    ) -> None:
+        check_rule(column, threshold)
+        check_distance(distance)
+        check_range(min_distance, max_distance, spacing)
+        if num < 1:
+            raise SelectionError(f"NearestNegatives: num must be at least 1, got {num}")
+        self.column, self.threshold, self.num, self.distance = column, threshold, num, distance
+        self.min_distance, self.max_distance, self.spacing = min_distance, max_distance, spacing
+
+    @property
+    def num_slots(self) -> int:
+        """Slots K per sample."""
+        return self.num
+
+    @property
+    def slot_columns(self) -> tuple[str, ...]:
+        """Column that decides, by slot."""
+        return (self.column,) * self.num
+
+    def __call__(self, plans: ArrayLike, scores: ArrayLike, expert: ArrayLike) -> Selection:
+        """Choose from plans (..., P, 8, 3) with scores (..., P, 7) and expert (..., 8, 3)."""
+        return select_negatives(
+            plans,
+            scores,
+            expert,
+            self.column,
+            self.threshold,
+            self.num,
+            self.distance,
+            self.min_distance,
+            self.max_distance,
+            self.spacing,
+        )
+
+
+@SELECTORS.register_module()
+class NearestNegativesPerColumn:
+    """The nearest negatives of several sub-scores, each in its own slots.
+
+    Slots keep the order of the columns, so that a loss can weight collision, off-road and time-to-collision
+    negatives apart. One proposal may fill slots of several columns.
+
+    Args:
+        columns: Columns that decide.
+        threshold: One for all columns, or one per column by name.
+        num: Slots per column.
+        distance: ``wrapped`` or ``reference``.
+        kwargs: ``min_distance``, ``max_distance`` and ``spacing``, as for :class:`NearestNegatives`.
+
+    >>> NearestNegativesPerColumn(num=2).slot_columns
+    ('NC', 'NC', 'DAC', 'DAC', 'TTC', 'TTC')
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str] = ("NC", "DAC", "TTC"),
+        threshold: float | Mapping[str, float] = DEFAULT_THRESHOLD,
+        num: int = 1,
+        distance: Distance = "wrapped",
+        **kwargs: Any,
+    ) -> None:
+        if not columns or len(set(columns)) != len(columns):
+            raise SelectionError(f"NearestNegativesPerColumn: columns must be distinct, got {list(columns)}")
+        if isinstance(threshold, Mapping) and set(threshold) != set(columns):
+            raise SelectionError(
+                f"NearestNegativesPerColumn: threshold names {sorted(threshold)}, but columns are "
+                f"{sorted(columns)}"
+            )
+        self._selectors = [
+            NearestNegatives(
+                column,
+                threshold[column] if isinstance(threshold, Mapping) else threshold,
+                num,
+                distance,
+                **kwargs,
+            )
+            for column in columns
+        ]
+
+    @property
+    def slot_columns(self) -> tuple[str, ...]:
+        """Column that decides, by slot."""
+        return tuple(selector.column for selector in self._selectors for _ in range(selector.num))
+
+    @property
+    def num_slots(self) -> int:
+        """Slots K per sample."""
+        return len(self.slot_columns)
+
+    def __call__(self, plans: ArrayLike, scores: ArrayLike, expert: ArrayLike) -> Selection:
+        """Choose from plans (..., P, 8, 3) with scores (..., P, 7) and expert (..., 8, 3)."""
+        parts = [selector(plans, scores, expert) for selector in self._selectors]
+        return Selection(
+            np.concatenate([part.indices for part in parts], axis=-1),
+            np.concatenate([part.valid for part in parts], axis=-1),
+        )

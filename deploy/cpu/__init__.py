@@ -1,0 +1,1 @@
+"""Layers and kernels for CPUs: the only place that touches private torch operators."""

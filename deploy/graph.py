@@ -1,0 +1,145 @@
+"""Planners as functions of tensors, for other runtimes: ``torch.export`` programs and ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from beyonddrive.deploy.exported import ExportError, freeze, hold_constants
+from beyonddrive.plugins.base.head_planner import HeadPlanner
+from beyonddrive.plugins.base.planner import Planner
+from beyonddrive.plugins.base.sampling import NOISE, SamplingPlanner
+
+
+class PlannerGraph(nn.Module):
+    """A planner as a function of tensors, for ``torch.export`` and ONNX.
+
+    Args:
+        planner: The planner; it is copied.
+
+    Attributes:
+        input_names: Order of the inputs: those that the planner requires, then :data:`NOISE` if it samples.
+        output_names: Order of the outputs.
+    """
+
+    def __init__(self, planner: Planner) -> None:
+        super().__init__()
+        if not isinstance(planner, HeadPlanner) or "points" in planner.required_inputs:
+            raise ExportError(
+                f"{type(planner).__name__} cannot become a graph: export planners that have a trajectory "
+                f"head and read a camera, a LiDAR raster or the ego status"
+            )
+        self.planner: HeadPlanner = freeze(planner)
+        hold_constants(self.planner)
+        self.input_names = [
+            *planner.required_inputs,
+            *([NOISE] if isinstance(planner, SamplingPlanner) else []),
+        ]
+        with torch.no_grad():
+            self.output_names = list(self._named(*self.example_inputs()))
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Inputs in the order of ``input_names`` -> outputs in the order of ``output_names``."""
+        named = self._named(*inputs)
+        return tuple(named[name] for name in self.output_names)
+
+    def example_inputs(self, batch: int = 1) -> tuple[Tensor, ...]:
+        """Inputs of the right sizes."""
+        generator = torch.Generator().manual_seed(0)
+        shapes: dict[str, tuple[int, ...]] = {"status": (8,)}
+        backbone = getattr(self.planner, "backbone", None)
+        if backbone is not None:
+            shapes["camera"] = (backbone.image_encoder.in_channels, *backbone.image_size)
+            shapes["lidar"] = (backbone.lidar_channels, *backbone.bev_size)
+        made = {
+            name: torch.rand(batch, *shapes[name], generator=generator)
+            for name in self.planner.required_inputs
+        }
+        if isinstance(self.planner, SamplingPlanner):
+            head: Any = self.planner.trajectory_head.bare
+            made[NOISE] = head.draw(batch, head.num_proposals, generator)
+        return tuple(made[name] for name in self.input_names)
+
+    def _named(self, *inputs: Tensor) -> dict[str, Tensor]:
+        return self.planner.tensors(dict(zip(self.input_names, inputs, strict=True)))
+
+
+def write_graph(graph: PlannerGraph, path: Path, batch: int | None = None) -> None:
+    """Write a graph as ``.onnx`` or ``.pt2``.
+
+    Args:
+        graph: The planner's graph.
+        path: The file; its ending chooses the format.
+        batch: Size of the batch; None leaves it free.
+
+    Raises:
+        ImportError: If the ONNX exporter is not installed.
+        ExportError: If it fails.
+    """
+    # Two scenes, for torch takes a dimension of size 1 for a constant.
+    examples = graph.example_inputs(2 if batch is None else batch)
+    free = torch.export.Dim("batch", min=1, max=4096)
+    shapes = (tuple({0: free} for _ in examples),) if batch is None else None
+    with torch.no_grad():
+        program = torch.export.export(graph, examples, dynamic_shapes=shapes, strict=False)
+    if path.suffix == ".pt2":
+        torch.export.save(program, path)
+        return
+    try:
+        import onnxscript
+    except ImportError as error:
+        raise ImportError(
+            "ONNX export needs onnx and onnxscript: pip install 'beyonddrive[export]'"
+        ) from error
+    names = {"input_names": graph.input_names, "output_names": graph.output_names}
+    try:
+        exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)  # type: ignore[arg-type]
+        assert exported is not None
+        exported.save(path)
+    except Exception as error:  # whatever onnxscript, onnx and protobuf raise when they do not fit
+        raise ExportError(
+            f"{path}: the ONNX exporter of torch {torch.__version__} failed with onnxscript "
+            f"{onnxscript.__version__}: {error}. The two have to be of about the same age: update torch, or "
+            f"install the onnxscript, onnx and protobuf of its time"
+        ) from error
+
+
+def largest_difference(graph: PlannerGraph, path: Path, batch: int = 1) -> float:
+    """Run a written file beside its graph: the largest difference, relative to 1 + the largest magnitude.
+
+    Raises:
+        ImportError: If onnxruntime is not installed.
+    """
+    given = graph.example_inputs(batch)
+    with torch.no_grad():
+        expected = graph(*given)
+    pairs = zip(run_graph(path, graph, given), expected, strict=True)
+    return max(float(np.abs(a - b.numpy()).max() / (1 + b.abs().max())) for a, b in pairs)
+
+
+def run_graph(path: Path, graph: PlannerGraph, inputs: tuple[Tensor, ...]) -> list[Any]:
+    """Outputs of a written file as arrays, in the order of ``output_names``.
+
+    Raises:
+        ImportError: If onnxruntime is not installed.
+    """
+    if path.suffix == ".pt2":
+        with torch.no_grad():
+            return [value.numpy() for value in torch.export.load(path).module()(*inputs)]
+    try:
+        from onnxruntime import InferenceSession, SessionOptions
+    except ImportError as error:
+        raise ImportError(
+            "checking an ONNX file needs onnxruntime: pip install 'beyonddrive[export]'"
+        ) from error
+    options = SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    feed = {name: value.numpy() for name, value in zip(graph.input_names, inputs, strict=True)}
+    outputs: list[Any] = session.run(graph.output_names, feed)
+    return outputs

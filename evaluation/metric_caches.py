@@ -1,0 +1,320 @@
+"""Metric caches of a split: in a store with one shard per log, or built from logs and maps.
+
+A store holds scenes of one split, whoever asked for them: ``tools/cache_metrics.py`` puts those of a scene
+filter into it, ``tools/score.py --cache-dir`` those that it is asked to score. A shard knows the log and the
+maps that it was made from; when they change it is made again. Whoever adds to a shard holds its lock, reads
+what is there, and writes it whole, so that several jobs can fill one store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from beyonddrive.datasets.navsim.log_jobs import CacheReport, LogJob, log_jobs, missing_tokens
+from beyonddrive.datasets.navsim.logs import LogError
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene import Scene, SceneError
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+from beyonddrive.datasets.stores.fingerprints import Fingerprint, fingerprint, is_unchanged
+from beyonddrive.datasets.stores.shards import ShardIndex, ShardStore, ShardWriter, StoreError
+from beyonddrive.engine.executors import Executor
+from beyonddrive.evaluation.pdm.cache.build import build_metric_cache
+from beyonddrive.evaluation.pdm.cache.metric_cache import CACHE_VERSION, MetricCache
+
+KIND = "metric_cache"
+"""Kind of a store of metric caches."""
+COMMAND = "python tools/cache_metrics.py CONFIG"
+
+_MAP = "map:"
+_MAX_OPEN = 2
+
+
+class MetricCaches:
+    """Metric caches of the scenes of a split; cheap to pickle.
+
+    Args:
+        split: Split that the scenes belong to.
+        root: Where logs and maps are: to build caches, and to notice that logs or maps have changed since.
+        folder: A store to read; None builds every cache when it is asked for.
+        grow: Whether caches that are built are kept in ``folder``, which is made if it is not there; then
+            shards of logs or maps that have changed are made again instead of being refused.
+
+    Raises:
+        ValueError: If there is neither a store nor a data root.
+        StoreError: If the store is missing, damaged, of another split or version, or older than its logs and
+            maps.
+    """
+
+    def __init__(
+        self, split: str, root: NavsimRoot | None = None, folder: Path | None = None, grow: bool = False
+    ) -> None:
+        if root is None and (folder is None or grow):
+            raise ValueError(
+                "metric caches: give cache_dir (a store made by tools/cache_metrics.py) or data_root"
+            )
+        self.split, self.root = split, root
+        self.writer: ShardWriter | None = None
+        self._store: ShardStore | None = None
+        self._stale: set[str] = set()
+        if folder is None:
+            return
+        if root is not None and grow:
+            self.writer = ShardWriter(folder, KIND, _config(split), f"{root.root}, split {split}")
+        self._store = _open_store(folder, split)
+        if root is not None:
+            indices = self._store.indices.items()
+            self._stale = {shard for shard, index in indices if not _is_fresh(index, root, split, shard)}
+        if self._stale and not grow:
+            raise StoreError(
+                f"{folder}: {len(self._stale)} log(s), or their maps, have changed since the metric caches "
+                f"were made, the first is {min(self._stale)}; bring them up to date: {COMMAND}"
+            )
+
+    def __contains__(self, token: object) -> bool:
+        """Whether the metric cache of a scene is in the store, and of its log as it is now."""
+        return self.shard_of(str(token)) is not None
+
+    def __len__(self) -> int:
+        return 0 if self._store is None else len(self._store)
+
+    @property
+    def tokens(self) -> list[str]:
+        """Scenes in the store."""
+        return [] if self._store is None else self._store.tokens
+
+    def shard_of(self, token: str) -> str | None:
+        """Shard that holds the metric cache of a scene; None if it is not in the store."""
+        shard = None if self._store is None else self._store.shard_of(token)
+        return None if shard in self._stale else shard
+
+    def __getitem__(self, token: str) -> MetricCache:
+        """Metric cache of a scene in the store.
+
+        Raises:
+            StoreError: If it is not there, with the reason if it could not be made.
+        """
+        if self._store is None:
+            raise StoreError(f"no scene {token}: there is no store of metric caches")
+        return MetricCache.from_arrays(self._store[token])
+
+    def get(self, token: str, log_name: str) -> MetricCache:
+        """Metric cache of a scene, from the store if there is one, built from its log and map otherwise.
+
+        Raises:
+            StoreError: If the store does not hold it and does not grow.
+            SceneError: If there is no such scene.
+        """
+        if self._store is not None and (self.writer is None or token in self):
+            return self[token]
+        assert self.root is not None
+        path = self.root.root / "navsim_logs" / self.split / f"{log_name}.pkl"
+        if path.exists():
+            cache = dict(self.of_log(path, {token})).get(token)
+            if isinstance(cache, MetricCache):
+                return cache
+            if cache is not None and not isinstance(cache, SceneError):
+                raise cache
+        # A log may be stored under another name than its frames give; the search also knows the reason.
+        scenes, reasons = self.root.find(self.split, [token])
+        if token not in scenes:
+            raise SceneError(reasons[token])
+        return build_metric_cache(scenes[token], self.root.map(scenes[token].map_location))
+
+    def of_log(
+        self, path: Path, tokens: Container[str], mark: str = ""
+    ) -> Iterator[tuple[str, MetricCache | Exception]]:
+        """Metric caches of scenes of one log; kept in the store if it grows, once all are through.
+
+        Args:
+            path: The log.
+            tokens: Current frames of the scenes that are asked for.
+            mark: What to write on the shard: that these are all scenes of some filter.
+
+        Yields:
+            Token, and metric cache or why there is none.
+
+        Raises:
+            LogError: If the log cannot be read; a shard of the log as it was is deleted.
+        """
+        if self.writer is None:
+            yield from self._build(path, tokens)
+            return
+        shard = path.stem
+        with self.writer.locked(shard):
+            yield from self._extend(self.writer, path, tokens, mark)
+
+    def _extend(
+        self, writer: ShardWriter, path: Path, tokens: Container[str], mark: str
+    ) -> Iterator[tuple[str, MetricCache | Exception]]:
+        """Make what another job has not made of a log meanwhile, and add it to its shard."""
+        assert self.root is not None
+        shard = path.stem
+        index = writer.index(shard)
+        if index is not None and not _is_fresh(index, self.root, self.split, shard):
+            index = None
+        if index is None:
+            writer.path(shard).unlink(missing_ok=True)  # damaged, or of the log as it was
+        old = ShardIndex((), {}, {}, ()) if index is None else index
+        stored = set(old.tokens)
+        for token in old.tokens:
+            if token in tokens:
+                yield token, MetricCache.from_arrays(writer.read(shard, [token])[token])
+        sources, failures = dict(old.sources), dict(old.failures)
+        records: dict[str, dict[str, NDArray[Any]]] = {}
+        for token, cache in self._build(path, _Without(tokens, stored), sources):
+            if isinstance(cache, MetricCache):
+                records[token] = cache.to_arrays()
+                failures.pop(token, None)
+            elif not isinstance(cache, SceneError):
+                failures[token] = describe_error(cache)
+            yield token, cache
+        marks = {*old.marks, *([mark] if mark else [])}
+        if records or failures != old.failures or marks != set(old.marks):
+            kept = writer.read(shard, old.tokens) if old.tokens else {}
+            writer.write(shard, {**kept, **records}, failures, sources, marks)
+
+    def _build(
+        self, path: Path, tokens: Container[str], sources: dict[str, Fingerprint] | None = None
+    ) -> Iterator[tuple[str, MetricCache | Exception]]:
+        """Build metric caches of a log, and note what they are made from if that is asked for."""
+        assert self.root is not None
+        if sources is not None:
+            try:
+                sources[f"{self.split}/{path.name}"] = fingerprint(path)
+            except OSError as error:
+                raise LogError(f"{path}: cannot be read ({error})") from error
+        for token, scene in self.root.log_scenes(path, self.split, tokens):
+            if not isinstance(scene, Scene):
+                yield token, scene
+                continue
+            try:
+                nuplan_map = self.root.map(scene.map_location)
+                if sources is not None:
+                    name = _MAP + nuplan_map.path.relative_to(self.root.maps_root).as_posix()
+                    sources[name] = fingerprint(nuplan_map.path)
+                yield token, build_metric_cache(scene, nuplan_map)
+            except Exception as error:
+                # Whatever is wrong with one scene of thousands, it is named and the rest goes on.
+                yield token, error
+
+
+def cache_metrics(
+    root: NavsimRoot, split: str, scene_filter: SceneFilter, cache_dir: str | Path, executor: Executor
+) -> CacheReport:
+    """Put the scenes of a filter into a store of metric caches; a killed run goes on where it was.
+
+    A scene that cannot be cached is recorded with the reason and does not stop the others. Logs with such
+    scenes, and logs and maps that have changed, are done again by the next run.
+
+    Args:
+        root: Where logs and maps are.
+        split: Name of the split.
+        scene_filter: Which windows of the logs are scenes.
+        cache_dir: Folder of the store.
+        executor: Where to run.
+
+    Raises:
+        StoreError: If the folder holds caches of another split or version.
+        NavsimRootError: If there is no such split.
+    """
+    folder = Path(cache_dir)
+    root.problems.clear()
+    jobs = log_jobs(root, split, scene_filter)
+    caches = MetricCaches(split, root, folder, grow=True)
+    assert caches.writer is not None
+    mark = f"filter {blake2b(json.dumps(scene_filter.describe()).encode(), digest_size=8).hexdigest()}"
+    todo = [job for job in jobs if not _is_done(caches.writer, root, split, job, mark)]
+    report = CacheReport(num_new_logs=len(todo), problems=list(root.problems))
+    args = (caches, scene_filter, mark)
+    for problems in executor.map(_cache_log, todo, f"metric caches of {split}", _start_worker, args):
+        report.problems += problems
+    store = _open_store(folder, split)
+    report.num_scenes, report.failures = len(store), dict(store.failures)
+    report.problems += missing_tokens(scene_filter, {*store.tokens, *store.failures})
+    return report
+
+
+def describe_error(error: Exception) -> str:
+    """Why a scene failed, in one line.
+
+    >>> describe_error(KeyError('x'))
+    "KeyError: 'x'"
+    """
+    return f"{type(error).__name__}: {error}"
+
+
+# ------------------------------------------------------------------ in a worker
+_worker: tuple[MetricCaches, SceneFilter, str] | None = None
+
+
+def _start_worker(*args: Any) -> None:
+    global _worker
+    _worker = args
+
+
+def _cache_log(job: LogJob) -> list[str]:
+    """Make what the shard of one log lacks; return what is wrong with the log."""
+    assert _worker is not None, "the executor did not run the initializer"
+    caches, scene_filter, mark = _worker
+    assert caches.root is not None and caches.writer is not None
+    path, refs = job
+    caches.root.problems.clear()
+    if refs is None:
+        refs = tuple(caches.root.log_refs(path, scene_filter))
+    try:
+        for _ in caches.of_log(path, {ref.token for ref in refs}, mark):
+            pass  # kept on disk
+    except LogError as error:
+        return [str(error)]
+    return list(caches.root.problems)
+
+
+# ------------------------------------------------------------------ what is there
+class _Without(Container[str]):
+    """Some tokens without others."""
+
+    def __init__(self, tokens: Container[str], others: Container[str]) -> None:
+        self.tokens, self.others = tokens, others
+
+    def __contains__(self, token: object) -> bool:
+        return token in self.tokens and token not in self.others
+
+
+def _config(split: str) -> dict[str, Any]:
+    return {"cache_version": CACHE_VERSION, "split": split}
+
+
+def _open_store(folder: Path, split: str) -> ShardStore:
+    try:
+        # Frames, and with them scenes, may be in more than one log.
+        return ShardStore(folder, KIND, _config(split), _MAX_OPEN, unique=False)
+    except StoreError as error:
+        raise StoreError(f"{error} (metric caches are made by: {COMMAND})") from error
+
+
+def _is_fresh(index: ShardIndex, root: NavsimRoot, split: str, shard: str) -> bool:
+    """Whether log and maps of a shard are as they were; those that are not here are taken to be."""
+    if f"{split}/{shard}.pkl" not in index.sources:
+        return False
+    for name, known in index.sources.items():
+        is_map = name.startswith(_MAP)
+        path = root.maps_root / name[len(_MAP) :] if is_map else root.root / "navsim_logs" / name
+        if path.exists() and not is_unchanged(path, known):
+            return False
+    return True
+
+
+def _is_done(writer: ShardWriter, root: NavsimRoot, split: str, job: LogJob, mark: str) -> bool:
+    """Whether the shard of a log lacks no scene of the job."""
+    index = writer.index(job.path.stem)
+    if index is None or index.failures or not _is_fresh(index, root, split, job.path.stem):
+        return False
+    if job.refs is None:
+        return mark in index.marks
+    return {ref.token for ref in job.refs} <= set(index.tokens)

@@ -1,0 +1,1 @@
+"""Metric caches: a scene as the arrays that its score needs."""

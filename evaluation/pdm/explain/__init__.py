@@ -1,0 +1,1 @@
+"""Why plans lose points."""

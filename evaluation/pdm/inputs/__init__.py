@@ -1,0 +1,1 @@
+"""What log and map say of a scene, as arrays."""

@@ -1,0 +1,1 @@
+"""Compiled parts of the score: simulation, areas, collisions, comfort; imports nothing above it."""

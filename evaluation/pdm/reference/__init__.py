@@ -1,0 +1,1 @@
+"""PDM-Closed, the reference planner, and the traffic that it expects."""

@@ -1,0 +1,245 @@
+"""``PDMSMetric``: the PDM score of a planner over a split, as an mmengine evaluator calls it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from mmengine.dist import all_gather_object, get_world_size, is_main_process
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from numpy.typing import NDArray
+
+from beyonddrive.engine.files import write_atomically
+from beyonddrive.evaluation.plan_files import write_arrays
+from beyonddrive.evaluation.scene_scoring import (
+    Motion,
+    ScenePlans,
+    SceneScorer,
+    ScoreSettings,
+    score_scenes,
+)
+from beyonddrive.registry import METRICS
+from beyonddrive.structures.errors import BeyondDriveError
+from beyonddrive.structures.plan import SCORE_COLUMNS
+
+_SHOWN = 10
+
+
+class EvaluationError(BeyondDriveError, RuntimeError):
+    """An evaluation has no scene that could be scored, or lost scenes on the way."""
+
+
+class SceneRow(NamedTuple):
+    """One scene of the result: scores (7,) of the plan, or the reason why there are none.
+
+    ``oracle`` is the best PDMS among the planner's proposals, NaN without proposals. ``motion`` is there if
+    the metric asks for it.
+    """
+
+    token: str
+    log_name: str
+    values: NDArray[np.float64] | None
+    oracle: float
+    reason: str
+    motion: Motion | None = None
+
+
+@METRICS.register_module()
+class PDMSMetric(BaseMetric):
+    """PDM score of a planner (PDMS_V1): means of the sub-scores and of PDMS over all scenes, in percent.
+
+    Every rank scores the scenes that it planned, in worker processes; the rows are then gathered, and scenes
+    that a sampler repeated to even out the ranks count once. A scene that cannot be scored is left out of
+    the means, listed with its reason in ``failures``, in the log and in the csv file, and counted as
+    ``num_failed``.
+
+    Args:
+        split: Split that the scenes belong to.
+        cache_dir: Store made by ``tools/cache_metrics.py``; without it caches are built from ``data_root``
+            each time, which is slower.
+        data_root: Data root in NAVSIM's layout.
+        maps_root: Maps, if they are not in ``data_root/maps``.
+        progress: ``pair`` as the benchmark, or ``pooled`` (PDMS_V1, section 9).
+        oracle: Also score all proposals of a multi-modal planner and report the mean of the best PDMS.
+        num_workers: Processes per rank that score; 0 scores in this process.
+        out_file: csv file with one row per scene: token, log, the seven scores in [0, 1], and the reason if
+            there are none.
+        plans_file: npz file with the chosen plan (1, 8, 3) of each scene by token, as ``tools/score.py``
+            reads it.
+        prefix: Prefix of the names of all figures.
+
+    Raises:
+        EvaluationError: By ``evaluate``, if not a single scene could be scored.
+    """
+
+    default_prefix = "pdms"
+    columns: ClassVar[tuple[str, ...]] = SCORE_COLUMNS
+    title: ClassVar[str] = "PDM score"
+
+    def __init__(
+        self,
+        split: str,
+        cache_dir: str | None = None,
+        data_root: str | None = None,
+        maps_root: str | None = None,
+        progress: Literal["pair", "pooled"] = "pair",
+        oracle: bool = False,
+        num_workers: int = 0,
+        out_file: str | None = None,
+        plans_file: str | None = None,
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(prefix=prefix)
+        self.scorer = SceneScorer(
+            split,
+            Path(cache_dir) if cache_dir else None,
+            Path(data_root) if data_root else None,
+            Path(maps_root) if maps_root else None,
+            ScoreSettings(progress),
+        )
+        self.oracle = oracle
+        self.num_workers = num_workers
+        self.out_file = Path(out_file) if out_file else None
+        self.plans_file = Path(plans_file) if plans_file else None
+        self.failures: dict[str, str] = {}
+        self.rows: list[SceneRow] = []
+        self._unplanned: list[SceneRow] = []
+
+    @property
+    def dataset_meta(self) -> dict[str, Any] | None:
+        """What the data set says of itself; a loop sets it before it runs."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict[str, Any] | None) -> None:
+        self._dataset_meta = dataset_meta
+        split = (dataset_meta or {}).get("split", self.scorer.split)
+        if split != self.scorer.split:
+            raise EvaluationError(
+                f"{type(self).__name__}: split is '{self.scorer.split}', but the data set reads '{split}'; "
+                f"make them one"
+            )
+        # A missing store is an error now, not after the first epoch.
+        self.scorer.open()
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Keep the plans of a batch: (8, 3) the chosen one, then (M, 8, 3) proposals if asked for."""
+        for token, reason in (data_batch or {}).get("bad_scenes", ()):
+            self._unplanned.append(SceneRow(token, "", None, float("nan"), reason))
+        for sample in data_samples:
+            prediction = sample["pred"]
+            plans = _numpy(prediction["trajectory"])[None]
+            if self.oracle and "proposals" in prediction:
+                plans = np.concatenate([plans, _numpy(prediction["proposals"])])
+            self.results.append(ScenePlans(sample["token"], sample["log_name"], plans))
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Score what was collected, on all ranks, and return the means.
+
+        Args:
+            size: Scenes in the data set.
+        """
+        rows = self._score() + self._unplanned
+        self._unplanned = []
+        plans = {scene.token: scene.plans[:1] for scene in self.results} if self.plans_file else {}
+        self.results.clear()
+        if get_world_size() > 1:
+            rows = [row for part in all_gather_object(rows) for row in part]
+            plans = {token: plan for part in all_gather_object(plans) for token, plan in part.items()}
+        self.rows = sorted(
+            {row.token: row for row in rows}.values(), key=lambda row: (row.log_name, row.token)
+        )
+        self.rows = self.complete(self.rows)
+        self.failures = {row.token: row.reason for row in self.rows if row.values is None}
+        if is_main_process():
+            self._log_faults(size)
+            self._write_files(plans)
+        metrics = self.compute_metrics(self.rows)
+        return {f"{self.prefix}/{name}": value for name, value in metrics.items()}
+
+    def complete(self, rows: list[SceneRow]) -> list[SceneRow]:
+        """Add to rows what depends on other scenes; called once all ranks have theirs."""
+        return rows
+
+    def compute_metrics(self, results: list[SceneRow]) -> dict[str, float]:
+        """Return means in percent over the scenes that have scores.
+
+        Raises:
+            EvaluationError: If there is none.
+        """
+        values = [row.values for row in results if row.values is not None]
+        if not values:
+            reason = (
+                f"the first, {results[0].token}: {results[0].reason}" if results else "the data set is empty"
+            )
+            raise EvaluationError(f"{self.title}: none of {len(results)} scenes could be scored; {reason}")
+        metrics = {}
+        for name, column in zip(self.columns, np.transpose(values), strict=True):
+            known = column[~np.isnan(column)]
+            metrics[name] = float(100.0 * known.mean()) if len(known) else float("nan")
+        best = np.array([row.oracle for row in results if row.values is not None])
+        if not np.isnan(best).any():
+            metrics["oracle_PDMS"] = float(100.0 * best.mean())
+        metrics["num_scenes"] = float(len(values))
+        metrics["num_failed"] = float(len(results) - len(values))
+        return metrics
+
+    def _score(self) -> list[SceneRow]:
+        rows = []
+        desc = f"{self.title}, {self.scorer.split}" if is_main_process() else ""
+        for result in score_scenes(self.scorer, self.results, self.num_workers, desc):
+            values, oracle = None, float("nan")
+            if result.values is not None:
+                values = result.values[0]
+                if len(result.values) > 1:
+                    oracle = float(result.values[1:, SCORE_COLUMNS.index("PDMS")].max())
+            rows.append(SceneRow(result.token, result.log_name, values, oracle, result.reason, result.motion))
+        return rows
+
+    def _log_faults(self, size: int) -> None:
+        if len(self.rows) != size:
+            text = f"{self.title}: the data set has {size} scenes, but {len(self.rows)} tokens were planned"
+            print_log(text, "current", level=logging.WARNING)
+        if not self.failures:
+            return
+        lines = [f"  {token}: {reason}" for token, reason in list(self.failures.items())[:_SHOWN]]
+        if len(self.failures) > _SHOWN:
+            lines.append(f"  and {len(self.failures) - _SHOWN} more")
+        head = f"{self.title}: {len(self.failures)} of {len(self.rows)} scenes could not be scored:"
+        print_log("\n".join([head, *lines]), "current", level=logging.WARNING)
+
+    def _write_files(self, plans: dict[str, NDArray[np.floating]]) -> None:
+        if self.out_file is not None:
+            write_atomically(self.out_file, rows_to_csv(self.rows, self.columns).encode())
+        if self.plans_file is not None:
+            write_arrays(self.plans_file, sorted(plans.items()))
+
+
+def rows_to_csv(rows: Sequence[SceneRow], columns: Sequence[str] = SCORE_COLUMNS) -> str:
+    """Scenes as csv text: token, log, scores in [0, 1], oracle of the last, reason; empty for none.
+
+    >>> print(rows_to_csv([SceneRow('a', 'log', np.ones(7), float('nan'), '')]))
+    token,log,NC,DAC,EP,TTC,C,DDC,PDMS,oracle_PDMS,error
+    a,log,1.0,1.0,1.0,1.0,1.0,1.0,1.0,,
+    <BLANKLINE>
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["token", "log", *columns, f"oracle_{columns[-1]}", "error"])
+    for row in rows:
+        numbers = np.full(len(columns), np.nan) if row.values is None else row.values
+        values = ["" if np.isnan(number) else repr(float(number)) for number in numbers]
+        oracle = "" if np.isnan(row.oracle) else repr(row.oracle)
+        writer.writerow([row.token, row.log_name, *values, oracle, row.reason])
+    return buffer.getvalue()
+
+
+def _numpy(plans: Any) -> NDArray[np.floating]:
+    array: NDArray[np.floating] = plans.detach().cpu().numpy()
+    return array

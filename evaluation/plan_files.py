@@ -1,0 +1,103 @@
+"""Files of plans and of scores: npz archives with one array per scene token."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.engine.files import atomic_file
+from beyonddrive.structures.errors import BeyondDriveError
+
+_SUFFIX = ".npy"
+
+
+class PlanFileError(BeyondDriveError, ValueError):
+    """A file of plans is missing, damaged, or not an npz archive; the message names it."""
+
+
+class PlanFile(Mapping[str, NDArray[Any]]):
+    """Plans by scene token, read from an npz archive one scene at a time; pickled by its path.
+
+    Args:
+        path: Archive with an array (N, 8, 3) per token, as ``numpy.savez`` writes it. Nothing in it is
+            unpickled.
+
+    Raises:
+        PlanFileError: If the file is missing, cut off, or not an archive of arrays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._archive: zipfile.ZipFile | None = None
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                names = archive.namelist()
+        except FileNotFoundError:
+            raise PlanFileError(f"{self.path}: there is no such file of plans") from None
+        except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+            raise PlanFileError(
+                f"{self.path}: not an npz archive, or damaged ({error}); write it again with numpy.savez"
+            ) from error
+        other = [name for name in names if not name.endswith(_SUFFIX)]
+        if other:
+            raise PlanFileError(f"{self.path}: {other[0]!r} is not an array; write it with numpy.savez")
+        self._tokens = {name.removesuffix(_SUFFIX): name for name in names}
+        self._repeated = {name for name, count in Counter(names).items() if count > 1}
+
+    def __getitem__(self, token: str) -> NDArray[Any]:
+        """Read the array of a token.
+
+        Raises:
+            KeyError: If there is none.
+            PlanFileError: If there are several, or it is damaged or not a plain array.
+        """
+        name = self._tokens[token]
+        if name in self._repeated:
+            raise PlanFileError(f"{self.path}: holds plans of {token} more than once; keep one of them")
+        if self._archive is None:
+            self._archive = zipfile.ZipFile(self.path)
+        try:
+            with self._archive.open(name) as member:
+                # (to the end, where the archive compares the checksum)
+                array = np.lib.format.read_array(member, allow_pickle=False)
+                if member.read(1):
+                    raise ValueError("there is more after the array")
+                return array
+        except Exception as error:  # zlib.error and what else a damaged stream raises
+            raise PlanFileError(
+                f"{self.path}: the plans of {token} cannot be read ({error}); write the file again"
+            ) from error
+
+    def __contains__(self, token: object) -> bool:
+        return token in self._tokens
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tokens)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_archive": None}
+
+
+def write_arrays(path: Path, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
+    """Write an npz archive, one array at a time, whole or not at all; the same arrays give the same bytes.
+
+    Unlike ``numpy.savez`` it takes any token for a name.
+
+    Args:
+        path: The archive.
+        arrays: Token and array, in the order of the archive.
+    """
+    with atomic_file(Path(path)) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for token, array in arrays:
+            member = zipfile.ZipInfo(token + _SUFFIX)  # with a fixed date
+            with archive.open(member, "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)

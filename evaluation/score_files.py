@@ -1,0 +1,138 @@
+"""Scores on their way to a file: in parts on disk, so that memory stays flat and killed jobs go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.stores.shards import ShardStore, ShardWriter, StoreError
+from beyonddrive.engine.files import LockedError, atomic_file, file_lock
+from beyonddrive.evaluation.plan_files import write_arrays
+from beyonddrive.evaluation.scene_scoring import SceneScores
+from beyonddrive.version import __version__
+
+KIND = "scores"
+PART_SIZE = 256
+"""Scenes per part."""
+PART_SECONDS = 10.0
+"""A part is written after so many seconds, however few scenes are in it."""
+_FAILURES = "failures"
+_MAX_OPEN = 64
+
+
+class ScoreParts:
+    """The parts of one file of scores; see :func:`open_parts`.
+
+    Args:
+        folder: Where the parts are.
+        config: What the scores depend on. Parts of a job with another one are thrown away.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._config = dict(config)
+        try:
+            ShardStore(folder, KIND, self._config)
+        except StoreError:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._writer = ShardWriter(folder, KIND, self._config, "an unfinished job")
+        done = ShardStore(folder, KIND, self._config)
+        self.done = frozenset(done.tokens)
+        self._count = len(done.indices)
+        self._waiting: dict[str, dict[str, NDArray[Any]]] = {}
+        self._last = time.monotonic()
+
+    def add(self, result: SceneScores) -> None:
+        """Keep the scores of a scene; what is not written yet is lost when the process is killed."""
+        assert result.values is not None
+        record: dict[str, NDArray[Any]] = {"values": result.values}
+        if result.failures is not None:
+            record[_FAILURES] = np.frombuffer(json.dumps(result.failures).encode(), np.uint8)
+        self._waiting[result.token] = record
+        if len(self._waiting) >= PART_SIZE or time.monotonic() - self._last >= PART_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        if self._waiting:
+            self._writer.write(f"part-{self._count:06d}", self._waiting)
+            self._count += 1
+        self._waiting, self._last = {}, time.monotonic()
+
+    def finish(self, tokens: Iterable[str], out: Path, failures_out: Path | None = None) -> tuple[int, int]:
+        """Write the files from all parts, in the order of the tokens, and delete the parts.
+
+        Args:
+            tokens: Scenes; those without scores are passed over.
+            out: npz archive of scores to write.
+            failures_out: JSON file to write: token -> one list of failures per plan.
+
+        Returns:
+            How many scenes have scores, and how many plans.
+        """
+        self.flush()
+        store = ShardStore(self.folder, KIND, self._config, _MAX_OPEN)
+        present = [token for token in tokens if token in store]
+        num_plans = 0
+
+        def scores() -> Iterator[tuple[str, NDArray[Any]]]:
+            nonlocal num_plans
+            for token in present:
+                values = store[token]["values"]
+                num_plans += len(values)
+                yield token, values
+
+        write_arrays(out, scores())
+        if failures_out is not None:
+            with atomic_file(failures_out) as file:
+                for number, token in enumerate(present):
+                    file.write(f"{',' if number else '{'}\n{json.dumps(token)}: ".encode())
+                    file.write(store[token][_FAILURES].tobytes())
+                file.write(b"\n}\n" if present else b"{}\n")
+        shutil.rmtree(self.folder)
+        return len(present), num_plans
+
+
+@contextmanager
+def open_parts(out: Path, config: Mapping[str, Any]) -> Iterator[ScoreParts]:
+    """Start or continue a file of scores; one process at a time does.
+
+    Args:
+        out: The file that will be written; its parts are in a hidden folder beside it.
+        config: What the scores depend on, as JSON values.
+
+    Raises:
+        StoreError: If another process is writing the same file.
+    """
+    out = Path(out)
+    try:
+        with file_lock(out.with_name(f".{out.name}.lock"), wait=False):
+            yield ScoreParts(out.with_name(f".{out.name}.parts"), config)
+    except LockedError as error:
+        raise StoreError(f"{out}: another job is writing this file; give --out another name") from error
+
+
+def describe_inputs(root: NavsimRoot, split: str, plans: Path) -> dict[str, Any]:
+    """What scores depend on besides their settings, without reading it: sizes and times of all files."""
+    maps = (path for path in root.maps_root.rglob("*") if path.suffix in (".gpkg", ".json"))
+    lines = []
+    for path in [plans, *root.log_paths(split), *sorted(maps)]:
+        state = path.stat()
+        lines.append(f"{path.name} {state.st_size} {state.st_mtime_ns}")
+    return {
+        "release": __version__,
+        "split": split,
+        "data_root": str(root.root.resolve()),
+        "maps_root": str(root.maps_root.resolve()),
+        "inputs": blake2b("\n".join(lines).encode(), digest_size=16).hexdigest(),
+    }

@@ -1,0 +1,250 @@
+"""Scores of many scenes as a stream over processes: plans by token in, scores by token out."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
+
+from beyonddrive.datasets.navsim.logs import LogError
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene import SceneError
+from beyonddrive.engine.executors import Executor, SerialExecutor
+from beyonddrive.evaluation.metric_caches import MetricCaches, describe_error
+from beyonddrive.evaluation.pdm.cache.metric_cache import MetricCache
+from beyonddrive.evaluation.pdm.scores.scorer import Progress, Version
+from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores, ScoreSettings
+
+TOKENS_PER_JOB = 32
+"""Scenes whose metric caches are there that a worker scores at a time."""
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """Scores of a split.
+
+    Attributes:
+        values: Token -> (N, 7) float64 in the order of
+            :data:`beyonddrive.structures.plan.SCORE_COLUMNS`, or (N, 9) for EPDMS, in the order of the plans.
+        failures: Token -> why it has no scores.
+        problems: What else was passed over: logs that cannot be read.
+    """
+
+    values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+class SplitScoring:
+    """Scoring of plans of many scenes of a split, as a stream.
+
+    A scene that cannot be scored does not stop the others. Logs are read one at a time per worker and only
+    until every token is found.
+
+    Args:
+        root: Where logs and maps are.
+        split: Name of the split.
+        plans: Token of a scene -> (N, 8, 3). The token is that of any frame with 3 frames before and 10 after
+            it in its log. Sent to every worker, so use :class:`beyonddrive.evaluation.plan_files.PlanFile`
+            for many plans.
+        settings: What is computed.
+        cache_dir: Folder that metric caches are read from, and that those which have to be built are added
+            to; several jobs may fill one folder.
+
+    Attributes:
+        failures: Token -> why it has no scores; complete when :meth:`run` is through.
+        problems: What else was passed over: logs that cannot be read.
+
+    Raises:
+        NavsimRootError: If there is no such split.
+        StoreError: If ``cache_dir`` holds something else, or caches of another split or version.
+    """
+
+    def __init__(
+        self,
+        root: NavsimRoot,
+        split: str,
+        plans: Mapping[str, ArrayLike],
+        settings: ScoreSettings | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
+        self.root, self.split, self.plans = root, split, plans
+        self.settings = settings or ScoreSettings()
+        self.logs = root.log_paths(split)
+        self.caches = MetricCaches(split, root, cache_dir, grow=cache_dir is not None)
+        self.failures: dict[str, str] = {}
+        self.problems: list[str] = []
+        self._open: set[str] = set()
+        self._cut_off: dict[str, str] = {}
+
+    def run(
+        self, executor: Executor | None = None, done: Container[str] = (), progress_bar: bool = True
+    ) -> Iterator[SceneScores]:
+        """Score the scenes.
+
+        Args:
+            executor: Where to run; None is this process.
+            done: Tokens that are not scored again.
+            progress_bar: Whether to show progress, rate and time left.
+
+        Yields:
+            Scores of each scene that has some, in no particular order.
+        """
+        executor = executor or SerialExecutor()
+        self._open = {token for token in self.plans if token not in done}
+        known = sorted((shard, token) for token in self._open if (shard := self.caches.shard_of(token)))
+        jobs = [
+            [token for _, token in part]
+            for _, shard in groupby(known, key=lambda item: item[0])
+            for part in _split(list(shard), TOKENS_PER_JOB)
+        ]
+        args: tuple[Any, ...] = (self.plans, self.settings, self.caches)
+        with tqdm(
+            desc=f"scores of {self.split}",
+            total=len(self.plans),
+            initial=len(self.plans) - len(self._open),
+            unit="scene",
+            disable=not progress_bar,
+            dynamic_ncols=True,
+        ) as bar:
+            for results in executor.map(_score_stored, jobs, "", _start_worker, args):
+                yield from self._closed(results, bar)
+            if self._open:
+                args = (*args, frozenset(self._open))
+                found = executor.map(_score_log, self.logs, "", _start_worker, args)
+                for part in found:
+                    self.problems += part.problems
+                    # A window that is cut off in one log may be whole in another one.
+                    self._cut_off |= part.cut_off
+                    yield from self._closed(part.results, bar)
+                    if not self._open:
+                        break
+                found.close()  # type: ignore[attr-defined]
+            bar.update(len(self._open))
+        self._give_reasons()
+
+    def _closed(self, results: Sequence[SceneScores], bar: tqdm[Any]) -> Iterator[SceneScores]:
+        """Results of scenes that have none yet; those without scores are kept as failures."""
+        for result in results:
+            if result.token not in self._open:
+                continue
+            self._open.remove(result.token)
+            bar.update()
+            if result.values is None:
+                self.failures[result.token] = result.reason
+            else:
+                yield result
+
+    def _give_reasons(self) -> None:
+        """Say of scenes that were not found why, and put all failures in the order of the plans."""
+        reason = f"no frame of split {self.split} in {self.root.root} has this token"
+        if self.problems:
+            reason += (
+                f"; it may be in a log that cannot be read ({len(self.problems)} of them): {self.problems[0]}"
+            )
+        for token in self._open:
+            self.failures[token] = self._cut_off.get(token, reason)
+        failures = self.failures
+        self.failures = {token: failures[token] for token in self.plans if token in failures}
+
+
+def score_split(
+    root: NavsimRoot,
+    split: str,
+    plans: Mapping[str, ArrayLike],
+    progress: Progress = "pair",
+    executor: Executor | None = None,
+    cache_dir: Path | None = None,
+    progress_bar: bool = True,
+    version: Version = "v1",
+    human_filter: bool = True,
+) -> SplitScores:
+    """Score plans of many scenes of a split and keep all scores in memory; see :class:`SplitScoring`.
+
+    Args:
+        root: Where logs and maps are.
+        split: Name of the split.
+        plans: Token of a scene -> (N, 8, 3).
+        progress: See :func:`beyonddrive.evaluation.pdm.scores.scorer.score`.
+        executor: Where to run; None is this process.
+        cache_dir: Folder that metric caches are kept in.
+        progress_bar: Whether to show progress, rate and time left.
+        version: ``v1`` is the PDM score, ``v2`` the one-stage EPDMS.
+        human_filter: Do not charge a plan with what the human driver fails as well; EPDMS only.
+
+    Raises:
+        NavsimRootError: If there is no such split.
+        StoreError: If ``cache_dir`` holds something else, or caches of another split or version.
+    """
+    settings = ScoreSettings(progress, version, human_filter)
+    scoring = SplitScoring(root, split, plans, settings, cache_dir)
+    values = {}
+    for result in scoring.run(executor, progress_bar=progress_bar):
+        assert result.values is not None
+        values[result.token] = result.values
+    ordered = {token: values[token] for token in plans if token in values}
+    return SplitScores(ordered, scoring.failures, scoring.problems)
+
+
+def _split(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+# ------------------------------------------------------------------ in a worker
+class _Worker(NamedTuple):
+    plans: Mapping[str, ArrayLike]
+    settings: ScoreSettings
+    caches: MetricCaches
+    wanted: frozenset[str] = frozenset()
+
+    def score(self, token: str, cache: MetricCache | Exception | None) -> SceneScores:
+        """Score one scene, or say why that cannot be done; None for a metric cache in the store."""
+        try:
+            scene = ScenePlans(token, "", np.asarray(self.plans[token]))
+            if isinstance(cache, Exception):
+                raise cache
+            return self.settings.score(self.caches[token] if cache is None else cache, scene)
+        except Exception as error:
+            # Whatever is wrong with one scene of thousands, it is named and the rest goes on.
+            return SceneScores(token, "", None, describe_error(error))
+
+
+class _LogResult(NamedTuple):
+    results: list[SceneScores]
+    cut_off: dict[str, str]
+    problems: list[str]
+
+
+_worker: _Worker | None = None
+
+
+def _start_worker(*args: Any) -> None:
+    global _worker
+    _worker = _Worker(*args)
+
+
+def _score_stored(tokens: Sequence[str]) -> list[SceneScores]:
+    """Score scenes whose metric caches are in the store."""
+    assert _worker is not None, "the executor did not run the initializer"
+    return [_worker.score(token, None) for token in tokens]
+
+
+def _score_log(path: Path) -> _LogResult:
+    """Score those scenes of one log that are asked for and had no metric cache."""
+    assert _worker is not None, "the executor did not run the initializer"
+    found = _LogResult([], {}, [])
+    try:
+        for token, cache in _worker.caches.of_log(path, _worker.wanted):
+            if isinstance(cache, SceneError):
+                found.cut_off[token] = describe_error(cache)
+            else:
+                found.results.append(_worker.score(token, cache))
+    except LogError as error:
+        found.problems.append(str(error))
+    return found

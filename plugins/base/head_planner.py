@@ -1,0 +1,116 @@
+"""Planners made of an encoder and heads; :class:`SensorPlanner` has a sensor backbone for an encoder."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from beyonddrive.heads.base import TrajectoryHead
+from beyonddrive.plugins.base.planner import Inputs, Planner
+from beyonddrive.registry import MODELS
+from beyonddrive.structures.sample import PlanSample
+from beyonddrive.structures.tokens import PlanOutput, SceneTokens
+
+
+class HeadPlanner(Planner):
+    """A planner made of an encoder, a trajectory head, and auxiliary heads.
+
+    Subclasses implement :meth:`encode`.
+
+    Attributes:
+        head_type: What the trajectory head must be, wrappers aside.
+
+    Args:
+        trajectory_head: Settings of a :class:`TrajectoryHead`.
+        agent_head: Settings of an auxiliary agent head, or None.
+        bev_head: Settings of an auxiliary bird's-eye-view head, or None.
+        data_preprocessor: Settings of the preprocessor; :class:`PlannerDataPreprocessor` by default.
+        init_cfg: Initialisation as mmengine understands it.
+
+    Raises:
+        ValueError: If the trajectory head is of another type.
+    """
+
+    head_type: ClassVar[type[TrajectoryHead]] = TrajectoryHead
+
+    def __init__(
+        self,
+        trajectory_head: dict[str, Any],
+        agent_head: dict[str, Any] | None = None,
+        bev_head: dict[str, Any] | None = None,
+        data_preprocessor: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        self.trajectory_head: TrajectoryHead = MODELS.build(trajectory_head)
+        bare = self.trajectory_head.bare
+        if not isinstance(bare, self.head_type):
+            raise ValueError(
+                f"{type(self).__name__}: trajectory_head must be a {self.head_type.__name__}, got "
+                f"{type(bare).__name__}"
+            )
+        self.agent_head = None if agent_head is None else MODELS.build(agent_head)
+        self.bev_head = None if bev_head is None else MODELS.build(bev_head)
+
+    @abstractmethod
+    def encode(self, inputs: Inputs) -> SceneTokens:
+        """Tokens of a batch."""
+
+    def tensors(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Raw outputs of all heads by name."""
+        tokens = self.encode(inputs)
+        named = self.trajectory_head.tensors(self.plan_from(tokens, inputs))
+        for head in (self.agent_head, self.bev_head):
+            if head is not None:
+                named.update(head(tokens))
+        return named
+
+    def loss(self, inputs: Inputs, samples: Sequence[PlanSample]) -> dict[str, Tensor]:
+        """Terms of all heads."""
+        tokens = self.encode(inputs)
+        output = self.trajectory_head.training_output(tokens, samples)
+        losses = self.trajectory_head.loss(output, samples)
+        for head in (self.agent_head, self.bev_head):
+            if head is not None:
+                losses.update(head.loss(tokens, samples))
+        return losses
+
+    def plan(self, inputs: Inputs, samples: Sequence[PlanSample] | None = None) -> PlanOutput:
+        """Plans of the trajectory head."""
+        return self.plan_from(self.encode(inputs), inputs, samples)
+
+    def plan_from(
+        self, tokens: SceneTokens, inputs: Inputs, samples: Sequence[PlanSample] | None = None
+    ) -> PlanOutput:
+        """Plans of scenes that have been encoded."""
+        return self.trajectory_head(tokens)
+
+
+class SensorPlanner(HeadPlanner):
+    """A head planner on a sensor backbone and a query decoder.
+
+    Args:
+        backbone: Settings of the backbone, a :class:`TransFuserBackbone` by default.
+        decoder: Settings of the decoder, a :class:`QueryDecoder` by default; its channels and sizes are taken
+            from the backbone unless given.
+        kwargs: As for :class:`HeadPlanner`.
+    """
+
+    def __init__(self, backbone: dict[str, Any], decoder: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.backbone = MODELS.build({"type": "TransFuserBackbone", **backbone})
+        size = {
+            "in_channels": self.backbone.out_channels,
+            "bev_size": self.backbone.out_size,
+        }
+        self.decoder = MODELS.build({"type": "QueryDecoder", **size, **decoder})
+        if not self.backbone.latent:
+            self.required_inputs = ("camera", self.backbone.lidar_input, "status")
+
+    def encode(self, inputs: Inputs) -> SceneTokens:
+        """Backbone, then decoder."""
+        features = self.backbone(inputs["camera"], inputs.get(self.backbone.lidar_input))
+        return self.decoder(features, inputs["status"])

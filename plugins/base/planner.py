@@ -1,0 +1,132 @@
+"""The base class of planners: what a runner, a generator and an evaluation may rely on."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from beyonddrive.backbones.query_decoder import STATUS_DIM
+from beyonddrive.plugins.base.preprocessor import PlannerInputError
+from beyonddrive.registry import MODELS
+from beyonddrive.structures.plan import PlanError
+from beyonddrive.structures.sample import PlanSample
+from beyonddrive.structures.tokens import PlanOutput
+
+Inputs = dict[str, Tensor]
+
+
+class Planner(BaseModel):
+    """A planner: sensors and ego status in, a plan of eight poses out.
+
+    Inputs, by name: ``camera`` (B, 3, H, W) in [0, 1]; ``lidar`` (B, C, h, w) or ``points``, a list of B
+    (N_i, 4) tensors; ``status`` (B, 8) [driving command one-hot 4 | vx vy m/s | ax ay m/s^2] (MODELS,
+    section 1).
+
+    Attributes:
+        required_inputs: Names of the inputs that must be there.
+        needs_checkpoint: Whether evaluating it without a checkpoint would be a mistake.
+    """
+
+    required_inputs: tuple[str, ...] = ("camera", "status")
+    needs_checkpoint: ClassVar[bool] = True
+
+    def __init__(
+        self, data_preprocessor: dict[str, Any] | None = None, init_cfg: dict[str, Any] | None = None
+    ) -> None:
+        # Built here because mmengine would look the name up in its own registry.
+        super().__init__(MODELS.build(data_preprocessor or {"type": "PlannerDataPreprocessor"}), init_cfg)
+
+    def forward(
+        self, inputs: Inputs, data_samples: list[PlanSample] | None = None, mode: str = "tensor"
+    ) -> dict[str, Tensor] | list[PlanSample]:
+        """Run a batch.
+
+        Args:
+            inputs: Batched float tensors, as the data preprocessor makes them.
+            data_samples: Samples of the batch; needed for ``'loss'``, filled for ``'predict'``.
+            mode: ``'tensor'``: dict of raw outputs (``trajectory`` and whatever else the planner has);
+                ``'loss'``: dict of terms, of which those with ``loss`` in their name are summed;
+                ``'predict'``: the samples, each with ``pred.trajectory`` (8, 3) and, if the planner has them,
+                ``pred.proposals`` (M, 8, 3) and ``pred.scores`` (M,).
+
+        Raises:
+            PlannerInputError: If an input is missing or does not fit.
+            PlanError: If a predicted plan is not finite.
+        """
+        self._check_inputs(inputs, data_samples)
+        if mode == "tensor":
+            return self.tensors(inputs)
+        if mode == "loss":
+            if not data_samples:
+                raise PlannerInputError("mode 'loss' needs data_samples with targets")
+            return self.loss(inputs, data_samples)
+        if mode == "predict":
+            return self.predict(inputs, data_samples)
+        raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
+
+    @abstractmethod
+    def tensors(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Raw outputs by name."""
+
+    @abstractmethod
+    def loss(self, inputs: Inputs, samples: Sequence[PlanSample]) -> dict[str, Tensor]:
+        """Named loss terms and figures to log."""
+
+    @abstractmethod
+    def plan(self, inputs: Inputs, samples: Sequence[PlanSample] | None = None) -> PlanOutput:
+        """Plans of a batch."""
+
+    @torch.no_grad()
+    def predict(self, inputs: Inputs, samples: list[PlanSample] | None = None) -> list[PlanSample]:
+        """Fill ``pred`` of the samples, or of new ones; keeps no gradients."""
+        output = self.plan(inputs, samples)
+        if samples is None:
+            samples = [PlanSample() for _ in output.trajectory]
+        finite = torch.isfinite(output.trajectory).flatten(1).all(dim=1).tolist()
+        for row, sample in enumerate(samples):
+            if not finite[row]:
+                raise PlanError(
+                    f"scene {sample.metainfo.get('token', '?')}: {type(self).__name__} predicts a plan with "
+                    f"NaN or infinity: check its inputs and the weights of its checkpoint"
+                )
+            pred = BaseDataElement(trajectory=output.trajectory[row])
+            if output.proposals is not None:
+                pred.set_field(output.proposals[row], "proposals")
+            if output.scores is not None:
+                pred.set_field(output.scores[row], "scores")
+            sample.pred = pred
+        return samples
+
+    def _check_inputs(self, inputs: Inputs, samples: Sequence[PlanSample] | None) -> None:
+        scene = samples[0].metainfo.get("token", "?") if samples else "?"
+        for name in self.required_inputs:
+            if inputs.get(name) is None:
+                raise PlannerInputError(
+                    f"scene {scene}: {type(self).__name__} needs input {name!r}, the batch has "
+                    f"{sorted(inputs)}: add it to the feature pipeline and rebuild the feature cache"
+                )
+        status = inputs["status"]
+        if status.dim() != 2 or status.shape[1] != STATUS_DIM:
+            raise PlannerInputError(
+                f"scene {scene}: input 'status' must be (B, {STATUS_DIM}) = [command 4 | vx vy | ax ay], got "
+                f"{tuple(status.shape)}"
+            )
+        sizes = {name: len(inputs[name]) for name in self.required_inputs}
+        if samples is not None:
+            sizes["data_samples"] = len(samples)
+        if len(set(sizes.values())) != 1:
+            raise PlannerInputError(f"scene {scene}: batch sizes differ: {sizes}")
+        for name in self.required_inputs:
+            value = inputs[name]
+            # (the sum is finite if all are, and takes one pass over an image)
+            if isinstance(value, Tensor) and not bool(value.sum(dtype=torch.float32).isfinite()):
+                raise PlannerInputError(
+                    f"scene {scene}: input {name!r} holds NaN or infinity: remove the scene from the split "
+                    f"or rebuild its features"
+                )

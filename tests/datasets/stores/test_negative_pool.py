@@ -1,0 +1,329 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from beyonddrive.datasets.stores.negative_pool import (
+    NegativePool,
+    PoolDescription,
+    PoolError,
+    hash_tokens,
+    open_writer,
+)
+from beyonddrive.datasets.stores.online_pools import round_name, write_index
+from beyonddrive.datasets.stores.shards import ShardWriter, StoreError
+from beyonddrive.datasets.transforms.negatives import LoadNegatives
+from beyonddrive.datasets.transforms.packing import PackPlanInputs
+from beyonddrive.registry import TRANSFORMS
+
+EXPERT = np.zeros((8, 3), np.float32)
+EXPERT[:, 0] = np.arange(1, 9)
+
+
+def describe(**changes):
+    values = {
+        "split": "train",
+        "generator": {"name": "flow", "config_hash": "c0", "checkpoint_hash": "aa"},
+        "strategy": {"type": "SamplingStrategy", "noise": 0.4},
+        "seed": 0,
+        "progress": "pair",
+        "num_scenes": 3,
+        "tokens_hash": hash_tokens(["far", "near", "safe"]),
+        "shard_size": 2,
+    }
+    return PoolDescription(**{**values, **changes})
+
+
+def record(pdms, sideways):
+    """Plans beside the expert, by their sideways offsets, and their PDMS."""
+    plans = np.repeat(EXPERT[None], len(pdms), 0)
+    plans[:, :, 1] = np.asarray(sideways)[:, None]
+    scores = np.ones((len(pdms), 7), np.float32)
+    scores[:, 6] = pdms
+    times = np.full(scores.shape, np.inf, np.float32)
+    times[:, 6] = np.where(scores[:, 6] < 1.0, 1.0 + np.arange(len(pdms)), np.inf)
+    return {"plans": plans, "scores": scores, "expert": EXPERT, "times": times}
+
+
+@pytest.fixture
+def root(tmp_path):
+    writer = open_writer(tmp_path / "pool", describe(), "a test")
+    writer.write(
+        "shard-00000", {"near": record([0.0, 0.5, 1.0], [3, -1, 0]), "safe": record([0.6, 1, 1], [1, 2, 3])}
+    )
+    writer.write("shard-00001", {}, {"far": "LogError: log.pkl: truncated"})
+    return tmp_path / "pool"
+
+
+def sample(token="near", expert=EXPERT):
+    return {"token": token, "trajectory": expert}
+
+
+def test_reads_back_what_was_written(root):
+    pool = NegativePool(root, {"split": "train", "generator": "flow", "progress": "pair", "seed": 0})
+    assert pool.tokens == ["near", "safe"]
+    assert "near" in pool
+    assert "far" not in pool
+    assert pool.failures == {"far": "LogError: log.pkl: truncated"}
+    assert pool.description == describe()
+    assert pool["near"].plans[1, 0].tolist() == [1, -1, 0]
+    assert pool["near"].scores[:, 6].tolist() == [0, 0.5, 1]
+    assert pickle.loads(pickle.dumps(pool))["safe"].expert.tolist() == EXPERT.tolist()
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        ({"split": "val"}, "split: stored 'train', wanted 'val'"),
+        ({"generator": "other"}, "generator.name: stored 'flow', wanted 'other'"),
+        ({"generator": {"checkpoint_hash": "bb"}}, "generator.checkpoint_hash: stored 'aa', wanted 'bb'"),
+        ({"progress": "pooled"}, "progress: stored 'pair', wanted 'pooled'"),
+        ({"strategy": {"noise": 0.2}}, "strategy.noise: stored 0.4, wanted 0.2"),
+        ({"planner": "x"}, "planner: not recorded"),
+    ],
+)
+def test_a_pool_made_for_something_else_is_refused(root, expected, message):
+    with pytest.raises(PoolError, match=message) as error:
+        NegativePool(root, expected)
+    assert str(root) in str(error.value)
+    assert "tools/mine_negatives.py" in str(error.value)
+
+
+def test_all_differences_are_named_at_once(root):
+    with pytest.raises(PoolError, match=r"split: stored .*; generator.name: stored .*"):
+        NegativePool(root, {"split": "val", "generator": "other"})
+
+
+def test_what_is_not_stated_is_accepted(root):
+    NegativePool(root, {"split": None, "generator": None, "strategy": {"type": "SamplingStrategy"}})
+
+
+def test_an_unfinished_pool_is_refused_unless_asked_for(root):
+    (root / "shard-00001.safetensors").unlink()
+    with pytest.raises(PoolError, match="2 of 3 scenes are done; run the same"):
+        NegativePool(root)
+    assert len(NegativePool(root, allow_partial=True)) == 2
+
+
+def test_no_pool_and_another_store_are_refused(tmp_path):
+    with pytest.raises(StoreError, match="nowhere"):
+        NegativePool(tmp_path / "nowhere")
+    ShardWriter(tmp_path / "features", "features", {}, "a test")
+    with pytest.raises(StoreError, match="kind: stored 'features', wanted 'negatives'"):
+        NegativePool(tmp_path / "features")
+
+
+def test_a_manifest_that_describes_no_pool_is_refused(root):
+    manifest = json.loads((root / "manifest.json").read_text())
+    del manifest["config"]["progress"]
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(PoolError, match=r"does not describe a pool .*progress"):
+        NegativePool(root)
+
+
+def test_other_score_columns_are_refused(tmp_path):
+    open_writer(tmp_path, describe(num_scenes=0, columns=("NC", "PDMS")), "a test")
+    with pytest.raises(PoolError, match=r"score columns are \['NC', 'PDMS'\]"):
+        NegativePool(tmp_path)
+
+
+def test_damaged_records_are_named(tmp_path):
+    writer = open_writer(tmp_path, describe(num_scenes=2), "a test")
+    bad = record([0.0], [1])
+    writer.write("shard-00000", {"a": {**bad, "scores": bad["scores"][:, :6]}, "b": {"plans": bad["plans"]}})
+    pool = NegativePool(tmp_path)
+    with pytest.raises(PoolError, match=r"scene a: scores has shape \(1, 6\), wanted \(1, 7\)"):
+        pool["a"]
+    with pytest.raises(PoolError, match="scene b: the record has no scores, expert, times"):
+        pool["b"]
+
+
+def old_pool(folder, form):
+    """A pool without failure times; its manifest states the format ``form``, or none."""
+    writer = open_writer(folder, describe(num_scenes=1, format=1), "a test")
+    arrays = record([0.0], [1])
+    del arrays["times"]
+    writer.write("shard-00000", {"near": arrays})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["config"].pop("format")
+    manifest["config"].update(form)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_pool_without_failure_times_is_read_only_if_it_says_so(tmp_path):
+    pool = NegativePool(old_pool(tmp_path / "stated", {"format": 1}))
+    assert not pool.has_times
+    assert pool["near"].times is None
+    with pytest.raises(PoolError, match=r'states no format, .* Mine it again .* state "format": 1'):
+        NegativePool(old_pool(tmp_path / "silent", {}))
+    with pytest.raises(PoolError, match="has format 3, this version reads 1 and 2"):
+        NegativePool(old_pool(tmp_path / "later", {"format": 3}))
+    with pytest.raises(PoolError, match="scene near: the record has no times; mine the pool again"):
+        NegativePool(old_pool(tmp_path / "lying", {"format": 2}))["near"]
+
+
+def test_an_old_pool_is_not_continued(tmp_path):
+    old_pool(tmp_path / "pool", {})
+    with pytest.raises(StoreError, match=r"config\.format: stored None, wanted 2"):
+        open_writer(tmp_path / "pool", describe(num_scenes=1), "a test")
+
+
+def test_unknown_progress_mode_is_refused():
+    with pytest.raises(PoolError, match="progress: 'batch'"):
+        describe(progress="batch")
+
+
+# ------------------------------------------------------------------ LoadNegatives
+def test_published_negative_is_the_nearest_failure(root):
+    results = LoadNegatives(root)(sample())
+    assert results["negative_valid"].tolist() == [True]
+    assert results["negative_plans"][0, :, 1].tolist() == [-1] * 8
+    assert results["negative_scores"][0].tolist() == [1, 1, 1, 1, 1, 1, 0.5]
+    assert results["negative_plans"].dtype == results["negative_scores"].dtype == np.float32
+
+
+def test_empty_slots_are_zero_and_invalid(root):
+    results = LoadNegatives(root, selection={"num": 3})(sample())
+    assert results["negative_plans"].shape == (3, 8, 3)
+    assert results["negative_scores"].shape == (3, 7)
+    assert results["negative_valid"].tolist() == [True, True, False]
+    assert results["negative_plans"][1, 0].tolist() == [1, 3, 0]
+    assert not results["negative_plans"][2].any()
+    assert not results["negative_scores"][2].any()
+
+
+def test_a_scene_without_failures_has_no_negative(root):
+    results = LoadNegatives(root)(sample("safe"))
+    assert not results["negative_valid"].any()
+    assert not results["negative_plans"].any()
+
+
+def test_threshold_is_a_choice_of_the_training_config(root):
+    transform = TRANSFORMS.build({"type": "LoadNegatives", "pool": root, "selection": {"threshold": 0.61}})
+    assert transform(sample("safe"))["negative_valid"].tolist() == [True]
+
+
+def test_per_column_negatives_by_config(root):
+    selection = {"type": "NearestNegativesPerColumn", "columns": ["NC", "PDMS"], "num": 2}
+    results = LoadNegatives(root, selection=selection)(sample())
+    assert results["negative_valid"].tolist() == [False, False, True, True]
+
+
+def test_a_missing_scene_is_an_error_or_no_negative(root):
+    with pytest.raises(StoreError, match="scene unknown"):
+        LoadNegatives(root)(sample("unknown"))
+    with pytest.raises(StoreError, match="truncated"):
+        LoadNegatives(root)(sample("far"))
+    results = LoadNegatives(root, missing="none")(sample("unknown"))
+    assert results["negative_valid"].tolist() == [False]
+    assert results["negative_plans"].shape == (1, 8, 3)
+
+
+def test_stated_expectations_are_checked_at_the_first_sample(root):
+    transform = LoadNegatives(root, split="val", generator="flow", progress="pooled")
+    with pytest.raises(PoolError, match=r"split: stored 'train', wanted 'val'; progress: stored 'pair'"):
+        transform(sample())
+    LoadNegatives(root, split="train", generator={"name": "flow"}, progress="pair")(sample())
+
+
+def test_a_pool_of_other_data_with_the_same_tokens_is_refused(root):
+    other = EXPERT.copy()
+    other[:, 1] = 0.5
+    with pytest.raises(
+        PoolError, match=r"scene near has another expert than the sample, they differ by 0\.5"
+    ):
+        LoadNegatives(root)(sample(expert=other))
+    turned = EXPERT.copy()
+    turned[:, 2] = 2 * np.pi
+    LoadNegatives(root)(sample(expert=turned))
+
+
+def test_bad_options_are_refused(root):
+    with pytest.raises(ValueError, match="missing must be"):
+        LoadNegatives(root, missing="skip")
+    with pytest.raises(ValueError, match="column: 'NO'"):
+        LoadNegatives(root, selection={"column": "NO"})
+
+
+def test_a_config_can_be_built_before_its_pool_exists(tmp_path):
+    transform = LoadNegatives(tmp_path / "later")
+    with pytest.raises(StoreError, match="later"):
+        transform(sample())
+
+
+def test_survives_pickling_into_a_data_worker(root):
+    transform = LoadNegatives(root)
+    transform(sample())
+    assert pickle.loads(pickle.dumps(transform))(sample())["negative_valid"].all()
+
+
+def test_slots_say_what_they_are_for_and_when_it_happens(root):
+    selection = {"type": "NearestNegativesPerColumn", "columns": ["NC", "PDMS"]}
+    results = LoadNegatives(root, selection=selection)(sample())
+    assert results["negative_columns"].tolist() == [0, 6]
+    assert results["negative_times"].tolist() == [np.inf, 2.0]  # plan 1 is the nearest failure
+    assert results["negative_times"].dtype == np.float32
+    packed = PackPlanInputs(input_keys=("trajectory",))({**results, **sample()})["data_samples"]
+    assert packed.negatives.times.tolist() == [np.inf, 2.0]
+    assert packed.negatives.columns.tolist() == [0, 6]
+
+
+def test_negatives_of_an_old_pool_have_no_times(tmp_path):
+    results = LoadNegatives(old_pool(tmp_path / "pool", {"format": 1}))(sample())
+    assert results["negative_valid"].all()
+    assert "negative_times" not in results
+
+
+# ------------------------------------------------------------------ rounds of a running training
+def mined_round(folder, epoch, pdms, sideways, **changes):
+    writer = open_writer(folder / round_name(epoch), describe(num_scenes=1, **changes), "a test")
+    writer.write("shard-00000", {"near": record(pdms, sideways)})
+    return round_name(epoch)
+
+
+def load_online(folder, pool=None, **settings):
+    """What the hook makes of a ``LoadNegatives`` with ``online=True``."""
+    transform = LoadNegatives(pool, online=True, **settings)
+    transform.read_rounds(folder)
+    return transform
+
+
+def test_rounds_join_the_pool_as_soon_as_the_index_names_them(root, tmp_path):
+    online = tmp_path / "online"
+    transform = load_online(online, root, selection={"num": 2})
+    assert transform(sample())["negative_plans"][:, 0, 1].tolist() == [-1, 3]
+    name = mined_round(online, 2, [0.0, 1.0], [0.5, 0.1])
+    assert transform(sample())["negative_plans"][:, 0, 1].tolist() == [-1, 3]
+    write_index(online, [name])
+    results = transform(sample())
+    assert results["negative_plans"][:, 0, 1].tolist() == [0.5, -1]
+    assert results["negative_times"].tolist() == [1.0, 2.0]
+    assert transform(sample("safe"))["negative_valid"].tolist() == [False, False]
+    write_index(online, [mined_round(online, 4, [0.0], [0.2]), name])
+    assert transform(sample())["negative_plans"][:, 0, 1].tolist() == pytest.approx([0.2, 0.5])
+
+
+def test_rounds_alone_are_enough(tmp_path):
+    transform = load_online(tmp_path, split="train")
+    assert not transform(sample())["negative_valid"].any()
+    write_index(tmp_path, [mined_round(tmp_path, 1, [0.0], [0.5])])
+    assert pickle.loads(pickle.dumps(transform))(sample())["negative_valid"].all()
+    assert transform(sample())["negative_times"].tolist() == [1.0]
+
+
+def test_bad_rounds_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"give pool .* online=True, or both"):
+        LoadNegatives()
+    with pytest.raises(PoolError, match="online=True, but nothing mines"):
+        LoadNegatives(online=True)(sample())
+    write_index(tmp_path, ["epoch_0001"])
+    with pytest.raises(StoreError, match="epoch_0001: no store here"):
+        load_online(tmp_path)(sample())
+    mined_round(tmp_path, 1, [0.0], [0.5], split="val")
+    with pytest.raises(PoolError, match="split: stored 'val', wanted 'train'"):
+        load_online(tmp_path, split="train")(sample())
+    (tmp_path / "rounds.json").write_text("{")
+    with pytest.raises(PoolError, match=r"rounds\.json: cannot be read"):
+        load_online(tmp_path)(sample())

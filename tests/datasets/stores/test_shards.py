@@ -1,0 +1,139 @@
+"""The store: whole shards or none, refusal of what was made for something else."""
+
+import json
+import multiprocessing
+import operator
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pytest
+
+from beyonddrive.datasets.stores.fingerprints import fingerprint
+from beyonddrive.datasets.stores.shards import MANIFEST, ShardStore, ShardWriter, StoreError
+
+CONFIG = {"size": [64, 256], "strategy": {"noise": 0.4}}
+
+
+@pytest.fixture
+def root(tmp_path):
+    writer = ShardWriter(tmp_path / "store", "demo", CONFIG, "a test")
+    writer.write(
+        "shard-00000", {"a": {"x": np.arange(4.0)}, "b": {"x": np.ones((2, 3)), "m": np.array([True])}}
+    )
+    writer.write("shard-00001", {"c": {"x": np.array(7, dtype=np.int64)}}, failures={"d": "no image"})
+    return writer.root
+
+
+def test_records_come_back_as_written(root):
+    store = ShardStore(root, "demo", CONFIG)
+    assert store.tokens == ["a", "b", "c"]
+    assert len(store) == 3 and "b" in store and "d" not in store
+    np.testing.assert_array_equal(store["a"]["x"], np.arange(4.0))
+    assert store["b"]["m"].dtype == bool
+    assert store["c"]["x"].shape == () and store["c"]["x"] == 7
+
+
+def test_a_missing_record_says_why(root):
+    store = ShardStore(root, "demo")
+    with pytest.raises(StoreError, match=r"scene d failed: no image"):
+        store["d"]
+    with pytest.raises(StoreError, match="no scene zzz"):
+        store["zzz"]
+
+
+def test_a_stale_store_is_refused_with_what_differs(root):
+    with pytest.raises(StoreError, match=r"config\.strategy\.noise: stored 0\.4, wanted 0\.2"):
+        ShardStore(root, "demo", {**CONFIG, "strategy": {"noise": 0.2}})
+    with pytest.raises(StoreError, match="kind: stored 'demo', wanted 'other'"):
+        ShardWriter(root, "other", CONFIG, "")
+    assert ShardWriter(root, "demo", CONFIG, "again").done("shard-00000")
+
+
+def test_a_folder_without_a_store_is_refused(tmp_path):
+    with pytest.raises(StoreError, match="no store here"):
+        ShardStore(tmp_path, "demo")
+
+
+@pytest.mark.parametrize("manifest", [b"", b"[]", b'{"version": 1}'])
+def test_a_damaged_manifest_is_refused(root, manifest):
+    (root / MANIFEST).write_bytes(manifest)
+    with pytest.raises(StoreError, match=MANIFEST):
+        ShardStore(root, "demo")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 60, -5])
+def test_a_damaged_shard_is_refused_by_name(root, keep):
+    path = root / "shard-00001.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(StoreError, match="shard-00001"):
+        ShardStore(root, "demo")
+
+
+def test_an_interrupted_write_leaves_no_shard(root, monkeypatch):
+    writer = ShardWriter(root, "demo", CONFIG, "")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        writer.write("shard-00002", {"e": {"x": np.zeros(1)}})
+    assert sorted(p.name for p in root.iterdir()) == [
+        MANIFEST,
+        "shard-00000.safetensors",
+        "shard-00001.safetensors",
+    ]
+
+
+def test_objects_and_duplicates_are_refused(root):
+    writer = ShardWriter(root, "demo", CONFIG, "")
+    with pytest.raises(StoreError, match="only numbers"):
+        writer.write("shard-00002", {"e": {"x": np.array(["text"])}})
+    writer.write("shard-00002", {"a": {"x": np.zeros(1)}})
+    with pytest.raises(StoreError, match="token a is also in"):
+        ShardStore(root, "demo")
+
+
+def test_a_shard_knows_its_sources_and_marks(root, tmp_path):
+    writer = ShardWriter(root, "demo", CONFIG, "")
+    source = tmp_path / "source"
+    source.write_bytes(b"1")
+    record, known = {"x": np.zeros(1)}, fingerprint(source)
+    writer.write("shard-00002", {"e": record}, {"f": "no"}, {"source": known}, ["second", "first"])
+    index = writer.index("shard-00002")
+    assert index == (("e",), {"f": "no"}, {"source": known}, ("first", "second"))
+    assert ShardStore(root, "demo").indices["shard-00002"] == index
+    assert ShardStore(root, "demo").shard_of("e") == "shard-00002"
+    assert writer.index("shard-00000").sources == {} and writer.index("shard-00009") is None
+    assert list(writer.read("shard-00000", ["b"])) == ["b"]
+    writer.path("shard-00002").write_bytes(b"damaged")
+    assert writer.index("shard-00002") is None
+
+
+def test_few_shards_stay_mapped(root):
+    store = ShardStore(root, "demo", max_open=1)
+    assert [len(store[token]) for token in ("a", "c", "b", "c")] == [1, 1, 2, 1]
+    assert len(store._open) == 1
+
+
+def test_two_writers_start_one_store(tmp_path, monkeypatch):
+    """The one that is late finds a manifest between its look and its writing."""
+    writer = ShardWriter(tmp_path / "store", "demo", CONFIG, "first")
+    monkeypatch.setattr("pathlib.Path.exists", lambda path: False)
+    monkeypatch.setattr("pathlib.Path.glob", lambda path, pattern: iter(()))
+    assert ShardWriter(writer.root, "demo", CONFIG, "second").root == writer.root
+    with pytest.raises(StoreError, match="kind: stored 'demo', wanted 'other'"):
+        ShardWriter(writer.root, "other", CONFIG, "third")
+    assert json.loads((writer.root / MANIFEST).read_text())["source"] == "first"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_other_processes_can_read(root, method):
+    store = ShardStore(root, "demo")
+    assert store["a"]["x"].sum() == 6.0
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        record = pool.submit(operator.getitem, store, "a").result(timeout=60)
+    np.testing.assert_array_equal(record["x"], np.arange(4.0))
+
+
+def test_same_records_give_the_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        ShardWriter(tmp_path / name, "demo", {}, "").write("s", {"a": {"x": np.arange(3), "b": np.zeros(2)}})
+    assert (tmp_path / "one/s.safetensors").read_bytes() == (tmp_path / "two/s.safetensors").read_bytes()
+    assert json.loads((tmp_path / "one" / MANIFEST).read_text())["version"] == 1
