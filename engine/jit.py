@@ -29,11 +29,8 @@ def source_stamp(path: str) -> str:
     kernels of other files and bake in constants, so the stamp has to cover all of them.
     """
     digest = hashlib.sha256(Path(path).read_bytes())
-    files = [
-        *Path(path).parent.glob("*.py"),
-        *(f for r in KERNEL_ROOMS for f in (_PACKAGE / r).rglob("*.py")),
-    ]
-    for module in sorted(set(files)):
+    files = {file for room in KERNEL_ROOMS for file in (_PACKAGE / room).rglob("*.py")}
+    for module in sorted(files.union(Path(path).parent.glob("*.py"))):
         text = module.read_bytes()
         if module.name == "constants.py" or any(mark in text for mark in _MARKS):
             digest.update(module.name.encode() + b"\0" + text)
