@@ -273,6 +273,19 @@ def test_private_torch_operators_are_used_in_one_place():
     assert not users
 
 
+def test_every_error_has_the_common_base():
+    bases = {
+        node.name: [ast.unparse(base) for base in node.bases]
+        for tree in _trees().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Error") and node.name != "BeyondDriveError"
+    }
+    assert len(bases) > 30
+    assert not [
+        name for name, of in bases.items() if not any(b == "BeyondDriveError" or b in bases for b in of)
+    ]
+
+
 #: Modules that data workers and other codebases use without a deep-learning framework.
 LIGHT = (
     "beyonddrive.evaluation.pdm",
