@@ -16,8 +16,9 @@ from beyonddrive.checkpoints.conversion import load_weights
 from beyonddrive.datasets.feature_caching import cache_features
 from beyonddrive.datasets.navsim.log_jobs import CacheReport
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
+from beyonddrive.engine.evaluators import plan_metrics
 from beyonddrive.engine.executors import Executor, SerialExecutor
-from beyonddrive.engine.runner import ConfigError, has_weights, load_config, pdm_metrics
+from beyonddrive.engine.runner import ConfigError, has_weights, load_config
 from beyonddrive.evaluation.metric_caches import cache_metrics
 from beyonddrive.registry import DATASETS, MODELS
 from beyonddrive.structures.sample import PlanSample
@@ -121,13 +122,13 @@ def cache_metrics_of(
         Name of the split and what was done for it.
 
     Raises:
-        ConfigError: If no PDMSMetric or EPDMSMetric of the config has a ``cache_dir``.
+        ConfigError: If no metric of the config that scores plans has a ``cache_dir``.
         StoreError: If a folder holds something else.
     """
     executor = executor or SerialExecutor()
     found = False
     for name in loaders:
-        for metric in pdm_metrics(config, name):
+        for metric in plan_metrics(config, name):
             if not metric.get("cache_dir"):
                 continue
             found = True
@@ -138,9 +139,8 @@ def cache_metrics_of(
             yield dataset.split, report
     if not found:
         raise ConfigError(
-            f"{config.filename}: no PDMSMetric or EPDMSMetric of {', '.join(loaders)} has a cache_dir: "
-            "nothing to make; set it by --cfg-options, for instance "
-            "test_evaluator.cache_dir=data/cache/metrics/test"
+            f"{config.filename}: no metric of {', '.join(loaders)} has a cache_dir: nothing to make; "
+            "set it by --cfg-options, for instance test_evaluator.cache_dir=data/cache/metrics/test"
         )
 
 

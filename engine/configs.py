@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
@@ -111,13 +111,6 @@ def _replace_folder(node: Any, old: str, new: str) -> None:
             _replace_folder(value, old, new)
 
 
-def pdm_metrics(config: Config, part: str) -> list[ConfigDict]:
-    """Configs of the metrics of an evaluator that score plans: ``part`` is ``val`` or ``test``."""
-    evaluator = config.get(f"{part}_evaluator") or []
-    metrics = [evaluator] if isinstance(evaluator, dict) else list(evaluator)
-    return [metric for metric in metrics if metric.get("type") in ("PDMSMetric", "EPDMSMetric")]
-
-
 def check_selection(config: Config) -> None:
     """Refuse a validation on the test split (METHOD, section 6, fault 3)."""
     val, test = ((config.get(f"{part}_dataloader") or {}).get("dataset", {}) for part in ("val", "test"))
@@ -129,16 +122,3 @@ def check_selection(config: Config) -> None:
             f"val_dataloader reads the split '{val.get('split')}' that test_dataloader reads, so the best "
             "checkpoint would be selected on the test split; give val_dataloader.dataset another split"
         )
-
-
-def check_roots(config: Config) -> None:
-    """Refuse to score the plans of one data root by the scenes of another, which may have the same tokens."""
-    for part in ("val", "test"):
-        dataset = (config.get(f"{part}_dataloader") or {}).get("dataset", {})
-        for metric in pdm_metrics(config, part):
-            roots = [node.get("data_root") for node in (dataset, metric)]
-            if None not in roots and len({Path(root).resolve() for root in roots}) > 1:
-                raise ConfigError(
-                    f"{part}_dataloader.dataset.data_root is {roots[0]}, but {part}_evaluator.data_root is "
-                    f"{roots[1]}; make them one, best by --cfg-options data_root=..."
-                )

@@ -15,11 +15,15 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_distributed
 from mmengine.logging import MMLogger, print_log
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
 from beyonddrive.engine import mmengine_compat
-from beyonddrive.engine.configs import ConfigError, check_roots, check_selection, load_config, pdm_metrics
+from beyonddrive.engine.checkpoint_guard import CheckpointGuardHook
+from beyonddrive.engine.configs import ConfigError, check_selection, load_config
+from beyonddrive.engine.evaluators import check_roots, component_class, set_result_files
+from beyonddrive.registry import SCOPE
 
 __all__ = [
     "ConfigError",
@@ -34,7 +38,6 @@ __all__ = [
     "find_last_checkpoint",
     "has_weights",
     "load_config",
-    "pdm_metrics",
 ]
 
 LAST_CHECKPOINT = "last_checkpoint"
@@ -163,12 +166,13 @@ def build_test_runner(
         config: As :func:`load_config` returns it; not changed.
         checkpoint: Weights; None for a planner that has none.
         work_dir: Where logs go; by default the folder ``test`` in that of the training.
-        out_file: csv file with one row per scene.
+        out_file: csv file with one row per scene; with several metrics one file each, see
+            :func:`~beyonddrive.engine.evaluators.set_result_files`.
         plans_file: npz file with the plan of each scene.
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
 
     Raises:
-        ConfigError: If the planner has weights and no checkpoint is given.
+        ConfigError: If the planner has weights and no checkpoint is given, or nothing writes the files.
     """
     mmengine_compat.apply()
     config = config.copy()
@@ -176,14 +180,7 @@ def build_test_runner(
     config.launcher = launcher
     config.resume = False
     config.load_from = str(checkpoint) if checkpoint is not None else None
-    for name, path in (("out_file", out_file), ("plans_file", plans_file)):
-        if path is not None:
-            metrics = pdm_metrics(config, "test")
-            if len(metrics) != 1:
-                raise ConfigError(
-                    f"{name}: test_evaluator must hold one PDMSMetric or EPDMSMetric, it has {len(metrics)}"
-                )
-            metrics[0][name] = str(path)
+    set_result_files(config, out_file, plans_file)
     runner = _build(config)
     if checkpoint is None and has_weights(runner.model):
         raise ConfigError(
@@ -260,8 +257,10 @@ def _build(config: Config) -> Runner:
             loader.persistent_workers = False  # torch refuses it without workers
     check_roots(config)
     hooks = list(config.get("custom_hooks") or [])
-    if all(hook.get("type") != "CheckpointGuardHook" for hook in hooks):
-        config.custom_hooks = [*hooks, {"type": "CheckpointGuardHook"}]
+    scope = config.get("default_scope", "beyonddrive")
+    kinds = [component_class(hook, HOOKS, scope, f"custom_hooks.{i}") for i, hook in enumerate(hooks)]
+    if not any(isinstance(kind, type) and issubclass(kind, CheckpointGuardHook) for kind in kinds):
+        config.custom_hooks = [*hooks, {"type": f"{SCOPE}.{CheckpointGuardHook.__name__}"}]
     return PlannerRunner.from_cfg(config)
 
 

@@ -79,6 +79,8 @@ class PDMSMetric(BaseMetric):
     """
 
     default_prefix = "pdms"
+    scores_plans: ClassVar[bool] = True
+    """Tells the tools that it takes ``data_root``, ``cache_dir``, ``out_file``, ``plans_file``."""
     columns: ClassVar[tuple[str, ...]] = SCORE_COLUMNS
     title: ClassVar[str] = "PDM score"
 

@@ -1,6 +1,7 @@
 """Hooks of the runner; importing this package registers them."""
 
-from beyonddrive.engine.hooks.checkpoint import CheckpointGuardHook, PlannerCheckpointHook
+from beyonddrive.engine.checkpoint_guard import CheckpointGuardHook
+from beyonddrive.engine.hooks.checkpoint import PlannerCheckpointHook
 from beyonddrive.engine.hooks.seed import EpochSeedHook
 
 __all__ = [

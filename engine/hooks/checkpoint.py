@@ -1,4 +1,4 @@
-"""Hooks that keep checkpoints whole: written at once, of the right planner, without NaN."""
+"""The hook that writes checkpoints: at once, best and newest, whenever the run is killed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from beyonddrive.engine.files import write_atomically
-from beyonddrive.engine.mmengine_compat import CheckpointError
-from beyonddrive.engine.weights import check_weights, nonfinite_keys
 from beyonddrive.registry import HOOKS
-from beyonddrive.version import __version__
 
 _PARTIAL = ".partial"
 """Ending of a checkpoint that is being written."""
@@ -164,27 +160,3 @@ class PlannerCheckpointHook(CheckpointHook):
         )
         runner.logger.info(f"The best checkpoint so far, {key} {score:.4f} after {step}, is {filename}")
         self._former_best = previous
-
-
-@HOOKS.register_module()
-class CheckpointGuardHook(Hook):
-    """Signs checkpoints with planner and version, and refuses those that do not fit or hold NaN.
-
-    Without it mmengine loads whatever keys happen to match and leaves the rest at random values.
-    """
-
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add planner and version to ``meta``; refuse to save a planner that has diverged."""
-        broken = nonfinite_keys(checkpoint["state_dict"])
-        if broken:
-            raise CheckpointError(
-                f"planner {runner.model_name} diverged: {len(broken)} weights hold NaN or infinity, first "
-                f"{broken[0]}. Nothing was saved; lower optim_wrapper.optimizer.lr or clip_grad, and "
-                "continue with --resume from the last checkpoint"
-            )
-        checkpoint["meta"].update(planner=runner.model_name, beyonddrive_version=__version__)
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Check all keys, shapes and values before anything is loaded."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        check_weights(model, checkpoint, str(checkpoint.get("file", "checkpoint")), runner.model_name)

@@ -137,7 +137,7 @@ def test_metric_caches_of_a_config_are_the_ones_its_evaluation_reads(
     captured = capfd.readouterr()
     assert log.name in captured.err and "metric caches of 2 scenes" in captured.out
     assert cache_metrics.main([str(blind_recipe)]) == 1
-    assert "no PDMSMetric or EPDMSMetric of val, test has a cache_dir" in capfd.readouterr().err
+    assert "no metric of val, test has a cache_dir" in capfd.readouterr().err
 
 
 def test_feature_caches_of_a_config_are_the_ones_its_training_reads(

@@ -9,6 +9,7 @@ import numpy as np
 
 from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.kernels.arrays import Bools, Floats, Ints
+from beyonddrive.evaluation.pdm.kernels.box_in_polygon import box_in_corridor
 from beyonddrive.evaluation.pdm.kernels.collision import EGO_RADIUS, SLACK
 from beyonddrive.evaluation.pdm.kernels.constants import (
     FRAME_STRIDE,
@@ -18,7 +19,6 @@ from beyonddrive.evaluation.pdm.kernels.constants import (
     REAR_AXLE_TO_CENTER,
 )
 from beyonddrive.evaluation.pdm.kernels.polygons import PolygonRings
-from beyonddrive.evaluation.pdm.reference.idm import box_in_corridor
 
 
 class Lights(NamedTuple):

@@ -5,13 +5,14 @@ import pytest
 import shapely
 from shapely import affinity
 
+from beyonddrive.evaluation.pdm.kernels.box_in_polygon import box_in_corridor
 from beyonddrive.evaluation.pdm.kernels.collision import boxes_touch
 from beyonddrive.evaluation.pdm.kernels.grid import build_grid, locate_all
 from beyonddrive.evaluation.pdm.kernels.lane_keeping import is_near, make_line, project_on_line
 from beyonddrive.evaluation.pdm.kernels.polygons import PolygonError, PolygonRings
 from beyonddrive.evaluation.pdm.kernels.polyline import arc_length, interpolate, project
 from beyonddrive.evaluation.pdm.kernels.str_tree import listing_order
-from beyonddrive.evaluation.pdm.reference.idm import box_edges, box_in_corridor, ego_distance
+from beyonddrive.evaluation.pdm.reference.idm import box_edges, ego_distance
 from beyonddrive.structures.boxes import box_corners
 
 ORIGIN = np.array([664433.0, 3999121.0])  # as far from zero as UTM coordinates are
