@@ -35,25 +35,27 @@ def cache_features(dataset: NavsimDataset, cache_dir: str | Path, executor: Exec
     """
     root, data = Path(cache_dir), dataset.root
     writer = ShardWriter(root, KIND, dataset.feature_config, f"{dataset.data_root}, split {dataset.split}")
-    data.problems.clear()
+    data.forget_problems()
     jobs = log_jobs(data, dataset.split, dataset.scene_filter)
     _refuse_other_shards(root, {job.path.stem for job in jobs})
     todo = [job for job in jobs if not _is_done(writer, job.path)]
     write_state(root, CacheState(complete=False))
     report = CacheReport(num_new_logs=len(todo), problems=list(data.problems))
+    lost_logs = dict(data.lost_logs)
     results = executor.map(
         _cache_log, todo, desc=f"features of {dataset.split}", initializer=_start, initargs=(dataset, root)
     )
     logs: dict[str, Fingerprint] = {}
-    for job, (problems, source) in zip(todo, results, strict=True):
-        report.problems += problems
+    for job, (lost, source) in zip(todo, results, strict=True):
+        lost_logs |= lost
+        report.problems += lost.values()
         if source is not None:
             logs[job.path.stem] = source
     store = ShardStore(root, KIND, dataset.feature_config)
     report.num_scenes, report.failures = len(store), dict(store.failures)
     report.problems += missing_tokens(dataset.scene_filter, {*store.tokens, *store.failures})
     logs |= {name: index.sources[_LOG] for name, index in store.indices.items()}
-    write_state(root, CacheState(complete=True, logs=logs, problems=report.problems))
+    write_state(root, CacheState(complete=True, logs=logs, lost_logs=lost_logs))
     return report
 
 
@@ -66,22 +68,22 @@ def _start(dataset: NavsimDataset, root: Path) -> None:
     _worker = dataset, ShardWriter(root, KIND, dataset.feature_config, "")
 
 
-def _cache_log(job: LogJob) -> tuple[list[str], Fingerprint | None]:
-    """Make the shard of one log; return why there is none, and what the log was."""
+def _cache_log(job: LogJob) -> tuple[dict[str, str], Fingerprint | None]:
+    """Make the shard of one log; return its name and why there is none, and what the log was."""
     assert _worker is not None, "the executor did not run the initializer"
     dataset, writer = _worker
     path, refs = job
     shard = path.stem
     writer.path(shard).unlink(missing_ok=True)  # of the log as it was
-    dataset.root.problems.clear()
+    dataset.root.forget_problems()
     try:
         source = fingerprint(path)
     except OSError as error:
-        return [f"{path}: cannot be read ({error})"], None
+        return {shard: f"{path}: cannot be read ({error})"}, None
     if refs is None:
         refs = tuple(dataset.root.log_refs(path, dataset.scene_filter))
-        if dataset.root.problems:
-            return list(dataset.root.problems), source
+        if dataset.root.lost_logs:
+            return dict(dataset.root.lost_logs), source
     records: dict[str, dict[str, NDArray[Any]]] = {}
     failures: dict[str, str] = {}
     for ref in refs:
@@ -94,7 +96,7 @@ def _cache_log(job: LogJob) -> tuple[list[str], Fingerprint | None]:
         del features["token"]
         records[ref.token] = {**features, LOG_NAME: log_name}
     writer.write(shard, records, failures, {_LOG: source})
-    return [], source
+    return {}, source
 
 
 # ------------------------------------------------------------------ what to do

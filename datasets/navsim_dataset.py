@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from beyonddrive.datasets.navsim.account import SplitAccount, account_of
 from beyonddrive.datasets.navsim.root import NavsimRoot, SceneRef
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.stores.feature_cache import FeatureCache
@@ -79,6 +80,7 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         self._refs: list[SceneRef] = []
         self._cache: FeatureCache | None = None
         self._tokens: list[str] = []
+        self._account = SplitAccount(0)
         self._ready = False
         if not lazy_init:
             self.full_init()
@@ -101,6 +103,17 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         self.full_init()
         return self._tokens
 
+    @property
+    def account(self) -> SplitAccount:
+        """How many scenes there should be, and why those that are missing are."""
+        self.full_init()
+        return self._account
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Token of each scene, and name of each log, that should be here and is not, with the reason."""
+        return self.account.lost
+
     def full_init(self) -> None:
         """Find the scenes, in the cache or else in the logs; does nothing the second time."""
         if self._ready:
@@ -108,20 +121,24 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         if self.cache_dir is not None:
             self._cache = FeatureCache(self.cache_dir, self.feature_config, self._logs_at_hand())
             self._tokens = self._cache.tokens
-            problems = self._cache.problems
+            failures, lost_logs = self._cache.failures, self._cache.lost_logs
         else:
+            self.root.forget_problems()
             self._refs = list(self.root.refs(self.split, self.scene_filter))
             self._tokens = [ref.token for ref in self._refs]
-            problems = self.root.problems
+            self._refuse_doubled_scenes()
+            failures, lost_logs = {}, self.root.lost_logs
+        self._account = account_of(self.scene_filter, self._tokens, failures, lost_logs)
+        lost = [f"{name}: {reason}" for name, reason in self._account.lost.items()]
         where = self.cache_dir or self.data_root / "navsim_logs" / self.split
         if not self._tokens:
             raise DatasetError(
                 f"{where}: split {self.split!r} has no scenes with scene filter {self.scene_filter}"
-                + "".join(f"; {problem}" for problem in problems[:3])
+                + "".join(f"; {line}" for line in lost[:3])
             )
-        if problems:
-            listing = "".join(f"\n  {problem}" for problem in problems[:10])
-            warnings.warn(f"{where}: {len(problems)} problem(s), first:{listing}", stacklevel=2)
+        if lost:
+            listing = "".join(f"\n  {line}" for line in lost[:10])
+            warnings.warn(f"{where}: {self._account} are there, missing are:{listing}", stacklevel=2)
         self._ready = True
 
     def __len__(self) -> int:
@@ -178,6 +195,17 @@ class NavsimDataset(Dataset[dict[str, Any]]):
             for key, value in results.items()
             if isinstance(value, np.ndarray) or key in ("token", "log_name")
         }
+
+    def _refuse_doubled_scenes(self) -> None:
+        """One scene under two names would count twice in training and once in an evaluation."""
+        where: dict[str, Path] = {}
+        for ref in self._refs:
+            other = where.setdefault(ref.token, ref.log_path)
+            if other != ref.log_path:
+                raise DatasetError(
+                    f"split {self.split}: scene {ref.token} is in {other} and in {ref.log_path}: remove one "
+                    f"of these logs, or leave it out by log_names of the scene filter"
+                )
 
     def _logs_at_hand(self) -> list[Path]:
         """Logs that a cache must have been made from; none if they are not on this machine."""

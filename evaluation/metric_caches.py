@@ -224,7 +224,7 @@ def cache_metrics(
         NavsimRootError: If there is no such split.
     """
     folder = Path(cache_dir)
-    root.problems.clear()
+    root.forget_problems()
     jobs = log_jobs(root, split, scene_filter)
     caches = MetricCaches(split, root, folder, grow=True)
     assert caches.writer is not None
@@ -264,7 +264,7 @@ def _cache_log(job: LogJob) -> list[str]:
     caches, scene_filter, mark = _worker
     assert caches.root is not None and caches.writer is not None
     path, refs = job
-    caches.root.problems.clear()
+    caches.root.forget_problems()
     if refs is None:
         refs = tuple(caches.root.log_refs(path, scene_filter))
     try:

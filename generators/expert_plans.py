@@ -62,7 +62,7 @@ def read_expert_plans(source: SceneSource, executor: Executor) -> ExpertPlans:
         NavsimRootError: If there is no such split.
     """
     root, split, scene_filter = source
-    root.problems.clear()
+    root.forget_problems()
     if scene_filter.max_scenes is None:
         jobs = root.filtered_logs(split, scene_filter)
         problems = list(root.problems)
@@ -97,7 +97,7 @@ def _read_scenes(path: Path | None = None) -> ExpertPlans:
     """Expert plans of one log, or of all."""
     assert _worker is not None, "the executor did not run the initializer"
     root, split, scene_filter = _worker
-    root.problems.clear()
+    root.forget_problems()
     refs = root.refs(split, scene_filter) if path is None else root.log_refs(path, scene_filter)
     tokens: list[str] = []
     plans: list[NDArray[np.float64]] = []

@@ -73,7 +73,7 @@ def score_vocabulary(
     root, split, scene_filter = source
     config = manifest_of(split, vocabulary.plans)
     writer = ShardWriter(folder, KIND, config, f"{root.root}, split {split}")
-    root.problems.clear()
+    root.forget_problems()
     by_log: dict[Path, list[str]] = {}
     for ref in root.refs(split, scene_filter):
         by_log.setdefault(ref.log_path, []).append(ref.token)

@@ -40,6 +40,7 @@ class NavsimRoot:
 
     Attributes:
         problems: What was passed over, each with file, reason and remedy; grows while scenes are read.
+        lost_logs: Name of each log that is absent or cannot be read -> why; grows likewise.
 
     Raises:
         NavsimRootError: If there is no ``navsim_logs`` in ``root``.
@@ -49,6 +50,7 @@ class NavsimRoot:
         self.root = Path(root)
         self.maps_root = self.root / "maps" if maps_root is None else Path(maps_root)
         self.problems: list[str] = []
+        self.lost_logs: dict[str, str] = {}
         if not (self.root / "navsim_logs").is_dir():
             raise NavsimRootError(
                 f"{self.root}: no folder navsim_logs in it; give the folder that holds navsim_logs, "
@@ -58,6 +60,11 @@ class NavsimRoot:
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_last_log": None}
+
+    def forget_problems(self) -> None:
+        """Start :attr:`problems` and :attr:`lost_logs` anew, before another pass over the logs."""
+        self.problems.clear()
+        self.lost_logs.clear()
 
     def splits(self) -> list[str]:
         """Names of the splits, sorted."""
@@ -121,9 +128,14 @@ class NavsimRoot:
             return paths
         wanted = set(scene_filter.log_names)
         if missing := wanted.difference(path.stem for path in paths):
+            folder = self.root / "navsim_logs" / split
+            self.lost_logs |= {
+                name: f"{folder / name}.pkl: the scene filter names this log, but it is not there"
+                for name in sorted(missing)
+            }
             self._report(
                 f"split {split}: {len(missing)} of {len(wanted)} logs of the scene filter are not in "
-                f"{self.root / 'navsim_logs' / split}, the first is {min(missing)}.pkl"
+                f"{folder}, the first is {min(missing)}.pkl"
             )
         return [path for path in paths if path.stem in wanted]
 
@@ -133,6 +145,7 @@ class NavsimRoot:
             frames = self._frames(path)
         except LogError as error:
             self._report(str(error))
+            self.lost_logs[path.stem] = str(error)
             return []
         tokens = None if scene_filter.tokens is None else frozenset(scene_filter.tokens)
         return [

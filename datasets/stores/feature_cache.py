@@ -28,6 +28,10 @@ class FeatureCache:
         config: What it must have been made with: ``NavsimDataset.feature_config``.
         logs: The logs of the data set, if they are here: then it is noticed that they have changed.
 
+    Attributes:
+        failures: Token of each scene that has no features -> why.
+        lost_logs: Name of each log that was absent or could not be read -> why.
+
     Raises:
         StoreError: If the cache is missing, unfinished, stale, or made for something else.
     """
@@ -48,10 +52,8 @@ class FeatureCache:
                 f"{self.root}: {len(changed)} log(s) are new or have changed since the cache was made, the "
                 f"first is {changed[0]}; bring it up to date with: {COMMAND}"
             )
-        self.problems = [
-            *state.problems,
-            *(f"scene {token} has no features: {reason}" for token, reason in self._store.failures.items()),
-        ]
+        self.failures = self._store.failures
+        self.lost_logs = state.lost_logs
 
     @property
     def tokens(self) -> list[str]:
@@ -66,11 +68,11 @@ class FeatureCache:
 
 @dataclass
 class CacheState:
-    """How far a feature cache is: whether it is whole, the logs that are in it, and what was passed over."""
+    """How far a feature cache is: whether all was tried, the logs that are in it, and those that are not."""
 
     complete: bool = False
     logs: dict[str, Fingerprint] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    lost_logs: dict[str, str] = field(default_factory=dict)
 
 
 def read_state(root: Path) -> CacheState:

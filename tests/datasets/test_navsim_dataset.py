@@ -154,7 +154,7 @@ def test_error_of_the_second_pipeline_names_the_scene(world):
 
 
 def test_split_without_scenes(world):
-    with pytest.raises(DatasetError, match=r"split 'mini' has no scenes with scene filter .*not in"):
+    with pytest.raises(DatasetError, match=r"split 'mini' has no scenes with scene filter .*not there"):
         make(world, scene_filter={"log_names": ["absent"]})
     for path in (world / "navsim_logs" / "mini").iterdir():
         path.write_bytes(pickle.dumps([]))
@@ -165,7 +165,7 @@ def test_split_without_scenes(world):
 def test_unreadable_log_is_told_and_the_rest_is_used(world):
     path = next((world / "navsim_logs" / "mini").glob("*cutroute.pkl"))
     path.write_bytes(b"broken")
-    with pytest.warns(UserWarning, match=r"1 problem.*\n.*cutroute\.pkl"):
+    with pytest.warns(UserWarning, match=r"without those of 1 log.*\n.*cutroute\.pkl"):
         dataset = make(world)
     assert len(dataset) == 2
 

@@ -20,7 +20,7 @@ def test_training_and_validation_share_no_scene_and_lose_none(split_root, tmp_pa
     parts = {}
     for part in ("train", "val"):
         scene_filter = SceneFilter.from_yaml(split_root / "scene_filters" / f"navtrain_{part}.yaml")
-        root.problems.clear()
+        root.forget_problems()
         parts[part] = [ref.token for ref in root.refs("train", scene_filter)]
         assert root.problems == [] and sorted(parts[part]) == sorted(scene_filter.tokens)
     assert sorted(parts["train"] + parts["val"]) == tokens
