@@ -6,7 +6,6 @@ An exception raised by the function ends the map; functions that should survive 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import multiprocessing
 import os
@@ -243,32 +242,3 @@ def make_executor(num_workers: int) -> Executor:
     'SerialExecutor'
     """
     return ProcessExecutor(num_workers) if num_workers > 1 else SerialExecutor()
-
-
-def add_executor_options(parser: argparse.ArgumentParser) -> None:
-    """Give a command line the options that :func:`executor_of` reads."""
-    parser.add_argument("--num-workers", type=_count, default=0, help="processes; 0 works in this one")
-    parser.add_argument(
-        "--ray",
-        nargs="?",
-        const="",
-        metavar="ADDRESS",
-        help="work on the Ray cluster at this address, or on one that is started here",
-    )
-
-
-def executor_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Executor:
-    """The executor that a command line asks for; ends the program with a message if there is none."""
-    if args.ray is None:
-        return make_executor(args.num_workers)
-    try:
-        return RayExecutor(args.ray or None, args.num_workers or None)
-    except (ImportError, ConnectionError, ValueError) as error:
-        parser.error(f"--ray: {error}")
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, got {value}")
-    return value

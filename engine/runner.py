@@ -34,7 +34,6 @@ __all__ = [
     "default_work_dir",
     "ending_processes",
     "evaluate",
-    "explain",
     "find_last_checkpoint",
     "has_weights",
     "load_config",
@@ -224,19 +223,6 @@ def _forget_frames(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
-
-
-def explain(error: BaseException) -> str:
-    r"""Return what went wrong in one line, also if it went wrong in a worker of a data loader.
-
-    >>> explain(ValueError('Caught E in DataLoader worker process 0.\nTraceback ...\nValueError: no image'))
-    'no image'
-    """
-    message = str(error)
-    if "DataLoader worker process" in message:
-        # torch puts the traceback of the worker into the message; its last line is the error.
-        message = message.strip().splitlines()[-1].partition(": ")[2] or message
-    return message
 
 
 def has_weights(planner: nn.Module) -> bool:

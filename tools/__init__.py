@@ -1,1 +1,1 @@
-"""Command lines; each also runs as ``python -m beyonddrive.tools.<name>``."""
+"""Command lines, one file each; ``beyonddrive VERB`` and ``python tools/<file>.py`` run the same code."""

@@ -18,19 +18,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beyonddrive.engine.executors import add_executor_options, executor_of
+from beyonddrive.tools._command_line import (
+    add_config_options,
+    add_executor_options,
+    command_parser,
+    executor_of,
+    run_command,
+    tell_all,
+)
 
 if TYPE_CHECKING:
     from beyonddrive.generators.expert_plans import SceneSource
 
-SHOWN_PROBLEMS = 20
-
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    from mmengine.config import DictAction
-
-    parser = argparse.ArgumentParser(description="Make a vocabulary of plans by k-means.")
+    parser = command_parser("build-vocabulary", "Make a vocabulary of plans by k-means.")
     parser.add_argument("source", metavar="CONFIG_OR_ROOT", type=Path, help="config, or data root")
     parser.add_argument("split", help="train, val or test of a config; a split of a data root")
     parser.add_argument("--size", type=int, default=4096, help="plans in the vocabulary")
@@ -39,13 +42,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scene-filter", type=Path, help="with a data root: yaml file of its scenes")
     parser.add_argument("--max-iterations", type=int, default=50, help="rounds of k-means at most")
     add_executor_options(parser)
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="key=value", help="change config"
-    )
+    add_config_options(parser)
     args = parser.parse_args(argv)
     if args.max_iterations < 1:
         parser.error(f"--max-iterations: must be at least 1, got {args.max_iterations}")
-    args.executor = executor_of(parser, args)
     return args
 
 
@@ -77,22 +77,20 @@ def source_of(args: argparse.Namespace) -> SceneSource:
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the vocabulary; the exit code is 1 if something is refused."""
     args = parse_args(argv)
+    return run_command("build-vocabulary", lambda: build(args))
+
+
+def build(args: argparse.Namespace) -> int:
+    """Make the vocabulary."""
     from beyonddrive.generators.expert_plans import read_expert_plans
     from beyonddrive.generators.vocabulary import build_vocabulary, describe_vocabulary, write_vocabulary
 
-    try:
-        source = source_of(args)
-        experts = read_expert_plans(source, args.executor)
-        for problem in experts.problems[:SHOWN_PROBLEMS]:
-            print(f"build_vocabulary: {problem}", file=sys.stderr)
-        if len(experts.problems) > SHOWN_PROBLEMS:
-            print(f"build_vocabulary: and {len(experts.problems)} problems in all", file=sys.stderr)
-        plans = build_vocabulary(experts.plans, args.size, args.seed, args.max_iterations)
-        meta = {"split": source.split, "data_root": source.root.root.resolve().name, "seed": args.seed}
-        write_vocabulary(args.out, describe_vocabulary(experts.plans, plans, meta))
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"build_vocabulary: {error}", file=sys.stderr)
-        return 1
+    source = source_of(args)
+    experts = read_expert_plans(source, executor_of(args))
+    tell_all("build-vocabulary", experts.problems)
+    plans = build_vocabulary(experts.plans, args.size, args.seed, args.max_iterations)
+    meta = {"split": source.split, "data_root": source.root.root.resolve().name, "seed": args.seed}
+    write_vocabulary(args.out, describe_vocabulary(experts.plans, plans, meta))
     print(f"{args.out}: {args.size} plans, clusters of {len(experts.plans)} expert plans of {source.split}")
     return 0
 

@@ -15,7 +15,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beyonddrive.engine.executors import add_executor_options, executor_of
+from beyonddrive.tools._command_line import (
+    add_config_options,
+    add_executor_options,
+    command_parser,
+    executor_of,
+    fill_stores,
+    run_command,
+)
 
 if TYPE_CHECKING:
     from beyonddrive.datasets.navsim.log_jobs import CacheReport
@@ -23,17 +30,13 @@ if TYPE_CHECKING:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    from mmengine.config import DictAction
-
-    parser = argparse.ArgumentParser(description="Make metric caches for the PDM score.")
+    parser = command_parser("cache-metrics", "Make metric caches for the PDM score.")
     parser.add_argument("config", nargs="?", help="config whose evaluators have a cache_dir")
     parser.add_argument(
         "--loaders", nargs="+", choices=["val", "test"], default=["val", "test"],
         help="evaluators of the config to make caches for",
     )  # fmt: skip
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="key=value", help="change config"
-    )
+    add_config_options(parser)
     parser.add_argument("--data-root", type=Path, help="without CONFIG: data root in NAVSIM's layout")
     parser.add_argument("--maps-root", type=Path, help="maps, if they are not in DATA_ROOT/maps")
     parser.add_argument("--split", help="split of the data root")
@@ -43,7 +46,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.config is None and not (args.data_root and args.split and args.out):
         parser.error("give CONFIG, or --data-root, --split and --out")
-    args.executor = executor_of(parser, args)
     return args
 
 
@@ -52,7 +54,7 @@ def _reports(args: argparse.Namespace) -> Iterator[tuple[str, CacheReport]]:
         from beyonddrive.apis import cache_metrics_of, load_config
 
         config = load_config(args.config, args.cfg_options)
-        yield from cache_metrics_of(config, args.loaders, args.executor)
+        yield from cache_metrics_of(config, args.loaders, executor_of(args))
         return
     from beyonddrive.datasets.navsim.root import NavsimRoot
     from beyonddrive.datasets.navsim.scene_filter import SceneFilter
@@ -60,14 +62,13 @@ def _reports(args: argparse.Namespace) -> Iterator[tuple[str, CacheReport]]:
 
     scene_filter = SceneFilter.from_yaml(args.scene_filter) if args.scene_filter else SceneFilter()
     root = NavsimRoot(args.data_root, args.maps_root)
-    yield args.split, cache_metrics(root, args.split, scene_filter, args.out, args.executor)
+    yield args.split, cache_metrics(root, args.split, scene_filter, args.out, executor_of(args))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the caches; the exit code is 1 if something is refused or a scene has no cache."""
-    from beyonddrive.datasets.navsim.log_jobs import tell
-
-    return tell("cache_metrics", "metric caches", _reports(parse_args(argv)))
+    args = parse_args(argv)
+    return run_command("cache-metrics", lambda: fill_stores("cache-metrics", "metric caches", _reports(args)))
 
 
 if __name__ == "__main__":

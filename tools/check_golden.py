@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from beyonddrive.tools._command_line import command_parser, run_command, tell
+
 
 @dataclass(frozen=True)
 class Report:
@@ -53,7 +55,7 @@ class Report:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Compare planners with golden outputs of their originals.")
+    parser = command_parser("check-golden", "Compare planners with golden outputs of their originals.")
     parser.add_argument(
         "directory", metavar="GOLDEN_DIR", type=Path, help="holds recipe.py, *.keys.json, *.npz"
     )
@@ -104,13 +106,14 @@ def check(directory: Path, name: str, recipe: ModuleType, planner: str | None = 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check a directory; the exit code is 1 if anything fails or nothing was compared."""
     args = parse_args(argv)
-    from beyonddrive.checkpoints.golden import GoldenError, load_recipe
+    return run_command("check-golden", lambda: check_all(args))
 
-    try:
-        recipe = load_recipe(args.directory)
-    except (GoldenError, OSError) as error:
-        print(f"check_golden: {error}", file=sys.stderr)
-        return 1
+
+def check_all(args: argparse.Namespace) -> int:
+    """Check one planner after another, and print a line for each."""
+    from beyonddrive.checkpoints.golden import load_recipe
+
+    recipe = load_recipe(args.directory)
     compared, failed = 0, False
     for path in sorted(args.directory.glob("*.keys.json")):
         report = check(args.directory, path.name.removesuffix(".keys.json"), recipe, args.planner)
@@ -120,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed |= bool(report.faults)
     if not compared:
         what = f"of planner {args.planner!r} " if args.planner else ""
-        print(f"check_golden: {args.directory}: nothing {what}was compared", file=sys.stderr)
+        tell("check-golden", f"{args.directory}: nothing {what}was compared")
     return int(failed or not compared)
 
 

@@ -17,10 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from beyonddrive.tools._command_line import command_parser, run_command, tell
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Convert checkpoints of original releases, both ways.")
+    parser = command_parser("convert", "Convert checkpoints of original releases, both ways.")
     parser.add_argument("source", metavar="SRC", type=Path, help="checkpoint to read")
     parser.add_argument("target", metavar="DST", type=Path, help="checkpoint to write")
     parser.add_argument(
@@ -83,7 +85,7 @@ def convert(
     if conversion.absent and not reverse:
         meta["absent"] = list(conversion.absent)
         problem = lacks_data(str(target), conversion.release.name, conversion.absent)
-        print(f"convert_checkpoint: written, but no planner can use it: {problem}", file=sys.stderr)
+        tell("convert", f"written, but no planner can use it: {problem}")
     state = conversion.state
     if reverse:
         state = {f"{AGENT}{key}": value for key, value in state.items()}
@@ -95,12 +97,12 @@ def convert(
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert; the exit code is 1 if anything is refused."""
     args = parse_args(argv)
-    try:
+
+    def work() -> int:
         print(convert(args.source, args.target, args.planner, args.reverse, args.data))
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"convert_checkpoint: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+
+    return run_command("convert", work)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from beyonddrive.engine.executors import add_executor_options, executor_of
+from beyonddrive.tools._command_line import add_executor_options, command_parser, executor_of, run_command
 
 
 def split_sizes(text: str) -> dict[str, int]:
@@ -61,7 +61,7 @@ def shared_sizes(num_scenes: int) -> dict[str, int]:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Make data sets in NAVSIM's layout.")
+    parser = command_parser("create-data", "Make data sets in NAVSIM's layout.")
     sources = parser.add_subparsers(dest="source", required=True)
     synth = sources.add_parser("synth", help="generate a world; needs the extra 'synth'")
     synth.add_argument("--out", type=Path, default=Path("data/synth"), help="data root to write")
@@ -96,33 +96,32 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "default experts are checked by geometry only",
     )  # fmt: skip
     add_executor_options(synth)
-    args = parser.parse_args(argv)
-    args.executor = executor_of(parser, args)
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the data; the exit code is 1 if something is refused or missing."""
     args = parse_args(argv)
+    return run_command("create-data", lambda: create_synth(args))
+
+
+def create_synth(args: argparse.Namespace) -> int:
+    """Generate a world and print what is in it."""
     from beyonddrive.evaluation.experts import score_experts
     from beyonddrive.synth.world import create_world
     from beyonddrive.synth.world_config import WorldConfig
 
-    try:
-        config = WorldConfig(
-            splits=args.splits or shared_sizes(args.num_scenes),
-            seed=args.seed,
-            image_size=args.image_size,
-            cameras=args.cameras,
-            lidar=args.lidar,
-            sensor_frames=args.sensor_frames,
-            scenes_per_town=args.scenes_per_town,
-            min_expert_score=args.min_expert_score,
-        )
-        summary = create_world(args.out, config, args.executor, score_experts)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"create_data: {error}", file=sys.stderr)
-        return 1
+    config = WorldConfig(
+        splits=args.splits or shared_sizes(args.num_scenes),
+        seed=args.seed,
+        image_size=args.image_size,
+        cameras=args.cameras,
+        lidar=args.lidar,
+        sensor_frames=args.sensor_frames,
+        scenes_per_town=args.scenes_per_town,
+        min_expert_score=args.min_expert_score,
+    )
+    summary = create_world(args.out, config, executor_of(args), score_experts)
     for split, count in summary["scenes"].items():
         kinds = ", ".join(f"{number} {kind}" for kind, number in summary["kinds"][split].items())
         print(f"{split}: {count} scenes in {summary['logs'][split]} logs ({kinds})")

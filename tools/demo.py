@@ -8,7 +8,6 @@ that it can be run alone. Stages that are complete are not run again; ``--fresh`
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import shutil
@@ -20,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.tools._command_line import command_parser
 from beyonddrive.version import __version__
 
 TOOLS = Path(__file__).resolve().parent
@@ -237,7 +237,7 @@ def run(command: Command) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stages that are not complete, then print the table."""
-    parser = argparse.ArgumentParser(description="Run the whole method on a generated world.")
+    parser = command_parser("demo", "Run the whole method on a generated world.")
     parser.add_argument("--size", choices=SIZES, default="full", help="how much of everything to make")
     parser.add_argument("--seed", type=int, default=0, help="seed of the world")
     parser.add_argument("--num-workers", type=int, default=2, help="processes of the stages that use several")

@@ -13,15 +13,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from beyonddrive.tools._command_line import add_config_options, command_parser, run_command
+
 LARGEST_DIFFERENCE = 1e-4
 """Between the planner and the file, relative to 1 + the largest value of an output."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    from mmengine.config import DictAction
-
-    parser = argparse.ArgumentParser(description="Export a planner to ONNX or a torch.export program.")
+    parser = command_parser("export", "Export a planner to ONNX or a torch.export program.")
     parser.add_argument("config", help="config file of the planner")
     parser.add_argument("checkpoint", help="its weights")
     parser.add_argument("out", metavar="OUT", type=Path, help="file to write: OUT.onnx or OUT.pt2")
@@ -31,9 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--free-batch", action="store_true", help="any number of scenes per call, if it can be"
     )
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="key=value", help="change config"
-    )
+    add_config_options(parser)
     args = parser.parse_args(argv)
     if args.out.suffix not in (".onnx", ".pt2"):
         parser.error(f"OUT must end in .onnx or .pt2, got {args.out.name!r}")
@@ -45,6 +43,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Export; the exit code is 1 if anything is refused."""
     args = parse_args(argv)
+    return run_command("export", lambda: export(args))
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write the file, run it once, and print how much it differs from the planner."""
     from beyonddrive.apis import init_planner
     from beyonddrive.deploy.graph import PlannerGraph, largest_difference, write_graph
 
@@ -57,9 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not difference <= LARGEST_DIFFERENCE:
             raise ValueError(f"{args.out}: differs from the planner by {difference:.1e}; nothing was written")
         partial.replace(args.out)
-    except (ValueError, RuntimeError, OSError, ImportError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
     finally:
         partial.unlink(missing_ok=True)
     inputs, outputs = ", ".join(graph.input_names), ", ".join(graph.output_names)

@@ -11,14 +11,19 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 
-SHOWN_FAILURES = 20
+from beyonddrive.tools._command_line import (
+    KeyValues,
+    add_config_options,
+    command_parser,
+    run_command,
+    tell,
+    tell_all,
+)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    from mmengine.config import DictAction
-
-    parser = argparse.ArgumentParser(description="Mine hard negatives with a trained generator.")
+    parser = command_parser("mine", "Mine hard negatives with a trained generator.")
     parser.add_argument("config", nargs="?", help="config of the generator")
     parser.add_argument("checkpoint", nargs="?", help="weights of the generator")
     parser.add_argument("--out", metavar="POOL", help="folder of the pool")
@@ -37,15 +42,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--strategy",
         nargs="+",
-        action=DictAction,
+        action=KeyValues,
         metavar="key=value",
         help="change the sampling strategy: num_proposals=32 noise=0.3, or type=PlainSampling ...",
     )
     parser.add_argument("--column", help="column of the report; default: that of the config, or PDMS")
     parser.add_argument("--threshold", type=float, help="threshold of the report; default: 0.6")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="key=value", help="change config"
-    )
+    add_config_options(parser)
     parser.add_argument("--report-only", metavar="POOL", help="mine nothing, measure this pool")
     args = parser.parse_args(argv)
     if args.report_only is None and None in (args.config, args.checkpoint, args.out):
@@ -93,31 +96,30 @@ def report(args: argparse.Namespace, root: str) -> Mapping[str, str]:
     print(coverage.table())
     print(f"written to {write_report(pool, coverage)}")
     if not pool.is_complete:
-        print(f"mine_negatives: {root}: the pool is unfinished, run its job again to resume", file=sys.stderr)
+        tell("mine", f"{root}: the pool is unfinished, run its job again to resume")
     return pool.failures
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Mine and report; the exit code is 1 if something is refused or a scene failed."""
     args = parse_args(argv)
-    try:
-        if args.report_only is not None:
-            failures = report(args, args.report_only)
+    return run_command("mine", lambda: mine_and_report(args))
+
+
+def mine_and_report(args: argparse.Namespace) -> int:
+    """Mine, measure the pool if it is complete, and tell which scenes failed."""
+    failures: Mapping[str, str]
+    if args.report_only is not None:
+        failures = report(args, args.report_only)
+    else:
+        failures, is_complete = mine(args)
+        if is_complete:
+            failures = report(args, args.out)
         else:
-            failures, is_complete = mine(args)
-            if is_complete:
-                failures = report(args, args.out)
-            else:
-                print(f"{args.out}: other parts are still to be mined; --report-only measures the pool then")
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"mine_negatives: {error}", file=sys.stderr)
-        return 1
-    for token, reason in list(failures.items())[:SHOWN_FAILURES]:
-        print(f"mine_negatives: scene {token} failed: {reason}", file=sys.stderr)
+            print(f"{args.out}: other parts are still to be mined; --report-only measures the pool then")
+    tell_all("mine", [f"scene {token} failed: {reason}" for token, reason in failures.items()])
     if failures:
-        print(
-            f"mine_negatives: {len(failures)} scenes failed; run the same command to retry", file=sys.stderr
-        )
+        tell("mine", f"{len(failures)} scenes failed; run the same command to retry")
     return 1 if failures else 0
 
 

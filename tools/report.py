@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from beyonddrive.tools._command_line import command_parser, run_command
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description="Compare planners by the results that tools/test.py --out wrote."
-    )
+    parser = command_parser("report", "Compare planners by the results that tools/test.py --out wrote.")
     parser.add_argument(
         "--row",
         action="append",
@@ -45,31 +45,32 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Report; the exit code is 1 if a file is refused."""
     args = parse_args(argv)
+    return run_command("report", lambda: report(args))
+
+
+def report(args: argparse.Namespace) -> int:
+    """Print the table and write the files."""
     from beyonddrive.engine.files import write_atomically
     from beyonddrive.visualization.report import Report, write_report
     from beyonddrive.visualization.report_inputs import parse_times, read_coverage, read_picture_index
     from beyonddrive.visualization.tables import format_table, parse_named, read_results, summarise
 
-    try:
-        results = [read_results(name, Path(path)) for name, path in parse_named(args.row, "--row")]
-        rows = summarise(results, args.common_scenes)
-        report = Report(
-            args.title,
-            rows,
-            parse_times(args.time),
-            read_coverage(args.coverage) if args.coverage else {},
-            read_picture_index(args.pictures) if args.pictures else (),
-            args.note,
-        )
-        if rows:
-            print(format_table(rows), format_table(rows, "markdown"), sep="\n\n")
-        if args.markdown:
-            write_atomically(args.markdown, (format_table(rows, "markdown") + "\n").encode())
-        if args.out:
-            write_report(args.out, report)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 1
+    results = [read_results(name, Path(path)) for name, path in parse_named(args.row, "--row")]
+    rows = summarise(results, args.common_scenes)
+    page = Report(
+        args.title,
+        rows,
+        parse_times(args.time),
+        read_coverage(args.coverage) if args.coverage else {},
+        read_picture_index(args.pictures) if args.pictures else (),
+        args.note,
+    )
+    if rows:
+        print(format_table(rows), format_table(rows, "markdown"), sep="\n\n")
+    if args.markdown:
+        write_atomically(args.markdown, (format_table(rows, "markdown") + "\n").encode())
+    if args.out:
+        write_report(args.out, page)
     return 0
 
 

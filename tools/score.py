@@ -19,12 +19,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from beyonddrive.engine.executors import add_executor_options, executor_of
+from beyonddrive.tools._command_line import (
+    add_executor_options,
+    command_parser,
+    executor_of,
+    run_command,
+    tell,
+)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Score plans with the PDM score or the one-stage EPDMS.")
+    parser = command_parser("score", "Score plans with the PDM score or the one-stage EPDMS.")
     parser.add_argument("--data-root", type=Path, required=True, help="data root in NAVSIM's layout")
     parser.add_argument("--maps-root", type=Path, help="maps, if they are not in DATA_ROOT/maps")
     parser.add_argument("--split", required=True, help="split that the scenes are of")
@@ -74,17 +80,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         )
     if args.version == "v1" and not args.human_filter:
         parser.error("--no-human-filter: the PDM score has no human filter; it goes with --version v2")
-    args.executor = executor_of(parser, args)
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Score the plans and return the exit code."""
     args = parse_args(argv)
-    from beyonddrive.datasets.navsim.root import NavsimRoot, NavsimRootError
-    from beyonddrive.datasets.stores.shards import StoreError
-    from beyonddrive.engine.executors import WorkerLostError
-    from beyonddrive.evaluation.plan_files import PlanFile, PlanFileError
+    return run_command("score", lambda: score(args), refused=2)
+
+
+def score(args: argparse.Namespace) -> int:
+    """Score the plans, and tell which scenes have no scores."""
+    from beyonddrive.datasets.navsim.root import NavsimRoot
+    from beyonddrive.evaluation.plan_files import PlanFile
     from beyonddrive.evaluation.scene_scoring import ScoreSettings
     from beyonddrive.evaluation.score_files import describe_inputs, open_parts
     from beyonddrive.evaluation.split_scoring import SplitScoring
@@ -92,26 +100,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = ScoreSettings(
         args.progress, args.version, args.human_filter, with_failures=args.explain is not None
     )
-    try:
-        plans = PlanFile(args.plans)
-        root = NavsimRoot(args.data_root, args.maps_root)
-        config = {**describe_inputs(root, args.split, args.plans), "settings": asdict(settings)}
-        scoring = SplitScoring(root, args.split, plans, settings, args.cache_dir)
-        with open_parts(args.out, config) as parts:
-            if parts.done:
-                print(f"score: {len(parts.done)} scenes were scored before", file=sys.stderr)
-            for result in scoring.run(args.executor, parts.done):
-                parts.add(result)
-            num_scenes, num_plans = parts.finish(plans, args.out, args.explain)
-    except (PlanFileError, NavsimRootError, StoreError, WorkerLostError, OSError) as error:
-        print(f"score: {error}", file=sys.stderr)
-        return 2
+    executor = executor_of(args)
+    plans = PlanFile(args.plans)
+    root = NavsimRoot(args.data_root, args.maps_root)
+    config = {**describe_inputs(root, args.split, args.plans), "settings": asdict(settings)}
+    scoring = SplitScoring(root, args.split, plans, settings, args.cache_dir)
+    with open_parts(args.out, config) as parts:
+        if parts.done:
+            tell("score", f"{len(parts.done)} scenes were scored before")
+        for result in scoring.run(executor, parts.done):
+            parts.add(result)
+        num_scenes, num_plans = parts.finish(plans, args.out, args.explain)
     if not plans:
-        print(f"score: {args.plans}: holds no plans", file=sys.stderr)
+        tell("score", f"{args.plans}: holds no plans")
     for problem in scoring.problems:
-        print(f"score: {problem}", file=sys.stderr)
+        tell("score", problem)
     for token, reason in scoring.failures.items():
-        print(f"score: {token}: {reason}", file=sys.stderr)
+        tell("score", f"{token}: {reason}")
     failed = len(scoring.failures)
     print(f"{args.out}: {num_plans} plans of {num_scenes} scenes, {failed} scenes failed")
     return int(bool(failed) or not plans)

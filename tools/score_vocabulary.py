@@ -15,14 +15,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from beyonddrive.engine.executors import add_executor_options, executor_of
+from beyonddrive.tools._command_line import (
+    add_config_options,
+    add_executor_options,
+    command_parser,
+    executor_of,
+    run_command,
+    tell,
+)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    from mmengine.config import DictAction
-
-    parser = argparse.ArgumentParser(description="Score the plans of a vocabulary in every scene of a split.")
+    parser = command_parser("score-vocabulary", "Score the plans of a vocabulary in every scene of a split.")
     parser.add_argument("source", metavar="CONFIG_OR_ROOT", type=Path, help="config, or data root")
     parser.add_argument("split", help="train, val or test of a config; a split of a data root")
     parser.add_argument("vocabulary", type=Path, help="file made by tools/build_vocabulary.py")
@@ -32,31 +37,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--cache-dir", type=Path, help="read metric caches from here (tools/cache_metrics.py)"
     )
     add_executor_options(parser)
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="key=value", help="change config"
-    )
-    args = parser.parse_args(argv)
-    args.executor = executor_of(parser, args)
-    return args
+    add_config_options(parser)
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Score the vocabulary; the exit code is 1 if something is refused or a scene has no scores."""
     args = parse_args(argv)
+    return run_command("score-vocabulary", lambda: score(args))
+
+
+def score(args: argparse.Namespace) -> int:
+    """Score the vocabulary and tell which scenes have no scores."""
     from beyonddrive.generators.vocabulary_scoring import score_vocabulary
     from beyonddrive.structures.vocabulary import read_vocabulary
     from beyonddrive.tools.build_vocabulary import source_of
 
-    try:
-        vocabulary = read_vocabulary(args.vocabulary)
-        report = score_vocabulary(source_of(args), vocabulary, args.out, args.executor, args.cache_dir)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"score_vocabulary: {error}", file=sys.stderr)
-        return 1
+    vocabulary = read_vocabulary(args.vocabulary)
+    report = score_vocabulary(source_of(args), vocabulary, args.out, executor_of(args), args.cache_dir)
     for problem in report.problems:
-        print(f"score_vocabulary: {problem}", file=sys.stderr)
+        tell("score-vocabulary", problem)
     for token, reason in report.failures.items():
-        print(f"score_vocabulary: scene {token}: {reason}", file=sys.stderr)
+        tell("score-vocabulary", f"scene {token}: {reason}")
     print(
         f"{args.out}: scores of {len(vocabulary.plans)} plans in {report.num_scenes} scenes, "
         f"{report.num_new_logs} logs done now"

@@ -13,10 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from beyonddrive.tools._command_line import command_parser, run_command, tell
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Cut a scene filter into training and validation.")
+    parser = command_parser("split-scene-filter", "Cut a scene filter into training and validation.")
     parser.add_argument("scene_filter", type=Path, help="scene filter, such as NAVSIM's navtrain.yaml")
     parser.add_argument("log_lists", type=Path, help="yaml file with the lists train_logs and val_logs")
     parser.add_argument("--data-root", type=Path, required=True, help="data root in NAVSIM's layout")
@@ -30,6 +32,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the two filters; the exit code is 1 if something is refused or a log cannot be read."""
     args = parse_args(argv)
+    return run_command("split-scene-filter", lambda: split(args))
+
+
+def split(args: argparse.Namespace) -> int:
+    """Write the two filters and tell which logs cannot be read."""
     import yaml
 
     from beyonddrive.datasets.navsim.filter_split import read_log_lists, restrict_to_logs
@@ -39,21 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     folder = args.out or args.data_root / "scene_filters"
     unreadable: list[str] = []
-    try:
-        scene_filter = SceneFilter.from_yaml(args.scene_filter)
-        for part, logs in read_log_lists(args.log_lists).items():
-            root = NavsimRoot(args.data_root)
-            kept = restrict_to_logs(root, args.split, scene_filter, logs)
-            path = folder / f"{args.scene_filter.stem}_{part}.yaml"
-            write_atomically(path, yaml.safe_dump(kept.to_dict(), sort_keys=False).encode())
-            scenes = "all" if kept.tokens is None else len(kept.tokens)
-            print(f"{path}: {len(kept.log_names or ())} logs, {scenes} scenes")
-            unreadable += [problem for problem in root.problems if ".pkl" in problem]
-    except (ValueError, OSError) as error:
-        print(f"split_scene_filter: {error}", file=sys.stderr)
-        return 1
+    scene_filter = SceneFilter.from_yaml(args.scene_filter)
+    for part, logs in read_log_lists(args.log_lists).items():
+        root = NavsimRoot(args.data_root)
+        kept = restrict_to_logs(root, args.split, scene_filter, logs)
+        path = folder / f"{args.scene_filter.stem}_{part}.yaml"
+        write_atomically(path, yaml.safe_dump(kept.to_dict(), sort_keys=False).encode())
+        scenes = "all" if kept.tokens is None else len(kept.tokens)
+        print(f"{path}: {len(kept.log_names or ())} logs, {scenes} scenes")
+        unreadable += [problem for problem in root.problems if ".pkl" in problem]
     for problem in unreadable:
-        print(f"split_scene_filter: {problem}", file=sys.stderr)
+        tell("split-scene-filter", problem)
     return 1 if unreadable else 0
 
 

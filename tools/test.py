@@ -9,12 +9,18 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 
+from beyonddrive.tools._command_line import (
+    add_config_options,
+    add_launcher_options,
+    command_parser,
+    run_distributed,
+    tell,
+)
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    from mmengine.config import DictAction
-
-    parser = argparse.ArgumentParser(description="Evaluate a planner by the PDM score on the test split.")
+    parser = command_parser("test", "Evaluate a planner by the PDM score on the test split.")
     parser.add_argument("config", help="config file that the planner was trained with")
     parser.add_argument("checkpoint", nargs="?", help="weights; none for planners that have none")
     parser.add_argument("--work-dir", help="logs; default: work_dirs/<name of the config>/test")
@@ -22,11 +28,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--plans", metavar="plans.npz", help="write the plan of each scene, for tools/score.py"
     )
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="key=value", help="change config"
-    )
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    add_config_options(parser)
+    add_launcher_options(parser)
     return parser.parse_args(argv)
 
 
@@ -52,36 +55,27 @@ def summary(metrics: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def run(args: argparse.Namespace) -> bool:
-    """Evaluate, print the figures, and return whether every scene has a score."""
+def evaluate(args: argparse.Namespace) -> int:
+    """Evaluate and print the figures; 1 if a scene has no score."""
     from mmengine.dist import is_main_process
 
-    from beyonddrive.engine.runner import build_test_runner, evaluate, load_config
+    from beyonddrive.engine import runner
 
-    config = load_config(args.config, args.cfg_options)
-    metrics, failures = evaluate(
-        build_test_runner(config, args.checkpoint, args.work_dir, args.out, args.plans, args.launcher)
+    config = runner.load_config(args.config, args.cfg_options)
+    metrics, failures = runner.evaluate(
+        runner.build_test_runner(config, args.checkpoint, args.work_dir, args.out, args.plans, args.launcher)
     )
     if is_main_process():
         print(summary(metrics))
         for token, reason in failures.items():
-            print(f"test: scene {token} has no score: {reason}", file=sys.stderr)
-    return not failures
+            tell("test", f"scene {token} has no score: {reason}")
+    return int(bool(failures))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; the exit code is 1 if something is refused or a scene has no score."""
     args = parse_args(argv)
-    from beyonddrive.engine.runner import ending_processes, explain
-
-    try:
-        with ending_processes():
-            return 0 if run(args) else 1
-    except (ValueError, RuntimeError, OSError) as error:
-        if args.launcher != "none":
-            raise  # torchrun shows which rank failed, and ends the others
-        print(f"test: {explain(error)}", file=sys.stderr)
-        return 1
+    return run_distributed("test", lambda: evaluate(args), args.launcher)
 
 
 if __name__ == "__main__":

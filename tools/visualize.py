@@ -11,10 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from beyonddrive.tools._command_line import command_parser, run_command, tell
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Draw scenes with the plans of planners and their scores.")
+    parser = command_parser("visualize", "Draw scenes with the plans of planners and their scores.")
     parser.add_argument(
         "--data-root", type=Path, required=True, help="folder with navsim_logs and sensor_blobs"
     )
@@ -46,6 +48,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw; the exit code is 1 if something could not be drawn."""
     args = parse_args(argv)
+    return run_command("visualize", lambda: draw(args))
+
+
+def draw(args: argparse.Namespace) -> int:
+    """Draw the pages and tell what could not be drawn."""
     from beyonddrive.datasets.navsim.root import NavsimRoot
     from beyonddrive.datasets.navsim.scene_filter import SceneFilter
     from beyonddrive.datasets.stores.negative_pool import NegativePool
@@ -58,22 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     from beyonddrive.visualization.tables import parse_named
 
-    try:
-        root = NavsimRoot(args.data_root, args.maps_root)
-        plans = {name: read_plans(Path(path)) for name, path in parse_named(args.plans, "--plans")}
-        pool = NegativePool(args.pool, allow_partial=True) if args.pool else None
-        scene_filter = SceneFilter.from_yaml(args.scene_filter) if args.scene_filter else None
-        tokens = args.tokens or choose_tokens(
-            root, args.split, args.num, args.seed, plans, pool, scene_filter
-        )
-        pages = ScenePages(root, args.split, pool, PageSettings(args.cameras, args.allow_missing_sensors))
-        pictures, problems = draw_scenes(pages, tokens, plans, args.out)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"visualize: {error}", file=sys.stderr)
-        return 1
+    root = NavsimRoot(args.data_root, args.maps_root)
+    plans = {name: read_plans(Path(path)) for name, path in parse_named(args.plans, "--plans")}
+    pool = NegativePool(args.pool, allow_partial=True) if args.pool else None
+    scene_filter = SceneFilter.from_yaml(args.scene_filter) if args.scene_filter else None
+    tokens = args.tokens or choose_tokens(root, args.split, args.num, args.seed, plans, pool, scene_filter)
+    pages = ScenePages(root, args.split, pool, PageSettings(args.cameras, args.allow_missing_sensors))
+    pictures, problems = draw_scenes(pages, tokens, plans, args.out)
     print(f"{len(pictures)} pictures in {args.out}")
     for problem in problems:
-        print(f"visualize: {problem}", file=sys.stderr)
+        tell("visualize", problem)
     return 1 if problems else 0
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -63,29 +62,3 @@ def missing_tokens(scene_filter: SceneFilter, present: Container[str]) -> list[s
     if not missing:
         return []
     return [f"{len(missing)} tokens of the scene filter are no scene of the split, such as {min(missing)}"]
-
-
-def tell(tool: str, what: str, reports: Iterable[tuple[str, CacheReport]]) -> int:
-    """Fill stores one after another and print what became of each; what a tool does.
-
-    Args:
-        tool: Name of the tool, for messages.
-        what: What the stores hold.
-        reports: Name of each split, and the report of the run that fills its store.
-
-    Returns:
-        The exit code: 1 if something is refused or was left out.
-    """
-    failed = False
-    try:
-        for name, report in reports:
-            print(f"{name}: {what} of {report.num_scenes} scenes, {report.num_new_logs} logs done now")
-            for token, reason in report.failures.items():
-                print(f"{tool}: scene {token}: {reason}", file=sys.stderr)
-            for problem in report.problems:
-                print(f"{tool}: {problem}", file=sys.stderr)
-            failed |= not report.complete
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"{tool}: {error}", file=sys.stderr)
-        return 1
-    return int(failed)

@@ -1,6 +1,5 @@
 """Executors: the same results in the same order, whoever runs the items."""
 
-import argparse
 import math
 import multiprocessing
 import os
@@ -14,8 +13,6 @@ from beyonddrive.engine.executors import (
     ProcessExecutor,
     SerialExecutor,
     WorkerLostError,
-    add_executor_options,
-    executor_of,
     make_executor,
 )
 
@@ -95,35 +92,3 @@ def test_ray_gives_the_same_results():
     from beyonddrive.engine.executors import RayExecutor
 
     assert list(RayExecutor(num_workers=2).map(math.factorial, range(5))) == [1, 1, 2, 6, 24]
-
-
-def arguments(*words: str):
-    parser = argparse.ArgumentParser()
-    add_executor_options(parser)
-    return parser, parser.parse_args(words)
-
-
-def test_command_lines_choose_the_executor():
-    assert isinstance(executor_of(*arguments()), SerialExecutor)
-    executor = executor_of(*arguments("--num-workers", "3"))
-    assert isinstance(executor, ProcessExecutor)
-    assert executor.num_workers == 3
-
-
-def test_bad_options_of_command_lines_are_told(capsys, monkeypatch):
-    with pytest.raises(SystemExit):
-        arguments("--num-workers", "-1")
-    assert "must not be negative, got -1" in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "ray", None)  # not installed
-    with pytest.raises(SystemExit):
-        executor_of(*arguments("--ray"))
-    assert "pip install 'beyonddrive[ray]'" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_ray_by_command_line():
-    pytest.importorskip("ray")
-    executor = executor_of(*arguments("--ray", "--num-workers", "2"))
-    assert list(executor.map(math.factorial, range(3), initializer=math.sqrt, initargs=(4,))) == [1, 1, 2]
-    with pytest.raises(WorkerLostError, match="Ray worker was lost"):
-        list(executor.map(os._exit, [1, 1]))

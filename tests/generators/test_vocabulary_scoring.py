@@ -80,7 +80,7 @@ def test_a_scene_that_cannot_be_scored_is_named_and_tried_again(split_root, voca
     maps.unlink()
     store = tmp_path / "scores"
     assert run(split_root, vocabulary, store) == 1
-    assert "score_vocabulary: scene" in capsys.readouterr().err
+    assert "score-vocabulary: scene" in capsys.readouterr().err
     token = next(iter(VocabularyScores(store).failures))
     with pytest.raises(StoreError, match=f"scene {token} failed"):
         VocabularyScores(store)[token]

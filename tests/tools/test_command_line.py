@@ -1,0 +1,104 @@
+"""What the command lines share: options that choose an executor, messages, exit codes."""
+
+import argparse
+import math
+import os
+import sys
+
+import pytest
+
+from beyonddrive.datasets.navsim.log_jobs import CacheReport
+from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor, WorkerLostError
+from beyonddrive.tools._command_line import (
+    add_config_options,
+    add_executor_options,
+    command_parser,
+    executor_of,
+    fill_stores,
+    run_command,
+    tell_all,
+)
+
+
+def arguments(*words):
+    parser = command_parser("fly", "Fly.")
+    add_executor_options(parser)
+    add_config_options(parser)
+    return parser.parse_args(words)
+
+
+def raising(error):
+    def work():
+        raise error
+
+    return work
+
+
+def test_command_lines_choose_the_executor():
+    assert isinstance(executor_of(arguments()), SerialExecutor)
+    executor = executor_of(arguments("--num-workers", "3"))
+    assert isinstance(executor, ProcessExecutor)
+    assert executor.num_workers == 3
+
+
+def test_bad_options_are_told(capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        arguments("--num-workers", "-1")
+    printed = capsys.readouterr().err
+    assert "must not be negative, got -1" in printed and "usage: beyonddrive fly" in printed
+    monkeypatch.setitem(sys.modules, "ray", None)  # not installed
+    assert run_command("fly", lambda: bool(executor_of(arguments("--ray")))) == 1
+    assert capsys.readouterr().err == "fly: RayExecutor needs Ray: pip install 'beyonddrive[ray]'\n"
+
+
+@pytest.mark.slow
+def test_ray_by_command_line():
+    pytest.importorskip("ray")
+    executor = executor_of(arguments("--ray", "--num-workers", "2"))
+    assert list(executor.map(math.factorial, range(3), initializer=math.sqrt, initargs=(4,))) == [1, 1, 2]
+    with pytest.raises(WorkerLostError, match="Ray worker was lost"):
+        list(executor.map(os._exit, [1, 1]))
+
+
+def test_config_options_are_read_as_mmengine_reads_them(capsys):
+    words = ["--cfg-options", "a.b=3", "c=1,2", "--cfg-options", "d=x=y"]
+    assert arguments(*words).cfg_options == {"a.b": 3, "c": [1, 2], "d": "x=y"}
+    for bad, told in (("a.b", "--cfg-options a.b: write key=value"), ("a=(1,2", "Imbalanced brackets")):
+        with pytest.raises(SystemExit):
+            arguments("--cfg-options", bad)
+        assert told in capsys.readouterr().err
+
+
+def test_what_is_refused_is_one_line(capsys):
+    assert run_command("fly", lambda: 3) == 3
+    assert run_command("fly", raising(ValueError("no\n  wings")), refused=2) == 2
+    assert run_command("fly", raising(OSError())) == 1
+    assert capsys.readouterr().err == "fly: no wings\nfly: OSError\n"
+    with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
+        run_command("fly", raising(ZeroDivisionError()))
+    with pytest.raises(ValueError, match="no wings"):  # which rank failed is the launcher's to tell
+        run_command("fly", raising(ValueError("no wings")), launcher="pytorch")
+
+
+def test_many_problems_are_counted(capsys):
+    tell_all("fly", [f"problem {i}" for i in range(23)])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "fly: problem 0" and lines[-1] == "fly: and 3 more of this kind, 23 in all"
+    assert len(lines) == 21
+
+
+def test_reports_of_stores_are_printed_as_they_come(capsys):
+    def reports():
+        yield "train", CacheReport(5, 2)
+        assert capsys.readouterr().out == "train: wings of 5 scenes, 2 logs done now\n"
+        yield "val", CacheReport(1, 1, {"abc": "no feathers"}, ["log.pkl: cut off"])
+
+    assert fill_stores("fly", "wings", reports()) == 1
+    printed = capsys.readouterr()
+    assert printed.err == "fly: scene abc: no feathers\nfly: log.pkl: cut off\n"
+    assert fill_stores("fly", "wings", [("train", CacheReport(5, 2))]) == 0
+
+
+def test_the_parser_is_named_after_the_verb():
+    assert isinstance(command_parser("fly", "Fly."), argparse.ArgumentParser)
+    assert command_parser("fly", "Fly.").prog == "beyonddrive fly"

@@ -1,0 +1,198 @@
+"""What the command lines share: options, messages and exit codes.
+
+Nothing heavy is imported before a command line has been read, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from beyonddrive.structures.errors import BeyondDriveError
+
+if TYPE_CHECKING:
+    from beyonddrive.datasets.navsim.log_jobs import CacheReport
+    from beyonddrive.engine.executors import Executor
+
+LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
+SHOWN_PROBLEMS = 20
+"""Problems of one kind that are printed; beyond that they are only counted."""
+
+
+def command_parser(verb: str, description: str) -> argparse.ArgumentParser:
+    """A parser that calls itself as the verb is called."""
+    return argparse.ArgumentParser(prog=f"beyonddrive {verb}", description=description)
+
+
+class KeyValues(argparse.Action):
+    """Reads ``key=value ...`` as mmengine does, which is imported only if such an option is given."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Add the values to those that the namespace has."""
+        from mmengine.config import DictAction
+
+        for word in values or ():
+            if not word.partition("=")[1]:
+                parser.error(f"{option_string} {word}: write key=value")
+        try:
+            DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
+        except AssertionError as error:  # of brackets that do not match
+            parser.error(f"{option_string}: {error}")
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command line the option ``--cfg-options``."""
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=KeyValues,
+        metavar="key=value",
+        help="change config: train_cfg.max_epochs=3 data_root=data/other",
+    )
+
+
+def add_launcher_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command line what torchrun, Slurm or MPI need."""
+    parser.add_argument(
+        "--launcher", choices=LAUNCHERS, default="none", help="what starts the processes of a distributed run"
+    )
+    parser.add_argument("--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_executor_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command line the options that :func:`executor_of` reads."""
+    parser.add_argument("--num-workers", type=_count, default=0, help="processes; 0 works in this one")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="work on the Ray cluster at this address, or on one that is started here",
+    )
+
+
+def executor_of(args: argparse.Namespace) -> Executor:
+    """The executor that a command line asks for.
+
+    Raises:
+        ImportError: If that is Ray, which is not installed.
+        ConnectionError: If there is no cluster at that address.
+    """
+    from beyonddrive.engine.executors import RayExecutor, make_executor
+
+    if args.ray is None:
+        return make_executor(args.num_workers)
+    try:
+        return RayExecutor(args.ray or None, args.num_workers or None)
+    except (ConnectionError, ValueError) as error:
+        raise ConnectionError(f"--ray: {error}") from error
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {value}")
+    return value
+
+
+def run_command(verb: str, work: Callable[[], int], launcher: str = "none", refused: int = 1) -> int:
+    """Do the work of a command; what is refused becomes one line.
+
+    Args:
+        verb: Name of the command, for messages.
+        work: Returns the exit code.
+        launcher: What started the process. One of several processes raises: the launcher shows which
+            one failed, and ends the others.
+        refused: Exit code if the work raises.
+
+    Raises:
+        BaseException: What the work raises and is no refusal, or was raised below a launcher.
+    """
+    try:
+        return work()
+    except BrokenPipeError:  # of ``beyonddrive list | head``: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return refused
+    except (BeyondDriveError, ImportError, OSError, RuntimeError, ValueError) as error:
+        if launcher != "none":
+            raise
+        tell(verb, explain(error))
+        return refused
+
+
+def run_distributed(verb: str, work: Callable[[], int], launcher: str) -> int:
+    """As :func:`run_command`, for work that starts process groups and workers: they end with it.
+
+    Args:
+        verb: Name of the command, for messages.
+        work: Returns the exit code, and keeps no runner.
+        launcher: What started the process.
+    """
+
+    def work_and_end() -> int:
+        from beyonddrive.engine.runner import ending_processes
+
+        with ending_processes():
+            return work()
+
+    return run_command(verb, work_and_end, launcher)
+
+
+def tell(verb: str, message: str) -> None:
+    """Print what goes wrong to standard error, behind the name of the command."""
+    print(f"{verb}: {message}", file=sys.stderr, flush=True)
+
+
+def tell_all(verb: str, problems: Sequence[str], shown: int = SHOWN_PROBLEMS) -> None:
+    """Print the first problems, and how many there are."""
+    for problem in problems[:shown]:
+        tell(verb, problem)
+    if len(problems) > shown:
+        tell(verb, f"and {len(problems) - shown} more of this kind, {len(problems)} in all")
+
+
+def explain(error: BaseException) -> str:
+    r"""Return what went wrong in one line, also if it went wrong in a worker of a data loader.
+
+    >>> explain(ValueError('Caught E in DataLoader worker process 0.\nTraceback ...\nValueError: no image'))
+    'no image'
+    """
+    message = str(error) or type(error).__name__
+    if "DataLoader worker process" in message:
+        # torch puts the traceback of the worker into the message; its last line is the error.
+        message = message.strip().splitlines()[-1].partition(": ")[2] or message
+    return " ".join(message.split())
+
+
+def fill_stores(verb: str, what: str, reports: Iterable[tuple[str, CacheReport]]) -> int:
+    """Fill stores one after another and print what became of each.
+
+    Args:
+        verb: Name of the command, for messages.
+        what: What the stores hold.
+        reports: Name of each split, and the report of the run that fills its store; the work is done as they
+            are drawn.
+
+    Returns:
+        The exit code: 1 if something was left out.
+    """
+    failed = False
+    for name, report in reports:
+        print(
+            f"{name}: {what} of {report.num_scenes} scenes, {report.num_new_logs} logs done now", flush=True
+        )
+        for token, reason in report.failures.items():
+            tell(verb, f"scene {token}: {reason}")
+        for problem in report.problems:
+            tell(verb, problem)
+        failed |= not report.complete
+    return int(failed)
