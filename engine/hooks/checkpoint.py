@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +33,39 @@ class PlannerCheckpointHook(CheckpointHook):
     validated when it is resumed; else the best checkpoint would not be that of an unbroken run, or missing.
 
     Args:
-        **kwargs: As for ``CheckpointHook``, except that ``save_best`` is one metric or none.
+        save_best: Metric, or list of metrics, for each of which the best checkpoint is kept.
+        rule: ``greater`` or ``less`` is better: one for all metrics, or a list with one for each.
+        **kwargs: As for ``CheckpointHook``.
 
     Raises:
-        ValueError: If ``save_best`` is a list, or ``out_dir`` is not on a local disk.
+        ValueError: If ``save_best`` or ``rule`` is not understood, or ``out_dir`` is not on a local disk.
     """
 
     out_dir: str
-    best_ckpt_path: str | None
     keep_ckpt_ids: deque[int]
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._former_best: str | None = None
-        if self.save_best is not None and (len(self.save_best) != 1 or self.save_best[0] == "auto"):
-            raise ValueError(f"PlannerCheckpointHook: save_best must be one metric, got {self.save_best}")
+    def __init__(
+        self,
+        save_best: str | Sequence[str] | None = None,
+        rule: str | Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        keys = [save_best] if isinstance(save_best, str) else list(save_best or [])
+        rules = list(rule) if isinstance(rule, (list, tuple)) else [rule]
+        rules = rules * len(keys) if len(rules) == 1 else rules
+        if "auto" in keys or len(set(keys)) < len(keys) or not all(isinstance(key, str) for key in keys):
+            raise ValueError(
+                f"PlannerCheckpointHook: save_best must name metrics, each once, such as 'pdms/PDMS'; got "
+                f"{save_best!r}"
+            )
+        if len(rules) != len(keys) or not {*rules} <= {"greater", "less", None}:
+            raise ValueError(
+                f"PlannerCheckpointHook: rule must be 'greater' or 'less', one for all of save_best or one "
+                f"for each of its {len(keys)} metrics; got {rule!r}"
+            )
+        super().__init__(save_best=keys or None, rule=rules or None, **kwargs)
+        self.best_files: dict[str, str] = {}
+        self._former_files: list[str] = []
         if "://" in str(self.out_dir or ""):
             raise ValueError(f"PlannerCheckpointHook: out_dir must be a local folder, got {self.out_dir}")
 
@@ -58,7 +77,9 @@ class PlannerCheckpointHook(CheckpointHook):
             for partial in Path(self.out_dir).glob(f".*{_PARTIAL}"):
                 partial.unlink()  # of a run that was killed
         known = runner.message_hub.runtime_info
-        self.best_ckpt_path = known.get("best_ckpt")
+        self.best_files = {
+            key: known[f"best_ckpt_{key}"] for key in self._keys if f"best_ckpt_{key}" in known
+        }
         self.keep_ckpt_ids = deque(known.get("keep_ckpt_ids", ()))
         step = self._step(runner)
         if self._validation_is_due(runner, step) and known.get(_VALIDATED) != step:
@@ -74,9 +95,14 @@ class PlannerCheckpointHook(CheckpointHook):
         if self.last_ckpt is not None and Path(self.last_ckpt).name == self.filename_tmpl.format(step):
             # It was written before validation; a resumed run must know figures and best checkpoint.
             self._save_checkpoint_with_step(runner, step, {"epoch": runner.epoch, "iter": runner.iter})
-        former, self._former_best = self._former_best, None
-        if former is not None and Path(former).name != Path(self.best_ckpt_path or "").name:
-            self._remove(Path(former).name)
+        formers, self._former_files = self._former_files, []
+        for name in {Path(path).name for path in formers} - {Path(p).name for p in self.best_files.values()}:
+            self._remove(name)
+
+    @property
+    def _keys(self) -> list[str]:
+        """Metrics whose best checkpoints are kept."""
+        return list(self.save_best or [])
 
     def _step(self, runner: Runner) -> int:
         return runner.epoch if self.by_epoch else runner.iter
@@ -130,33 +156,34 @@ class PlannerCheckpointHook(CheckpointHook):
             self._remove(self.filename_tmpl.format(old))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
-        if not self.save_best:
-            return
-        key = self.key_indicators[0]
-        if key not in metrics:
+        missing = [key for key in self._keys if key not in metrics]
+        if missing:
             raise KeyError(
-                f"PlannerCheckpointHook: save_best='{key}' is not among the validation metrics "
+                f"PlannerCheckpointHook: save_best='{missing[0]}' is not among the validation metrics "
                 f"({', '.join(sorted(metrics))}); set default_hooks.checkpoint.save_best"
             )
-        score = float(metrics[key])
-        known = runner.message_hub.runtime_info
-        best = known.get("best_score", self.init_value_map[self.rules[0]])
+        for key, rule in zip(self._keys, self.rules if self._keys else (), strict=True):
+            self._keep_if_best(runner, key, float(metrics[key]), self.init_value_map[rule])
+
+    def _keep_if_best(self, runner: Runner, key: str, score: float, worst: float) -> None:
+        """Write the checkpoint that is the best so far by one metric."""
+        best = runner.message_hub.runtime_info.get(f"best_score_{key}", worst)
         if not self.is_better_than[key](score, best):
             return
         step = self._step(runner)
-        previous = self.best_ckpt_path
         filename = f"best_{key}_{self.filename_tmpl.format(step)}".replace("/", "_")
-        self.best_ckpt_path = str(Path(self.out_dir) / filename)
-        runner.message_hub.update_info("best_score", score)
-        runner.message_hub.update_info("best_ckpt", self.best_ckpt_path)
+        if key in self.best_files:
+            self._former_files.append(self.best_files[key])
+        self.best_files[key] = str(Path(self.out_dir) / filename)
+        runner.message_hub.update_info(f"best_score_{key}", score)
+        runner.message_hub.update_info(f"best_ckpt_{key}", self.best_files[key])
         meta = {"epoch": runner.epoch, "iter": runner.iter, "best_score": score}
         self._write(
             runner,
             filename,
             save_optimizer=False,
             save_param_scheduler=False,
-            meta=dict(meta),
+            meta=meta,
             by_epoch=False,
         )
         runner.logger.info(f"The best checkpoint so far, {key} {score:.4f} after {step}, is {filename}")
-        self._former_best = previous

@@ -10,6 +10,7 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import Hook
 
 from beyonddrive.apis import init_planner
+from beyonddrive.engine.hooks import PlannerCheckpointHook
 from beyonddrive.engine.mmengine_compat import CheckpointError, load_checkpoint_file
 from beyonddrive.engine.runner import (
     ConfigError,
@@ -66,8 +67,8 @@ def test_a_resumed_run_ends_exactly_where_the_uninterrupted_one_does(tmp_path, b
     for key, value in whole["state_dict"].items():
         assert torch.equal(value, again["state_dict"][key]), key
     assert (
-        whole["message_hub"]["runtime_info"]["best_score"]
-        == again["message_hub"]["runtime_info"]["best_score"]
+        whole["message_hub"]["runtime_info"]["best_score_pdms/PDMS"]
+        == again["message_hub"]["runtime_info"]["best_score_pdms/PDMS"]
     )
 
 
@@ -98,7 +99,7 @@ def test_a_run_that_was_killed_in_its_validation_is_validated_when_it_is_resumed
             runner.train()
         scores[name] = runner.message_hub.get_scalar("val/pdms/PDMS").data[0].tolist()
         last = load_checkpoint_file(tmp_path / name / "epoch_4.pth")["message_hub"]["runtime_info"]
-        assert last["validated"] == 4 and (tmp_path / name / Path(last["best_ckpt"]).name).exists()
+        assert last["validated"] == 4 and (tmp_path / name / Path(last["best_ckpt_pdms/PDMS"]).name).exists()
         # What has been validated is not validated again.
         again = train(blind_recipe, tmp_path / name, options, resume=True)
         assert again.message_hub.get_scalar("val/pdms/PDMS").data[0].tolist() == scores[name]
@@ -150,7 +151,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one_whole(tmp_path
     last = find_last_checkpoint(tmp_path / "w")
     assert last.name == "epoch_1.pth"
     load_checkpoint_file(last)
-    best = load_checkpoint_file(last)["message_hub"]["runtime_info"]["best_ckpt"]
+    best = load_checkpoint_file(last)["message_hub"]["runtime_info"]["best_ckpt_pdms/PDMS"]
     load_checkpoint_file(best)
     monkeypatch.undo()
     train(blind_recipe, tmp_path / "w", options, resume="auto")
@@ -172,6 +173,42 @@ def test_best_and_newest_checkpoints_are_kept_and_signed(tmp_path, blind_recipe)
     assert meta["best_score"] == scores.max()
     assert int(best[0].split("_")[-1].removesuffix(".pth")) == int(np.argmax(scores)) + 1
     assert not list((tmp_path / "w").glob(".*.partial"))
+
+
+def test_the_best_checkpoint_of_each_metric_is_kept_and_found_again(tmp_path, blind_recipe):
+    keys = ["pdms/PDMS", "pdms/EP"]
+    options = {
+        "train_cfg.max_epochs": 4,
+        "default_hooks.checkpoint.save_best": keys,
+        "default_hooks.checkpoint.rule": ["greater", "less"],
+    }
+    train(blind_recipe, tmp_path / "whole", options)
+    with pytest.raises(Killed):
+        train(blind_recipe, tmp_path / "killed", options, kill_after=3)
+    train(blind_recipe, tmp_path / "killed", options, resume=True)
+    kept = [sorted(path.name for path in (tmp_path / name).glob("best*.pth")) for name in ("whole", "killed")]
+    runner = train(blind_recipe, tmp_path / "whole", options, resume=True)
+    expected = []
+    for key, pick in zip(keys, (np.argmax, np.argmin), strict=True):
+        scores = runner.message_hub.get_scalar(f"val/{key}").data[0]
+        expected.append(f"best_{key.replace('/', '_')}_epoch_{pick(scores) + 1}.pth")
+        meta = load_checkpoint_file(tmp_path / "whole" / expected[-1])["meta"]
+        assert meta["best_score"] == scores[pick(scores)]
+    assert kept == [sorted(expected)] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"save_best": "auto"}, "save_best must name metrics"),
+        ({"save_best": ["a", "a"]}, "each once"),
+        ({"save_best": ["a", "b"], "rule": ["less"] * 3}, "one for each of its 2 metrics"),
+        ({"save_best": "a", "rule": "most"}, "'greater' or 'less'"),
+    ],
+)
+def test_a_checkpoint_hook_that_cannot_know_the_best_is_refused(settings, problem):
+    with pytest.raises(ValueError, match=problem):
+        PlannerCheckpointHook(**settings)
 
 
 def test_a_moved_work_folder_is_still_resumed(tmp_path, blind_recipe):
