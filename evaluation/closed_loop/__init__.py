@@ -1,0 +1,1 @@
+"""Closed loop: what a planner is worth when it drives on from what it did."""

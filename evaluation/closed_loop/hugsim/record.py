@@ -1,0 +1,110 @@
+"""What a closed-loop run leaves behind, frame by frame (HUGSIM, section 6.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
+
+STAMP_TOLERANCE = 1e-5
+"""Two time stamps are the same if they are nearer than this [s]."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One step of a run; record frame (x ahead, y left, z up), metres, radians, seconds.
+
+    Attributes:
+        time: Time stamp.
+        ego_box: (7,) x, y, z, width, length, height, yaw.
+        obj_boxes: (A, 7) other road users.
+        obj_names: A names; ``'car'`` counts.
+        traj: (N - 1, 3) x, y, yaw of what was planned.
+        timestep: Seconds between its entries.
+        collision: The run ended here by a collision.
+        rc: Route completion so far, may exceed 1.
+        is_key_frame: The scorer looks at key frames only.
+    """
+
+    time: float
+    ego_box: NDArray[np.float64]
+    obj_boxes: NDArray[np.float64]
+    obj_names: tuple[str, ...]
+    traj: NDArray[np.float64]
+    timestep: float
+    collision: bool
+    rc: float
+    is_key_frame: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the official loop writes it."""
+        return {
+            "time_stamp": self.time,
+            "is_key_frame": self.is_key_frame,
+            "ego_box": self.ego_box.tolist(),
+            "obj_boxes": self.obj_boxes.tolist(),
+            "obj_names": list(self.obj_names),
+            "planned_traj": {"traj": self.traj.tolist(), "timestep": self.timestep},
+            "collision": self.collision,
+            "rc": self.rc,
+        }
+
+
+def read_frames(record: Any, source: str = "record") -> list[Frame]:
+    """Frames of a record: ``[{'type': 'closeloop', 'frames': [...]}]`` or the dictionary alone.
+
+    Args:
+        record: What ``data.pkl`` holds.
+        source: Name of the file, for messages.
+
+    Raises:
+        HugsimError: If something is missing or of another shape; the message names frame and key.
+    """
+    if isinstance(record, Sequence) and not isinstance(record, str) and len(record) == 1:
+        record = record[0]
+    if not isinstance(record, Mapping) or not isinstance(record.get("frames"), Sequence):
+        raise HugsimError(f"{source}: is no record of a run: expected a dictionary with a list 'frames'")
+    return [_read_frame(frame, f"{source}: frame {i}") for i, frame in enumerate(record["frames"])]
+
+
+def _read_frame(frame: Any, where: str) -> Frame:
+    if not isinstance(frame, Mapping):
+        raise HugsimError(f"{where}: is a {type(frame).__name__}, not a dictionary")
+    try:
+        planned = frame["planned_traj"]
+        names = tuple(str(name) for name in frame["obj_names"])
+        boxes = _numbers(frame["obj_boxes"], (len(names), 7), f"{where}: obj_boxes")
+        return Frame(
+            float(frame["time_stamp"]),
+            _numbers(frame["ego_box"], (7,), f"{where}: ego_box"),
+            boxes,
+            names,
+            _numbers(planned["traj"], (-1, 3), f"{where}: planned_traj.traj"),
+            float(planned["timestep"]),
+            bool(frame["collision"]),
+            float(frame["rc"]),
+            bool(frame["is_key_frame"]),
+        )
+    except KeyError as error:
+        raise HugsimError(f"{where}: lacks {error}") from None
+    except TypeError as error:
+        raise HugsimError(f"{where}: {error}") from error
+
+
+def _numbers(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise HugsimError(f"{where}: holds no numbers ({error})") from None
+    if not array.size:
+        array = array.reshape([max(size, 0) for size in shape])
+    fits = array.ndim == len(shape) and all(w in (-1, h) for w, h in zip(shape, array.shape, strict=True))
+    if not fits or not np.isfinite(array).all():
+        wanted = str(shape).replace("-1", "N")
+        raise HugsimError(f"{where}: must be finite numbers {wanted}, got {array.shape}")
+    return array
