@@ -230,7 +230,7 @@ def _call(z: Arrays, i: int, version: Controller, found: Comparison) -> None:
         return  # what official code cannot do, ours refuses or does: no number to compare
     if not z[f"{version}_sensitivity"][i] < STABLE:
         return
-    answer = command_of(plan, *z["state"][i], version)
+    answer = command_of(plan, z["state"][i, 0], z["state"][i, 1], version)
     found.add(f"{what} reference", plan_reference(plan, version), z[f"{version}_ref"][i, : n + 1])
     found.add(f"{what} command", answer.inputs[0], z[f"{version}_control"][i], SUMMED)
     if z["kind"][i] != CHAOTIC_INSIDE and f"{version}_inputs" in z:
@@ -244,7 +244,7 @@ def _resampled(directory: Path, found: Comparison) -> None:
     for i in np.flatnonzero(z["sensitivity"] < STABLE):
         n = int(calls["n"][i])
         plan = calls["plan"][i, :n].astype(str(calls["dtype"][i]))
-        answer = command_of(plan, *calls["state"][i], "resampled")
+        answer = command_of(plan, calls["state"][i, 0], calls["state"][i, 1], "resampled")
         found.add(f"call {i} reference", plan_reference(plan, "resampled"), z["ref"][i, : 2 * n + 1])
         found.add(f"call {i} command", answer.inputs[0], z["control"][i], SUMMED)
 

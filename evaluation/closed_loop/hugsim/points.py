@@ -30,7 +30,7 @@ def to_record_frame(world: ArrayLike) -> NDArray[np.floating]:
 def ground_and_scene(
     points: NDArray[np.floating], labels: NDArray[np.integer]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Points (n, 3) that the scorer takes for road, and those that stand on it, by Cityscapes train id (n,)."""
+    """Points (n, 3) that the scorer takes for road, and those that stand on it, by train id (n,)."""
     return points[labels == ROAD], points[_is_solid(labels)]
 
 

@@ -229,7 +229,7 @@ def _cost(states: Floats, inputs: Floats, reference: Floats) -> float:
     total = 0.0
     for k in range(len(states)):
         error = _error(states[k], reference[k])
-        total += error @ STATE_COSTS @ error
+        total += np.dot(error, STATE_COSTS @ error)
     for k in range(len(inputs)):
-        total += inputs[k] @ INPUT_COSTS @ inputs[k]
+        total += np.dot(inputs[k], INPUT_COSTS @ inputs[k])
     return total

@@ -1,0 +1,144 @@
+"""Bad plans, records and scenarios are named; nothing moves, and nothing counts as a score."""
+
+import math
+
+import numpy as np
+import pytest
+
+from beyonddrive.evaluation.closed_loop.hugsim.episode import PLANNER_FAILURE, Episode
+from beyonddrive.evaluation.closed_loop.hugsim.hd_score import score_run
+from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import command_of
+from beyonddrive.evaluation.closed_loop.hugsim.points import PointGrid
+from beyonddrive.evaluation.closed_loop.hugsim.record import read_frames
+from beyonddrive.evaluation.closed_loop.hugsim.route import Route
+from beyonddrive.evaluation.closed_loop.hugsim.scenario import read_scenario
+from beyonddrive.evaluation.closed_loop.hugsim.settings import PRESETS, HugsimError, preset
+from beyonddrive.evaluation.closed_loop.hugsim.traffic import Traffic
+
+AHEAD = np.stack([np.zeros(8), 2.0 * np.arange(1, 9)], axis=1)
+
+
+def scenario(**changes):
+    return {
+        "scene_name": "town",
+        "mode": "easy_00",
+        "plan_list": [],
+        "load_HD_map": False,
+        "start_euler": [0, 0, 0],
+        "start_ab": [0, 0],
+        "start_velo": 4,
+        "start_steer": 0,
+        "iteration": 30000,
+        "quiet": True,
+    } | changes
+
+
+@pytest.fixture
+def episode():
+    poses = np.tile(np.eye(4), (60, 1, 1))
+    poses[:, 2, 3] = np.arange(60)
+    route, read = Route(poses, np.full(60, 2), 1.5), read_scenario(scenario())
+    return Episode(read, route, Traffic(read, route, {}), np.zeros((0, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    "plan, message",
+    [
+        (AHEAD[:1], "N at least 2"),
+        (np.zeros((0, 2)), "N at least 2"),
+        (np.zeros((8, 3)), "right and ahead"),
+        (np.full((8, 2), math.nan), "NaN or infinity"),
+        ([["a", "b"]] * 3, "no numbers"),
+    ],
+)
+def test_a_plan_that_cannot_be_driven_moves_nothing(episode, plan, message):
+    before = episode.observe()
+    with pytest.raises(HugsimError, match=message):
+        episode.step(plan)
+    after = episode.observe()
+    assert after.time == before.time and not episode.frames
+    assert np.array_equal(after.position, before.position)
+
+
+def test_a_planner_that_fails_ends_the_episode_and_keeps_its_record(episode):
+    plans = [AHEAD, AHEAD, None, AHEAD]
+    frames = episode.run(lambda seen: plans.pop(0))
+    assert episode.ends == (PLANNER_FAILURE,)
+    assert [frame.time for frame in frames] == [0.25, 0.5]
+
+
+def test_the_first_release_cannot_turn_a_point_at_the_ego():
+    with pytest.raises(HugsimError, match="move it ahead"):
+        command_of(np.zeros((8, 2)), 0.0, 0.0, "first_release")
+    with pytest.raises(HugsimError, match="quarter turn"):
+        command_of(AHEAD, 1.0, 2.0, "main")
+
+
+def test_a_straight_plan_drives_straight_where_the_official_code_lets_it():
+    for controller in ("pr57", "resampled"):
+        for kind in (np.float32, np.float64):
+            command = command_of(AHEAD.astype(kind), 4.0, 0.0, controller).inputs[0]
+            assert abs(command[1]) < 1e-6
+    # main turns headings of float32 round by half a turn: that is how published results were made.
+    assert abs(command_of(AHEAD.astype(np.float32), 4.0, 0.0, "main").inputs[0, 1]) > 1e-3
+
+
+def test_switches_and_presets_are_checked():
+    with pytest.raises(HugsimError, match="scorer_bx"):
+        PRESETS["main"].changed(scorer_bx="down")
+    with pytest.raises(HugsimError, match="up"):
+        PRESETS["main"].changed(scorer_box="sideways")
+    with pytest.raises(HugsimError, match="paper_2024"):
+        preset("newest")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"start_velo": None}, "start_velo"),
+        ({"start_ab": [0]}, "start_ab"),
+        ({"plan_list": [[0, 1, 0, 0, 0, "car", "Teleport", {}]]}, "Teleport"),
+        ({"plan_list": [[0, 1, 0, 0, 0, "car", "AttackPlanner", {}]]}, "ATTACK_FREQ"),
+        ({"plan_list": [[0, 1, 0, 0, 0, "car", "ConstantPlanner", {"vmax": 1}]]}, "vmax"),
+        ({"plan_list": [[0, 1]]}, r"plan_list\[0\]"),
+    ],
+)
+def test_scenarios_name_what_is_wrong(changes, message):
+    with pytest.raises(HugsimError, match=message):
+        read_scenario(scenario(**changes))
+
+
+def test_integers_and_known_oddities_of_published_scenarios_are_read():
+    read = read_scenario(scenario(plan_list=[[0, 1, 0, 0, 2, "car", "ConstantPlanner", {"max_t": 9}]]))
+    assert read.agents[0].start == (0.0, 1.0, 0.0, 2.0) and read.difficulty == "easy"
+    with pytest.raises(HugsimError, match="no size of car 'car'"):
+        Traffic(read, None, {})
+
+
+def test_a_record_without_a_scorable_frame_is_unscored_and_counts_as_zero():
+    nothing = PointGrid(np.zeros((0, 3)))
+    result = score_run([], nothing, nothing)
+    assert result.unscored == "the record has no frames"
+    assert result.to_dict()["hdscore"] == 0.0 and result.to_dict()["unscored"]
+
+
+@pytest.mark.parametrize(
+    "record, message",
+    [
+        ([], "no record"),
+        ({"frames": [3]}, "frame 0: is a int"),
+        ({"frames": [{}]}, "frame 0: lacks 'planned_traj'"),
+    ],
+)
+def test_records_name_what_is_wrong(record, message):
+    with pytest.raises(HugsimError, match=message):
+        read_frames(record, "data.pkl")
+
+
+def test_what_is_written_is_read_back(episode):
+    frames = episode.run(lambda seen: AHEAD)
+    again = read_frames([{"type": "closeloop", "frames": [frame.to_dict() for frame in frames]}])
+    nothing = PointGrid(np.zeros((0, 3)))
+    ours, theirs = (score_run(f, nothing, nothing).to_dict() for f in (frames, again))
+    assert ours == theirs and ours["rc"] == 1.0
+    assert "off the road" in score_run(frames, nothing, nothing).frames[0].losses[0]
