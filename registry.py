@@ -1,8 +1,17 @@
 """Every registry of the suite, each a child of mmengine's root of the same kind.
 
 A config says ``default_scope = 'beyonddrive'`` and names components by string. The modules listed in
-``locations`` are imported at the first look-up, so importing this file costs nothing but mmengine.
+``locations`` are imported at the first look-up, so importing this file costs nothing but mmengine. So are
+plugins: a package with an entry point in the group ``beyonddrive.plugins``, whose value is a module,
+registers its components by being installed.
 """
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -17,9 +26,62 @@ from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
-from mmengine.registry import Registry
+from mmengine.registry import Registry as MmengineRegistry
 
 SCOPE = "beyonddrive"
+PLUGIN_GROUP = "beyonddrive.plugins"
+"""Group of the entry points by which other packages bring planners."""
+
+logger = logging.getLogger(__name__)
+_own: list[Registry] = []
+_plugin_problems: dict[str, str] | None = None
+
+
+class Registry(MmengineRegistry):
+    """As mmengine's; the first look-up in any of them also imports the plugins."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _own.append(self)
+
+    def import_from_location(self) -> None:
+        """Import what registers components here, once."""
+        super().import_from_location()
+        import_plugins()
+
+
+def plugin_entry_points() -> tuple[EntryPoint, ...]:
+    """Entry points of the installed plugins, by name; nothing is imported."""
+    found = {(point.name, point.value): point for point in entry_points(group=PLUGIN_GROUP)}
+    return tuple(found[key] for key in sorted(found))
+
+
+def import_plugins() -> dict[str, str]:
+    """Import the installed plugins, once; a broken one is reported and skipped.
+
+    Returns:
+        Name of each broken plugin -> what is wrong with it.
+    """
+    global _plugin_problems
+    if _plugin_problems is not None:
+        return _plugin_problems
+    problems = _plugin_problems = {}  # what plugins import may look something up in turn
+    points = plugin_entry_points()
+    # First our own, so that a plugin that takes a name of ours is the one that is refused.
+    for registry in _own if points else ():
+        registry.import_from_location()
+    for point in points:
+        try:
+            import_module(point.module)
+        except (Exception, SystemExit) as error:
+            problems[point.name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            package = point.dist.name if point.dist is not None else point.module
+            logger.warning(
+                "plugin %r of package %s is skipped, its import fails: %s; mend it, or pip uninstall %s",
+                *(point.name, package, problems[point.name], package),
+            )
+    return problems
+
 
 #: Planners, backbones, heads, losses and data preprocessors.
 MODELS = Registry(

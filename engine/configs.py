@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from beyonddrive.engine import mmengine_compat
+from beyonddrive.engine.config_files import find_config
 from beyonddrive.structures.errors import BeyondDriveError
 
 _READ_IF_THERE = (
@@ -32,21 +33,20 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     """Read a config and change values in it.
 
     Args:
-        path: Config file.
+        path: Config file, or a name as :func:`~beyonddrive.engine.config_files.find_config` takes it.
         options: Values by dotted key, as ``--cfg-options`` gives them. A folder that the config defines at
             its top (a name that ends in ``_root`` or ``_dir``, such as ``data_root``) is changed wherever the
             config uses it.
 
     Raises:
-        ConfigError: If there is no such file, it redefines a folder that its base has already used, or an
-            option names no setting.
+        ConfigNameError: If there is no such config, or more than one.
+        ConfigError: If it redefines a folder that its base has already used, or an option names no setting.
     """
     mmengine_compat.apply()
-    if not Path(path).is_file():
-        raise ConfigError(f"{path}: no such config; the recipes are in configs/<planner>/")
+    path = find_config(path)
     config = Config.fromfile(str(path))
     init_default_scope(config.get("default_scope", "beyonddrive"))
-    _check_folders(config, Path(path))
+    _check_folders(config, path)
     options = {key: os.fspath(v) if isinstance(v, Path) else v for key, v in (options or {}).items()}
     _check_options(config, options)
     for key, value in options.items():

@@ -12,7 +12,7 @@ a failure of the stock library, and each has a test that shows the failure witho
    bfloat16 autocast, which needs no gradient scaling, on any device.
 4. *Package look-ups*: configs of the form ``_base_ = 'package::file.py'`` import ``pkg_resources``, which
    setuptools 82 removed, and know mmlab's packages only; ``'beyonddrive::ltf/ltf_tiny_...py'`` is a config of
-   this suite, wherever it is installed.
+   this suite, wherever it is installed, and so with any package that has configs.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ import mmengine.utils
 import mmengine.utils.package_utils
 import numpy as np
 import torch
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import print_log
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import MMDistributedDataParallel
@@ -43,6 +44,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from beyonddrive.engine.config_files import find_config
 from beyonddrive.registry import OPTIM_WRAPPERS
 from beyonddrive.structures.errors import BeyondDriveError
 
@@ -236,13 +238,13 @@ def _get_installed_path(package: str) -> str:
 
 
 def _own_cfg_path(find: Callable[[str, str], tuple[str, str | None]]) -> Callable[..., Any]:
-    """Let configs elsewhere build on those of this suite."""
+    """Let configs build on those of this suite and of any other package that has some."""
 
     @functools.wraps(find)
     def path_of(cfg_path: str, filename: str) -> tuple[str, str | None]:
-        package, separator, name = cfg_path.partition("::")
-        if separator and package == "beyonddrive":
-            return str(Path(_get_installed_path(package)) / "configs" / name), None
+        package, separator, _ = cfg_path.partition("::")
+        if separator and package not in MODULE2PACKAGE:
+            return str(find_config(cfg_path)), None
         return find(cfg_path, filename)
 
     setattr(path_of, _MARK, True)
