@@ -3,8 +3,8 @@
 ``python benchmarks/throughput.py`` repeats the golden scenes of the tests to as many as asked for, each a
 scene of its own with its own log, metric cache and plans, and prints
 
-* scenes per second of metric caches (``evaluation.metric_caching.cache_metrics``) and of scores
-  (``evaluation.pdm.runner.SplitScoring``) with each number of workers, and their ratio, after a fifth of the
+* scenes per second of metric caches (``evaluation.metric_caches.cache_metrics``) and of scores
+  (``evaluation.split_scoring.SplitScoring``) with each number of workers, and their ratio, after a fifth of the
   scenes, so that starting processes and loading maps and kernels does not count. Where other programs use the
   cores too, "unhindered" is what the rate would be without them: workers that are running or waiting for a
   core, over CPU time per scene;

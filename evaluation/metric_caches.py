@@ -26,6 +26,7 @@ from beyonddrive.datasets.stores.shards import ShardIndex, ShardStore, ShardWrit
 from beyonddrive.engine.executors import Executor
 from beyonddrive.evaluation.pdm.cache.build import build_metric_cache
 from beyonddrive.evaluation.pdm.cache.metric_cache import CACHE_VERSION, MetricCache
+from beyonddrive.structures.errors import describe_error
 
 KIND = "metric_cache"
 """Kind of a store of metric caches."""
@@ -172,7 +173,7 @@ class MetricCaches:
                 records[token] = cache.to_arrays()
                 failures.pop(token, None)
             elif not isinstance(cache, SceneError):
-                failures[token] = describe_error(cache)
+                failures[token] = describe_error(cache, token)
             yield token, cache
         marks = {*old.marks, *([mark] if mark else [])}
         if records or failures != old.failures or marks != set(old.marks):
@@ -238,15 +239,6 @@ def cache_metrics(
     report.num_scenes, report.failures = len(store), dict(store.failures)
     report.problems += missing_tokens(scene_filter, {*store.tokens, *store.failures})
     return report
-
-
-def describe_error(error: Exception) -> str:
-    """Why a scene failed, in one line.
-
-    >>> describe_error(KeyError('x'))
-    "KeyError: 'x'"
-    """
-    return f"{type(error).__name__}: {error}"
 
 
 # ------------------------------------------------------------------ in a worker

@@ -17,13 +17,8 @@ from numpy.typing import NDArray
 
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.evaluation.plan_files import write_arrays
-from beyonddrive.evaluation.scene_scoring import (
-    Motion,
-    ScenePlans,
-    SceneScorer,
-    ScoreSettings,
-    score_scenes,
-)
+from beyonddrive.evaluation.scene_scoring import Motion, ScenePlans, SceneScorer, ScoreSettings
+from beyonddrive.evaluation.score_stream import score_scenes
 from beyonddrive.registry import METRICS
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.plan import SCORE_COLUMNS

@@ -1,30 +1,27 @@
-"""Scores of plans by scene token: finds the metric cache of a scene and runs the PDM scorer on it.
+"""How a scene is scored: its plans and its metric cache in, its scores or the reason for having none out.
 
 Nothing here imports torch, so that worker processes start fast and stay small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
-from beyonddrive.engine.executors import make_executor
-from beyonddrive.evaluation.metric_caches import MetricCaches, describe_error
+from beyonddrive.datasets.navsim.scene import SceneError
+from beyonddrive.evaluation.metric_caches import MetricCaches
 from beyonddrive.evaluation.pdm import MetricCache, PdmScores, score
 from beyonddrive.evaluation.pdm.explain.explanation import Explanation, explain_scores
 from beyonddrive.evaluation.pdm.explain.failure_times import failure_times
 from beyonddrive.evaluation.pdm.scores.scorer import Progress, Version
+from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.plan import check_plans
-
-SCENES_PER_JOB = 8
-"""Scenes that a worker scores at a time: enough to hide the queue, few enough to keep all workers busy."""
 
 
 class ScenePlans(NamedTuple):
@@ -113,13 +110,42 @@ def describe_failures(explanations: Sequence[Explanation]) -> list[list[dict[str
     ]
 
 
+class PlansByToken(Protocol):
+    """Plans of scenes that are named by their token alone, such as any mapping."""
+
+    def __getitem__(self, token: str, /) -> ArrayLike:
+        """Plans (N, 8, 3) of a scene."""
+        ...
+
+
+class Scorer(Protocol):
+    """Scores plans by scene, such as :class:`SceneScorer`."""
+
+    def score(self, scenes: Sequence[ScenePlans]) -> list[SceneScores]:
+        """Score scenes; one that cannot be scored gives a reason instead."""
+        ...
+
+
+class LogScores(NamedTuple):
+    """What was found in a log.
+
+    Attributes:
+        results: One per scene that was asked for and is in the log.
+        cut_off: Token of a frame that is in the log -> why there is no whole scene around it.
+    """
+
+    results: list[SceneScores]
+    cut_off: dict[str, str]
+
+
 @dataclass
 class SceneScorer:
-    """Scores of the scenes of a split; pickled once per worker.
+    """Scores scenes of a split; pickled once per worker.
 
-    Metric caches are read from ``cache_dir`` if it is given, and only from there (``data_root`` then serves
-    to notice that they are stale); otherwise they are built from the logs and maps of ``data_root`` each time
-    a scene is scored.
+    Metric caches are read from ``cache_dir`` if it is given, and only from there unless ``grow`` is set
+    (``data_root`` then serves to notice that they are stale); otherwise they are built from the logs and maps
+    of ``data_root`` each time a scene is scored. Whatever is wrong with one scene of thousands, its result
+    has the reason and the rest goes on.
 
     Args:
         split: Split that the scenes belong to.
@@ -127,6 +153,8 @@ class SceneScorer:
         data_root: Data root in NAVSIM's layout.
         maps_root: Maps, if they are not in ``data_root/maps``.
         settings: What is computed.
+        plans: Token -> (N, 8, 3), for scenes that are named without their plans.
+        grow: Whether caches that have to be built are added to ``cache_dir``.
 
     Raises:
         ValueError: If there is neither a store nor a data root.
@@ -137,6 +165,8 @@ class SceneScorer:
     data_root: Path | None = None
     maps_root: Path | None = None
     settings: ScoreSettings = ScoreSettings()
+    plans: PlansByToken | None = None
+    grow: bool = False
     _caches: MetricCaches | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -155,66 +185,50 @@ class SceneScorer:
         if self._caches is None:
             root = None
             if self.data_root is not None and (
-                self.cache_dir is None or (self.data_root / "navsim_logs").is_dir()
+                self.cache_dir is None or self.grow or (self.data_root / "navsim_logs").is_dir()
             ):
                 root = NavsimRoot(self.data_root, self.maps_root)
-            self._caches = MetricCaches(self.split, root, self.cache_dir)
+            self._caches = MetricCaches(self.split, root, self.cache_dir, self.grow)
         return self._caches
 
-    def score(self, job: Sequence[ScenePlans]) -> list[SceneScores]:
-        """Score scenes one after another; a scene that cannot be scored does not stop the others."""
-        results = []
-        for scene in job:
-            try:
-                results.append(self.settings.score(self.open().get(scene.token, scene.log_name), scene))
-            except Exception as error:
-                # Whatever is wrong with one scene of thousands, it is named and the rest goes on.
-                results.append(SceneScores(scene.token, scene.log_name, None, describe_error(error)))
-        return results
+    def score(self, scenes: Sequence[ScenePlans]) -> list[SceneScores]:
+        """Score scenes that are given with log and plans."""
+        return [self._score(token, log_name, None, plans) for token, log_name, plans in scenes]
 
+    def score_stored(self, tokens: Iterable[str]) -> list[SceneScores]:
+        """Score scenes whose metric caches are in the store, and whose plans are in ``plans``."""
+        return [self._score(token, self.open().shard_of(token) or "") for token in tokens]
 
-class Scorer(Protocol):
-    """Scores plans by scene, such as :class:`SceneScorer`."""
+    def score_log(self, path: Path, tokens: Container[str]) -> LogScores:
+        """Score those scenes of one log that are asked for, and whose plans are in ``plans``.
 
-    def score(self, job: Sequence[ScenePlans]) -> list[SceneScores]:
-        """Score scenes; one that cannot be scored gives a reason instead."""
-        ...
+        Raises:
+            LogError: If the log cannot be read.
+        """
+        found = LogScores([], {})
+        for token, cache in self.open().of_log(path, tokens):
+            if isinstance(cache, SceneError):
+                found.cut_off[token] = describe_error(cache, token)
+            else:
+                found.results.append(self._score(token, path.stem, cache))
+        return found
 
-
-_worker_scorer: Scorer | None = None
-
-
-def start_worker(scorer: Scorer) -> None:
-    """Make a process ready for :func:`score_in_worker`."""
-    global _worker_scorer
-    _worker_scorer = scorer
-
-
-def score_in_worker(job: list[ScenePlans]) -> list[SceneScores]:
-    """Score scenes by the scorer that this process was started with."""
-    assert _worker_scorer is not None, "the executor did not run the initializer"
-    return _worker_scorer.score(job)
-
-
-def score_scenes(
-    scorer: SceneScorer, scenes: Sequence[ScenePlans], num_workers: int = 0, desc: str = "PDM score"
-) -> Iterator[SceneScores]:
-    """Score scenes in worker processes.
-
-    Args:
-        scorer: Where the scenes come from and how they are scored.
-        scenes: Scenes with their plans, in any order.
-        num_workers: Processes; 0 or 1 scores in this process.
-        desc: Label of the progress bar; empty for none.
-
-    Yields:
-        One result per scene, sorted by log, so that neighbours share what has been read.
-    """
-    ordered = sorted(scenes, key=lambda scene: (scene.log_name, scene.token))
-    jobs: list[list[ScenePlans]] = []
-    for _, group in groupby(ordered, key=lambda scene: scene.log_name):
-        log = list(group)
-        jobs += [log[i : i + SCENES_PER_JOB] for i in range(0, len(log), SCENES_PER_JOB)]
-    executor = make_executor(min(num_workers, len(jobs)))
-    for results in executor.map(score_in_worker, jobs, desc, start_worker, (scorer,)):
-        yield from results
+    def _score(
+        self,
+        token: str,
+        log_name: str,
+        cache: MetricCache | Exception | None = None,
+        plans: NDArray[np.floating] | None = None,
+    ) -> SceneScores:
+        """Scores of a scene; whatever is wrong with one of thousands, it is named and the rest goes on."""
+        try:
+            if plans is None:
+                assert self.plans is not None, "a scene without plans"
+                plans = np.asarray(self.plans[token])
+            if cache is None:
+                cache = self.open().get(token, log_name)
+            if isinstance(cache, Exception):
+                raise cache
+            return self.settings.score(cache, ScenePlans(token, log_name, plans))
+        except Exception as error:
+            return SceneScores(token, log_name, None, describe_error(error, token))

@@ -1,8 +1,9 @@
-"""Scores of many scenes as a stream over processes: plans by token in, scores by token out."""
+"""Scores of plans by token, wherever in a split their scenes are."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -14,15 +15,14 @@ from tqdm import tqdm
 
 from beyonddrive.datasets.navsim.logs import LogError
 from beyonddrive.datasets.navsim.root import NavsimRoot
-from beyonddrive.datasets.navsim.scene import SceneError
 from beyonddrive.engine.executors import Executor, SerialExecutor
-from beyonddrive.evaluation.metric_caches import MetricCaches, describe_error
-from beyonddrive.evaluation.pdm.cache.metric_cache import MetricCache
 from beyonddrive.evaluation.pdm.scores.scorer import Progress, Version
-from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores, ScoreSettings
+from beyonddrive.evaluation.scene_scoring import LogScores, SceneScorer, SceneScores, ScoreSettings
+from beyonddrive.evaluation.score_stream import cut, stream
 
 TOKENS_PER_JOB = 32
 """Scenes whose metric caches are there that a worker scores at a time."""
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,22 @@ class SplitScoring:
         cache_dir: Path | None = None,
     ) -> None:
         self.root, self.split, self.plans = root, split, plans
-        self.settings = settings or ScoreSettings()
         self.logs = root.log_paths(split)
-        self.caches = MetricCaches(split, root, cache_dir, grow=cache_dir is not None)
+        self.scorer = SceneScorer(
+            split,
+            cache_dir,
+            root.root,
+            root.maps_root,
+            settings or ScoreSettings(),
+            plans,
+            cache_dir is not None,
+        )
+        self.scorer.open()
         self.failures: dict[str, str] = {}
         self.problems: list[str] = []
         self._open: set[str] = set()
         self._cut_off: dict[str, str] = {}
+        self._unread: list[Path] = []
 
     def run(
         self, executor: Executor | None = None, done: Container[str] = (), progress_bar: bool = True
@@ -98,13 +107,13 @@ class SplitScoring:
         """
         executor = executor or SerialExecutor()
         self._open = {token for token in self.plans if token not in done}
-        known = sorted((shard, token) for token in self._open if (shard := self.caches.shard_of(token)))
+        caches = self.scorer.open()
+        known = sorted((shard, token) for token in self._open if (shard := caches.shard_of(token)))
         jobs = [
             [token for _, token in part]
             for _, shard in groupby(known, key=lambda item: item[0])
-            for part in _split(list(shard), TOKENS_PER_JOB)
+            for part in cut(list(shard), TOKENS_PER_JOB)
         ]
-        args: tuple[Any, ...] = (self.plans, self.settings, self.caches)
         with tqdm(
             desc=f"scores of {self.split}",
             total=len(self.plans),
@@ -113,21 +122,26 @@ class SplitScoring:
             disable=not progress_bar,
             dynamic_ncols=True,
         ) as bar:
-            for results in executor.map(_score_stored, jobs, "", _start_worker, args):
+            for results in stream(self.scorer, SceneScorer.score_stored, jobs, executor):
                 yield from self._closed(results, bar)
             if self._open:
-                args = (*args, frozenset(self._open))
-                found = executor.map(_score_log, self.logs, "", _start_worker, args)
-                for part in found:
-                    self.problems += part.problems
-                    # A window that is cut off in one log may be whole in another one.
-                    self._cut_off |= part.cut_off
-                    yield from self._closed(part.results, bar)
-                    if not self._open:
-                        break
-                found.close()  # type: ignore[attr-defined]
+                search = _Search(frozenset(self._open))
+                with closing(stream(self.scorer, search, self.logs, executor)) as found:
+                    for path, scores in zip(self.logs, found, strict=False):
+                        yield from self._found(path, scores, bar)
+                        if not self._open:
+                            break
             bar.update(len(self._open))
         self._give_reasons()
+
+    def _found(self, path: Path, scores: LogScores | str, bar: tqdm[Any]) -> Iterator[SceneScores]:
+        if isinstance(scores, str):
+            self.problems.append(scores)
+            self._unread.append(path)
+            return
+        # A window that is cut off in one log may be whole in another one.
+        self._cut_off |= scores.cut_off
+        yield from self._closed(scores.results, bar)
 
     def _closed(self, results: Sequence[SceneScores], bar: tqdm[Any]) -> Iterator[SceneScores]:
         """Results of scenes that have none yet; those without scores are kept as failures."""
@@ -144,14 +158,28 @@ class SplitScoring:
     def _give_reasons(self) -> None:
         """Say of scenes that were not found why, and put all failures in the order of the plans."""
         reason = f"no frame of split {self.split} in {self.root.root} has this token"
-        if self.problems:
-            reason += (
-                f"; it may be in a log that cannot be read ({len(self.problems)} of them): {self.problems[0]}"
-            )
+        if self._unread:
+            # (why is said once, in the problems)
+            names = ", ".join(path.name for path in self._unread[:_SHOWN])
+            more = ", ..." if len(self._unread) > _SHOWN else ""
+            reason += f"; it may be in a log that cannot be read ({names}{more})"
         for token in self._open:
             self.failures[token] = self._cut_off.get(token, reason)
         failures = self.failures
         self.failures = {token: failures[token] for token in self.plans if token in failures}
+
+
+class _Search(NamedTuple):
+    """The work of a log in which scenes may be: which ones."""
+
+    wanted: frozenset[str]
+
+    def __call__(self, scorer: SceneScorer, path: Path) -> LogScores | str:
+        """Scores of those that are in the log, or why it cannot be read."""
+        try:
+            return scorer.score_log(path, self.wanted)
+        except LogError as error:
+            return str(error)
 
 
 def score_split(
@@ -190,61 +218,3 @@ def score_split(
         values[result.token] = result.values
     ordered = {token: values[token] for token in plans if token in values}
     return SplitScores(ordered, scoring.failures, scoring.problems)
-
-
-def _split(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-# ------------------------------------------------------------------ in a worker
-class _Worker(NamedTuple):
-    plans: Mapping[str, ArrayLike]
-    settings: ScoreSettings
-    caches: MetricCaches
-    wanted: frozenset[str] = frozenset()
-
-    def score(self, token: str, cache: MetricCache | Exception | None) -> SceneScores:
-        """Score one scene, or say why that cannot be done; None for a metric cache in the store."""
-        try:
-            scene = ScenePlans(token, "", np.asarray(self.plans[token]))
-            if isinstance(cache, Exception):
-                raise cache
-            return self.settings.score(self.caches[token] if cache is None else cache, scene)
-        except Exception as error:
-            # Whatever is wrong with one scene of thousands, it is named and the rest goes on.
-            return SceneScores(token, "", None, describe_error(error))
-
-
-class _LogResult(NamedTuple):
-    results: list[SceneScores]
-    cut_off: dict[str, str]
-    problems: list[str]
-
-
-_worker: _Worker | None = None
-
-
-def _start_worker(*args: Any) -> None:
-    global _worker
-    _worker = _Worker(*args)
-
-
-def _score_stored(tokens: Sequence[str]) -> list[SceneScores]:
-    """Score scenes whose metric caches are in the store."""
-    assert _worker is not None, "the executor did not run the initializer"
-    return [_worker.score(token, None) for token in tokens]
-
-
-def _score_log(path: Path) -> _LogResult:
-    """Score those scenes of one log that are asked for and had no metric cache."""
-    assert _worker is not None, "the executor did not run the initializer"
-    found = _LogResult([], {}, [])
-    try:
-        for token, cache in _worker.caches.of_log(path, _worker.wanted):
-            if isinstance(cache, SceneError):
-                found.cut_off[token] = describe_error(cache)
-            else:
-                found.results.append(_worker.score(token, cache))
-    except LogError as error:
-        found.problems.append(str(error))
-    return found

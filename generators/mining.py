@@ -9,7 +9,6 @@ job tries it again and leaves the other scenes as they are.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from beyonddrive.datasets.stores.negative_pool import KIND, PoolDescription, open_writer
 from beyonddrive.datasets.stores.shards import ShardStore
 from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores, Scorer
+from beyonddrive.evaluation.score_stream import ScoringPool, cut
 from beyonddrive.generators.mining_source import (
     LoadedScene,
     MiningError,
@@ -33,8 +33,8 @@ from beyonddrive.generators.mining_source import (
     plan_shards,
     read_batches,
 )
-from beyonddrive.generators.scoring import ScoringPool
 from beyonddrive.generators.strategies import Proposer, Strategy, StrategyError
+from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.plan import SCORE_COLUMNS, check_plans
 from beyonddrive.structures.sample import stack_field
 
@@ -156,7 +156,7 @@ class Miner:
         num_scenes = sum(len(shard.indices) for shard in self.shards)
         todo = self._open_shards()
         num_wanted = sum(len(item.wanted) for item in todo)
-        batches = [(item, batch) for item in todo for batch in _split(item.wanted, self.options.batch_size)]
+        batches = [(item, batch) for item in todo for batch in cut(item.wanted, self.options.batch_size)]
         scenes = read_batches(self.source, [batch for _, batch in batches], self.options.loader_workers)
         # The generator waits for the scorers when it is this far ahead.
         limit = max(2 * self.description.shard_size, 4 * SCENES_PER_JOB * self.options.num_workers)
@@ -200,7 +200,7 @@ class Miner:
         item.failures.update({scene.token: scene.reason for scene in batch if scene.sample is None})
         jobs = self._propose(item, [scene for scene in batch if scene.sample is not None])
         bar.update(len(item.failures) - before)
-        for job in _split(jobs, SCENES_PER_JOB):
+        for job in cut(jobs, SCENES_PER_JOB):
             future = pool.submit(job)
             future.add_done_callback(partial(_advance, bar, len(job)))
             item.futures.append(future)
@@ -226,7 +226,7 @@ class Miner:
             # One bad scene must not cost its batch: which one it is shows when each is drawn alone.
             if len(scenes) > 1:
                 return [job for scene in scenes for job in self._propose(item, [scene])]
-            item.failures[scenes[0].token] = f"{type(error).__name__}: {error}"
+            item.failures[scenes[0].token] = describe_error(error, scenes[0].token)
             return []
         jobs = []
         for scene, scene_plans, expert in zip(scenes, plans, experts, strict=True):
@@ -256,10 +256,6 @@ class Miner:
         # The list of shards lives as long as the job; their arrays must not.
         item.records, item.futures = {}, []
         return item.failures
-
-
-def _split(items: Sequence[Any], size: int) -> list[Any]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _arrays_of(scene: SceneScores, num_plans: int) -> dict[str, NDArray[Any]] | str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch.utils.data import DataLoader, Dataset
 
-from beyonddrive.structures.errors import BeyondDriveError
+from beyonddrive.structures.errors import BeyondDriveError, describe_error
 
 
 class MiningError(BeyondDriveError, ValueError):
@@ -66,7 +66,7 @@ class DatasetSource:
             return LoadedScene(token, sample["data_samples"].metainfo["log_name"], sample)
         except Exception as error:
             # Whatever is wrong with one scene of a hundred thousand, it is named and the rest goes on.
-            return LoadedScene(token, "", None, f"{type(error).__name__}: {error}")
+            return LoadedScene(token, "", None, describe_error(error, token))
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.datasets.navsim.logs import LogError
 from beyonddrive.datasets.stores.fingerprints import fingerprint, is_unchanged
 from beyonddrive.datasets.stores.shards import ShardStore, ShardWriter
 from beyonddrive.datasets.stores.vocabulary_scores import COLUMNS, KIND, manifest_of, pack_scores
 from beyonddrive.engine.executors import Executor
-from beyonddrive.evaluation.metric_caches import MetricCaches
-from beyonddrive.evaluation.pdm import MetricCache, score
+from beyonddrive.evaluation.scene_scoring import LogScores, SceneScorer
+from beyonddrive.evaluation.score_stream import stream
 from beyonddrive.generators.expert_plans import SceneSource
 from beyonddrive.structures.vocabulary import Vocabulary
-
-PLANS_AT_ONCE = 512
-"""Plans that are scored together: enough to be fast, few enough to stay small in memory."""
 
 
 @dataclass
@@ -82,9 +79,15 @@ def score_vocabulary(
         _Job(path, tuple(tokens)) for path, tokens in by_log.items() if not _is_done(writer, path, tokens)
     ]
     report.num_new_logs = len(jobs)
-    caches = MetricCaches(split, root, None if cache_dir is None else Path(cache_dir))
-    arguments = (caches, writer, vocabulary.plans)
-    for problems in executor.map(_score_log, jobs, f"vocabulary of {split}", _start, arguments):
+    scorer = SceneScorer(
+        split,
+        None if cache_dir is None else Path(cache_dir),
+        root.root,
+        root.maps_root,
+        plans=_SamePlans(vocabulary.plans),
+    )
+    scorer.open()
+    for problems in stream(scorer, _WriteShard(writer), jobs, executor, f"vocabulary of {split}"):
         report.problems += problems
     store = ShardStore(folder, KIND, config)
     report.num_scenes, report.failures = len(store), dict(store.failures)
@@ -101,54 +104,36 @@ def _is_done(writer: ShardWriter, path: Path, tokens: list[str]) -> bool:
     )
 
 
-# ------------------------------------------------------------------ in a worker
-class _Worker(NamedTuple):
-    caches: MetricCaches
-    writer: ShardWriter
+@dataclass(frozen=True)
+class _SamePlans:
+    """The plans of every scene."""
+
     plans: NDArray[np.float32]
 
-
-_worker: _Worker | None = None
-
-
-def _start(caches: MetricCaches, writer: ShardWriter, plans: NDArray[np.float32]) -> None:
-    global _worker
-    _worker = _Worker(caches, writer, plans)
+    def __getitem__(self, token: str) -> NDArray[np.float32]:
+        return self.plans
 
 
-def _score_log(job: _Job) -> list[str]:
-    """Make the shard of one log; return why there is none."""
-    assert _worker is not None, "the executor did not run the initializer"
-    records: dict[str, dict[str, NDArray[Any]]] = {}
-    failures: dict[str, str] = {}
-    source = fingerprint(job.path)
-    try:
-        for token, cache in _caches_of(_worker.caches, job):
-            try:
-                if isinstance(cache, Exception):
-                    raise cache
-                records[token] = {"scores": _scores(cache, _worker.plans)}
-            except Exception as error:
-                # Whatever is wrong with one scene of thousands, it is recorded and the rest goes on.
-                failures[token] = f"{type(error).__name__}: {error}"
-    except ValueError as error:  # the log itself
-        return [str(error)]
-    _worker.writer.write(job.path.stem, records, failures, {"log": source})
-    return []
+class _WriteShard(NamedTuple):
+    """The work of a log: score its scenes and write them as its shard."""
 
+    writer: ShardWriter
 
-def _caches_of(caches: MetricCaches, job: _Job) -> Iterator[tuple[str, MetricCache | Exception]]:
-    in_store = [token for token in job.tokens if token in caches]
-    for token in in_store:
-        yield token, caches[token]
-    missing = set(job.tokens).difference(in_store)
-    if missing:
-        yield from caches.of_log(job.path, missing)
-
-
-def _scores(cache: MetricCache, plans: NDArray[np.float32]) -> NDArray[np.uint8]:
-    parts = [
-        score(cache, plans[start : start + PLANS_AT_ONCE].astype(np.float64)).values[:, : len(COLUMNS)]
-        for start in range(0, len(plans), PLANS_AT_ONCE)
-    ]
-    return pack_scores(np.concatenate(parts))
+    def __call__(self, scorer: SceneScorer, job: _Job) -> list[str]:
+        """Why there is no shard, if there is none."""
+        source = fingerprint(job.path)  # before it is read, so that no later change passes for it
+        stored = [token for token in job.tokens if token in scorer.open()]
+        missing = set(job.tokens).difference(stored)
+        results = scorer.score_stored(stored)
+        try:
+            found = scorer.score_log(job.path, missing) if missing else LogScores([], {})
+        except LogError as error:
+            return [str(error)]
+        records, failures = {}, dict(found.cut_off)
+        for result in [*results, *found.results]:
+            if result.values is None:
+                failures[result.token] = result.reason
+            else:
+                records[result.token] = {"scores": pack_scores(result.values[:, : len(COLUMNS)])}
+        self.writer.write(job.path.stem, records, failures, {"log": source})
+        return []

@@ -13,7 +13,8 @@ from beyonddrive.datasets.stores.shards import StoreError
 from beyonddrive.engine.executors import SerialExecutor
 from beyonddrive.evaluation.metric_caches import MetricCaches, cache_metrics
 from beyonddrive.evaluation.pdm import MetricCache
-from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer, score_scenes
+from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer
+from beyonddrive.evaluation.score_stream import score_scenes
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_a_scene_that_cannot_be_cached_is_reported_and_tried_again(root, folder,
 
     monkeypatch.setattr(module, "build_metric_cache", failing)
     report = fill(root, folder)
-    assert report.failures == {victim: "StoreError: no route"} and report.num_scenes == 2
+    assert report.failures == {victim: "no route"} and report.num_scenes == 2
     scenes = [ScenePlans(token, "", np.zeros((1, 8, 3))) for token in tokens]
     results = list(score_scenes(SceneScorer("test", cache_dir=folder), scenes, 0, ""))
     assert [result.token for result in results if result.values is None] == [victim]

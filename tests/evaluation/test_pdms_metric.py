@@ -15,7 +15,8 @@ from beyonddrive.datasets.stores.shards import StoreError
 from beyonddrive.engine.executors import SerialExecutor
 from beyonddrive.evaluation.metric_caches import MetricCaches, cache_metrics
 from beyonddrive.evaluation.pdms_metric import EvaluationError, PDMSMetric
-from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer, score_scenes
+from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer
+from beyonddrive.evaluation.score_stream import score_scenes
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.structures.sample import PlanSample
 
