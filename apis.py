@@ -12,13 +12,13 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel
 
-from beyonddrive.checkpoints.conversion import load_weights
+from beyonddrive.checkpoints.loading import has_weights, load_weights
 from beyonddrive.datasets.feature_caching import cache_features
 from beyonddrive.datasets.navsim.log_jobs import CacheReport
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.engine.evaluators import plan_metrics
 from beyonddrive.engine.executors import Executor, SerialExecutor
-from beyonddrive.engine.runner import ConfigError, has_weights, load_config
+from beyonddrive.engine.runner import ConfigError, load_config
 from beyonddrive.evaluation.metric_caches import cache_metrics
 from beyonddrive.registry import DATASETS, MODELS
 from beyonddrive.structures.sample import PlanSample
@@ -34,7 +34,7 @@ def init_planner(
     device: str | torch.device = "cpu",
     options: Mapping[str, Any] | None = None,
 ) -> BaseModel:
-    """Build a planner in evaluation mode, ready for ``planner(inputs, mode='tensor')``.
+    """Build a planner in evaluation mode, ready for ``planner(inputs, mode='tensor')``; it keeps its ``cfg``.
 
     Args:
         config: Config file, or a config as :func:`load_config` returns it.
@@ -54,13 +54,14 @@ def init_planner(
         config = config.copy()
         config.merge_from_dict(dict(options))
     planner: BaseModel = MODELS.build(config.model)
-    if checkpoint is not None:
-        load_weights(planner, checkpoint)
-    elif has_weights(planner):
+    if checkpoint is None and has_weights(planner):
         logger.warning(
             "%s has its initial weights, for no checkpoint was given: its plans mean nothing",
             type(planner).__name__,
         )
+    else:
+        load_weights(planner, checkpoint)
+    planner.cfg = config
     planner.to(device).eval()
     return planner
 

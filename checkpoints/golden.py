@@ -25,7 +25,8 @@ from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 from torch import Tensor
 
-from beyonddrive.checkpoints.conversion import Conversion, build_planner, to_native
+from beyonddrive.checkpoints.conversion import Conversion, to_native
+from beyonddrive.checkpoints.loading import build_planner
 from beyonddrive.checkpoints.releases import package_of
 from beyonddrive.checkpoints.weight_files import read_data
 from beyonddrive.structures.errors import BeyondDriveError

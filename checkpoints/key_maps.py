@@ -95,18 +95,23 @@ class KeyMap:
 
     def native_state(
         self, state: Mapping[str, Tensor], data: Mapping[str, Any] | None = None
-    ) -> dict[str, Tensor]:
-        """Official state dict -> ours, constants and values of a data file added."""
-        native = {self.to_native(key): value for key, value in state.items()}
-        return self.with_data(native | (self.constants() if self.constants is not None else {}), data)
+    ) -> tuple[dict[str, Tensor], list[str]]:
+        """Official state dict -> ours, and the official names that have no counterpart.
 
-    def with_data(
-        self, native: Mapping[str, Tensor], data: Mapping[str, Any] | None = None
-    ) -> dict[str, Tensor]:
-        """Our state dict with the values of a data file (arrays by name), or with those that are known."""
+        Args:
+            state: Weights under official names.
+            data: Arrays of a data file by name; what it lacks is added as far as it is known.
+        """
+        native, unknown = {}, []
+        for key, value in state.items():
+            try:
+                native[self.to_native(key)] = value
+            except KeyMapError:
+                unknown.append(key)
+        native |= self.constants() if self.constants is not None else {}
         given = data or {}
         found = {key: torch.as_tensor(given[name]) for name, key in self.data if name in given}
-        return {**self.known_data(native), **native, **found}
+        return {**self.known_data(native), **native, **found}, unknown
 
     def missing_data(self, native: Mapping[str, Tensor]) -> list[str]:
         """Names, in the data file, of values that our state dict lacks."""

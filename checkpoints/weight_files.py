@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
-from beyonddrive.engine.mmengine_compat import CheckpointError, load_checkpoint_file
+from beyonddrive.engine.checkpoint_files import CheckpointError, load_checkpoint_file, weights_of
 
 SAFETENSORS = ".safetensors"
 """Ending of a file without pickle; any other is written by ``torch.save``."""
@@ -26,7 +26,7 @@ class WeightFile:
     """Weights of a file, and what it says about them.
 
     Attributes:
-        state: Weights by name.
+        state: Weights by the name that the bare module gives them.
         meta: Contents of ``meta``; empty if the file has none.
     """
 
@@ -35,25 +35,15 @@ class WeightFile:
 
 
 def read_weights(path: str | Path) -> WeightFile:
-    """Read a checkpoint, whose weights are under ``state_dict`` or at its top.
+    """Read a checkpoint; :func:`beyonddrive.engine.checkpoint_files.weights_of` says where its weights are.
 
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointError: If it is damaged, holds more than weights and logs, or no weights at all.
     """
     loaded = load_checkpoint_file(path)
-    state = loaded.get("state_dict", loaded)
-    if not isinstance(state, Mapping) or not state:
-        raise CheckpointError(f"{path}: has no weights: give a file with a non-empty 'state_dict'")
-    others = [key for key, value in state.items() if not isinstance(value, Tensor)]
-    if others:
-        where = "'state_dict'" if "state_dict" in loaded else "its top, where there is no 'state_dict',"
-        raise CheckpointError(
-            f"{path}: {where} holds {others[0]!r}, a {type(state[others[0]]).__name__}, among the weights: "
-            f"save the weights alone as {{'state_dict': ...}}"
-        )
     meta = loaded.get("meta")
-    return WeightFile(dict(state), dict(meta) if isinstance(meta, Mapping) else {})
+    return WeightFile(weights_of(loaded, path), dict(meta) if isinstance(meta, Mapping) else {})
 
 
 def read_data(path: str | Path) -> dict[str, NDArray[Any]]:

@@ -8,8 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from beyonddrive.engine.mmengine_compat import CheckpointError
-from beyonddrive.engine.weights import check_weights, nonfinite_keys
+from beyonddrive.engine.checkpoint_files import CheckpointError, check_weights, nonfinite_keys
 from beyonddrive.registry import HOOKS
 from beyonddrive.version import __version__
 
@@ -35,4 +34,10 @@ class CheckpointGuardHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check all keys, shapes and values before anything is loaded."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        check_weights(model, checkpoint, str(checkpoint.get("file", "checkpoint")), runner.model_name)
+        check_weights(
+            model,
+            checkpoint["state_dict"],
+            checkpoint.get("file", "checkpoint"),
+            origin=checkpoint.get("meta", {}).get("planner"),
+            name=runner.model_name,
+        )

@@ -4,8 +4,8 @@
 a failure of the stock library, and each has a test that shows the failure without it:
 
 1. *Checkpoints*: torch 2.6 made ``weights_only=True`` the default of ``torch.load``, which refuses the log
-   history in every mmengine checkpoint; older versions unpickled anything. :func:`load_checkpoint_file`
-   reads with ``weights_only=True`` on every version and allows exactly what mmengine writes.
+   history in every mmengine checkpoint; older versions unpickled anything. Files are read by
+   :mod:`beyonddrive.engine.checkpoint_files`, which allows exactly what mmengine writes on every version.
 2. *Processes without GPUs*: ``launcher='pytorch'`` selects a CUDA device even for gloo, and the wrapper for
    distributed training is given CUDA device numbers for a model on the CPU.
 3. *Mixed precision without a GPU*: ``AmpOptimWrapper`` insists on one; :class:`AutocastOptimWrapper` runs
@@ -21,9 +21,6 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
-import json
-import pickle
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,123 +30,31 @@ import mmengine.config.config
 import mmengine.dist.utils
 import mmengine.utils
 import mmengine.utils.package_utils
-import numpy as np
 import torch
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import print_log
-from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.runner.checkpoint import CheckpointLoader
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from beyonddrive.engine.checkpoint_files import load_checkpoint_file, weights_of
 from beyonddrive.engine.config_files import find_config
 from beyonddrive.registry import OPTIM_WRAPPERS
-from beyonddrive.structures.errors import BeyondDriveError
 
 _MARK = "_beyonddrive_remedy"
 
 
-class CheckpointError(BeyondDriveError, RuntimeError):
-    """A checkpoint cannot be read, belongs to another model, or holds values that are not finite."""
-
-
-def _statistic_of_history(owner: object, name: str) -> Callable[..., Any]:
-    """Stand in for ``getattr`` while a checkpoint is read: statistics of a history, nothing else."""
-    if owner is not HistoryBuffer or name not in ("min", "max", "current", "mean"):
-        raise pickle.UnpicklingError(f"a checkpoint may not reach for {owner!r}.{name}")
-    statistic: Callable[..., Any] = getattr(HistoryBuffer, name)
-    return statistic
-
-
-def _known_as(path: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function under the name by which a checkpoint asks for it."""
-
-    def named(*args: Any) -> Any:
-        return function(*args)
-
-    # (torch before 2.6 takes no pairs of function and name)
-    named.__module__, _, named.__qualname__ = path.rpartition(".")
-    named.__name__ = named.__qualname__
-    return named
-
-
-def _safe_globals() -> list[Any]:
-    """Return what an mmengine checkpoint holds beyond tensors: histories of logged numbers."""
-    dtypes = [np.bool_, np.int32, np.int64, np.float32, np.float64]
-    # (numpy 1.26 has a numpy._core too, which does not import its multiarray by itself)
-    core = importlib.import_module(f"numpy.{'_core' if hasattr(np, '_core') else 'core'}.multiarray")
-    functions = {"_reconstruct": core._reconstruct, "scalar": core.scalar}
-    return [
-        HistoryBuffer,
-        np.ndarray,
-        np.dtype,
-        *(type(np.dtype(dtype)) for dtype in dtypes),
-        _known_as("builtins.getattr", _statistic_of_history),
-        # numpy 2 moved these two; a checkpoint may have been written by either version
-        *(_known_as(f"numpy.core.multiarray.{name}", function) for name, function in functions.items()),
-        *(_known_as(f"numpy._core.multiarray.{name}", function) for name, function in functions.items()),
-    ]
-
-
-def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint without executing anything that it holds.
-
-    Args:
-        path: A file that ``torch.save`` wrote, or a ``.safetensors`` file, whose tensors become the
-            ``state_dict`` and whose metadata ``meta`` is read as JSON.
-        map_location: As for ``torch.load``.
+def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Load a checkpoint for mmengine's ``CheckpointLoader``; its key ``file`` names it in later messages.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        CheckpointError: If the file is damaged, holds objects other than tensors, numbers and mmengine's
-            log history, or is not a dictionary.
+        CheckpointError: If it cannot be read, or holds no weights.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    if path.suffix == ".safetensors":
-        return _load_safetensors(path, map_location)
-    try:
-        with torch.serialization.safe_globals(_safe_globals()):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own text is long and recommends weights_only=False; one sentence in it is the reason.
-        found = re.search(
-            r"((?:Unsupported|Trying|Can only|a checkpoint) .*?)(?:\. Please use|\n|$)", str(error)
-        )
-        reason = found[1] if found else "it is not what torch.save writes"
-        raise CheckpointError(
-            f"{path}: refused, because it holds more than weights and logs ({reason}). Nothing was executed. "
-            "If the file is damaged, use another checkpoint; if it comes from another program, save its "
-            "state_dict alone as {'state_dict': ...}"
-        ) from None
-    except Exception as error:  # random bytes make the reader fail in any way
-        raise CheckpointError(
-            f"{path}: cannot be read, it is truncated or no checkpoint "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); use another checkpoint"
-        ) from error
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint dictionary")
-    return checkpoint
-
-
-def _load_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
-    try:
-        with safe_open(path, framework="pt", device=str(map_location or "cpu")) as file:
-            meta = json.loads((file.metadata() or {}).get("meta", "{}"))
-            return {"state_dict": {key: file.get_tensor(key) for key in list(file.keys())}, "meta": meta}
-    except (SafetensorError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read, it is truncated or no safetensors file ({error}); use another "
-            "checkpoint"
-        ) from error
-
-
-def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Load a checkpoint for mmengine's ``CheckpointLoader``; its key ``file`` names it in later messages."""
-    return {**load_checkpoint_file(filename, map_location), "file": filename}
+    checkpoint = load_checkpoint_file(filename, map_location)
+    weights = weights_of(checkpoint, filename)
+    rest = {key: value for key, value in checkpoint.items() if not isinstance(value, torch.Tensor)}
+    return {**rest, "state_dict": weights, "file": filename}
 
 
 @OPTIM_WRAPPERS.register_module()

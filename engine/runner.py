@@ -17,7 +17,6 @@ from mmengine.dist import is_distributed
 from mmengine.logging import MMLogger, print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import nn
 
 from beyonddrive.engine import mmengine_compat
 from beyonddrive.engine.checkpoint_guard import CheckpointGuardHook
@@ -35,7 +34,6 @@ __all__ = [
     "ending_processes",
     "evaluate",
     "find_last_checkpoint",
-    "has_weights",
     "load_config",
 ]
 
@@ -153,17 +151,16 @@ def build_train_runner(
 
 def build_test_runner(
     config: Config,
-    checkpoint: str | Path | None = None,
+    *,
     work_dir: str | None = None,
     out_file: str | Path | None = None,
     plans_file: str | Path | None = None,
     launcher: str = "none",
 ) -> Runner:
-    """Make a runner that is ready to ``test()``.
+    """Make a runner that is ready to ``test()`` once its planner has been given its weights.
 
     Args:
-        config: As :func:`load_config` returns it; not changed.
-        checkpoint: Weights; None for a planner that has none.
+        config: As :func:`load_config` returns it; not changed. Its ``load_from`` is not read.
         work_dir: Where logs go; by default the folder ``test`` in that of the training.
         out_file: csv file with one row per scene; with several metrics one file each, see
             :func:`~beyonddrive.engine.evaluators.set_result_files`.
@@ -171,22 +168,16 @@ def build_test_runner(
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
 
     Raises:
-        ConfigError: If the planner has weights and no checkpoint is given, or nothing writes the files.
+        ConfigError: If nothing writes the files.
     """
     mmengine_compat.apply()
     config = config.copy()
     config.work_dir = work_dir or str(Path(default_work_dir(config)) / "test")
     config.launcher = launcher
     config.resume = False
-    config.load_from = str(checkpoint) if checkpoint is not None else None
+    config.load_from = None
     set_result_files(config, out_file, plans_file)
-    runner = _build(config)
-    if checkpoint is None and has_weights(runner.model):
-        raise ConfigError(
-            f"planner {runner.model_name} has weights: give the checkpoint to evaluate (tools/train.py "
-            "leaves best_pdms_PDMS_*.pth in its work folder)"
-        )
-    return runner
+    return _build(config)
 
 
 def evaluate(runner: Runner) -> Evaluation:
@@ -223,11 +214,6 @@ def _forget_frames(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
-
-
-def has_weights(planner: nn.Module) -> bool:
-    """Whether evaluating the planner without a checkpoint would evaluate random weights."""
-    return next(planner.parameters(), None) is not None
 
 
 def _build(config: Config) -> Runner:

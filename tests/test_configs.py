@@ -6,8 +6,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from beyonddrive.checkpoints.loading import has_weights
 from beyonddrive.engine.hooks import PlannerCheckpointHook
-from beyonddrive.engine.runner import has_weights, load_config
+from beyonddrive.engine.runner import load_config
 from beyonddrive.registry import DATASETS, HOOKS, METRICS, MODELS, PARAM_SCHEDULERS
 
 ROOT = Path(__file__).parents[1] / "configs"

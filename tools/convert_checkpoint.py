@@ -63,7 +63,8 @@ def convert(
         CheckpointError: If the source cannot be read.
         ConversionError: If it is not exactly a checkpoint of a published planner.
     """
-    from beyonddrive.checkpoints.conversion import AGENT, lacks_data, to_native, to_official
+    from beyonddrive.checkpoints.conversion import lacks_data, to_native, to_official
+    from beyonddrive.checkpoints.recognition import AGENT
     from beyonddrive.checkpoints.weight_files import read_data, read_weights, write_weights
     from beyonddrive.version import __version__
 
@@ -90,8 +91,7 @@ def convert(
     if reverse:
         state = {f"{AGENT}{key}": value for key, value in state.items()}
     write_weights(target, state, meta)
-    variant = "".join(f", {key}={value}" for key, value in conversion.settings.items())
-    return f"{target}: {len(state)} weights of {conversion.release.name}{variant}"
+    return f"{target}: {len(state)} weights of {conversion}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

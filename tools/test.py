@@ -59,12 +59,19 @@ def evaluate(args: argparse.Namespace) -> int:
     """Evaluate and print the figures; 1 if a scene has no score."""
     from mmengine.dist import is_main_process
 
+    from beyonddrive.checkpoints.loading import load_weights
     from beyonddrive.engine import runner
 
     config = runner.load_config(args.config, args.cfg_options)
-    metrics, failures = runner.evaluate(
-        runner.build_test_runner(config, args.checkpoint, args.work_dir, args.out, args.plans, args.launcher)
+    testing = runner.build_test_runner(
+        config,
+        work_dir=args.work_dir,
+        out_file=args.out,
+        plans_file=args.plans,
+        launcher=args.launcher,
     )
+    load_weights(testing.model, args.checkpoint)
+    metrics, failures = runner.evaluate(testing)
     if is_main_process():
         print(summary(metrics))
         for token, reason in failures.items():

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from beyonddrive.apis import init_planner
-from beyonddrive.checkpoints.conversion import build_planner, strip_agent, to_native, to_official
+from beyonddrive.checkpoints.conversion import to_native, to_official
 from beyonddrive.checkpoints.golden import Comparison, GoldenError, GoldenFile, load_recipe
+from beyonddrive.checkpoints.loading import build_planner
+from beyonddrive.checkpoints.recognition import strip_agent
 from beyonddrive.checkpoints.releases import ConversionError
 from beyonddrive.checkpoints.weight_files import read_weights, write_weights
-from beyonddrive.engine.mmengine_compat import CheckpointError, load_checkpoint_file
+from beyonddrive.engine.checkpoint_files import CheckpointError, load_checkpoint_file
 from beyonddrive.plugins.base.preprocessor import PlannerInputError
 from beyonddrive.tools import check_golden, convert_checkpoint
 
@@ -220,7 +222,7 @@ def test_official_checkpoints_load_directly(tmp_path, mlp):
         ("ego_mlp/ego_mlp_1xb16-12e_synth.py", None),
         (
             "flow_policy/flow_policy_tiny_1xb16-12e_synth.py",
-            r"does not fit planner FlowPolicy.*saved from planner EgoStatusMLP \(official ego_mlp\)",
+            r"does not fit planner FlowPolicy.*it is of planner EgoStatusMLP \(official ego_mlp\)",
         ),
     ],
 )

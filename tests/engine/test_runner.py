@@ -10,8 +10,9 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import Hook
 
 from beyonddrive.apis import init_planner
+from beyonddrive.checkpoints.loading import load_weights
+from beyonddrive.engine.checkpoint_files import CheckpointError, load_checkpoint_file
 from beyonddrive.engine.hooks import PlannerCheckpointHook
-from beyonddrive.engine.mmengine_compat import CheckpointError, load_checkpoint_file
 from beyonddrive.engine.runner import (
     ConfigError,
     build_test_runner,
@@ -241,7 +242,7 @@ def test_a_checkpoint_of_another_planner_is_refused_whole(tmp_path, blind_recipe
     wider = MODELS.build({"type": "EgoStatusMLP", "hidden": 8, "num_layers": 1})
     path = save_weights(tmp_path / "narrow.pth", wider)
     with pytest.raises(CheckpointError, match=r"of another shape \(.*\(8, 8\) for \(16, 8\)"):
-        build_test_runner(load_config(blind_recipe), path, str(tmp_path / "w")).test()
+        init_planner(blind_recipe, path)
 
 
 def test_a_checkpoint_with_nan_is_refused(tmp_path, blind_recipe):
@@ -271,7 +272,7 @@ def test_loaded_weights_are_the_saved_ones(tmp_path, blind_recipe):
     path = save_weights(tmp_path / "a.pth", planner)
     loaded = init_planner(blind_recipe, path)
     assert not loaded.training
-    runner = build_test_runner(load_config(blind_recipe), path, str(tmp_path / "w"))
+    runner = build_train_runner(load_config(blind_recipe, {"load_from": str(path)}), str(tmp_path / "w"))
     runner.load_or_resume()
     for key, value in planner.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[key]) and torch.equal(
@@ -289,16 +290,17 @@ def test_a_repelled_planner_takes_the_weights_of_the_bare_one(tmp_path, blind_re
         **model,
         "trajectory_head": {"type": "RepulsiveHead", "head": head, "loss": {"weight": 5.0}},
     }
-    runner = build_test_runner(config, path, str(tmp_path / "w"))
-    runner.load_or_resume()
+    runner = build_test_runner(config, work_dir=str(tmp_path / "w"))
+    load_weights(runner.model, path)
     for planner in (runner.model, init_planner(config, path)):
         for key, value in bare.state_dict().items():
             assert torch.equal(value, planner.state_dict()[key]), key
 
 
 def test_a_planner_without_its_checkpoint_is_refused(tmp_path, blind_recipe):
-    with pytest.raises(ConfigError, match="give the checkpoint"):
-        build_test_runner(load_config(blind_recipe), None, str(tmp_path / "w"))
+    runner = build_test_runner(load_config(blind_recipe), work_dir=str(tmp_path / "w"))
+    with pytest.raises(CheckpointError, match="EgoStatusMLP has weights: give the checkpoint"):
+        load_weights(runner.model, None)
 
 
 def test_selection_on_the_test_split_is_refused(tmp_path, blind_recipe):

@@ -210,7 +210,8 @@ def test_key_maps_go_both_ways():
         "net.enc.11.weight": torch.ones(1),
         "net.pos": torch.zeros(2),
     }
-    native = keys.native_state(state)
+    native, unknown = keys.native_state({**state, "net.other": torch.zeros(1)})
+    assert unknown == ["net.other"]
     assert set(native) == {"stages.0.conv.weight", "stages.11.conv.weight", "position"}
     assert set(keys.official_state(native)) == set(state)
     for unknown in ("net.position", "enc.0.weight", "net.enc.x.weight"):
@@ -221,7 +222,7 @@ def test_key_maps_go_both_ways():
 
 
 def test_other_statistics_cannot_be_converted_back():
-    state = DELTA_KEYS.native_state({})
+    state, _ = DELTA_KEYS.native_state({})
     assert set(state) == {"trajectory_head.delta.mean", "trajectory_head.delta.scale"}
     assert DELTA_KEYS.official_state(state) == {}
     state["trajectory_head.delta.mean"] += 0.1

@@ -16,7 +16,7 @@ from torch import Tensor
 import beyonddrive
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.datasets.transforms.base import BaseTransform
-from beyonddrive.engine.mmengine_compat import load_checkpoint_file
+from beyonddrive.engine.checkpoint_files import load_checkpoint_file
 from beyonddrive.generators.prior_hook import ExpertPriorError, ExpertPriorHook, expert_plans
 from beyonddrive.generators.strategies import SamplingStrategy, scene_generators
 from beyonddrive.heads.plan_prior import plan_priors

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from beyonddrive.engine.mmengine_compat import load_checkpoint_file
+from beyonddrive.engine.checkpoint_files import load_checkpoint_file
 from beyonddrive.engine.runner import load_config
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import SCORE_COLUMNS

@@ -12,8 +12,7 @@ import torch
 from beyonddrive.checkpoints.conversion import to_native, to_official
 from beyonddrive.checkpoints.golden import GoldenFile
 from beyonddrive.checkpoints.releases import ConversionError
-from beyonddrive.engine.mmengine_compat import CheckpointError
-from beyonddrive.engine.weights import check_weights
+from beyonddrive.engine.checkpoint_files import CheckpointError, check_weights
 from beyonddrive.heads.plan_prior import PriorError
 from beyonddrive.plugins.diffusiondrive.head import TruncatedDiffusionHead, denormalise, normalise
 from beyonddrive.plugins.diffusiondrive.planner import DiffusionDrivePlanner
@@ -184,7 +183,7 @@ def test_a_checkpoint_without_anchors_is_refused(head: TruncatedDiffusionHead) -
     state = head.state_dict()
     state["anchors.points"] = torch.full_like(state["anchors.points"], torch.nan)
     with pytest.raises(CheckpointError, match=r"anchors\.points"):
-        check_weights(head, {"state_dict": state}, "file.pth")
+        check_weights(head, state, "file.pth")
     head.load_state_dict(state)
     with pytest.raises(PriorError, match="has no anchors"):
         head(tokens())

@@ -10,13 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from beyonddrive.checkpoints.conversion import (
-    build_planner,
-    load_weights,
-    to_native,
-    to_official,
-)
+from beyonddrive.checkpoints.conversion import to_native, to_official
 from beyonddrive.checkpoints.golden import GoldenFile
+from beyonddrive.checkpoints.loading import build_planner, load_weights
 from beyonddrive.checkpoints.releases import ConversionError
 from beyonddrive.checkpoints.weight_files import read_weights, write_weights
 from beyonddrive.generators.vocabulary import (
