@@ -5,9 +5,9 @@ scene of its own with its own log, metric cache and plans, and prints
 
 * scenes per second of metric caches (``evaluation.metric_caches.cache_metrics``) and of scores
   (``evaluation.split_scoring.SplitScoring``) with each number of workers, and their ratio, after a fifth of
-  the scenes, so that starting processes and loading maps and kernels does not count. Where other programs use
-  the cores too, "unhindered" is what the rate would be without them: workers that are running or waiting for a
-  core, over CPU time per scene;
+  the scenes, so that starting processes and loading maps and kernels does not count. Where other programs
+  use the cores too, "unhindered" is what the rate would be without them: workers that are running or waiting
+  for a core, over CPU time per scene;
 * the memory of ``tools/score.py`` and its workers, together, while it scores all scenes: what it needs for a
   fifth of them, and by how much it grows until the end.
 
