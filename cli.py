@@ -39,6 +39,8 @@ VERBS = {
     "export": Verb("export", "export a planner to ONNX or a torch.export program"),
     "visualize": Verb("visualize", "draw scenes with the plans of planners and their scores"),
     "report": Verb("report", "compare planners in a table and an HTML report"),
+    "list": Verb("list", "name the planners, heads, losses, configs, releases, metrics and so on"),
+    "print-config": Verb("print_config", "print what a config is in the end"),
 }
 """Every verb, in the order in which a project meets them."""
 

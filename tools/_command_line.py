@@ -49,6 +49,22 @@ class KeyValues(argparse.Action):
             parser.error(f"{option_string}: {error}")
 
 
+def add_config(parser: argparse.ArgumentParser, what: str, optional: bool = False) -> None:
+    """Give a command line the argument CONFIG, which :func:`find_config` finds.
+
+    Args:
+        parser: The command line.
+        what: What it is the config of.
+        optional: Whether it may be left out.
+    """
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs="?" if optional else None,
+        help=f"{what}: a file, package::folder/name.py, or a bare name (beyonddrive list configs)",
+    )
+
+
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Give a command line the option ``--cfg-options``."""
     parser.add_argument(

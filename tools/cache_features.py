@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from beyonddrive.tools._command_line import (
+    add_config,
     add_config_options,
     add_executor_options,
     command_parser,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("cache-features", "Make the feature caches that a config reads.")
-    parser.add_argument("config", help="config whose data sets have a cache_dir")
+    add_config(parser, "config whose data sets have a cache_dir")
     parser.add_argument(
         "--loaders", nargs="+", choices=["train", "val", "test"], default=["train", "val", "test"],
         help="data loaders of the config to make caches for",

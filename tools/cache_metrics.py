@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beyonddrive.tools._command_line import (
+    add_config,
     add_config_options,
     add_executor_options,
     command_parser,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("cache-metrics", "Make metric caches for the PDM score.")
-    parser.add_argument("config", nargs="?", help="config whose evaluators have a cache_dir")
+    add_config(parser, "config whose evaluators have a cache_dir", optional=True)
     parser.add_argument(
         "--loaders", nargs="+", choices=["val", "test"], default=["val", "test"],
         help="evaluators of the config to make caches for",

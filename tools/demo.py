@@ -1,13 +1,14 @@
-"""The whole method on a laptop: ``python tools/demo.py`` (``make demo`` installs first).
+"""The whole method on a laptop: ``beyonddrive demo`` (``make demo`` installs first).
 
 Generates a world, trains the generator, mines negatives with it, trains LTF without and with them, and
-compares the planners on held-out scenes. Each stage is one command of ``tools/``, printed before it runs, so
-that it can be run alone. Stages that are complete are not run again; ``--fresh`` starts over.
+compares the planners on held-out scenes. Each stage is one command, printed before it runs, so that it can be
+run alone. Stages that are complete are not run again; ``--fresh`` starts over.
 ``--all-planners`` goes on with every other planner, without and with negatives.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 import shutil
@@ -19,11 +20,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from beyonddrive.engine.files import write_atomically
-from beyonddrive.tools._command_line import command_parser
+from beyonddrive.structures.errors import BeyondDriveError
+from beyonddrive.tools._command_line import command_parser, run_command
 from beyonddrive.version import __version__
 
-TOOLS = Path(__file__).resolve().parent
-CONFIGS = TOOLS.parent / "configs"
 DATA = "data/synth"
 WORK = Path("work_dirs")
 DEMO = WORK / "demo"
@@ -67,6 +67,12 @@ VOCABULARIES = {WOTE: 32, VOCABULARY: 64}
 """Plans in the vocabularies of the planners that choose from one."""
 
 Command = list[str]
+COMMAND = (sys.executable, "-m", "beyonddrive.cli")
+"""What ``beyonddrive`` runs, with this interpreter."""
+
+
+class DemoError(BeyondDriveError, RuntimeError):
+    """A stage failed, or what is there is of another demo."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +100,14 @@ class Stage:
     commands: Callable[[], list[Command]]
 
 
-def tool(name: str, *args: object) -> Command:
-    """Command line of a tool."""
-    return [sys.executable, str(TOOLS / f"{name}.py"), *map(str, args)]
+def tool(verb: str, *args: object) -> Command:
+    """A command of this suite."""
+    return [*COMMAND, verb, *map(str, args)]
 
 
 def config(name: str) -> str:
-    """Path of a config."""
-    return str(CONFIGS / f"{name}.py")
+    """Name of a config, wherever the suite is installed."""
+    return f"beyonddrive::{name}.py"
 
 
 def best_checkpoint(name: str) -> Path:
@@ -141,9 +147,7 @@ def evaluate(name: str) -> Command:
 def mine(split: str, workers: int) -> Command:
     """Command that mines the negatives of a split."""
     where = ["--split", split, "--out", f"{DATA}/pool/{split}"]
-    return tool(
-        "mine_negatives", config(GENERATOR), best_checkpoint(GENERATOR), *where, "--num-workers", workers
-    )
+    return tool("mine", config(GENERATOR), best_checkpoint(GENERATOR), *where, "--num-workers", workers)
 
 
 def pictures(size: Size, rows: Mapping[str, str]) -> list[Command]:
@@ -159,8 +163,8 @@ def vocabulary(name: str, plans: int, workers: int) -> list[Command]:
     file, scores = f"{DATA}/vocabularies/plans_{plans}.npz", f"{DATA}/vocabularies/scores_{plans}/train"
     build = [config(name), "train", "--size", plans, "--out", file, "--num-workers", workers]
     return [
-        tool("build_vocabulary", *build),
-        tool("score_vocabulary", config(name), "train", file, "--out", scores, "--num-workers", workers),
+        tool("build-vocabulary", *build),
+        tool("score-vocabulary", config(name), "train", file, "--out", scores, "--num-workers", workers),
     ]
 
 
@@ -196,10 +200,10 @@ def _preparation(size: Size, seed: int, workers: int, lidar: bool, cached: Seque
     """Stages up to the negatives; ``cached`` are planners whose features differ."""
     world = ["--out", DATA, "--seed", seed, "--splits", size.splits, "--image-size", size.image_size]
     world += ["--cameras", "front", "--lidar" if lidar else "--no-lidar", "--num-workers", workers]
-    caches = [tool("cache_features", config(name), "--num-workers", workers) for name in cached]
-    caches.append(tool("cache_metrics", config(LTF), "--num-workers", workers))
+    caches = [tool("cache-features", config(name), "--num-workers", workers) for name in cached]
+    caches.append(tool("cache-metrics", config(LTF), "--num-workers", workers))
     return [
-        Stage("generate the world", lambda: [tool("create_data", "synth", *world)]),
+        Stage("generate the world", lambda: [tool("create-data", "synth", *world)]),
         Stage("cache features and metrics", lambda: caches),
         Stage("train the generator", train(GENERATOR, size)),
         # The negatives of the test split are for the pictures; no planner sees them.
@@ -230,13 +234,25 @@ def run(command: Command) -> None:
     Raises:
         subprocess.CalledProcessError: If it fails.
     """
-    shown = ["python", f"tools/{Path(command[1]).name}", *command[2:]]
-    print("$ " + shlex.join(shown).replace(f"{CONFIGS}/", "configs/"), flush=True)
+    print("$ " + shlex.join(["beyonddrive", *command[len(COMMAND) :]]), flush=True)
     subprocess.run(command, check=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stages that are not complete, then print the table."""
+def run_stage(stage: Stage) -> None:
+    """Run the commands of a stage.
+
+    Raises:
+        DemoError: If one fails, or what it reads is not there.
+    """
+    try:
+        for command in stage.commands():
+            run(command)
+    except (subprocess.CalledProcessError, FileNotFoundError) as error:
+        raise DemoError(f"stage '{stage.name}' failed: {error}") from error
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = command_parser("demo", "Run the whole method on a generated world.")
     parser.add_argument("--size", choices=SIZES, default="full", help="how much of everything to make")
     parser.add_argument("--seed", type=int, default=0, help="seed of the world")
@@ -248,8 +264,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--fresh", action="store_true", help="delete what an earlier demo left and start over"
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
 
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stages that are not complete, then print the table; the exit code is 1 if one fails."""
+    args = parse_args(argv)
+    return run_command("demo", lambda: demo(args))
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Run the stages that are not complete, then print the table."""
     rows = ROWS | MORE_ROWS if args.all_planners else ROWS
     size = SIZES[args.size]
     if args.epochs is not None:
@@ -261,8 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ledger = DEMO / "stages.json"
     done = json.loads(ledger.read_text()) if ledger.exists() else {**wanted, "seconds": {}}
     if {key: done.get(key) for key in wanted} != wanted:
-        print(f"demo: {ledger} is of another demo ({done}); run with --fresh to start over", file=sys.stderr)
-        return 1
+        raise DemoError(f"{ledger} is of another demo ({done}); run with --fresh to start over")
 
     plan = stages_of_all_planners if args.all_planners else stages
     for stage in plan(size, args.seed, args.num_workers):
@@ -271,15 +295,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         print(f"\n== {stage.name}", flush=True)
         start = time.perf_counter()
-        try:
-            for command in stage.commands():
-                run(command)
-        except (subprocess.CalledProcessError, FileNotFoundError) as error:
-            print(f"demo: stage '{stage.name}' failed: {error}", file=sys.stderr)
-            return 1
+        run_stage(stage)
         done["seconds"][stage.name] = time.perf_counter() - start
         write_atomically(ledger, json.dumps(done, indent=2).encode())
-    run(report(done["seconds"], rows))
+    run_stage(Stage("report", lambda: [report(done["seconds"], rows)]))
     return 0
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from beyonddrive.tools._command_line import add_config_options, command_parser, run_command
+from beyonddrive.tools._command_line import add_config, add_config_options, command_parser, run_command
 
 LARGEST_DIFFERENCE = 1e-4
 """Between the planner and the file, relative to 1 + the largest value of an output."""
@@ -22,7 +22,7 @@ LARGEST_DIFFERENCE = 1e-4
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("export", "Export a planner to ONNX or a torch.export program.")
-    parser.add_argument("config", help="config file of the planner")
+    add_config(parser, "config of the planner")
     parser.add_argument("checkpoint", help="its weights")
     parser.add_argument("out", metavar="OUT", type=Path, help="file to write: OUT.onnx or OUT.pt2")
     parser.add_argument(

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from beyonddrive.tools._command_line import (
     KeyValues,
+    add_config,
     add_config_options,
     command_parser,
     run_command,
@@ -24,7 +25,7 @@ from beyonddrive.tools._command_line import (
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("mine", "Mine hard negatives with a trained generator.")
-    parser.add_argument("config", nargs="?", help="config of the generator")
+    add_config(parser, "config of the generator", optional=True)
     parser.add_argument("checkpoint", nargs="?", help="weights of the generator")
     parser.add_argument("--out", metavar="POOL", help="folder of the pool")
     parser.add_argument("--split", help="split to mine; default: that of the training")

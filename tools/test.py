@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from beyonddrive.tools._command_line import (
+    add_config,
     add_config_options,
     add_launcher_options,
     command_parser,
@@ -21,7 +22,7 @@ from beyonddrive.tools._command_line import (
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("test", "Evaluate a planner by the PDM score on the test split.")
-    parser.add_argument("config", help="config file that the planner was trained with")
+    add_config(parser, "config that the planner was trained with")
     parser.add_argument("checkpoint", nargs="?", help="weights; none for planners that have none")
     parser.add_argument("--work-dir", help="logs; default: work_dirs/<name of the config>/test")
     parser.add_argument("--out", metavar="results.csv", help="write one row per scene")

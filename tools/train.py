@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from beyonddrive.tools._command_line import (
+    add_config,
     add_config_options,
     add_launcher_options,
     command_parser,
@@ -22,7 +23,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(
         "train", "Train a planner. The best checkpoint by validation PDMS is kept as best_pdms_PDMS_*.pth."
     )
-    parser.add_argument("config", help="config file, such as configs/ltf/ltf_tiny_1xb16-12e_synth.py")
+    add_config(parser, "config to train")
     parser.add_argument("--work-dir", help="logs and checkpoints; default: work_dirs/<name of the config>")
     parser.add_argument(
         "--resume",

@@ -1,6 +1,5 @@
 """The whole method end to end, at the smallest size that has something to do in every stage."""
 
-import importlib
 import json
 import re
 import subprocess
@@ -8,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from beyonddrive import cli
+from beyonddrive.engine.config_files import recipes
 from beyonddrive.tools import demo
 
 pytest.importorskip("sumo", reason="the extra 'synth' is not installed")
@@ -20,9 +21,9 @@ def ran(monkeypatch, tmp_path):
     names = []
 
     def run(command):
-        name = Path(command[1]).stem
-        names.append(name)
-        if importlib.import_module(f"beyonddrive.tools.{name}").main(command[2:]) != 0:
+        verb, *args = command[len(demo.COMMAND) :]
+        names.append(verb)
+        if cli.main([verb, *args]) != 0:
             raise subprocess.CalledProcessError(1, command)
 
     monkeypatch.chdir(tmp_path)
@@ -35,7 +36,7 @@ def test_the_demo_ends_with_its_table_and_does_nothing_twice(ran, tmp_path, capf
     args = ["--size", "smoke", "--num-workers", "0"]
     assert demo.main(args) == 0, capfd.readouterr().err[-3000:]
     assert set(ran) == {
-        *("create_data", "cache_features", "cache_metrics", "train", "mine_negatives"),
+        *("create-data", "cache-features", "cache-metrics", "train", "mine"),
         *("test", "visualize", "report"),
     }
     table = (tmp_path / "work_dirs/demo/table.md").read_text()
@@ -61,9 +62,9 @@ def test_the_demo_ends_with_its_table_and_does_nothing_twice(ran, tmp_path, capf
 def test_a_stage_is_a_command_that_is_shown_and_its_failure_ends_the_demo(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(subprocess.CalledProcessError):
-        demo.run(demo.tool("create_data", "synth", "--num-scenes", 2))
+        demo.run(demo.tool("create-data", "synth", "--num-scenes", 2))
     printed = capfd.readouterr()
-    assert "$ python tools/create_data.py synth --num-scenes 2" in printed.out
+    assert "$ beyonddrive create-data synth --num-scenes 2" in printed.out
     assert "--num-scenes 2: train, val and test" in printed.err
     broken = demo.Stage("break", lambda: [demo.tool("report", "--row", "no results")])
     monkeypatch.setattr(demo, "stages", lambda *_: [broken])
@@ -75,10 +76,11 @@ def test_a_stage_is_a_command_that_is_shown_and_its_failure_ends_the_demo(tmp_pa
 def test_all_planners_are_those_with_a_tiny_config():
     """Every tiny config is compared, but for variants that need more than the demo installs or shows."""
     left_out = {"transfuser-pillars_tiny_1xb16-12e_synth", "ltf-beyonddrive-online_tiny_1xb16-12e_synth"}
-    tiny = {path.stem for path in demo.CONFIGS.glob("*/*_synth.py") if "_base_" not in path.parts}
+    tiny = {path.stem for path in recipes("beyonddrive").values()}
+    tiny = {name for name in tiny if name.endswith("_synth")}
     rows = {Path(name).name for name in (demo.ROWS | demo.MORE_ROWS).values()}
     assert rows == tiny - left_out
     stages = demo.stages_of_all_planners(demo.SIZES["smoke"], 0, 1)
-    trained = {Path(c[2]).stem for s in stages if s.name.startswith("train") for c in s.commands()}
+    trained = {Path(c[4]).stem for s in stages if s.name.startswith("train") for c in s.commands()}
     assert trained == rows - {"human_synth", "constant_velocity_synth"}
     assert len({stage.name for stage in stages}) == len(stages)
