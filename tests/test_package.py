@@ -54,6 +54,7 @@ ALLOWED = {
     "visualization": BELOW | {"datasets", "evaluation", "evaluation.pdm"},
     "apis": None,  # everything
     "cli": None,
+    "__main__": None,
     "tools": None,
 }
 # Asked for what a config or a user names; what code itself names is checked by name.

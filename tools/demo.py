@@ -67,7 +67,7 @@ VOCABULARIES = {WOTE: 32, VOCABULARY: 64}
 """Plans in the vocabularies of the planners that choose from one."""
 
 Command = list[str]
-COMMAND = (sys.executable, "-m", "beyonddrive.cli")
+COMMAND = (sys.executable, "-m", "beyonddrive")
 """What ``beyonddrive`` runs, with this interpreter."""
 
 
