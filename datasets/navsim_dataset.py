@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -38,7 +39,8 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         split: Name of the split, a folder in ``navsim_logs``.
         maps_root: Folder of the maps; ``data_root/maps`` if None.
         scene_filter: Which windows of the logs are scenes: keys of
-            :class:`scene_filter.SceneFilter`, or the path of a yaml file with them.
+            :class:`scene_filter.SceneFilter`, or the path of a yaml file with them; a ``path`` among keys
+            is that file, with the other keys changed.
         feature_pipeline: Configs of transforms that find ``scene``, ``root``, ``token`` and ``log_name``.
         pipeline: Configs of transforms that find the arrays, ``token`` and ``log_name``.
         cache_dir: Folder of a feature cache (:func:`~beyonddrive.datasets.feature_caching.cache_features`) to
@@ -49,6 +51,11 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         DatasetError: If there are no scenes.
         StoreError: If the cache is missing, unfinished, or was made for something else.
     """
+
+    config_parts: ClassVar[Mapping[str, Collection[str]]] = {
+        "scene_filter": ("path", *(field.name for field in fields(SceneFilter)))
+    }
+    """Keys of arguments that are mappings, for whoever checks a config before it is used."""
 
     def __init__(
         self,
@@ -64,7 +71,7 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         self.data_root = Path(data_root)
         self.split = split
         self.maps_root = None if maps_root is None else Path(maps_root)
-        self.scene_filter = _scene_filter(scene_filter)
+        self.scene_filter = SceneFilter.from_config(scene_filter)
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.feature_config = _plain(
             {
@@ -213,12 +220,6 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         if self.scene_filter.max_scenes or not (self.data_root / "navsim_logs" / self.split).is_dir():
             return []
         return self.root.filtered_logs(self.split, self.scene_filter)
-
-
-def _scene_filter(value: Mapping[str, Any] | str | Path | None) -> SceneFilter:
-    if isinstance(value, (str, Path)):
-        return SceneFilter.from_yaml(Path(value))
-    return SceneFilter.from_dict(value or {})
 
 
 def _plain(value: Any) -> Any:

@@ -41,6 +41,8 @@ READ_BESIDES_RUNNER: Mapping[str, Any] = {
 _DIRECTIVES = ("type", "_scope_", "_delete_")
 _MISSPELT = 0.85
 """Likeness from which a name at the top is a misspelt setting, not a variable of the config's author."""
+_GIVEN = {"runner", "dataloader", "evaluator"}
+"""Arguments that mmengine gives, not a config."""
 _ENVIRONMENT = ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit")
 _LOADER = ("dataset", "sampler", "batch_sampler", "collate_fn", "worker_init_fn", "num_batch_per_epoch")
 _PARAMWISE = (
@@ -97,8 +99,9 @@ def check_keys(path: str, node: Mapping[str, Any], reader: Reader) -> None:
         if key in _DIRECTIVES:
             continue
         if key not in reader.keys and not reader.takes_any:
+            known = set(reader.keys) - _GIVEN
             raise _refuse(
-                f"{path}.{key}", value, f"{reader.name} has no such setting; {nearest(key, reader.keys)}"
+                f"{path}.{key}", value, f"{reader.name} has no such setting; {nearest(str(key), known)}"
             )
         _check_value(f"{path}.{key}", value, reader.keys.get(key))
 

@@ -38,7 +38,9 @@ def apply_options(config: Config, options: Mapping[str, Any]) -> None:
         old = config.get(key) if "." not in key else None
         _set(config, config._cfg_dict, key.split("."), value, key)
         new = config.get(key) if "." not in key else None
-        if isinstance(old, str) and isinstance(new, str) and is_folder(key):
+        if isinstance(old, str) and is_folder(key):
+            if not isinstance(new, str):
+                raise ConfigError(f"--cfg-options {key}={new!r}: it is a text, the name of a folder")
             replace_folder(config._cfg_dict, old.rstrip("/"), new.rstrip("/") or "/", keep=key)
 
 

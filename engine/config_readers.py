@@ -9,14 +9,17 @@ import sys
 import textwrap
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.registry import (
     EVALUATOR,
     FUNCTIONS,
     LOG_PROCESSORS,
     MODEL_WRAPPERS,
     WEIGHT_INITIALIZERS,
+    DefaultScope,
     Registry,
 )
 from mmengine.utils import ManagerMixin
@@ -39,7 +42,7 @@ class Reader(NamedTuple):
     Attributes:
         name: Its name, for messages.
         keys: Annotation of each key that it takes; None where there is none.
-        takes_any: Whether it may take others too.
+        takes_any: Whether it may take others too; not a class with ``refuses_other_keys = True``.
         parts: Keys of those arguments that are mappings without a ``type``, by argument. A class names them
             in its attribute ``config_parts``.
     """
@@ -52,12 +55,17 @@ class Reader(NamedTuple):
 
 def find(name: Any, registry: Registry | None) -> Any:
     """Class or function that the ``type`` of a node names; None if there is none."""
+    if isinstance(name, (LazyObject, LazyAttr)):  # of mmengine's pure-Python style
+        return name.build()
     if not isinstance(name, str):
         return name
+    current = DefaultScope.get_current_instance()
+    names = [name] if current is None or "." in name else [name, f"{current.scope_name}.{name}"]
     for place in (registry,) if registry is not None else FALLBACKS:
-        found = place.get(name)
-        if found is not None:
-            return found
+        for one in names:
+            with suppress(RuntimeError):  # some versions of mmengine raise where others return None
+                if (found := place.get(one)) is not None:
+                    return found
     return None
 
 
@@ -78,7 +86,7 @@ def names_in(registry: Registry | None) -> set[str]:
 def reader_of(target: Any) -> Reader:
     """Keys that a class or function takes; ``**kwargs`` are followed to where it hands them on."""
     keys: dict[str, Any] = {}
-    takes_any = _collect(target, keys)
+    takes_any = _collect(target, keys) and not getattr(target, "refuses_other_keys", False)
     if inspect.isclass(target) and issubclass(target, ManagerMixin):
         keys.setdefault("name", str)
     name = getattr(target, "__name__", type(target).__name__)

@@ -5,7 +5,6 @@ Imports nothing heavy, so that a command line can be read before anything else i
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import os
 import types
@@ -28,26 +27,6 @@ class ConfigError(BeyondDriveError, ValueError):
 
 class OptionText(str):
     """Value of an option as it was typed; what it means depends on the setting that it is for."""
-
-
-class KeyValues(argparse.Action):
-    """Reads ``key=value ...``; the values stay as they were typed, see :class:`OptionText`."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """Add the values to those that the namespace has."""
-        options = dict(getattr(namespace, self.dest, None) or {})
-        for word in values or ():
-            key, equals, text = word.partition("=")
-            if not equals or not key.strip():
-                parser.error(f"{option_string} {word}: write key=value")
-            options[key.strip()] = OptionText(text)
-        setattr(namespace, self.dest, options)
 
 
 def nearest(name: str, known: Collection[str]) -> str:

@@ -9,7 +9,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS
-from mmengine.runner import Runner, TestLoop, ValLoop
+from mmengine.runner import Runner, TestLoop, ValLoop, autocast
 from torch.utils.data import Dataset
 
 from beyonddrive.registry import LOOPS
@@ -94,20 +94,29 @@ def predict(model: Any, batch: dict[str, Any]) -> list[Any]:
 
 
 class _SceneLoop:
-    """What the two loops share."""
+    """What the two loops share.
+
+    Args:
+        runner: The runner.
+        dataloader: Data loader or its config.
+        evaluator: Evaluator, or configs of its metrics.
+        fp16: Plan in mixed precision: float16 on a GPU, bfloat16 elsewhere.
+    """
 
     phase: str
     runner: Runner
     evaluator: Evaluator
+    fp16: bool
 
-    def __init__(self, runner: Runner, dataloader: Any, evaluator: Any) -> None:
-        super().__init__(runner, _readable(dataloader), evaluator)  # type: ignore[call-arg]
+    def __init__(self, runner: Runner, dataloader: Any, evaluator: Any, fp16: bool = False) -> None:
+        super().__init__(runner, _readable(dataloader), evaluator, fp16)  # type: ignore[call-arg]
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict[str, Any]) -> None:
         """Plan a batch and hand it to the metrics."""
         self.runner.call_hook(f"before_{self.phase}_iter", batch_idx=idx, data_batch=data_batch)
-        outputs = predict(self.runner.model, data_batch)
+        with autocast(enabled=self.fp16):
+            outputs = predict(self.runner.model, data_batch)
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
         self.runner.call_hook(
             f"after_{self.phase}_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs

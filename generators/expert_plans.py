@@ -31,11 +31,7 @@ class SceneSource(NamedTuple):
     @classmethod
     def from_dataset(cls, settings: Mapping[str, Any]) -> SceneSource:
         """The scenes of a ``NavsimDataset``'s settings."""
-        scene_filter = settings.get("scene_filter") or {}
-        if isinstance(scene_filter, (str, Path)):
-            parsed = SceneFilter.from_yaml(Path(scene_filter))
-        else:
-            parsed = SceneFilter.from_dict(scene_filter)
+        parsed = SceneFilter.from_config(settings.get("scene_filter"))
         maps_root = settings.get("maps_root")
         root = NavsimRoot(Path(settings["data_root"]), None if maps_root is None else Path(maps_root))
         return cls(root, settings["split"], parsed)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from beyonddrive.engine.config_values import OptionText, read_text
 from beyonddrive.structures.errors import BeyondDriveError
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def command_parser(verb: str, description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f"beyonddrive {verb}", description=description)
 
 
-class KeyValues(argparse.Action):
-    """Reads ``key=value ...`` as mmengine does, which is imported only if such an option is given."""
+class KeyTexts(argparse.Action):
+    """Reads ``key=value ...``; the values stay as they were typed until it is known what they are for."""
 
     def __call__(
         self,
@@ -38,15 +39,28 @@ class KeyValues(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         """Add the values to those that the namespace has."""
-        from mmengine.config import DictAction
-
+        given = dict(getattr(namespace, self.dest, None) or {})
         for word in values or ():
-            if not word.partition("=")[1]:
+            key, equals, text = str(word).partition("=")
+            if not equals or not key.strip():
                 parser.error(f"{option_string} {word}: write key=value")
-        try:
-            DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
-        except AssertionError as error:  # of brackets that do not match
-            parser.error(f"{option_string}: {error}")
+            try:
+                given[key.strip()] = self.read(text)
+            except ValueError as error:  # of brackets that do not match
+                parser.error(f"{option_string} {word}: {error}")
+        setattr(namespace, self.dest, given)
+
+    def read(self, text: str) -> Any:
+        """What is kept of a value."""
+        return OptionText(text)
+
+
+class KeyValues(KeyTexts):
+    """Reads ``key=value ...``: numbers, true or false, lists, or else texts."""
+
+    def read(self, text: str) -> Any:
+        """The value that a text means."""
+        return read_text(text, None, None)
 
 
 def add_config(parser: argparse.ArgumentParser, what: str, optional: bool = False) -> None:
@@ -70,7 +84,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=KeyValues,
+        action=KeyTexts,
         metavar="key=value",
         help="change config: train_cfg.max_epochs=3 data_root=data/other",
     )

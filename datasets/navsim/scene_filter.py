@@ -136,6 +136,26 @@ class SceneFilter:
         return cls(**given)
 
     @classmethod
+    def from_config(cls, value: Mapping[str, Any] | str | Path | None) -> SceneFilter:
+        """Build a filter from what a config has: a mapping, the path of a yaml file, or nothing.
+
+        A mapping with a key ``path`` is that file with the other keys changed.
+
+        Raises:
+            SceneFilterError: As :meth:`from_yaml`.
+
+        >>> SceneFilter.from_config(dict(max_scenes=5)).max_scenes
+        5
+        """
+        if isinstance(value, (str, Path)):
+            return cls.from_yaml(Path(value))
+        given = dict(value or {})
+        path = given.pop("path", None)
+        if path is None:
+            return cls.from_dict(given)
+        return cls.from_dict({**cls.from_yaml(Path(path)).to_dict(), **given})
+
+    @classmethod
     def from_yaml(cls, path: Path) -> SceneFilter:
         """Read a split file of NAVSIM, such as ``navtrain.yaml``.
 

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
@@ -43,6 +43,8 @@ class PlannerCheckpointHook(CheckpointHook):
 
     out_dir: str
     keep_ckpt_ids: deque[int]
+    refuses_other_keys: ClassVar[bool] = True
+    """The stock hook keeps arguments that it does not know for the first checkpoint, which then fails."""
 
     def __init__(
         self,
@@ -64,6 +66,8 @@ class PlannerCheckpointHook(CheckpointHook):
                 f"for each of its {len(keys)} metrics; got {rule!r}"
             )
         super().__init__(save_best=keys or None, rule=rules or None, **kwargs)
+        if self.args:
+            raise ValueError(f"PlannerCheckpointHook: has no settings {', '.join(self.args)}")
         self.best_files: dict[str, str] = {}
         self._former_files: list[str] = []
         if "://" in str(self.out_dir or ""):

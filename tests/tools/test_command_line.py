@@ -10,6 +10,7 @@ import pytest
 from beyonddrive.datasets.navsim.log_jobs import CacheReport
 from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor, WorkerLostError
 from beyonddrive.tools._command_line import (
+    KeyValues,
     add_config_options,
     add_executor_options,
     command_parser,
@@ -60,13 +61,22 @@ def test_ray_by_command_line():
         list(executor.map(os._exit, [1, 1]))
 
 
-def test_config_options_are_read_as_mmengine_reads_them(capsys):
+def test_config_options_are_kept_as_they_were_typed(capsys):
     words = ["--cfg-options", "a.b=3", "c=1,2", "--cfg-options", "d=x=y"]
-    assert arguments(*words).cfg_options == {"a.b": 3, "c": [1, 2], "d": "x=y"}
-    for bad, told in (("a.b", "--cfg-options a.b: write key=value"), ("a=(1,2", "Imbalanced brackets")):
-        with pytest.raises(SystemExit):
-            arguments("--cfg-options", bad)
-        assert told in capsys.readouterr().err
+    assert arguments(*words).cfg_options == {"a.b": "3", "c": "1,2", "d": "x=y"}
+    with pytest.raises(SystemExit):
+        arguments("--cfg-options", "a.b")
+    assert "--cfg-options a.b: write key=value" in capsys.readouterr().err
+
+
+def test_values_of_other_options_are_read_at_once(capsys):
+    parser = command_parser("fly", "Fly.")
+    parser.add_argument("--strategy", nargs="+", action=KeyValues)
+    values = parser.parse_args(["--strategy", "a=3", "c=1,2", "d=x=y"]).strategy
+    assert values == {"a": 3, "c": [1, 2], "d": "x=y"}
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--strategy", "a=(1,2"])
+    assert "brackets do not match" in capsys.readouterr().err
 
 
 def test_what_is_refused_is_one_line(capsys):
