@@ -99,7 +99,12 @@ TRANSFORMS = Registry(
     "transform", parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=["beyonddrive.datasets.transforms"]
 )
 #: Samplers of data loaders.
-DATA_SAMPLERS = Registry("data sampler", parent=MMENGINE_DATA_SAMPLERS, scope=SCOPE, locations=[])
+DATA_SAMPLERS = Registry(
+    "data sampler",
+    parent=MMENGINE_DATA_SAMPLERS,
+    scope=SCOPE,
+    locations=["beyonddrive.engine.samplers"],
+)
 #: Metrics that a runner's evaluator calls.
 METRICS = Registry(
     "metric",

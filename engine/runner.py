@@ -22,6 +22,8 @@ from beyonddrive.engine import mmengine_compat
 from beyonddrive.engine.checkpoint_guard import CheckpointGuardHook
 from beyonddrive.engine.configs import ConfigError, check_selection, load_config
 from beyonddrive.engine.evaluators import check_roots, component_class, set_result_files
+from beyonddrive.engine.ranks import RankAgreementHook, agree
+from beyonddrive.engine.scene_random import SceneRandomHook
 from beyonddrive.registry import SCOPE
 
 __all__ = [
@@ -45,6 +47,8 @@ _CONSOLE_LINES = 4
 """Messages with more lines are for the log file: the config, the machine, the order of the hooks."""
 _MMENGINE_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
 """What mmengine says of its own insides at every checkpoint."""
+_ALWAYS = (CheckpointGuardHook, RankAgreementHook, SceneRandomHook)
+"""Hooks that every run has, also one whose config lists others only."""
 _runs = itertools.count()
 
 
@@ -58,6 +62,25 @@ class PlannerRunner(Runner):
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(_is_for_people)
         return logger
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """As mmengine's.
+
+        Raises:
+            ConfigError: If ``sync_bn`` is set where it cannot act.
+        """
+        if self.distributed and self.cfg.get("sync_bn") and not torch.cuda.is_available():
+            raise ConfigError(
+                f"sync_bn={self.cfg.sync_bn!r}: torch has batch norms over ranks on GPUs only, and there is "
+                f"none here; set sync_bn=None"
+            )
+        wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
+        return wrapped
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """As mmengine's, of running statistics that ranks agree on; every rank calls it, rank 0 writes."""
+        agree(self)
+        super().save_checkpoint(*args, **kwargs)
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:
@@ -231,8 +254,10 @@ def _build(config: Config) -> Runner:
     hooks = list(config.get("custom_hooks") or [])
     scope = config.get("default_scope", "beyonddrive")
     kinds = [component_class(hook, HOOKS, scope, f"custom_hooks.{i}") for i, hook in enumerate(hooks)]
-    if not any(isinstance(kind, type) and issubclass(kind, CheckpointGuardHook) for kind in kinds):
-        config.custom_hooks = [*hooks, {"type": f"{SCOPE}.{CheckpointGuardHook.__name__}"}]
+    for needed in _ALWAYS:
+        if not any(isinstance(kind, type) and issubclass(kind, needed) for kind in kinds):
+            hooks.append({"type": f"{SCOPE}.{needed.__name__}"})
+    config.custom_hooks = hooks
     return PlannerRunner.from_cfg(config)
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from beyonddrive.losses.counted_mean import CountOver, check_count_over, counted_mean
 from beyonddrive.registry import MODELS
 
 CAMERA_FIELD_OF_VIEW = 4 * math.pi / 9
@@ -65,7 +66,12 @@ def match_agents(
 
 
 def agent_losses(
-    states: Tensor, logits: Tensor, gt_states: Tensor, gt_labels: Tensor, matches: Tensor
+    states: Tensor,
+    logits: Tensor,
+    gt_states: Tensor,
+    gt_labels: Tensor,
+    matches: Tensor,
+    count_over: CountOver = "all_ranks",
 ) -> tuple[Tensor, Tensor]:
     """Class and box loss, unweighted, of predictions matched to targets.
 
@@ -75,16 +81,17 @@ def agent_losses(
         gt_states: (B, N, 5) targets.
         gt_labels: (B, N) bool, which targets are valid.
         matches: (B, N) target index of every prediction.
+        count_over: Whether the valid targets of all ranks are counted, or the own ones.
 
     Returns:
         Binary cross-entropy, mean over B * N; and L1 summed over the five components of the matched valid
-        pairs, divided by the number of valid targets in the batch (at least 1).
+        pairs, divided by the number of valid targets in the batch (at least 1); see :func:`counted_mean`.
     """
     labels = gt_labels.gather(1, matches).float()
     targets = gt_states.gather(1, matches[..., None].expand_as(states))
     classification = F.binary_cross_entropy_with_logits(logits, labels)
     distance = F.l1_loss(states, targets, reduction="none").sum(dim=-1)
-    box = (distance * labels).sum() / gt_labels.sum().clamp(min=1)
+    box = counted_mean((distance * labels).sum(), gt_labels.sum(), count_over)
     return classification, box
 
 
@@ -97,12 +104,18 @@ class HungarianAgentLoss(nn.Module):
         box_weight: Weight of the box term, and of the distance in the matching.
         max_bearing: Targets beyond this bearing [rad] do not count. Give
             :data:`CAMERA_FIELD_OF_VIEW` (80 degrees) to planners without LiDAR; None keeps all.
+        count_over: In distributed training the box term is divided by the number of valid targets of all
+            ranks; ``'own_rank'``: of the rank's own batch, as in the release.
 
     With both weights 0 nothing is matched and no term is returned (MODELS, section 11, quirk 8).
     """
 
     def __init__(
-        self, class_weight: float = 10.0, box_weight: float = 1.0, max_bearing: float | None = None
+        self,
+        class_weight: float = 10.0,
+        box_weight: float = 1.0,
+        max_bearing: float | None = None,
+        count_over: CountOver = "all_ranks",
     ) -> None:
         super().__init__()
         if class_weight < 0 or box_weight < 0:
@@ -112,6 +125,7 @@ class HungarianAgentLoss(nn.Module):
         self.class_weight = class_weight
         self.box_weight = box_weight
         self.max_bearing = max_bearing
+        self.count_over = check_count_over(count_over, "HungarianAgentLoss")
 
     @property
     def active(self) -> bool:
@@ -128,7 +142,7 @@ class HungarianAgentLoss(nn.Module):
         if self.max_bearing is not None:
             gt_labels = visible(gt_states, gt_labels, self.max_bearing)
         matches = match_agents(states, logits, gt_states, gt_labels, self.class_weight, self.box_weight)
-        classification, box = agent_losses(states, logits, gt_states, gt_labels, matches)
+        classification, box = agent_losses(states, logits, gt_states, gt_labels, matches, self.count_over)
         return {
             "loss_agent_class": self.class_weight * classification,
             "loss_agent_box": self.box_weight * box,

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from beyonddrive.losses.counted_mean import CountOver, check_count_over, counted_mean
 from beyonddrive.losses.failure_window import FailureWindow
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import SCORE_COLUMNS
@@ -81,6 +82,8 @@ class RepulsiveDistanceLoss(nn.Module):
         average: ``'negatives'``: mean over the samples that have a negative, as published; if only a share s
             of a batch has one, each of them is repelled 1 / s times as strongly. ``'batch'``: mean over all
             samples, so that ``weight`` against ``attraction_weight`` is what every sample sees.
+        count_over: In distributed training ``'negatives'`` counts the samples of all ranks; ``'own_rank'``:
+            those of the rank's own batch, as in the release.
 
     Raises:
         ValueError: If a setting is out of range; in particular if ``weight >= attraction_weight`` without a
@@ -114,6 +117,7 @@ class RepulsiveDistanceLoss(nn.Module):
         column_weights: Mapping[str, float] | None = None,
         window: Mapping[str, Any] | None = None,
         average: Average = "negatives",
+        count_over: CountOver = "all_ranks",
     ) -> None:
         super().__init__()
         _check_choices(
@@ -161,6 +165,7 @@ class RepulsiveDistanceLoss(nn.Module):
         self.column_weights = shares
         self.window = None if window is None else FailureWindow(**window)
         self.average = average
+        self.count_over = check_count_over(count_over, "RepulsiveDistanceLoss")
 
     @property
     def needs_columns(self) -> bool:
@@ -257,9 +262,10 @@ class RepulsiveDistanceLoss(nn.Module):
                 scores = -away / scale.clamp(min=torch.finfo(away.dtype).tiny)
                 weights = scores.masked_fill(~valid, -torch.inf).softmax(dim=1)
                 shares = torch.where(valid.any(dim=1, keepdim=True), weights, shares)
-        per_sample = (shares * gain).sum(dim=1)
-        samples = valid.any(dim=1).sum().clamp(min=1) if self.average == "negatives" else len(valid)
-        return per_sample.sum() / samples
+        total = (shares * gain).sum(dim=1).sum()
+        if self.average == "batch":
+            return total / len(valid)
+        return counted_mean(total, valid.any(dim=1).sum(), self.count_over)
 
     def _check(self, prediction: Tensor, negatives: Negatives) -> None:
         plans, valid = negatives.plans, negatives.valid

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor
@@ -102,6 +103,15 @@ class Planner(BaseModel):
                 pred.set_field(output.scores[row], "scores")
             sample.pred = pred
         return samples
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total to minimise, and the figures to log: in distributed training their means over the ranks."""
+        total, figures = super().parse_losses(losses)
+        if get_world_size() > 1:
+            values = torch.stack([value.detach().float() for value in figures.values()])
+            all_reduce(values, op="mean")
+            figures = dict(zip(figures, values, strict=True))
+        return total, figures
 
     def _check_inputs(self, inputs: Inputs, samples: Sequence[PlanSample] | None) -> None:
         scene = samples[0].metainfo.get("token", "?") if samples else "?"

@@ -20,6 +20,7 @@ from beyonddrive.plugins.diffusiondrive.losses import focal_loss
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import NUM_POSES
 from beyonddrive.structures.sample import PlanSample
+from beyonddrive.structures.scene_random import SceneRandom
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
 
 GRID_OFFSET = (1.2, 20.0)
@@ -230,17 +231,17 @@ class TruncatedDiffusionHead(TrajectoryHead):
         Args:
             tokens: Scene tokens.
             samples: Samples with expert plans.
-            draws: The step's random numbers; drawn from the global generator by default.
+            draws: The step's random numbers; by default each sample's own (:class:`SceneRandom`).
 
         Returns:
             The plan of the mode with the highest score. ``extras`` hold ``poses`` (B, L, M, 8, 3) and
             ``logits`` (B, L, M) after each of the L layers.
         """
         anchors = self.anchors()
-        batch, device = len(tokens.queries), tokens.queries.device
+        batch = len(tokens.queries)
         if draws is None:
-            time = torch.randint(0, self.train_window, (batch,), device=device)
-            draws = DiffusionDraws(time, torch.randn((batch, *anchors.shape), device=device))
+            random = SceneRandom(samples, batch, tokens.queries.device)
+            draws = DiffusionDraws(random.integers(self.train_window), random.normal(*anchors.shape))
         start = normalise(anchors).expand(batch, -1, -1, -1)
         noisy = self.ddim.add_noise(start, draws.noise, draws.time)
         outputs = self.denoiser(denormalise(noisy.clamp(-1, 1)), draws.time, self.context(tokens))

@@ -15,6 +15,7 @@ from beyonddrive.plugins.flow_policy.losses import FlowDraws, interpolate, logit
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import NUM_POSES
 from beyonddrive.structures.sample import PlanSample
+from beyonddrive.structures.scene_random import SceneRandom
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
 
 Prediction = Literal["x", "v"]
@@ -164,7 +165,7 @@ class FlowHead(TrajectoryHead):
         Args:
             tokens: Scene tokens.
             samples: Samples with expert plans.
-            draws: The step's random numbers; drawn from the global generator by default.
+            draws: The step's random numbers; by default each sample's own (:class:`SceneRandom`).
 
         Returns:
             ``encoded`` is the predicted clean plan; ``extras`` hold the predicted velocity and its target.
@@ -173,7 +174,8 @@ class FlowHead(TrajectoryHead):
         data = self.expert(samples, context)
         with_drop = self.training and self.drop_probability > 0
         if draws is None:
-            draws = FlowDraws.sample((len(data), NUM_POSES, self.pose_dim), with_drop, data.device)
+            random = SceneRandom(samples, len(data), data.device)
+            draws = FlowDraws.sample(random, (NUM_POSES, self.pose_dim), with_drop)
         if draws.drop is not None and with_drop:
             context = torch.where((draws.drop < self.drop_probability)[:, None, None], 0.0, context)
         time = logit_normal_time(draws.time, self.time_mean, self.time_std)

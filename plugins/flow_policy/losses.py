@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from beyonddrive.structures.scene_random import SceneRandom
+
 MIN_REMAINING_TIME = 0.05
 """Floor of 1 - t where a velocity is recovered from a predicted end point."""
 
@@ -26,24 +28,14 @@ class FlowDraws:
     drop: Tensor | None = None
 
     @classmethod
-    def sample(
-        cls,
-        shape: tuple[int, int, int],
-        with_drop: bool,
-        device: torch.device,
-        generator: torch.Generator | None = None,
-    ) -> FlowDraws:
-        """Draw in the order time, noise, drop for plans of ``shape`` (B, 8, D).
+    def sample(cls, random: SceneRandom, shape: tuple[int, int], with_drop: bool) -> FlowDraws:
+        """Draw in the order time, noise, drop for plans of ``shape`` (8, D).
 
-        >>> draws = FlowDraws.sample((2, 8, 4), True, torch.device('cpu'), torch.Generator().manual_seed(0))
+        >>> draws = FlowDraws.sample(SceneRandom([], 2, torch.device('cpu')), (8, 4), True)
         >>> draws.time.shape, draws.noise.shape, draws.drop.shape
         (torch.Size([2]), torch.Size([2, 8, 4]), torch.Size([2]))
         """
-        source = device if generator is None else generator.device
-        time = torch.randn(shape[0], generator=generator, device=source).to(device)
-        noise = torch.randn(shape, generator=generator, device=source).to(device)
-        drop = torch.rand(shape[0], generator=generator, device=source).to(device) if with_drop else None
-        return cls(time, noise, drop)
+        return cls(random.normal(), random.normal(*shape), random.uniform() if with_drop else None)
 
 
 def logit_normal_time(normal: Tensor, mean: float = -0.8, std: float = 0.8) -> Tensor:

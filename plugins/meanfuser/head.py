@@ -19,6 +19,7 @@ from beyonddrive.plugins.meanfuser.reconstruction import PlanReconstruction
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import NUM_POSES
 from beyonddrive.structures.sample import PlanSample
+from beyonddrive.structures.scene_random import SceneRandom
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
 
 Noise = Literal["mixture", "gaussian"]
@@ -234,8 +235,8 @@ class MeanFlowHead(TrajectoryHead):
         Args:
             tokens: Scene tokens.
             samples: Samples with expert plans.
-            draws: Random numbers of the mean flow; from the global generator by default.
-            start: (B, P, 8, 4) standard-normal noise of the proposals; from the global generator by default.
+            draws: Random numbers of the mean flow; by default each sample's own (:class:`SceneRandom`).
+            start: (B, P, 8, 4) standard-normal noise of the proposals; likewise.
 
         Returns:
             ``extras`` hold ``velocity`` and ``velocity_target`` (B, 8, 4), and ``proposals`` (B, P, 8, 4) in
@@ -243,12 +244,11 @@ class MeanFlowHead(TrajectoryHead):
         """
         context = self.context(tokens)
         data = self.expert(samples, context)
-        device = data.device
+        random = SceneRandom(samples, len(data), data.device)
         if draws is None:
-            shape = (len(data), self.mixture.size, NUM_POSES, self.pose_dim)
-            draws = MeanFlowDraws.sample(shape, device)
+            draws = MeanFlowDraws.sample(random, (self.mixture.size, NUM_POSES, self.pose_dim))
         if start is None:
-            start = torch.randn((len(data), self.num_proposals, NUM_POSES, self.pose_dim), device=device)
+            start = random.normal(self.num_proposals, NUM_POSES, self.pose_dim)
         caches = self.denoiser.prepare(context)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.proposal_gradient):
             proposals = self.sample(caches, start)

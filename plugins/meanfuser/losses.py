@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from beyonddrive.structures.scene_random import SceneRandom
+
 
 @dataclass
 class MeanFlowDraws:
@@ -25,21 +27,13 @@ class MeanFlowDraws:
     instant: Tensor
 
     @classmethod
-    def sample(
-        cls,
-        shape: tuple[int, int, int, int],
-        device: torch.device,
-        generator: torch.Generator | None = None,
-    ) -> MeanFlowDraws:
-        """Draw in the order noise, times, instant for noise of ``shape`` (B, K, 8, D).
+    def sample(cls, random: SceneRandom, shape: tuple[int, int, int]) -> MeanFlowDraws:
+        """Draw in the order noise, times, instant for noise of ``shape`` (K, 8, D).
 
-        >>> MeanFlowDraws.sample((2, 8, 8, 4), torch.device('cpu')).times.shape
+        >>> MeanFlowDraws.sample(SceneRandom([], 2, torch.device('cpu')), (8, 8, 4)).times.shape
         torch.Size([2, 2])
         """
-        source = device if generator is None else generator.device
-        noise = torch.randn(shape, generator=generator, device=source).to(device)
-        times = torch.randn((shape[0], 2), generator=generator, device=source).to(device)
-        return cls(noise, times, torch.rand(shape[0], generator=generator, device=source).to(device))
+        return cls(random.normal(*shape), random.normal(2), random.uniform())
 
 
 def interval(

@@ -18,6 +18,7 @@ from beyonddrive.plugins.wote.world_model import WorldModel, splat_weights
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import NUM_POSES
 from beyonddrive.structures.sample import PlanSample, stack_field
+from beyonddrive.structures.scene_random import SceneRandom
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
 
 METRICS = ("NC", "DAC", "EP", "TTC", "C")
@@ -107,7 +108,7 @@ class WorldModelHead(TrajectoryHead):
 
         Args:
             tokens: The scene.
-            samples: Not read.
+            samples: Read for their random numbers only (:class:`SceneRandom`).
             sampled: (B,) anchors whose future is supervised too; drawn by default.
 
         Returns:
@@ -120,7 +121,7 @@ class WorldModelHead(TrajectoryHead):
         features = self.encoder(anchors[None], status)
         offsets, offset_logits = self.offsets(features, bev)
         if sampled is None:
-            sampled = torch.randint(len(anchors), (len(bev),), device=bev.device)
+            sampled = SceneRandom(samples, len(bev), bev.device).integers(len(anchors))
         imitation, metrics, future = self.rewards(features, bev, sampled)
         assert future is not None
         plans = anchors + offsets

@@ -17,6 +17,8 @@ from beyonddrive.losses.agents import (
 from beyonddrive.losses.imitation import PlanL1Loss
 from beyonddrive.losses.semantic import BEVSemanticLoss
 from beyonddrive.plugins.flow_policy.losses import FlowDraws, interpolate, logit_normal_time, velocity_to
+from beyonddrive.structures.sample import PlanSample
+from beyonddrive.structures.scene_random import SEED_KEY, SceneRandom
 
 
 def _scene(batch=2, agents=4, seed=0):
@@ -115,10 +117,9 @@ def test_velocity_is_bounded_near_the_end():
 def test_times_and_draws():
     torch.testing.assert_close(logit_normal_time(torch.zeros(1)), torch.tensor([1 / (1 + math.exp(0.8))]))
     cpu = torch.device("cpu")
-    first, second = (
-        FlowDraws.sample((2, 8, 4), True, cpu, torch.Generator().manual_seed(5)) for _ in range(2)
-    )
+    samples = [PlanSample(metainfo={SEED_KEY: seed}) for seed in (5, 6)]
+    first, second = (FlowDraws.sample(SceneRandom(samples, 2, cpu), (8, 4), True) for _ in range(2))
     assert torch.equal(first.time, second.time)
     assert torch.equal(first.noise, second.noise)
     assert torch.equal(first.drop, second.drop)
-    assert FlowDraws.sample((2, 8, 4), False, cpu).drop is None
+    assert FlowDraws.sample(SceneRandom(samples, 2, cpu), (8, 4), False).drop is None

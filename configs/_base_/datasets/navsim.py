@@ -55,7 +55,7 @@ train_dataloader = _loader(
     persistent_workers=True,
     pin_memory=True,
     drop_last=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
+    sampler=dict(type="RoundDownSampler", shuffle=True),
     collate_fn=dict(type="pseudo_collate"),
 )
 val_dataloader = _loader(_scenes("trainval", "navtrain_val"), persistent_workers=True)

@@ -39,7 +39,7 @@ def _score(split):
 train_dataloader = _loader(
     "train",
     drop_last=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
+    sampler=dict(type="RoundDownSampler", shuffle=True),
     collate_fn=dict(type="pseudo_collate"),
 )
 val_dataloader = _loader("val")

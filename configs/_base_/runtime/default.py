@@ -21,6 +21,8 @@ custom_hooks = [
 
 # Planners may have heads without a loss (agent heads of weight 0, the end of the image branch).
 find_unused_parameters = True
+# "torch": batch norms take their statistics over all ranks, on GPUs (docs/training.md, "On many GPUs").
+sync_bn = None
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
