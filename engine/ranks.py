@@ -56,7 +56,7 @@ class RankAgreementHook(Hook):
 
 
 def agree(runner: Runner) -> None:
-    """Make the buffers of a runner's model, and of its averages, the same on all ranks; each has to call it."""
+    """Make the buffers of a model, and of its averages, the same on all ranks; every rank calls it."""
     if get_world_size() > 1:
         agree_on_buffers(runner.model.buffers())
         for hook in runner.hooks:

@@ -83,8 +83,13 @@ def config(request: pytest.FixtureRequest) -> ConfigDict:
 
 @pytest.fixture
 def planner(config: ConfigDict) -> Planner:
+    return fitted_planner(config)
+
+
+def fitted_planner(config: ConfigDict) -> Planner:
+    """The planner with weights, and priors of made-up experts, that depend on its config only."""
     torch.manual_seed(0)
-    planner = MODELS.build(config)
+    planner: Planner = MODELS.build(config)
     experts = np.random.default_rng(0).normal(size=(100, 8, 3)).cumsum(axis=1)
     for prior in plan_priors(planner):
         prior.fit(experts)
