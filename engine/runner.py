@@ -17,6 +17,7 @@ from mmengine.dist import is_distributed
 from mmengine.logging import MMLogger, print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
 
 from beyonddrive.engine import mmengine_compat
 from beyonddrive.engine.checkpoint_guard import CheckpointGuardHook
