@@ -12,7 +12,7 @@ from torch import Tensor
 from beyonddrive.generators.strategies import StrategyError, Stream, scene_generators
 from beyonddrive.registry import STRATEGIES
 from beyonddrive.structures.plan import NUM_POSES
-from beyonddrive.structures.tokens import PlanOutput
+from beyonddrive.structures.sample import PlanSample
 
 FULL_SHIFT_WAY = 10.0
 """Metres that a plan must drive to be moved sideways in full; a car that stands cannot be."""
@@ -66,11 +66,9 @@ class OwnPlans:
         """Plans (B, num_proposals, 8, 3); see :class:`beyonddrive.generators.strategies.Strategy`.
 
         Raises:
-            StrategyError: If the planner has no method ``plan``.
+            StrategyError: If the planner does not predict.
         """
-        if not hasattr(planner, "plan"):
-            raise StrategyError(f"{type(planner).__name__} is no planner: it has no method plan")
-        own = own_plans(planner.plan(inputs), self.num_proposals)
+        own = own_plans(predict(planner, inputs, tokens), self.num_proposals)
         missing = self.num_proposals - own.shape[1]
         if not missing:
             return own
@@ -80,16 +78,33 @@ class OwnPlans:
         return torch.cat([own, perturb(base, self.stretch * noise[..., 0], self.lateral * noise[..., 1])], 1)
 
 
-def own_plans(output: PlanOutput, limit: int) -> Tensor:
-    """The plan and the modes (B, at most ``limit``, 8, 3) of a planner's output, best modes first."""
-    plan = output.trajectory[:, None]
-    if output.proposals is None or limit == 1:
-        return plan
-    modes = output.proposals
-    if output.scores is not None:
-        order = output.scores.argsort(dim=1, descending=True, stable=True)
+def predict(planner: Any, inputs: dict[str, Tensor], tokens: Sequence[str]) -> list[PlanSample]:
+    """What the planner drives in these scenes: what an evaluation judges, the noise of the token included.
+
+    Raises:
+        StrategyError: If the planner does not predict.
+    """
+    samples = [PlanSample(metainfo={"token": token}) for token in tokens]
+    try:
+        predicted: list[PlanSample] = planner(inputs, samples, mode="predict")
+    except TypeError as error:
+        if callable(planner):
+            raise
+        raise StrategyError(f"{type(planner).__name__} is no planner: it does not predict") from error
+    return predicted
+
+
+def own_plans(samples: Sequence[PlanSample], limit: int) -> Tensor:
+    """The plan and the modes (B, at most ``limit``, 8, 3) that were predicted, best modes first."""
+    plans = torch.stack([sample.pred.trajectory for sample in samples])[:, None]
+    if limit == 1 or "proposals" not in samples[0].pred:
+        return plans
+    modes = torch.stack([sample.pred.proposals for sample in samples])
+    if "scores" in samples[0].pred:
+        scores = torch.stack([sample.pred.scores for sample in samples])
+        order = scores.argsort(dim=1, descending=True, stable=True)
         modes = modes.gather(1, order[:, :, None, None].expand_as(modes))
-    return torch.cat([plan, modes[:, : limit - 1]], dim=1)
+    return torch.cat([plans, modes[:, : limit - 1]], dim=1)
 
 
 def perturb(plans: Tensor, stretch: Tensor, lateral: Tensor) -> Tensor:

@@ -58,9 +58,10 @@ class SamplingHead(Protocol):
 class SamplingPlanner(SensorPlanner):
     """A sensor planner whose plans start from noise; by :meth:`propose` it is a generator of negatives.
 
-    The noise may be given as the input :data:`NOISE`, standard-normal numbers (B, num_proposals, ...) of the
-    shape that the head's ``draw`` returns. Otherwise it is made from the head's seed: with samples from their
-    tokens too, without them every scene starts from the same. ``propose`` does not read it.
+    What a scene is predicted from is the noise of its token, :meth:`noise_of`, whoever asks: an evaluation, a
+    round of mining, a driver, or an exported graph that is given it as the input :data:`NOISE`,
+    standard-normal numbers (B, num_proposals, ...). Without that input and without samples there are no
+    tokens, and every scene starts from the same noise, made from the head's seed. ``propose`` reads neither.
     """
 
     def plan_from(
@@ -69,10 +70,19 @@ class SamplingPlanner(SensorPlanner):
         """Plans of scenes that have been encoded."""
         draws = inputs.get(NOISE)
         if draws is None and samples is not None:
-            head = self.sampling_head
-            scenes = [scene_generator(head.seed, sample.metainfo.get("token", "")) for sample in samples]
-            draws = self.draw_scenes(len(scenes), head.num_proposals, scenes, tokens.queries.device)
+            names = [sample.metainfo.get("token", "") for sample in samples]
+            draws = self.noise_of(names).to(tokens.queries.device)
         return self.trajectory_head(tokens, draws=draws)
+
+    def noise_of(self, scenes: Sequence[str]) -> Tensor:
+        """Standard-normal noise (B, num_proposals, ...) that the plans of scenes start from, on the CPU.
+
+        Args:
+            scenes: Their tokens.
+        """
+        head = self.sampling_head
+        generators = [scene_generator(head.seed, token) for token in scenes]
+        return self.draw_scenes(len(scenes), head.num_proposals, generators, torch.device("cpu"))
 
     @torch.no_grad()
     def propose(

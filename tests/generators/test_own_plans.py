@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from mmengine.structures import BaseDataElement
 
-from beyonddrive.generators.own_plans import OwnPlans, own_plans, perturb
+from beyonddrive.generators.own_plans import OwnPlans, own_plans, perturb, predict
 from beyonddrive.generators.strategies import StrategyError, build_strategy
-from beyonddrive.structures.tokens import PlanOutput
 
 
 def ahead(speed=2.0, rows=1):
@@ -22,13 +22,16 @@ class Planner:
     def __init__(self, modes=(), scored=True):
         self.modes, self.scored = modes, scored
 
-    def plan(self, inputs):
-        plan = torch.cat([ahead(float(speed)) for speed in inputs["status"]])
-        if not self.modes:
-            return PlanOutput(plan, plan)
-        modes = torch.stack([plan * factor for factor in self.modes], dim=1)
-        scores = torch.tensor([self.modes]).expand(len(plan), -1) if self.scored else None
-        return PlanOutput(plan, plan, proposals=modes, scores=scores)
+    def __call__(self, inputs, samples, mode):
+        assert mode == "predict"
+        for speed, sample in zip(inputs["status"], samples, strict=True):
+            plan = ahead(float(speed))[0]
+            sample.pred = BaseDataElement(trajectory=plan)
+            if self.modes:
+                sample.pred.proposals = torch.stack([plan * factor for factor in self.modes])
+                if self.scored:
+                    sample.pred.scores = torch.tensor(self.modes)
+        return samples
 
 
 INPUTS = {"status": torch.tensor([2.0, 3.0])}
@@ -37,9 +40,9 @@ INPUTS = {"status": torch.tensor([2.0, 3.0])}
 def test_the_plan_comes_first_then_the_best_modes():
     plans = OwnPlans(num_proposals=3, stretch=0, lateral=0)(Planner((0.5, 3.0, 2.0)), INPUTS, ["a", "b"])
     assert plans[:, :, 0, 0].tolist() == [[2.0, 6.0, 4.0], [3.0, 9.0, 6.0]]
-    unscored = own_plans(Planner((0.5, 3.0, 2.0), scored=False).plan(INPUTS), limit=10)
+    unscored = own_plans(predict(Planner((0.5, 3.0, 2.0), scored=False), INPUTS, ["a", "b"]), limit=10)
     assert unscored[0, :, 0, 0].tolist() == [2.0, 1.0, 6.0, 4.0]
-    assert own_plans(Planner((0.5,)).plan(INPUTS), limit=1).shape == (2, 1, 8, 3)
+    assert own_plans(predict(Planner((0.5,)), INPUTS, ["a", "b"]), limit=1).shape == (2, 1, 8, 3)
 
 
 def test_the_rest_are_plans_nearby_that_depend_on_scene_and_seed_only():
