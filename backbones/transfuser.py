@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from beyonddrive.backbones.fusion import FusionStage
 from beyonddrive.registry import MODELS
+from beyonddrive.structures.held import HoldsConstants
 
 STRIDE = 32
 """Down-sampling of the last stage of both encoders."""
@@ -37,7 +38,7 @@ class FusedFeatures:
 
 
 @MODELS.register_module()
-class TransFuserBackbone(BaseModule):
+class TransFuserBackbone(HoldsConstants, BaseModule):
     """Camera and bird's-eye view -> fused bird's-eye-view features.
 
     In latent mode the LiDAR raster is replaced by a learned tensor, the same for every scene. Its stem and
@@ -149,10 +150,7 @@ class TransFuserBackbone(BaseModule):
         return FusedFeatures(bev, image, None if self.top_down is None else self.top_down(bev))
 
     def hold(self) -> None:
-        """Keep the map of the latent's first stage, if there is one, instead of computing it for every batch.
-
-        For exported planners only: later changes of weights do not reach it.
-        """
+        """Keep the map of the latent's first stage, if there is one."""
         if not self.latent:
             return
         bev = self.bev_encoder.stage(0, self.bev_encoder.stem(self.lidar_latent)).detach()

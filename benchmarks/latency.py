@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import beyonddrive
-from beyonddrive.deploy.exported import ExportedPlanner
+from beyonddrive.deploy import ExportedPlanner
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.runner import load_config
 from beyonddrive.plugins.base.planner import Planner

@@ -24,6 +24,7 @@ from beyonddrive.backbones.resnet import StagedResNet
 from beyonddrive.deploy.cpu.packed import can_pack, pack
 from beyonddrive.plugins.base.planner import Inputs, Planner
 from beyonddrive.structures.errors import BeyondDriveError
+from beyonddrive.structures.held import HoldsConstants
 from beyonddrive.structures.sample import PlanSample
 
 
@@ -128,11 +129,10 @@ def _foldable(module: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, str]]]:
 
 @torch.no_grad()
 def hold_constants(planner: nn.Module) -> None:
-    """Compute what no input changes once, in every module that has a method ``hold``."""
+    """Compute once what no input changes."""
     for module in planner.modules():
-        hold = getattr(module, "hold", None)
-        if callable(hold):
-            hold()
+        if isinstance(module, HoldsConstants):
+            module.hold()
 
 
 class MergedSelfAttention(nn.Module):

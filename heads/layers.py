@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from beyonddrive.structures.held import HoldsConstants
 
-class EncoderLayer(nn.Module):
+
+class EncoderLayer(HoldsConstants, nn.Module):
     """Post-norm layer with ReLU and without dropout: ``nn.TransformerEncoderLayer``, and its weights.
 
     Where no gradients are wanted, that one takes a path of torch that holds all attention weights in
@@ -30,10 +32,7 @@ class EncoderLayer(nn.Module):
         self.held: nn.Linear | None = None
 
     def hold(self) -> None:
-        """Make a layer of the weights that project queries, keys and values.
-
-        For exported planners only.
-        """
+        """Make a layer of the weights that project queries, keys and values."""
         attention = self.self_attn
         self.held = nn.Linear(attention.embed_dim, 3 * attention.embed_dim, device="meta")
         self.held.weight, self.held.bias = attention.in_proj_weight, attention.in_proj_bias

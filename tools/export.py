@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def export(args: argparse.Namespace) -> int:
     """Write the file, run it once, and print how much it differs from the planner."""
     from beyonddrive.apis import init_planner
-    from beyonddrive.deploy.graph import PlannerGraph, largest_difference, write_graph
+    from beyonddrive.deploy import PlannerGraph, largest_difference, write_graph
 
     partial = args.out.with_name(f".partial-{args.out.name}")
     try:

@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from beyonddrive.structures.held import HoldsConstants
+
 PATCH = 4
 """Cells per side that a 3 x 3 convolution reads to give the 2 x 2 cells around a point."""
 
 
-class MapLookup(nn.Module):
+class MapLookup(HoldsConstants, nn.Module):
     """``relu(3x3 convolution)`` of a map, interpolated bilinearly at points; 0 outside the map.
 
     Both ways give the same values to rounding. Few points are cheaper by :meth:`at`, many by :meth:`values`
@@ -26,10 +28,7 @@ class MapLookup(nn.Module):
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
 
     def hold(self) -> None:
-        """Keep a convolution without padding, which :meth:`at` needs, as a module.
-
-        For exported planners only: later changes of weights do not reach it.
-        """
+        """Keep a convolution without padding, which :meth:`at` needs, as a module."""
         self.held = nn.Conv2d(self.conv.in_channels, self.conv.out_channels, 3, device="meta")
         self.held.weight, self.held.bias = self.conv.weight, self.conv.bias
 

@@ -15,6 +15,7 @@ from beyonddrive.heads.layers import EncoderLayer
 from beyonddrive.heads.plan_vocabulary import PlanVocabulary
 from beyonddrive.plugins.hydra_mdp.losses import VocabularyLoss
 from beyonddrive.registry import MODELS
+from beyonddrive.structures.held import HoldsConstants
 from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
@@ -64,7 +65,7 @@ class ReadingLayer(nn.Module):
 
 
 @MODELS.register_module()
-class VocabularyHead(TrajectoryHead):
+class VocabularyHead(HoldsConstants, TrajectoryHead):
     """Plans of a vocabulary read the scene, and are judged by an imitation head and one head per sub-score.
 
     The plan is the one with the highest final score: a weighted sum of the logarithms of the imitation
@@ -183,10 +184,7 @@ class VocabularyHead(TrajectoryHead):
         return self.imitation(x)[..., 0], metrics
 
     def hold(self) -> None:
-        """Keep the features of the plans, which no scene changes, instead of making them for every batch.
-
-        For exported planners only: later changes of weights do not reach them.
-        """
+        """Keep the features of the plans, which no scene changes."""
         self.held = self._features().detach()
 
     def _features(self) -> Tensor:

@@ -16,6 +16,7 @@ from beyonddrive.plugins.wote.plan_encoder import PlanEncoder
 from beyonddrive.plugins.wote.rewards import RewardNet
 from beyonddrive.plugins.wote.world_model import WorldModel, splat_weights
 from beyonddrive.registry import MODELS
+from beyonddrive.structures.held import HoldsConstants
 from beyonddrive.structures.plan import NUM_POSES
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.scene_random import SceneRandom
@@ -28,7 +29,7 @@ PLANS_AT_ONCE = 32
 
 
 @MODELS.register_module()
-class WorldModelHead(TrajectoryHead):
+class WorldModelHead(HoldsConstants, TrajectoryHead):
     """Anchors + offsets, each rewarded after a look into the future that it leads to.
 
     In training the rewards are those of the anchors themselves, whose sub-scores are known; at test time
@@ -155,10 +156,7 @@ class WorldModelHead(TrajectoryHead):
         return losses
 
     def hold(self) -> None:
-        """Keep the features of the anchors, which no scene changes, instead of making them for every batch.
-
-        For exported planners only: later changes of weights do not reach them.
-        """
+        """Keep the features of the anchors, which no scene changes."""
         self.held = self.encoder.mix(self.anchors()[None]).detach()
 
     def supervised(self, output: PlanOutput, samples: Sequence[PlanSample]) -> Tensor:

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from beyonddrive.heads.layers import RectifiedConv2d
 from beyonddrive.plugins.wote.world_model import splat_weights
+from beyonddrive.structures.held import HoldsConstants
 from beyonddrive.structures.tokens import as_map
 
 
-class RewardNet(nn.Module):
+class RewardNet(HoldsConstants, nn.Module):
     """Map and ego feature, now and in the future -> a feature, then an imitation and several metric logits.
 
     The map now holds the ego feature of the plan too, as the world model's input does. The first convolution
@@ -75,10 +76,7 @@ class RewardNet(nn.Module):
         return self.imitation(features)[..., 0], torch.stack(metrics, dim=1)
 
     def hold(self) -> None:
-        """Fold the batch norms into the convolutions now instead of for every batch.
-
-        For exported planners only: later changes of weights do not reach them.
-        """
+        """Fold the batch norms into the convolutions."""
         folded = (self._folded(self.conv1, self.bn1), self._folded(self.conv2, self.bn2))
         self.held = nn.ModuleList(RectifiedConv2d(weight, bias) for weight, bias in folded)
 

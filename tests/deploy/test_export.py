@@ -10,9 +10,15 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from beyonddrive.deploy import (
+    ExportedPlanner,
+    ExportError,
+    PlannerGraph,
+    largest_difference,
+    write_graph,
+)
 from beyonddrive.deploy.cpu.packed import PackedBasicBlock, PackedConv2d, PackedLinear
-from beyonddrive.deploy.exported import ExportedPlanner, ExportError, freeze
-from beyonddrive.deploy.graph import PlannerGraph, largest_difference, write_graph
+from beyonddrive.deploy.exported import freeze
 from beyonddrive.engine.runner import load_config
 from beyonddrive.registry import MODELS
 from beyonddrive.tools import export as tool

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from beyonddrive.deploy.cpu import winograd
 from beyonddrive.deploy.cpu.packed import PackedConv2d, PackedLinear, pack
 from beyonddrive.deploy.cpu.vectors import LANES, has_fused_multiply
+from beyonddrive.deploy.cpu.winograd_kernels import SMALL
 
 needs_fused_multiply = pytest.mark.skipif(
     not has_fused_multiply(), reason="this processor has no fused multiply-add"
@@ -157,12 +158,13 @@ def test_registers_of_eight_lanes(tmp_path):
 import torch
 from beyonddrive.deploy.cpu.vectors import LANES, ROWS
 from beyonddrive.deploy.cpu import winograd
+from beyonddrive.deploy.cpu.winograd_kernels import LARGE, SMALL
 
 assert (LANES, ROWS) == (8, 4)
 torch.manual_seed(0)
 x, weight, bias = torch.randn(1, 64, 8, 12), torch.randn(96, 64, 3, 3), torch.randn(96)
 expected = torch.nn.functional.conv2d(x, weight, bias, padding=1)
-for filtering in (winograd.SMALL, winograd.LARGE):
+for filtering in (SMALL, LARGE):
     outputs = winograd.convolve(x, winograd.transform_kernel(weight, filtering), bias)
     torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=2e-4)
 """
@@ -178,7 +180,7 @@ for filtering in (winograd.SMALL, winograd.LARGE):
 @needs_fused_multiply
 def test_what_does_not_fit_is_refused():
     conv = nn.Conv2d(64, 64, 3, padding=1).requires_grad_(False)
-    kernels = winograd.transform_kernel(conv.weight, winograd.SMALL)
+    kernels = winograd.transform_kernel(conv.weight, SMALL)
     x = draw(1, 64, 8, 8)
     for arguments in (
         (draw(1, 32, 8, 8), kernels, conv.bias),
