@@ -7,8 +7,10 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import Tensor
 
 from beyonddrive.engine.checkpoint_files import CheckpointError, check_weights, nonfinite_keys
+from beyonddrive.engine.resuming import GRADIENTS, check_continuation, restore_gradients, sign_steps
 from beyonddrive.registry import HOOKS
 from beyonddrive.version import __version__
 
@@ -17,8 +19,12 @@ from beyonddrive.version import __version__
 class CheckpointGuardHook(Hook):
     """Signs checkpoints with planner and version, and refuses those that do not fit or hold NaN.
 
-    Without it mmengine loads whatever keys happen to match and leaves the rest at random values.
+    Without it mmengine loads whatever keys happen to match and leaves the rest at random values. It also
+    refuses to go on from a checkpoint that a training cannot go on from.
     """
+
+    def __init__(self) -> None:
+        self._gradients: list[dict[str, Tensor]] | None = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add planner and version to ``meta``; refuse to save a planner that has diverged."""
@@ -30,9 +36,10 @@ class CheckpointGuardHook(Hook):
                 "continue with --resume from the last checkpoint"
             )
         checkpoint["meta"].update(planner=runner.model_name, beyonddrive_version=__version__)
+        sign_steps(runner, checkpoint["meta"])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Check all keys, shapes and values before anything is loaded."""
+        """Check all keys, shapes and values before anything is loaded, and whether a training may go on."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         check_weights(
             model,
@@ -41,3 +48,12 @@ class CheckpointGuardHook(Hook):
             origin=checkpoint.get("meta", {}).get("planner"),
             name=runner.model_name,
         )
+        if getattr(runner, "is_resumed", False):
+            check_continuation(runner, checkpoint)
+            self._gradients = checkpoint.pop(GRADIENTS, None)
+
+    def before_train(self, runner: Runner) -> None:
+        """Give back the gradients that waited for more steps when the checkpoint was written."""
+        gradients, self._gradients = self._gradients, None
+        if gradients is not None:
+            restore_gradients(runner, gradients)

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import gc
 import itertools
-import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_distributed
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import nn
 
 from beyonddrive.engine import mmengine_compat
 from beyonddrive.engine.checkpoint_guard import CheckpointGuardHook
+from beyonddrive.engine.config_check import check_config
 from beyonddrive.engine.configs import ConfigError, check_selection, load_config
 from beyonddrive.engine.evaluators import check_roots, component_class, set_result_files
-from beyonddrive.engine.ranks import RankAgreementHook, agree
+from beyonddrive.engine.planner_runner import PlannerRunner
+from beyonddrive.engine.ranks import RankAgreementHook
+from beyonddrive.engine.result_paths import check_folder, check_results, files_in
 from beyonddrive.engine.scene_random import SceneRandomHook
 from beyonddrive.registry import SCOPE
 
@@ -42,61 +43,23 @@ __all__ = [
 
 LAST_CHECKPOINT = "last_checkpoint"
 """File in a work folder that names the newest checkpoint."""
-
-
-_CONSOLE_LINES = 4
-"""Messages with more lines are for the log file: the config, the machine, the order of the hooks."""
-_MMENGINE_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
-"""What mmengine says of its own insides at every checkpoint."""
 _ALWAYS = (CheckpointGuardHook, RankAgreementHook, SceneRandomHook)
 """Hooks that every run has, also one whose config lists others only."""
 _runs = itertools.count()
 
 
-class PlannerRunner(Runner):
-    """mmengine's runner with a console that shows progress; config, machine and hooks go to the log file."""
-
-    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """As mmengine's, with long messages kept off the console."""
-        logger = super().build_logger(*args, **kwargs)
-        for handler in logger.handlers:
-            if type(handler) is logging.StreamHandler:
-                handler.addFilter(_is_for_people)
-        return logger
-
-    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
-        """As mmengine's.
-
-        Raises:
-            ConfigError: If ``sync_bn`` is set where it cannot act.
-        """
-        if self.distributed and self.cfg.get("sync_bn") and not torch.cuda.is_available():
-            raise ConfigError(
-                f"sync_bn={self.cfg.sync_bn!r}: torch has batch norms over ranks on GPUs only, and there is "
-                f"none here; set sync_bn=None"
-            )
-        wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
-        return wrapped
-
-    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """As mmengine's, of running statistics that ranks agree on; every rank calls it, rank 0 writes."""
-        agree(self)
-        super().save_checkpoint(*args, **kwargs)
-
-
-def _is_for_people(record: logging.LogRecord) -> bool:
-    """Whether the console should show a message."""
-    message = record.getMessage()
-    if message.startswith(_MMENGINE_NOISE):
-        return False
-    return record.levelno > logging.INFO or message.count("\n") < _CONSOLE_LINES
-
-
 class Evaluation(NamedTuple):
-    """Figures of a test by name, and the scenes without a score with their reasons."""
+    """Figures of a test by name.
+
+    Attributes:
+        metrics: The figures.
+        failures: Scenes without a score, with their reasons.
+        unwritten: Why files of results could not be written.
+    """
 
     metrics: dict[str, float]
     failures: dict[str, str]
+    unwritten: list[str]
 
 
 def default_work_dir(config: Config) -> str:
@@ -143,7 +106,8 @@ def build_train_runner(
         seed: Seed of everything; that of the config by default.
 
     Raises:
-        ConfigError: If the planner has nothing to train, or checkpoints would be selected on the test split.
+        ConfigError: If the planner has nothing to train, checkpoints would be selected on the test split, the
+            work folder cannot be written, or the config has a setting that nothing reads.
     """
     mmengine_compat.apply()
     config = config.copy()
@@ -154,18 +118,8 @@ def build_train_runner(
         config.randomness = ConfigDict(config.get("randomness", {}), seed=seed)
     if amp:
         config.optim_wrapper.type = "AmpOptimWrapper" if torch.cuda.is_available() else "AutocastOptimWrapper"
-    config.resume = bool(resume)
-    if resume in (True, "auto"):
-        last = find_last_checkpoint(config.work_dir)
-        config.resume = last is not None
-        config.load_from = str(last) if last is not None else config.get("load_from")
-        if last is None:
-            print_log(f"nothing to resume in {config.work_dir}: starting from the beginning", "current")
-    elif resume:
-        config.load_from = str(resume)
-    if config.get("load_from"):
-        _skip_pretrained(config.model)
-    runner = _build(config)
+    start = _take_start(config, resume)
+    runner = _build(config, start)
     if not any(parameter.requires_grad for parameter in runner.model.parameters()):
         raise ConfigError(
             f"planner {runner.model_name} has no weights to train; evaluate it by tools/test.py"
@@ -192,7 +146,7 @@ def build_test_runner(
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
 
     Raises:
-        ConfigError: If nothing writes the files.
+        ConfigError: If nothing writes the files, they cannot be written, or are read.
     """
     mmengine_compat.apply()
     config = config.copy()
@@ -200,17 +154,20 @@ def build_test_runner(
     config.launcher = launcher
     config.resume = False
     config.load_from = None
+    check_results({"--out": out_file, "--plans": plans_file}, files_in(config._cfg_dict))
     set_result_files(config, out_file, plans_file)
     return _build(config)
 
 
 def evaluate(runner: Runner) -> Evaluation:
-    """Evaluate and return the figures, and which scenes have no score."""
+    """Evaluate and return the figures, which scenes have no score, and what could not be written."""
     metrics = runner.test()
     failures: dict[str, str] = {}
+    unwritten: list[str] = []
     for metric in runner.test_evaluator.metrics:
         failures.update(getattr(metric, "failures", {}))
-    return Evaluation(metrics, failures)
+        unwritten += getattr(metric, "unwritten", [])
+    return Evaluation(metrics, failures, unwritten)
 
 
 @contextmanager
@@ -240,7 +197,24 @@ def _forget_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _build(config: Config) -> Runner:
+def _take_start(config: Config, resume: str | bool) -> str | None:
+    """The checkpoint that a run goes on from, None if it starts; the config keeps what is of the recipe."""
+    wanted = resume or config.get("resume", False)
+    config.resume = False
+    if wanted not in (True, "auto"):
+        return str(wanted) if wanted else None
+    if not resume and config.get("load_from"):  # mmengine's way to name what to go on from
+        return str(config.pop("load_from"))
+    last = find_last_checkpoint(config.work_dir)
+    if last is None:
+        print_log(f"nothing to resume in {config.work_dir}: starting from the beginning", "current")
+    return None if last is None else str(last)
+
+
+def _build(config: Config, start: str | None = None) -> PlannerRunner:
+    """Make a runner; ``start`` is the checkpoint that it goes on from."""
+    check_config(config)
+    check_folder(config.work_dir, "work_dir")
     # mmengine keeps state by this name and the second: two runners of one notebook must not share it.
     name = Path(config.filename).stem if config.filename else "run"
     number = next(_runs)
@@ -259,15 +233,4 @@ def _build(config: Config) -> Runner:
         if not any(isinstance(kind, type) and issubclass(kind, needed) for kind in kinds):
             hooks.append({"type": f"{SCOPE}.{needed.__name__}"})
     config.custom_hooks = hooks
-    return PlannerRunner.from_cfg(config)
-
-
-def _skip_pretrained(node: Any) -> None:
-    """Switch off downloads of weights that a checkpoint replaces anyway (MODELS, quirk 15)."""
-    if isinstance(node, dict):
-        if node.get("pretrained"):
-            node["pretrained"] = False
-        node = list(node.values())
-    if isinstance(node, list):
-        for value in node:
-            _skip_pretrained(value)
+    return PlannerRunner.from_cfg(config, start)

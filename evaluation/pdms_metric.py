@@ -105,8 +105,15 @@ class PDMSMetric(BaseMetric):
         self.out_file = Path(out_file) if out_file else None
         self.plans_file = Path(plans_file) if plans_file else None
         self.failures: dict[str, str] = {}
+        self.unwritten: list[str] = []
         self.rows: list[SceneRow] = []
         self._unplanned: list[SceneRow] = []
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of the figures that it can give, for whoever selects checkpoints by one."""
+        names = [*self.columns, *(["oracle_PDMS"] if self.oracle else []), "num_scenes", "num_failed"]
+        return [f"{self.prefix}/{name}" for name in names]
 
     @property
     def dataset_meta(self) -> dict[str, Any] | None:
@@ -212,10 +219,20 @@ class PDMSMetric(BaseMetric):
         print_log("\n".join([head, *lines]), "current", level=logging.WARNING)
 
     def _write_files(self, plans: dict[str, NDArray[np.floating]]) -> None:
-        if self.out_file is not None:
-            write_atomically(self.out_file, rows_to_csv(self.rows, self.columns).encode())
-        if self.plans_file is not None:
-            write_arrays(self.plans_file, sorted(plans.items()))
+        """Write the files; what cannot be written must not take the figures with it."""
+        self.unwritten = []
+        try:
+            if self.out_file is not None:
+                write_atomically(self.out_file, rows_to_csv(self.rows, self.columns).encode())
+        except OSError as error:
+            self.unwritten.append(f"{self.out_file}: cannot be written ({error.strerror})")
+        try:
+            if self.plans_file is not None:
+                write_arrays(self.plans_file, sorted(plans.items()))
+        except OSError as error:
+            self.unwritten.append(f"{self.plans_file}: cannot be written ({error.strerror})")
+        for text in self.unwritten:
+            print_log(text, "current", level=logging.ERROR)
 
 
 def rows_to_csv(rows: Sequence[SceneRow], columns: Sequence[str] = SCORE_COLUMNS) -> str:

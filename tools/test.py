@@ -72,12 +72,14 @@ def evaluate(args: argparse.Namespace) -> int:
         launcher=args.launcher,
     )
     load_weights(testing.model, args.checkpoint)
-    metrics, failures = runner.evaluate(testing)
+    metrics, failures, unwritten = runner.evaluate(testing)
     if is_main_process():
-        print(summary(metrics))
+        print(summary(metrics), flush=True)
         for token, reason in failures.items():
             tell("test", f"scene {token} has no score: {reason}")
-    return int(bool(failures))
+        for reason in unwritten:
+            tell("test", reason)
+    return int(bool(failures or unwritten))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor
 
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.resuming import GRADIENTS, gather_gradients
 from beyonddrive.registry import HOOKS
 
 _PARTIAL = ".partial"
@@ -70,6 +72,7 @@ class PlannerCheckpointHook(CheckpointHook):
             raise ValueError(f"PlannerCheckpointHook: has no settings {', '.join(self.args)}")
         self.best_files: dict[str, str] = {}
         self._former_files: list[str] = []
+        self._waiting: list[dict[str, Tensor]] | None = None
         if "://" in str(self.out_dir or ""):
             raise ValueError(f"PlannerCheckpointHook: out_dir must be a local folder, got {self.out_dir}")
 
@@ -90,6 +93,13 @@ class PlannerCheckpointHook(CheckpointHook):
             self.last_ckpt = str(Path(self.out_dir) / self.filename_tmpl.format(step))
             runner.logger.info(f"The run ended before the validation after {step}: validating now")
             runner.val_loop.run()
+
+    def after_train(self, runner: Runner) -> None:
+        """Write the last step's weights if they are in no file, as after an early end."""
+        step = self._step(runner)
+        name = self.filename_tmpl.format(step)
+        if self.save_last and (self.last_ckpt is None or Path(self.last_ckpt).name != name):
+            self._save_checkpoint_with_step(runner, step, {"epoch": runner.epoch, "iter": runner.iter})
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any]) -> None:
         """Keep the best checkpoint, and note in that of this step that it has been validated."""
@@ -122,13 +132,30 @@ class PlannerCheckpointHook(CheckpointHook):
 
     def _write(self, runner: Runner, filename: str, **kwargs: Any) -> None:
         """Write a checkpoint so that the file is either the old one or the whole new one."""
-        partial = f".{filename}{_PARTIAL}"
-        runner.save_checkpoint(self.out_dir, partial, backend_args=self.backend_args, **kwargs)
-        if is_main_process():
-            path = Path(self.out_dir) / partial
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            path.replace(Path(self.out_dir) / filename)
+        partial = Path(self.out_dir) / f".{filename}{_PARTIAL}"
+        path = partial.with_name(filename)
+        self._waiting = gather_gradients(runner) if kwargs["save_optimizer"] else None
+        try:
+            runner.save_checkpoint(self.out_dir, partial.name, backend_args=self.backend_args, **kwargs)
+            if is_main_process():
+                with partial.open("rb") as file:
+                    os.fsync(file.fileno())
+                partial.replace(path)
+        except OSError as error:
+            reason = (
+                f"the checkpoint cannot be written ({error.strerror}); the one before it is kept: make room, "
+                "and go on with --resume"
+            )
+            raise OSError(error.errno, reason, str(path)) from error
+        finally:
+            self._waiting = None
+            if is_main_process():
+                partial.unlink(missing_ok=True)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Add the gradients that wait for more steps, with which a resumed run goes on."""
+        if self._waiting is not None:
+            checkpoint[GRADIENTS] = self._waiting
 
     def _remove(self, filename: str) -> None:
         if is_main_process():

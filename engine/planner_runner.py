@@ -1,0 +1,226 @@
+"""The runner: mmengine's, with errors that name settings, a quiet console, and exact continuation."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import inspect
+import logging
+from typing import Any
+
+import torch
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from torch import nn
+
+from beyonddrive.engine.build_errors import building
+from beyonddrive.engine.checkpoint_files import CheckpointError
+from beyonddrive.engine.config_values import ConfigError, nearest
+from beyonddrive.engine.ranks import agree
+from beyonddrive.engine.resuming import earlier_checkpoint
+
+_CONSOLE_LINES = 4
+"""Messages with more lines are for the log file: the config, the machine, the order of the hooks."""
+_MMENGINE_NOISE = (
+    '"FileClient" will be deprecated',  # mmengine says so of its own insides at every checkpoint
+    '"HardDiskBackend" is the alias',
+    "Resumed iteration number is not divisible by",  # the gradients that wait are in the checkpoint
+)
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+class PlannerRunner(Runner):
+    """mmengine's runner for planners.
+
+    What a constructor refuses becomes one line that names the setting. The console shows progress; config,
+    machine and hooks go to the log file. The config that it keeps and leaves in the work folder is the
+    recipe: which checkpoint this run goes on from is no part of it.
+    """
+
+    @classmethod
+    def from_cfg(cls, cfg: Any, start: str | None = None) -> PlannerRunner:
+        """Build a runner.
+
+        Args:
+            cfg: The recipe.
+            start: Checkpoint to go on from.
+        """
+        given = {key: cfg[key] for key in inspect.signature(Runner.__init__).parameters if key in cfg}
+        given = copy.deepcopy({**given, "resume": start is not None})
+        if start is not None:
+            given["load_from"] = start
+        if given.get("load_from"):
+            _skip_pretrained(given["model"])
+        return cls(**{**given, "cfg": cfg})
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """As mmengine's, with long messages kept off the console."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.addFilter(_is_for_people)
+        return logger
+
+    def build_model(self, model: Any) -> nn.Module:
+        """Build the planner."""
+        with building("model", model):
+            return super().build_model(model)
+
+    def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:
+        """Build the hooks."""
+        with building("default_hooks or custom_hooks", {**(default_hooks or {}), "custom": custom_hooks}):
+            super().register_hooks(default_hooks, custom_hooks)
+
+    def build_visualizer(self, visualizer: Any = None) -> Any:
+        """Build what writes the figures."""
+        with building("visualizer", visualizer):
+            return super().build_visualizer(visualizer)
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """Build the training loop and its data.
+
+        Raises:
+            ConfigError: Also if it has not a single step to do.
+        """
+        with building("train_dataloader or train_cfg", {"d": self._train_dataloader, "c": loop}):
+            built = super().build_train_loop(loop)
+        _check_steps(built)
+        return built
+
+    def build_val_loop(self, loop: Any) -> Any:
+        """Build the validation; refuse a ``save_best`` that it will not give."""
+        with building("val_dataloader, val_evaluator or val_cfg", loop):
+            built = super().build_val_loop(loop)
+        _check_save_best(self, built)
+        return built
+
+    def build_test_loop(self, loop: Any) -> Any:
+        """Build the test and its data."""
+        with building("test_dataloader, test_evaluator or test_cfg", loop):
+            return super().build_test_loop(loop)
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """Build the optimizer; refuse ``custom_keys`` that name no parameter."""
+        if isinstance(optim_wrapper, dict):
+            names = [name for name, _ in self.model.named_parameters()]
+            for key in (optim_wrapper.get("paramwise_cfg") or {}).get("custom_keys") or {}:
+                if not any(key in name for name in names):
+                    tops = {name.removeprefix("module.").partition(".")[0] for name in names}
+                    raise ConfigError(
+                        f"optim_wrapper.paramwise_cfg.custom_keys.{key}: no parameter of the planner has "
+                        f"this in its name; {nearest(key, tops)}"
+                    )
+        with building("optim_wrapper", optim_wrapper):
+            return super().build_optim_wrapper(optim_wrapper)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Build the schedules."""
+        with building("param_scheduler", scheduler):
+            return super().build_param_scheduler(scheduler)
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """As mmengine's.
+
+        Raises:
+            ConfigError: If ``sync_bn`` is set where it cannot act.
+        """
+        if self.distributed and self.cfg.get("sync_bn") and not torch.cuda.is_available():
+            raise ConfigError(
+                f"sync_bn={self.cfg.sync_bn!r}: torch has batch norms over ranks on GPUs only, and there is "
+                f"none here; set sync_bn=None"
+            )
+        with building("model_wrapper_cfg", model_wrapper_cfg):
+            wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
+        return wrapped
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """As mmengine's, of running statistics that ranks agree on; every rank calls it, rank 0 writes."""
+        agree(self)
+        super().save_checkpoint(*args, **kwargs)
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether this run goes on from a checkpoint."""
+        return bool(self._resume)
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            CheckpointError: If it cannot be read, with the one before it that can.
+            ConfigError: If a training cannot go on from it.
+        """
+        self._resume = True
+        try:
+            super().resume(filename, *args, **kwargs)
+        except CheckpointError as error:
+            earlier = earlier_checkpoint(filename) if "cannot be read" in str(error) else None
+            if earlier is None:
+                raise
+            raise CheckpointError(f"{error}. The one before it is whole: --resume {earlier}") from error
+
+    def train(self) -> nn.Module:
+        """Train; a full or read-only disk is an error that names the work folder or the file."""
+        try:
+            return super().train()
+        except OSError as error:
+            if error.errno not in _DISK_FAULTS or error.filename is not None:
+                raise
+            raise OSError(
+                error.errno,
+                f"{error.strerror}; what was trained is kept up to the last checkpoint, go on with --resume",
+                self.work_dir,
+            ) from error
+
+
+def _is_for_people(record: logging.LogRecord) -> bool:
+    """Whether the console should show a message."""
+    message = record.getMessage()
+    if message.startswith(_MMENGINE_NOISE):
+        return False
+    return record.levelno > logging.INFO or message.count("\n") < _CONSOLE_LINES
+
+
+def _check_steps(loop: Any) -> None:
+    """Refuse a training of no step."""
+    loader = loop.dataloader
+    if len(loader) == 0:
+        scenes = len(loader.sampler)
+        raise ConfigError(
+            f"train_dataloader.batch_size={loader.batch_size}: each process has {scenes} of "
+            f"{len(loader.dataset)} scenes, so that with drop_last=True there is no batch and nothing would "
+            f"be trained; set train_dataloader.batch_size to at most {scenes}, or "
+            "train_dataloader.drop_last=False"
+        )
+    if loop.max_iters < 1:
+        raise ConfigError(
+            f"train_cfg: {loop.max_epochs} epochs of {len(loader)} steps are none; nothing would be trained"
+        )
+
+
+def _check_save_best(runner: Runner, loop: Any) -> None:
+    """Refuse a best checkpoint by a figure that no metric of the validation gives."""
+    metrics = loop.evaluator.metrics
+    figures = {name for metric in metrics for name in getattr(metric, "figures", ())}
+    if not all(hasattr(metric, "figures") for metric in metrics):
+        return  # mmengine's own metrics do not say what they will give
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            for name in hook.save_best or ():
+                if name != "auto" and name not in figures:
+                    raise ConfigError(
+                        f"default_hooks.checkpoint.save_best={name!r}: val_evaluator gives no such figure; "
+                        f"{nearest(name, figures)}"
+                    )
+
+
+def _skip_pretrained(node: Any) -> None:
+    """Switch off downloads of weights that a checkpoint replaces anyway (MODELS, quirk 15)."""
+    if isinstance(node, dict):
+        if node.get("pretrained"):
+            node["pretrained"] = False
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            _skip_pretrained(value)

@@ -1,0 +1,143 @@
+"""Whether a training can go on from a checkpoint, and as what."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.optim import OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from beyonddrive.engine.config_values import ConfigError
+
+GRADIENTS = "accumulated_gradients"
+"""Name under which a checkpoint keeps gradients that wait for more steps, by rank and parameter."""
+_STEPS = "steps"
+"""Name under which ``meta`` keeps how the scenes were cut into steps."""
+_NUMBERED = re.compile(r"(epoch|iter)_(\d+)\.pth")
+
+
+def describe_steps(runner: Runner) -> dict[str, int]:
+    """How a training cuts its scenes into steps."""
+    loader = runner.train_dataloader
+    return {
+        "processes": get_world_size(),
+        "batch_size": int(loader.batch_size or 0),
+        "steps_per_epoch": len(loader),
+        "scenes": len(loader.dataset),
+    }
+
+
+def sign_steps(runner: Runner, meta: dict[str, Any]) -> None:
+    """Let a checkpoint say how the scenes were cut into steps."""
+    meta[_STEPS] = describe_steps(runner)
+
+
+def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:
+    """Refuse to go on from a checkpoint that cannot be gone on from; adapt the count of steps of others.
+
+    A training by epochs goes on at the end of an epoch, with as many processes and scenes per batch as one
+    likes; with others than before it says what differs from an unbroken run. A training by iterations goes on
+    at any step, with the same ones.
+
+    Raises:
+        ConfigError: If the checkpoint holds weights alone, was written within an epoch, or its steps are not
+            those of this run where steps are what counts.
+    """
+    file = checkpoint.get("file", "the checkpoint")
+    meta = checkpoint.get("meta", {})
+    missing = [key for key in ("message_hub", "optimizer") if key not in checkpoint]
+    missing += [f"meta.{key}" for key in ("epoch", "iter") if key not in meta]
+    if missing:
+        raise ConfigError(
+            f"{file}: has weights, but no {', '.join(missing)}, so a training cannot go on from it; resume "
+            "from an epoch_*.pth, or start from its weights with --cfg-options load_from=..."
+        )
+    now = describe_steps(runner)
+    then = {**now, **meta.get(_STEPS, {})}
+    differing = [f"{key} {then[key]} before, {now[key]} now" for key in now if then[key] != now[key]]
+    if isinstance(runner.train_loop, EpochBasedTrainLoop):
+        _check_epochs(runner, str(file), meta, then["steps_per_epoch"], differing)
+    elif differing:
+        raise ConfigError(
+            f"{file}: a training by iterations goes on only with the steps that it began with "
+            f"({'; '.join(differing)}); restore them, or start from the weights with --cfg-options load_from="
+        )
+    waiting = checkpoint.get(GRADIENTS)
+    if waiting is not None and len(waiting) != get_world_size():
+        raise ConfigError(
+            f"{file}: holds gradients of {len(waiting)} processes that wait for more steps "
+            f"(optim_wrapper.accumulative_counts); resume with as many processes"
+        )
+
+
+def _check_epochs(runner: Runner, file: str, meta: dict[str, Any], steps: int, differing: list[str]) -> None:
+    done, within = divmod(meta["iter"], max(steps, 1))
+    if within or done != meta["epoch"]:
+        raise ConfigError(
+            f"{file}: was written within epoch {meta['epoch'] + 1}, after step "
+            f"{meta['iter'] - meta['epoch'] * steps} of {steps}, and a training by epochs goes on only from "
+            "the end of one; resume from an epoch_*.pth (of default_hooks.checkpoint.by_epoch=True), "
+            "or start from its weights with --cfg-options load_from=..."
+        )
+    if not differing:
+        return
+    schedules = runner.param_schedulers or []
+    every = schedules.values() if isinstance(schedules, dict) else [schedules]
+    if any(not schedule.by_epoch for some in every for schedule in some):
+        raise ConfigError(
+            f"{file}: a schedule counts steps (by_epoch=False or convert_to_iter_based), which are not those "
+            f"that it began with ({'; '.join(differing)}); resume with these, or start from the weights with "
+            "--cfg-options load_from=..."
+        )
+    meta["iter"] = meta["epoch"] * now_steps(runner)
+    runner.logger.warning(
+        f"going on after epoch {meta['epoch']} with other steps: {'; '.join(differing)}. Learning rates "
+        "follow the epochs; the order of the scenes, noise and batch statistics are those of the new steps, "
+        f"so the weights will not be those of an unbroken run. Steps are counted from {meta['iter']}"
+    )
+
+
+def now_steps(runner: Runner) -> int:
+    """Steps in an epoch of this run."""
+    return len(runner.train_dataloader)
+
+
+def gather_gradients(runner: Runner) -> list[dict[str, torch.Tensor]] | None:
+    """Gradients that wait for more steps, by rank and parameter; None if none wait. Called on all ranks."""
+    wrapper = runner.optim_wrapper
+    if not isinstance(wrapper, OptimWrapper) or wrapper.should_update():
+        return None
+    own = {
+        name: parameter.grad.detach().cpu().clone()
+        for name, parameter in runner.model.named_parameters()
+        if parameter.grad is not None
+    }
+    gathered: list[dict[str, torch.Tensor]] = all_gather_object(own)
+    return gathered
+
+
+def restore_gradients(runner: Runner, gathered: list[Mapping[str, torch.Tensor]]) -> None:
+    """Put the gradients of this rank back where they waited."""
+    own = gathered[get_rank()]
+    for name, parameter in runner.model.named_parameters():
+        parameter.grad = own[name].to(parameter.device) if name in own else None
+
+
+def earlier_checkpoint(path: str | Path) -> Path | None:
+    """The newest checkpoint before this one in its folder that is whole; None if there is none."""
+    path = Path(path)
+    number = _NUMBERED.fullmatch(path.name)
+    if number is None:
+        return None
+    found = [(_NUMBERED.fullmatch(other.name), other) for other in path.parent.glob(f"{number[1]}_*.pth")]
+    older = [(int(match[2]), other) for match, other in found if match and int(match[2]) < int(number[2])]
+    for _, other in sorted(older, reverse=True):
+        if zipfile.is_zipfile(other):  # the table of contents is at the end of the file
+            return other
+    return None
