@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,6 +18,7 @@ from beyonddrive.datasets.navsim.root import NavsimRoot, SceneRef
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.stores.feature_cache import FeatureCache
 from beyonddrive.datasets.transforms.base import Results
+from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.registry import DATASETS, TRANSFORMS
 from beyonddrive.structures.errors import BeyondDriveError
 
@@ -43,17 +45,20 @@ class NavsimDataset(Dataset[dict[str, Any]]):
             is that file, with the other keys changed.
         feature_pipeline: Configs of transforms that find ``scene``, ``root``, ``token`` and ``log_name``.
         pipeline: Configs of transforms that find the arrays, ``token`` and ``log_name``.
+        negatives: Settings of a :class:`LoadNegatives` that adds hard negatives to the arrays before
+            ``pipeline``; its ``split`` is that of the data set unless given. None for none.
         cache_dir: Folder of a feature cache (:func:`~beyonddrive.datasets.feature_caching.cache_features`) to
             read arrays from; neither logs, maps nor sensor files are needed then.
         lazy_init: Look at nothing on disk until :meth:`full_init`, which the first access calls.
 
     Raises:
-        DatasetError: If there are no scenes.
+        DatasetError: If there are no scenes, or negatives would be loaded twice.
         StoreError: If the cache is missing, unfinished, or was made for something else.
     """
 
     config_parts: ClassVar[Mapping[str, Collection[str]]] = {
-        "scene_filter": ("path", *(field.name for field in fields(SceneFilter)))
+        "scene_filter": ("path", *(field.name for field in fields(SceneFilter))),
+        "negatives": tuple(inspect.signature(LoadNegatives).parameters),
     }
     """Keys of arguments that are mappings, for whoever checks a config before it is used."""
 
@@ -65,6 +70,7 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         scene_filter: Mapping[str, Any] | str | Path | None = None,
         feature_pipeline: Sequence[Mapping[str, Any]] = (),
         pipeline: Sequence[Mapping[str, Any]] = (),
+        negatives: Mapping[str, Any] | None = None,
         cache_dir: str | Path | None = None,
         lazy_init: bool = False,
     ) -> None:
@@ -82,7 +88,14 @@ class NavsimDataset(Dataset[dict[str, Any]]):
             }
         )
         self.feature_transforms: list[Transform] = [TRANSFORMS.build(dict(c)) for c in feature_pipeline]
+        if negatives is not None:
+            pipeline = [{"type": "LoadNegatives", "split": split, **negatives}, *pipeline]
         self.transforms: list[Transform] = [TRANSFORMS.build(dict(c)) for c in pipeline]
+        if sum(isinstance(step, LoadNegatives) for step in self.transforms) > 1:
+            raise DatasetError(
+                "NavsimDataset: two LoadNegatives, of which the second would overwrite what the first found; "
+                "give the field negatives, or one LoadNegatives in pipeline"
+            )
         self._root: NavsimRoot | None = None
         self._refs: list[SceneRef] = []
         self._cache: FeatureCache | None = None

@@ -13,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 
 from beyonddrive.engine.config_check import top_reader
 from beyonddrive.engine.config_readers import Reader, find, reader_of
+from beyonddrive.engine.config_references import leads_through_a_reference
 from beyonddrive.engine.config_values import ConfigError, OptionText, members, nearest, read_text
 
 _PLACEHOLDER = re.compile(r"\$\{([\w.]+)\}")
@@ -32,7 +33,8 @@ def apply_options(config: Config, options: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: If a key leads nowhere, or nothing would read it.
     """
-    for key, given in options.items():
+    # What a placeholder stands for is set first: a key that leads through one changes a copy of it.
+    for key, given in sorted(options.items(), key=lambda item: leads_through_a_reference(config, item[0])):
         value = os.fspath(given) if isinstance(given, Path) else given
         _check_top(config, key)
         old = config.get(key) if "." not in key else None
@@ -41,7 +43,8 @@ def apply_options(config: Config, options: Mapping[str, Any]) -> None:
         if isinstance(old, str) and is_folder(key):
             if not isinstance(new, str):
                 raise ConfigError(f"--cfg-options {key}={new!r}: it is a text, the name of a folder")
-            replace_folder(config._cfg_dict, old.rstrip("/"), new.rstrip("/") or "/", keep=key)
+            config[key] = new.rstrip("/") or "/"
+            replace_folder(config._cfg_dict, old.rstrip("/"), config[key], keep=key)
 
 
 def is_folder(name: str) -> bool:

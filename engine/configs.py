@@ -10,20 +10,22 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from beyonddrive.engine import mmengine_compat
+from beyonddrive.engine import config_bases, mmengine_compat
 from beyonddrive.engine.config_check import check_config
 from beyonddrive.engine.config_files import find_config
 from beyonddrive.engine.config_options import apply_options, is_below, is_folder
+from beyonddrive.engine.config_references import is_referred_to, resolve_references
 from beyonddrive.engine.config_values import ConfigError
 
 __all__ = ["ConfigError", "check_selection", "load_config"]
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config and change values in it.
+    """Read a config and change values in it; then ``'${name}'`` becomes the value of ``name``.
 
     Args:
-        path: Config file, or a name as :func:`~beyonddrive.engine.config_files.find_config` takes it.
+        path: Config file, or a name as :func:`~beyonddrive.engine.config_files.find_config` takes it. Its
+            bases may set the same things; the last one wins.
         options: Values by dotted key, as ``--cfg-options`` gives them; see
             :func:`~beyonddrive.engine.config_options.apply_options`.
 
@@ -33,11 +35,13 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
             value in it or in the options is not what its reader takes.
     """
     mmengine_compat.apply()
+    config_bases.apply()
     path = find_config(path)
     config = _read(path)
     init_default_scope(config.get("default_scope", "beyonddrive"))
     _check_folders(config, path)
     apply_options(config, options or {})
+    resolve_references(config)
     check_config(config)
     return config
 
@@ -59,8 +63,9 @@ def _check_folders(config: Config, path: Path) -> None:
     own = {target.id for node in body for target in node.targets if isinstance(target, ast.Name)}
     for name in sorted(own) if "_base_" in own else ():
         folder = config.get(name) if is_folder(name) else None
-        if isinstance(folder, str) and not any(
-            _uses_folder(value, folder.rstrip("/")) for value in config.values() if not isinstance(value, str)
+        if isinstance(folder, str) and not (
+            is_referred_to(config._cfg_dict, name)
+            or any(_uses_folder(v, folder.rstrip("/")) for v in config.values() if not isinstance(v, str))
         ):
             raise ConfigError(
                 f"{config.filename}: nothing in it reads {name} = {folder!r}, because its _base_ has already "

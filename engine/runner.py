@@ -116,7 +116,7 @@ def build_train_runner(
     check_selection(config)
     if seed is not None:
         config.randomness = ConfigDict(config.get("randomness", {}), seed=seed)
-    if amp:
+    if amp or config.get("optim_wrapper", {}).get("type") == "AmpOptimWrapper":
         config.optim_wrapper.type = "AmpOptimWrapper" if torch.cuda.is_available() else "AutocastOptimWrapper"
     start = _take_start(config, resume)
     runner = _build(config, start)

@@ -156,6 +156,7 @@ def mining_dataset(
         found[0] if found else {**known[0], "split": split, "cache_dir": None, "scene_filter": None}
     )
     # The generator must not ask for the pool that is about to be made.
+    data.pop("negatives", None)
     data["pipeline"] = [step for step in data.get("pipeline", []) if step["type"] != "LoadNegatives"]
     return data
 

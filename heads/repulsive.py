@@ -36,8 +36,9 @@ class RepulsiveHead(TrajectoryHead):
             the modes that are not supervised.
 
     Raises:
-        ValueError: If the head has no attraction to oppose, if the given ``attraction_weight`` is not the
-            head's, if the repulsion is not weaker than it, or if ``mode_loss`` has no margin.
+        ValueError: If the head is repelled already, if it has no attraction to oppose, if the given
+            ``attraction_weight`` is not the head's, if the repulsion is not weaker than it, or if
+            ``mode_loss`` has no margin.
 
     >>> head = RepulsiveHead(
     ...     head=dict(type='DeltaTrajectoryHead', in_channels=8, hidden=8),
@@ -54,6 +55,11 @@ class RepulsiveHead(TrajectoryHead):
     ) -> None:
         super().__init__()
         self.head: TrajectoryHead = MODELS.build(head)
+        if self.head.bare is not self.head:
+            raise ValueError(
+                "RepulsiveHead: the head is a RepulsiveHead already, and would be repelled twice: set the "
+                "planner's repulsion, or make its trajectory_head a RepulsiveHead, not both"
+            )
         weight = self.head.attraction_weight
         if weight is None:
             raise ValueError(

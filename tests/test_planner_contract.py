@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 import beyonddrive
+from beyonddrive.engine.configs import load_config
 from beyonddrive.heads.plan_prior import plan_priors
 from beyonddrive.heads.plan_vocabulary import PlanVocabulary
 from beyonddrive.plugins.base.head_planner import HeadPlanner
@@ -55,21 +56,13 @@ def planner_classes() -> dict[str, type[Planner]]:
 def small_configs() -> dict[str, ConfigDict]:
     """Model settings by config name; a planner without a repelled config of its own gets one."""
     configs: dict[str, ConfigDict] = {
-        path.stem: Config.fromfile(path).model for path in sorted(CONFIGS.glob("*/*synth*.py"))
+        path.stem: load_config(path).model for path in sorted(CONFIGS.glob("*/*synth*.py"))
     }
-    repelled = {
-        model.type
-        for model in configs.values()
-        if model.get("trajectory_head", {}).get("type") == "RepulsiveHead"
-    }
+    repelled = {model.type for model in configs.values() if "repulsion" in model}
     for name, model in list(configs.items()):
         if "trajectory_head" in model and model.type not in repelled:
             copied = copy.deepcopy(model)
-            copied.trajectory_head = ConfigDict(
-                type="RepulsiveHead",
-                head=model.trajectory_head,
-                loss=ConfigDict(type="RepulsiveDistanceLoss", weight=0.5),
-            )
+            copied.repulsion = ConfigDict(weight=0.5)
             configs[f"{name}+repulsive"] = copied
     return configs
 
@@ -268,8 +261,7 @@ def test_repulsive_and_bare_checkpoints_have_the_same_keys(planner: Planner, con
     if not isinstance(planner, HeadPlanner):
         pytest.skip("has no trajectory head")
     bare = copy.deepcopy(config)
-    if bare.get("trajectory_head", {}).get("type") == "RepulsiveHead":
-        bare.trajectory_head = bare.trajectory_head.head
+    bare.pop("repulsion", None)
     MODELS.build(bare).load_state_dict(planner.state_dict(), strict=True)
 
 

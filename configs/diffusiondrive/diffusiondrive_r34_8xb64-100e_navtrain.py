@@ -1,4 +1,5 @@
-# DiffusionDrive; 88.1 PDMS on navtest as published (METHOD, section 5). Published in mixed precision: --amp.
+# DiffusionDrive; 88.1 PDMS on navtest as published (METHOD, section 5), in mixed precision (MODELS,
+# section 10).
 _base_ = [
     "../_base_/models/diffusiondrive_r34.py",
     "../_base_/datasets/navsim_lidar.py",
@@ -7,5 +8,6 @@ _base_ = [
 ]
 
 train_dataloader = dict(batch_size=64)
-optim_wrapper = dict(optimizer=dict(lr=6e-4, weight_decay=1e-4), clip_grad=None)
+optim_wrapper = dict(type="AmpOptimWrapper", optimizer=dict(lr=6e-4, weight_decay=1e-4), clip_grad=None)
 param_scheduler = dict(eta_min=1e-6)
+auto_scale_lr = dict(base_batch_size=512)

@@ -1,4 +1,4 @@
-# Ego-status MLP as in NAVSIM v1.1 (MODELS, sections 9 and 10).
+# Ego-status MLP as in NAVSIM v1.1, in mixed precision (MODELS, sections 9 and 10).
 _base_ = [
     "../_base_/models/ego_mlp.py",
     "../_base_/datasets/navsim.py",

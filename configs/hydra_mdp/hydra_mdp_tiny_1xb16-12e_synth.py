@@ -5,17 +5,10 @@
 _base_ = [
     "../_base_/models/hydra_mdp_tiny.py",
     "../_base_/datasets/synth.py",
+    "../_base_/datasets/vocabulary_scores.py",
     "../_base_/schedules/adamw_12e.py",
     "../_base_/runtime/default.py",
 ]
-vocabulary = "data/synth/vocabularies/plans_64.npz"
-vocabulary_scores = "data/synth/vocabularies/scores_64/train"
-model = dict(trajectory_head=dict(vocabulary=vocabulary))
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type="LoadVocabularyScores", store=vocabulary_scores, vocabulary=vocabulary, split="train"),
-            dict(type="PackPlanInputs"),
-        ]
-    )
-)
+vocabulary = "${data_root}/vocabularies/plans_64.npz"
+vocabulary_scores = "${data_root}/vocabularies/scores_64/train"
+model = dict(trajectory_head=dict(vocabulary="${vocabulary}"))

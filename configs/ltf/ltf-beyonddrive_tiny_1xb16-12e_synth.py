@@ -1,27 +1,6 @@
 # The same LTF* with BeyondDrive: its head repelled from the hard negatives of a pool.
 # The pool is made by tools/mine_negatives.py with configs/flow_policy/flow_policy_tiny_1xb16-12e_synth.py.
-_base_ = ["./ltf_tiny_1xb16-12e_synth.py", "../_base_/negatives/published.py"]
+_base_ = ["./ltf_tiny_1xb16-12e_synth.py", "../_base_/negatives/pool.py"]
 
-pool_dir = "data/synth/pool/train"
-model = dict(
-    trajectory_head=dict(
-        _delete_=True,
-        type="RepulsiveHead",
-        head={{_base_.model.trajectory_head}},
-        loss=dict(type="RepulsiveDistanceLoss", weight=5.0),
-    )
-)
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(
-                type="LoadNegatives",
-                pool=pool_dir,
-                selection={{_base_.negative_selection}},
-                split="train",
-                progress="pair",
-            ),
-            dict(type="PackPlanInputs"),
-        ]
-    )
-)
+pool_dir = "${data_root}/pool/train"
+model = dict(repulsion=dict(weight=5.0))

@@ -1,31 +1,16 @@
 # WoTE; 88.3 PDMS on navtest as published (METHOD, section 5). 30 epochs of a schedule made for 100
-# (MODELS, section 10), in mixed precision: --amp. Its anchors and their scores are made by:
+# (MODELS, section 10), in mixed precision. Its anchors and their scores are made by:
 #     python tools/build_vocabulary.py CONFIG train --size 256 --out data/navsim/vocabularies/plans_256.npz
 #     python tools/score_vocabulary.py CONFIG train data/navsim/vocabularies/plans_256.npz \
 #         --out data/navsim/vocabularies/scores_256/navtrain_train --num-workers 32
 _base_ = [
     "../_base_/models/wote_r34.py",
     "../_base_/datasets/navsim_lidar_future.py",
-    "../_base_/schedules/adamw_100e.py",
+    "../_base_/datasets/vocabulary_scores.py",
+    "../_base_/schedules/adamw_30e.py",
     "../_base_/runtime/default.py",
 ]
-vocabulary = "data/navsim/vocabularies/plans_256.npz"
-vocabulary_scores = "data/navsim/vocabularies/scores_256/navtrain_train"
-model = dict(trajectory_head=dict(anchors=vocabulary))
-train_cfg = dict(max_epochs=30)
-optim_wrapper = dict(optimizer=dict(lr=1e-4, weight_decay=1e-4), clip_grad=None)
-param_scheduler = dict(eta_min=1e-6, end=100)
-train_dataloader = dict(
-    batch_size=16,
-    dataset=dict(
-        pipeline=[
-            dict(
-                type="LoadVocabularyScores",
-                store=vocabulary_scores,
-                vocabulary=vocabulary,
-                split="trainval",
-            ),
-            dict(type="PackPlanInputs"),
-        ]
-    ),
-)
+vocabulary = "${data_root}/vocabularies/plans_256.npz"
+vocabulary_scores = "${data_root}/vocabularies/scores_256/navtrain_train"
+train_dataloader = dict(batch_size=16)
+model = dict(trajectory_head=dict(anchors="${vocabulary}"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from beyonddrive.heads.base import TrajectoryHead
+from beyonddrive.losses.repulsive import RepulsiveDistanceLoss
 from beyonddrive.plugins.base.planner import Inputs, Planner
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample
@@ -22,29 +24,45 @@ class HeadPlanner(Planner):
 
     Attributes:
         head_type: What the trajectory head must be, wrappers aside.
+        config_parts: Keys of those arguments that are mappings without a ``type``.
 
     Args:
         trajectory_head: Settings of a :class:`TrajectoryHead`.
         agent_head: Settings of an auxiliary agent head, or None.
         bev_head: Settings of an auxiliary bird's-eye-view head, or None.
+        repulsion: Settings of the repulsion from hard negatives, which make a BeyondDrive planner of it:
+            those of :class:`RepulsiveDistanceLoss`, and ``mode_loss`` as for :class:`RepulsiveHead`, which
+            then wraps the trajectory head. None for none. Checkpoints have the same keys either way.
         data_preprocessor: Settings of the preprocessor; :class:`PlannerDataPreprocessor` by default.
         init_cfg: Initialisation as mmengine understands it.
 
     Raises:
-        ValueError: If the trajectory head is of another type.
+        ValueError: If the trajectory head is of another type, or is to be repelled twice.
     """
 
     head_type: ClassVar[type[TrajectoryHead]] = TrajectoryHead
+    config_parts: ClassVar[Mapping[str, Collection[str]]] = {
+        "repulsion": (*inspect.signature(RepulsiveDistanceLoss).parameters, "mode_loss")
+    }
 
     def __init__(
         self,
         trajectory_head: dict[str, Any],
         agent_head: dict[str, Any] | None = None,
         bev_head: dict[str, Any] | None = None,
+        repulsion: dict[str, Any] | None = None,
         data_preprocessor: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
+        if repulsion is not None:
+            loss = {key: value for key, value in repulsion.items() if key != "mode_loss"}
+            trajectory_head = {
+                "type": "RepulsiveHead",
+                "head": trajectory_head,
+                "loss": loss,
+                "mode_loss": repulsion.get("mode_loss"),
+            }
         self.trajectory_head: TrajectoryHead = MODELS.build(trajectory_head)
         bare = self.trajectory_head.bare
         if not isinstance(bare, self.head_type):

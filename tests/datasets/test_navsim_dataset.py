@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader
 from beyonddrive.datasets.feature_caching import cache_features
 from beyonddrive.datasets.navsim_dataset import DatasetError, NavsimDataset
 from beyonddrive.datasets.stores.shards import StoreError
+from beyonddrive.datasets.transforms.negatives import LoadNegatives
+from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor
 from beyonddrive.registry import DATASETS
 
@@ -135,7 +137,21 @@ def test_negatives_pipeline_runs_after_the_cache(world, tmp_path, monkeypatch):
     assert seen == [dataset.tokens[0]] * 2
 
 
+def test_negatives_are_loaded_before_the_pipeline_for_the_split_of_the_data_set(world):
+    step, pack = make(world, negatives={"pool": "p", "selection": {"num": 2}}).transforms
+    assert isinstance(step, LoadNegatives) and isinstance(pack, PackPlanInputs)
+    assert step.expected["split"] == "mini" and step.selector.num_slots == 2
+    other = make(world, negatives={"pool": "p", "split": "other"}).transforms[0]
+    assert other.expected["split"] == "other"
+    assert len(make(world, negatives=None).transforms) == 1
+
+
 # ------------------------------------------------------------------ what can be wrong
+def test_negatives_that_would_be_loaded_twice(world):
+    with pytest.raises(DatasetError, match=r"two LoadNegatives.* give the field negatives, or one"):
+        make(world, negatives={"pool": "p"}, pipeline=[{"type": "LoadNegatives", "pool": "q"}, *PACK])
+
+
 def test_missing_image_names_scene_and_file(world):
     dataset = make(world)
     path = image_of(world, dataset, 2)

@@ -369,17 +369,35 @@ def test_folders_given_as_options_change_every_path_of_the_config():
             if part != "train":
                 metric = config[f"{part}_evaluator"]
                 assert (metric.data_root, metric.maps_root) == ("/mnt/navsim", "/mnt/maps")
-        assert config.train_dataloader.dataset.pipeline[0].pool == "/mnt/pool"
+        assert config.train_dataloader.dataset.negatives.pool == "/mnt/pool"
     assert load_config(NAVTRAIN, {"data_root": "/mnt"}).test_dataloader.dataset.maps_root == "/mnt/maps"
 
 
-def test_a_folder_that_a_child_config_redefines_in_vain_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["data_root", "maps_root", "cache_root", "pool_dir"])
+def test_a_folder_that_a_child_config_sets_reaches_every_path_that_uses_it(tmp_path, name):
     path = tmp_path / "mine.py"
-    path.write_text(f'_base_ = "{NAVTRAIN}"\ndata_root = "/mnt/navsim"\n')
+    path.write_text(f'_base_ = "{NAVTRAIN}"\n{name} = "/mnt/navsim"\n')
+    by_option = load_config(NAVTRAIN, {name: "/mnt/navsim"})
+    assert load_config(path)._cfg_dict == by_option._cfg_dict != load_config(NAVTRAIN)._cfg_dict
+
+
+def test_a_folder_that_a_child_config_sets_in_vain_is_refused(tmp_path):
+    (tmp_path / "base.py").write_text(
+        'maps_root = "/data/maps"\ntest_dataloader = dict(dataset=dict(maps_root=maps_root))\n'
+    )
+    path = tmp_path / "mine.py"
+    path.write_text('_base_ = "base.py"\nmaps_root = "/mnt/maps"\n')
     with pytest.raises(
-        ConfigError, match=r"mine\.py: nothing in it reads data_root = '/mnt/navsim'.*--cfg-options"
+        ConfigError, match=r"mine\.py: nothing in it reads maps_root = '/mnt/maps'.*--cfg-options"
     ):
         load_config(path)
+
+
+def test_a_config_that_a_run_left_behind_takes_folders_as_options(tmp_path):
+    path = tmp_path / "left.py"
+    load_config(NAVTRAIN).dump(path)
+    options = {"data_root": "/mnt/navsim", "cache_root": "/mnt/cache"}
+    assert load_config(path, options)._cfg_dict == load_config(NAVTRAIN, options)._cfg_dict
 
 
 def test_a_child_config_may_set_the_paths_themselves(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from beyonddrive.engine.runner import load_config
+from beyonddrive.engine.configs import load_config
 from beyonddrive.generators.mining_job import (
     MiningError,
     fingerprint,
@@ -15,30 +15,35 @@ from beyonddrive.generators.mining_job import (
     mining_settings,
     share_cores,
 )
+from beyonddrive.generators.online_hook import OnlineNegativesHook
 from beyonddrive.generators.strategies import build_strategy
-from beyonddrive.registry import HOOKS, MODELS, SELECTORS, TRANSFORMS
+from beyonddrive.losses.repulsive import Negatives
+from beyonddrive.registry import DATASETS, HOOKS, MODELS, SELECTORS
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
 BASE = Path(__file__).parents[2] / "configs" / "_base_" / "negatives"
-RECIPES = ("dac", "diverse", "pooled", "published")
-"""Pieces that say how to mine and what to select; the others change one thing about the repulsion."""
-PIECES = sorted({path.stem for path in BASE.glob("*.py")} - set(RECIPES))
-REPELLED = BASE.parents[1] / "ltf/ltf-beyonddrive_tiny_1xb16-12e_synth.py"
+VARIANTS = sorted({path.stem for path in BASE.glob("*.py")} - {"published", "pool"})
+RECIPES = BASE.parents[1]
+REPELLED = RECIPES / "ltf/ltf-beyonddrive_tiny_1xb16-12e_synth.py"
+GENERATOR = RECIPES / "flow_policy/flow_policy_tiny_1xb16-12e_synth.py"
 
 
-def load(name):
-    return Config.fromfile(BASE / f"{name}.py")
+def add(path, config, *names):
+    """A config that adds variants to another, as the docs show it: by naming them."""
+    bases = [str(config), *(str(BASE / f"{name}.py") for name in names)]
+    path.write_text(f"_base_ = {bases}\n")
+    return load_config(path)
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_strategy_and_selector_build(name):
-    config = load(name)
+@pytest.mark.parametrize("name", ["published", "dac", "diverse", "pooled"])
+def test_strategy_and_selector_build(tmp_path, name):
+    config = add(tmp_path / "generator.py", GENERATOR, name)
     assert build_strategy(mining_settings(config)["strategy"]).num_proposals == 64
     assert SELECTORS.build(config.negative_selection).num_slots >= 1
 
 
 def test_published_values():
-    config = load("published")
+    config = load_config(BASE / "published.py")
     settings = mining_settings(config)
     assert settings["strategy"] == {
         "type": "SamplingStrategy",
@@ -57,16 +62,18 @@ def test_published_values():
     }
 
 
-def test_variants_change_what_their_names_say():
-    assert mining_settings(load("pooled"))["progress"] == "pooled"
-    assert load("pooled").negative_selection.distance == "reference"
-    assert SELECTORS.build(load("dac").negative_selection).column == "DAC"
-    assert build_strategy(mining_settings(load("diverse"))["strategy"]).base.num_proposals == 256
+def test_variants_change_how_a_generator_mines(tmp_path):
+    def settings(name):
+        return mining_settings(add(tmp_path / "generator.py", GENERATOR, name))
+
+    assert settings("pooled")["progress"] == "pooled"
+    assert build_strategy(settings("diverse")["strategy"]).base.num_proposals == 256
+    assert settings("dac") == settings("published")
 
 
 def test_a_config_without_settings_mines_as_published():
     settings = mining_settings(Config({}))
-    published = build_strategy(mining_settings(load("published"))["strategy"])
+    published = build_strategy(mining_settings(load_config(BASE / "published.py"))["strategy"])
     assert build_strategy(settings["strategy"]).config == published.config
     assert settings["progress"] == "pair"
     assert settings["shard_size"] == 64
@@ -103,6 +110,7 @@ def test_the_data_set_of_a_split_is_found_with_its_cache():
 def test_a_generator_does_not_ask_for_its_own_pool():
     config = Config({"train_dataloader": loader("train")})
     assert mining_dataset(config)["pipeline"] == [{"type": "PackPlanInputs"}]
+    assert "negatives" not in mining_dataset(load_config(REPELLED))
     assert len(config.train_dataloader.dataset.pipeline) == 2  # the config itself is left alone
 
 
@@ -126,66 +134,91 @@ def test_fingerprint_follows_model_and_weights(tmp_path):
         fingerprint(Config({"model": {}}), tmp_path / "c.pth")
 
 
-def compose(path, names):
-    """A config of three lines that adds pieces to a BeyondDrive planner, as the docs show it."""
-    bases = [str(REPELLED), *(str(BASE / f"{name}.py") for name in names)]
-    loss = ", ".join(f"**_base_.{name}.get('loss', {{}})" for name in names)
-    selection = " or ".join(f"_base_.{name}.get('selection')" for name in names)
-    head = ", ".join(f"mode_loss=_base_.{name}.mode_loss" for name in names if name == "all_modes")
-    first = "_base_.train_dataloader.dataset.pipeline[0]"
-    path.write_text(
-        f"_base_ = {bases}\n"
-        f"model = dict(trajectory_head=dict(loss=dict({loss}), {head}))\n"
-        f"train_dataloader = dict(dataset=dict(pipeline=[dict({first}, selection={selection} or "
-        f"{first}.selection), dict(type='PackPlanInputs')]))\n"
-    )
-    return load_config(path)
+def head_of(config):
+    return MODELS.build(config.model).trajectory_head
+
+
+def transform_of(config):
+    data = config.train_dataloader.dataset
+    return DATASETS.build({**data, "scene_filter": None, "lazy_init": True}).transforms[0]
 
 
 @pytest.mark.parametrize(
-    "names", [[name] for name in PIECES if name != "online"] + [["several", "moment", "reach"]], ids="+".join
+    "names", [*([name] for name in VARIANTS), ["several", "moment", "reach"]], ids="+".join
 )
-def test_pieces_make_a_planner_and_a_pipeline(tmp_path, names):
-    config = compose(tmp_path / "composed.py", names)
-    head = MODELS.build(config.model.trajectory_head)
-    loaded = TRANSFORMS.build(config.train_dataloader.dataset.pipeline[0])
-    plain = load_config(REPELLED)
-    changed = config.model.trajectory_head != plain.model.trajectory_head
-    assert changed or config.train_dataloader.dataset != plain.train_dataloader.dataset
+def test_variants_are_added_to_a_planner_by_naming_them(tmp_path, names):
+    config, plain = add(tmp_path / "planner.py", REPELLED, *names), load_config(REPELLED)
+    head, negatives = head_of(config), transform_of(config)
+    assert config.model.trajectory_head == plain.model.trajectory_head
+    assert config._cfg_dict != plain._cfg_dict
     if head.repulsion.needs_columns:
-        columns = {SCORE_COLUMNS.index(name) for name in loaded.selector.slot_columns}
+        columns = {SCORE_COLUMNS.index(name) for name in negatives.selector.slot_columns}
         head.repulsion.check_columns(torch.tensor([sorted(columns)]))
     assert (head.mode_repulsion is not None) == (names == ["all_modes"])
+    assert negatives.root == Path("data/synth/pool/train")
+    assert negatives.expected["split"] == "train"
+    assert negatives.expected["progress"] == mining_settings(config)["progress"]
 
 
-def test_pieces_change_what_their_names_say(tmp_path):
+def test_variants_change_what_their_names_say(tmp_path):
+    def config(*names):
+        return add(tmp_path / "planner.py", REPELLED, *names)
+
     def repulsion(*names):
-        config = compose(tmp_path / "composed.py", names)
-        return MODELS.build(config.model.trajectory_head).repulsion
+        return head_of(config(*names)).repulsion
 
-    assert repulsion("several").reduction == "softmin"
+    def selector(*names):
+        return transform_of(config(*names)).selector
+
+    assert (repulsion("several").reduction, repulsion("several").temperature) == ("softmin", 0.5)
+    assert (selector("several").num, selector("several").spacing) == (4, 0.5)
     assert repulsion("sub_scores").column_weights == {"NC": 0.4, "DAC": 0.4, "TTC": 0.2}
+    assert selector("sub_scores").slot_columns == ("NC", "DAC", "TTC")
     assert (repulsion("margin").margin, repulsion("margin").margin_unit) == (2.0, "expert")
-    assert repulsion("moment").window is not None
+    assert (repulsion("moment").window.before, repulsion("moment").window.after) == (1.0, 0.5)
+    assert (selector("in_range").min_distance, selector("in_range").max_distance) == (0.3, 3.0)
+    assert repulsion("in_range").average == "batch"
+    assert selector("dac").column == "DAC"
+    assert selector("pooled").distance == "reference"
+    assert head_of(config("all_modes")).mode_repulsion.margin == 0.5
     both = repulsion("several", "reach")
     assert (both.reach, both.weight, both.reduction) == (4.0, 2.5, "softmin")
 
 
 def test_online_mining_has_a_config_of_its_own():
-    config = load_config(BASE.parents[1] / "ltf/ltf-beyonddrive-online_tiny_1xb16-12e_synth.py")
-    hooks = [hook.type for hook in config.custom_hooks]
-    assert {"EpochSeedHook", "CheckpointGuardHook", "OnlineNegativesHook"} <= set(hooks)
-    assert HOOKS.build(config.custom_hooks[-1]).interval == 4
-    assert TRANSFORMS.build(config.train_dataloader.dataset.pipeline[0]).online
+    config = load_config(RECIPES / "ltf/ltf-beyonddrive-online_tiny_1xb16-12e_synth.py")
+    assert {hook.type for hook in config.custom_hooks} >= {"EpochSeedHook", "CheckpointGuardHook"}
+    hook = HOOKS.build(config.default_hooks.online_negatives)
+    assert isinstance(hook, OnlineNegativesHook) and hook.interval == 4 and hook.mining.num_workers == 1
+    assert transform_of(config).online
+
+
+def test_rounds_are_scored_as_the_pool_is(tmp_path):
+    config = add(tmp_path / "planner.py", REPELLED, "pooled", "online")
+    assert HOOKS.build(config.default_hooks.online_negatives).mining.progress == "pooled"
+    assert transform_of(config).expected["progress"] == "pooled"
 
 
 def test_every_setting_is_reached_from_the_command_line():
     options = {
-        "model.trajectory_head.loss.weight": 3.0,
-        "model.trajectory_head.loss.window.before": 2.0,
-        "train_dataloader.dataset.pipeline.0.selection.num": 4,
+        "model.repulsion.weight": 3.0,
+        "model.repulsion.window.before": 2.0,
+        "negative_selection.num": 4,
+        "pool_dir": "/elsewhere/pool",
+        "train_dataloader.dataset.negatives.selection.threshold": 0.5,
     }
     config = load_config(REPELLED, options)
-    repulsion = MODELS.build(config.model.trajectory_head).repulsion
+    repulsion, negatives = head_of(config).repulsion, transform_of(config)
     assert (repulsion.weight, repulsion.window.before) == (3.0, 2.0)
-    assert TRANSFORMS.build(config.train_dataloader.dataset.pipeline[0]).selector.num_slots == 4
+    assert (negatives.selector.num_slots, negatives.selector.threshold) == (4, 0.5)
+    assert negatives.root == Path("/elsewhere/pool")
+    assert config.negative_selection.threshold == 0.6  # only where it was asked for
+
+
+def test_a_weight_of_zero_leaves_the_planner_to_its_expert():
+    config = load_config(REPELLED, {"model.repulsion.weight": 0})
+    head = head_of(config)
+    plan = torch.ones(2, 8, 4, requires_grad=True)
+    term = head.repulsion(plan, Negatives(torch.zeros(2, 1, 8, 4), torch.ones(2, 1, dtype=torch.bool)))
+    term.backward()
+    assert term.item() == 0.0 and not plan.grad.any()

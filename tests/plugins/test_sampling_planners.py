@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
@@ -17,6 +16,7 @@ import beyonddrive
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.datasets.transforms.base import BaseTransform
 from beyonddrive.engine.checkpoint_files import load_checkpoint_file
+from beyonddrive.engine.configs import load_config
 from beyonddrive.generators.prior_hook import ExpertPriorError, ExpertPriorHook, expert_plans
 from beyonddrive.generators.strategies import SamplingStrategy, scene_generators
 from beyonddrive.heads.plan_prior import plan_priors
@@ -40,7 +40,7 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def planner(name: str) -> SamplingPlanner:
     torch.manual_seed(0)
-    config = Config.fromfile(CONFIGS / name / f"{name}-beyonddrive_tiny_1xb16-12e_synth.py")
+    config = load_config(CONFIGS / name / f"{name}-beyonddrive_tiny_1xb16-12e_synth.py")
     built: SamplingPlanner = MODELS.build(config.model)
     for prior in plan_priors(built):
         prior.fit(np.random.default_rng(0).normal(size=(100, 8, 3)).cumsum(axis=1))
@@ -201,7 +201,7 @@ def test_training_from_a_config_makes_the_prior_first(
     (path,) = (tmp_path / "work_dirs" / "recipe").glob("epoch_1.pth")
     state = load_checkpoint_file(path)["state_dict"]
     dataset = NavsimDataset(split_root, "train", feature_pipeline=[{"type": "PlanTarget"}])
-    (prior,) = plan_priors(MODELS.build(Config.fromfile(recipe).model))
+    (prior,) = plan_priors(MODELS.build(load_config(recipe).model))
     prior.fit(expert_plans(dataset, 100))
     for key, buffer in prior.named_buffers():
         prefix = "trajectory_head." + ("anchors." if name == "diffusiondrive" else "mixture.")
@@ -220,7 +220,7 @@ def test_hook_leaves_a_filled_prior_alone(planner: SamplingPlanner) -> None:
 
 
 def test_hook_names_data_that_cannot_help(name: str, split_root: Path) -> None:
-    planner = MODELS.build(Config.fromfile(CONFIGS / name / f"{name}_tiny_1xb16-12e_synth.py").model)
+    planner = MODELS.build(load_config(CONFIGS / name / f"{name}_tiny_1xb16-12e_synth.py").model)
     with pytest.raises(ExpertPriorError, match="cannot read expert plans from a list"):
         ExpertPriorHook().before_train(runner_of(planner, []))
     dataset = NavsimDataset(split_root, "train", feature_pipeline=[{"type": "PlanTarget"}])

@@ -4,11 +4,12 @@
 #                                             tools/split_scene_filter.py makes both
 #   scene_filters/navtest.yaml                as NAVSIM ships it
 # Make the caches once: tools/cache_features.py CONFIG and tools/cache_metrics.py CONFIG.
-# Other folders: --cfg-options data_root=... maps_root=... cache_root=..., on every tool.
+# A config that builds on this one, or --cfg-options on every tool, may set any of the next five anew:
+# "${name}" stands for the value that name has in the end.
 data_root = "data/navsim"
-maps_root = f"{data_root}/maps"
+maps_root = "${data_root}/maps"
 cache_root = "data/cache/navsim"
-
+feature_cache = "${cache_root}/features-camera"
 feature_pipeline = [
     dict(type="LoadCameraStitch", size=(256, 1024)),
     dict(type="EgoStatus"),
@@ -16,20 +17,18 @@ feature_pipeline = [
     dict(type="AgentTargets"),
     dict(type="BEVMapTarget"),
 ]
-_features = f"{cache_root}/features-camera"
-_metrics = f"{cache_root}/metrics"
 
 
 def _scenes(split, name):
     return dict(
         type="NavsimDataset",
-        data_root=data_root,
-        maps_root=maps_root,
+        data_root="${data_root}",
+        maps_root="${maps_root}",
         split=split,
-        scene_filter=f"{data_root}/scene_filters/{name}.yaml",
-        feature_pipeline=feature_pipeline,
+        scene_filter="${data_root}/scene_filters/" + f"{name}.yaml",
+        feature_pipeline="${feature_pipeline}",
         pipeline=[dict(type="PackPlanInputs")],
-        cache_dir=f"{_features}/{name}",
+        cache_dir="${feature_cache}/" + name,
     )
 
 
@@ -42,9 +41,9 @@ def _score(split, name):
     return dict(
         type="PDMSMetric",
         split=split,
-        cache_dir=f"{_metrics}/{name}",
-        data_root=data_root,
-        maps_root=maps_root,
+        cache_dir="${cache_root}/metrics/" + name,
+        data_root="${data_root}",
+        maps_root="${maps_root}",
         num_workers=4,
     )
 

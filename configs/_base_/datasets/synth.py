@@ -2,8 +2,12 @@
 # A sample read from the cache takes 0.1 ms and a plan is scored in less, so worker processes would only
 # take cores from the training.
 # Make the caches once: tools/cache_features.py CONFIG and tools/cache_metrics.py CONFIG.
+# A config that builds on this one, or --cfg-options on every tool, may set any of the next five anew:
+# "${name}" stands for the value that name has in the end.
 data_root = "data/synth"
-
+maps_root = "${data_root}/maps"
+cache_root = "${data_root}/cache"
+feature_cache = "${cache_root}/features-camera-64x256"
 feature_pipeline = [
     dict(type="LoadCameraStitch", size=(64, 256)),
     dict(type="EgoStatus"),
@@ -11,18 +15,18 @@ feature_pipeline = [
     dict(type="AgentTargets"),
     dict(type="BEVMapTarget"),
 ]
-_features = f"{data_root}/cache/features-camera-64x256"
 
 
 def _scenes(split):
     return dict(
         type="NavsimDataset",
-        data_root=data_root,
+        data_root="${data_root}",
+        maps_root="${maps_root}",
         split=split,
-        scene_filter=f"{data_root}/scene_filters/{split}.yaml",
-        feature_pipeline=feature_pipeline,
+        scene_filter="${data_root}/scene_filters/" + f"{split}.yaml",
+        feature_pipeline="${feature_pipeline}",
         pipeline=[dict(type="PackPlanInputs")],
-        cache_dir=f"{_features}/{split}",
+        cache_dir="${feature_cache}/" + split,
     )
 
 
@@ -32,8 +36,14 @@ def _loader(split, **settings):
 
 
 def _score(split):
-    cache_dir = f"{data_root}/cache/metrics/{split}"
-    return dict(type="PDMSMetric", split=split, cache_dir=cache_dir, data_root=data_root, num_workers=0)
+    return dict(
+        type="PDMSMetric",
+        split=split,
+        cache_dir="${cache_root}/metrics/" + split,
+        data_root="${data_root}",
+        maps_root="${maps_root}",
+        num_workers=0,
+    )
 
 
 train_dataloader = _loader(

@@ -2,14 +2,8 @@
 _base_ = "./synth.py"
 
 feature_pipeline = [
-    dict(type="LoadCameraStitch", size=(64, 256)),
+    _base_.feature_pipeline[0],
     dict(type="LoadLidarHistogram"),
-    dict(type="EgoStatus"),
-    dict(type="PlanTarget"),
-    dict(type="AgentTargets"),
-    dict(type="BEVMapTarget"),
+    *_base_.feature_pipeline[1:],
 ]
-_features = "data/synth/cache/features-camera-64x256-lidar"
-train_dataloader = dict(dataset=dict(feature_pipeline=feature_pipeline, cache_dir=f"{_features}/train"))
-val_dataloader = dict(dataset=dict(feature_pipeline=feature_pipeline, cache_dir=f"{_features}/val"))
-test_dataloader = dict(dataset=dict(feature_pipeline=feature_pipeline, cache_dir=f"{_features}/test"))
+feature_cache = _base_.feature_cache + "-lidar"

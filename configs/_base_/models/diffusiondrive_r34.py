@@ -1,8 +1,7 @@
 # DiffusionDrive: truncated diffusion from 20 anchors on the TransFuser encoder.
-# Set backbone.image_encoder.pretrained=True to start the image branch from ImageNet weights, as published.
 model = dict(
     type="DiffusionDrivePlanner",
-    backbone=dict(image_encoder=dict(name="resnet34", pretrained=False), bev_encoder=dict(name="resnet34")),
+    backbone=dict(image_encoder=dict(name="resnet34", pretrained=True), bev_encoder=dict(name="resnet34")),
     decoder=dict(dim=256, num_queries=31, num_layers=3, num_heads=8, ffn_dim=1024),
     trajectory_head=dict(
         type="TruncatedDiffusionHead",

@@ -1,10 +1,9 @@
 # FlowPolicy: flow matching in delta space on the LTF encoder.
-# Set backbone.image_encoder.pretrained=True to start the image branch from ImageNet weights, as published.
 model = dict(
     type="FlowPolicy",
     backbone=dict(
         latent=True,
-        image_encoder=dict(name="resnet34", pretrained=False),
+        image_encoder=dict(name="resnet34", pretrained=True),
         bev_encoder=dict(name="resnet34"),
     ),
     decoder=dict(dim=256, num_queries=31, num_layers=3, num_heads=8, ffn_dim=1024),

@@ -8,7 +8,6 @@ model = dict(
         _delete_=True,
         type="VocabularyHead",
         size=4096,
-        vocabulary="data/navsim/vocabularies/plans_4096.npz",
         in_channels=256,
         mixing_layers=1,
         num_layers=2,

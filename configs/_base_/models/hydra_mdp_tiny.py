@@ -8,7 +8,6 @@ model = dict(
         _delete_=True,
         type="VocabularyHead",
         size=64,
-        vocabulary="data/synth/vocabularies/plans_64.npz",
         in_channels=64,
         mixing_layers=1,
         num_layers=2,

@@ -1,11 +1,10 @@
 # MeanFuser: mean flow from a mixture of 8 Gaussians and adaptive reconstruction on the LTF encoder.
-# Set backbone.image_encoder.pretrained=True to start the image branch from ImageNet weights, as published.
 model = dict(
     type="MeanFuserPlanner",
     backbone=dict(
         latent=True,
         lidar_channels=4,
-        image_encoder=dict(name="resnet34", pretrained=False),
+        image_encoder=dict(name="resnet34", pretrained=True),
         bev_encoder=dict(name="resnet34"),
     ),
     decoder=dict(dim=128, num_queries=31, num_layers=3, num_heads=8, ffn_dim=1024),

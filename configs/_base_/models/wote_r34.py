@@ -1,10 +1,9 @@
 # WoTE as published: camera and LiDAR, ResNet-34, 256 anchors.
 # Anchors: tools/build_vocabulary.py CONFIG train --size 256 --out data/navsim/vocabularies/plans_256.npz
-# Set backbone.image_encoder.pretrained=True to start the image branch from ImageNet weights, as published.
 model = dict(
     type="WoTE",
     backbone=dict(
-        image_encoder=dict(name="resnet34", pretrained=False),
+        image_encoder=dict(name="resnet34", pretrained=True),
         bev_encoder=dict(name="resnet34"),
         top_down=False,
     ),
@@ -12,7 +11,6 @@ model = dict(
     trajectory_head=dict(
         type="WorldModelHead",
         num_anchors=256,
-        anchors="data/navsim/vocabularies/plans_256.npz",
         dim=256,
         bev_size=(8, 8),
         num_heads=8,

@@ -18,7 +18,6 @@ model = dict(
     trajectory_head=dict(
         type="WorldModelHead",
         num_anchors=32,
-        anchors="data/synth/vocabularies/plans_32.npz",
         dim=64,
         bev_size=(8, 8),
         num_heads=4,

@@ -1,4 +1,2 @@
 # Ablation of one sub-score: only leaving the drivable area makes a negative (METHOD, section 3).
-_base_ = "published.py"
-
 negative_selection = dict(column="DAC")

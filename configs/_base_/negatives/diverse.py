@@ -1,7 +1,5 @@
 # Wider coverage for the same number of scored proposals: near, published and far samples, thinned to plans
 # that are far from each other.
-_base_ = "published.py"
-
 negative_mining = dict(
     strategy=dict(
         _delete_=True,

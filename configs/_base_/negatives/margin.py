@@ -1,2 +1,2 @@
 # Bounded: a plan is repelled only while it is nearer to the failure than twice the expert's distance to it.
-margin = dict(loss=dict(margin=2.0, margin_unit="expert", average="batch"))
+model = dict(repulsion=dict(margin=2.0, margin_unit="expert", average="batch"))

@@ -1,5 +1,3 @@
 # Four failures that are not one failure four times, the nearest to the plan weighted most.
-several = dict(
-    loss=dict(reduction="softmin", temperature=0.5),
-    selection=dict(type="NearestNegatives", num=4, spacing=0.5),
-)
+model = dict(repulsion=dict(reduction="softmin", temperature=0.5))
+negative_selection = dict(num=4, spacing=0.5)

@@ -11,3 +11,5 @@ optim_wrapper = dict(
     # paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.5))),
 )
 param_scheduler = dict(type="WarmupCosineLR", warmup=3, eta_min=1e-7)
+# Scenes per step, over all GPUs, that the learning rate is for; train --auto-scale-lr scales it to others.
+auto_scale_lr = dict(base_batch_size=32, enable=False)

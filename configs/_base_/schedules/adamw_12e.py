@@ -9,3 +9,4 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=50.0),
 )
 param_scheduler = dict(type="WarmupCosineLR", warmup=1, eta_min=1e-6)
+auto_scale_lr = dict(base_batch_size=16, enable=False)
