@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from torch import Tensor, nn
 
-from beyonddrive.engine.configs import load_config
 from beyonddrive.losses.repulsive import Negatives, RepulsiveDistanceLoss
 from beyonddrive.registry import SELECTORS
 
@@ -101,7 +101,7 @@ def settings() -> dict[str, tuple[dict[str, Any] | None, dict[str, Any]]]:
     for weight in (2.5, 5.0, 7.5):
         found[f"published, weight {weight:g}"] = ({"weight": weight}, {})
     for name in ("margin", "reach", "in_range", "several"):
-        piece = load_config(PIECES / f"{name}.py").to_dict()
+        piece = Config.fromfile(PIECES / f"{name}.py").to_dict()
         found[name] = ({"weight": 5.0, **piece["model"]["repulsion"]}, piece.get("negative_selection", {}))
     return found
 

@@ -167,7 +167,7 @@ def _opened(config: Config, old: Any, keys: list[str], option: str, reader: Read
     if isinstance(old, tuple):
         return list(old)
     if isinstance(old, str) and (name := _PLACEHOLDER.fullmatch(old)) is not None:
-        found: Any = config
+        found: Any = config._cfg_dict
         for part in name[1].split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
         return _opened(config, copy.deepcopy(found), keys, option, reader)

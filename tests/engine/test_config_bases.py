@@ -2,17 +2,17 @@
 
 import pytest
 
-from beyonddrive.engine.configs import load_config
+from beyonddrive.engine.configs import ConfigError, load_config
 
 FILES = {
-    "first": "model = dict(size=1, depth=1, parts=dict(a=1, b=2))\nsteps = [1]",
-    "second": "model = dict(depth=2, parts=dict(b=3))",
-    "third": "_base_ = 'second.py'\nmodel = dict(parts=dict(_delete_=True, c=4))\nsteps = [2]",
-    "child": "_base_ = ['first.py', 'second.py']\nmodel = dict(size=_base_.model.size + 1)",
+    "first": "part = dict(size=1, depth=1, parts=dict(a=1, b=2))\nsteps = [1]",
+    "second": "part = dict(depth=2, parts=dict(b=3))",
+    "third": "_base_ = 'second.py'\npart = dict(parts=dict(_delete_=True, c=4))\nsteps = [2]",
+    "child": "_base_ = ['first.py', 'second.py']\npart = dict(size=_base_.part.size + 1)",
     "grandchild": "_base_ = ['child.py', 'third.py', 'other.py']",
     "other": "threads = '{{ fileBasenameNoExtension }}'",
     "words": "_base_ = ['first.py', 'scalar.py']",
-    "scalar": "model = 3",
+    "scalar": "part = 3",
     "dict_on_scalar": "_base_ = ['scalar.py', 'first.py']",
 }
 
@@ -26,25 +26,25 @@ def folder(tmp_path):
 
 def test_the_last_base_wins_and_the_config_itself_wins_over_all(folder):
     config = load_config(folder / "child.py")
-    assert config.model == {"size": 2, "depth": 2, "parts": {"a": 1, "b": 3}}
+    assert config.part == {"size": 2, "depth": 2, "parts": {"a": 1, "b": 3}}
     assert config.steps == [1]
 
 
 def test_bases_of_bases_and_deletions(folder):
     config = load_config(folder / "grandchild.py")
     # (what third.py has deleted is gone from third.py alone: a base says what it says, once it is merged)
-    assert config.model == {"size": 2, "depth": 2, "parts": {"a": 1, "b": 3, "c": 4}}
+    assert config.part == {"size": 2, "depth": 2, "parts": {"a": 1, "b": 3, "c": 4}}
     assert config.steps == [2] and config.threads == "other"
     assert all(text in config.text for text in FILES["third"].splitlines())
 
 
 def test_a_value_may_replace_a_dict_but_not_the_other_way_round(folder):
-    assert load_config(folder / "words.py").model == 3
-    with pytest.raises(TypeError, match="cannot inherit from"):
+    assert load_config(folder / "words.py").part == 3
+    with pytest.raises(ConfigError, match="cannot inherit from"):
         load_config(folder / "dict_on_scalar.py")
 
 
 def test_a_base_with_a_deletion_of_its_own(folder):
-    (folder / "deletes.py").write_text("model = dict(parts=dict(_delete_=True, c=4))\n")
+    (folder / "deletes.py").write_text("part = dict(parts=dict(_delete_=True, c=4))\n")
     (folder / "both.py").write_text("_base_ = ['first.py', 'deletes.py']\n")
-    assert load_config(folder / "both.py").model == {"size": 1, "depth": 1, "parts": {"c": 4}}
+    assert load_config(folder / "both.py").part == {"size": 1, "depth": 1, "parts": {"c": 4}}

@@ -3,6 +3,7 @@
 import pytest
 from mmengine.config import Config
 
+from beyonddrive.engine.config_options import apply_options
 from beyonddrive.engine.config_references import ConfigReferenceError, resolve_references
 from beyonddrive.engine.configs import load_config
 
@@ -10,7 +11,8 @@ TEXT = """
 data_root = "data/a"
 maps_root = "${data_root}/maps"
 steps = [dict(type="Load", size=(1, 2)), dict(type="Pack", root="${data_root}")]
-train = dict(split="first", steps="${steps}", where=("${maps_root}/${train.split}", 1))
+names = dict(split="first")
+train = dict(steps="${steps}", where=("${maps_root}/${names.split}", 1))
 test = dict(steps="${steps}")
 """
 
@@ -23,10 +25,10 @@ def path(tmp_path):
 
 def test_references_follow_the_last_word(path):
     child = path.with_name("child.py")
-    child.write_text("_base_ = 'base.py'\ndata_root = '/b'\ntrain = dict(split='second')\n")
+    child.write_text("_base_ = 'base.py'\ndata_root = '/b'\nnames = dict(split='second')\n")
     assert load_config(path).train.where == ("data/a/maps/first", 1)
     assert load_config(child).train.where == ("/b/maps/second", 1)
-    config = load_config(child, {"maps_root": "/c d,e", "train.split": "7"})
+    config = load_config(child, {"maps_root": "/c d,e", "names.split": "7"})
     assert config.train.where == ("/c d,e/7", 1)
     assert config.test.steps[1].root == "/b" and config.test.steps[0]["size"] == (1, 2)
     assert "${" not in config.pretty_text
@@ -38,10 +40,15 @@ def test_what_is_referred_to_is_not_shared(path):
     assert config.test.steps[0].type == config.steps[0].type == "Load"
 
 
-def test_an_option_through_a_reference_changes_that_place_alone(path):
-    config = load_config(path, {"train.steps.0.type": "Mine", "steps.1.type": "Yours"})
-    assert [step.type for step in config.train.steps] == ["Mine", "Yours"]
-    assert [step.type for step in config.test.steps] == ["Load", "Yours"]
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_option_through_a_reference_changes_that_place_alone(path, order):
+    path.write_text("steps = [dict(a=1, b=2)]\ntrain_cfg = dict(steps='${steps}')\nother = '${steps}'\n")
+    config = Config.fromfile(path)
+    options = {"train_cfg.steps.0.a": 5, "steps.0.b": 6}
+    apply_options(config, dict([*options.items()][::order]))
+    resolve_references(config)
+    assert config.train_cfg.steps == [{"a": 5, "b": 6}]
+    assert config.steps == config.other == [{"a": 1, "b": 6}]
 
 
 @pytest.mark.parametrize(
