@@ -1,4 +1,4 @@
-"""Plans that a head starts from, made from experts: diffusion anchors and mixtures of step distributions.
+"""Plans that a head starts from or chooses among, made from experts.
 
 They are part of the planner's checkpoint. A planner without one gets them from a vocabulary file
 (``tools/build_vocabulary.py``), or from the experts of its training data (``ExpertPriorHook``).
@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from beyonddrive.structures.clustering import build_vocabulary, describe_vocabulary
-from beyonddrive.structures.delta import DeltaSpace
 from beyonddrive.structures.errors import BeyondDriveError
-from beyonddrive.structures.plan import NUM_POSES, check_plans
+from beyonddrive.structures.plan import check_plans
 from beyonddrive.structures.vocabulary import COMMAND, Vocabulary, VocabularyError, read_vocabulary
 
 
@@ -105,100 +103,8 @@ class PlanPrior(nn.Module):
             raise PriorError(f"{self.user}: cannot read its {self.what}: {error}") from error
 
 
-class PlanAnchors(PlanPrior):
-    """Positions of typical plans (MODELS, section 6).
-
-    Args:
-        size: Number of anchors.
-        path: Vocabulary file with as many plans, or None.
-        user: Who needs them, for messages.
-    """
-
-    what = "anchors"
-
-    def __init__(self, size: int, path: str | Path | None = None, user: str = "PlanAnchors") -> None:
-        super().__init__(size, path, user)
-        self.points: Tensor
-        self.register_buffer("points", torch.full((size, NUM_POSES, 2), torch.nan))
-
-    def forward(self) -> Tensor:
-        """Anchors (size, 8, 2) [m].
-
-        Raises:
-            PriorError: If there are none.
-
-        >>> PlanAnchors(20)()
-        Traceback (most recent call last):
-            ...
-        beyonddrive.heads.plan_prior.PriorError: PlanAnchors: has no anchors: load a checkpoint that ...
-        """
-        self.require()
-        return self.points
-
-    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Take the positions of its plans."""
-        with torch.no_grad():
-            self.points.copy_(torch.from_numpy(np.asarray(vocabulary.plans[..., :2], np.float32)))
-
-
-class PlanMixture(PlanPrior):
-    """A Gaussian for the steps of each cluster of plans, in delta space (MODELS, section 7).
-
-    Args:
-        size: Number of components.
-        delta: The space; owned by the head, not by this module.
-        path: Vocabulary file with as many plans, or None.
-        std: Standard deviation of all components and numbers; the published value is 0.1.
-        user: Who needs it, for messages.
-
-    Attributes:
-        plans: (K, 8, 3) centre of each cluster of plans.
-        center: (K, 4) mean over the plans and poses of a cluster, in delta space.
-        std: (K, 4) standard deviations.
-    """
-
-    what = "mixture"
-
-    def __init__(
-        self,
-        size: int,
-        delta: DeltaSpace,
-        path: str | Path | None = None,
-        std: float = 0.1,
-        user: str = "PlanMixture",
-    ) -> None:
-        super().__init__(size, path, user)
-        if not std > 0:
-            raise PriorError(f"{user}: std of the mixture must be positive, got {std}")
-        self.initial_std = std
-        self._delta = (delta,)  # in a tuple, so that its buffers are not this module's too
-        self.plans: Tensor
-        self.center: Tensor
-        self.std: Tensor
-        self.register_buffer("plans", torch.full((size, NUM_POSES, 3), torch.nan))
-        self.register_buffer("center", torch.full((size, DeltaSpace.dim), torch.nan))
-        self.register_buffer("std", torch.full((size, DeltaSpace.dim), torch.nan))
-
-    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Take its plans, and the mean steps of the experts around them; those of the plans if not known."""
-        delta = self._delta[0]
-        plans = torch.from_numpy(np.asarray(vocabulary.plans, np.float32)).to(delta.mean.device)
-        center = delta.encode(plans).mean(dim=1)
-        if len(vocabulary.step_means):
-            means = torch.from_numpy(np.asarray(vocabulary.step_means, np.float32)).to(delta.mean.device)
-            center = torch.cat([(means[:, :2] - delta.mean) / delta.scale, means[:, 2:]], dim=1)
-        with torch.no_grad():
-            self.plans.copy_(plans)
-            self.center.copy_(center)
-            self.std.fill_(self.initial_std)
-
-
 def plan_priors(model: nn.Module) -> list[PlanPrior]:
-    """Priors of a planner.
-
-    >>> [type(prior).__name__ for prior in plan_priors(nn.Sequential(PlanAnchors(20)))]
-    ['PlanAnchors']
-    """
+    """Priors of a planner."""
     return [module for module in model.modules() if isinstance(module, PlanPrior)]
 
 

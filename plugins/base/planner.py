@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
@@ -31,11 +31,9 @@ class Planner(BaseModel):
 
     Attributes:
         required_inputs: Names of the inputs that must be there.
-        needs_checkpoint: Whether evaluating it without a checkpoint would be a mistake.
     """
 
     required_inputs: tuple[str, ...] = ("camera", "status")
-    needs_checkpoint: ClassVar[bool] = True
 
     def __init__(
         self, data_preprocessor: dict[str, Any] | None = None, init_cfg: dict[str, Any] | None = None

@@ -28,7 +28,6 @@ class ConstantVelocity(Planner):
     """
 
     required_inputs = ("status",)
-    needs_checkpoint = False
 
     def __init__(self, data_preprocessor: dict[str, Any] | None = None) -> None:
         super().__init__(data_preprocessor or {"type": "PlannerDataPreprocessor", "keys": ["status"]})

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from beyonddrive.heads.base import TrajectoryHead
-from beyonddrive.heads.plan_prior import PlanAnchors
 from beyonddrive.heads.scene_map import SceneMap
+from beyonddrive.plugins.diffusiondrive.anchors import PlanAnchors
 from beyonddrive.plugins.diffusiondrive.ddim import DDIM, NUM_TRAIN_TIMES
 from beyonddrive.plugins.diffusiondrive.denoiser import AnchoredDenoiser, LayerContext
 from beyonddrive.plugins.diffusiondrive.losses import focal_loss

@@ -27,7 +27,6 @@ class HumanReplay(Planner):
     """
 
     required_inputs = ("status",)
-    needs_checkpoint = False
     oracle = True
 
     def __init__(self, data_preprocessor: dict[str, Any] | None = None) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from beyonddrive.heads.base import TrajectoryHead
 from beyonddrive.heads.denoiser import ContextCache, PlanDenoiser, sinusoidal_embedding
-from beyonddrive.heads.plan_prior import PlanMixture
 from beyonddrive.heads.scene_map import SceneMap
 from beyonddrive.plugins.meanfuser.losses import MeanFlowDraws, interval, mean_velocity
+from beyonddrive.plugins.meanfuser.mixture import PlanMixture
 from beyonddrive.plugins.meanfuser.reconstruction import PlanReconstruction
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import NUM_POSES

@@ -1,4 +1,4 @@
-"""Agent matching, bird's-eye-view and flow losses by hand-computed cases."""
+"""Agent matching, imitation and bird's-eye-view losses by hand-computed cases."""
 
 import math
 from itertools import permutations
@@ -16,9 +16,6 @@ from beyonddrive.losses.agents import (
 )
 from beyonddrive.losses.imitation import PlanL1Loss
 from beyonddrive.losses.semantic import BEVSemanticLoss
-from beyonddrive.plugins.flow_policy.losses import FlowDraws, interpolate, logit_normal_time, velocity_to
-from beyonddrive.structures.sample import PlanSample
-from beyonddrive.structures.scene_random import SEED_KEY, SceneRandom
 
 
 def _scene(batch=2, agents=4, seed=0):
@@ -98,28 +95,3 @@ def test_plan_l1():
     assert PlanL1Loss(10.0)(torch.zeros(2, 8, 4), torch.full((2, 8, 4), -0.3)).item() == pytest.approx(3.0)
     with pytest.raises(ValueError, match="positive"):
         PlanL1Loss(0.0)
-
-
-def test_a_path_starts_at_noise_ends_at_data_and_its_velocity_leads_there():
-    data, noise = torch.randn(3, 8, 4), torch.randn(3, 8, 4)
-    assert torch.equal(interpolate(data, noise, torch.zeros(3)), noise)
-    assert torch.equal(interpolate(data, noise, torch.ones(3)), data)
-    time = torch.tensor([0.0, 0.4, 0.9])
-    point = interpolate(data, noise, time)
-    torch.testing.assert_close(velocity_to(data, point, time), data - noise)
-
-
-def test_velocity_is_bounded_near_the_end():
-    ones, time = torch.ones(1, 8, 4), torch.tensor([0.99])
-    torch.testing.assert_close(velocity_to(ones, 0 * ones, time), 20 * ones)
-
-
-def test_times_and_draws():
-    torch.testing.assert_close(logit_normal_time(torch.zeros(1)), torch.tensor([1 / (1 + math.exp(0.8))]))
-    cpu = torch.device("cpu")
-    samples = [PlanSample(metainfo={SEED_KEY: seed}) for seed in (5, 6)]
-    first, second = (FlowDraws.sample(SceneRandom(samples, 2, cpu), (8, 4), True) for _ in range(2))
-    assert torch.equal(first.time, second.time)
-    assert torch.equal(first.noise, second.noise)
-    assert torch.equal(first.drop, second.drop)
-    assert FlowDraws.sample(SceneRandom(samples, 2, cpu), (8, 4), False).drop is None

@@ -1,16 +1,11 @@
-"""Preprocessing, bad input, checkpoints' names, and what single planners do."""
-
-from dataclasses import dataclass
+"""What planners are given: preprocessing, missing and bad inputs."""
 
 import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
-from beyonddrive.checkpoints.key_maps import KeyMap, KeyMapError
 from beyonddrive.plugins.base.preprocessor import PlannerDataPreprocessor, PlannerInputError
-from beyonddrive.plugins.base.sampling import scene_generator
 from beyonddrive.plugins.flow_policy.planner import FlowPolicy
-from beyonddrive.plugins.transfuser.checkpoint import DELTA_KEYS
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import PlanError
 from beyonddrive.structures.sample import PlanSample
@@ -134,97 +129,3 @@ def test_unknown_mode_and_loss_without_samples():
         _flow_policy()(inputs, mode="plan")
     with pytest.raises(PlannerInputError, match="needs data_samples"):
         _flow_policy()(inputs, mode="loss")
-
-
-@dataclass
-class Strategy:
-    guidance: float = 0.5
-    noise: float = 0.4
-    steps: int = 5
-
-
-def test_proposals_repeat_with_their_generator():
-    planner, inputs = _flow_policy(), PlannerDataPreprocessor()(_batch())["inputs"]
-    first, again, other = (
-        planner.propose(inputs, 6, Strategy(), torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
-    )
-    assert first.shape == (2, 6, 8, 3)
-    assert not first.requires_grad
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-def test_one_generator_per_scene_makes_proposals_independent_of_the_batch():
-    planner, inputs = _flow_policy(), PlannerDataPreprocessor()(_batch())["inputs"]
-    both = planner.propose(inputs, 4, Strategy(), [scene_generator(0, name) for name in "ab"])
-    second = {name: value[1:] for name, value in inputs.items()}
-    alone = planner.propose(second, 4, Strategy(), [scene_generator(0, "b")])
-    torch.testing.assert_close(alone[0], both[1])
-
-
-def test_more_noise_spreads_the_proposals():
-    planner, inputs = _flow_policy(), PlannerDataPreprocessor()(_batch())["inputs"]
-    spread = [
-        planner.propose(inputs, 64, Strategy(noise=noise), torch.Generator().manual_seed(0)).std(1).mean()
-        for noise in (0.1, 0.4)
-    ]
-    assert spread[1] > spread[0]
-
-
-def test_flow_policy_plan_depends_on_scene_and_seed_but_not_on_the_batch():
-    planner, batch = _flow_policy(), PlannerDataPreprocessor()(_batch())
-    together = [s.pred.trajectory for s in planner(batch["inputs"], batch["data_samples"], mode="predict")]
-    second = {name: value[1:] for name, value in batch["inputs"].items()}
-    alone = planner(second, batch["data_samples"][1:], mode="predict")[0].pred
-    torch.testing.assert_close(alone.trajectory, together[1])
-    assert alone.proposals.shape == (1, 8, 3)
-    planner.trajectory_head.bare.seed = 1
-    assert not torch.allclose(
-        planner(second, batch["data_samples"][1:], mode="predict")[0].pred.trajectory, together[1]
-    )
-
-
-def test_flow_policy_needs_a_flow_head():
-    with pytest.raises(ValueError, match="must be a FlowHead, got DeltaTrajectoryHead"):
-        FlowPolicy(
-            trajectory_head={"type": "DeltaTrajectoryHead", "in_channels": 8},
-            backbone=BACKBONE,
-            decoder=DECODER,
-        )
-
-
-def test_constant_velocity_keeps_its_speed():
-    planner = MODELS.build({"type": "ConstantVelocity"})
-    status = torch.tensor([[0, 1, 0, 0, 6.0, 0.5, 1.0, 1.0], [1, 0, 0, 0, -1.0, 0, 0, 0]])
-    plan = planner({"status": status})["trajectory"]
-    torch.testing.assert_close(plan[0, :, 0], 3.0 * torch.arange(1, 9))
-    torch.testing.assert_close(plan[1, :, 0], -0.5 * torch.arange(1, 9))
-    assert not plan[..., 1:].any()
-    assert not planner.needs_checkpoint
-
-
-def test_key_maps_go_both_ways():
-    keys = KeyMap("net.", (("enc.{i}.", "stages.{i}.conv."), ("pos", "position")))
-    state = {
-        "net.enc.0.weight": torch.zeros(1),
-        "net.enc.11.weight": torch.ones(1),
-        "net.pos": torch.zeros(2),
-    }
-    native, unknown = keys.native_state({**state, "net.other": torch.zeros(1)})
-    assert unknown == ["net.other"]
-    assert set(native) == {"stages.0.conv.weight", "stages.11.conv.weight", "position"}
-    assert set(keys.official_state(native)) == set(state)
-    for unknown in ("net.position", "enc.0.weight", "net.enc.x.weight"):
-        with pytest.raises(KeyMapError, match=unknown):
-            keys.to_native(unknown)
-    with pytest.raises(KeyMapError, match="no counterpart"):
-        keys.to_official("stages.a.conv.weight")
-
-
-def test_other_statistics_cannot_be_converted_back():
-    state, _ = DELTA_KEYS.native_state({})
-    assert set(state) == {"trajectory_head.delta.mean", "trajectory_head.delta.scale"}
-    assert DELTA_KEYS.official_state(state) == {}
-    state["trajectory_head.delta.mean"] += 0.1
-    with pytest.raises(KeyMapError, match="other statistics"):
-        DELTA_KEYS.official_state(state)

@@ -1,107 +1,29 @@
-"""Regression, agent and bird's-eye-view heads, and the repulsive wrapper."""
+"""The wrapper that repels the plan of any head from negatives."""
 
 import copy
-import math
 
 import pytest
 import torch
 from mmengine.runner.checkpoint import get_state_dict
-from mmengine.structures import BaseDataElement
 from torch import nn
 
-from beyonddrive.heads.agents import AgentHead
 from beyonddrive.heads.base import TrajectoryHead
-from beyonddrive.heads.bev_semantic import BEVSemanticHead
 from beyonddrive.heads.repulsive import RepulsiveHead
 from beyonddrive.heads.trajectory import AbsoluteTrajectoryHead, DeltaTrajectoryHead
-from beyonddrive.structures.delta import DeltaSpace
 from beyonddrive.structures.sample import PlanSample
-from beyonddrive.structures.tokens import PlanOutput, SceneTokens
-
-
-def _tokens(batch=2, queries=31, dim=16, bev=True):
-    return SceneTokens(
-        queries=torch.randn(batch, queries, dim),
-        status=torch.zeros(batch, 8),
-        bev=torch.randn(batch, 4, 8, 8) if bev else None,
-    )
-
-
-def _samples(batch=2, valid=(True, False)):
-    samples = []
-    for row in range(batch):
-        sample = PlanSample(metainfo={"token": f"scene{row}"})
-        sample.gt = BaseDataElement(trajectory=torch.randn(8, 3).cumsum(0))
-        sample.negatives = BaseDataElement(plans=torch.randn(1, 8, 3), valid=torch.tensor([valid[row]]))
-        samples.append(sample)
-    return samples
-
+from beyonddrive.structures.tokens import PlanOutput
 
 DELTA = {"type": "DeltaTrajectoryHead", "in_channels": 16, "hidden": 8}
+
+
 ABSOLUTE = {"type": "AbsoluteTrajectoryHead", "in_channels": 16, "hidden": 8}
 
 
-def test_absolute_plan_has_bounded_heading_and_free_position():
-    head = AbsoluteTrajectoryHead(in_channels=16, hidden=8)
-    nn.init.constant_(head.mlp[-1].bias, 50.0)
-    output = head(_tokens())
-    assert output.trajectory.shape == (2, 8, 3)
-    assert output.encoded is output.trajectory
-    assert (output.trajectory[..., :2] > 40).all()
-    torch.testing.assert_close(output.trajectory[..., 2], torch.full((2, 8), math.pi))
-
-
-def test_delta_plan_is_the_decoded_output():
-    head = DeltaTrajectoryHead(in_channels=16, hidden=8, statistics={"dx": (-1, 0, 1), "dy": (-2, 0, 2)})
-    output = head(_tokens())
-    expected = DeltaSpace(dx=(-1, 0, 1), dy=(-2, 0, 2)).decode(output.encoded)
-    torch.testing.assert_close(output.trajectory, expected)
-    assert set(head.tensors(output)) == {"trajectory", "delta_trajectory"}
-
-
-def test_a_plan_reads_the_first_query_only():
-    head, tokens = DeltaTrajectoryHead(in_channels=16), _tokens()
-    plan = head(tokens).trajectory
-    tokens.queries[:, 1:] = 0
-    assert torch.equal(head(tokens).trajectory, plan)
-
-
-def test_expert_is_compared_in_the_heads_own_space():
-    head, samples = DeltaTrajectoryHead(in_channels=16), _samples()
-    expert = torch.stack([sample.gt.trajectory for sample in samples])
-    output = PlanOutput(trajectory=expert, encoded=head.encode(expert) + 0.5)
-    assert head.loss(output, samples)["loss_trajectory"].item() == pytest.approx(5.0, rel=1e-5)
-
-
-def test_agent_head_bounds_and_freezing():
-    head = AgentHead(in_channels=16, hidden=8)
-    nn.init.constant_(head.states[-1].bias, 100.0)
-    output = head(_tokens())
-    assert output["agent_states"].shape == (2, 30, 5)
-    assert output["agent_labels"].shape == (2, 30)
-    assert output["agent_states"][..., :2].max().item() == pytest.approx(32.0)
-    assert output["agent_states"][..., 2].max().item() == pytest.approx(math.pi)
-    assert all(p.requires_grad for p in head.parameters())
-    weightless = {"type": "HungarianAgentLoss", "class_weight": 0.0, "box_weight": 0.0}
-    frozen = AgentHead(in_channels=16, loss=weightless)
-    assert not any(p.requires_grad for p in frozen.parameters())
-    assert frozen.loss(_tokens(), _samples()) == {}
-    with pytest.raises(ValueError, match="set num_queries to 31"):
-        head(_tokens(queries=20))
-
-
-def test_bev_head_size_and_missing_map():
-    head = BEVSemanticHead(in_channels=4, map_size=(16, 32))
-    assert head(_tokens())["bev_semantic_map"].shape == (2, 7, 16, 32)
-    with pytest.raises(ValueError, match=r"BEVSemanticHead needs tokens\.bev"):
-        head(_tokens(bev=False))
-
-
 @pytest.mark.parametrize("config", [DELTA, ABSOLUTE])
-def test_repulsion_acts_in_the_heads_own_space(config):
+def test_repulsion_acts_in_the_heads_own_space(config, make_tokens, make_samples):
     torch.manual_seed(0)
     head = RepulsiveHead(head=config, loss={"type": "RepulsiveDistanceLoss", "weight": 5.0})
-    tokens, samples = _tokens(), _samples()
+    tokens, samples = make_tokens(), make_samples()
     output = head.training_output(tokens, samples)
     losses = head.loss(output, samples)
     negative = head.head.encode(samples[0].negatives.plans[0])
@@ -115,10 +37,10 @@ def test_repulsion_acts_in_the_heads_own_space(config):
     assert head.bare is head.head
 
 
-def test_repulsion_moves_a_plan_away_from_the_negative_but_not_past_the_expert():
+def test_repulsion_moves_a_plan_away_from_the_negative_but_not_past_the_expert(make_samples):
     """Gradient descent on attraction and repulsion ends at the expert, from either side."""
     head = RepulsiveHead(head=ABSOLUTE, loss={"type": "RepulsiveDistanceLoss", "weight": 5.0})
-    samples = _samples(1)
+    samples = make_samples(1)
     samples[0].gt.trajectory = torch.zeros(8, 3)
     samples[0].negatives.plans = torch.ones(1, 8, 3)
     for start in (-0.7, 0.6):
@@ -150,12 +72,12 @@ def test_head_without_attraction_is_refused(monkeypatch):
         RepulsiveHead(head={"type": "anything"})
 
 
-def test_samples_without_negatives_are_named():
-    head, samples = RepulsiveHead(head=DELTA), _samples()
+def test_samples_without_negatives_are_named(make_tokens, make_samples):
+    head, samples = RepulsiveHead(head=DELTA), make_samples()
     samples[1] = PlanSample(metainfo={"token": "scene1"})
     samples[1].gt = samples[0].gt
     with pytest.raises(KeyError, match=r"scene1 has no negatives\.plans"):
-        head.loss(head(_tokens()), samples)
+        head.loss(head(make_tokens()), samples)
 
 
 class _Holder(nn.Module):
@@ -191,9 +113,9 @@ class _LayeredHead(AbsoluteTrajectoryHead):
         return torch.stack([output.encoded, output.encoded + 1.0], dim=1)
 
 
-def test_repulsion_is_summed_over_the_layers_that_are_supervised():
+def test_repulsion_is_summed_over_the_layers_that_are_supervised(make_samples):
     head = RepulsiveHead(head=ABSOLUTE, loss={"type": "RepulsiveDistanceLoss", "weight": 5.0})
-    samples, plan = _samples(1), torch.zeros(1, 8, 3)
+    samples, plan = make_samples(1), torch.zeros(1, 8, 3)
     samples[0].negatives.plans = torch.full((1, 8, 3), 3.0)
     output = PlanOutput(trajectory=plan, encoded=plan)
     assert head.loss(output, samples)["loss_repulsive"].item() == -5.0 * 3.0
@@ -209,11 +131,11 @@ class _TwoModes(AbsoluteTrajectoryHead):
         return torch.stack([output.encoded, output.encoded + 4.0], dim=1)
 
 
-def test_all_modes_are_repelled_within_a_margin():
+def test_all_modes_are_repelled_within_a_margin(make_samples):
     mode_loss = {"weight": 6.0, "margin": 2.0}
     head = RepulsiveHead(head=ABSOLUTE, loss={"weight": 0.0}, mode_loss=mode_loss)
     head.head.__class__ = _TwoModes
-    samples, plan = _samples(), torch.zeros(2, 8, 3)
+    samples, plan = make_samples(), torch.zeros(2, 8, 3)
     samples[0].negatives.plans = torch.full((1, 8, 3), 3.0)
     losses = head.loss(PlanOutput(trajectory=plan, encoded=plan), samples)
     # The first mode is 3 away and out of reach; the second is 1 away; the mean is over both modes.
@@ -221,15 +143,15 @@ def test_all_modes_are_repelled_within_a_margin():
     assert losses["loss_repulsive"].item() == 0.0
 
 
-def test_modes_need_a_margin_and_a_head_that_has_some():
+def test_modes_need_a_margin_and_a_head_that_has_some(make_tokens, make_samples):
     with pytest.raises(ValueError, match=r"mode_loss needs a margin.*mode_loss\.margin"):
         RepulsiveHead(head=ABSOLUTE, mode_loss={"weight": 1.0})
     head = RepulsiveHead(head=ABSOLUTE, mode_loss={"weight": 1.0, "margin": 1.0})
     with pytest.raises(ValueError, match="AbsoluteTrajectoryHead shows no modes"):
-        head.loss(head(_tokens()), _samples())
+        head.loss(head(make_tokens()), make_samples())
 
 
-def test_a_head_gives_its_repulsion_what_it_reads():
+def test_a_head_gives_its_repulsion_what_it_reads(make_tokens, make_samples):
     loss = {
         "weight": 2.0,
         "margin": 1.0,
@@ -238,8 +160,8 @@ def test_a_head_gives_its_repulsion_what_it_reads():
         "column_weights": {"NC": 1.0},
     }
     head = RepulsiveHead(head=DELTA, loss=loss)
-    samples = _samples(2, valid=(True, True))
-    output = head.training_output(_tokens(), samples)
+    samples = make_samples(2, valid=(True, True))
+    output = head.training_output(make_tokens(), samples)
     with pytest.raises(KeyError, match=r"scene0 has no negatives\.columns"):
         head.loss(output, samples)
     for sample in samples:

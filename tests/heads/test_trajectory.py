@@ -1,0 +1,43 @@
+"""Heads that regress a plan, in absolute poses or in delta space."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from beyonddrive.heads.trajectory import AbsoluteTrajectoryHead, DeltaTrajectoryHead
+from beyonddrive.structures.delta import DeltaSpace
+from beyonddrive.structures.tokens import PlanOutput
+
+
+def test_absolute_plan_has_bounded_heading_and_free_position(make_tokens):
+    head = AbsoluteTrajectoryHead(in_channels=16, hidden=8)
+    nn.init.constant_(head.mlp[-1].bias, 50.0)
+    output = head(make_tokens())
+    assert output.trajectory.shape == (2, 8, 3)
+    assert output.encoded is output.trajectory
+    assert (output.trajectory[..., :2] > 40).all()
+    torch.testing.assert_close(output.trajectory[..., 2], torch.full((2, 8), math.pi))
+
+
+def test_delta_plan_is_the_decoded_output(make_tokens):
+    head = DeltaTrajectoryHead(in_channels=16, hidden=8, statistics={"dx": (-1, 0, 1), "dy": (-2, 0, 2)})
+    output = head(make_tokens())
+    expected = DeltaSpace(dx=(-1, 0, 1), dy=(-2, 0, 2)).decode(output.encoded)
+    torch.testing.assert_close(output.trajectory, expected)
+    assert set(head.tensors(output)) == {"trajectory", "delta_trajectory"}
+
+
+def test_a_plan_reads_the_first_query_only(make_tokens):
+    head, tokens = DeltaTrajectoryHead(in_channels=16), make_tokens()
+    plan = head(tokens).trajectory
+    tokens.queries[:, 1:] = 0
+    assert torch.equal(head(tokens).trajectory, plan)
+
+
+def test_expert_is_compared_in_the_heads_own_space(make_samples):
+    head, samples = DeltaTrajectoryHead(in_channels=16), make_samples()
+    expert = torch.stack([sample.gt.trajectory for sample in samples])
+    output = PlanOutput(trajectory=expert, encoded=head.encode(expert) + 0.5)
+    assert head.loss(output, samples)["loss_trajectory"].item() == pytest.approx(5.0, rel=1e-5)
