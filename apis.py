@@ -19,7 +19,7 @@ from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.engine.evaluators import plan_metrics
 from beyonddrive.engine.executors import Executor, SerialExecutor
 from beyonddrive.engine.runner import ConfigError, load_config
-from beyonddrive.evaluation.metric_caches import cache_metrics
+from beyonddrive.evaluation.metric_caching import cache_metrics
 from beyonddrive.registry import DATASETS, MODELS
 from beyonddrive.structures.sample import PlanSample
 

@@ -28,7 +28,8 @@ from beyonddrive.datasets.maps.nuplan_map import MapError
 from beyonddrive.datasets.navsim.root import NavsimRoot, NavsimRootError
 from beyonddrive.datasets.navsim.scene import HISTORY, Scene, SceneError
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
-from beyonddrive.datasets.stores.shards import ShardStore, ShardWriter
+from beyonddrive.datasets.stores.shard_store import ShardStore
+from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm import MetricCache, MetricCacheError, build_metric_cache, score
 from beyonddrive.evaluation.pdm.cache.build import ego_state

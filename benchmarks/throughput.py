@@ -38,7 +38,8 @@ from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.stores.fingerprints import Fingerprint
 from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.engine.executors import ProcessExecutor
-from beyonddrive.evaluation.metric_caches import KIND, cache_metrics
+from beyonddrive.evaluation.metric_caches import KIND
+from beyonddrive.evaluation.metric_caching import cache_metrics
 from beyonddrive.evaluation.pdm import build_metric_cache
 from beyonddrive.evaluation.pdm.cache.metric_cache import CACHE_VERSION
 from beyonddrive.evaluation.plan_files import PlanFile, write_arrays
@@ -80,7 +81,7 @@ def write_store(folder: Path, scenes: Sequence[Scene], root: NavsimRoot, count: 
         numbers = range(start, min(start + LOG_SCENES, count))
         log = f"repeated-{start:08d}"
         records = {token_of(number): arrays[number % len(arrays)] for number in numbers}
-        writer.write(log, records, sources={f"{SPLIT}/{log}.pkl": Fingerprint(0, 0, "")})
+        writer.write(log, records, sources={f"logs/{log}.pkl": Fingerprint(0, 0, "")})
 
 
 def write_logs(folder: Path, root: NavsimRoot, count: int) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.log_jobs import CacheReport, LogJob, log_jobs, missing_tokens
+from beyonddrive.datasets.navsim.root import doubled_scene
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.datasets.stores.feature_cache import KIND, LOG_NAME, CacheState, write_state
-from beyonddrive.datasets.stores.fingerprints import Fingerprint, fingerprint, is_unchanged
-from beyonddrive.datasets.stores.shards import SUFFIX, ShardStore, ShardWriter, StoreError
+from beyonddrive.datasets.stores.fingerprints import Fingerprint
+from beyonddrive.datasets.stores.manifests import StoreError
+from beyonddrive.datasets.stores.shard_store import ShardStore
+from beyonddrive.datasets.stores.shards import SUFFIX, ShardIndex, ShardWriter
+from beyonddrive.datasets.stores.sources import DataPlace
 from beyonddrive.engine.executors import Executor
-
-_LOG = "log"
 
 
 def cache_features(dataset: NavsimDataset, cache_dir: str | Path, executor: Executor) -> CacheReport:
@@ -36,30 +38,44 @@ def cache_features(dataset: NavsimDataset, cache_dir: str | Path, executor: Exec
     root, data = Path(cache_dir), dataset.root
     writer = ShardWriter(root, KIND, dataset.feature_config, f"{dataset.data_root}, split {dataset.split}")
     data.forget_problems()
+    place = DataPlace.of(data, dataset.split)
     jobs = log_jobs(data, dataset.split, dataset.scene_filter)
     _refuse_other_shards(root, {job.path.stem for job in jobs})
-    todo = [job for job in jobs if not _is_done(writer, job.path)]
+    done = {job.path: index for job in jobs if (index := _done(writer, job.path, place))}
+    todo = [job for job in jobs if job.path not in done]
+    log_of = {token: path for path, index in done.items() for token in index.tokens}
     write_state(root, CacheState(complete=False))
     report = CacheReport(num_new_logs=len(todo), problems=list(data.problems))
     lost_logs = dict(data.lost_logs)
     results = executor.map(
         _cache_log, todo, desc=f"features of {dataset.split}", initializer=_start, initargs=(dataset, root)
     )
-    logs: dict[str, Fingerprint] = {}
-    for job, (lost, source) in zip(todo, results, strict=True):
-        lost_logs |= lost
-        report.problems += lost.values()
-        if source is not None:
-            logs[job.path.stem] = source
+    sources: dict[str, Fingerprint] = {}
+    for job, result in zip(todo, results, strict=True):
+        lost_logs |= result.lost
+        report.problems += result.lost.values()
+        sources |= result.sources
+        for token in result.tokens:
+            if (other := log_of.setdefault(token, job.path)) != job.path:
+                raise StoreError(doubled_scene(token, other, job.path))
     store = ShardStore(root, KIND, dataset.feature_config)
     report.num_scenes, report.failures = len(store), dict(store.failures)
     report.problems += missing_tokens(dataset.scene_filter, {*store.tokens, *store.failures})
-    logs |= {name: index.sources[_LOG] for name, index in store.indices.items()}
-    write_state(root, CacheState(complete=True, logs=logs, lost_logs=lost_logs))
+    for index in store.indices.values():
+        sources |= index.sources
+    write_state(root, CacheState(complete=True, sources=sources, lost_logs=lost_logs))
     return report
 
 
 # ------------------------------------------------------------------ in a worker
+class _LogResult(NamedTuple):
+    """What became of a log: its name and why there is no shard, what log and maps were, and its scenes."""
+
+    lost: dict[str, str]
+    sources: dict[str, Fingerprint]
+    tokens: tuple[str, ...] = ()
+
+
 _worker: tuple[NavsimDataset, ShardWriter] | None = None
 
 
@@ -68,22 +84,24 @@ def _start(dataset: NavsimDataset, root: Path) -> None:
     _worker = dataset, ShardWriter(root, KIND, dataset.feature_config, "")
 
 
-def _cache_log(job: LogJob) -> tuple[dict[str, str], Fingerprint | None]:
-    """Make the shard of one log; return its name and why there is none, and what the log was."""
+def _cache_log(job: LogJob) -> _LogResult:
+    """Make the shard of one log."""
     assert _worker is not None, "the executor did not run the initializer"
     dataset, writer = _worker
     path, refs = job
     shard = path.stem
     writer.path(shard).unlink(missing_ok=True)  # of the log as it was
     dataset.root.forget_problems()
+    dataset.root.read_maps.clear()
+    place = DataPlace.of(dataset.root, dataset.split)
     try:
-        source = fingerprint(path)
+        sources = place.of_log(path)
     except OSError as error:
-        return {shard: f"{path}: cannot be read ({error})"}, None
+        return _LogResult({shard: f"{path}: cannot be read ({error})"}, {})
     if refs is None:
         refs = tuple(dataset.root.log_refs(path, dataset.scene_filter))
         if dataset.root.lost_logs:
-            return dict(dataset.root.lost_logs), source
+            return _LogResult(dict(dataset.root.lost_logs), sources)
     records: dict[str, dict[str, NDArray[Any]]] = {}
     failures: dict[str, str] = {}
     for ref in refs:
@@ -95,22 +113,24 @@ def _cache_log(job: LogJob) -> tuple[dict[str, str], Fingerprint | None]:
         log_name = np.frombuffer(features.pop(LOG_NAME).encode(), np.uint8)
         del features["token"]
         records[ref.token] = {**features, LOG_NAME: log_name}
-    writer.write(shard, records, failures, {_LOG: source})
-    return {}, source
+    sources |= place.of_maps(dataset.root.read_maps)
+    writer.write(shard, records, failures, sources)
+    return _LogResult({}, sources, tuple(records))
 
 
 # ------------------------------------------------------------------ what to do
-def _is_done(writer: ShardWriter, path: Path) -> bool:
-    """Whether the shard of a log is there, can be read, lacks no scene, and is of the log as it is now."""
+def _done(writer: ShardWriter, path: Path, place: DataPlace) -> ShardIndex | None:
+    """The shard of a log if it is there, can be read, lacks no scene, and is of log and maps as they are."""
     index = writer.index(path.stem)
-    if index is None or index.failures or _LOG not in index.sources:
-        return False
-    return is_unchanged(path, index.sources[_LOG])
+    if index is None or index.failures or place.log_name(path) not in index.sources:
+        return None
+    return None if place.changed(index.sources, absent=True) else index
 
 
 def _refuse_other_shards(root: Path, logs: set[str]) -> None:
     if other := {path.name.removesuffix(SUFFIX) for path in root.glob(f"*{SUFFIX}")} - logs:
         raise StoreError(
-            f"{root}: holds features of {len(other)} log(s) that are not in the split, such as {min(other)}; "
-            f"delete the folder or use another one"
+            f"{root}: holds features of {len(other)} log(s) that are not in the split, such as {min(other)}: "
+            f"if it was taken out of the split, delete {root / min(other)}{SUFFIX}; otherwise use another "
+            f"folder; then run: {KIND.command}"
         )

@@ -14,9 +14,11 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from beyonddrive.datasets.navsim.account import SplitAccount, account_of
-from beyonddrive.datasets.navsim.root import NavsimRoot, SceneRef
+from beyonddrive.datasets.navsim.root import NavsimRoot, SceneRef, doubled_scene
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.stores.feature_cache import FeatureCache
+from beyonddrive.datasets.stores.fingerprints import Fingerprint
+from beyonddrive.datasets.stores.sources import DataPlace
 from beyonddrive.datasets.transforms.base import Results
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.registry import DATASETS, TRANSFORMS
@@ -79,15 +81,15 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         self.maps_root = None if maps_root is None else Path(maps_root)
         self.scene_filter = SceneFilter.from_config(scene_filter)
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.feature_transforms: list[Transform] = [TRANSFORMS.build(dict(c)) for c in feature_pipeline]
         self.feature_config = _plain(
             {
                 "feature_pipeline": list(feature_pipeline),
                 "split": split,
                 "scene_filter": self.scene_filter.describe(),
-                "data_root": self.data_root.resolve().name,
+                "versions": {type(t).__name__: getattr(t, "version", 1) for t in self.feature_transforms},
             }
         )
-        self.feature_transforms: list[Transform] = [TRANSFORMS.build(dict(c)) for c in feature_pipeline]
         if negatives is not None:
             pipeline = [{"type": "LoadNegatives", "split": split, **negatives}, *pipeline]
         self.transforms: list[Transform] = [TRANSFORMS.build(dict(c)) for c in pipeline]
@@ -134,12 +136,25 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         """Token of each scene, and name of each log, that should be here and is not, with the reason."""
         return self.account.lost
 
+    @property
+    def sources(self) -> dict[str, Fingerprint]:
+        """Logs that the scenes are of, and maps that cached features are of, by their names as sources."""
+        self.full_init()
+        if self._cache is not None:
+            return self._cache.sources
+        place = DataPlace.of(self.root, self.split)
+        found: dict[str, Fingerprint] = {}
+        for path in sorted({ref.log_path for ref in self._refs}):
+            found |= place.of_log(path)
+        return found
+
     def full_init(self) -> None:
         """Find the scenes, in the cache or else in the logs; does nothing the second time."""
         if self._ready:
             return
         if self.cache_dir is not None:
-            self._cache = FeatureCache(self.cache_dir, self.feature_config, self._logs_at_hand())
+            place = self._place_at_hand()
+            self._cache = FeatureCache(self.cache_dir, self.feature_config, place, self._logs_at_hand())
             self._tokens = self._cache.tokens
             failures, lost_logs = self._cache.failures, self._cache.lost_logs
         else:
@@ -159,6 +174,10 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         if lost:
             listing = "".join(f"\n  {line}" for line in lost[:10])
             warnings.warn(f"{where}: {self._account} are there, missing are:{listing}", stacklevel=2)
+        place = self._place_at_hand()
+        for transform in self.transforms:
+            if place is not None and hasattr(transform, "check_sources"):
+                transform.check_sources(place)
         self._ready = True
 
     def __len__(self) -> int:
@@ -217,20 +236,21 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         }
 
     def _refuse_doubled_scenes(self) -> None:
-        """One scene under two names would count twice in training and once in an evaluation."""
-        where: dict[str, Path] = {}
+        log_of: dict[str, Path] = {}
         for ref in self._refs:
-            other = where.setdefault(ref.token, ref.log_path)
-            if other != ref.log_path:
-                raise DatasetError(
-                    f"split {self.split}: scene {ref.token} is in {other} and in {ref.log_path}: remove one "
-                    f"of these logs, or leave it out by log_names of the scene filter"
-                )
+            if (other := log_of.setdefault(ref.token, ref.log_path)) != ref.log_path:
+                raise DatasetError(doubled_scene(ref.token, other, ref.log_path))
+
+    def _place_at_hand(self) -> DataPlace | None:
+        """Where logs and maps are; None if they are not on this machine."""
+        if not (self.data_root / "navsim_logs" / self.split).is_dir():
+            return None
+        return DataPlace.of(self.root, self.split)
 
     def _logs_at_hand(self) -> list[Path]:
         """Logs that a cache must have been made from; none if they are not on this machine."""
         # With max_scenes, which logs were read is known only to who made the cache.
-        if self.scene_filter.max_scenes or not (self.data_root / "navsim_logs" / self.split).is_dir():
+        if self.scene_filter.max_scenes or self._place_at_hand() is None:
             return []
         return self.root.filtered_logs(self.split, self.scene_filter)
 

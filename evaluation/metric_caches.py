@@ -1,38 +1,34 @@
 """Metric caches of a split: in a store with one shard per log, or built from logs and maps.
 
-A store holds scenes of one split, whoever asked for them: ``tools/cache_metrics.py`` puts those of a scene
-filter into it, ``tools/score.py --cache-dir`` those that it is asked to score. A shard knows the log and the
-maps that it was made from; when they change it is made again. Whoever adds to a shard holds its lock, reads
-what is there, and writes it whole, so that several jobs can fill one store.
+A store holds scenes of one split, whoever asked for them: ``beyonddrive cache-metrics`` puts those of a
+scene filter into it, ``beyonddrive score --cache-dir`` those that it is asked to score. A shard knows the log
+and the maps that it was made from; when they change it is made again. Whoever adds to a shard holds its lock,
+reads what is there, and writes it whole, so that several jobs can fill one store.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.navsim.log_jobs import CacheReport, LogJob, log_jobs, missing_tokens
 from beyonddrive.datasets.navsim.logs import LogError
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene import Scene, SceneError
-from beyonddrive.datasets.navsim.scene_filter import SceneFilter
-from beyonddrive.datasets.stores.fingerprints import Fingerprint, fingerprint, is_unchanged
-from beyonddrive.datasets.stores.shards import ShardIndex, ShardStore, ShardWriter, StoreError
-from beyonddrive.engine.executors import Executor
+from beyonddrive.datasets.stores.fingerprints import Fingerprint, Sources
+from beyonddrive.datasets.stores.manifests import StoreError, StoreKind
+from beyonddrive.datasets.stores.shard_store import ShardStore
+from beyonddrive.datasets.stores.shards import ShardIndex, ShardWriter
+from beyonddrive.datasets.stores.sources import DataPlace, only_maps
 from beyonddrive.evaluation.pdm.cache.build import build_metric_cache
 from beyonddrive.evaluation.pdm.cache.metric_cache import CACHE_VERSION, MetricCache
 from beyonddrive.structures.errors import describe_error
 
-KIND = "metric_cache"
+KIND = StoreKind("metric_cache", "beyonddrive cache-metrics CONFIG")
 """Kind of a store of metric caches."""
-COMMAND = "python tools/cache_metrics.py CONFIG"
 
-_MAP = "map:"
 _MAX_OPEN = 2
 
 
@@ -56,9 +52,7 @@ class MetricCaches:
         self, split: str, root: NavsimRoot | None = None, folder: Path | None = None, grow: bool = False
     ) -> None:
         if root is None and (folder is None or grow):
-            raise ValueError(
-                "metric caches: give cache_dir (a store made by tools/cache_metrics.py) or data_root"
-            )
+            raise ValueError(f"metric caches: give cache_dir (a store, made by: {KIND.command}) or data_root")
         self.split, self.root = split, root
         self.writer: ShardWriter | None = None
         self._store: ShardStore | None = None
@@ -66,15 +60,16 @@ class MetricCaches:
         if folder is None:
             return
         if root is not None and grow:
-            self.writer = ShardWriter(folder, KIND, _config(split), f"{root.root}, split {split}")
-        self._store = _open_store(folder, split)
+            self.writer = ShardWriter(folder, KIND, store_config(split), f"{root.root}, split {split}")
+        self._store = open_store(folder, split)
         if root is not None:
             indices = self._store.indices.items()
-            self._stale = {shard for shard, index in indices if not _is_fresh(index, root, split, shard)}
+            place = DataPlace.of(root, split)
+            self._stale = {shard for shard, index in indices if not is_fresh(index, place, shard)}
         if self._stale and not grow:
             raise StoreError(
                 f"{folder}: {len(self._stale)} log(s), or their maps, have changed since the metric caches "
-                f"were made, the first is {min(self._stale)}; bring them up to date: {COMMAND}"
+                f"were made, the first is {min(self._stale)}; bring them up to date: {KIND.command}"
             )
 
     def __contains__(self, token: object) -> bool:
@@ -93,6 +88,25 @@ class MetricCaches:
         """Shard that holds the metric cache of a scene; None if it is not in the store."""
         shard = None if self._store is None else self._store.shard_of(token)
         return None if shard in self._stale else shard
+
+    def sources_of(self, shard: str) -> Sources:
+        """Log and maps that a shard of the store was made from; nothing if it is not there."""
+        return (
+            {}
+            if self._store is None or shard not in self._store.indices
+            else self._store.indices[shard].sources
+        )
+
+    def map_sources(self) -> dict[str, Fingerprint]:
+        """Maps that scores depend on: those of the store, or else all that the data root has.
+
+        Raises:
+            OSError: If a map cannot be read.
+        """
+        if self._store is not None:
+            return only_maps(self._store.sources)
+        assert self.root is not None
+        return DataPlace.of(self.root, self.split).of_maps(self.root.maps_root.glob("*/*/map.gpkg"))
 
     def __getitem__(self, token: str) -> MetricCache:
         """Metric cache of a scene in the store.
@@ -156,16 +170,14 @@ class MetricCaches:
         """Make what another job has not made of a log meanwhile, and add it to its shard."""
         assert self.root is not None
         shard = path.stem
-        index = writer.index(shard)
-        if index is not None and not _is_fresh(index, self.root, self.split, shard):
-            index = None
+        index, kept = self._read_shard(writer, shard)
         if index is None:
             writer.path(shard).unlink(missing_ok=True)  # damaged, or of the log as it was
-        old = ShardIndex((), {}, {}, ()) if index is None else index
+        old = ShardIndex() if index is None else index
         stored = set(old.tokens)
         for token in old.tokens:
             if token in tokens:
-                yield token, MetricCache.from_arrays(writer.read(shard, [token])[token])
+                yield token, MetricCache.from_arrays(kept[token])
         sources, failures = dict(old.sources), dict(old.failures)
         records: dict[str, dict[str, NDArray[Any]]] = {}
         for token, cache in self._build(path, _Without(tokens, stored), sources):
@@ -177,17 +189,30 @@ class MetricCaches:
             yield token, cache
         marks = {*old.marks, *([mark] if mark else [])}
         if records or failures != old.failures or marks != set(old.marks):
-            kept = writer.read(shard, old.tokens) if old.tokens else {}
             writer.write(shard, {**kept, **records}, failures, sources, marks)
+
+    def _read_shard(
+        self, writer: ShardWriter, shard: str
+    ) -> tuple[ShardIndex | None, dict[str, dict[str, NDArray[Any]]]]:
+        """A shard of log and maps as they are, and its records; None if there is none or it is damaged."""
+        assert self.root is not None
+        index = writer.index(shard)
+        if index is None or not is_fresh(index, DataPlace.of(self.root, self.split), shard):
+            return None, {}
+        try:
+            return index, writer.read(shard, index.tokens)
+        except StoreError:
+            return None, {}
 
     def _build(
         self, path: Path, tokens: Container[str], sources: dict[str, Fingerprint] | None = None
     ) -> Iterator[tuple[str, MetricCache | Exception]]:
         """Build metric caches of a log, and note what they are made from if that is asked for."""
         assert self.root is not None
+        place = DataPlace.of(self.root, self.split)
         if sources is not None:
             try:
-                sources[f"{self.split}/{path.name}"] = fingerprint(path)
+                sources |= place.of_log(path)
             except OSError as error:
                 raise LogError(f"{path}: cannot be read ({error})") from error
         for token, scene in self.root.log_scenes(path, self.split, tokens):
@@ -197,74 +222,11 @@ class MetricCaches:
             try:
                 nuplan_map = self.root.map(scene.map_location)
                 if sources is not None:
-                    name = _MAP + nuplan_map.path.relative_to(self.root.maps_root).as_posix()
-                    sources[name] = fingerprint(nuplan_map.path)
+                    sources |= place.of_maps([nuplan_map.path])
                 yield token, build_metric_cache(scene, nuplan_map)
             except Exception as error:
                 # Whatever is wrong with one scene of thousands, it is named and the rest goes on.
                 yield token, error
-
-
-def cache_metrics(
-    root: NavsimRoot, split: str, scene_filter: SceneFilter, cache_dir: str | Path, executor: Executor
-) -> CacheReport:
-    """Put the scenes of a filter into a store of metric caches; a killed run goes on where it was.
-
-    A scene that cannot be cached is recorded with the reason and does not stop the others. Logs with such
-    scenes, and logs and maps that have changed, are done again by the next run.
-
-    Args:
-        root: Where logs and maps are.
-        split: Name of the split.
-        scene_filter: Which windows of the logs are scenes.
-        cache_dir: Folder of the store.
-        executor: Where to run.
-
-    Raises:
-        StoreError: If the folder holds caches of another split or version.
-        NavsimRootError: If there is no such split.
-    """
-    folder = Path(cache_dir)
-    root.forget_problems()
-    jobs = log_jobs(root, split, scene_filter)
-    caches = MetricCaches(split, root, folder, grow=True)
-    assert caches.writer is not None
-    mark = f"filter {blake2b(json.dumps(scene_filter.describe()).encode(), digest_size=8).hexdigest()}"
-    todo = [job for job in jobs if not _is_done(caches.writer, root, split, job, mark)]
-    report = CacheReport(num_new_logs=len(todo), problems=list(root.problems))
-    args = (caches, scene_filter, mark)
-    for problems in executor.map(_cache_log, todo, f"metric caches of {split}", _start_worker, args):
-        report.problems += problems
-    store = _open_store(folder, split)
-    report.num_scenes, report.failures = len(store), dict(store.failures)
-    report.problems += missing_tokens(scene_filter, {*store.tokens, *store.failures})
-    return report
-
-
-# ------------------------------------------------------------------ in a worker
-_worker: tuple[MetricCaches, SceneFilter, str] | None = None
-
-
-def _start_worker(*args: Any) -> None:
-    global _worker
-    _worker = args
-
-
-def _cache_log(job: LogJob) -> list[str]:
-    """Make what the shard of one log lacks; return what is wrong with the log."""
-    assert _worker is not None, "the executor did not run the initializer"
-    caches, scene_filter, mark = _worker
-    assert caches.root is not None and caches.writer is not None
-    path, refs = job
-    caches.root.forget_problems()
-    if refs is None:
-        refs = tuple(caches.root.log_refs(path, scene_filter))
-    try:
-        for _ in caches.of_log(path, {ref.token for ref in refs}, mark):
-            pass  # kept on disk
-    except LogError as error:
-        return [str(error)]
-    return list(caches.root.problems)
 
 
 # ------------------------------------------------------------------ what is there
@@ -278,35 +240,21 @@ class _Without(Container[str]):
         return token in self.tokens and token not in self.others
 
 
-def _config(split: str) -> dict[str, Any]:
+def store_config(split: str) -> dict[str, Any]:
+    """What the metric caches of a split depend on besides its logs and maps."""
     return {"cache_version": CACHE_VERSION, "split": split}
 
 
-def _open_store(folder: Path, split: str) -> ShardStore:
-    try:
-        # Frames, and with them scenes, may be in more than one log.
-        return ShardStore(folder, KIND, _config(split), _MAX_OPEN, unique=False)
-    except StoreError as error:
-        raise StoreError(f"{error} (metric caches are made by: {COMMAND})") from error
+def open_store(folder: Path, split: str) -> ShardStore:
+    """Open a store of metric caches of a split.
+
+    Raises:
+        StoreError: If there is none, or one of something else.
+    """
+    # Frames, and with them scenes, may be in more than one log.
+    return ShardStore(folder, KIND, store_config(split), _MAX_OPEN, unique=False)
 
 
-def _is_fresh(index: ShardIndex, root: NavsimRoot, split: str, shard: str) -> bool:
+def is_fresh(index: ShardIndex, place: DataPlace, shard: str) -> bool:
     """Whether log and maps of a shard are as they were; those that are not here are taken to be."""
-    if f"{split}/{shard}.pkl" not in index.sources:
-        return False
-    for name, known in index.sources.items():
-        is_map = name.startswith(_MAP)
-        path = root.maps_root / name[len(_MAP) :] if is_map else root.root / "navsim_logs" / name
-        if path.exists() and not is_unchanged(path, known):
-            return False
-    return True
-
-
-def _is_done(writer: ShardWriter, root: NavsimRoot, split: str, job: LogJob, mark: str) -> bool:
-    """Whether the shard of a log lacks no scene of the job."""
-    index = writer.index(job.path.stem)
-    if index is None or index.failures or not _is_fresh(index, root, split, job.path.stem):
-        return False
-    if job.refs is None:
-        return mark in index.marks
-    return {ref.token for ref in job.refs} <= set(index.tokens)
+    return place.log_name(Path(f"{shard}.pkl")) in index.sources and not place.changed(index.sources)

@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
-from beyonddrive.datasets.stores.shards import ShardStore, ShardWriter, StoreError
+from beyonddrive.datasets.stores.manifests import StoreError, StoreKind
+from beyonddrive.datasets.stores.shard_store import ShardStore
+from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.engine.files import LockedError, atomic_file, file_lock
 from beyonddrive.evaluation.plan_files import write_arrays
 from beyonddrive.evaluation.scene_scoring import SceneScores
 from beyonddrive.version import __version__
 
-KIND = "scores"
+KIND = StoreKind("scores", "beyonddrive score")
 PART_SIZE = 256
 """Scenes per part."""
 PART_SECONDS = 10.0

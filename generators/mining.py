@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from beyonddrive.datasets.stores.negative_pool import KIND, PoolDescription, open_writer
-from beyonddrive.datasets.stores.shards import ShardStore
+from beyonddrive.datasets.stores.shard_store import ShardStore
 from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores, Scorer
 from beyonddrive.evaluation.score_stream import ScoringPool, cut
 from beyonddrive.generators.mining_source import (

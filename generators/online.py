@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError, read_manifest
 from beyonddrive.datasets.stores.negative_pool import (
     KIND,
     NegativePool,
@@ -22,7 +23,6 @@ from beyonddrive.datasets.stores.negative_pool import (
     open_writer,
 )
 from beyonddrive.datasets.stores.selection import DEFAULT_THRESHOLD, is_negative
-from beyonddrive.datasets.stores.shards import MANIFEST, StoreError, read_manifest
 from beyonddrive.evaluation.scene_scoring import SceneScorer
 from beyonddrive.generators.mining import Miner, MiningOptions, MiningSummary
 from beyonddrive.generators.mining_source import LoadedScene, MiningError, MiningSource
@@ -130,7 +130,7 @@ def prepare_round(root: Path, description: PoolDescription) -> bool:
     try:
         open_writer(root, description, "online")
     except StoreError:
-        if not (root / MANIFEST).exists() or read_manifest(root)["kind"] != KIND:
+        if not (root / MANIFEST).exists() or read_manifest(root, KIND)["kind"] != KIND.name:
             raise
         shutil.rmtree(root)
         open_writer(root, description, "online")

@@ -14,9 +14,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.datasets.stores.online_pools import round_name, write_index
-from beyonddrive.datasets.stores.shards import StoreError
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
 from beyonddrive.generators.mining_source import DatasetSource, MiningError

@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.logs import LogError
-from beyonddrive.datasets.stores.fingerprints import fingerprint, is_unchanged
-from beyonddrive.datasets.stores.shards import ShardStore, ShardWriter
+from beyonddrive.datasets.navsim.root import doubled_scene
+from beyonddrive.datasets.stores.manifests import StoreError
+from beyonddrive.datasets.stores.shard_store import ShardStore
+from beyonddrive.datasets.stores.shards import ShardWriter
+from beyonddrive.datasets.stores.sources import DataPlace, only_maps
 from beyonddrive.datasets.stores.vocabulary_scores import COLUMNS, KIND, manifest_of, pack_scores
 from beyonddrive.engine.executors import Executor
 from beyonddrive.evaluation.scene_scoring import LogScores, SceneScorer
@@ -71,12 +74,18 @@ def score_vocabulary(
     config = manifest_of(split, vocabulary.plans)
     writer = ShardWriter(folder, KIND, config, f"{root.root}, split {split}")
     root.forget_problems()
+    place = DataPlace.of(root, split)
     by_log: dict[Path, list[str]] = {}
+    log_of: dict[str, Path] = {}
     for ref in root.refs(split, scene_filter):
+        if (other := log_of.setdefault(ref.token, ref.log_path)) != ref.log_path:
+            raise StoreError(doubled_scene(ref.token, other, ref.log_path))
         by_log.setdefault(ref.log_path, []).append(ref.token)
     report = ScoringReport(problems=list(root.problems))
     jobs = [
-        _Job(path, tuple(tokens)) for path, tokens in by_log.items() if not _is_done(writer, path, tokens)
+        _Job(path, tuple(tokens))
+        for path, tokens in by_log.items()
+        if not _is_done(writer, path, tokens, place)
     ]
     report.num_new_logs = len(jobs)
     scorer = SceneScorer(
@@ -94,13 +103,14 @@ def score_vocabulary(
     return report
 
 
-def _is_done(writer: ShardWriter, path: Path, tokens: list[str]) -> bool:
+def _is_done(writer: ShardWriter, path: Path, tokens: list[str], place: DataPlace) -> bool:
     index = writer.index(path.stem)
     return (
         index is not None
         and not index.failures
         and sorted(index.tokens) == sorted(tokens)
-        and is_unchanged(path, index.sources["log"])
+        and place.log_name(path) in index.sources
+        and not place.changed(index.sources, absent=True)
     )
 
 
@@ -121,8 +131,15 @@ class _WriteShard(NamedTuple):
 
     def __call__(self, scorer: SceneScorer, job: _Job) -> list[str]:
         """Why there is no shard, if there is none."""
-        source = fingerprint(job.path)  # before it is read, so that no later change passes for it
-        stored = [token for token in job.tokens if token in scorer.open()]
+        caches = scorer.open()
+        assert caches.root is not None
+        caches.root.read_maps.clear()
+        place = DataPlace.of(caches.root, caches.split)
+        try:
+            sources = place.of_log(job.path)  # before it is read, so that no later change passes for it
+        except OSError as error:
+            return [f"{job.path}: cannot be read ({error})"]
+        stored = [token for token in job.tokens if token in caches]
         missing = set(job.tokens).difference(stored)
         results = scorer.score_stored(stored)
         try:
@@ -135,5 +152,6 @@ class _WriteShard(NamedTuple):
                 failures[result.token] = result.reason
             else:
                 records[result.token] = {"scores": pack_scores(result.values[:, : len(COLUMNS)])}
-        self.writer.write(job.path.stem, records, failures, {"log": source})
+        sources |= only_maps(caches.sources_of(job.path.stem)) | place.of_maps(caches.root.read_maps)
+        self.writer.write(job.path.stem, records, failures, sources)
         return []

@@ -17,6 +17,9 @@ POSE_INTERVAL = 0.5
 SCORE_COLUMNS = ("NC", "DAC", "EP", "TTC", "C", "DDC", "PDMS")
 """Order of the sub-scores wherever a score is an array (METHOD, "Conventions")."""
 
+SCORER_VERSION = 1
+"""Raised whenever some scene and plan get another score than before, so that stored scores are refused."""
+
 
 class PlanError(BeyondDriveError, ValueError):
     """A plan has the wrong shape or holds a value that is not finite."""

@@ -59,7 +59,7 @@ def _reports(args: argparse.Namespace) -> Iterator[tuple[str, CacheReport]]:
         return
     from beyonddrive.datasets.navsim.root import NavsimRoot
     from beyonddrive.datasets.navsim.scene_filter import SceneFilter
-    from beyonddrive.evaluation.metric_caches import cache_metrics
+    from beyonddrive.evaluation.metric_caching import cache_metrics
 
     scene_filter = SceneFilter.from_yaml(args.scene_filter) if args.scene_filter else SceneFilter()
     root = NavsimRoot(args.data_root, args.maps_root)

@@ -40,6 +40,7 @@ class NavsimRoot:
 
     Attributes:
         problems: What was passed over, each with file, reason and remedy; grows while scenes are read.
+        read_maps: Files of the maps that were asked for.
         lost_logs: Name of each log that is absent or cannot be read -> why; grows likewise.
 
     Raises:
@@ -51,6 +52,7 @@ class NavsimRoot:
         self.maps_root = self.root / "maps" if maps_root is None else Path(maps_root)
         self.problems: list[str] = []
         self.lost_logs: dict[str, str] = {}
+        self.read_maps: set[Path] = set()
         if not (self.root / "navsim_logs").is_dir():
             raise NavsimRootError(
                 f"{self.root}: no folder navsim_logs in it; give the folder that holds navsim_logs, "
@@ -87,7 +89,9 @@ class NavsimRoot:
 
     def map(self, location: str) -> NuPlanMap:
         """The map of a location, opened once per process."""
-        return open_map(self.maps_root, location)
+        nuplan_map = open_map(self.maps_root, location)
+        self.read_maps.add(nuplan_map.path)
+        return nuplan_map
 
     # ------------------------------------------------------------------ scenes
     def scenes(self, split: str, scene_filter: SceneFilter | None = None) -> Iterator[Scene]:
@@ -223,6 +227,14 @@ class NavsimRoot:
     def _report(self, problem: str) -> None:
         if problem not in self.problems:
             self.problems.append(problem)
+
+
+def doubled_scene(token: str, first: Path, second: Path) -> str:
+    """Why a split that has a scene in two logs is refused: it would count twice in training."""
+    return (
+        f"scene {token} is in {first} and in {second}: take one of these logs out of the split, or leave it "
+        f"out by log_names of the scene filter"
+    )
 
 
 def scenes_of(

@@ -8,57 +8,58 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from beyonddrive.datasets.stores.fingerprints import Fingerprint, is_unchanged
-from beyonddrive.datasets.stores.shards import MANIFEST, ShardStore, StoreError
+from beyonddrive.datasets.stores.fingerprints import Fingerprint, Sources, is_unchanged
+from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError, StoreKind
+from beyonddrive.datasets.stores.shard_store import ShardStore, StoreReader
+from beyonddrive.datasets.stores.sources import DataPlace, only_maps
 from beyonddrive.engine.files import write_atomically
 
-KIND = "features"
+KIND = StoreKind("features", "beyonddrive cache-features CONFIG")
 LOGS_FILE = "logs.json"
 """Which logs the cache was made from, and whether all of them are in it."""
-COMMAND = "python tools/cache_features.py CONFIG"
 LOG_NAME = "log_name"
 """Array of a record that holds the name of its log."""
 
 
-class FeatureCache:
+class FeatureCache(StoreReader):
     """Reads features by scene token.
 
     Args:
         root: Folder of the cache.
         config: What it must have been made with: ``NavsimDataset.feature_config``.
-        logs: The logs of the data set, if they are here: then it is noticed that they have changed.
+        place: Where logs and maps are, if they are here: then it is noticed that they have changed.
+        logs: The logs of the data set; those that are not in the cache are noticed, too.
 
     Attributes:
-        failures: Token of each scene that has no features -> why.
         lost_logs: Name of each log that was absent or could not be read -> why.
+        sources: Logs and maps that it was made from.
 
     Raises:
         StoreError: If the cache is missing, unfinished, stale, or made for something else.
     """
 
-    def __init__(self, root: Path, config: Mapping[str, Any], logs: Sequence[Path] = ()) -> None:
-        self.root = Path(root)
-        if not (self.root / MANIFEST).exists():
+    def __init__(
+        self,
+        root: Path,
+        config: Mapping[str, Any],
+        place: DataPlace | None = None,
+        logs: Sequence[Path] = (),
+    ) -> None:
+        if not (Path(root) / MANIFEST).exists():
             raise StoreError(
-                f"{self.root}: there is no feature cache of split {config.get('split')!r}; "
-                f"make it with: {COMMAND}"
+                f"{root}: there is no feature cache of split {config.get('split')!r}; "
+                f"make it with: {KIND.command}"
             )
-        self._store = ShardStore(self.root, KIND, config)
+        super().__init__(ShardStore(root, KIND, config))
         state = read_state(self.root)
         if not state.complete:
-            raise StoreError(f"{self.root}: the feature cache is unfinished; go on with: {COMMAND}")
-        if changed := _changed_logs(state.logs, logs):
+            raise StoreError(f"{self.root}: the feature cache is unfinished; go on with: {KIND.command}")
+        self.sources, self.lost_logs = state.sources, state.lost_logs
+        if place is not None and (changed := _changed_sources(state.sources, place, logs)):
             raise StoreError(
-                f"{self.root}: {len(changed)} log(s) are new or have changed since the cache was made, the "
-                f"first is {changed[0]}; bring it up to date with: {COMMAND}"
+                f"{self.root}: {len(changed)} log(s) or map(s) are new or have changed since the cache was "
+                f"made, the first is {changed[0]}; bring it up to date with: {KIND.command}"
             )
-        self.failures = self._store.failures
-        self.lost_logs = state.lost_logs
-
-    @property
-    def tokens(self) -> list[str]:
-        """Tokens of all scenes, in the order of the logs."""
-        return self._store.tokens
 
     def __getitem__(self, token: str) -> dict[str, Any]:
         """Return the arrays of a scene, its ``token`` and its ``log_name``."""
@@ -68,10 +69,10 @@ class FeatureCache:
 
 @dataclass
 class CacheState:
-    """How far a feature cache is: whether all was tried, the logs that are in it, and those that are not."""
+    """How far a feature cache is: whether all was tried, the logs and maps that it is of, and lost logs."""
 
     complete: bool = False
-    logs: dict[str, Fingerprint] = field(default_factory=dict)
+    sources: dict[str, Fingerprint] = field(default_factory=dict)
     lost_logs: dict[str, str] = field(default_factory=dict)
 
 
@@ -84,11 +85,11 @@ def read_state(root: Path) -> CacheState:
     path = root / LOGS_FILE
     try:
         state = CacheState(**json.loads(path.read_text()))
-        state.logs = {name: Fingerprint(*values) for name, values in state.logs.items()}
+        state.sources = {name: Fingerprint(*values) for name, values in state.sources.items()}
     except FileNotFoundError:
         return CacheState()
     except (ValueError, TypeError, AttributeError) as error:
-        raise StoreError(f"{path}: cannot be read ({error}); delete {root} and make it again") from error
+        raise StoreError(f"{path}: cannot be read ({error}); delete it and run: {KIND.command}") from error
     return state
 
 
@@ -97,6 +98,11 @@ def write_state(root: Path, state: CacheState) -> None:
     write_atomically(root / LOGS_FILE, json.dumps(vars(state), indent=1, sort_keys=True).encode())
 
 
-def _changed_logs(known: Mapping[str, Fingerprint], paths: Sequence[Path]) -> list[str]:
-    """Names of logs that are not what is known of them."""
-    return [path.stem for path in paths if path.stem not in known or not is_unchanged(path, known[path.stem])]
+def _changed_sources(known: Sources, place: DataPlace, logs: Sequence[Path]) -> list[str]:
+    """Names of the logs that are not what is known of them, and of maps that are here and are not."""
+    changed = [
+        name
+        for name, path in ((place.log_name(path), path) for path in logs)
+        if name not in known or not is_unchanged(path, known[name])
+    ]
+    return changed + place.changed(only_maps(known))

@@ -2,16 +2,15 @@
 
 A pool is a store of kind ``negatives``. A record holds every proposal of a scene, not only the negatives, so
 that column, threshold and number of negatives stay choices of the training config; what a proposal's score
-depends on (generator, strategy, progress mode) is fixed in the manifest and can be demanded by a reader.
-
-Since format 2 a record also says when each plan fails. A pool of format 1 is readable if its manifest states
-``"format": 1``; whatever needs the times then says that they are missing.
+depends on (generator, strategy, progress mode) is fixed in the manifest and can be demanded by a reader. The
+version of the scorer, and logs and maps where they are at hand, must be those that the pool was made with.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +18,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.stores.shards import MANIFEST, ShardStore, ShardWriter, StoreError
-from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS
+from beyonddrive.datasets.stores.fingerprints import Sources
+from beyonddrive.datasets.stores.manifests import StoreError, StoreKind, read_sources
+from beyonddrive.datasets.stores.shard_store import ShardStore, StoreReader
+from beyonddrive.datasets.stores.shards import ShardWriter
+from beyonddrive.datasets.stores.sources import DataPlace
+from beyonddrive.engine.files import write_atomically
+from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS, SCORER_VERSION
 
-KIND = "negatives"
+KIND = StoreKind("negatives", "beyonddrive mine CONFIG CHECKPOINT --out POOL")
 PROGRESS_MODES = ("pair", "pooled")
-FORMAT = 2
-"""Version of the records: 1 had no failure times."""
+LOST_FILE = "lost.json"
+"""What the split lacked when the pool was mined: scene token, or name of a log -> why."""
 
 
 class PoolError(StoreError):
@@ -40,13 +44,13 @@ class NegativeRecord(NamedTuple):
         scores: (P, 7) float32 in the order of ``SCORE_COLUMNS``.
         expert: (8, 3) float32 expert plan of the scene.
         times: (P, 7) float32 seconds until the first infraction behind each score, inf where there is none
-            (:func:`failure_times.failure_times`); None in a pool of format 1.
+            (:func:`failure_times.failure_times`).
     """
 
     plans: NDArray[np.float32]
     scores: NDArray[np.float32]
     expert: NDArray[np.float32]
-    times: NDArray[np.float32] | None
+    times: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class PoolDescription:
         tokens_hash: Hash of their tokens, in order.
         shard_size: Scenes per shard.
         columns: Names of the score columns.
-        format: Version of the records.
+        scorer_version: Version of the scorer.
     """
 
     split: str
@@ -76,7 +80,7 @@ class PoolDescription:
     tokens_hash: str
     shard_size: int
     columns: tuple[str, ...] = field(default=SCORE_COLUMNS)
-    format: int = FORMAT
+    scorer_version: int = SCORER_VERSION
 
     def __post_init__(self) -> None:
         if self.progress not in PROGRESS_MODES:
@@ -101,21 +105,34 @@ def hash_tokens(tokens: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(tokens).encode()).hexdigest()[:16]
 
 
-def open_writer(root: str | Path, description: PoolDescription, source: str) -> ShardWriter:
+def open_writer(
+    root: str | Path,
+    description: PoolDescription,
+    source: str,
+    sources: Sources | None = None,
+    lost: Mapping[str, str] | None = None,
+) -> ShardWriter:
     """Start or continue a pool.
 
     Args:
         root: Folder of the pool.
         description: What is written; a folder that holds a pool of something else is refused.
         source: Where the scenes came from, for people.
+        sources: Logs and maps that they are of; a pool of others is refused.
+        lost: Scenes, or logs, that the split should have and has not, with the reason.
 
     Raises:
-        StoreError: With every key in which the pool already in the folder differs.
+        StoreError: With the keys in which the pool already in the folder differs.
     """
-    return ShardWriter(root, KIND, description.to_config(), source)
+    writer = ShardWriter(root, KIND, description.to_config(), source, sources)
+    if lost:
+        write_atomically(writer.root / LOST_FILE, json.dumps(dict(lost), indent=1).encode())
+    else:
+        (writer.root / LOST_FILE).unlink(missing_ok=True)
+    return writer
 
 
-class NegativePool:
+class NegativePool(StoreReader):
     """Reads a pool by scene token; cheap to pickle.
 
     Args:
@@ -123,75 +140,87 @@ class NegativePool:
         expected: What it must have been made with: any of ``split``, ``generator`` (the name of its config,
             or a mapping with ``name``, ``config_hash``, ``checkpoint_hash``), ``progress``, ``strategy``,
             ``seed``. Mappings need to agree only in the keys that they state.
-        allow_partial: Accept a pool whose job has not been through all its scenes yet.
+        allow_partial: Accept a pool whose job has not been through all its scenes yet, or was given only a
+            part of those that its split should have.
+        place: Where logs and maps are, if they are here: then it is noticed that they have changed.
+
+    Attributes:
+        lost: Scenes, or logs, that the split should have had when the pool was mined -> why it had not.
 
     Raises:
-        StoreError: If there is no pool, it is damaged or its job is unfinished.
-        PoolError: If it differs from what is expected; the message names every difference.
+        StoreError: If there is no pool, or a damaged one.
+        PoolError: If it is not complete, was made by another version of the scorer or from other logs or
+            maps, or differs from what is expected; the message names every difference.
     """
 
     def __init__(
-        self, root: str | Path, expected: Mapping[str, Any] | None = None, allow_partial: bool = False
+        self,
+        root: str | Path,
+        expected: Mapping[str, Any] | None = None,
+        allow_partial: bool = False,
+        place: DataPlace | None = None,
     ) -> None:
-        self._store = ShardStore(root, KIND)
-        self.root = self._store.root
+        super().__init__(ShardStore(root, KIND))
         config = self._store.manifest["config"]
-        _check_format(self.root, config.get("format"))
         try:
             self.description = PoolDescription(**{**config, "columns": tuple(config["columns"])})
         except (TypeError, KeyError) as error:
             raise PoolError(
-                f"{self.root}: the manifest does not describe a pool ({error}); mine it again"
+                f"{self.root}: the manifest does not describe a pool ({error}); mine it again: {KIND.command}"
             ) from error
         if self.description.columns != SCORE_COLUMNS:
             raise PoolError(
                 f"{self.root}: score columns are {list(self.description.columns)}, this version reads "
-                f"{list(SCORE_COLUMNS)}; mine the pool again"
+                f"{list(SCORE_COLUMNS)}; mine the pool again: {KIND.command}"
             )
-        differences = _unmet(config, dict(expected or {}))
+        differences = _unmet(config, {**(expected or {}), "scorer_version": SCORER_VERSION})
         if differences:
             raise PoolError(
                 f"{self.root}: the pool was made for something else: {'; '.join(differences)}. Name another "
-                "pool, correct what the config expects, or mine one with tools/mine_negatives.py"
+                f"pool, correct what the config expects, or mine one: {KIND.command}"
             )
-        if not self.is_complete and not allow_partial:
+        if place is not None:
+            self.check_sources(place)
+        self.lost = _read_lost(self.root)
+        if self.is_complete or allow_partial:
+            return
+        if not self.is_finished:
             raise PoolError(
                 f"{self.root}: mining is unfinished, {self._num_visited} of {self.description.num_scenes} "
-                "scenes are done; run the same tools/mine_negatives.py command again to resume"
+                f"scenes are done; run the same command again to resume: {KIND.command}"
+            )
+        name, why = next(iter(self.lost.items()))
+        raise PoolError(
+            f"{self.root}: the pool is of a part of its split: {len(self.lost)} scene(s) or log(s) were "
+            f"missing when it was mined, the first is {name}: {why}. Mend the split and mine it into another "
+            f"folder ({KIND.command}), or accept it by allow_partial=True"
+        )
+
+    def check_sources(self, place: DataPlace) -> None:
+        """Refuse the pool if logs or maps that it was made from are here and are not what they were.
+
+        Raises:
+            PoolError: With the files that differ.
+        """
+        if changed := place.changed(read_sources(self.root, self._store.manifest)):
+            raise PoolError(
+                f"{self.root}: {len(changed)} log(s) or map(s) have changed since the pool was mined, the "
+                f"first is {changed[0]}; mine it again: {KIND.command}"
             )
 
     @property
-    def has_times(self) -> bool:
-        """Whether its records say when plans fail."""
-        return self.description.format >= FORMAT
+    def is_finished(self) -> bool:
+        """Whether mining has been through all scenes that it was given, failed ones included."""
+        return self._num_visited == self.description.num_scenes
 
     @property
     def is_complete(self) -> bool:
-        """Whether mining has been through all scenes, failed ones included."""
-        return self._num_visited == self.description.num_scenes
+        """Whether mining has been through all scenes that the split should have, failed ones included."""
+        return self.is_finished and not self.lost
 
     @property
     def _num_visited(self) -> int:
         return len(self._store) + len(self._store.failures)
-
-    @property
-    def tokens(self) -> list[str]:
-        """Tokens of all records, in the order of the shards."""
-        return self._store.tokens
-
-    @property
-    def failures(self) -> dict[str, str]:
-        """Scenes that could not be mined, with the reason."""
-        return self._store.failures
-
-    def __len__(self) -> int:
-        return len(self._store)
-
-    def __contains__(self, token: object) -> bool:
-        return token in self._store
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._store)
 
     def __getitem__(self, token: str) -> NegativeRecord:
         """Return the proposals of a scene.
@@ -200,46 +229,41 @@ class NegativePool:
             StoreError: If the scene is not in the pool, with the reason if its mining failed.
             PoolError: If the record lacks an array or holds one of the wrong shape.
         """
-        return read_record(self._store[token], f"{self.root}: scene {token}", self.has_times)
+        return read_record(self._store[token], f"{self.root}: scene {token}")
 
 
-def read_record(arrays: Mapping[str, NDArray[Any]], name: str, has_times: bool = True) -> NegativeRecord:
+def read_record(arrays: Mapping[str, NDArray[Any]], name: str) -> NegativeRecord:
     """Check the arrays of one record.
 
     Args:
         arrays: Arrays by name.
         name: Where they are from, for an error.
-        has_times: Whether failure times must be among them.
 
     Raises:
         PoolError: If an array is missing or has the wrong shape.
     """
-    wanted_keys = NegativeRecord._fields if has_times else NegativeRecord._fields[:-1]
-    missing = [key for key in wanted_keys if key not in arrays]
+    missing = [key for key in NegativeRecord._fields if key not in arrays]
     if missing:
         raise PoolError(f"{name}: the record has no {', '.join(missing)}; mine the pool again")
     count = len(arrays["plans"])
     row = (count, len(SCORE_COLUMNS))
     shapes = {"plans": (count, NUM_POSES, 3), "scores": row, "expert": (NUM_POSES, 3), "times": row}
-    for key in wanted_keys:
+    for key in NegativeRecord._fields:
         if arrays[key].shape != shapes[key]:
             raise PoolError(
                 f"{name}: {key} has shape {arrays[key].shape}, wanted {shapes[key]}; mine the pool again"
             )
-    times = arrays["times"] if has_times else None
-    return NegativeRecord(arrays["plans"], arrays["scores"], arrays["expert"], times)
+    return NegativeRecord(*(arrays[key] for key in NegativeRecord._fields))
 
 
-def _check_format(root: Path, version: object) -> None:
-    """Refuse pools of another format than this version reads."""
-    if version is None:
-        raise PoolError(
-            f"{root}: the manifest states no format, so the pool is older than format {FORMAT} and does not "
-            f"say when plans fail. Mine it again with tools/mine_negatives.py, or, to read it without these "
-            f'times, state "format": 1 under "config" in {root / MANIFEST}'
-        )
-    if version not in (1, FORMAT):
-        raise PoolError(f"{root}: the pool has format {version!r}, this version reads 1 and {FORMAT}")
+def _read_lost(root: Path) -> dict[str, str]:
+    path = root / LOST_FILE
+    try:
+        return {str(name): str(why) for name, why in json.loads(path.read_text()).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}); delete it and run: {KIND.command}") from error
 
 
 def _unmet(stored: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -1,7 +1,7 @@
 """Sub-scores of all plans of a vocabulary by scene token, on disk.
 
 The teacher of planners that choose among fixed plans: a store of kind ``vocabulary_scores``, made by
-``tools/score_vocabulary.py``. Its manifest names the vocabulary by
+``beyonddrive score-vocabulary``. Its manifest names the vocabulary by
 :func:`~beyonddrive.structures.vocabulary.vocabulary_id`, so that scores are never read for other plans.
 """
 
@@ -14,16 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.stores.shards import ShardStore, StoreError
-from beyonddrive.structures.plan import SCORE_COLUMNS
+from beyonddrive.datasets.stores.manifests import StoreError, StoreKind
+from beyonddrive.datasets.stores.shard_store import ShardStore, StoreReader
+from beyonddrive.datasets.stores.sources import DataPlace
+from beyonddrive.structures.plan import SCORE_COLUMNS, SCORER_VERSION
 from beyonddrive.structures.vocabulary import read_vocabulary, vocabulary_id
 
-KIND = "vocabulary_scores"
+KIND = StoreKind(
+    "vocabulary_scores", "beyonddrive score-vocabulary CONFIG_OR_ROOT SPLIT VOCABULARY --out STORE"
+)
 COLUMNS = SCORE_COLUMNS[:6]
 """NC, DAC, EP, TTC, C, DDC."""
 STEPS = 254
 """A score s is kept as round(254 s) in a byte: 0, 1/2 and 1 exactly, progress to 0.2 %."""
-COMMAND = "python tools/score_vocabulary.py CONFIG_OR_ROOT SPLIT VOCABULARY --out STORE"
 
 
 def pack_scores(values: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -51,10 +54,11 @@ def manifest_of(split: str, plans: NDArray[np.floating]) -> dict[str, Any]:
         "size": len(plans),
         "columns": list(COLUMNS),
         "progress": "pair",
+        "scorer_version": SCORER_VERSION,
     }
 
 
-class VocabularyScores:
+class VocabularyScores(StoreReader):
     """Reads a store by scene token; cheap to pickle.
 
     Args:
@@ -70,13 +74,9 @@ class VocabularyScores:
     def __init__(
         self, root: str | Path, vocabulary: str | Path | None = None, split: str | None = None
     ) -> None:
-        self.root = Path(root)
-        try:
-            self._store = ShardStore(root, KIND)
-        except StoreError as error:
-            raise StoreError(f"{error} (scores of vocabularies are made by: {COMMAND})") from error
+        super().__init__(ShardStore(root, KIND))
         config: Mapping[str, Any] = self._store.manifest["config"]
-        wanted: dict[str, Any] = {"columns": list(COLUMNS)}
+        wanted: dict[str, Any] = {"columns": list(COLUMNS), "scorer_version": SCORER_VERSION}
         if split is not None:
             wanted["split"] = split
         if vocabulary is not None:
@@ -90,26 +90,22 @@ class VocabularyScores:
         if wrong:
             raise StoreError(
                 f"{self.root}: the scores are of something else than {vocabulary or 'asked'}: "
-                f"{'; '.join(wrong)}. Name another store, or make one: {COMMAND}"
+                f"{'; '.join(wrong)}. Name another store, or make one: {KIND.command}"
             )
         self.size: int = config["size"]
         self.vocabulary_id: int = config["vocabulary_id"]
 
-    @property
-    def tokens(self) -> list[str]:
-        """Tokens of all scenes."""
-        return self._store.tokens
+    def check_sources(self, place: DataPlace) -> None:
+        """Refuse the store if logs or maps that it was made from are here and are not what they were.
 
-    @property
-    def failures(self) -> dict[str, str]:
-        """Scenes that could not be scored, with the reason."""
-        return self._store.failures
-
-    def __len__(self) -> int:
-        return len(self._store)
-
-    def __contains__(self, token: object) -> bool:
-        return token in self._store
+        Raises:
+            StoreError: With the files that differ.
+        """
+        if changed := place.changed(self._store.sources):
+            raise StoreError(
+                f"{self.root}: {len(changed)} log(s) or map(s) have changed since the scores were made, the "
+                f"first is {changed[0]}; bring them up to date: {KIND.command}"
+            )
 
     def __getitem__(self, token: str) -> NDArray[np.float32]:
         """Scores (V, 6) of a scene in the order of :data:`COLUMNS`.
@@ -121,6 +117,6 @@ class VocabularyScores:
         if packed is None or packed.shape != (self.size, len(COLUMNS)) or packed.dtype != np.uint8:
             raise StoreError(
                 f"{self.root}: scene {token}: no scores ({self.size}, {len(COLUMNS)}) of type uint8; delete "
-                f"its shard and make it again: {COMMAND}"
+                f"its shard and make it again: {KIND.command}"
             )
         return unpack_scores(packed)

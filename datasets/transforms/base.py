@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from beyonddrive.datasets.stores.sources import DataPlace
 
 Results = dict[str, Any]
 """What is known about a scene so far, by name; transforms add to it."""
@@ -15,7 +18,23 @@ class BaseTransform(ABC):
     Transforms of a feature pipeline find ``scene`` (:class:`scene.Scene`) and ``root``
     (:class:`~beyonddrive.datasets.navsim.root.NavsimRoot`) in it, and must give the same arrays whenever they
     are given the same scene, because what they make is cached.
+
+    Attributes:
+        version: Raised whenever the same settings and scene give other arrays than before, so that caches of
+            what it gave then are refused.
     """
+
+    version: ClassVar[int] = 1
+
+    def check_sources(self, place: DataPlace) -> None:  # noqa: B027 - most transforms read no store
+        """Refuse a store that this transform reads and that was made from other logs or maps.
+
+        Args:
+            place: Where logs and maps of the data set are.
+
+        Raises:
+            StoreError: With what differs, and the command that makes the store anew.
+        """
 
     @abstractmethod
     def transform(self, results: Results) -> Results:

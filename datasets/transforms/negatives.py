@@ -9,8 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.stores.negative_pool import NegativePool, NegativeRecord, PoolError
+from beyonddrive.datasets.stores.manifests import MANIFEST
+from beyonddrive.datasets.stores.negative_pool import KIND, NegativePool, NegativeRecord, PoolError
 from beyonddrive.datasets.stores.online_pools import OnlinePools
+from beyonddrive.datasets.stores.sources import DataPlace
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import SELECTORS, TRANSFORMS
 from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS
@@ -26,8 +28,8 @@ class LoadNegatives(BaseTransform):
 
     Reads ``token`` and ``trajectory`` (8, 3); adds, for the K slots of the selector, ``negative_plans``
     (K, 8, 3) float32, ``negative_valid`` (K,) bool, ``negative_scores`` (K, 7) float32, ``negative_columns``
-    (K,) int64 (the column that a slot is for, an index into ``SCORE_COLUMNS``) and, if the pool knows them,
-    ``negative_times`` (K,) float32 (seconds until the plan fails in that column, inf if no moment is known).
+    (K,) int64 (the column that a slot is for, an index into ``SCORE_COLUMNS``) and ``negative_times`` (K,)
+    float32 (seconds until the plan fails in that column, inf if no moment is known).
     Slots without a negative are zero and invalid. Pools are opened at the first sample, so that a config can
     be built before they exist.
 
@@ -40,6 +42,7 @@ class LoadNegatives(BaseTransform):
             ``name``, ``config_hash``, ``checkpoint_hash``; ``None`` accepts any.
         progress: Progress mode their scores must have been made with, ``pair`` or ``pooled``; ``None``
             accepts any.
+        allow_partial: Accept a pool that was mined from a part of its split, because scenes were missing.
         missing: What a scene without a record in ``pool`` means: ``error``, or ``none`` for a sample without
             negatives of that pool.
         online: Whether to read what an ``OnlineNegativesHook`` mines during this training, too: its plans
@@ -59,27 +62,32 @@ class LoadNegatives(BaseTransform):
         progress: Literal["pair", "pooled"] | None = None,
         missing: Literal["error", "none"] = "error",
         online: bool = False,
+        allow_partial: bool = False,
     ) -> None:
         if missing not in ("error", "none"):
             raise ValueError(f"LoadNegatives: missing must be 'error' or 'none', got {missing!r}")
         if pool is None and not online:
-            raise ValueError(
-                "LoadNegatives: give pool (made by tools/mine_negatives.py), online=True, or both"
-            )
+            raise ValueError(f"LoadNegatives: give pool (made by: {KIND.command}), online=True, or both")
         self.root = None if pool is None else Path(pool)
         self.expected = {"split": split, "generator": generator, "progress": progress}
         self.missing = missing
         self.selector = SELECTORS.build({"type": "NearestNegatives", **(selection or {})})
-        self.online = online
+        self.online, self.allow_partial = online, allow_partial
         self._pool: NegativePool | None = None
         self._rounds: OnlinePools | None = None
         self._columns = np.array([SCORE_COLUMNS.index(name) for name in self.selector.slot_columns], np.int64)
+
+    def check_sources(self, place: DataPlace) -> None:
+        """Refuse a pool that was made from other logs or maps than those of the data set."""
+        if self.root is not None and (self.root / MANIFEST).exists():
+            assert self.pool is not None
+            self.pool.check_sources(place)
 
     @property
     def pool(self) -> NegativePool | None:
         """The pool, opened and checked at first use; None if there is only ``online``."""
         if self._pool is None and self.root is not None:
-            self._pool = NegativePool(self.root, self.expected)
+            self._pool = NegativePool(self.root, self.expected, self.allow_partial)
         return self._pool
 
     def read_rounds(self, folder: str | Path) -> None:
@@ -97,18 +105,15 @@ class LoadNegatives(BaseTransform):
         records = self._records(token)
         for name, record in records:
             self._check_expert(name, token, record, expert)
-        has_times = self.pool is None or self.pool.has_times
         if records:
-            found = _merge([record for _, record in records], has_times)
+            found = _merge([record for _, record in records])
             chosen, valid = self.selector(found.plans, found.scores, expert)
             plans[valid] = found.plans[chosen[valid]]
             scores[valid] = found.scores[chosen[valid]]
-            if found.times is not None:
-                times[valid] = found.times[chosen[valid], self._columns[valid]]
+            times[valid] = found.times[chosen[valid], self._columns[valid]]
         results.update(negative_plans=plans, negative_valid=valid, negative_scores=scores)
         results["negative_columns"] = self._columns.copy()
-        if has_times:
-            results["negative_times"] = times
+        results["negative_times"] = times
         return results
 
     def _records(self, token: str) -> list[tuple[Path, NegativeRecord]]:
@@ -132,21 +137,20 @@ class LoadNegatives(BaseTransform):
         if not worst <= EXPERT_TOLERANCE:
             raise PoolError(
                 f"{root}: scene {token} has another expert than the sample, they differ by {worst:.3g}; "
-                "the pool was made from other data; mine one for this data set with tools/mine_negatives.py"
+                f"the pool was made from other data; mine one for this data set: {KIND.command}"
             )
 
     def __repr__(self) -> str:
         return f"LoadNegatives(pool={str(self.root)!r}, selector={type(self.selector).__name__})"
 
 
-def _merge(records: Sequence[NegativeRecord], has_times: bool) -> NegativeRecord:
+def _merge(records: Sequence[NegativeRecord]) -> NegativeRecord:
     """All proposals of several records of one scene."""
     if len(records) == 1:
         return records[0]
-    times = [record.times for record in records if record.times is not None]
     return NegativeRecord(
         np.concatenate([record.plans for record in records]),
         np.concatenate([record.scores for record in records]),
         records[0].expert,
-        np.concatenate(times) if has_times else None,
+        np.concatenate([record.times for record in records]),
     )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from beyonddrive.datasets.stores.manifests import MANIFEST
+from beyonddrive.datasets.stores.sources import DataPlace
 from beyonddrive.datasets.stores.vocabulary_scores import VocabularyScores
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
@@ -20,7 +22,7 @@ class LoadVocabularyScores(BaseTransform):
     sample, so that a config can be built before its store exists.
 
     Args:
-        store: Folder of the store, made by ``tools/score_vocabulary.py``.
+        store: Folder of the store, made by ``beyonddrive score-vocabulary``.
         vocabulary: File of the vocabulary that the store must be of: the one of the trajectory head.
         split: Split that the store must be of; None accepts any.
 
@@ -32,6 +34,11 @@ class LoadVocabularyScores(BaseTransform):
     def __init__(self, store: str | Path, vocabulary: str | Path, split: str | None = None) -> None:
         self.root, self.vocabulary, self.split = Path(store), Path(vocabulary), split
         self._scores: VocabularyScores | None = None
+
+    def check_sources(self, place: DataPlace) -> None:
+        """Refuse a store that was made from other logs or maps than those of the data set."""
+        if (self.root / MANIFEST).exists():
+            self.scores.check_sources(place)
 
     @property
     def scores(self) -> VocabularyScores:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from beyonddrive.datasets.feature_caching import cache_features
 from beyonddrive.datasets.navsim_dataset import DatasetError, NavsimDataset
-from beyonddrive.datasets.stores.shards import StoreError
+from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor

@@ -9,9 +9,10 @@ import pytest
 import beyonddrive.evaluation.metric_caches as module
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
-from beyonddrive.datasets.stores.shards import StoreError
+from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.engine.executors import SerialExecutor
-from beyonddrive.evaluation.metric_caches import MetricCaches, cache_metrics
+from beyonddrive.evaluation.metric_caches import MetricCaches
+from beyonddrive.evaluation.metric_caching import cache_metrics
 from beyonddrive.evaluation.pdm import MetricCache
 from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer
 from beyonddrive.evaluation.score_stream import score_scenes

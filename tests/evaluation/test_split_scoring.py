@@ -9,10 +9,11 @@ import pytest
 from beyonddrive.datasets.navsim.logs import read_log
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
-from beyonddrive.datasets.stores.shards import StoreError
+from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.engine.executors import SerialExecutor
 from beyonddrive.evaluation import metric_caches as metric_caching
-from beyonddrive.evaluation.metric_caches import MetricCaches, cache_metrics
+from beyonddrive.evaluation.metric_caches import MetricCaches
+from beyonddrive.evaluation.metric_caching import cache_metrics
 from beyonddrive.evaluation.plan_files import PlanFile, PlanFileError, write_arrays
 from beyonddrive.evaluation.split_scoring import score_split
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.stores.negative_pool import NegativePool
-from beyonddrive.datasets.stores.shards import StoreError
 from beyonddrive.generators.mining import Miner, MiningOptions
 from beyonddrive.generators.mining_source import DatasetSource, MiningError, plan_shards
 from beyonddrive.generators.strategies import SamplingStrategy, StrategyError

@@ -13,9 +13,10 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
+from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.datasets.stores.online_pools import read_index, write_index
-from beyonddrive.datasets.stores.shards import ShardWriter, StoreError
+from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.engine.checkpoint_files import load_checkpoint_file
 from beyonddrive.engine.runner import build_train_runner, load_config
 from beyonddrive.generators.mining_source import MiningError

@@ -5,7 +5,7 @@ import pytest
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
-from beyonddrive.datasets.stores.shards import StoreError
+from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.stores.vocabulary_scores import VocabularyScores, pack_scores, unpack_scores
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.datasets.transforms.vocabulary import LoadVocabularyScores

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beyonddrive.datasets.stores.shards import ShardStore, ShardWriter
+from beyonddrive.datasets.stores.shard_store import ShardStore
+from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.engine.files import file_lock
 from beyonddrive.evaluation.metric_caches import KIND
 from beyonddrive.evaluation.pdm import EPDMS_COLUMNS

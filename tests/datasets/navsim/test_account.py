@@ -80,5 +80,5 @@ def test_what_a_limit_leaves_out_is_not_lost():
 def test_one_log_under_two_names_is_refused_before_any_work(make, world, log_path):
     copy = world / "navsim_logs" / "mini" / "zz_copy.pkl"
     copy.write_bytes(log_path.read_bytes())
-    with pytest.raises(DatasetError, match=rf"is in .*{log_path.name} and in .*zz_copy\.pkl: remove one"):
+    with pytest.raises(DatasetError, match=rf"is in .*{log_path.name} and in .*zz_copy\.pkl: take one"):
         make()

@@ -9,7 +9,7 @@ import pytest
 from beyonddrive.datasets.feature_caching import cache_features
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.datasets.stores.feature_cache import LOGS_FILE
-from beyonddrive.datasets.stores.shards import StoreError
+from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.engine.executors import SerialExecutor
 
 FEATURES = [{"type": "LoadCameraStitch", "size": (16, 64)}, {"type": "EgoStatus"}, {"type": "PlanTarget"}]

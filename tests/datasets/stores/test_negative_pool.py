@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
+from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.stores.negative_pool import (
     NegativePool,
     PoolDescription,
@@ -12,7 +13,7 @@ from beyonddrive.datasets.stores.negative_pool import (
     open_writer,
 )
 from beyonddrive.datasets.stores.online_pools import round_name, write_index
-from beyonddrive.datasets.stores.shards import ShardWriter, StoreError
+from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.registry import TRANSFORMS

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from beyonddrive.datasets.stores.fingerprints import fingerprint
-from beyonddrive.datasets.stores.shards import MANIFEST, ShardStore, ShardWriter, StoreError
+from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError
+from beyonddrive.datasets.stores.shard_store import ShardStore
+from beyonddrive.datasets.stores.shards import ShardWriter
 
 CONFIG = {"size": [64, 256], "strategy": {"noise": 0.4}}
 

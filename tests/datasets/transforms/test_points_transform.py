@@ -5,7 +5,8 @@ import pytest
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.sensors import SensorError, lidar_path_of, read_pcd, write_pcd
-from beyonddrive.datasets.stores.shards import ShardStore, ShardWriter
+from beyonddrive.datasets.stores.shard_store import ShardStore
+from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.datasets.transforms.points import LoadPoints
 from beyonddrive.registry import TRANSFORMS

@@ -1,0 +1,80 @@
+"""Sources of stores: the logs and maps that records were made from, known by content wherever they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from beyonddrive.datasets.maps.nuplan_map import VERSIONS_FILE
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.stores.fingerprints import Fingerprint, Sources, fingerprint, is_unchanged
+
+_LOGS, _MAPS = "logs/", "maps/"
+
+
+class DataPlace(NamedTuple):
+    """Where logs and maps of a split lie on this machine; a source is named by its place below them.
+
+    Attributes:
+        logs: Folder of the logs of the split.
+        maps: Folder of the maps.
+    """
+
+    logs: Path
+    maps: Path
+
+    @classmethod
+    def of(cls, root: NavsimRoot, split: str) -> DataPlace:
+        """The place of a split of a data root."""
+        return cls(root.root / "navsim_logs" / split, root.maps_root)
+
+    def path(self, name: str) -> Path:
+        """File of a source.
+
+        >>> DataPlace(Path("a"), Path("b")).path("logs/one.pkl").as_posix()
+        'a/one.pkl'
+        """
+        folder, _, rest = name.partition("/")
+        return (self.logs if f"{folder}/" == _LOGS else self.maps) / rest
+
+    def log_name(self, path: Path) -> str:
+        """Name of a log as a source."""
+        return _LOGS + path.name
+
+    def of_log(self, path: Path) -> dict[str, Fingerprint]:
+        """A log as a source.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        return {self.log_name(path): fingerprint(path)}
+
+    def of_maps(self, paths: Iterable[Path]) -> dict[str, Fingerprint]:
+        """Maps as sources, with the file that says which version of each counts; nothing of no maps.
+
+        Raises:
+            OSError: If one cannot be read.
+        """
+        files = sorted(paths)
+        if files:
+            files.append(self.maps / VERSIONS_FILE)
+        return {_MAPS + path.relative_to(self.maps).as_posix(): fingerprint(path) for path in files}
+
+    def changed(self, sources: Sources, absent: bool = False) -> list[str]:
+        """Names of the sources that are not what they were.
+
+        Args:
+            sources: What is known of them.
+            absent: Whether one that is not on this machine counts as changed.
+        """
+        return [
+            name
+            for name, known in sources.items()
+            if (absent or self.path(name).exists()) and not is_unchanged(self.path(name), known)
+        ]
+
+
+def only_maps(sources: Sources) -> dict[str, Fingerprint]:
+    """Those of the sources that are maps."""
+    return {name: known for name, known in sources.items() if name.startswith(_MAPS)}
