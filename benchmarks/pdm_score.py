@@ -31,6 +31,7 @@ from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.stores.shard_store import ShardStore
 from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.engine.jit import kernel
+from beyonddrive.evaluation.metric_caches import KIND
 from beyonddrive.evaluation.pdm import MetricCache, MetricCacheError, build_metric_cache, score
 from beyonddrive.evaluation.pdm.cache.build import ego_state
 from beyonddrive.evaluation.pdm.cache.prepare import scene_map
@@ -260,8 +261,8 @@ def measure(scene: Scene, root: NavsimRoot, repeat: int) -> dict[str, float]:
     cache = build_metric_cache(scene, nuplan_map)
     plans = variations(scene.expert_plan, 256)
     with tempfile.TemporaryDirectory() as folder:
-        ShardWriter(folder, "metric_cache", {}, "benchmark").write("0", {scene.token: cache.to_arrays()})
-        store = ShardStore(folder, "metric_cache")
+        ShardWriter(folder, KIND, {}, "benchmark").write("0", {scene.token: cache.to_arrays()})
+        store = ShardStore(folder, KIND)
         load_ms = cpu_ms(lambda: MetricCache.from_arrays(store[scene.token]).prepared, repeat)
         load_v2_ms = cpu_ms(lambda: MetricCache.from_arrays(store[scene.token]).prepared_extended, repeat)
     return {

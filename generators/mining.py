@@ -21,6 +21,7 @@ from mmengine.dataset import pseudo_collate
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from beyonddrive.datasets.stores.fingerprints import Sources
 from beyonddrive.datasets.stores.negative_pool import KIND, PoolDescription, open_writer
 from beyonddrive.datasets.stores.shard_store import ShardStore
 from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores, Scorer
@@ -83,12 +84,14 @@ class MiningSummary:
         resumed: Scenes that were on disk before.
         mined: Scenes mined now.
         failures: Scenes that failed now, with the reason.
+        lost: Scenes, or logs, that the split should have and has not, with the reason.
     """
 
     num_scenes: int
     resumed: int
     mined: int
     failures: dict[str, str]
+    lost: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -123,6 +126,7 @@ class Miner:
         description: What the pool is; a folder that holds another pool is refused.
         origin: Where the scenes came from, for people.
         options: How the job runs.
+        sources: Logs and maps that the scenes are of; a pool of others is refused.
 
     Raises:
         MiningError: If the scenes cannot be cut into shards.
@@ -139,13 +143,14 @@ class Miner:
         description: PoolDescription,
         origin: str = "",
         options: MiningOptions | None = None,
+        sources: Sources | None = None,
     ) -> None:
         self.planner, self.source, self.scorer, self.strategy = planner, source, scorer, strategy
         self.description = description
         self.options = options or MiningOptions()
         part, parts = self.options.part
         self.shards = plan_shards(source.tokens, description.shard_size)[part::parts]
-        self._writer = open_writer(root, description, origin)
+        self._writer = open_writer(root, description, origin, sources, source.lost)
 
     def run(self) -> MiningSummary:
         """Mine what is not on disk.
@@ -182,7 +187,8 @@ class Miner:
                     failures |= self._write(in_flight.popleft())
             while in_flight:
                 failures |= self._write(in_flight.popleft())
-        return MiningSummary(num_scenes, num_scenes - num_wanted, num_wanted - len(failures), failures)
+        resumed, mined = num_scenes - num_wanted, num_wanted - len(failures)
+        return MiningSummary(num_scenes, resumed, mined, failures, dict(self.source.lost))
 
     def _open_shards(self) -> list[_OpenShard]:
         store, tokens = ShardStore(self._writer.root, KIND), self.source.tokens

@@ -83,9 +83,9 @@ def build_miner(
         maps_root=_path(data.get("maps_root")),
         settings=ScoreSettings(settings["progress"], with_times=True),
     )
-    scorer.open()
+    sources = {**source.sources, **scorer.open().map_sources()}
     origin = f"{data.get('data_root')}, split {data['split']}"
-    return Miner(planner, source, scorer, chosen, root, description, origin, options)
+    return Miner(planner, source, scorer, chosen, root, description, origin, options, sources)
 
 
 def share_cores(num_workers: int | None = None) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from torch.utils.data import DataLoader, Dataset
 
+from beyonddrive.datasets.stores.fingerprints import Sources
 from beyonddrive.structures.errors import BeyondDriveError, describe_error
 
 
@@ -36,6 +37,11 @@ class MiningSource(Protocol):
         """Scene tokens, each once."""
         ...
 
+    @property
+    def lost(self) -> Mapping[str, str]:
+        """Tokens of scenes, or names of logs, that should be there and are not, with the reason."""
+        ...
+
     def __getitem__(self, index: int) -> LoadedScene:
         """Read a scene."""
         ...
@@ -57,6 +63,18 @@ class DatasetSource:
         """Scene tokens, in the order of the data set."""
         tokens: Sequence[str] = self.dataset.tokens
         return tokens
+
+    @property
+    def lost(self) -> Mapping[str, str]:
+        """What the data set says it lacks; nothing if it keeps no account."""
+        lost: Mapping[str, str] = getattr(self.dataset, "lost", {})
+        return lost
+
+    @property
+    def sources(self) -> Sources:
+        """Logs and maps that the data set was made from; nothing if it does not say."""
+        sources: Sources = getattr(self.dataset, "sources", {})
+        return sources
 
     def __getitem__(self, index: int) -> LoadedScene:
         """Read a scene."""

@@ -71,6 +71,7 @@ class SomeScenes:
     def __init__(self, source: MiningSource, indices: Sequence[int]) -> None:
         self.source, self.indices = source, list(indices)
         self.tokens = [source.tokens[index] for index in self.indices]
+        self.lost: dict[str, str] = {}  # a round visits a part of the scenes anyhow
 
     def __getitem__(self, index: int) -> LoadedScene:
         """Read a scene."""

@@ -63,7 +63,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def mine(args: argparse.Namespace) -> tuple[dict[str, str], bool]:
-    """Run the job; return the scenes that failed, and whether the pool is complete now."""
+    """Run the job; return what failed or is missing, and whether all scenes have been through."""
     import torch
 
     from beyonddrive.apis import init_planner, load_config
@@ -81,11 +81,11 @@ def mine(args: argparse.Namespace) -> tuple[dict[str, str], bool]:
     )
     summary = miner.run()
     print(f"{args.out}: {summary.mined} scenes mined, {summary.resumed} were there before")
-    return summary.failures, NegativePool(args.out, allow_partial=True).is_complete
+    return {**summary.failures, **summary.lost}, NegativePool(args.out, allow_partial=True).is_finished
 
 
 def report(args: argparse.Namespace, root: str) -> Mapping[str, str]:
-    """Measure a pool, print the table, write it beside the pool; return the scenes that failed."""
+    """Measure a pool, print the table, write it beside the pool; return what failed or is missing."""
     from beyonddrive.apis import load_config
     from beyonddrive.datasets.stores.negative_pool import NegativePool
     from beyonddrive.generators.coverage import write_report
@@ -96,9 +96,15 @@ def report(args: argparse.Namespace, root: str) -> Mapping[str, str]:
     coverage = report_pool(pool, config, args.column, args.threshold)
     print(coverage.table())
     print(f"written to {write_report(pool, coverage)}")
-    if not pool.is_complete:
+    if not pool.is_finished:
         tell("mine", f"{root}: the pool is unfinished, run its job again to resume")
-    return pool.failures
+    elif not pool.is_complete:
+        tell(
+            "mine",
+            f"{root}: the pool is incomplete: it has {len(pool)} scenes, and {len(pool.lost)} scene(s) or "
+            "log(s) of its split were missing; mend the split and mine it into another folder",
+        )
+    return {**pool.failures, **pool.lost}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,19 +114,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def mine_and_report(args: argparse.Namespace) -> int:
-    """Mine, measure the pool if it is complete, and tell which scenes failed."""
+    """Mine, measure the pool if all scenes have been through, and tell which ones failed or are missing."""
     failures: Mapping[str, str]
     if args.report_only is not None:
         failures = report(args, args.report_only)
     else:
-        failures, is_complete = mine(args)
-        if is_complete:
+        failures, is_finished = mine(args)
+        if is_finished:
             failures = report(args, args.out)
         else:
             print(f"{args.out}: other parts are still to be mined; --report-only measures the pool then")
-    tell_all("mine", [f"scene {token} failed: {reason}" for token, reason in failures.items()])
+    tell_all("mine", [f"{name} failed: {reason}" for name, reason in failures.items()])
     if failures:
-        tell("mine", f"{len(failures)} scenes failed; run the same command to retry")
+        tell("mine", f"{len(failures)} scenes or logs failed; the same command tries scenes again")
     return 1 if failures else 0
 
 

@@ -188,7 +188,7 @@ def test_unreadable_log_is_told_and_the_rest_is_used(world):
 
 def test_missing_cache_names_the_command(world, tmp_path):
     with pytest.raises(
-        StoreError, match=r"absent: .*no feature cache of split 'mini'.*tools/cache_features\.py"
+        StoreError, match=r"absent: .*no feature cache of split 'mini'.*beyonddrive cache-features"
     ):
         make(world, cache_dir=tmp_path / "absent")
     lazy = make(world, cache_dir=tmp_path / "absent", lazy_init=True)

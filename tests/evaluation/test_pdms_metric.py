@@ -146,7 +146,7 @@ def test_a_scene_without_a_stored_cache_is_named(split_root, stored):
 def test_caches_of_another_split_or_of_changed_logs_are_refused(split_root, stored):
     with pytest.raises(StoreError, match="split: stored 'test', wanted 'val'"):
         MetricCaches("val", folder=stored)
-    with pytest.raises(StoreError, match="tools/cache_metrics"):
+    with pytest.raises(StoreError, match="beyonddrive cache-metrics"):
         MetricCaches("test", folder=stored / "nothing")
     root = NavsimRoot(split_root)
     MetricCaches("test", root, stored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,7 @@ class FakeSource:
     broken: tuple[str, ...] = ()
     endless: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
+    lost: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, index: int) -> LoadedScene:
         token = self.tokens[index]

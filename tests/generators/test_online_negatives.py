@@ -13,7 +13,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from beyonddrive.datasets.stores.manifests import StoreError
+from beyonddrive.datasets.stores.manifests import StoreError, StoreKind
 from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.datasets.stores.online_pools import read_index, write_index
 from beyonddrive.datasets.stores.shards import ShardWriter
@@ -193,7 +193,7 @@ def test_only_pools_are_replaced(tmp_path):
     assert not prepare_round(root, describe("one"))
     assert not prepare_round(root, describe("one"))
     assert prepare_round(root, describe("other"))
-    ShardWriter(tmp_path / "features", "features", {}, "a test")
+    ShardWriter(tmp_path / "features", StoreKind("features", "make"), {}, "a test")
     with pytest.raises(StoreError, match="kind: stored 'features'"):
         prepare_round(tmp_path / "features", describe("one"))
     assert (tmp_path / "features" / "manifest.json").exists()

@@ -96,11 +96,11 @@ def test_another_vocabulary_or_split_is_refused(split_root, vocabulary, plans, t
     np.savez(other, plans=plans + 0.1)
     assert run(split_root, other, store) == 1
     assert "vocabulary_id" in capsys.readouterr().err
-    with pytest.raises(StoreError, match=r"vocabulary_id: stored \d+, wanted \d+.*score_vocabulary"):
+    with pytest.raises(StoreError, match=r"vocabulary_id: stored \d+, wanted \d+.*score-vocabulary"):
         VocabularyScores(store, other)
     with pytest.raises(StoreError, match="split: stored 'train', wanted 'val'"):
         VocabularyScores(store, vocabulary, "val")
-    with pytest.raises(StoreError, match=r"no store here.*score_vocabulary"):
+    with pytest.raises(StoreError, match=r"no store here.*score-vocabulary"):
         VocabularyScores(tmp_path / "nothing", vocabulary)
     assert run(split_root, tmp_path / "missing.npz", store) == 1
     assert "there is no vocabulary here" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import torch
 
 from beyonddrive.apis import load_config
 from beyonddrive.datasets.navsim.root import NavsimRoot
-from beyonddrive.datasets.stores.negative_pool import NegativePool
+from beyonddrive.datasets.stores.negative_pool import NegativePool, PoolError
 from beyonddrive.evaluation.pdm import build_metric_cache, score
 from beyonddrive.registry import DATASETS, MODELS
 from beyonddrive.tools.mine_negatives import main
@@ -158,9 +158,9 @@ def test_a_broken_scene_does_not_stop_the_others(world, broken_scene, tmp_path, 
     out = tmp_path / "pool"
     assert main(arguments(world, out)) == 1
     errors = capsys.readouterr().err
-    assert f"scene {token} failed: DatasetError" in errors
+    assert f"{token} failed: DatasetError" in errors
     assert image.name in errors
-    assert "1 scenes failed; run the same command to retry" in errors
+    assert "1 scenes or logs failed; the same command tries scenes again" in errors
     assert len(NegativePool(out)) == 6
     assert list(json.loads((out / "coverage.json").read_text())["failures"]) == [token]
 
@@ -227,3 +227,19 @@ def test_missing_arguments_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["config.py", "a.pth", "--out", "pool", "--part", "first"])
     assert "must be I/N" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_log_that_cannot_be_read_fails_the_job_and_the_pool_is_not_complete(world, tmp_path, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(world / "data", root, symlinks=True)
+    broken = max((root / "navsim_logs/golden").iterdir())
+    broken.write_bytes(broken.read_bytes()[:1000])
+    out = tmp_path / "pool"
+    more = ("--cfg-options", f"train_dataloader.dataset.data_root={root}")
+    assert main(arguments(world, out, *more)) == 1
+    printed = capsys.readouterr()
+    assert "the pool is incomplete: it has 6 scenes" in printed.err and broken.name in printed.err
+    with pytest.raises(PoolError, match=r"1 scene\(s\) or log\(s\) were missing"):
+        NegativePool(out)
+    assert main(arguments(world, out, "--report-only", out)) == 1

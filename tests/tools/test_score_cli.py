@@ -19,6 +19,7 @@ from beyonddrive.evaluation.metric_caches import KIND
 from beyonddrive.evaluation.pdm import EPDMS_COLUMNS
 from beyonddrive.evaluation.pdm.cache.metric_cache import CACHE_VERSION
 from beyonddrive.evaluation.plan_files import write_arrays
+from beyonddrive.evaluation.score_files import KIND as SCORES
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.tools import score as tool
 
@@ -203,7 +204,7 @@ def test_a_killed_job_goes_on_where_it_was(golden, tmp_path, capsys):
         time.sleep(0.02)
     job.send_signal(signal.SIGKILL)
     job.wait()
-    done = len(ShardStore(parts, "scores"))
+    done = len(ShardStore(parts, SCORES))
     assert 4 <= done < 12 and not (tmp_path / "scores.npz").exists()
     assert tool.main(args) == 0
     assert f"{done} scenes were scored before" in capsys.readouterr().err
@@ -221,7 +222,7 @@ def test_parts_of_other_plans_are_not_gone_on_with(golden, tmp_path, capsys):
     script = SLOW.replace("PART_SIZE = 2", "PART_SIZE = 1").replace("score.main(", f"{stop}score.main(")
     command = [sys.executable, "-c", script, *arguments(tmp_path)]
     job = subprocess.run(command, check=False, capture_output=True)
-    assert job.returncode == 9 and len(ShardStore(tmp_path / ".scores.npz.parts", "scores")) == 1
+    assert job.returncode == 9 and len(ShardStore(tmp_path / ".scores.npz.parts", SCORES)) == 1
     write_arrays(tmp_path / "plans.npz", [(first, golden[first][0][:3]), (second, golden[second][0])])
     assert tool.main(arguments(tmp_path)) == 0
     assert "scored before" not in capsys.readouterr().err

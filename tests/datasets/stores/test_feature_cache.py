@@ -53,7 +53,7 @@ def run(make, cache, **changes):
 def test_killed_run_is_refused_and_resumed(make, cache):
     with pytest.raises(KilledError):
         cache_features(make(lazy_init=True), cache, KilledExecutor(after=1))
-    with pytest.raises(StoreError, match=r"unfinished; go on with: python tools/cache_features\.py"):
+    with pytest.raises(StoreError, match=r"unfinished; go on with: beyonddrive cache-features"):
         make(cache_dir=cache)
     made = {path: path.stat().st_mtime_ns for path in cache.glob("*.safetensors")}
     assert 0 < len(made) < 3
@@ -88,7 +88,7 @@ def test_log_that_cannot_be_read_is_reported_and_tried_again(make, cache, world,
     with pytest.warns(UserWarning, match=log_path.name):
         assert len(make(cache_dir=cache)) == 2
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"1 log\(s\) are new or have changed"):
+    with pytest.raises(StoreError, match=r"1 log\(s\) or map\(s\) are new or have changed"):
         make(cache_dir=cache)
     report = run(make, cache)
     assert report.complete and report.num_scenes == 6 and report.num_new_logs == 1
@@ -101,7 +101,7 @@ def test_changed_log_is_noticed_and_made_again(make, cache, world, log_path, fra
     speed = struct.pack(">d", frames[3]["ego_dynamic_state"][0])
     assert path.read_bytes().count(speed) == 1
     path.write_bytes(path.read_bytes().replace(speed, struct.pack(">d", 42.0)))
-    with pytest.raises(StoreError, match=rf"have changed .*{log_path.stem}.*tools/cache_features"):
+    with pytest.raises(StoreError, match=rf"have changed .*{log_path.stem}.*cache-features"):
         make(cache_dir=cache)
     assert run(make, cache).num_new_logs == 1
     dataset = make(cache_dir=cache)
@@ -114,7 +114,7 @@ def test_new_log_is_noticed(make, cache, world, log_path):
     for number, frame in enumerate(extra):
         frame["token"] = f"{number:016x}"
     (world / "navsim_logs" / "mini" / "new.pkl").write_bytes(pickle.dumps(extra))
-    with pytest.raises(StoreError, match=r"are new or have changed .* new;"):
+    with pytest.raises(StoreError, match=r"are new or have changed .*logs/new.pkl;"):
         make(cache_dir=cache)
     assert run(make, cache).num_new_logs == 1
     assert len(make(cache_dir=cache)) == 6  # the new log is too short for a scene

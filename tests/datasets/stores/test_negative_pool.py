@@ -4,7 +4,8 @@ import pickle
 import numpy as np
 import pytest
 
-from beyonddrive.datasets.stores.manifests import StoreError
+from beyonddrive.datasets.maps.nuplan_map import VERSIONS_FILE
+from beyonddrive.datasets.stores.manifests import StoreError, StoreKind
 from beyonddrive.datasets.stores.negative_pool import (
     NegativePool,
     PoolDescription,
@@ -14,6 +15,7 @@ from beyonddrive.datasets.stores.negative_pool import (
 )
 from beyonddrive.datasets.stores.online_pools import round_name, write_index
 from beyonddrive.datasets.stores.shards import ShardWriter
+from beyonddrive.datasets.stores.sources import DataPlace
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.registry import TRANSFORMS
@@ -88,7 +90,7 @@ def test_a_pool_made_for_something_else_is_refused(root, expected, message):
     with pytest.raises(PoolError, match=message) as error:
         NegativePool(root, expected)
     assert str(root) in str(error.value)
-    assert "tools/mine_negatives.py" in str(error.value)
+    assert "beyonddrive mine" in str(error.value)
 
 
 def test_all_differences_are_named_at_once(root):
@@ -110,7 +112,7 @@ def test_an_unfinished_pool_is_refused_unless_asked_for(root):
 def test_no_pool_and_another_store_are_refused(tmp_path):
     with pytest.raises(StoreError, match="nowhere"):
         NegativePool(tmp_path / "nowhere")
-    ShardWriter(tmp_path / "features", "features", {}, "a test")
+    ShardWriter(tmp_path / "features", StoreKind("features", "make"), {}, "a test")
     with pytest.raises(StoreError, match="kind: stored 'features', wanted 'negatives'"):
         NegativePool(tmp_path / "features")
 
@@ -140,35 +142,64 @@ def test_damaged_records_are_named(tmp_path):
         pool["b"]
 
 
-def old_pool(folder, form):
-    """A pool without failure times; its manifest states the format ``form``, or none."""
-    writer = open_writer(folder, describe(num_scenes=1, format=1), "a test")
+def test_a_record_that_lacks_an_array_is_refused(tmp_path):
+    writer = open_writer(tmp_path / "pool", describe(num_scenes=1), "a test")
     arrays = record([0.0], [1])
     del arrays["times"]
     writer.write("shard-00000", {"near": arrays})
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["config"].pop("format")
-    manifest["config"].update(form)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
-
-
-def test_a_pool_without_failure_times_is_read_only_if_it_says_so(tmp_path):
-    pool = NegativePool(old_pool(tmp_path / "stated", {"format": 1}))
-    assert not pool.has_times
-    assert pool["near"].times is None
-    with pytest.raises(PoolError, match=r'states no format, .* Mine it again .* state "format": 1'):
-        NegativePool(old_pool(tmp_path / "silent", {}))
-    with pytest.raises(PoolError, match="has format 3, this version reads 1 and 2"):
-        NegativePool(old_pool(tmp_path / "later", {"format": 3}))
     with pytest.raises(PoolError, match="scene near: the record has no times; mine the pool again"):
-        NegativePool(old_pool(tmp_path / "lying", {"format": 2}))["near"]
+        NegativePool(tmp_path / "pool")["near"]
 
 
-def test_an_old_pool_is_not_continued(tmp_path):
-    old_pool(tmp_path / "pool", {})
-    with pytest.raises(StoreError, match=r"config\.format: stored None, wanted 2"):
-        open_writer(tmp_path / "pool", describe(num_scenes=1), "a test")
+def test_a_pool_of_another_scorer_is_refused_and_not_continued(root, monkeypatch):
+    manifest = json.loads((root / "manifest.json").read_text())
+    manifest["config"]["scorer_version"] -= 1
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(PoolError, match=r"scorer_version: stored 0, wanted 1.*beyonddrive mine"):
+        NegativePool(root)
+    with pytest.raises(StoreError, match=r"config\.scorer_version: stored 0, wanted 1"):
+        open_writer(root, describe(), "a test")
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A log and a map."""
+    place = DataPlace(tmp_path / "data/navsim_logs/train", tmp_path / "data/maps")
+    for path in (place.logs / "one.pkl", place.maps / "town/1/map.gpkg", place.maps / VERSIONS_FILE):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"as it was")
+    return place
+
+
+@pytest.mark.parametrize("victim", ["logs/one.pkl", "maps/town/1/map.gpkg"])
+def test_a_pool_of_other_logs_or_maps_is_refused(tmp_path, place, victim):
+    sources = place.of_log(place.logs / "one.pkl") | place.of_maps([place.maps / "town/1/map.gpkg"])
+    writer = open_writer(tmp_path / "pool", describe(num_scenes=1), "a test", sources)
+    writer.write("shard-00000", {"near": record([0.0], [1])})
+    moved = DataPlace(tmp_path / "moved/navsim_logs/train", tmp_path / "moved/maps")
+    (tmp_path / "data").rename(tmp_path / "moved")
+    LoadNegatives(tmp_path / "pool").check_sources(moved)
+    NegativePool(tmp_path / "pool", place=place)  # nothing of it is here, nothing can be said against it
+    moved.path(victim).write_bytes(b"as it is!")
+    for read in (
+        LoadNegatives(tmp_path / "pool").check_sources,
+        lambda p: NegativePool(writer.root, place=p),
+    ):
+        with pytest.raises(PoolError, match=rf"the first is {victim}; mine it again: beyonddrive mine"):
+            read(moved)
+    changed = moved.of_log(moved.logs / "one.pkl") | moved.of_maps([moved.maps / "town/1/map.gpkg"])
+    with pytest.raises(StoreError, match=rf"sources\.{victim}: stored"):
+        open_writer(tmp_path / "pool", describe(num_scenes=1), "a test", changed)
+
+
+def test_a_pool_of_a_part_of_its_split_is_not_called_complete(tmp_path):
+    writer = open_writer(tmp_path / "pool", describe(num_scenes=1), "a test", lost={"far": "no image"})
+    writer.write("shard-00000", {"near": record([0.0], [1])})
+    with pytest.raises(PoolError, match=r"1 scene\(s\) or log\(s\) were missing .* far: no image"):
+        NegativePool(tmp_path / "pool")
+    pool = NegativePool(tmp_path / "pool", allow_partial=True)
+    assert pool.is_finished and not pool.is_complete and pool.lost == {"far": "no image"}
+    assert LoadNegatives(tmp_path / "pool", allow_partial=True)(sample())["negative_valid"].all()
 
 
 def test_unknown_progress_mode_is_refused():
@@ -269,12 +300,6 @@ def test_slots_say_what_they_are_for_and_when_it_happens(root):
     packed = PackPlanInputs(input_keys=("trajectory",))({**results, **sample()})["data_samples"]
     assert packed.negatives.times.tolist() == [np.inf, 2.0]
     assert packed.negatives.columns.tolist() == [0, 6]
-
-
-def test_negatives_of_an_old_pool_have_no_times(tmp_path):
-    results = LoadNegatives(old_pool(tmp_path / "pool", {"format": 1}))(sample())
-    assert results["negative_valid"].all()
-    assert "negative_times" not in results
 
 
 # ------------------------------------------------------------------ rounds of a running training

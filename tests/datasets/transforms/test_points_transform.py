@@ -5,6 +5,7 @@ import pytest
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.sensors import SensorError, lidar_path_of, read_pcd, write_pcd
+from beyonddrive.datasets.stores.manifests import StoreKind
 from beyonddrive.datasets.stores.shard_store import ShardStore
 from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
@@ -103,6 +104,6 @@ def test_settings_that_make_no_sense(settings):
 def test_a_store_keeps_clouds_of_any_length(tmp_path):
     clouds = {name: np.ones((size, 4), np.float32) for name, size in (("a", 5), ("b", 0), ("c", 2))}
     records = {name: {"points": cloud} for name, cloud in clouds.items()}
-    ShardWriter(tmp_path, "features", {}, "a test").write("log", records)
-    store = ShardStore(tmp_path, "features", {})
+    ShardWriter(tmp_path, StoreKind("features", "make"), {}, "a test").write("log", records)
+    store = ShardStore(tmp_path, StoreKind("features", "make"), {})
     assert {name: store[name]["points"].shape for name in clouds} == {"a": (5, 4), "b": (0, 4), "c": (2, 4)}
