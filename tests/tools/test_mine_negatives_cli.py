@@ -158,7 +158,7 @@ def test_a_broken_scene_does_not_stop_the_others(world, broken_scene, tmp_path, 
     out = tmp_path / "pool"
     assert main(arguments(world, out)) == 1
     errors = capsys.readouterr().err
-    assert f"{token} failed: DatasetError" in errors
+    assert f"{token} failed: " in errors
     assert image.name in errors
     assert "1 scenes or logs failed; the same command tries scenes again" in errors
     assert len(NegativePool(out)) == 6
