@@ -77,7 +77,7 @@ def _check_log(path: Path, frames: Any) -> None:
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "token": str,
-    "timestamp": (int, np.integer),
+    "timestamp": (int, float, np.integer, np.floating),
     "log_name": str,
     "scene_token": str,
     "map_location": str,
@@ -107,6 +107,8 @@ def _check_frame(frame: Any) -> None:
     for key, kind in _TYPES.items():
         if not isinstance(_get(frame, key), kind):
             raise LogError(f"key {key!r}: a {type(frame[key]).__name__} is not what a log holds there")
+    if not np.isfinite(frame["timestamp"]):
+        raise LogError(f"key 'timestamp': {frame['timestamp']} is no time")
     for key, shape in _SHAPES.items():
         _check_shape(key, _get(frame, key), shape)
     _length("roadblock_ids", frame["roadblock_ids"])

@@ -95,7 +95,7 @@ def _speed_limit(index: MapIndex, lane: int) -> float:
     limit = index.speed_limit(lane)
     if np.isnan(limit):
         return DEFAULT_SPEED_LIMIT
-    if not 0 < limit < np.inf:
+    if not 0 <= limit < np.inf:
         raise MapError(
             f"{index.path}: lane {index.lane_ids[lane]} has a speed limit of {limit} m/s; get the map again"
         )

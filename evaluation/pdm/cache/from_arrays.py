@@ -141,8 +141,8 @@ def metric_cache_from_arrays(
     if reference is not None:
         proposal = extended_proposal = as_numbers(token, "reference", reference, (NUM_MAPS, 3))
     else:
-        if not (np.isfinite(speed_limit) and speed_limit > 0):
-            raise MetricCacheError(f"{token}: speed_limit must be above 0 m/s, got {speed_limit}")
+        if not (np.isfinite(speed_limit) and speed_limit >= 0):
+            raise MetricCacheError(f"{token}: speed_limit must not be below 0 m/s, got {speed_limit}")
         grid, masks = scene_map(state, polygons, types, np.isin(ids, lane_ids))
         now = lights.take(np.flatnonzero(light_red[0]))
         try:

@@ -56,6 +56,9 @@ def prepare(
 ) -> PreparedScene:
     """Prepare a scene and score the reference planner's trajectory in it.
 
+    A trajectory that is not finite (it stands under a speed limit of 0) makes no progress: every plan that is
+    not at fault has an EP of 1 then, as by the official arithmetic.
+
     Args:
         ego_state: (11,) state now.
         time_us: Time stamp now [us].
@@ -69,11 +72,12 @@ def prepare(
     grid, masks = scene_map(ego_state, polygons, polygon_types, on_route)
     world = World(grid, masks, traffic, make_line(centerline), NO_LIGHTS, NO_HISTORY)
     reference = proposal_reference(proposal, time_us)
-    _, _, scores, progress, _ = score_references(reference, ego_state, world, PDMS)
+    made = 0.0
+    if np.isfinite(reference).all():
+        _, _, scores, progress, _ = score_references(reference, ego_state, world, PDMS)
+        made = float(progress[0] * scores[0, NC] * scores[0, DAC])
     interval, time = sampling(time_us, plan_stamps(time_us))
-    return PreparedScene(
-        ego_state, interval, time, world, float(progress[0] * scores[0, NC] * scores[0, DAC]), np.ones(8)
-    )
+    return PreparedScene(ego_state, interval, time, world, made, np.ones(8))
 
 
 def prepare_extended(
@@ -91,13 +95,15 @@ def prepare_extended(
     remove_touching(traffic, scene.ego)
     world = scene.world._replace(traffic=traffic, lights=make_lights(extra.lights, extra.light_red))
     human = plan_references(plan_knots(extra.human[None], scene.ego), scene.interval, scene.time)
-    references = np.concatenate([proposal_reference(extra.proposal, time_us), human])
+    reference = proposal_reference(extra.proposal, time_us)
+    is_finite = bool(np.isfinite(reference).all())
+    references = np.concatenate([reference, human]) if is_finite else human
     _, _, scores, progress, _ = score_references(references, scene.ego, world, EPDMS)
     multiplier = scores[0, NC] * scores[0, DAC] * scores[0, EXTENDED_DDC] * scores[0, TLC]
-    nc, dac, ddc, tlc, ttc, lane = scores[1, [NC, DAC, EXTENDED_DDC, TLC, TTC, LANE_KEEPING]]
+    nc, dac, ddc, tlc, ttc, lane = scores[-1, [NC, DAC, EXTENDED_DDC, TLC, TTC, LANE_KEEPING]]
     return scene._replace(
         world=world._replace(history=history_states(extra.history_us, extra.history)),
-        reference_progress=float(progress[0] * multiplier),
+        reference_progress=float(progress[0] * multiplier) if is_finite else 0.0,
         human=np.array([nc, dac, ddc, tlc, 1.0, ttc, lane, 1.0]),
     )
 

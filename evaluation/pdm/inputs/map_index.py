@@ -27,6 +27,8 @@ from beyonddrive.evaluation.pdm.kernels.polygons import PolygonError, PolygonRin
 
 Rows = Ints
 _NONE: Rows = np.zeros(0, dtype=np.int64)
+NO_ROW, SEVERAL_ROWS = -1, -2
+_LINE = shapely.GeometryType.LINESTRING
 _REMEDY = "log and map do not belong together, or the map is damaged: get it again"
 
 
@@ -152,28 +154,28 @@ class MapIndex:
 
     @cached_property
     def _baseline_vertices(self) -> tuple[Floats, Rows, Floats]:
-        """All vertices x, y, heading; the first of each baseline; lengths of the baselines."""
-        layer = self._baselines
-        bad = np.flatnonzero(
-            (shapely.get_type_id(layer.geometries) != 1) | (shapely.get_num_points(layer.geometries) < 2)
-        )
-        if len(bad):
-            raise MapError(f"{layer.source}: object {layer.ids[bad[0]]} is not a line of two or more points")
-        xy, owner = shapely.get_coordinates(layer.geometries, return_index=True)
-        if not np.isfinite(xy).all():
-            row = owner[~np.isfinite(xy).all(axis=1)][0]
-            raise MapError(f"{layer.source}: object {layer.ids[row]} has a coordinate that is not finite")
-        starts = np.searchsorted(owner, np.arange(len(layer) + 1)).astype(np.int64)
-        step = np.diff(xy, axis=0)
-        heading = np.append(np.arctan2(step[:, 1], step[:, 0]), 0.0)
-        last = starts[1:] - 1
+        """All vertices x, y, heading; the first of each baseline; lengths, NaN for what is no baseline."""
+        geometries = self._baselines.geometries
+        xy, owner = shapely.get_coordinates(geometries, return_index=True)
+        starts = np.searchsorted(owner, np.arange(len(geometries) + 1)).astype(np.int64)
+        heading = np.zeros(len(xy))
+        if len(xy):
+            step = np.diff(xy, axis=0)
+            heading[:-1] = np.arctan2(step[:, 1], step[:, 0])
+        last = starts[1:][np.diff(starts) >= 2] - 1
         heading[last] = heading[last - 1]
-        return np.column_stack([xy, heading]), starts, shapely.length(layer.geometries)
+        length = np.asarray(shapely.length(geometries), dtype=np.float64)
+        is_line = (shapely.get_type_id(geometries) == _LINE) & (length > 0.0) & np.isfinite(length)
+        return np.column_stack([xy, heading]), starts, np.where(is_line, length, np.nan)
 
     def baseline(self, lane: int) -> Floats:
         """Vertices (V, 3) x, y, heading of a lane's centre line; a view.
 
         The heading of a vertex is the direction to the next one; the last repeats the one before it.
+
+        Raises:
+            MapError: If the lane has no centre line, several, or one without length (NAVSIM_FORMAT, section
+                3).
         """
         vertices, starts, _ = self._baseline_vertices
         row = self._baseline_row(lane)
@@ -184,10 +186,15 @@ class MapIndex:
         return float(self._baseline_vertices[2][self._baseline_row(lane)])
 
     def _baseline_row(self, lane: int) -> int:
+        """Row of a lane's baseline; one that cannot be used costs the scenes that need it, not the map."""
         row = int(self._baseline_rows[lane])
+        layer = self._baselines
         if row < 0:
             kind = "lane" if lane < self.num_lanes else "lane connector"
-            raise MapError(f"{self._baselines.source}: none for {kind} {self.lane_ids[lane]}; {_REMEDY}")
+            count = "none" if row == NO_ROW else "more than one"
+            raise MapError(f"{layer.source}: {count} for {kind} {self.lane_ids[lane]}; {_REMEDY}")
+        if np.isnan(self._baseline_vertices[2][row]):
+            raise MapError(f"{layer.source}: object {layer.ids[row]} is not a line of some length; {_REMEDY}")
         return row
 
     # ------------------------------------------------------------------ polygons
@@ -229,7 +236,7 @@ class MapIndex:
         """Rows of lanes and connectors in :attr:`polygons`.
 
         Raises:
-            MapError: If a connector has no polygon.
+            MapError: If a connector has no polygon, or several.
         """
         is_lane = lanes < self.num_lanes
         shape_rows = (
@@ -240,7 +247,8 @@ class MapIndex:
         missing = ~is_lane & (shape_rows < 0)
         if missing.any():
             id = self.lane_ids[lanes[missing][0]]
-            raise MapError(f"{self._connector_shapes.source}: none for lane connector {id}; {_REMEDY}")
+            count = "none" if shape_rows[missing][0] == NO_ROW else "more than one"
+            raise MapError(f"{self._connector_shapes.source}: {count} for lane connector {id}; {_REMEDY}")
         return np.where(
             is_lane,
             self.polygon_offsets[LANE] + lanes,
@@ -269,13 +277,13 @@ def _group(keys: NDArray[Any]) -> dict[int, Rows]:
 
 
 def _match(layer: MapLayer, other: MapLayer, column: str) -> Rows:
-    """Per object of ``layer``, the first row of ``other`` whose ``column`` names it; -1 for none."""
-    rows = np.full(len(layer), -1, dtype=np.int64)
+    """Per object of ``layer``, the row of ``other`` whose ``column`` names it, or that none or several do."""
+    rows = np.full(len(layer), NO_ROW, dtype=np.int64)
     keys = other.column(column)
     if len(layer) == 0 or len(keys) == 0:
         return rows
     found = np.minimum(np.searchsorted(layer.ids, keys), len(layer) - 1)
     hit = layer.ids[found] == keys
-    # Backwards, so that the first of several rows is the one that stays.
-    rows[found[hit][::-1]] = np.flatnonzero(hit)[::-1]
+    rows[found[hit]] = np.flatnonzero(hit)
+    rows[np.bincount(found[hit], minlength=len(layer)) > 1] = SEVERAL_ROWS
     return rows

@@ -83,7 +83,7 @@ def tracks_of(scene: Scene, current: int) -> Tracks:
 
     Raises:
         TrackError: If the scene has too few frames after ``current``, a frame holds a track token twice, or a
-            box has no size.
+            box has a negative size.
     """
     if len(scene.frames) < current + NUM_FRAMES:
         raise TrackError(
@@ -106,11 +106,11 @@ def tracks_of(scene: Scene, current: int) -> Tracks:
                 f"frame {current + j}: anns.track_tokens: {twice!r} is there twice; a track token names one "
                 f"object of a frame"
             )
-        if (boxes[:, 3:5] <= 0).any():
-            row = int(np.flatnonzero((boxes[:, 3:5] <= 0).any(axis=1))[0])
+        if (boxes[:, 3:5] < 0).any():
+            row = int(np.flatnonzero((boxes[:, 3:5] < 0).any(axis=1))[0])
             raise TrackError(
                 f"frame {current + j}: anns.gt_boxes: track {tokens[row]!r} has length {boxes[row, 3]} and "
-                f"width {boxes[row, 4]}; both must be above 0"
+                f"width {boxes[row, 4]}; neither may be negative"
             )
         pose = scene.ego_poses[current + j]
         xy = rotate(boxes[:, :2], pose[2]) + pose[:2]

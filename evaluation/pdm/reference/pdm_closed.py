@@ -60,6 +60,8 @@ def reference_trajectories(
 ) -> tuple[Floats, Floats]:
     """Poses (51, 3) of PDM-Closed every 0.1 s, global: the choice by PDMS, and the choice by EPDMS.
 
+    NaN from 0.2 s on where the ego stands under a speed limit of 0.
+
     Args:
         ego: (11,) state now.
         centerline: (V, 3) x, y, heading.
@@ -83,7 +85,11 @@ def reference_trajectories(
         interpolate(path.line, path.length, path.start, poses[p * count, 0])
         poses[group, 0] = poses[p * count, 0]
         _roll_out(path, targets, obstacles, 1, NUM_STATES - 1, state[group], poses[group])
-    chosen = _best(ego, poses[:, :NUM_STATES], centerline, expected, grid, masks)
+    # An ego that stands under a speed limit of 0 has an acceleration of 0 / 0. The official code goes on with
+    # the NaN: no proposal scores above 0, and the first is taken.
+    chosen = (0, 0)
+    if np.isfinite(poses[:, :NUM_STATES]).all():
+        chosen = _best(ego, poses[:, :NUM_STATES], centerline, expected, grid, masks)
     for best in set(chosen):
         path, own = paths[best // count], slice(best, best + 1)
         target = targets[best % count : best % count + 1]

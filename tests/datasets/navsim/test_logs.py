@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from beyonddrive.datasets.navsim.logs import CAMERA_NAMES, LogError, read_log
+from beyonddrive.datasets.navsim.scene import Scene
 
 
 def write(path, frames, protocol=4):
@@ -256,6 +257,8 @@ def test_missing_or_wrong_camera_is_named(tmp_path, frames):
         ("ego_dynamic_state", [1.0, 2.0, 3.0]),
         ("driving_command", np.eye(4)),
         ("timestamp", "now"),
+        ("timestamp", float("nan")),
+        ("timestamp", np.float64("inf")),
         ("token", 12),
         ("roadblock_ids", None),
         ("roadblock_ids", np.array(5)),
@@ -272,6 +275,16 @@ def test_wrong_value_is_named(tmp_path, frames, key, value):
     frames[0][key] = value
     with pytest.raises(LogError, match=rf"frame 0: key '{key}'"):
         read_log(write(tmp_path / "log.pkl", frames))
+
+
+def test_time_stamps_may_be_of_any_kind_of_number(tmp_path, frames):
+    """As in the official reader, which takes whole microseconds of them."""
+    stamps = [frame["timestamp"] for frame in frames]
+    for kind, part in ((float, 0.0), (np.float64, 0.7), (np.int64, 0)):
+        for frame, stamp in zip(frames, stamps, strict=True):
+            frame["timestamp"] = kind(stamp + part)
+        log = read_log(write(tmp_path / "log.pkl", frames))
+        assert Scene("log", "split", log).timestamp_us == stamps[3]
 
 
 def test_repeated_token_and_wrong_order(tmp_path, frames):

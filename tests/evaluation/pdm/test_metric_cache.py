@@ -129,16 +129,63 @@ def test_map_without_a_layer(golden, name):
     assert f"no layer '{name}'" in build_error(item.scene, MapDouble(item.nuplan_map, missing=[name]))
 
 
+def baselines(alter):
+    """A change of the layer of centre lines."""
+    return lambda layer: alter(layer) if layer.name == "baseline_paths" else layer
+
+
+def taken(layer, rows):
+    columns = {name: values[rows] for name, values in layer.columns.items()}
+    return replace(layer, ids=np.arange(len(rows)), geometries=layer.geometries[rows], columns=columns)
+
+
 def test_map_without_a_baseline(golden):
     item = golden("curve_free")
 
     def alter(layer):
-        if layer.name != "baseline_paths":
-            return layer
         return replace(layer, columns={**layer.columns, "lane_fid": np.full(len(layer), -1)})
 
-    message = build_error(item.scene, MapDouble(item.nuplan_map, alter))
-    assert "none for lane" in message and "baseline_paths" in message
+    for change in (alter, lambda layer: taken(layer, np.zeros(0, dtype=np.int64))):
+        message = build_error(item.scene, MapDouble(item.nuplan_map, baselines(change)))
+        assert "none for lane" in message and "baseline_paths" in message
+
+
+def point(line):
+    return shapely.LineString([line.coords[0]] * 2)
+
+
+def two_lines(line):
+    return shapely.MultiLineString([line, line])
+
+
+@pytest.mark.parametrize("spoil", [point, two_lines, shapely.Point, "twice"], ids=lambda spoil: str(spoil))
+def test_a_baseline_that_is_none_costs_the_scenes_that_need_it(golden, spoil):
+    item = golden("curve_free")
+    layer = item.nuplan_map.layer("baseline_paths")
+    owner = np.maximum(layer.columns["lane_fid"], layer.columns["lane_connector_fid"])
+    used = np.flatnonzero(np.isin(owner, item.cache.route_ids))
+    far = np.flatnonzero(~np.isin(owner, item.cache.polygon_ids))
+    assert 0 < len(used) < len(layer) and len(far)
+
+    def change(rows):
+        def alter(layer):
+            if spoil == "twice":
+                return taken(layer, np.concatenate([np.arange(len(layer)), rows]))
+            geometries = layer.geometries.copy()
+            for row in rows:
+                line = geometries[row]
+                geometries[row] = spoil(line.coords[0]) if spoil is shapely.Point else spoil(line)
+            return replace(layer, geometries=geometries)
+
+        return MapDouble(item.nuplan_map, baselines(alter))
+
+    message = build_error(item.scene, change(used))
+    assert "baseline_paths" in message and "get it again" in message
+    assert ("more than one for lane" if spoil == "twice" else "is not a line of some length") in message
+    cache = build_metric_cache(item.scene, change(far))
+    np.testing.assert_array_equal(
+        score(cache, item.scores["poses"]).values, score(item.cache, item.scores["poses"]).values
+    )
 
 
 def test_polygon_that_is_a_line(golden):
@@ -212,15 +259,55 @@ def test_holes_and_multi_polygons_are_what_they_are(golden):
     assert rings.max() == 2, "a roadblock has an outer ring and a hole"
 
 
-def test_speed_limit_that_is_none(golden):
-    item = golden("curve_free")
-
+def with_speed_limit(limit):
     def alter(layer):
         if layer.name not in ("lanes_polygons", "lane_connectors"):
             return layer
-        return replace(layer, columns={**layer.columns, "speed_limit_mps": np.zeros(len(layer))})
+        return replace(layer, columns={**layer.columns, "speed_limit_mps": np.full(len(layer), limit)})
 
-    assert "speed limit of 0.0 m/s" in build_error(item.scene, MapDouble(item.nuplan_map, alter))
+    return alter
+
+
+@pytest.mark.parametrize("limit", [-1.0, np.inf])
+def test_speed_limit_that_is_none(golden, limit):
+    item = golden("curve_free")
+    message = build_error(item.scene, MapDouble(item.nuplan_map, with_speed_limit(limit)))
+    assert f"speed limit of {limit} m/s" in message
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_under_a_speed_limit_of_zero_the_reference_planner_brakes(golden, version):
+    """By the formulas: (v / 0)^10 is infinite, the acceleration the lower bound, beyond standing still."""
+    item = golden("curve_free")
+    cache = build_metric_cache(item.scene, MapDouble(item.nuplan_map, with_speed_limit(0.0)))
+    speed = item.scene.ego_dynamic[0]
+    way = np.hypot(*np.diff(cache.proposal[:, :2], axis=0).T)
+    np.testing.assert_allclose(way[:9], 0.1 * (speed - 0.3 * np.arange(9)), rtol=0, atol=0.02)
+    values, usual = (score(c, item.scores["poses"], version=version) for c in (cache, item.cache))
+    assert np.isfinite(values.values).all()
+    others = [column for column, name in enumerate(usual.columns[:-1]) if name != "EP"]
+    np.testing.assert_array_equal(values.values[:, others], usual.values[:, others])
+    more = values.column("EP") - usual.column("EP")
+    assert (more >= 0).all() and (more > 0).any()
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_who_stands_under_a_speed_limit_of_zero_is_no_measure_of_progress(golden, version):
+    item = golden("curve_free")
+
+    def stop(frame):
+        frame["ego_dynamic_state"] = np.zeros(4)
+
+    scene = with_frames(item.scene, stop)
+    still = build_metric_cache(scene, item.nuplan_map)
+    cache = build_metric_cache(scene, MapDouble(item.nuplan_map, with_speed_limit(0.0)))
+    assert np.isnan(cache.proposal[3:]).all() and np.isfinite(cache.proposal[:2]).all()
+    cache = MetricCache.from_arrays(cache.to_arrays())
+    values, usual = (score(c, item.scores["poses"], version=version) for c in (cache, still))
+    others = [column for column, name in enumerate(usual.columns[:-1]) if name != "EP"]
+    np.testing.assert_array_equal(values.values[:, others], usual.values[:, others])
+    at_fault = (usual.column("NC") * usual.column("DAC") == 0) & (version == "v1")
+    np.testing.assert_array_equal(values.column("EP"), np.where(at_fault, 0.0, 1.0))
 
 
 def test_track_token_twice_in_a_frame(golden):
@@ -233,15 +320,34 @@ def test_track_token_twice_in_a_frame(golden):
     assert f"frame {HISTORY + 4}: anns.track_tokens" in message and "is there twice" in message
 
 
-@pytest.mark.parametrize("size", [0.0, -1.0])
-def test_box_without_size(golden, size):
+def resized(item, length, width):
+    """The scene with other boxes: those of all agents have this size."""
+
+    def change(frame):
+        boxes = frame["anns"]["gt_boxes"] = np.array(frame["anns"]["gt_boxes"])
+        boxes[:, 3:5] = length, width
+
+    return with_frames(item.scene, change, range(14))
+
+
+def test_box_with_a_negative_size(golden):
     item = golden("curve_free")
+    assert "neither may be negative" in build_error(resized(item, 4.0, -1.0), item.nuplan_map)
 
-    def shrink(frame):
-        frame["anns"]["gt_boxes"] = np.array(frame["anns"]["gt_boxes"])
-        frame["anns"]["gt_boxes"][2, 4] = size
 
-    assert "both must be above 0" in build_error(with_frames(item.scene, shrink), item.nuplan_map)
+@pytest.mark.parametrize(("length", "width"), [(0.0, 2.0), (4.0, 0.0), (0.0, 0.0)])
+@pytest.mark.parametrize("feature", ["curve_free", "cross_straight_red"])
+def test_boxes_of_size_zero_are_lines_and_points(golden, length, width, feature):
+    """They are scored as boxes that are nearly so."""
+    item = golden(feature)
+    cache, near = (
+        build_metric_cache(resized(item, *size), item.nuplan_map)
+        for size in ((length, width), (max(length, 1e-9), max(width, 1e-9)))
+    )
+    np.testing.assert_allclose(cache.proposal, near.proposal, rtol=0, atol=1e-6)
+    for version in ("v1", "v2"):
+        values, expected = (score(c, item.scores["poses"], version=version).values for c in (cache, near))
+        np.testing.assert_allclose(values, expected, rtol=0, atol=1e-6)
 
 
 def test_box_that_is_not_finite(golden):
