@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from beyonddrive.evaluation.pdm import constants, score
+from beyonddrive.evaluation.pdm import score
+from beyonddrive.evaluation.pdm.kernels import constants
 from beyonddrive.evaluation.pdm.kernels.plan_states import (
     plan_knots,
     plan_references,
