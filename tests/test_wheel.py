@@ -1,5 +1,6 @@
-"""The wheel as users install it: every module is in it and can be imported, and so is every config."""
+"""The wheel as users install it: whole, importable, and one command that works in an empty folder."""
 
+import os
 import pkgutil
 import shutil
 import subprocess
@@ -7,43 +8,144 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import beyonddrive
+from beyonddrive import cli
+from beyonddrive.registry import MODELS
+from beyonddrive.version import __version__
 
 ROOT = Path(beyonddrive.__path__[0])
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+OUTSIDE = ("tests", "docs", "benchmarks", "results", "setup", "build")
+PLUGIN = {
+    "their_planners/__init__.py": "",
+    "their_planners/configs/human_synth.py": "_base_ = 'beyonddrive::human/human_synth.py'",
+    "their_planners-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: their-planners\nVersion: 1.0\n",
+    "their_planners-1.0.dist-info/entry_points.txt": "[beyonddrive.plugins]\ntheir = their_planners\n",
+}
+EXTRAS = ("sumo", "ray", "onnx", "onnxscript", "onnxruntime", "mmcv", "mmdet3d")
+pytestmark = pytest.mark.slow
 
 
-def _modules() -> list[str]:
-    found = []
-    for module in pkgutil.walk_packages([str(ROOT)], "beyonddrive."):
-        if module.name.split(".")[1] not in ("tests", "docs", "benchmarks", "results", "setup", "build"):
-            found.append(module.name)
-    return found
+def _write(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
 
 
-@pytest.mark.slow
-def test_the_wheel_imports_everywhere(tmp_path):
-    """Build the wheel, unpack it elsewhere, and import each module of it there."""
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """Folder into which the wheel is installed."""
+    folder = tmp_path_factory.mktemp("wheel")
     # From a copy, for a build leaves its folders in the source tree.
-    source = tmp_path / "source"
+    source = folder / "source"
     shutil.copytree(
         ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "data", "work_dirs", "*.egg-info")
     )
-    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)]
-    subprocess.run(wheel, check=True, cwd=tmp_path)
-    site = tmp_path / "site"
-    built = next(tmp_path.glob("beyonddrive-*.whl"))
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(built)], check=True)
+    wheel = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source)]
+    subprocess.run(wheel, check=True, cwd=folder)
+    built = next(folder.glob("beyonddrive-*.whl"))
+    subprocess.run([*PIP, "install", "--no-deps", "--target", str(folder / "site"), str(built)], check=True)
+    return folder / "site"
+
+
+@pytest.fixture
+def command(site, tmp_path):
+    """Runs ``beyonddrive`` of the wheel in an empty folder; more folders may come before it on the path."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+
+    def run(*args, before=()):
+        path = os.pathsep.join(map(str, [*before, site]))
+        return subprocess.run(
+            [sys.executable, str(site / "bin" / "beyonddrive"), *map(str, args)],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def without_extras(tmp_path):
+    """Folder of modules that hide the optional dependencies, as if they were not installed."""
+    hidden = {f"{name}.py": f"raise ModuleNotFoundError(\"No module named '{name}'\")\n" for name in EXTRAS}
+    return _write(tmp_path / "hidden", hidden)
+
+
+def test_the_wheel_holds_every_module_and_config(site, tmp_path):
+    names = [module.name for module in pkgutil.walk_packages([str(ROOT)], "beyonddrive.")]
+    names = [n for n in names if n.split(".")[1] not in OUTSIDE and not n.endswith("__main__")]
     script = (
         "import importlib, pathlib, sys\n"
         f"sys.path.insert(0, {str(site)!r})\n"
         "import beyonddrive\n"
         f"assert pathlib.Path(beyonddrive.__file__).is_relative_to({str(site)!r}), beyonddrive.__file__\n"
-        f"for name in {[m for m in _modules() if not m.endswith('__main__')]!r}:\n"
+        f"for name in {names!r}:\n"
         "    importlib.import_module(name)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
-    configs = sorted(p.relative_to(ROOT) for p in (ROOT / "configs").rglob("*.py"))
-    missing = [str(p) for p in configs if not (site / "beyonddrive" / p).exists()]
-    assert not missing, f"configs that the wheel lacks: {missing}"
+    configs = [path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.py")]
+    scripts = [path.relative_to(ROOT) for path in (ROOT / "tools").glob("*.sh")]
+    missing = [str(p) for p in [*configs, *scripts] if not (site / "beyonddrive" / p).exists()]
+    assert configs and scripts and not missing, f"files that the wheel lacks: {missing}"
+
+
+def test_every_verb_helps(command):
+    assert command("--version").stdout == f"beyonddrive {__version__}\n"
+    assert all(f"  {verb} " in command("--help").stdout for verb in cli.VERBS)
+    for verb in cli.VERBS:
+        done = command(verb, "--help")
+        assert done.returncode == 0 and done.stdout.startswith(f"usage: beyonddrive {verb} "), done.stderr
+
+
+def test_lists_and_configs_need_no_checkout(command):
+    listed = command("list", "planners", "configs", "releases")
+    assert listed.returncode == 0, listed.stderr
+    for name in ("TransFuserPlanner", "ltf_tiny_1xb16-12e_synth", "diffusiondrive"):
+        assert f"  {name} " in listed.stdout
+    printed = command("print-config", "ltf_tiny_1xb16-12e_synth", "--cfg-options", "train_cfg.max_epochs=3")
+    assert printed.returncode == 0, printed.stderr
+    assert "max_epochs=3" in printed.stdout and "'TransFuserPlanner'" in printed.stdout
+
+
+def test_what_is_unknown_is_one_line(command, tmp_path):
+    done = command("mien", "config.py")
+    assert (done.returncode, done.stderr) == (2, "beyonddrive: no verb 'mien'; did you mean 'mine'?\n")
+    done = command("train", "ltf_tinny_1xb16-12e_synth")
+    wanted = "train: ltf_tinny_1xb16-12e_synth: no such config; did you mean ltf_tiny_1xb16-12e_synth"
+    assert done.returncode == 1 and done.stderr.startswith(wanted) and done.stderr.count("\n") == 1
+    plugin = _write(tmp_path / "plugin", PLUGIN)
+    done = command("print-config", "human_synth", before=[plugin])
+    wanted = (
+        "print-config: human_synth: fits 2 configs, say which: beyonddrive::human/human_synth.py, "
+        "their_planners::human_synth.py\n"
+    )
+    assert (done.returncode, done.stderr) == (1, wanted)
+    (plugin / "their_planners" / "__init__.py").write_text("import absent")
+    done = command("list", "plugins", before=[plugin])
+    assert done.returncode == 0 and "BROKEN: ModuleNotFoundError: No module named 'absent'" in done.stdout
+    assert done.stderr.startswith("plugin 'their' of package their-planners is skipped")
+    assert done.stderr.count("\n") == 1
+
+
+def test_missing_extras_are_one_line_with_the_remedy(command, without_extras, tmp_path):
+    planner = MODELS.build({"type": "EgoStatusMLP", "trajectory_head": {"type": "AbsoluteTrajectoryHead"}})
+    torch.save({"state_dict": planner.state_dict(), "meta": {}}, tmp_path / "a.pth")
+    (tmp_path / "logs").mkdir()
+    score = ["score", "--data-root", tmp_path, "--split", "s", "--plans", "p.npz", "--out", "o.npz", "--ray"]
+    for words, extra in (
+        (["create-data", "synth", "--out", tmp_path / "world", "--num-scenes", 3], "synth"),
+        (score, "ray"),
+        (["export", "ego_mlp_1xb64-50e_navtrain", tmp_path / "a.pth", tmp_path / "a.onnx"], "export"),
+        (["flops", "transfuser-pillars_tiny_1xb16-12e_synth"], "mmdet3d"),
+    ):
+        done = command(*words, before=[without_extras])
+        lines = [line for line in done.stderr.splitlines() if line.startswith(f"{words[0]}: ")]
+        assert done.returncode in (1, 2) and "Traceback" not in done.stderr, done.stderr
+        assert len(lines) == 1 and f"pip install 'beyonddrive[{extra}]'" in lines[0], done.stderr

@@ -228,13 +228,18 @@ def report(seconds: dict[str, float], rows: Mapping[str, str]) -> Command:
     return tool("report", *found, *times, *parts, *out, "--markdown", DEMO / "table.md")
 
 
+def shown(command: Command) -> str:
+    """A command as a person would type it."""
+    return shlex.join(["beyonddrive", *command[len(COMMAND) :]])
+
+
 def run(command: Command) -> None:
     """Print a command as a person would type it, and run it.
 
     Raises:
         subprocess.CalledProcessError: If it fails.
     """
-    print("$ " + shlex.join(["beyonddrive", *command[len(COMMAND) :]]), flush=True)
+    print(f"$ {shown(command)}", flush=True)
     subprocess.run(command, check=True)
 
 
@@ -247,7 +252,10 @@ def run_stage(stage: Stage) -> None:
     try:
         for command in stage.commands():
             run(command)
-    except (subprocess.CalledProcessError, FileNotFoundError) as error:
+    except subprocess.CalledProcessError as error:
+        said = f"{shown(error.cmd)} ended with exit code {error.returncode}"
+        raise DemoError(f"stage '{stage.name}' failed: {said}") from error
+    except FileNotFoundError as error:
         raise DemoError(f"stage '{stage.name}' failed: {error}") from error
 
 

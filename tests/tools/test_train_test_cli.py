@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,10 +22,10 @@ from beyonddrive.tools import cache_features, cache_metrics, test, train
 REPOSITORY = Path(__file__).parents[2]
 
 
-def run_script(name, *args, cwd, launcher=(sys.executable,)):
-    """Run a tool in a process of its own, from a folder that is not the repository."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*launcher, str(REPOSITORY / "tools" / f"{name}.py"), *map(str, args)]
+def run(*words, cwd, **variables):
+    """Run a command in a process of its own, from a folder that is not the repository."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **variables}
+    command = [str(word) for word in words]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -58,7 +59,8 @@ def test_the_script_runs_from_anywhere_and_needs_no_checkpoint_without_weights(t
         f"data_root={split_root}", "test_evaluator.cache_dir=None", "test_evaluator.num_workers=0",
         "test_dataloader.dataset.scene_filter=None",
     ]  # fmt: skip
-    done = run_script("test", config, "--out", "cv.csv", "--cfg-options", *options, cwd=tmp_path)
+    script = [sys.executable, REPOSITORY / "tools" / "test.py"]
+    done = run(*script, config, "--out", "cv.csv", "--cfg-options", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = {row["token"]: row for row in rows_of(tmp_path / "cv.csv")}
     for token, row in rows.items():
@@ -225,13 +227,14 @@ def test_launched_runs_leave_no_process_group_behind(tmp_path, blind_recipe, spl
 
 @pytest.mark.slow
 def test_two_processes_train_and_evaluate_as_one(tmp_path, blind_recipe):
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     options = ["train_cfg.max_epochs=1", "train_dataloader.batch_size=1"]
     work = tmp_path / "two"
-    done = run_script(
-        "train", blind_recipe, "--launcher", "pytorch", "--work-dir", work, "--cfg-options", *options,
-        cwd=tmp_path, launcher=torchrun,
-    )  # fmt: skip
+    words = [blind_recipe, 2, "--work-dir", work, "--cfg-options", *options]
+    script = REPOSITORY / "tools" / "dist_train.sh"
+    done = run(script, *words, cwd=tmp_path, PYTHON=sys.executable, MASTER_PORT=port)
     assert done.returncode == 0, done.stdout + done.stderr
     one = tmp_path / "one"
     options[1] = "train_dataloader.batch_size=2"
