@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from beyonddrive.deploy.cost import random_inputs
 from beyonddrive.deploy.exported import ExportError, freeze, hold_constants
 from beyonddrive.plugins.base.head_planner import HeadPlanner
 from beyonddrive.plugins.base.planner import Planner
@@ -51,15 +52,7 @@ class PlannerGraph(nn.Module):
     def example_inputs(self, batch: int = 1) -> tuple[Tensor, ...]:
         """Inputs of the right sizes."""
         generator = torch.Generator().manual_seed(0)
-        shapes: dict[str, tuple[int, ...]] = {"status": (8,)}
-        backbone = getattr(self.planner, "backbone", None)
-        if backbone is not None:
-            shapes["camera"] = (backbone.image_encoder.in_channels, *backbone.image_size)
-            shapes["lidar"] = (backbone.lidar_channels, *backbone.bev_size)
-        made = {
-            name: torch.rand(batch, *shapes[name], generator=generator)
-            for name in self.planner.required_inputs
-        }
+        made = random_inputs(self.planner, batch, generator)
         if isinstance(self.planner, SamplingPlanner):
             head: Any = self.planner.trajectory_head.bare
             made[NOISE] = head.draw(batch, head.num_proposals, generator)
