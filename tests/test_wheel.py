@@ -12,6 +12,7 @@ import torch
 
 import beyonddrive
 from beyonddrive import cli
+from beyonddrive.apis import load_config
 from beyonddrive.registry import MODELS
 from beyonddrive.version import __version__
 
@@ -135,7 +136,7 @@ def test_what_is_unknown_is_one_line(command, tmp_path):
 
 
 def test_missing_extras_are_one_line_with_the_remedy(command, without_extras, tmp_path):
-    planner = MODELS.build({"type": "EgoStatusMLP", "trajectory_head": {"type": "AbsoluteTrajectoryHead"}})
+    planner = MODELS.build(load_config("ego_mlp_1xb64-50e_navtrain").model)
     torch.save({"state_dict": planner.state_dict(), "meta": {}}, tmp_path / "a.pth")
     (tmp_path / "logs").mkdir()
     score = ["score", "--data-root", tmp_path, "--split", "s", "--plans", "p.npz", "--out", "o.npz", "--ray"]

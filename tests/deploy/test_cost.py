@@ -30,7 +30,8 @@ def test_an_mlp_costs_two_operations_per_weight():
 def test_the_parts_of_a_planner_add_up_and_scale_with_the_batch():
     planner = build("transfuser_tiny")
     one, two = measure_cost(planner), measure_cost(planner, batch=2)
-    assert two.flops == 2 * one.flops and one.activations < two.activations <= 2 * one.activations
+    assert two.flops == 2 * one.flops
+    assert two.activations == pytest.approx(2 * one.activations, rel=0.02)
     assert sum(part.flops for part in one.parts) == one.flops
     assert sum(part.parameters for part in one.parts) == one.parameters
     parts = {part.name: part.flops for part in one.parts}
