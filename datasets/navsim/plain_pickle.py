@@ -6,7 +6,8 @@ import io
 import math
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +23,36 @@ class PlainPickleError(BeyondDriveError, ValueError):
     """A pickle is damaged, or asks for something that is not plain data; nothing of it was run."""
 
 
-def load_plain_pickle(path: Path) -> Any:
+@dataclass(frozen=True, eq=False)
+class PlainObject:
+    """What a pickle says of an instance of a class that was never imported.
+
+    Attributes:
+        name: The class, ``module.name``.
+        args: What its constructor was given.
+        state: What ``__setstate__`` would have been given; None for nothing.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    state: Any
+
+    def attributes(self) -> dict[str, Any]:
+        """The attributes that the state holds, from the instance's dictionary and its slots.
+
+        Raises:
+            PlainPickleError: If it holds something else.
+        """
+        parts = self.state if isinstance(self.state, tuple) else (self.state,)
+        found: dict[str, Any] = {}
+        for part in parts:
+            if part is not None and not isinstance(part, dict):
+                raise PlainPickleError(f"a {self.name} has a state that is no dictionary")
+            found |= part or {}
+        return found
+
+
+def load_plain_pickle(path: Path, classes: Collection[tuple[str, str]] = ()) -> Any:
     """Read a pickle of plain Python values and numpy arrays, written under numpy 1 or 2.
 
     No name in the file is imported. numpy's own constructors are not called either, because a pickle can make
@@ -30,6 +60,8 @@ def load_plain_pickle(path: Path) -> Any:
 
     Args:
         path: The file.
+        classes: (module, name) of classes whose instances may be in the file; they come out as
+            :class:`PlainObject`, and nothing of theirs is run.
 
     Raises:
         PlainPickleError: If the file is truncated or corrupt, or names anything that is not on the list.
@@ -39,7 +71,7 @@ def load_plain_pickle(path: Path) -> Any:
         content = path.read_bytes()
         _check_opcodes(content)
         budget = _Budget(len(content))
-        value = _PlainUnpickler(content, budget).load()
+        value = _PlainUnpickler(content, budget, classes).load()
         seen: _Seen = {}
         for array in budget.object_arrays:
             for index, item in enumerate(array):
@@ -292,11 +324,14 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 class _PlainUnpickler(pickle.Unpickler):
     """Resolves names by :data:`_ALLOWED` and nothing else."""
 
-    def __init__(self, content: bytes, budget: _Budget) -> None:
+    def __init__(self, content: bytes, budget: _Budget, classes: Collection[tuple[str, str]] = ()) -> None:
         super().__init__(io.BytesIO(content))
         self._budget = budget
+        self._stand_ins = {key: _stand_in(".".join(key)) for key in classes}
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self._stand_ins:
+            return self._stand_ins[module, name]
         make = _ALLOWED.get((module, name))
         if make is None:
             raise PlainPickleError(
@@ -307,6 +342,29 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> NoReturn:
         raise PlainPickleError("refused a reference to an object outside the file")
+
+
+class _StandIn:
+    """Stands for an instance of a class that may be in the file: keeps what it is given."""
+
+    __slots__ = ("args", "state")
+    of = ""
+
+    def __new__(cls, *args: Any) -> _StandIn:
+        made = super().__new__(cls)
+        made.args, made.state = args, None
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __reduce__(self) -> NoReturn:
+        raise PlainPickleError("refused to copy what a pickle holds")
+
+
+def _stand_in(name: str) -> type[_StandIn]:
+    """A type of its own for every class, because pickles make instances of types only."""
+    return type("_StandInOfAClass", (_StandIn,), {"__slots__": (), "of": name})
 
 
 _LEAVES = frozenset((str, int, float, bool, type(None), bytes))
@@ -320,6 +378,15 @@ def _materialise(value: Any, seen: _Seen) -> Any:
         return value.value
     if kind is _Dtype or kind is _Allowed:
         raise PlainPickleError("the file holds a type in place of a value")
+    if kind is type:
+        raise PlainPickleError("the file holds a type in place of a value")
+    if issubclass(kind, _StandIn):
+        if id(value) not in seen:
+            made = PlainObject(kind.of, (), None)
+            seen[id(value)] = value, made
+            object.__setattr__(made, "args", _materialise(value.args, seen))
+            object.__setattr__(made, "state", _materialise(value.state, seen))
+        return seen[id(value)][1]
     if kind not in (dict, list, tuple):
         return value
     if id(value) in seen:

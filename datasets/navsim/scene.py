@@ -14,7 +14,7 @@ from beyonddrive.datasets.navsim.logs import Frame
 from beyonddrive.structures.boxes import OBJECT_TYPES
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.plan import NUM_POSES
-from beyonddrive.structures.se2 import to_local
+from beyonddrive.structures.se2 import rotate, to_local, wrap_angle
 
 HISTORY = 4
 """Frames up to and including now (NAVSIM_FORMAT, section 2)."""
@@ -48,6 +48,25 @@ class FrameObjects:
 
 
 @dataclass(frozen=True, eq=False)
+class WorldObjects:
+    """What is around at one time, in the global frame.
+
+    Attributes:
+        tokens: Track tokens.
+        types: Classes, out of :data:`beyonddrive.structures.boxes.OBJECT_TYPES`.
+        poses: (N, 3) centre x, y [m] and heading [rad].
+        sizes: (N, 2) length and width [m].
+        velocity: (N, 2) [m/s].
+    """
+
+    tokens: list[str]
+    types: list[str]
+    poses: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+    velocity: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class Scene:
     """Frames of one log around now, which is index ``HISTORY - 1`` (NAVSIM_FORMAT, section 2).
 
@@ -67,6 +86,11 @@ class Scene:
     def __post_init__(self) -> None:
         if len(self.frames) < HISTORY:
             raise SceneError(f"log {self.log_name}: a scene needs {HISTORY} frames, got {len(self.frames)}")
+
+    @property
+    def num_samples(self) -> int:
+        """Times, 0.5 s apart, at which the surroundings are known."""
+        return len(self.frames)
 
     @property
     def now(self) -> Frame:
@@ -179,6 +203,18 @@ class Scene:
         if any("red_light" in token for token in tokens):
             raise SceneError(f"{where}.track_tokens: 'red_light' is reserved for traffic lights")
         return FrameObjects(tokens, types, boxes, velocity)
+
+    def world_objects(self, frame_index: int) -> WorldObjects:
+        """Objects of one frame in the global frame; as :meth:`objects` otherwise."""
+        objects, pose = self.objects(frame_index), self.ego_poses[frame_index]
+        xy = rotate(objects.boxes[:, :2], pose[2]) + pose[:2]
+        return WorldObjects(
+            objects.tokens,
+            objects.types,
+            np.column_stack([xy, wrap_angle(objects.boxes[:, 6] + pose[2])]),
+            objects.boxes[:, 3:5],
+            rotate(objects.velocity, pose[2]),
+        )
 
     def _check_finite(self, key: str, values: NDArray[np.float64]) -> None:
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))

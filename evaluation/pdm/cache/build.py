@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import shapely
 
@@ -9,12 +11,12 @@ from beyonddrive.datasets.maps.nuplan_map import MapError, NuPlanMap
 from beyonddrive.datasets.navsim.scene import HISTORY, Scene, SceneError
 from beyonddrive.evaluation.pdm.cache.metric_cache import MetricCache, MetricCacheError
 from beyonddrive.evaluation.pdm.inputs.centerline import route_centerline, starting_lane
-from beyonddrive.evaluation.pdm.inputs.drivable_map import drivable_map
+from beyonddrive.evaluation.pdm.inputs.drivable_map import DrivableMap, drivable_map
 from beyonddrive.evaluation.pdm.inputs.extended import extended_scene
 from beyonddrive.evaluation.pdm.inputs.map_index import MapIndex, map_index
 from beyonddrive.evaluation.pdm.inputs.route import RouteError, find_route, route_lanes
 from beyonddrive.evaluation.pdm.inputs.tracks import TrackError, tracks_of
-from beyonddrive.evaluation.pdm.kernels.arrays import Floats
+from beyonddrive.evaluation.pdm.kernels.arrays import Floats, Ints
 from beyonddrive.evaluation.pdm.kernels.constants import DEFAULT_SPEED_LIMIT, MAP_RADIUS, REAR_AXLE_TO_CENTER
 from beyonddrive.evaluation.pdm.kernels.prepared import scene_map
 from beyonddrive.evaluation.pdm.kernels.simulate import STATE_SIZE
@@ -52,7 +54,24 @@ def ego_state(scene: Scene) -> Floats:
     return state
 
 
-def _build(scene: Scene, index: MapIndex) -> MetricCache:
+class SceneParts(NamedTuple):
+    """What log and map give for the score of a scene, whatever traffic it is scored in."""
+
+    ego: Floats
+    local: DrivableMap
+    route_ids: Ints
+    centerline: Floats
+    proposal: Floats
+    extended_proposal: Floats
+
+
+def scene_parts(scene: Scene, index: MapIndex) -> SceneParts:
+    """Road, route and reference planner of a scene.
+
+    Raises:
+        RouteError: If there is no road or route.
+        MapError: If the map is damaged.
+    """
     current = HISTORY - 1
     ego = ego_state(scene)
     pose = ego[:3]
@@ -66,28 +85,32 @@ def _build(scene: Scene, index: MapIndex) -> MetricCache:
         )
     route = find_route(index, scene.roadblock_ids, pose)
     lanes = route_lanes(index, route)
-    tracks = tracks_of(scene, current)
     expected = forecast(scene, current, index, lanes, pose)
     start = starting_lane(index, lanes, local, pose)
     centerline = route_centerline(index, route, lanes, start)
     route_ids = index.lane_ids[lanes]
     grid, masks = scene_map(ego, local.polygons, local.types, np.isin(local.ids, route_ids))
-    proposal, extended_proposal = reference_trajectories(
-        ego, centerline, _speed_limit(index, start), expected, grid, masks
-    )
+    proposals = reference_trajectories(ego, centerline, _speed_limit(index, start), expected, grid, masks)
+    return SceneParts(ego, local, route_ids, centerline, *proposals)
+
+
+def _build(scene: Scene, index: MapIndex) -> MetricCache:
+    current = HISTORY - 1
+    tracks = tracks_of(scene, current)
+    parts = scene_parts(scene, index)
     return MetricCache(
         scene.token,
         scene.log_name,
         scene.timestamp_us,
-        ego,
-        proposal,
-        centerline,
-        route_ids,
-        local.polygons,
-        local.ids,
-        local.types,
+        parts.ego,
+        parts.proposal,
+        parts.centerline,
+        parts.route_ids,
+        parts.local.polygons,
+        parts.local.ids,
+        parts.local.types,
         tracks,
-        extended_scene(scene, index, current, extended_proposal),
+        extended_scene(scene, index, current, parts.extended_proposal, scene.expert_plan),
     )
 
 

@@ -51,7 +51,9 @@ class ExtendedScene:
             raise ValueError(f"{lights} light_ids but {len(self.lights)} polygons in lights")
 
 
-def extended_scene(scene: Scene, index: MapIndex, current: int, proposal: Floats) -> ExtendedScene:
+def extended_scene(
+    scene: Scene, index: MapIndex, current: int, proposal: Floats, human: Floats
+) -> ExtendedScene:
     """What EPDMS needs beyond the PDM score, from log and map.
 
     Args:
@@ -59,6 +61,7 @@ def extended_scene(scene: Scene, index: MapIndex, current: int, proposal: Floats
         index: The map.
         current: Index of the current frame.
         proposal: (51, 3) poses of the reference planner.
+        human: (8, 3) what the driver did; NaN if nobody drove.
     """
     past = scene.frames[current - HISTORY_FRAMES + 1 : current + 1]
     dynamic = np.array([frame["ego_dynamic_state"] for frame in past], dtype=np.float32)
@@ -75,7 +78,7 @@ def extended_scene(scene: Scene, index: MapIndex, current: int, proposal: Floats
     rows = index.lane_polygon_rows(ever)
     return ExtendedScene(
         proposal,
-        scene.expert_plan,
+        human,
         np.array([int(frame["timestamp"]) for frame in past], dtype=np.int64),
         np.column_stack([poses, dynamic.astype(np.float64)]),
         index.lane_ids[ever],

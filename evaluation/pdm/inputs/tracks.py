@@ -16,7 +16,6 @@ from beyonddrive.evaluation.pdm.kernels.constants import FRAME_STRIDE, NUM_FRAME
 from beyonddrive.evaluation.pdm.kernels.plan_states import unwrap
 from beyonddrive.structures.boxes import AGENT_TYPES, OBJECT_TYPES
 from beyonddrive.structures.errors import BeyondDriveError
-from beyonddrive.structures.se2 import rotate, wrap_angle
 
 if TYPE_CHECKING:
     from beyonddrive.datasets.navsim.scene import Scene
@@ -78,27 +77,32 @@ class Tracks:
         )
 
 
-def tracks_of(scene: Scene, current: int) -> Tracks:
+def tracks_of(scene: Scene, current: int, num_frames: int = NUM_FRAMES) -> Tracks:
     """Tracks of a scene, from frame ``current`` on.
+
+    Args:
+        scene: The scene.
+        current: Index of the current frame.
+        num_frames: Frames to look at; poses of the rest are NaN.
 
     Raises:
         TrackError: If the scene has too few frames after ``current``, a frame holds a track token twice, or a
             box has a negative size.
     """
-    if len(scene.frames) < current + NUM_FRAMES:
+    if scene.num_samples < current + num_frames:
         raise TrackError(
-            f"{len(scene.frames) - current - 1} frames after now, the score needs {NUM_FRAMES - 1}; "
-            f"use a split with num_future_frames >= {NUM_FRAMES - 1}"
+            f"{scene.num_samples - current - 1} frames after now, the score needs {num_frames - 1}; "
+            f"use a split with num_future_frames >= {num_frames - 1}"
         )
     index: dict[str, int] = {}
     types: list[int] = []
     first: list[Floats] = []
     seen = []
-    for j in range(NUM_FRAMES):
-        objects = scene.objects(current + j)
+    for j in range(num_frames):
+        objects = scene.world_objects(current + j)
         kinds = np.array([TYPE_INDEX[name] for name in objects.types], dtype=np.int64)
         order = np.argsort(kinds, kind="stable")
-        kinds, boxes = kinds[order], objects.boxes[order]
+        kinds, sizes, placed = kinds[order], objects.sizes[order], objects.poses[order]
         tokens = [objects.tokens[i] for i in order]
         if len(set(tokens)) < len(tokens):
             twice = next(token for token in tokens if tokens.count(token) > 1)
@@ -106,28 +110,24 @@ def tracks_of(scene: Scene, current: int) -> Tracks:
                 f"frame {current + j}: anns.track_tokens: {twice!r} is there twice; a track token names one "
                 f"object of a frame"
             )
-        if (boxes[:, 3:5] < 0).any():
-            row = int(np.flatnonzero((boxes[:, 3:5] < 0).any(axis=1))[0])
+        if (sizes < 0).any():
+            row = int(np.flatnonzero((sizes < 0).any(axis=1))[0])
             raise TrackError(
-                f"frame {current + j}: anns.gt_boxes: track {tokens[row]!r} has length {boxes[row, 3]} and "
-                f"width {boxes[row, 4]}; neither may be negative"
+                f"frame {current + j}: anns.gt_boxes: track {tokens[row]!r} has length {sizes[row, 0]} and "
+                f"width {sizes[row, 1]}; neither may be negative"
             )
-        pose = scene.ego_poses[current + j]
-        xy = rotate(boxes[:, :2], pose[2]) + pose[:2]
-        heading = wrap_angle(boxes[:, 6] + pose[2])
-        velocity = np.where(IS_AGENT[kinds][:, None], rotate(objects.velocity[order], pose[2]), 0.0)
+        velocity = np.where(IS_AGENT[kinds][:, None], objects.velocity[order], 0.0)
         rows = np.empty(len(tokens), dtype=np.int64)
         for i, token in enumerate(tokens):
             row = index.setdefault(token, len(index))
             if row == len(types):
                 types.append(int(kinds[i]))
-                first.append(np.concatenate([boxes[i, 3:5], velocity[i]]))
+                first.append(np.concatenate([sizes[i], velocity[i]]))
             rows[i] = row
-        seen.append((rows, xy, heading))
+        seen.append((rows, placed))
     poses = np.full((NUM_FRAMES, len(index), 3), np.nan)
-    for j, (rows, xy, heading) in enumerate(seen):
-        poses[j, rows, :2] = xy
-        poses[j, rows, 2] = heading
+    for j, (rows, placed) in enumerate(seen):
+        poses[j, rows] = placed
     features = np.array(first, dtype=np.float64).reshape(-1, 4)
     classes = np.array(types, dtype=np.int8)
     present = np.isfinite(poses[..., 0])

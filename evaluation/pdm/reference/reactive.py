@@ -1,0 +1,388 @@
+"""Traffic that reacts to the ego: vehicles on their lanes by IDM (EPDMS_TWO_STAGE, section 4).
+
+What does not depend on a plan (which vehicles are simulated, and on which rails) is found once per scene.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import shapely
+
+from beyonddrive.evaluation.pdm.inputs.map_index import MapIndex
+from beyonddrive.evaluation.pdm.inputs.tracks import IS_AGENT, TYPE_INDEX, Tracks
+from beyonddrive.evaluation.pdm.kernels.arrays import Bools, Floats
+from beyonddrive.evaluation.pdm.kernels.collision import Traffic, box_bounds
+from beyonddrive.evaluation.pdm.kernels.constants import (
+    HALF_LENGTH,
+    HALF_WIDTH,
+    NUM_FRAMES_V2,
+    NUM_STATES,
+    STEP,
+    STOPPED_TRACK_SPEED,
+)
+from beyonddrive.evaluation.pdm.kernels.polyline import arc_length
+from beyonddrive.evaluation.pdm.reference.start_segments import LaneLocator, StartSegment
+from beyonddrive.structures.boxes import ego_corners
+from beyonddrive.structures.errors import BeyondDriveError
+
+MAX_ACCELERATION, MAX_BRAKING = 1.0, 2.0
+MIN_GAP, HEADWAY, EXPONENT = 1.0, 1.5, 4
+DEFAULT_SPEED = 10.0
+"""Wanted where a lane has no speed limit, unless an earlier vehicle's lane had one [m/s]."""
+SNAP_DISTANCE = 3.0
+"""Vehicles farther from their lane's baseline are not simulated [m]."""
+RADIUS = 100.0
+"""Vehicles farther from the ego are removed [m]."""
+STANDING_SPEED = 0.1
+"""Vehicles off the road that are slower than this stay where they are [m/s]."""
+SIMPLIFIED = 1e-5
+MIN_VERTEX_GAP = 1e-8
+ARC_SEGMENTS = 16
+FREE, EGO = -2, -1
+"""Leads that are no vehicle."""
+
+
+class ReactiveTrafficError(BeyondDriveError, ValueError):
+    """The traffic of a scene cannot be simulated; the message names the vehicle, as the official code fails."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rail:
+    """The baseline that a vehicle drives along, without its last vertex.
+
+    Attributes:
+        xy: (R, 2) vertices.
+        heading: (R,) directions, unwrapped.
+        length: (R,) arc lengths along the whole baseline [m].
+    """
+
+    xy: Floats
+    heading: Floats
+    length: Floats
+
+    def pose(self, progress: float) -> Floats:
+        """Pose (3,) at an arc length, clamped to the rail; heading in [-pi, pi)."""
+        at = min(max(progress, self.length[0]), self.length[-1])
+        heading = float(np.interp(at, self.length, self.heading))
+        return np.array(
+            [
+                np.interp(at, self.length, self.xy[:, 0]),
+                np.interp(at, self.length, self.xy[:, 1]),
+                (heading + math.pi) % (2 * math.pi) - math.pi,
+            ]
+        )
+
+    def ahead(self, pose: Floats, progress: float) -> Floats:
+        """A pose's position and the vertices beyond an arc length (n, 2); the last two if there are none."""
+        at = min(max(progress, self.length[0]), self.length[-1])
+        rest = self.xy[np.searchsorted(self.length, at, side="right") :]
+        return np.vstack([pose[:2], rest]) if len(rest) else self.xy[-2:]
+
+    def part(self, start: float, end: float) -> Floats:
+        """The piece (n, 2) between two arc lengths, clamped; two vertices at the end that has nothing."""
+        low, high = self.length[0], self.length[-1]
+        start, end = min(max(start, low), high), min(max(end, low), high)
+        first = int(np.searchsorted(self.length, start, side="right"))
+        last = int(np.searchsorted(self.length, end, side="left"))
+        if first >= len(self.xy):
+            return self.xy[-2:]
+        if last <= 0:
+            return self.xy[:2]
+        return np.vstack([self.pose(start)[:2], self.xy[first:last], self.pose(end)[:2]])
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedVehicle:
+    """A vehicle that is simulated.
+
+    Attributes:
+        row: Its row in the tracks.
+        rail: What it drives along.
+        snapped: (3,) its first pose, on the baseline, which may lie beyond the rail.
+        progress: Where it starts [m].
+        speed: At the start [m/s].
+        target: Speed that it wants [m/s].
+        length: [m]
+        width: [m]
+    """
+
+    row: int
+    rail: Rail
+    snapped: Floats
+    progress: float
+    speed: float
+    target: float
+    length: float
+    width: float
+
+
+@dataclass(frozen=True, eq=False)
+class ReactiveScene:
+    """The vehicles of a scene that can react, and those that cannot.
+
+    Attributes:
+        tracks: Everybody, as observed.
+        vehicles: Simulated vehicles in the order of their creation.
+        others: Rows of the other vehicles of the current frame, in its order.
+        may_stand: (len(others),) whether such a vehicle stands where it is while nobody is in its way.
+    """
+
+    tracks: Tracks
+    vehicles: tuple[SimulatedVehicle, ...]
+    others: tuple[int, ...]
+    may_stand: Bools
+
+    def react(self, states: Floats) -> ReactiveMaps:
+        """Drive the traffic against the simulated states (41, 11) of the ego.
+
+        Raises:
+            ReactiveTrafficError: If a vehicle lies beyond the end of its rail, which the official code cannot
+                simulate.
+        """
+        return _Simulation(self, states).run()
+
+
+@dataclass(eq=False)
+class ReactiveMaps:
+    """Traffic of one plan.
+
+    Attributes:
+        boxes: (41, M, 4) x, y, cosine and sine of the heading of every track every 0.1 s; NaN where absent.
+        speed: (41, M) of simulated vehicles; as observed for others.
+        trace: (40, A, 5) per step and simulated vehicle: progress, speed, gap, lead speed, rear length; NaN
+            once it has been removed.
+        lead: (40, A) index of the lead among the simulated vehicles, -1 the ego, -2 none, -3 removed.
+    """
+
+    boxes: Floats
+    speed: Floats
+    trace: Floats
+    lead: Floats
+    tracks: Tracks = field(repr=False)
+
+    def traffic(self) -> Traffic:
+        """The boxes as collision kernels take them; nobody is ignored from the start."""
+        half = self.tracks.size * 0.5
+        agent = IS_AGENT[self.tracks.types]
+        speed = np.hypot(self.tracks.velocity[:, 0], self.tracks.velocity[:, 1])
+        return Traffic(
+            self.boxes,
+            half,
+            box_bounds(self.boxes, half),
+            agent,
+            ~agent | (speed <= STOPPED_TRACK_SPEED),
+            np.zeros(len(self.tracks), dtype=bool),
+            np.arange(len(self.boxes)),
+        )
+
+
+def reactive_scene(tracks: Tracks, ego: Floats, index: MapIndex, locator: LaneLocator) -> ReactiveScene:
+    """Find the vehicles that are simulated, and their rails (section 4.3).
+
+    Args:
+        tracks: Objects of the scene; those of the current frame first.
+        ego: (>= 3,) x, y, heading of the rear axle now.
+        index: The map.
+        locator: Its lanes by position.
+
+    Raises:
+        ReactiveTrafficError: If a vehicle's baseline is too short.
+    """
+    current = np.isfinite(tracks.poses[0, :, 0]) & (tracks.types == TYPE_INDEX["vehicle"])
+    taken = [shapely.Polygon(ego_corners(ego[:3]))]
+    default, created, others, may_stand = DEFAULT_SPEED, [], [], []
+    for row in np.flatnonzero(current):
+        pose, (length, width) = tracks.poses[0, row], tracks.size[row]
+        speed = float(np.hypot(*tracks.velocity[row]))
+        segment = locator.start_segment(*pose)
+        near = segment is not None and float(np.hypot(*(pose[:2] - segment.pose[:2]))) <= SNAP_DISTANCE
+        if segment is not None and near:
+            box = _box(segment.pose, length, width)
+            if not shapely.intersects(box, taken).any():
+                limit = index.speed_limit(segment.lane)
+                if not np.isnan(limit):
+                    default = limit
+                created.append(_vehicle(int(row), segment, index, speed, default, length, width))
+                taken.append(box)
+        is_parked = speed < STANDING_SPEED and not locator.is_on_road(*pose[:2])
+        others.append(int(row))
+        may_stand.append(is_parked or (segment is not None and not near))
+    return ReactiveScene(tracks, tuple(created), tuple(others), np.array(may_stand, dtype=bool))
+
+
+def _vehicle(
+    row: int,
+    segment: StartSegment,
+    index: MapIndex,
+    speed: float,
+    default: float,
+    length: float,
+    width: float,
+) -> SimulatedVehicle:
+    baseline = index.baseline(segment.lane)
+    cumulative = arc_length(np.ascontiguousarray(baseline[:, :2]))
+    kept = np.append(np.hypot(*np.diff(baseline[:, :2], axis=0).T) > MIN_VERTEX_GAP, False)
+    if kept.sum() < 2:
+        raise ReactiveTrafficError(
+            f"lane {index.lane_ids[segment.lane]}: its baseline has fewer than three vertices, so no vehicle "
+            f"can be simulated on it"
+        )
+    rail = Rail(baseline[kept, :2].copy(), np.unwrap(baseline[kept, 2]), cumulative[kept])
+    limit = index.speed_limit(segment.lane)
+    target = limit if not np.isnan(limit) and limit > 0 else default
+    return SimulatedVehicle(
+        row, rail, segment.pose, segment.progress, speed, float(target), float(length), float(width)
+    )
+
+
+def _box(pose: Floats, length: float, width: float) -> shapely.Polygon:
+    along = 0.5 * length * np.array([np.cos(pose[2]), np.sin(pose[2])])
+    across = 0.5 * width * np.array([-np.sin(pose[2]), np.cos(pose[2])])
+    middle = pose[:2]
+    return shapely.Polygon(
+        [middle + along + across, middle - along + across, middle - along - across, middle + along - across]
+    )
+
+
+class _Simulation:
+    """The traffic of one plan, step by step."""
+
+    def __init__(self, scene: ReactiveScene, states: Floats) -> None:
+        self.scene, self.states = scene, states
+        vehicles = scene.vehicles
+        count = len(vehicles)
+        self.progress = np.array([v.progress for v in vehicles])
+        self.speed = np.array([v.speed for v in vehicles])
+        self.poses = np.array([v.rail.pose(v.progress) for v in vehicles]).reshape(count, 3)
+        self.alive = np.ones(count, dtype=bool)
+        self.occupied = np.array([None] * count, dtype=object)
+        for i, vehicle in enumerate(vehicles):
+            self.occupied[i] = _box(vehicle.snapped, vehicle.length, vehicle.width)
+
+    def run(self) -> ReactiveMaps:
+        """All 41 maps."""
+        scene, tracks = self.scene, self.scene.tracks
+        observed = tracks.boxes(NUM_FRAMES_V2).copy()
+        now = np.isfinite(tracks.poses[0, :, 0])
+        vehicle = tracks.types == TYPE_INDEX["vehicle"]
+        observed[0, ~now] = np.nan
+        observed[1:, vehicle] = np.nan
+        first = np.flatnonzero(now)
+        observed[0, first, :2] = tracks.poses[0, first, :2]
+        observed[0, first, 2] = np.cos(tracks.poses[0, first, 2])
+        observed[0, first, 3] = np.sin(tracks.poses[0, first, 2])
+        speed = np.full(observed.shape[:2], np.nan)
+        speed[0] = np.hypot(*tracks.velocity.T)
+        count = len(scene.vehicles)
+        trace, lead = np.full((NUM_STATES - 1, count, 5), np.nan), np.full((NUM_STATES - 1, count), -3.0)
+        rows = np.array([v.row for v in scene.vehicles], dtype=np.int64)
+        for k in range(1, NUM_STATES):
+            self._step(self.states[k - 1], trace[k - 1], lead[k - 1])
+            alive = np.flatnonzero(self.alive)
+            observed[k, rows[alive], :2] = self.poses[alive, :2]
+            observed[k, rows[alive], 2] = np.cos(self.poses[alive, 2])
+            observed[k, rows[alive], 3] = np.sin(self.poses[alive, 2])
+            speed[k, rows[alive]] = self.speed[alive]
+            for row in self._standing(rows[alive], alive):
+                observed[k, row] = observed[0, row]
+                speed[k, row] = speed[0, row]
+        return ReactiveMaps(observed, speed, trace, lead, tracks)
+
+    def _step(self, ego: Floats, trace: Floats, lead: Floats) -> None:
+        """One step of all vehicles, the later ones after the earlier ones."""
+        gone = np.hypot(self.poses[:, 0] - ego[0], self.poses[:, 1] - ego[1]) > RADIUS
+        self.alive &= ~gone
+        ego_box = _box(
+            ego, 2 * HALF_LENGTH, 2 * HALF_WIDTH
+        )  # around the rear axle, as the official code has it
+        ego_speed = math.hypot(ego[3], ego[4])
+        for i in np.flatnonzero(self.alive):
+            vehicle = self.scene.vehicles[i]
+            others = np.flatnonzero(self.alive)
+            shapes = shapely.simplify(np.append(self.occupied[others], ego_box), SIMPLIFIED)
+            corridor = shapely.buffer(
+                shapely.LineString(vehicle.rail.ahead(self.poses[i], self.progress[i])),
+                0.5 * vehicle.width,
+                quad_segs=ARC_SEGMENTS,
+                cap_style="flat",
+                join_style="round",
+            )
+            hits = shapely.intersects(corridor, shapes)
+            own = int(np.searchsorted(others, i))
+            if not hits[own]:
+                raise ReactiveTrafficError(
+                    f"vehicle {self.scene.tracks.tokens[vehicle.row]}: it lies beyond the end of its lane's "
+                    f"baseline, where its traffic cannot be simulated"
+                )
+            hits[own] = False
+            gap, lead_speed, rear, who = self._gap(i, own, hits, shapes, others, ego[2], ego_speed)
+            self._advance(i, gap, lead_speed, rear)
+            trace[i] = self.progress[i], self.speed[i], gap, lead_speed, rear
+            lead[i] = who
+
+    def _gap(
+        self,
+        i: int,
+        own: int,
+        hits: Bools,
+        shapes: Floats,
+        others: Floats,
+        ego_heading: float,
+        ego_speed: float,
+    ) -> tuple[float, float, float, float]:
+        """Gap to the lead, its speed along the vehicle, what is taken off the gap, and who it is."""
+        vehicle = self.scene.vehicles[i]
+        found = np.flatnonzero(hits)
+        if not len(found):
+            return float(vehicle.rail.length[-1] - self.progress[i]), 0.0, 0.5 * vehicle.length, FREE
+        distance = shapely.distance(shapes[own], shapes[found])
+        nearest = found[distance == distance.min()]
+        bounds = shapely.bounds(shapes[nearest])
+        chosen = int(nearest[np.argmin(bounds[:, 1] + bounds[:, 3])])
+        if chosen == len(others):
+            heading, speed, who = ego_heading, ego_speed, EGO
+        else:
+            j = int(others[chosen])
+            heading, speed, who = self.poses[j, 2], self.speed[j], j
+        return float(distance.min()), float(speed * np.cos(heading - self.poses[i, 2])), 0.0, who
+
+    def _advance(self, i: int, gap: float, lead_speed: float, rear: float) -> None:
+        vehicle, v = self.scene.vehicles[i], float(self.speed[i])
+        closing = v * (v - lead_speed) / (2 * math.sqrt(MAX_ACCELERATION * MAX_BRAKING))
+        wanted = MIN_GAP + HEADWAY * v + closing
+        share = wanted / max(gap - rear, MIN_GAP)
+        acceleration = MAX_ACCELERATION * (1 - (v / vehicle.target) ** EXPONENT - share**2)
+        acceleration = min(max(acceleration, -MAX_BRAKING), MAX_ACCELERATION)
+        self.progress[i] += STEP * v
+        self.speed[i] = v = max(v + STEP * acceleration, 0.0)
+        self.poses[i] = vehicle.rail.pose(self.progress[i])
+        half = 0.5 * vehicle.length
+        part = vehicle.rail.part(self.progress[i] - half, self.progress[i] + half + HEADWAY * v)
+        reach = shapely.buffer(
+            shapely.LineString(part),
+            0.5 * vehicle.width,
+            quad_segs=ARC_SEGMENTS,
+            cap_style="flat",
+            join_style="round",
+        )
+        self.occupied[i] = shapely.union(reach, _box(self.poses[i], vehicle.length, vehicle.width))
+
+    def _standing(self, simulated_rows: Floats, alive: Floats) -> list[int]:
+        """Rows of the other vehicles of the current frame that are in this map: standing, and in nobody's way."""
+        scene, tracks = self.scene, self.scene.tracks
+        vehicles = scene.vehicles
+        boxes = [_box(self.poses[i], vehicles[i].length, vehicles[i].width) for i in alive]
+        taken = set(simulated_rows.tolist())
+        rows = []
+        for row, may_stand in zip(scene.others, scene.may_stand, strict=True):
+            if row in taken or not may_stand:
+                continue
+            box = _box(tracks.poses[0, row], *tracks.size[row])
+            if boxes and shapely.intersects(box, boxes).any():
+                continue
+            boxes.append(box)
+            rows.append(row)
+        return rows

@@ -1,0 +1,191 @@
+"""EPDMS of a run of two stages: comfort of pairs, weights of follow-up scenes, a product per half group.
+
+EPDMS_TWO_STAGE, section 6. Everything here is numpy on arrays, so that it can run where scores are collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from beyonddrive.evaluation.pdm.kernels.arrays import Floats
+from beyonddrive.evaluation.pdm.kernels.constants import EPDMS_WEIGHT_SUM, EXTENDED_COMFORT_WEIGHT
+from beyonddrive.evaluation.pdm.scores.epdms import score_parts
+from beyonddrive.evaluation.pdm.scores.epdms_of_run import NEIGHBOR_GAP, RUN_COLUMNS, extended_comfort
+from beyonddrive.structures.errors import BeyondDriveError
+
+KERNEL = 0.2
+"""Twice the variance of the kernel that weights follow-up scenes by the distance of their starts [m2]."""
+MIN_WEIGHT_SUM = 1e-8
+"""With less than this all follow-up scenes count equally."""
+_SHOWN = 5
+
+
+class TwoStageError(BeyondDriveError, ValueError):
+    """A run of two stages is incomplete or contradicts its table of pairs; the message names tokens."""
+
+
+class Group(NamedTuple):
+    """Two original scenes half a second apart, and the follow-up scenes of both.
+
+    Attributes:
+        now: The later original scene.
+        previous: The one half a second before.
+        pairs: (follow-up of now, follow-up of previous) of the same rollout.
+    """
+
+    now: str
+    previous: str
+    pairs: tuple[tuple[str, str], ...]
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """All scenes of the group."""
+        return (self.now, self.previous, *(token for pair in self.pairs for token in pair))
+
+
+class SceneResult(NamedTuple):
+    """What the aggregation needs of one scored scene."""
+
+    values: Floats
+    """(8,) sub-scores, filtered in the first stage."""
+    states: Floats
+    """(41, 11) simulated states of the plan."""
+    time: float
+    """Start [s]."""
+    end: Floats
+    """(2,) last pose of the plan, global; read in the first stage."""
+    start: Floats
+    """(2,) logged rear axle now, global; read in the second stage."""
+
+
+@dataclass(frozen=True, eq=False)
+class TwoStageScores:
+    """Scores of a run.
+
+    Attributes:
+        tokens: Scenes, as in the table of groups.
+        values: (S, 10) by :data:`epdms_of_run.RUN_COLUMNS`; the last is the score.
+        weights: (S,) of follow-up scenes within their half group; 1 in the first stage.
+        groups: (G, 4) score of now, its follow-ups, previous, its follow-ups.
+        combined: (10,) THE result is the last: the mean over groups of products per half group.
+        stage_one: (10,) means over original scenes.
+        stage_two: (10,) means over weighted follow-ups.
+    """
+
+    tokens: tuple[str, ...]
+    values: Floats
+    weights: Floats
+    groups: Floats
+    combined: Floats
+    stage_one: Floats
+    stage_two: Floats
+
+    @property
+    def epdms(self) -> float:
+        """The two-stage EPDMS in [0, 1]."""
+        return float(self.combined[-1])
+
+
+def read_groups(table: Any, source: str = "reactive_all_mapping") -> list[Group]:
+    """Groups from a table ``[[now, previous, [[now2, previous2], ...]], ...]``.
+
+    Raises:
+        TwoStageError: If it is none, a group has no pairs, or a token is there twice.
+    """
+    groups = []
+    for row in table if isinstance(table, Sequence) and not isinstance(table, str) else [None]:
+        try:
+            now, previous, pairs = row
+            group = Group(str(now), str(previous), tuple((str(a), str(b)) for a, b in pairs))
+        except (TypeError, ValueError):
+            raise TwoStageError(
+                f"{source}: expected [now, previous, [[now2, previous2], ...]], got {row!r}"
+            ) from None
+        if not group.pairs:
+            raise TwoStageError(f"{source}: group of {now} has no follow-up scenes")
+        groups.append(group)
+    tokens = [token for group in groups for token in group.tokens]
+    if len(set(tokens)) < len(tokens):
+        twice = next(token for token in tokens if tokens.count(token) > 1)
+        raise TwoStageError(f"{source}: {twice} is there twice; a scene belongs to one pair")
+    return groups
+
+
+def two_stage_score(results: Mapping[str, SceneResult], groups: Sequence[Group]) -> TwoStageScores:
+    """Aggregate a run.
+
+    Groups of which no scene was scored are left out; of the others every scene has to be there.
+
+    Raises:
+        TwoStageError: If scenes of a group are missing, a result belongs to no group, nothing was scored, or
+            the times of a pair do not follow one another.
+    """
+    used = [group for group in groups if any(token in results for token in group.tokens)]
+    tokens = tuple(token for group in used for token in group.tokens)
+    if missing := [token for token in tokens if token not in results]:
+        raise TwoStageError(
+            f"{len(missing)} scenes of scored groups have no score: {_shown(missing)}; there is no two-stage "
+            f"score without them"
+        )
+    if unknown := sorted(set(results) - set(tokens)):
+        raise TwoStageError(f"{len(unknown)} scenes are in no group of the table: {_shown(unknown)}")
+    if not used:
+        raise TwoStageError("no scene of any group was scored")
+    comfort = {}
+    for group in used:
+        for later, earlier in ((group.now, group.previous), *group.pairs):
+            comfort[later] = comfort[earlier] = _pair_comfort(results, later, earlier)
+    row_of = {token: row for row, token in enumerate(tokens)}
+    values = np.array([[*results[token].values, comfort[token]] for token in tokens])
+    factor, weighted = score_parts(values[:, :8])
+    total = weighted + EXTENDED_COMFORT_WEIGHT * values[:, 8]
+    values = np.column_stack([values, factor * (total / (EPDMS_WEIGHT_SUM + EXTENDED_COMFORT_WEIGHT))])
+    weights, halves = np.ones(len(tokens)), []
+    for group in used:
+        for original, column in ((group.now, 0), (group.previous, 1)):
+            rows = np.array([row_of[pair[column]] for pair in group.pairs])
+            starts = np.array([results[tokens[row]].start for row in rows])
+            weights[rows] = follow_up_weights(results[original].end, starts)
+            after = weights[rows] @ values[rows] / weights[rows].sum()
+            halves.append((values[row_of[original]], after))
+    before, after = (np.array(part) for part in zip(*halves, strict=True))  # (2 G, 10)
+    scores = np.stack([before[:, -1], after[:, -1]], axis=1).reshape(len(used), 4)
+    per_group = (before * after).reshape(len(used), 2, len(RUN_COLUMNS)).mean(axis=1)
+    return TwoStageScores(
+        tokens, values, weights, scores, per_group.mean(axis=0), before.mean(axis=0), after.mean(axis=0)
+    )
+
+
+def follow_up_weights(end: Floats, starts: Floats) -> Floats:
+    """Weights (n,) of follow-up scenes that start at (n, 2), for a plan that ends at (2,); they sum to 1.
+
+    >>> follow_up_weights(np.zeros(2), np.array([[0.0, 0.0], [9.0, 0.0]])).round(6).tolist()
+    [1.0, 0.0]
+    >>> follow_up_weights(np.zeros(2), np.array([[5.0, 0.0], [9.0, 0.0]])).tolist()
+    [0.5, 0.5]
+    """
+    weights = np.exp(-((starts - end) ** 2).sum(axis=1) / KERNEL)
+    total = weights.sum()
+    if np.isnan(total) or total <= MIN_WEIGHT_SUM:
+        return np.full(len(starts), 1.0 / len(starts))
+    normalised: Floats = weights / total
+    return normalised
+
+
+def _pair_comfort(results: Mapping[str, SceneResult], later: str, earlier: str) -> float:
+    gap = results[later].time - results[earlier].time
+    if not 0 < gap < NEIGHBOR_GAP:
+        raise TwoStageError(
+            f"pair {later}, {earlier}: the first starts {gap:.3f} s after the second; expected 0 to "
+            f"{NEIGHBOR_GAP} s: is the order (later, earlier)?"
+        )
+    return extended_comfort(results[later].states, results[earlier].states, gap)[0]
+
+
+def _shown(tokens: Sequence[str]) -> str:
+    more = f" and {len(tokens) - _SHOWN} more" if len(tokens) > _SHOWN else ""
+    return ", ".join(tokens[:_SHOWN]) + more
