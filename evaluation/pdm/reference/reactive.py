@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import shapely
 
+from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.pdm.inputs.map_index import MapIndex
 from beyonddrive.evaluation.pdm.inputs.tracks import IS_AGENT, TYPE_INDEX, Tracks
-from beyonddrive.evaluation.pdm.kernels.arrays import Bools, Floats
+from beyonddrive.evaluation.pdm.kernels.arrays import Bools, Floats, Ints
 from beyonddrive.evaluation.pdm.kernels.collision import Traffic, box_bounds
 from beyonddrive.evaluation.pdm.kernels.constants import (
     HALF_LENGTH,
@@ -23,7 +24,7 @@ from beyonddrive.evaluation.pdm.kernels.constants import (
     STEP,
     STOPPED_TRACK_SPEED,
 )
-from beyonddrive.evaluation.pdm.kernels.polyline import arc_length
+from beyonddrive.evaluation.pdm.kernels.polyline import arc_length, square_distance
 from beyonddrive.evaluation.pdm.reference.start_segments import LaneLocator, StartSegment
 from beyonddrive.structures.boxes import ego_corners
 from beyonddrive.structures.errors import BeyondDriveError
@@ -41,12 +42,14 @@ STANDING_SPEED = 0.1
 SIMPLIFIED = 1e-5
 MIN_VERTEX_GAP = 1e-8
 ARC_SEGMENTS = 16
-FREE, EGO = -2, -1
-"""Leads that are no vehicle."""
+EGO, FREE, REMOVED = -1, -2, -3
+"""What there is in place of a lead."""
+SLACK = 1e-3
+"""Added to what is only a cheap test before the exact one [m]."""
 
 
 class ReactiveTrafficError(BeyondDriveError, ValueError):
-    """The traffic of a scene cannot be simulated; the message names the vehicle, as the official code fails."""
+    """The traffic of a scene cannot be simulated, as the official code cannot; names the vehicle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +163,7 @@ class ReactiveMaps:
     boxes: Floats
     speed: Floats
     trace: Floats
-    lead: Floats
+    lead: Ints
     tracks: Tracks = field(repr=False)
 
     def traffic(self) -> Traffic:
@@ -247,6 +250,62 @@ def _box(pose: Floats, length: float, width: float) -> shapely.Polygon:
     )
 
 
+class _Footprint:
+    """Where a vehicle is and will be soon, for the others; its polygon is made when somebody comes near."""
+
+    __slots__ = ("_made", "_part", "center", "pose", "radius", "vehicle")
+
+    def __init__(self, vehicle: SimulatedVehicle, pose: Floats, part: Floats | None) -> None:
+        self.vehicle, self.pose, self._part = vehicle, pose, part
+        self._made: shapely.Geometry | None = None
+        half = 0.5 * math.hypot(vehicle.length, vehicle.width)
+        if part is None:
+            self.center, self.radius = pose[:2], half
+        else:
+            # The box is on the piece of the rail, which a circle around its middle covers.
+            way = 0.5 * float(np.hypot(*np.diff(part, axis=0).T).sum())
+            self.center = 0.5 * (part[0] + part[-1])
+            self.radius = way + half + float(np.hypot(*(pose[:2] - self.center)))
+
+    @property
+    def is_on_rail(self) -> bool:
+        """Whether it has moved; before, it is at its snapped pose, perhaps beyond the rail."""
+        return self._part is not None
+
+    @property
+    def polygon(self) -> shapely.Geometry:
+        """The polygon, simplified as every vehicle sees it."""
+        if self._made is None:
+            vehicle = self.vehicle
+            shape = _box(self.pose, vehicle.length, vehicle.width)
+            if self._part is not None:
+                shape = shapely.union(_band(self._part, vehicle.width), shape)
+            self._made = shapely.simplify(shape, SIMPLIFIED)
+        return self._made
+
+
+def _band(line: Floats, width: float) -> shapely.Geometry:
+    return shapely.buffer(
+        shapely.LineString(line),
+        0.5 * width,
+        quad_segs=ARC_SEGMENTS,
+        cap_style="flat",
+        join_style="round",
+    )
+
+
+@kernel
+def _near_line(line: Floats, centers: Floats, radii: Floats, out: Bools) -> None:
+    """Whether circles come within their radius of a polyline (n, 2)."""
+    for j in range(len(centers)):
+        out[j] = False
+        for i in range(len(line) - 1):
+            square, _ = square_distance(line, i, centers[j, 0], centers[j, 1])
+            if square <= radii[j] * radii[j]:
+                out[j] = True
+                break
+
+
 class _Simulation:
     """The traffic of one plan, step by step."""
 
@@ -258,95 +317,90 @@ class _Simulation:
         self.speed = np.array([v.speed for v in vehicles])
         self.poses = np.array([v.rail.pose(v.progress) for v in vehicles]).reshape(count, 3)
         self.alive = np.ones(count, dtype=bool)
-        self.occupied = np.array([None] * count, dtype=object)
-        for i, vehicle in enumerate(vehicles):
-            self.occupied[i] = _box(vehicle.snapped, vehicle.length, vehicle.width)
+        self.footprints = [_Footprint(vehicle, vehicle.snapped, None) for vehicle in vehicles]
+        # The last circle is the ego's.
+        self.centers = np.array([*(f.center for f in self.footprints), [0.0, 0.0]])
+        self.radii = np.array([*(f.radius for f in self.footprints), math.hypot(HALF_LENGTH, HALF_WIDTH)])
+        self._near = np.zeros(count + 1, dtype=bool)
 
     def run(self) -> ReactiveMaps:
         """All 41 maps."""
         scene, tracks = self.scene, self.scene.tracks
-        observed = tracks.boxes(NUM_FRAMES_V2).copy()
+        boxes = tracks.boxes(NUM_FRAMES_V2).copy()
         now = np.isfinite(tracks.poses[0, :, 0])
-        vehicle = tracks.types == TYPE_INDEX["vehicle"]
-        observed[0, ~now] = np.nan
-        observed[1:, vehicle] = np.nan
-        first = np.flatnonzero(now)
-        observed[0, first, :2] = tracks.poses[0, first, :2]
-        observed[0, first, 2] = np.cos(tracks.poses[0, first, 2])
-        observed[0, first, 3] = np.sin(tracks.poses[0, first, 2])
-        speed = np.full(observed.shape[:2], np.nan)
+        boxes[0, ~now] = np.nan
+        boxes[1:, tracks.types == TYPE_INDEX["vehicle"]] = np.nan
+        boxes[0, now, :2] = tracks.poses[0, now, :2]
+        boxes[0, now, 2], boxes[0, now, 3] = np.cos(tracks.poses[0, now, 2]), np.sin(tracks.poses[0, now, 2])
+        speed = np.full(boxes.shape[:2], np.nan)
         speed[0] = np.hypot(*tracks.velocity.T)
         count = len(scene.vehicles)
-        trace, lead = np.full((NUM_STATES - 1, count, 5), np.nan), np.full((NUM_STATES - 1, count), -3.0)
+        trace = np.full((NUM_STATES - 1, count, 5), np.nan)
+        lead = np.full((NUM_STATES - 1, count), REMOVED, dtype=np.int64)
         rows = np.array([v.row for v in scene.vehicles], dtype=np.int64)
         for k in range(1, NUM_STATES):
             self._step(self.states[k - 1], trace[k - 1], lead[k - 1])
             alive = np.flatnonzero(self.alive)
-            observed[k, rows[alive], :2] = self.poses[alive, :2]
-            observed[k, rows[alive], 2] = np.cos(self.poses[alive, 2])
-            observed[k, rows[alive], 3] = np.sin(self.poses[alive, 2])
+            boxes[k, rows[alive], :2] = self.poses[alive, :2]
+            boxes[k, rows[alive], 2] = np.cos(self.poses[alive, 2])
+            boxes[k, rows[alive], 3] = np.sin(self.poses[alive, 2])
             speed[k, rows[alive]] = self.speed[alive]
-            for row in self._standing(rows[alive], alive):
-                observed[k, row] = observed[0, row]
-                speed[k, row] = speed[0, row]
-        return ReactiveMaps(observed, speed, trace, lead, tracks)
+            for row in self._standing(alive):
+                boxes[k, row], speed[k, row] = boxes[0, row], speed[0, row]
+        return ReactiveMaps(boxes, speed, trace, lead, tracks)
 
-    def _step(self, ego: Floats, trace: Floats, lead: Floats) -> None:
+    def _step(self, ego: Floats, trace: Floats, lead: Ints) -> None:
         """One step of all vehicles, the later ones after the earlier ones."""
-        gone = np.hypot(self.poses[:, 0] - ego[0], self.poses[:, 1] - ego[1]) > RADIUS
-        self.alive &= ~gone
-        ego_box = _box(
-            ego, 2 * HALF_LENGTH, 2 * HALF_WIDTH
-        )  # around the rear axle, as the official code has it
-        ego_speed = math.hypot(ego[3], ego[4])
+        self.alive &= ~(np.hypot(self.poses[:, 0] - ego[0], self.poses[:, 1] - ego[1]) > RADIUS)
+        self.centers[-1] = ego[:2]
         for i in np.flatnonzero(self.alive):
             vehicle = self.scene.vehicles[i]
-            others = np.flatnonzero(self.alive)
-            shapes = shapely.simplify(np.append(self.occupied[others], ego_box), SIMPLIFIED)
-            corridor = shapely.buffer(
-                shapely.LineString(vehicle.rail.ahead(self.poses[i], self.progress[i])),
-                0.5 * vehicle.width,
-                quad_segs=ARC_SEGMENTS,
-                cap_style="flat",
-                join_style="round",
-            )
-            hits = shapely.intersects(corridor, shapes)
-            own = int(np.searchsorted(others, i))
-            if not hits[own]:
+            line = vehicle.rail.ahead(self.poses[i], self.progress[i])
+            found, shapes = self._in_corridor(i, line, ego)
+            if i not in found:
                 raise ReactiveTrafficError(
                     f"vehicle {self.scene.tracks.tokens[vehicle.row]}: it lies beyond the end of its lane's "
                     f"baseline, where its traffic cannot be simulated"
                 )
-            hits[own] = False
-            gap, lead_speed, rear, who = self._gap(i, own, hits, shapes, others, ego[2], ego_speed)
+            gap, lead_speed, rear, who = self._gap(i, found, shapes, ego)
             self._advance(i, gap, lead_speed, rear)
             trace[i] = self.progress[i], self.speed[i], gap, lead_speed, rear
             lead[i] = who
 
+    def _in_corridor(self, i: int, line: Floats, ego: Floats) -> tuple[list[int], list[shapely.Geometry]]:
+        """Who is in a vehicle's way, itself included, and their polygons; the ego has the last number."""
+        half = 0.5 * self.scene.vehicles[i].width
+        _near_line(line, self.centers, self.radii + (half + SLACK), self._near)
+        self._near[:-1] &= self.alive
+        near = np.flatnonzero(self._near)
+        count = len(self.footprints)
+        if near.tolist() == [i] and self.footprints[i].is_on_rail:
+            return [i], []  # nobody but itself, whose box is where the corridor starts
+        shapes = [
+            # The official code puts the middle of the ego's box at its rear axle.
+            _box(ego, 2 * HALF_LENGTH, 2 * HALF_WIDTH) if j == count else self.footprints[j].polygon
+            for j in near
+        ]
+        chosen = np.flatnonzero(shapely.intersects(_band(line, 2 * half), shapes))
+        return [int(near[c]) for c in chosen], [shapes[c] for c in chosen]
+
     def _gap(
-        self,
-        i: int,
-        own: int,
-        hits: Bools,
-        shapes: Floats,
-        others: Floats,
-        ego_heading: float,
-        ego_speed: float,
-    ) -> tuple[float, float, float, float]:
+        self, i: int, found: list[int], shapes: list[shapely.Geometry], ego: Floats
+    ) -> tuple[float, float, float, int]:
         """Gap to the lead, its speed along the vehicle, what is taken off the gap, and who it is."""
         vehicle = self.scene.vehicles[i]
-        found = np.flatnonzero(hits)
-        if not len(found):
+        if len(found) == 1:
             return float(vehicle.rail.length[-1] - self.progress[i]), 0.0, 0.5 * vehicle.length, FREE
-        distance = shapely.distance(shapes[own], shapes[found])
-        nearest = found[distance == distance.min()]
-        bounds = shapely.bounds(shapes[nearest])
-        chosen = int(nearest[np.argmin(bounds[:, 1] + bounds[:, 3])])
-        if chosen == len(others):
-            heading, speed, who = ego_heading, ego_speed, EGO
+        own = found.index(i)
+        others = [n for n in range(len(found)) if n != own]
+        distance = shapely.distance(shapes[own], [shapes[n] for n in others])
+        nearest = [n for n, d in zip(others, distance, strict=True) if d == distance.min()]
+        bounds = shapely.bounds([shapes[n] for n in nearest])
+        chosen = found[nearest[int(np.argmin(bounds[:, 1] + bounds[:, 3]))]]
+        if chosen == len(self.footprints):
+            heading, speed, who = ego[2], math.hypot(ego[3], ego[4]), EGO
         else:
-            j = int(others[chosen])
-            heading, speed, who = self.poses[j, 2], self.speed[j], j
+            heading, speed, who = self.poses[chosen, 2], self.speed[chosen], chosen
         return float(distance.min()), float(speed * np.cos(heading - self.poses[i, 2])), 0.0, who
 
     def _advance(self, i: int, gap: float, lead_speed: float, rear: float) -> None:
@@ -358,31 +412,33 @@ class _Simulation:
         acceleration = min(max(acceleration, -MAX_BRAKING), MAX_ACCELERATION)
         self.progress[i] += STEP * v
         self.speed[i] = v = max(v + STEP * acceleration, 0.0)
-        self.poses[i] = vehicle.rail.pose(self.progress[i])
+        self.poses[i] = pose = vehicle.rail.pose(self.progress[i])
         half = 0.5 * vehicle.length
         part = vehicle.rail.part(self.progress[i] - half, self.progress[i] + half + HEADWAY * v)
-        reach = shapely.buffer(
-            shapely.LineString(part),
-            0.5 * vehicle.width,
-            quad_segs=ARC_SEGMENTS,
-            cap_style="flat",
-            join_style="round",
-        )
-        self.occupied[i] = shapely.union(reach, _box(self.poses[i], vehicle.length, vehicle.width))
+        self.footprints[i] = made = _Footprint(vehicle, pose, part)
+        self.centers[i], self.radii[i] = made.center, made.radius
 
-    def _standing(self, simulated_rows: Floats, alive: Floats) -> list[int]:
-        """Rows of the other vehicles of the current frame that are in this map: standing, and in nobody's way."""
+    def _standing(self, alive: Ints) -> list[int]:
+        """Rows of other vehicles of the current frame that stand in this map, because nobody is in their way."""
         scene, tracks = self.scene, self.scene.tracks
         vehicles = scene.vehicles
-        boxes = [_box(self.poses[i], vehicles[i].length, vehicles[i].width) for i in alive]
-        taken = set(simulated_rows.tolist())
-        rows = []
+        taken = {vehicles[i].row for i in alive}
+        rows: list[int] = []
+        kept: list[shapely.Geometry] = []
         for row, may_stand in zip(scene.others, scene.may_stand, strict=True):
             if row in taken or not may_stand:
                 continue
-            box = _box(tracks.poses[0, row], *tracks.size[row])
-            if boxes and shapely.intersects(box, boxes).any():
+            box, center = _box(tracks.poses[0, row], *tracks.size[row]), tracks.poses[0, row, :2]
+            reach = 0.5 * float(np.hypot(*tracks.size[row]))
+            near = [
+                _box(self.poses[i], vehicles[i].length, vehicles[i].width)
+                for i in alive
+                if math.hypot(*(self.poses[i, :2] - center))
+                <= reach + 0.5 * math.hypot(vehicles[i].length, vehicles[i].width) + SLACK
+            ]
+            others = near + kept
+            if others and shapely.intersects(box, others).any():
                 continue
-            boxes.append(box)
+            kept.append(box)
             rows.append(row)
         return rows

@@ -88,11 +88,9 @@ def nearest_pose(baseline: Floats, x: float, y: float) -> tuple[Floats, float]:
     length = arc_length(xy)
     progress = project(xy, length, x, y)
     here, ahead = _point(xy, length, progress), _point(xy, length, progress + CHORD)
-    if (ahead == here).all():
-        here_to = here - _point(xy, length, progress - CHORD)
-    else:
-        here_to = ahead - here
-    return np.array([*here, np.arctan2(here_to[1], here_to[0])]), progress
+    is_end = (ahead == here).all()
+    chord = here - _point(xy, length, progress - CHORD) if is_end else ahead - here
+    return np.array([*here, np.arctan2(chord[1], chord[0])]), progress
 
 
 def _point(xy: Floats, length: Floats, position: float) -> Floats:
