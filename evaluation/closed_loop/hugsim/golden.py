@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,6 +37,7 @@ from beyonddrive.evaluation.closed_loop.hugsim.settings import (
     HugsimSettings,
 )
 from beyonddrive.evaluation.closed_loop.hugsim.traffic import Traffic
+from beyonddrive.evaluation.golden import Arrays, FileComparison, compared, read_arrays
 
 FILES = (
     "overlap.npz",
@@ -54,8 +54,8 @@ STABLE = 1e-6
 """Answers of the tracker that move more than this when its input moves by 1e-12 are not judged."""
 CHAOTIC_INSIDE = "teleport"
 """Kind of calls whose answer is stable, but not the inputs after it."""
-EXACT, SUMMED, SINGLE = 1e-12, 1e-9, 1e-5
-"""Tolerances: the same arithmetic; iterated; through float32."""
+SUMMED, SINGLE = 1e-9, 1e-5
+"""Tolerances of what is iterated, and of what goes through float32; the rest has to be equal to 1e-12."""
 KEPT_AT_LIMIT = {"extreme-mixed": [(0, 0)], "extreme-two": [(0, 2)]}
 """Episodes in which the official float32 kept the manoeuvre at the limit of acceleration (section 5.5)."""
 _VARIANTS: dict[str, dict[str, Any]] = {
@@ -64,77 +64,23 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "anchor_pre": {"plan_anchor": "pre_step"},
 }
 
-Arrays = Mapping[str, NDArray[Any]]
-
-
-@dataclass
-class Comparison:
-    """What came of one file.
-
-    Attributes:
-        name: The file.
-        rows: Values compared.
-        worst: Largest difference, as a share of its tolerance.
-        difference: That difference itself.
-        faults: What does not agree, in words.
-    """
-
-    name: str
-    rows: int = 0
-    worst: float = 0.0
-    difference: float = 0.0
-    faults: tuple[str, ...] = ()
-
-    def add(self, what: str, ours: Any, golden: Any, tolerance: float = EXACT) -> None:
-        """Compare an array or number with the golden one."""
-        a, b = np.asarray(ours, dtype=np.float64), np.asarray(golden, dtype=np.float64)
-        self.rows += len(b) if b.ndim else 1
-        if a.shape != b.shape or not np.array_equal(np.isnan(a), np.isnan(b)):
-            self.faults += (f"{what}: {a.shape} against {b.shape}, or NaN elsewhere",)
-            return
-        difference = float(np.nanmax(np.abs(a - b), initial=0.0))
-        if difference / tolerance > self.worst:
-            self.worst, self.difference = difference / tolerance, difference
-        if not difference <= tolerance:
-            self.faults += (f"{what}: differs by {difference:.1e}",)
-
-    def __str__(self) -> str:
-        """One line."""
-        verdict = "FAIL: " + "; ".join(self.faults[:3]) if self.faults else "pass"
-        return f"{self.name:<32} {self.rows:6d} rows, worst {self.difference:.1e} {verdict}"
-
 
 def is_golden(directory: Path) -> bool:
     """Whether a directory is laid out like HUGSIM's golden data."""
     return any((directory / name).is_file() for name in FILES) and not (directory / "recipe.py").exists()
 
 
-def compare_directory(directory: Path) -> Iterator[Comparison]:
+def compare_directory(directory: Path) -> Iterator[FileComparison]:
     """Compare every file of a golden directory that is there."""
     for name in FILES:
         if (directory / name).is_file():
-            yield _compared(name, lambda found, name=name: _COMPARE[name](directory, found))  # type: ignore[misc]
+            yield compared(name, lambda found, name=name: _COMPARE[name](directory, found))  # type: ignore[misc]
     for path in sorted((directory / "episodes").glob("*.npz")):
-        yield _compared(f"episodes/{path.name}", lambda found, path=path: _episode(path, found))  # type: ignore[misc]
+        yield compared(f"episodes/{path.name}", lambda found, path=path: _episode(path, found))  # type: ignore[misc]
 
 
-def _compared(name: str, compare: Callable[[Comparison], None]) -> Comparison:
-    found = Comparison(name)
-    try:
-        compare(found)
-    # Foreign files may fail in any way; one must not end the comparison of the others.
-    except Exception as error:
-        found.faults += (f"{type(error).__name__}: {error}",)
-    return found
-
-
-def _read(path: Path) -> Arrays:
-    with np.load(path, allow_pickle=False) as arrays:
-        return {key: arrays[key] for key in arrays.files}
-
-
-def _overlap(directory: Path, found: Comparison) -> None:
-    z = _read(directory / "overlap.npz")
+def _overlap(directory: Path, found: FileComparison) -> None:
+    z = read_arrays(directory / "overlap.npz")
     a, b = z["a"], z["b"]
     found.add("corners", corners(a[:, [0, 1, 4]], a[:, 2:4]), z["corners"])
     found.add("intersects", touch(a[:, [0, 1, 4]], a[:, 2:4], b[:, [0, 1, 4]], b[:, 2:4]), z["intersects"])
@@ -146,8 +92,8 @@ def _overlap(directory: Path, found: Comparison) -> None:
     found.add("points in boxes", np.array(counts) <= 100, z["box_no_collision"])
 
 
-def _footprint(directory: Path, found: Comparison) -> None:
-    z = _read(directory / "footprint.npz")
+def _footprint(directory: Path, found: FileComparison) -> None:
+    z = read_arrays(directory / "footprint.npz")
     rows = np.split(z["traj"], np.cumsum(z["traj_count"])[:-1])
     grounds = np.split(z["ground"], np.cumsum(z["ground_count"])[:-1])
     ours = [
@@ -157,16 +103,16 @@ def _footprint(directory: Path, found: Comparison) -> None:
     found.add("dac", ours, z["dac"])
 
 
-def _comfort(directory: Path, found: Comparison) -> None:
-    z = _read(directory / "comfort.npz")
+def _comfort(directory: Path, found: FileComparison) -> None:
+    z = read_arrays(directory / "comfort.npz")
     rows = np.split(z["traj"], np.cumsum(z["count"])[:-1])
     limit = PRESETS["main"].comfort_lon_max
     ours = [not discomfort(r, float(step), limit) for r, step in zip(rows, z["timestep"], strict=True)]
     found.add("comfortable", ours, z["comfortable"])
 
 
-def _frames(directory: Path, found: Comparison) -> None:
-    z = _read(directory / "frames.npz")
+def _frames(directory: Path, found: FileComparison) -> None:
+    z = read_arrays(directory / "frames.npz")
     poses = np.array([pose_matrix(e, t) for e, t in zip(z["euler"], z["translation"], strict=True)])
     found.add("pose", poses, z["pose"])
     found.add("euler", np.column_stack([euler_of(poses), poses[:, :3, 3]]), z["euler_translation_back"])
@@ -185,8 +131,8 @@ def _frames(directory: Path, found: Comparison) -> None:
         found.add(f"{key} completion", [route.completion(q) for q in query], z[f"{key}_route_completion"])
 
 
-def _agents(directory: Path, found: Comparison) -> None:
-    z = _read(directory / "agents.npz")
+def _agents(directory: Path, found: FileComparison) -> None:
+    z = read_arrays(directory / "agents.npz")
     found.add("constant", [moved_straight(s.astype(float)) for s in z["state"]], z["constant"], SINGLE)
     found.add("forecast", forecasts(z["headaway"][:, 0].astype(float)), z["headaway"], SINGLE)
     found.add("idm", [_idm(z, i) for i in range(len(z["idm_state"]))], z["idm_out"], SINGLE)
@@ -215,15 +161,15 @@ def _idm(z: Arrays, i: int) -> NDArray[np.float64]:
         return np.full(4, np.nan)
 
 
-def _controller(directory: Path, found: Comparison) -> None:
-    z = _read(directory / "controller.npz")
+def _controller(directory: Path, found: FileComparison) -> None:
+    z = read_arrays(directory / "controller.npz")
     for version in get_args(Controller):
         if f"{version}_control" in z:
             for i in range(len(z["n"])):
                 _call(z, i, version, found)
 
 
-def _call(z: Arrays, i: int, version: Controller, found: Comparison) -> None:
+def _call(z: Arrays, i: int, version: Controller, found: FileComparison) -> None:
     n, what = int(z["n"][i]), f"{version} call {i}"
     plan = z["plan"][i, :n].astype(str(z["dtype"][i]))
     if z[f"{version}_error"][i]:
@@ -239,8 +185,8 @@ def _call(z: Arrays, i: int, version: Controller, found: Comparison) -> None:
         found.add(f"{what} states", answer.states, z[f"{version}_states"][i, : n + 1], SUMMED)
 
 
-def _resampled(directory: Path, found: Comparison) -> None:
-    z, calls = _read(directory / "controller_resampled.npz"), _read(directory / "controller.npz")
+def _resampled(directory: Path, found: FileComparison) -> None:
+    z, calls = read_arrays(directory / "controller_resampled.npz"), read_arrays(directory / "controller.npz")
     for i in np.flatnonzero(z["sensitivity"] < STABLE):
         n = int(calls["n"][i])
         plan = calls["plan"][i, :n].astype(str(calls["dtype"][i]))
@@ -249,8 +195,8 @@ def _resampled(directory: Path, found: Comparison) -> None:
         found.add(f"call {i} command", answer.inputs[0], z["control"][i], SUMMED)
 
 
-def _records(directory: Path, found: Comparison) -> None:
-    clouds = _read(directory / "points.npz")
+def _records(directory: Path, found: FileComparison) -> None:
+    clouds = read_arrays(directory / "points.npz")
     records = json.loads((directory / "records.json").read_text())
     variants = _variants(directory)
     seen: dict[str, int] = {}
@@ -272,7 +218,11 @@ def _records(directory: Path, found: Comparison) -> None:
 
 
 def _scored(
-    found: Comparison, what: str, golden: Mapping[str, Any], stable: set[str] | None, ours: Mapping[str, Any]
+    found: FileComparison,
+    what: str,
+    golden: Mapping[str, Any],
+    stable: set[str] | None,
+    ours: Mapping[str, Any],
 ) -> None:
     """Compare an ``eval.json``; single frames that hang on the last bit of float32 are not judged."""
     if "error" in golden:
@@ -299,8 +249,8 @@ def _variants(directory: Path) -> dict[str, Any]:
     return {name: value for name, value in variants.items() if name in _VARIANTS}
 
 
-def _episode(path: Path, found: Comparison) -> None:
-    z = _read(path)
+def _episode(path: Path, found: FileComparison) -> None:
+    z = read_arrays(path)
     meta = json.loads(str(z["meta"]))
     ground, scene = (
         PointGrid(to_record_frame(points))
@@ -334,7 +284,7 @@ def _episode(path: Path, found: Comparison) -> None:
 
 
 def _replayed(
-    z: Arrays, meta: Mapping[str, Any], settings: HugsimSettings, found: Comparison | None = None
+    z: Arrays, meta: Mapping[str, Any], settings: HugsimSettings, found: FileComparison | None = None
 ) -> Episode:
     """Drive the stored plans; compare what the planner saw, if asked for."""
     scenario = read_scenario(meta["scenario"])
@@ -374,7 +324,7 @@ def _replayed(
     return episode
 
 
-_COMPARE: dict[str, Callable[[Path, Comparison], None]] = {
+_COMPARE: dict[str, Callable[[Path, FileComparison], None]] = {
     "overlap.npz": _overlap,
     "footprint.npz": _footprint,
     "comfort.npz": _comfort,

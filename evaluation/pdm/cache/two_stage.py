@@ -101,7 +101,7 @@ class TwoStageScene:
         references = plan_references(plan_knots(checked, self.ego_state), *self._sampling)
         states = simulate(references, self.ego_state)
         finite = np.isfinite(states[:, -1]).all(axis=1)
-        human = self._human(policy) if human_filter and not self.is_synthetic else np.ones(8)
+        human = self.human_scores(policy) if human_filter and not self.is_synthetic else np.ones(8)
         scores = []
         for plan, driven, is_finite in zip(checked, states, finite, strict=True):
             # A plan that cannot be simulated is refused by the scorer, whatever the traffic.
@@ -137,8 +137,8 @@ class TwoStageScene:
         multiplier = scores[0, NC] * scores[0, DAC] * scores[0, EXTENDED_DDC] * scores[0, TLC]
         return PreparedScene(self.ego_state, *self._sampling, world, float(progress[0] * multiplier), human)
 
-    def _human(self, policy: Policy) -> Floats:
-        """Sub-scores (8,) of the driver, in traffic that reacts to the driver."""
+    def human_scores(self, policy: Policy = "reactive") -> Floats:
+        """Sub-scores (8,) of the driver in traffic that reacts to the driver, as the filter sees them."""
         if policy not in self._humans:
             knots = plan_knots(self.extended.human[None], self.ego_state)
             references = plan_references(knots, *self._sampling)

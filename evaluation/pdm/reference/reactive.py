@@ -419,7 +419,7 @@ class _Simulation:
         self.centers[i], self.radii[i] = made.center, made.radius
 
     def _standing(self, alive: Ints) -> list[int]:
-        """Rows of other vehicles of the current frame that stand in this map, because nobody is in their way."""
+        """Rows of other vehicles of the current frame that stand in this map, in nobody's way."""
         scene, tracks = self.scene, self.scene.tracks
         vehicles = scene.vehicles
         taken = {vehicles[i].row for i in alive}

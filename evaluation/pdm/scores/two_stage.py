@@ -139,22 +139,44 @@ def two_stage_score(results: Mapping[str, SceneResult], groups: Sequence[Group])
     for group in used:
         for later, earlier in ((group.now, group.previous), *group.pairs):
             comfort[later] = comfort[earlier] = _pair_comfort(results, later, earlier)
+    return aggregate(
+        used,
+        {token: np.append(results[token].values, comfort[token]) for token in tokens},
+        {group[i]: results[group[i]].end for group in used for i in (0, 1)},
+        {token: results[token].start for group in used for pair in group.pairs for token in pair},
+    )
+
+
+def aggregate(
+    groups: Sequence[Group],
+    sub_scores: Mapping[str, Floats],
+    ends: Mapping[str, Floats],
+    starts: Mapping[str, Floats],
+) -> TwoStageScores:
+    """Scores, weights and means of groups whose scenes all have sub-scores (section 6).
+
+    Args:
+        groups: The groups.
+        sub_scores: Scene -> (9,) sub-scores and extended comfort.
+        ends: Original scene -> (2,) where its plan ends, global [m].
+        starts: Follow-up scene -> (2,) where it starts, global [m].
+    """
+    tokens = tuple(token for group in groups for token in group.tokens)
     row_of = {token: row for row, token in enumerate(tokens)}
-    values = np.array([[*results[token].values, comfort[token]] for token in tokens])
+    values = np.array([sub_scores[token] for token in tokens])
     factor, weighted = score_parts(values[:, :8])
     total = weighted + EXTENDED_COMFORT_WEIGHT * values[:, 8]
     values = np.column_stack([values, factor * (total / (EPDMS_WEIGHT_SUM + EXTENDED_COMFORT_WEIGHT))])
     weights, halves = np.ones(len(tokens)), []
-    for group in used:
+    for group in groups:
         for original, column in ((group.now, 0), (group.previous, 1)):
             rows = np.array([row_of[pair[column]] for pair in group.pairs])
-            starts = np.array([results[tokens[row]].start for row in rows])
-            weights[rows] = follow_up_weights(results[original].end, starts)
-            after = weights[rows] @ values[rows] / weights[rows].sum()
-            halves.append((values[row_of[original]], after))
+            weights[rows] = follow_up_weights(ends[original], np.array([starts[tokens[row]] for row in rows]))
+            follow_ups = weights[rows] @ values[rows] / weights[rows].sum()
+            halves.append((values[row_of[original]], follow_ups))
     before, after = (np.array(part) for part in zip(*halves, strict=True))  # (2 G, 10)
-    scores = np.stack([before[:, -1], after[:, -1]], axis=1).reshape(len(used), 4)
-    per_group = (before * after).reshape(len(used), 2, len(RUN_COLUMNS)).mean(axis=1)
+    scores = np.stack([before[:, -1], after[:, -1]], axis=1).reshape(len(groups), 4)
+    per_group = (before * after).reshape(len(groups), 2, len(RUN_COLUMNS)).mean(axis=1)
     return TwoStageScores(
         tokens, values, weights, scores, per_group.mean(axis=0), before.mean(axis=0), after.mean(axis=0)
     )

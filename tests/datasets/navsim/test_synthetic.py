@@ -1,0 +1,87 @@
+"""Follow-up scenes: read without importing anything that they name, refused when they hold anything else."""
+
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from beyonddrive.datasets.navsim.plain_pickle import load_plain_pickle
+from beyonddrive.datasets.navsim.scene import SceneError
+from beyonddrive.datasets.navsim.synthetic import CLASSES, TOKEN_LENGTH, read_synthetic_scene
+
+FOLDER = Path(__file__).parents[2] / "data" / "golden" / "two_stage" / "data" / "synthetic_scene_pickles"
+FILES = sorted(FOLDER.glob("*.pkl"))
+
+
+@pytest.fixture(scope="module")
+def content():
+    return load_plain_pickle(FILES[0], CLASSES)
+
+
+def test_a_scene_knows_what_is_around_after_its_last_frame():
+    scene = read_synthetic_scene(FILES[0])
+    assert len(scene.token) == TOKEN_LENGTH and scene.token == FILES[0].stem
+    assert scene.num_samples >= 12 > len(scene.frames)
+    for sample in range(3, 12):
+        objects = scene.world_objects(sample)
+        assert objects.poses.shape == (len(objects.tokens), 3) and np.isfinite(objects.poses).all()
+    # A vehicle of the last frame is the vehicle of the next sample, where it went.
+    last, later = (scene.world_objects(len(scene.frames) - 1 + step) for step in (0, 1))
+    common = set(last.tokens) & set(later.tokens)
+    assert common
+    for token in common:
+        a, b = (o.poses[o.tokens.index(token), :2] for o in (last, later))
+        assert np.hypot(*(b - a)) < 15.0
+    with pytest.raises(SceneError, match="extended_detections_tracks"):
+        scene.world_objects(scene.num_samples)
+
+
+def test_unknown_lights_are_not_red():
+    lengths = {len(read_synthetic_scene(path).later_lights) for path in FILES}
+    assert 0 in lengths
+    scene = next(s for s in map(read_synthetic_scene, FILES) if not s.later_lights)
+    assert scene.lights(11) == []
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda c: c.update(frames=c["frames"][:3]), "3 frames"),
+        (lambda c: c.pop("scene_metadata"), "lacks the key 'scene_metadata'"),
+        (lambda c: c["scene_metadata"].update(initial_token="other"), "initial_token is 'other'"),
+        (lambda c: c["frames"][0].pop("annotations"), "lacks the key 'annotations'"),
+        (lambda c: c.update(extended_detections_tracks=[{}]), "expected a DetectionsTracks, got dict"),
+        (lambda c: c.update(note=Evil()), "refused to load builtins.print"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, content, change, message, capsys):
+    changed = {**content, "frames": [dict(f) for f in content["frames"]]}
+    changed |= {"scene_metadata": dict(content["scene_metadata"])}
+    changed |= dict.fromkeys(("extended_detections_tracks", "extended_traffic_light_data"))
+    change(changed)
+    path = tmp_path / "scene.pkl"
+    path.write_bytes(pickle.dumps(changed))
+    with pytest.raises(SceneError, match=message) as caught:
+        read_synthetic_scene(path)
+    assert str(path) in str(caught.value) and not capsys.readouterr().out
+
+
+def test_damaged_files_never_do_more_than_fail(tmp_path):
+    whole, draws = FILES[1].read_bytes(), random.Random(0)
+    path = tmp_path / "scene.pkl"
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(draws.choice((1, 1, 3, 20))):
+            damaged[draws.randrange(len(damaged))] = draws.randrange(256)
+        path.write_bytes(damaged[: draws.randrange(1, len(damaged))] if draws.random() < 0.2 else damaged)
+        try:
+            read_synthetic_scene(path)
+        except SceneError:
+            continue
