@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +49,13 @@ def compare_directory(directory: Path, maps_root: Path) -> Iterator[FileComparis
     golden = _Golden(directory, maps_root)
     if (directory / SEGMENTS).is_file():
         yield compared(SEGMENTS, golden.compare_segments)
-    for path in sorted((directory / "data" / "failing_scenes").glob("*.pkl")):
-        yield compared(
-            f"failing_scenes/{path.name}", lambda found, path=path: golden.compare_failing(found, path)
-        )  # type: ignore[misc]
-    for path in sorted((directory / "scenes").glob("*.npz")):
-        yield compared(f"scenes/{path.name}", lambda found, path=path: golden.compare_scene(found, path))  # type: ignore[misc]
+    parts = (
+        ("failing_scenes", directory / "data" / "failing_scenes", "*.pkl", golden.compare_failing),
+        ("scenes", directory / "scenes", "*.npz", golden.compare_scene),
+    )
+    for name, folder, pattern, compare in parts:
+        for path in sorted(folder.glob(pattern)):
+            yield compared(f"{name}/{path.name}", partial(compare, path))
     yield compared(RUN, golden.compare_run)
     if (directory / WEIGHTS).is_file():
         yield compared(WEIGHTS, golden.compare_weights)
@@ -107,7 +108,7 @@ class _Golden:
                 found.add(f"progress {i}", segment.progress, z["arc"][i], TOLERANCE)
                 found.add(f"pose {i}", segment.pose, z["pose"][i], TOLERANCE)
 
-    def compare_failing(self, found: FileComparison, path: Path) -> None:
+    def compare_failing(self, path: Path, found: FileComparison) -> None:
         """A scene whose traffic the official code cannot simulate: ours says so, and replays it."""
         scene = self.build(read_synthetic_scene(path))
         standing = np.zeros((1, 8, 3))
@@ -118,7 +119,7 @@ class _Golden:
             found.rows += 1
         found.add("replay", float(np.isfinite(scene.score(standing, "replay")[0].values).all()), 1.0)
 
-    def compare_scene(self, found: FileComparison, path: Path) -> None:
+    def compare_scene(self, path: Path, found: FileComparison) -> None:
         """All submissions in one scene: motion, traffic, sub-scores before and after the filter."""
         z = read_arrays(path)
         token, row = str(z["token"]), self.row_of[str(z["token"])]
@@ -167,9 +168,8 @@ class _Golden:
             found.add("speeds", maps.speed[:, columns], z["traffic"][n, ..., 3], TOLERANCE)
             found.add("trace", maps.trace[:, order], z["idm_trace"][n], TOLERANCE)
             number = {index: i for i, index in enumerate(order)}
-            leads = np.vectorize(lambda lead, number=number: number.get(lead, lead), otypes=[float])  # type: ignore[misc]
-            if order:
-                found.add("leads", leads(maps.lead[:, order]), z["idm_nearest"][n])
+            leads = [[number.get(lead, lead) for lead in row] for row in maps.lead[:, order].tolist()]
+            found.add("leads", np.array(leads).reshape(len(maps.lead), len(order)), z["idm_nearest"][n])
 
     def compare_run(self, found: FileComparison) -> None:
         """Comfort, weights, scores and averages, over the groups whose scenes are all here."""

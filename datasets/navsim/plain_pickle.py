@@ -349,6 +349,8 @@ class _StandIn:
 
     __slots__ = ("args", "state")
     of = ""
+    args: tuple[Any, ...]
+    state: Any
 
     def __new__(cls, *args: Any) -> _StandIn:
         made = super().__new__(cls)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -74,9 +75,9 @@ def compare_directory(directory: Path) -> Iterator[FileComparison]:
     """Compare every file of a golden directory that is there."""
     for name in FILES:
         if (directory / name).is_file():
-            yield compared(name, lambda found, name=name: _COMPARE[name](directory, found))  # type: ignore[misc]
+            yield compared(name, partial(_COMPARE[name], directory))
     for path in sorted((directory / "episodes").glob("*.npz")):
-        yield compared(f"episodes/{path.name}", lambda found, path=path: _episode(path, found))  # type: ignore[misc]
+        yield compared(f"episodes/{path.name}", partial(_episode, path))
 
 
 def _overlap(directory: Path, found: FileComparison) -> None:

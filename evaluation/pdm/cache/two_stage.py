@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, get_args
@@ -21,7 +20,7 @@ from beyonddrive.evaluation.pdm.inputs.extended import ExtendedScene, extended_s
 from beyonddrive.evaluation.pdm.inputs.map_index import map_index
 from beyonddrive.evaluation.pdm.inputs.route import RouteError
 from beyonddrive.evaluation.pdm.inputs.tracks import TrackError, Tracks, tracks_of
-from beyonddrive.evaluation.pdm.kernels.arrays import Floats
+from beyonddrive.evaluation.pdm.kernels.arrays import Floats, Ints
 from beyonddrive.evaluation.pdm.kernels.collision import Traffic, remove_touching
 from beyonddrive.evaluation.pdm.kernels.constants import NUM_FRAMES_V2
 from beyonddrive.evaluation.pdm.kernels.lane_keeping import make_line
@@ -100,7 +99,7 @@ class TwoStageScene:
         checked = np.ascontiguousarray(check_plans(plans, self.token))
         references = plan_references(plan_knots(checked, self.ego_state), *self._sampling)
         states = simulate(references, self.ego_state)
-        finite = np.isfinite(states[:, -1]).all(axis=1)
+        finite = np.isfinite(states[:, -1]).all(axis=1).tolist()
         human = self.human_scores(policy) if human_filter and not self.is_synthetic else np.ones(8)
         scores = []
         for plan, driven, is_finite in zip(checked, states, finite, strict=True):
@@ -117,7 +116,7 @@ class TwoStageScene:
         return self.traffic.react(simulate(references, self.ego_state)[0])
 
     @cached_property
-    def _sampling(self) -> tuple[Floats, Floats]:
+    def _sampling(self) -> tuple[Ints, Floats]:
         return sampling(self.time_us, plan_stamps(self.time_us))
 
     @cached_property
@@ -216,7 +215,7 @@ def build_two_stage_scene(scene: Scene, nuplan_map: NuPlanMap) -> TwoStageScene:
     )
 
 
-def end_points(scene: TwoStageScene, plans: Sequence[Floats]) -> Floats:
+def end_points(scene: TwoStageScene, plans: ArrayLike) -> Floats:
     """Last poses (N, 2) of plans in the global frame, by the logged pose now (section 6.3)."""
     last = np.asarray(plans, dtype=np.float64)[:, -1, :2]
     x, y, heading = scene.ego_state[:3]

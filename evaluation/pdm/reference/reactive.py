@@ -353,7 +353,7 @@ class _Simulation:
         """One step of all vehicles, the later ones after the earlier ones."""
         self.alive &= ~(np.hypot(self.poses[:, 0] - ego[0], self.poses[:, 1] - ego[1]) > RADIUS)
         self.centers[-1] = ego[:2]
-        for i in np.flatnonzero(self.alive):
+        for i in np.flatnonzero(self.alive).tolist():
             vehicle = self.scene.vehicles[i]
             line = vehicle.rail.ahead(self.poses[i], self.progress[i])
             found, shapes = self._in_corridor(i, line, ego)

@@ -97,7 +97,8 @@ def read_groups(table: Any, source: str = "reactive_all_mapping") -> list[Group]
         TwoStageError: If it is none, a group has no pairs, or a token is there twice.
     """
     groups = []
-    for row in table if isinstance(table, Sequence) and not isinstance(table, str) else [None]:
+    rows: Sequence[Any] = table if isinstance(table, Sequence) and not isinstance(table, str) else [None]
+    for row in rows:
         try:
             now, previous, pairs = row
             group = Group(str(now), str(previous), tuple((str(a), str(b)) for a, b in pairs))
@@ -142,7 +143,7 @@ def two_stage_score(results: Mapping[str, SceneResult], groups: Sequence[Group])
     return aggregate(
         used,
         {token: np.append(results[token].values, comfort[token]) for token in tokens},
-        {group[i]: results[group[i]].end for group in used for i in (0, 1)},
+        {token: results[token].end for group in used for token in (group.now, group.previous)},
         {token: results[token].start for group in used for pair in group.pairs for token in pair},
     )
 

@@ -67,7 +67,7 @@ def test_incomplete_runs_are_refused(results, message):
 
 def test_a_swapped_pair_is_refused():
     swapped = [Group("b", "a", (("a1", "b1"), ("a2", "b2")))]
-    with pytest.raises(TwoStageError, match="pair b, a: the first starts -0.500 s after"):
+    with pytest.raises(TwoStageError, match=r"pair b, a: the first starts -0\.500 s after"):
         two_stage_score({t: s for t, s in run().items() if t in swapped[0].tokens}, swapped)
 
 
