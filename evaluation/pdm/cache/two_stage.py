@@ -99,7 +99,7 @@ class TwoStageScene:
         checked = np.ascontiguousarray(check_plans(plans, self.token))
         references = plan_references(plan_knots(checked, self.ego_state), *self._sampling)
         states = simulate(references, self.ego_state)
-        finite = np.isfinite(states[:, -1]).all(axis=1).tolist()
+        finite = [bool(np.isfinite(state[-1]).all()) for state in states]
         human = self.human_scores(policy) if human_filter and not self.is_synthetic else np.ones(8)
         scores = []
         for plan, driven, is_finite in zip(checked, states, finite, strict=True):
