@@ -70,7 +70,8 @@ def recognise(
         raise ConversionError(f"{source}: could be any of {names}: say which with --planner")
     if near:
         return min(near, key=lambda release: _distance(release, official))
-    hint = "; it has our names already" if any(k.startswith("trajectory_head.") for k in official) else ""
+    ours = any(key.startswith("trajectory_head.") for key in official)
+    hint = "; it has our names already, and every tool reads it as it is" if ours else ""
     raise ConversionError(
         f"{source}: is a checkpoint of no known planner ({', '.join(releases())}){hint}; its names: "
         f"{shorten(list(official))}"
