@@ -34,6 +34,7 @@ VERBS = {
     "build-vocabulary": Verb("build_vocabulary", "make a vocabulary of plans by k-means"),
     "score-vocabulary": Verb("score_vocabulary", "score the plans of a vocabulary in every scene"),
     "score": Verb("score", "score plans from anywhere by the PDM score or EPDMS"),
+    "hugsim-score": Verb("hugsim_score", "score what HUGSIM's closed loop left behind"),
     "convert": Verb("convert_checkpoint", "convert checkpoints of original releases, both ways"),
     "check-golden": Verb("check_golden", "compare planners with golden outputs of their originals"),
     "export": Verb("export", "export a planner to ONNX or a torch.export program"),

@@ -1,11 +1,16 @@
-"""Compare planners with their originals: ``python tools/check_golden.py GOLDEN_DIR [--planner NAME]``.
+"""Compare ours with its originals: ``python tools/check_golden.py GOLDEN_DIR [--planner NAME]``.
 
-GOLDEN_DIR holds ``recipe.py`` (which is run: name only directories that you trust) and, for each planner,
-``<name>.keys.json``, ``<name>.npz``, ``<name>.meta.json`` and perhaps ``<name>.data.npz``. The recipe's
-weights, under the original's names, pass through the conversion of ``tools/convert_checkpoint.py``; then
-every output, loss and gradient must agree to 2e-5 * (1 + max|golden|) in float32. A list of names without
-arrays is only converted, forth and back. One line per planner; the exit code is 1 if anything fails, or
-nothing was compared.
+What GOLDEN_DIR holds is recognised:
+
+* HUGSIM's arrays (``records.json``, ``controller.npz``, ``episodes/`` and so on): one line per file.
+* Two-stage scores of NAVSIM v2 (``two_stage.npz``, ``scenes/``; maps by ``--maps-root``): one line per file.
+* Planners: ``recipe.py`` (which is run: name only directories that you trust) and, for each planner,
+  ``<name>.keys.json``, ``<name>.npz``, ``<name>.meta.json`` and perhaps ``<name>.data.npz``. The recipe's
+  weights, under the original's names, pass through the conversion of ``tools/convert_checkpoint.py``; then
+  every output, loss and gradient must agree to 2e-5 * (1 + max|golden|) in float32. A list of names without
+  arrays is only converted, forth and back. One line per planner.
+
+The exit code is 1 if anything fails, or nothing was compared.
 """
 
 from __future__ import annotations
@@ -13,12 +18,16 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from beyonddrive.tools._command_line import command_parser, run_command, tell
+
+if TYPE_CHECKING:
+    from beyonddrive.evaluation.golden import FileComparison
 
 
 @dataclass(frozen=True)
@@ -55,9 +64,10 @@ class Report:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = command_parser("check-golden", "Compare planners with golden outputs of their originals.")
+    parser = command_parser("check-golden", "Compare ours with golden outputs of the originals.")
+    parser.add_argument("directory", metavar="GOLDEN_DIR", type=Path, help="recorded arrays of originals")
     parser.add_argument(
-        "directory", metavar="GOLDEN_DIR", type=Path, help="holds recipe.py, *.keys.json, *.npz"
+        "--maps-root", type=Path, help="maps of two-stage scenes; default: GOLDEN_DIR/data/maps"
     )
     parser.add_argument(
         "--planner", metavar="NAME", help="only this one: stem of its files (navsim_ltf), or our name (ltf)"
@@ -110,7 +120,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_all(args: argparse.Namespace) -> int:
-    """Check one planner after another, and print a line for each."""
+    """Check one file or planner after another, and print a line for each."""
+    from beyonddrive.evaluation import two_stage_golden
+    from beyonddrive.evaluation.closed_loop.hugsim import golden as hugsim_golden
+
+    if hugsim_golden.is_golden(args.directory):
+        return _check_files(args.directory, hugsim_golden.compare_directory(args.directory))
+    if two_stage_golden.is_golden(args.directory):
+        maps_root = args.maps_root or args.directory / "data" / "maps"
+        found = two_stage_golden.compare_directory(args.directory, maps_root)
+        return _check_files(args.directory, found)
+    return _check_planners(args)
+
+
+def _check_files(directory: Path, files: Iterable[FileComparison]) -> int:
+    rows, failed = 0, False
+    for found in files:
+        print(found, flush=True)
+        rows += found.rows
+        failed |= bool(found.faults)
+    if not rows:
+        tell("check-golden", f"{directory}: nothing was compared")
+    return int(failed or not rows)
+
+
+def _check_planners(args: argparse.Namespace) -> int:
     from beyonddrive.checkpoints.golden import load_recipe
 
     recipe = load_recipe(args.directory)

@@ -1,0 +1,110 @@
+"""HUGSIM runs scored from the command line: one, many, broken ones."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plyfile import PlyData, PlyElement
+
+from beyonddrive.tools.check_golden import main as check_golden
+from beyonddrive.tools.hugsim_score import main
+
+GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "hugsim"
+SCENARIO = """
+scene_name: {scene}
+mode: {mode}
+plan_list: []
+load_HD_map: false
+start_euler: [0, 0, 0]
+start_ab: [0, 0]
+start_velo: 1
+start_steer: 0
+"""
+
+
+def write_ply(path, points):
+    vertices = np.array([tuple(p) for p in points], dtype=[(axis, "f4") for axis in "xyz"])
+    PlyData([PlyElement.describe(vertices, "vertex")]).write(path)
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Runs of three recorded scenarios, with the official ``eval.json`` of each."""
+    clouds = np.load(GOLDEN / "points.npz")
+    records = {item["name"]: item for item in json.loads((GOLDEN / "records.json").read_text())}
+    for name, mode in (("plain", "easy_00"), ("crowd", "hard_00"), ("empty", "hard_01")):
+        folder = tmp_path / "results" / f"{name}_{mode}"
+        folder.mkdir(parents=True)
+        (folder / "data.pkl").write_bytes(pickle.dumps([records[name]["record"]]))
+        for kind in ("ground", "scene"):
+            write_ply(folder / f"{kind}.ply", clouds[f"{kind}_0"])
+        scenarios = tmp_path / "scenarios" / "nuscenes"
+        scenarios.mkdir(parents=True, exist_ok=True)
+        (scenarios / f"{name}.yaml").write_text(SCENARIO.format(scene=name, mode=mode))
+    (scenarios / "lost.yaml").write_text(SCENARIO.format(scene="lost", mode="easy_01"))
+    return tmp_path / "results", records
+
+
+def test_one_record_gets_the_official_figures(results, tmp_path, capsys):
+    folder, records = results
+    out = tmp_path / "eval.json"
+    record = folder / "plain_easy_00" / "data.pkl"
+    assert main([str(record), "--preset", "main", "--explain", "--out", str(out)]) == 0
+    written, golden = json.loads(out.read_text()), records["plain"]["eval"]
+    for figures, expected in [
+        (written, golden),
+        *((written["details"][k], v) for k, v in golden["details"].items()),
+    ]:
+        for name in set(expected) - {"details"}:
+            assert figures[name] == pytest.approx(expected[name], abs=1e-9)
+    printed = capsys.readouterr().out
+    assert "preset main: controller=main" in printed and f"hdscore {golden['hdscore']:.4f}" in printed
+    assert "collision with" in printed
+
+
+def test_many_runs_count_what_is_absent_as_zero(results, tmp_path, capsys):
+    folder, records = results
+    out = tmp_path / "all.json"
+    options = ["--scenarios", str(tmp_path / "scenarios"), "--preset", "main", "--out", str(out)]
+    assert main([str(folder), *options]) == 1
+    found = json.loads(out.read_text())
+    total = records["plain"]["eval"]["hdscore"] + records["crowd"]["eval"]["hdscore"]
+    assert found["num_scenarios"] == 4
+    assert found["mean_per_episode"]["hdscore"] == pytest.approx(total / 4)
+    assert found["absent"] == {"empty_hard_01": "the record has no frames", "lost_easy_01": "wrote no record"}
+    assert set(found["by_difficulty"]) == {"easy", "hard"} and set(found["by_data_set"]) == {"nuscenes"}
+    assert "2 without a score count as 0" in capsys.readouterr().out
+
+
+def test_switches_change_the_figures_and_are_named(results, capsys):
+    record = results[0] / "crowd_hard_00" / "data.pkl"
+    assert main([str(record), "--scorer-box", "down"]) == 0
+    assert "scorer_box=down" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("data.pkl", b"no pickle", "corrupt"),
+        ("data.pkl", pickle.dumps([print]), "refused to load builtins.print"),
+        ("ground.ply", b"no ply", "is no ply file"),
+        ("scene.ply", None, "No such file"),
+    ],
+)
+def test_what_cannot_be_read_is_named(results, capsys, name, content, message):
+    path = results[0] / "plain_easy_00" / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    assert main([str(path.with_name("data.pkl"))]) == 1
+    error = capsys.readouterr().err
+    assert str(path) in error and message in error
+
+
+def test_golden_directories_are_recognised(tmp_path, capsys):
+    (tmp_path / "comfort.npz").write_bytes((GOLDEN / "comfort.npz").read_bytes())
+    assert check_golden([str(tmp_path)]) == 0
+    assert "comfort.npz" in capsys.readouterr().out

@@ -1,0 +1,156 @@
+"""Score what official HUGSIM runs left behind.
+
+``beyonddrive hugsim-score RECORD.pkl --ground GROUND.ply --scene SCENE.ply`` scores one run, and
+``beyonddrive hugsim-score RESULTS --scenarios SCENARIOS`` many at once: RESULTS holds one folder
+``<scene>_<mode>`` per run with ``data.pkl``, ``ground.ply`` and ``scene.ply``. Scenarios that wrote nothing
+count as 0 and are listed. No GPU and no simulator are needed; the numbers are those of the official scorer,
+with every switch by name, because results with different switches cannot be compared. The exit code is 1 if a
+run has no score.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from beyonddrive.tools._command_line import command_parser, run_command, tell
+
+if TYPE_CHECKING:
+    from beyonddrive.evaluation.closed_loop.hugsim.hd_score import RunScore
+    from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimSettings
+
+PRESET_NAMES = ("pr57", "main", "mid_2025", "paper_2024")
+_SHOWN = 20
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_parser("hugsim-score", "Score records of HUGSIM's closed loop.")
+    parser.add_argument("record", type=Path, help="data.pkl of a run, or a folder of runs")
+    parser.add_argument("--ground", type=Path, help="ground.ply; default: beside the record")
+    parser.add_argument("--scene", type=Path, help="scene.ply; default: beside the record")
+    parser.add_argument("--scenarios", type=Path, help="with a folder of runs: the scenario files")
+    parser.add_argument("--preset", choices=PRESET_NAMES, default="pr57", help="combination of switches")
+    parser.add_argument("--comfort-lon-max", type=float, help="switch: largest acceleration [m/s2]")
+    parser.add_argument("--scorer-box", choices=("up", "down"), help="switch: box above or below the camera")
+    parser.add_argument("--explain", action="store_true", help="print what every frame lost, and why")
+    parser.add_argument("--out", type=Path, metavar="eval.json", help="write figures and details")
+    args = parser.parse_args(argv)
+    if args.record.is_dir() and (args.ground or args.scene):
+        parser.error("--ground and --scene go with one record; a folder of runs has them in its folders")
+    if args.scenarios is not None and not args.record.is_dir():
+        parser.error("--scenarios goes with a folder of runs")
+    return args
+
+
+def settings_of(args: argparse.Namespace) -> HugsimSettings:
+    """The preset with the switches of the command line."""
+    from beyonddrive.evaluation.closed_loop.hugsim.settings import preset
+
+    switches = {"comfort_lon_max": args.comfort_lon_max, "scorer_box": args.scorer_box}
+    return preset(args.preset).changed(**{key: value for key, value in switches.items() if value is not None})
+
+
+def score_record(
+    record: Path, settings: HugsimSettings, ground: Path | None = None, scene: Path | None = None
+) -> RunScore:
+    """Score one run; its points are beside the record unless they are named."""
+    from beyonddrive.evaluation.closed_loop.hugsim import run_files
+    from beyonddrive.evaluation.closed_loop.hugsim.hd_score import score_run
+
+    frames = run_files.read_record(record)
+    clouds = [
+        run_files.read_points(path or record.parent / name)
+        for path, name in ((ground, run_files.GROUND), (scene, run_files.SCENE))
+    ]
+    return score_run(frames, *clouds, settings)
+
+
+def describe(settings: HugsimSettings, preset: str) -> str:
+    """The switches in one line."""
+    return f"preset {preset}: " + ", ".join(f"{key}={value}" for key, value in asdict(settings).items())
+
+
+def score_one(args: argparse.Namespace) -> int:
+    """Score one record and print it."""
+    settings = settings_of(args)
+    score = score_record(args.record, settings, args.ground, args.scene)
+    print(describe(settings, args.preset))
+    if args.explain:
+        for frame in score.frames:
+            print(f"{frame.time:8.2f} s  {frame.values[-1]:.4f}  {'; '.join(frame.losses)}".rstrip())
+    print("  ".join(f"{name} {value:.4f}" for name, value in score.means.items()))
+    if score.unscored:
+        tell("hugsim-score", f"{args.record}: no score: {score.unscored}")
+    _write(args.out, {**score.to_dict(), "settings": asdict(settings), "preset": args.preset})
+    return int(bool(score.unscored))
+
+
+def score_many(args: argparse.Namespace) -> int:
+    """Score a folder of runs and print means in every weighting."""
+    from beyonddrive.evaluation.closed_loop.hugsim import run_files
+    from beyonddrive.evaluation.closed_loop.hugsim.benchmark import BenchmarkScore, Listed, read_scenarios
+    from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
+
+    settings = settings_of(args)
+    if args.scenarios is not None:
+        listed = read_scenarios(args.scenarios)
+    else:
+        names = sorted(path.name for path in args.record.iterdir() if path.is_dir())
+        listed = [Listed(name, name.split("_")[-2] if name.count("_") > 1 else "") for name in names]
+    if not listed:
+        raise HugsimError(f"{args.record}: holds no folders of runs")
+    runs: dict[str, RunScore] = {}
+    absent: dict[str, str] = {}
+    for scenario in listed:
+        record = args.record / scenario.name / run_files.RECORD
+        try:
+            score = score_record(record, settings)
+        except HugsimError as error:
+            absent[scenario.name] = str(error) if record.exists() else "wrote no record"
+            continue
+        runs[scenario.name] = score
+        if score.unscored:
+            absent[scenario.name] = score.unscored
+    result = BenchmarkScore(listed, runs, absent)
+    found: dict[str, Any] = result.to_dict()
+    print(describe(settings, args.preset))
+    print(f"{len(listed)} scenarios, list {result.list_hash}, {len(absent)} without a score count as 0")
+    for weighting in ("mean_per_episode", "mean_of_difficulties"):
+        print(f"{weighting:<24}" + _line(found[weighting]))
+    for kind in ("by_difficulty", "by_data_set"):
+        for name, means in found[kind].items():
+            print(f"  {name or '-':<22}" + _line(means))
+    for name, reason in list(absent.items())[:_SHOWN]:
+        tell("hugsim-score", f"{name}: no score: {reason}")
+    if len(absent) > _SHOWN:
+        tell("hugsim-score", f"and {len(absent) - _SHOWN} more without a score")
+    details = {name: score.to_dict() for name, score in runs.items()}
+    _write(args.out, {**found, "runs": details, "settings": asdict(settings), "preset": args.preset})
+    return int(bool(absent))
+
+
+def _line(means: dict[str, float]) -> str:
+    return "  ".join(f"{name} {100 * value:6.2f}" for name, value in means.items())
+
+
+def _write(path: Path | None, content: dict[str, Any]) -> None:
+    from beyonddrive.engine.files import write_atomically
+
+    if path is not None:
+        write_atomically(path, json.dumps(content, indent=1).encode())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score; the exit code is 1 if something is refused or a run has no score."""
+    args = parse_args(argv)
+    return run_command("hugsim-score", lambda: (score_many if args.record.is_dir() else score_one)(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
