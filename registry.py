@@ -110,7 +110,11 @@ METRICS = Registry(
     "metric",
     parent=MMENGINE_METRICS,
     scope=SCOPE,
-    locations=["beyonddrive.evaluation.pdms_metric", "beyonddrive.evaluation.epdms_metric"],
+    locations=[
+        "beyonddrive.evaluation.pdms_metric",
+        "beyonddrive.evaluation.epdms_metric",
+        "beyonddrive.evaluation.plan_writer",
+    ],
 )
 #: Hooks of the runner.
 HOOKS = Registry(

@@ -74,12 +74,20 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         pipeline: Sequence[Mapping[str, Any]] = (),
         negatives: Mapping[str, Any] | None = None,
         cache_dir: str | Path | None = None,
+        inputs_only: bool = False,
         lazy_init: bool = False,
     ) -> None:
         self.data_root = Path(data_root)
         self.split = split
         self.maps_root = None if maps_root is None else Path(maps_root)
         self.scene_filter = SceneFilter.from_config(scene_filter)
+        if inputs_only:
+            if cache_dir is not None:
+                raise DatasetError(
+                    f"split {split}: inputs_only=True reads logs and sensor files; leave cache_dir "
+                    f"({cache_dir}) out"
+                )
+            self.scene_filter = self.scene_filter.without_future()
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.feature_transforms: list[Transform] = [TRANSFORMS.build(dict(c)) for c in feature_pipeline]
         self.feature_config = _plain(
@@ -93,6 +101,9 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         if negatives is not None:
             pipeline = [{"type": "LoadNegatives", "split": split, **negatives}, *pipeline]
         self.transforms: list[Transform] = [TRANSFORMS.build(dict(c)) for c in pipeline]
+        if inputs_only:
+            self.feature_transforms = _without_targets(self.feature_transforms)
+            self.transforms = _without_targets(self.transforms)
         if sum(isinstance(step, LoadNegatives) for step in self.transforms) > 1:
             raise DatasetError(
                 "NavsimDataset: two LoadNegatives, of which the second would overwrite what the first found; "
@@ -253,6 +264,10 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         if self.scene_filter.max_scenes or self._place_at_hand() is None:
             return []
         return self.root.filtered_logs(self.split, self.scene_filter)
+
+
+def _without_targets(transforms: Sequence[Transform]) -> list[Transform]:
+    return [transform for transform in transforms if not getattr(transform, "is_target", False)]
 
 
 def _plain(value: Any) -> Any:

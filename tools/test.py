@@ -1,6 +1,8 @@
 """Evaluate a planner: ``python tools/test.py CONFIG [CHECKPOINT] [--out results.csv]``.
 
 A planner without weights needs no checkpoint. The exit code is 1 if a scene could not be scored.
+``--plans-only --plans plans.npz`` plans for scenes that cannot be scored: logs of a private test, which end
+now and have no annotations.
 """
 
 from __future__ import annotations
@@ -29,9 +31,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--plans", metavar="plans.npz", help="write the plan of each scene, for tools/score.py"
     )
+    parser.add_argument(
+        "--plans-only",
+        action="store_true",
+        help="score nothing: for scenes without a future, annotations or maps, such as a private test's",
+    )
     add_config_options(parser)
     add_launcher_options(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.plans_only and args.plans is None:
+        parser.error("--plans-only: needs --plans, the file that the plans are written to")
+    if args.plans_only and args.out is not None:
+        parser.error(f"--out {args.out}: with --plans-only nothing is scored; leave one of them out")
+    return args
 
 
 def summary(metrics: Mapping[str, float]) -> str:
@@ -69,14 +81,19 @@ def evaluate(args: argparse.Namespace) -> int:
         work_dir=args.work_dir,
         out_file=args.out,
         plans_file=args.plans,
+        plans_only=args.plans_only,
         launcher=args.launcher,
     )
     load_weights(testing.model, args.checkpoint)
     metrics, failures, unwritten = runner.evaluate(testing)
     if is_main_process():
-        print(summary(metrics), flush=True)
+        if args.plans_only:
+            print(f"{args.plans}: {metrics['plans/num_scenes']:.0f} plans, {len(failures)} scenes failed")
+        else:
+            print(summary(metrics), flush=True)
+        what = "plan" if args.plans_only else "score"
         for token, reason in failures.items():
-            tell("test", f"scene {token} has no score: {reason}")
+            tell("test", f"scene {token} has no {what}: {reason}")
         for reason in unwritten:
             tell("test", reason)
     return int(bool(failures or unwritten))

@@ -29,7 +29,8 @@ def read_log(path: Path) -> list[Frame]:
 
     Only plain Python values and numpy arrays are built from the pickle; whatever else it asks for is refused
     before it runs. Keys, types, shapes and equal lengths are checked here, finite values where they are used
-    (:mod:`beyonddrive.datasets.navsim.scene`), so that one bad number costs one scene and not the log.
+    (:mod:`beyonddrive.datasets.navsim.scene`), so that one bad number costs one scene and not the log. Frames
+    of private tests may be without annotations (``anns``) and LiDAR.
 
     Args:
         path: ``<root>/navsim_logs/<split>/<log_name>.pkl``.
@@ -81,12 +82,12 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "log_name": str,
     "scene_token": str,
     "map_location": str,
-    "lidar_path": (str, type(None)),
     "roadblock_ids": (list, tuple, np.ndarray),
     "traffic_lights": (list, tuple, np.ndarray),
-    "anns": dict,
     "cams": dict,
 }
+_OPTIONAL: dict[str, type] = {"lidar_path": str, "anns": dict}
+"""What logs of private tests lack."""
 _SHAPES: dict[str, tuple[int, ...]] = {
     "ego2global_translation": (3,),
     "ego2global_rotation": (4,),
@@ -107,6 +108,9 @@ def _check_frame(frame: Any) -> None:
     for key, kind in _TYPES.items():
         if not isinstance(_get(frame, key), kind):
             raise LogError(f"key {key!r}: a {type(frame[key]).__name__} is not what a log holds there")
+    for key, kind in _OPTIONAL.items():
+        if not isinstance(frame.get(key), (kind, type(None))):
+            raise LogError(f"key {key!r}: a {type(frame[key]).__name__} is not what a log holds there")
     if not np.isfinite(frame["timestamp"]):
         raise LogError(f"key 'timestamp': {frame['timestamp']} is no time")
     for key, shape in _SHAPES.items():
@@ -114,7 +118,8 @@ def _check_frame(frame: Any) -> None:
     _length("roadblock_ids", frame["roadblock_ids"])
     _check_lights(frame["traffic_lights"])
     _check_command(np.asarray(frame["driving_command"]))
-    _check_annotations(frame["anns"])
+    if frame.get("anns") is not None:
+        _check_annotations(frame["anns"])
     for name in CAMERA_NAMES:
         camera = _get(frame["cams"], name, "cams.")
         if not isinstance(camera, dict) or not isinstance(_get(camera, "data_path", f"cams.{name}."), str):

@@ -184,9 +184,15 @@ class Scene:
             frame_index: 0 is the oldest frame, ``HISTORY - 1`` is now.
 
         Raises:
-            SceneError: If a box or velocity is not finite, or a class or track token is not allowed.
+            SceneError: If the frame has none, a box or velocity is not finite, or a class or track token is
+                not allowed.
         """
-        annotations = self.frames[frame_index]["anns"]
+        annotations = self.frames[frame_index].get("anns")
+        if annotations is None:
+            raise SceneError(
+                f"scene {self.token} of log {self.log_name}: frame {frame_index} has no annotations (anns), "
+                f"as in private tests: it can be planned for, but neither scored nor trained on"
+            )
         boxes = np.asarray(annotations["gt_boxes"], dtype=np.float64)
         velocity = np.asarray(annotations["gt_velocity_3d"], dtype=np.float64)[:, :2]
         types = [str(name) for name in annotations["gt_names"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,14 @@ class SceneFilter:
     def interval(self) -> int:
         """Frames from the start of one window to the start of the next."""
         return self.frame_interval or self.num_frames
+
+    def without_future(self) -> SceneFilter:
+        """The filter for who only looks back: windows start where they did and end now.
+
+        >>> SceneFilter().without_future().window_starts(18)
+        range(0, 15, 14)
+        """
+        return replace(self, num_future_frames=0, frame_interval=self.interval)
 
     def window_starts(self, num_frames: int) -> range:
         """First frames of all whole windows in a log of ``num_frames`` frames."""

@@ -75,7 +75,7 @@ def lidar_path_of(frame: Frame, sensor_root: Path) -> Path:
     Raises:
         SensorError: If the frame names none, or its path leaves ``sensor_root``.
     """
-    if not frame["lidar_path"]:
+    if not frame.get("lidar_path"):
         raise SensorError(f"frame {frame.get('token')}: lidar_path is empty; use a planner without LiDAR")
     return _below(sensor_root, frame["lidar_path"], f"frame {frame.get('token')}: lidar_path")
 

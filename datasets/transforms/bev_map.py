@@ -47,6 +47,8 @@ class BEVMapTarget(BaseTransform):
         walkways: Whether to draw them; off for maps without that layer.
     """
 
+    is_target = True
+
     def __init__(
         self,
         shape: Sequence[int] = (128, 256),

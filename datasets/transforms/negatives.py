@@ -53,6 +53,8 @@ class LoadNegatives(BaseTransform):
         PoolError: If a pool differs from what is stated or its expert is not the sample's.
     """
 
+    is_target = True
+
     def __init__(
         self,
         pool: str | Path | None = None,

@@ -24,6 +24,8 @@ class EgoStatus(BaseTransform):
 class PlanTarget(BaseTransform):
     """Adds ``trajectory``: float32 (8, 3), the expert plan (MODELS, section 1)."""
 
+    is_target = True
+
     def transform(self, results: Results) -> Results:
         """Read ``scene``; add ``trajectory``."""
         results["trajectory"] = results["scene"].expert_plan.astype(np.float32)
@@ -41,6 +43,8 @@ class AgentTargets(BaseTransform):
         num_agents: Rows.
         extent: Vehicles with abs(x) or abs(y) beyond this are left out [m].
     """
+
+    is_target = True
 
     def __init__(self, num_agents: int = 30, extent: float = 32.0) -> None:
         if num_agents < 1 or extent <= 0:

@@ -31,6 +31,8 @@ class LoadVocabularyScores(BaseTransform):
         VocabularyError: If the vocabulary cannot be read.
     """
 
+    is_target = True
+
     def __init__(self, store: str | Path, vocabulary: str | Path, split: str | None = None) -> None:
         self.root, self.vocabulary, self.split = Path(store), Path(vocabulary), split
         self._scores: VocabularyScores | None = None

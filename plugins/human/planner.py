@@ -52,9 +52,9 @@ class HumanReplay(Planner):
         """Plans of a batch.
 
         Raises:
-            PlannerInputError: If there are no samples to read from.
+            PlannerInputError: If there are no samples to read from, or they do not know the driver's plan.
         """
-        if not samples:
+        if not samples or any("_gt" not in sample or "trajectory" not in sample.gt for sample in samples):
             raise PlannerInputError(
                 "HumanReplay needs data_samples with gt.trajectory: it replays the driver"
             )

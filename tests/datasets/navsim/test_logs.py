@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from beyonddrive.datasets.navsim.logs import CAMERA_NAMES, LogError, read_log
-from beyonddrive.datasets.navsim.scene import Scene
+from beyonddrive.datasets.navsim.scene import Scene, SceneError
+from beyonddrive.datasets.navsim.sensors import SensorError, lidar_path_of
 
 
 def write(path, frames, protocol=4):
@@ -208,7 +209,7 @@ def test_files_that_are_no_logs(tmp_path):
 REQUIRED = [
     *("token", "timestamp", "log_name", "scene_token", "map_location", "roadblock_ids", "traffic_lights"),
     *("ego2global_translation", "ego2global_rotation", "ego_dynamic_state", "driving_command"),
-    *("anns", "cams", "lidar_path"),
+    "cams",
 ]
 
 
@@ -217,6 +218,17 @@ def test_missing_key_is_named(tmp_path, frames, key):
     del frames[4][key]
     with pytest.raises(LogError, match=rf"log\.pkl: frame 4: key '{key}' is missing; restore"):
         read_log(write(tmp_path / "log.pkl", frames))
+
+
+def test_annotations_and_lidar_may_be_missing(tmp_path, frames):
+    """As in private tests; whoever needs them is told so."""
+    for frame in frames:
+        del frame["anns"], frame["lidar_path"]
+    log = read_log(write(tmp_path / "log.pkl", frames))
+    with pytest.raises(SceneError, match=r"frame 4 has no annotations \(anns\)"):
+        Scene("log", "split", log).objects(4)
+    with pytest.raises(SensorError, match="lidar_path is empty"):
+        lidar_path_of(log[3], tmp_path)
 
 
 @pytest.mark.parametrize("key", ["gt_boxes", "gt_names", "gt_velocity_3d", "instance_tokens", "track_tokens"])
@@ -269,6 +281,7 @@ def test_missing_or_wrong_camera_is_named(tmp_path, frames):
         ("driving_command", [float("nan"), 0.0, 0.0, 0.0]),
         ("driving_command", [0.5, 0.5, 0.0, 0.0]),
         ("anns", []),
+        ("lidar_path", 5),
     ],
 )
 def test_wrong_value_is_named(tmp_path, frames, key, value):

@@ -1,0 +1,92 @@
+"""``PlanWriter``: writes the plans of scenes that nobody can score here, such as those of a private test."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.dist import all_gather_object, get_world_size, is_main_process
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from numpy.typing import NDArray
+
+from beyonddrive.evaluation.plan_files import write_arrays
+from beyonddrive.registry import METRICS
+from beyonddrive.structures.errors import BeyondDriveError
+
+
+class NoPlanError(BeyondDriveError, RuntimeError):
+    """Not a single scene could be planned for."""
+
+
+class PlannedScene(NamedTuple):
+    """The plan (1, 8, 3) of a scene, or the reason why there is none; ``name`` is its token or lost log."""
+
+    name: str
+    plan: NDArray[np.floating] | None
+    reason: str = ""
+
+
+@METRICS.register_module()
+class PlanWriter(BaseMetric):
+    """Writes one plan per scene and counts them; needs neither annotations nor maps, and scores nothing.
+
+    A scene that cannot be read or planned for is listed in ``failures`` and counted as ``num_failed``.
+
+    Args:
+        plans_file: npz file with the chosen plan (1, 8, 3) of each scene by token, as ``beyonddrive score``
+            reads it.
+        prefix: Prefix of the names of all figures.
+
+    Raises:
+        NoPlanError: By ``evaluate``, if there is not a single plan.
+    """
+
+    default_prefix = "plans"
+
+    def __init__(self, plans_file: str, prefix: str | None = None) -> None:
+        super().__init__(prefix=prefix)
+        self.plans_file = Path(plans_file)
+        self.failures: dict[str, str] = {}
+        self.unwritten: list[str] = []
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Keep the plans of a batch."""
+        batch = data_batch or {}
+        for bad in (*batch.get("bad_scenes", ()), *batch.get("lost_scenes", ())):
+            self.results.append(PlannedScene(bad.token or bad.log_name, None, bad.reason))
+        for sample in data_samples:
+            plan = sample["pred"]["trajectory"].detach().cpu().numpy()[None]
+            self.results.append(PlannedScene(sample["token"], plan))
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Write the plans of all ranks and count them.
+
+        Args:
+            size: Scenes in the data set.
+        """
+        found: list[PlannedScene] = list(self.results)
+        self.results.clear()
+        if get_world_size() > 1:
+            found = [scene for part in all_gather_object(found) for scene in part]
+        metrics = self.compute_metrics(found)
+        return {f"{self.prefix}/{name}": value for name, value in metrics.items()}
+
+    def compute_metrics(self, results: list[PlannedScene]) -> dict[str, float]:
+        """Write the file, and return how many scenes have a plan and how many have none."""
+        plans = {scene.name: scene.plan for scene in results if scene.plan is not None}
+        self.failures = {scene.name: scene.reason for scene in results if scene.name not in plans}
+        if not plans:
+            first = "".join(f"; the first, {name}: {why}" for name, why in list(self.failures.items())[:1])
+            raise NoPlanError(f"none of {len(self.failures)} scenes could be planned for{first}")
+        self.unwritten = []
+        if is_main_process():
+            try:
+                write_arrays(self.plans_file, sorted(plans.items()))
+            except OSError as error:
+                self.unwritten.append(f"{self.plans_file}: cannot be written ({error.strerror})")
+                print_log(self.unwritten[0], "current", level=logging.ERROR)
+        return {"num_scenes": float(len(plans)), "num_failed": float(len(self.failures))}
