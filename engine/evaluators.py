@@ -7,7 +7,6 @@ and wherever they are registered.
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
-from mmengine.registry import DATASETS, METRICS, Registry
+from mmengine.registry import METRICS, Registry
 
 from beyonddrive.engine.configs import ConfigError
 
@@ -90,30 +89,6 @@ def set_result_files(
             metric["out_file"] = str(path.with_stem(f"{path.stem}_{prefix}") if several else path)
     if plans_file is not None:
         metrics[0][0]["plans_file"] = str(plans_file)
-
-
-def plan_only(config: Config, plans_file: str | Path) -> None:
-    """Make the test of a config plan for its scenes and score nothing, in place.
-
-    Its data sets make inputs only (``inputs_only=True``), from logs and sensor files; :class:`PlanWriter`
-    takes the place of the metrics.
-
-    Raises:
-        ConfigError: If there is no test, or a data set cannot make inputs only.
-    """
-    loader = config.get("test_dataloader")
-    if not loader:
-        raise ConfigError("test_dataloader: the config has none, so there are no scenes to plan for")
-    scope = config.get("default_scope", "beyonddrive")
-    for settings in unwrapped_settings(loader["dataset"]):
-        kind = component_class(settings, DATASETS, scope, "test_dataloader.dataset")
-        if "inputs_only" not in inspect.signature(kind).parameters:
-            raise ConfigError(
-                f"test_dataloader.dataset: {kind.__name__} has no argument inputs_only, so it cannot leave "
-                "out what only training and scoring need; use NavsimDataset, or give it one"
-            )
-        settings.update(inputs_only=True, cache_dir=None)
-    config.test_evaluator = ConfigDict(type="PlanWriter", plans_file=str(plans_file))
 
 
 def unwrapped_settings(settings: ConfigDict) -> list[ConfigDict]:

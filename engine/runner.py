@@ -21,7 +21,7 @@ from beyonddrive.engine import mmengine_compat
 from beyonddrive.engine.checkpoint_guard import CheckpointGuardHook
 from beyonddrive.engine.config_check import check_config
 from beyonddrive.engine.configs import ConfigError, check_selection, load_config
-from beyonddrive.engine.evaluators import check_roots, component_class, plan_only, set_result_files
+from beyonddrive.engine.evaluators import check_roots, component_class, set_result_files
 from beyonddrive.engine.planner_runner import PlannerRunner
 from beyonddrive.engine.ranks import RankAgreementHook
 from beyonddrive.engine.result_paths import check_folder, check_results, files_in
@@ -133,7 +133,6 @@ def build_test_runner(
     work_dir: str | None = None,
     out_file: str | Path | None = None,
     plans_file: str | Path | None = None,
-    plans_only: bool = False,
     launcher: str = "none",
 ) -> Runner:
     """Make a runner that is ready to ``test()`` once its planner has been given its weights.
@@ -144,8 +143,6 @@ def build_test_runner(
         out_file: csv file with one row per scene; with several metrics one file each, see
             :func:`~beyonddrive.engine.evaluators.set_result_files`.
         plans_file: npz file with the plan of each scene.
-        plans_only: Only write ``plans_file``: for scenes that have neither targets nor annotations nor a
-            future, and cannot be scored.
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
 
     Raises:
@@ -158,12 +155,7 @@ def build_test_runner(
     config.resume = False
     config.load_from = None
     check_results({"--out": out_file, "--plans": plans_file}, files_in(config._cfg_dict))
-    if plans_only:
-        if plans_file is None or out_file is not None:
-            raise ConfigError("plans_only: wants plans_file and no out_file, for nothing is scored")
-        plan_only(config, plans_file)
-    else:
-        set_result_files(config, out_file, plans_file)
+    set_result_files(config, out_file, plans_file)
     return _build(config)
 
 

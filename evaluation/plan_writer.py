@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import all_gather_object, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
+from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
+from beyonddrive.engine.configs import ConfigError
+from beyonddrive.engine.evaluators import component_class, unwrapped_settings
 from beyonddrive.evaluation.plan_files import write_arrays
 from beyonddrive.registry import METRICS
 from beyonddrive.structures.errors import BeyondDriveError
@@ -90,3 +95,27 @@ class PlanWriter(BaseMetric):
                 self.unwritten.append(f"{self.plans_file}: cannot be written ({error.strerror})")
                 print_log(self.unwritten[0], "current", level=logging.ERROR)
         return {"num_scenes": float(len(plans)), "num_failed": float(len(self.failures))}
+
+
+def plan_only(config: Config, plans_file: str | Path) -> None:
+    """Make the test of a config plan for its scenes and score nothing, in place.
+
+    Its data sets make inputs only (``inputs_only=True``), from logs and sensor files; a :class:`PlanWriter`
+    takes the place of the metrics.
+
+    Raises:
+        ConfigError: If there is no test, or a data set cannot make inputs only.
+    """
+    loader = config.get("test_dataloader")
+    if not loader:
+        raise ConfigError("test_dataloader: the config has none, so there are no scenes to plan for")
+    scope = config.get("default_scope", "beyonddrive")
+    for settings in unwrapped_settings(loader["dataset"]):
+        kind = component_class(settings, DATASETS, scope, "test_dataloader.dataset")
+        if "inputs_only" not in inspect.signature(kind).parameters:
+            raise ConfigError(
+                f"test_dataloader.dataset: {kind.__name__} has no argument inputs_only, so it cannot leave "
+                "out what only training and scoring need; use NavsimDataset, or give it one"
+            )
+        settings.update(inputs_only=True, cache_dir=None)
+    config.test_evaluator = ConfigDict(type="PlanWriter", plans_file=str(plans_file))

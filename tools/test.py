@@ -74,14 +74,16 @@ def evaluate(args: argparse.Namespace) -> int:
 
     from beyonddrive.checkpoints.loading import load_weights
     from beyonddrive.engine import runner
+    from beyonddrive.evaluation.plan_writer import plan_only
 
     config = runner.load_config(args.config, args.cfg_options)
+    if args.plans_only:
+        plan_only(config, args.plans)
     testing = runner.build_test_runner(
         config,
         work_dir=args.work_dir,
         out_file=args.out,
-        plans_file=args.plans,
-        plans_only=args.plans_only,
+        plans_file=None if args.plans_only else args.plans,
         launcher=args.launcher,
     )
     load_weights(testing.model, args.checkpoint)

@@ -18,6 +18,7 @@ from beyonddrive.datasets.navsim.sensors import write_pcd
 from beyonddrive.datasets.navsim_dataset import DatasetError, NavsimDataset
 from beyonddrive.engine.runner import build_test_runner, evaluate, load_config
 from beyonddrive.evaluation.plan_files import PlanFile
+from beyonddrive.evaluation.plan_writer import plan_only
 from beyonddrive.tools import test as tool
 
 REPOSITORY = Path(beyonddrive.__path__[0])
@@ -72,9 +73,8 @@ def test_every_planner_plans_without_a_future(name: str, private: Path, tmp_path
         pytest.importorskip("mmdet3d")
     (path,) = (REPOSITORY / "configs").glob(f"*/{name}.py")
     config = load_config(path, options(private))
-    runner = build_test_runner(
-        config, work_dir=str(tmp_path / "work"), plans_file=tmp_path / "plans.npz", plans_only=True
-    )
+    plan_only(config, tmp_path / "plans.npz")
+    runner = build_test_runner(config, work_dir=str(tmp_path / "work"))
     for buffer in runner.model.buffers():
         if not bool(torch.isfinite(buffer).all()):  # anchors that a checkpoint brings
             buffer.copy_(torch.rand_like(buffer))
