@@ -60,14 +60,14 @@ def draw_bev(
     bundles = [layer for layer in layers if layer.role == "proposals"]
     bold = [layer for layer in layers if layer.role != "proposals"]
     for layer in bundles:
-        _draw_proposals(canvas, view, layer)
+        draw_proposals(canvas, view, layer)
     for layer in bold:
         if layer.role == "plan":
             _draw_swath(canvas, view, layer)
     _draw_agents(canvas, view, scene)
     for layer in bold:
-        _draw_plan(canvas, view, layer)
-    _draw_ego(canvas, view)
+        draw_plan(canvas, view, layer)
+    draw_ego(canvas, view)
     for layer in layers:
         _draw_moments(canvas, view, scene, layer, tracks)
     _draw_scale_bar(canvas, view)
@@ -128,7 +128,8 @@ def _draw_windshield(
     canvas.fill([view.to_pixels(strip)], color)
 
 
-def _draw_ego(canvas: Canvas, view: View) -> None:
+def draw_ego(canvas: Canvas, view: View) -> None:
+    """The ego box now, with its windshield."""
     corners = ego_corners(np.zeros(3))
     pixels = view.to_pixels(corners)
     canvas.fill([pixels], palette.EGO)
@@ -141,7 +142,8 @@ def _with_origin(plan: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([np.zeros((1, 3)), plan])
 
 
-def _draw_proposals(canvas: Canvas, view: View, layer: PlanLayer) -> None:
+def draw_proposals(canvas: Canvas, view: View, layer: PlanLayer) -> None:
+    """A bundle of fine lines."""
     crowd = len(layer.plans) > 12
     for plan, color, verdict in layer.painted():
         calm = verdict is not None and verdict.first is None
@@ -160,7 +162,8 @@ def _draw_swath(canvas: Canvas, view: View, layer: PlanLayer) -> None:
         canvas.fill(list(view.to_pixels(ego_corners(dense))), color, alpha=0.16)
 
 
-def _draw_plan(canvas: Canvas, view: View, layer: PlanLayer) -> None:
+def draw_plan(canvas: Canvas, view: View, layer: PlanLayer) -> None:
+    """A bold line with its poses."""
     # The expert is the broader line, so that a plan on top of it leaves its edges visible.
     width, halo = (7.0, 9.5) if layer.role == "expert" else (2.5, 4.5)
     for plan, color, _ in layer.painted():
