@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 
 import torch
 from mmengine.dist import all_gather, all_reduce, broadcast, get_world_size
@@ -36,7 +36,7 @@ class RankAgreementHook(Hook):
             ConfigError: If not.
         """
         sampler = getattr(runner.train_dataloader, "sampler", None)
-        if get_world_size() == 1 or not hasattr(sampler, "__len__"):
+        if get_world_size() == 1 or not isinstance(sampler, Sized):
             return
         counts = [int(count) for count in all_gather(torch.tensor(len(sampler)))]
         if len(set(counts)) > 1:

@@ -93,9 +93,18 @@ class FreezeNorms(Hook):
 
 @HOOKS.register_module()
 class KeepBuffers(Hook):
-    """Keeps what the buffers of this rank are when an epoch ends, and when validation begins."""
+    """Keeps what the buffers of this rank are: after a step and when an epoch ends, and in validation.
+
+    Before the second step it saves a checkpoint, which holds what the ranks agree on.
+    """
 
     priority = "HIGHEST"
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """In the middle of an epoch."""
+        if batch_idx == 1:
+            torch.save(buffers_of(runner), Path(runner.work_dir) / f"step_{runner.rank}.buffers")
+            runner.save_checkpoint(runner.work_dir, "step.pth", by_epoch=False)
 
     def after_train_epoch(self, runner: Any) -> None:
         """Before anything else happens."""

@@ -113,6 +113,11 @@ def test_running_statistics_are_those_of_all_ranks(results):
         if key in statistics:
             torch.testing.assert_close(value, (ends[0][key] + ends[1][key]) / 2)
     (best,) = folder.glob("best_*.pth")
+    saved = load_checkpoint_file(folder / "step.pth")["state_dict"]
+    steps = [torch.load(folder / f"step_{rank}.buffers") for rank in range(RANKS)]
+    for key in statistics:
+        if not key.startswith("ema."):
+            torch.testing.assert_close(saved[key], (steps[0][key] + steps[1][key]) / 2)
     for path in (folder / "epoch_1.pth", best):
         saved = load_checkpoint_file(path)
         for key in statistics:

@@ -16,11 +16,12 @@ _EPOCH_STRIDE = 10_007
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seeds dropout and noise anew at the start of every training epoch.
+    """Seeds dropout anew at the start of every training epoch, and noise that no scene owns.
 
     A resumed run then continues exactly as the uninterrupted one would have, and the ranks of a distributed
-    run draw different noise although they start from the same weights. A training by iterations, which may
-    be resumed at any step, is seeded anew at every step.
+    run drop different units although they start from the same weights. A training by iterations, which may
+    be resumed at any step, is seeded anew at every step. What planners draw for a scene does not depend on
+    this seed (:class:`SceneRandomHook`).
     """
 
     priority = "VERY_HIGH"

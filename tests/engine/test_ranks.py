@@ -24,6 +24,24 @@ def test_ranks_with_different_numbers_of_samples_are_refused(monkeypatch):
         RankAgreementHook().before_train(runner)
 
 
+def test_buffers_are_averaged_unless_they_agree_to_the_bit(monkeypatch):
+    """Of three ranks, because a mean of three equal numbers need not be that number."""
+    same = torch.linspace(0.1, 1.7, 50)
+    assert not torch.equal((same + same + same) / 3, same)
+    others = torch.tensor([[1.0, torch.nan], [3.0, torch.nan]])
+
+    def all_reduce(flat, op):
+        rows = torch.stack([flat, *(torch.cat([same, row]) for row in others)])
+        flat.copy_({"min": rows.amin(0), "max": rows.amax(0), "mean": (rows[0] + rows[1] + rows[2]) / 3}[op])
+
+    monkeypatch.setattr(ranks, "all_reduce", all_reduce)
+    monkeypatch.setattr(ranks, "broadcast", lambda flat: flat.fill_(7))
+    buffers = [same.reshape(5, 10).clone(), torch.tensor(2.0), torch.tensor([torch.nan]), torch.tensor(3)]
+    ranks.agree_on_buffers(buffers)
+    assert torch.equal(buffers[0], same.reshape(5, 10)) and buffers[1] == 2.0
+    assert buffers[2].isnan() and buffers[3] == 7
+
+
 def test_batch_norms_over_ranks_are_refused_without_a_gpu(tmp_path, blind_recipe, monkeypatch):
     runner = build_train_runner(load_config(blind_recipe, {"sync_bn": "torch"}), str(tmp_path / "w"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

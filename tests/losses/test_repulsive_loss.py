@@ -94,6 +94,7 @@ def test_weight_zero_switches_the_term_off():
         ({"valid_rule": "sum"}, "valid_rule must be one of"),
         ({"reduction": "all"}, "reduction must be one of"),
         ({"average": "samples"}, "average must be one of"),
+        ({"count_over": "rank"}, "count_over must be one of"),
         ({"margin_unit": "metres"}, "margin_unit must be one of"),
         ({"margin": 0.0}, "margin must be positive"),
         ({"margin": float("nan")}, "margin must be positive"),
