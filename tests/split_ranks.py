@@ -188,8 +188,7 @@ def train(name: str, folder: Path, root: Path, ranks: int) -> None:
         config.custom_hooks.append(ConfigDict(type="FreezeNorms"))
         # Not Adam, which makes steps of full length of gradients that are nothing but rounding.
         config.optim_wrapper.optimizer = ConfigDict(type="SGD", lr=1e-3, momentum=0.9)
-        head = config.model.get("trajectory_head") or {"type": "AbsoluteTrajectoryHead", "hidden": None}
-        config.model.trajectory_head = ConfigDict(type="RepulsiveHead", head=head, loss={"weight": 0.5})
+        config.model.repulsion = ConfigDict(weight=0.5)
     runner = build_train_runner(config, str(folder / name), launcher="pytorch" if ranks > 1 else "none")
     runner.train()
     (metric,) = runner.val_evaluator.metrics
