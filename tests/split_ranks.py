@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import zlib
-from collections.abc import Iterator
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -197,20 +196,18 @@ def train(name: str, folder: Path, root: Path, ranks: int) -> None:
     torch.save((rows, losses), folder / name / f"table_{runner.rank}.pt")
 
 
-def run_all(folder: Path, root: Path, rank: int = 0, ranks: int = 1) -> Iterator[str]:
+def run_all(folder: Path, root: Path, rank: int = 0, ranks: int = 1) -> None:
     """Do everything, as a rank or alone; what rank 0 found lies in ``folder``."""
     torch.set_num_threads(1)
     for name in planner_names():
         result = loss_step(name, rank, ranks)
         if rank == 0:
             torch.save(result, folder / f"{name}.step")
-        yield name
     result = loss_step(COUNTED, rank, ranks, "own_rank")
     if rank == 0:
         torch.save(result, folder / "own_rank.step")
     for name in (*TRAININGS, *(["norms"] if ranks > 1 else [])):
         train(name, folder, root, ranks)
-        yield name
 
 
 def run_rank(rank: int, folder: Path, root: Path) -> None:
@@ -224,7 +221,6 @@ def run_rank(rank: int, folder: Path, root: Path) -> None:
         timeout=timedelta(minutes=5),
     )
     try:
-        for _ in run_all(folder, root, rank, RANKS):
-            pass
+        run_all(folder, root, rank, RANKS)
     finally:
         dist.destroy_process_group()

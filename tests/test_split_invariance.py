@@ -30,17 +30,12 @@ def results(tmp_path_factory):
         shutil.copy(log, target)
     (root / "maps").symlink_to(GOLDEN_LOGS / "maps")
     alone, split = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("split")
-    ranks = mp.start_processes(run_rank, (split, root), nprocs=RANKS, join=False, start_method="spawn")
     threads = torch.get_num_threads()
     try:
-        for _ in run_all(alone, root):
-            ranks.join(0)  # raises what a rank raised
-        while not ranks.join(1):
-            pass
+        run_all(alone, root)  # first, so that kernels are compiled once
     finally:
         torch.set_num_threads(threads)
-        for process in ranks.processes:
-            process.kill()
+    mp.spawn(run_rank, (split, root), nprocs=RANKS)
     return alone, split
 
 
