@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import timm
-import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from timm.models.resnet import ResNet
 from torch import Tensor
 
+from beyonddrive.engine.checkpoint_files import CheckpointError, load_checkpoint_file
 from beyonddrive.registry import MODELS
+from beyonddrive.structures.errors import BeyondDriveError
 
 STEM = ("conv1", "bn1", "act1", "maxpool")
 """timm's names of the layers before the first stage."""
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 """timm's names of the stages."""
+
+
+class PretrainedWeightsError(BeyondDriveError, RuntimeError):
+    """Weights to start from cannot be had, or are of another network."""
 
 
 @MODELS.register_module()
@@ -74,7 +80,7 @@ class StagedResNet(BaseModule):
         """Load the pretrained weights, if any were asked for.
 
         Raises:
-            RuntimeError: If they cannot be had or do not fit.
+            PretrainedWeightsError: If they cannot be had or do not fit.
         """
         if not self.pretrained:
             return
@@ -82,28 +88,33 @@ class StagedResNet(BaseModule):
         missing, unexpected = self.load_state_dict(state, strict=False)
         unexpected = [key for key in unexpected if not key.startswith("fc.")]
         if missing or unexpected:
-            raise RuntimeError(
+            raise PretrainedWeightsError(
                 f"StagedResNet: weights {self.pretrained!r} do not fit {self.name}: missing {missing[:3]}, "
                 f"unexpected {unexpected[:3]}; give weights of the same model with timm's keys"
             )
 
-    def _pretrained_state(self) -> dict[str, Tensor]:
-        if isinstance(self.pretrained, str):
-            path = Path(self.pretrained)
-            if not path.is_file():
-                raise RuntimeError(f"StagedResNet: no file {path} for pretrained weights of {self.name}")
-            if path.suffix == ".safetensors":
-                from safetensors.torch import load_file
-
-                return load_file(path)
-            return torch.load(path, map_location="cpu", weights_only=True)
+    def _pretrained_state(self) -> Mapping[str, Tensor]:
+        if not isinstance(self.pretrained, bool):
+            try:
+                loaded = load_checkpoint_file(self.pretrained)
+            except (OSError, CheckpointError) as error:
+                raise PretrainedWeightsError(
+                    f"StagedResNet: pretrained weights of {self.name}: {error}"
+                ) from error
+            state: Mapping[str, Tensor] = loaded.get("state_dict", loaded)
+            return state
+        print_log(
+            f"reading ImageNet weights of {self.name} from timm, over the network if need be", "current"
+        )
         try:
             net = timm.create_model(
                 self.name, pretrained=True, in_chans=self.in_channels, **self._timm_kwargs
             )
         except Exception as error:  # timm raises whatever its hub client raises
-            raise RuntimeError(
-                f"StagedResNet: timm could not fetch pretrained weights of {self.name} ({error}). Set "
-                f"pretrained=False to start from random weights, or pretrained='/path/to/weights.safetensors'"
+            raise PretrainedWeightsError(
+                f"StagedResNet: timm could not fetch pretrained weights of {self.name} ({error}). Give a "
+                f"file with timm's keys, in the suite's configs by --cfg-options "
+                f"model.backbone.image_encoder.pretrained=/path/to/{self.name}.safetensors, or start from "
+                f"random weights by ...pretrained=False"
             ) from error
         return net.state_dict()

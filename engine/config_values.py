@@ -64,6 +64,8 @@ def read_text(text: str, old: Any, annotation: Any) -> Any:
 
     >>> read_text('2024, spring', 'data', None), read_text('7', None, str)
     ('2024, spring', '7')
+    >>> read_text('1,2.pth', True, bool | str), read_text('false', True, bool | str)
+    ('1,2.pth', False)
     >>> read_text('7', 3, None), read_text('[(1,2.5),a b,true]', [], None)
     (7, [(1, 2.5), 'a b', True])
     """
@@ -75,7 +77,12 @@ def read_text(text: str, old: Any, annotation: Any) -> Any:
         return text
     if admitted and admitted <= _TEXTS | {type(None)}:
         return text
-    return _parse(text.strip())
+    value = _parse(text.strip())
+    if str not in admitted or isinstance(value, bool) or _admits_lists(admitted):
+        return value
+    return (
+        value if isinstance(value, tuple({int, float} & admitted)) else text
+    )  # a file may be called 1,2.pth
 
 
 def _parse(text: str) -> Any:

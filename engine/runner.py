@@ -93,6 +93,7 @@ def build_train_runner(
     amp: bool = False,
     launcher: str = "none",
     seed: int | None = None,
+    auto_scale_lr: bool = False,
 ) -> Runner:
     """Make a runner that is ready to ``train()``.
 
@@ -101,13 +102,16 @@ def build_train_runner(
         work_dir: Where logs and checkpoints go; see :func:`default_work_dir`.
         resume: A checkpoint; True or ``'auto'`` for the newest in the work folder, from the start if there is
             none.
-        amp: Mixed precision: float16 with scaling on a GPU, bfloat16 elsewhere.
+        amp: Mixed precision, also if the config has none: float16 with scaling on a GPU, bfloat16 elsewhere.
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
         seed: Seed of everything; that of the config by default.
+        auto_scale_lr: Scale the learning rate by the scenes per step, all processes together, over
+            ``auto_scale_lr.base_batch_size`` of the config.
 
     Raises:
-        ConfigError: If the planner has nothing to train, checkpoints would be selected on the test split, the
-            work folder cannot be written, or the config has a setting that nothing reads.
+        ConfigError: If the planner has nothing to train, the learning rate cannot be scaled, checkpoints
+            would be selected on the test split, the work folder cannot be written, or the config has a
+            setting that nothing reads.
     """
     mmengine_compat.apply()
     config = config.copy()
@@ -118,6 +122,13 @@ def build_train_runner(
         config.randomness = ConfigDict(config.get("randomness", {}), seed=seed)
     if amp or config.get("optim_wrapper", {}).get("type") == "AmpOptimWrapper":
         config.optim_wrapper.type = "AmpOptimWrapper" if torch.cuda.is_available() else "AutocastOptimWrapper"
+    if auto_scale_lr or (config.get("auto_scale_lr") or {}).get("enable"):
+        if not (config.get("auto_scale_lr") or {}).get("base_batch_size"):
+            raise ConfigError(
+                f"{config.filename or 'config'}: does not say for how many scenes per step its learning rate "
+                "is, so it cannot be scaled; set auto_scale_lr.base_batch_size, or leave --auto-scale-lr out"
+            )
+        config.auto_scale_lr.enable = True
     start = _take_start(config, resume)
     runner = _build(config, start)
     if not any(parameter.requires_grad for parameter in runner.model.parameters()):

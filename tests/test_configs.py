@@ -244,7 +244,7 @@ def test_a_recipe_has_the_settings_that_are_published(name):
     encoders = {part: config.model.get("backbone", {}).get(f"{part}_encoder") for part in ("image", "bev")}
     if "r34" in name:
         assert encoders == {
-            "image": {"name": "resnet34", "pretrained": True},
+            "image": {"type": "StagedResNet", "name": "resnet34", "pretrained": True},
             "bev": {"name": "resnet34"},
         }
     else:

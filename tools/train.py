@@ -33,6 +33,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="continue from a checkpoint; without PATH (or with 'auto') from the newest in the work folder",
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision: float16 on GPU, bfloat16 on CPU")
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate to the scenes per step, by auto_scale_lr.base_batch_size of the config",
+    )
     parser.add_argument("--seed", type=int, help="seed of everything; default: that of the config")
     add_config_options(parser)
     add_launcher_options(parser)
@@ -45,7 +50,9 @@ def train(args: argparse.Namespace) -> int:
 
     config = load_config(args.config, args.cfg_options)
     resume = args.resume or False
-    build_train_runner(config, args.work_dir, resume, args.amp, args.launcher, args.seed).train()
+    build_train_runner(
+        config, args.work_dir, resume, args.amp, args.launcher, args.seed, args.auto_scale_lr
+    ).train()
     return 0
 
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from beyonddrive.backbones.query_decoder import QueryDecoder
-from beyonddrive.backbones.resnet import StagedResNet
+from beyonddrive.backbones.resnet import PretrainedWeightsError, StagedResNet
 from beyonddrive.backbones.transfuser import FusedFeatures, TransFuserBackbone
 
 NARROW = {
@@ -113,9 +113,9 @@ def test_pretrained_weights_from_a_file(tmp_path):
 def test_pretrained_weights_that_do_not_fit_or_are_not_there(tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({"conv1.weight": torch.zeros(1)}, path)
-    with pytest.raises(RuntimeError, match="do not fit resnet18"):
+    with pytest.raises(PretrainedWeightsError, match="do not fit resnet18"):
         StagedResNet(**NARROW, pretrained=str(path)).init_weights()
-    with pytest.raises(RuntimeError, match="no file"):
+    with pytest.raises(PretrainedWeightsError, match="no such checkpoint"):
         StagedResNet(**NARROW, pretrained=str(tmp_path / "absent.safetensors")).init_weights()
 
 
@@ -139,3 +139,15 @@ def test_decoder_tokens():
     torch.testing.assert_close(tokens.memory[:, 6], expected + decoder.memory_embedding.weight[6])
     weights = [layer.linear1.weight for layer in decoder.layers]
     assert not torch.equal(weights[0], weights[1])  # layers start from different weights
+
+
+def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
+    def offline(name, pretrained, **kwargs):
+        assert pretrained
+        raise OSError("Name or service not known")
+
+    encoder = StagedResNet(**NARROW, pretrained=True)
+    monkeypatch.setattr("timm.create_model", offline)
+    words = r"Name or service not known.*model\.backbone\.image_encoder\.pretrained=/path/to/resnet18\.safet"
+    with pytest.raises(PretrainedWeightsError, match=words):
+        encoder.init_weights()

@@ -1,7 +1,10 @@
 # DiffusionDrive: truncated diffusion from 20 anchors on the TransFuser encoder.
 model = dict(
     type="DiffusionDrivePlanner",
-    backbone=dict(image_encoder=dict(name="resnet34", pretrained=True), bev_encoder=dict(name="resnet34")),
+    backbone=dict(
+        image_encoder=dict(type="StagedResNet", name="resnet34", pretrained=True),
+        bev_encoder=dict(name="resnet34"),
+    ),
     decoder=dict(dim=256, num_queries=31, num_layers=3, num_heads=8, ffn_dim=1024),
     trajectory_head=dict(
         type="TruncatedDiffusionHead",

@@ -3,7 +3,7 @@ model = dict(
     type="FlowPolicy",
     backbone=dict(
         latent=True,
-        image_encoder=dict(name="resnet34", pretrained=True),
+        image_encoder=dict(type="StagedResNet", name="resnet34", pretrained=True),
         bev_encoder=dict(name="resnet34"),
     ),
     decoder=dict(dim=256, num_queries=31, num_layers=3, num_heads=8, ffn_dim=1024),

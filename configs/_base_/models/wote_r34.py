@@ -3,7 +3,7 @@
 model = dict(
     type="WoTE",
     backbone=dict(
-        image_encoder=dict(name="resnet34", pretrained=True),
+        image_encoder=dict(type="StagedResNet", name="resnet34", pretrained=True),
         bev_encoder=dict(name="resnet34"),
         top_down=False,
     ),
