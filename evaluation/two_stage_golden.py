@@ -22,7 +22,7 @@ from beyonddrive.evaluation.pdm.cache.two_stage import (
 )
 from beyonddrive.evaluation.pdm.inputs.map_index import map_index
 from beyonddrive.evaluation.pdm.kernels.arrays import Floats
-from beyonddrive.evaluation.pdm.reference.reactive import ReactiveTrafficError
+from beyonddrive.evaluation.pdm.reference.reactive_scene import ReactiveTrafficError
 from beyonddrive.evaluation.pdm.reference.start_segments import lane_locator
 from beyonddrive.evaluation.pdm.scores.epdms import filter_by_human
 from beyonddrive.evaluation.pdm.scores.two_stage import (

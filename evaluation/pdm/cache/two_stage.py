@@ -39,8 +39,8 @@ from beyonddrive.evaluation.pdm.kernels.sub_scores import (
     World,
     score_references,
 )
-from beyonddrive.evaluation.pdm.reference.reactive import (
-    ReactiveMaps,
+from beyonddrive.evaluation.pdm.reference.reactive import ReactiveMaps, react
+from beyonddrive.evaluation.pdm.reference.reactive_scene import (
     ReactiveScene,
     ReactiveTrafficError,
     reactive_scene,
@@ -113,7 +113,7 @@ class TwoStageScene:
         """How the traffic reacts to one plan (8, 3)."""
         checked = np.ascontiguousarray(check_plans(np.asarray(plan)[None], self.token))
         references = plan_references(plan_knots(checked, self.ego_state), *self._sampling)
-        return self.traffic.react(simulate(references, self.ego_state)[0])
+        return react(self.traffic, simulate(references, self.ego_state)[0])
 
     @cached_property
     def _sampling(self) -> tuple[Ints, Floats]:
@@ -126,7 +126,7 @@ class TwoStageScene:
         return traffic
 
     def _traffic(self, policy: Policy, states: Floats) -> Traffic:
-        return self._replay if policy == "replay" else self.traffic.react(states).traffic()
+        return self._replay if policy == "replay" else react(self.traffic, states).traffic()
 
     def _prepared(self, traffic: Traffic, human: Floats) -> PreparedScene:
         """The scene with this traffic, in which the reference planner is scored, too."""

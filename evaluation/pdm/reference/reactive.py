@@ -1,7 +1,4 @@
-"""Traffic that reacts to the ego: vehicles on their lanes by IDM (EPDMS_TWO_STAGE, section 4).
-
-What does not depend on a plan (which vehicles are simulated, and on which rails) is found once per scene.
-"""
+"""Traffic that reacts to the ego: vehicles on their lanes by IDM (EPDMS_TWO_STAGE, section 4.4)."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ import numpy as np
 import shapely
 
 from beyonddrive.engine.jit import kernel
-from beyonddrive.evaluation.pdm.inputs.map_index import MapIndex
 from beyonddrive.evaluation.pdm.inputs.tracks import IS_AGENT, TYPE_INDEX, Tracks
 from beyonddrive.evaluation.pdm.kernels.arrays import Bools, Floats, Ints
 from beyonddrive.evaluation.pdm.kernels.collision import Traffic, box_bounds
@@ -24,128 +20,28 @@ from beyonddrive.evaluation.pdm.kernels.constants import (
     STEP,
     STOPPED_TRACK_SPEED,
 )
-from beyonddrive.evaluation.pdm.kernels.polyline import arc_length, square_distance
-from beyonddrive.evaluation.pdm.reference.start_segments import LaneLocator, StartSegment
-from beyonddrive.structures.boxes import ego_corners
-from beyonddrive.structures.errors import BeyondDriveError
+from beyonddrive.evaluation.pdm.kernels.polyline import square_distance
+from beyonddrive.evaluation.pdm.reference.reactive_scene import (
+    ReactiveScene,
+    ReactiveTrafficError,
+    SimulatedVehicle,
+    vehicle_box,
+)
 
 MAX_ACCELERATION, MAX_BRAKING = 1.0, 2.0
+"""Of the driver model [m/s2]."""
 MIN_GAP, HEADWAY, EXPONENT = 1.0, 1.5, 4
-DEFAULT_SPEED = 10.0
-"""Wanted where a lane has no speed limit, unless an earlier vehicle's lane had one [m/s]."""
-SNAP_DISTANCE = 3.0
-"""Vehicles farther from their lane's baseline are not simulated [m]."""
+"""Of the driver model [m, s]."""
 RADIUS = 100.0
 """Vehicles farther from the ego are removed [m]."""
-STANDING_SPEED = 0.1
-"""Vehicles off the road that are slower than this stay where they are [m/s]."""
 SIMPLIFIED = 1e-5
-MIN_VERTEX_GAP = 1e-8
+"""Tolerance to which footprints are simplified [m]."""
 ARC_SEGMENTS = 16
+"""Segments of a quarter of a circle around the bends of a corridor."""
 EGO, FREE, REMOVED = -1, -2, -3
 """What there is in place of a lead."""
 SLACK = 1e-3
 """Added to what is only a cheap test before the exact one [m]."""
-
-
-class ReactiveTrafficError(BeyondDriveError, ValueError):
-    """The traffic of a scene cannot be simulated, as the official code cannot; names the vehicle."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rail:
-    """The baseline that a vehicle drives along, without its last vertex.
-
-    Attributes:
-        xy: (R, 2) vertices.
-        heading: (R,) directions, unwrapped.
-        length: (R,) arc lengths along the whole baseline [m].
-    """
-
-    xy: Floats
-    heading: Floats
-    length: Floats
-
-    def pose(self, progress: float) -> Floats:
-        """Pose (3,) at an arc length, clamped to the rail; heading in [-pi, pi)."""
-        at = min(max(progress, self.length[0]), self.length[-1])
-        heading = float(np.interp(at, self.length, self.heading))
-        return np.array(
-            [
-                np.interp(at, self.length, self.xy[:, 0]),
-                np.interp(at, self.length, self.xy[:, 1]),
-                (heading + math.pi) % (2 * math.pi) - math.pi,
-            ]
-        )
-
-    def ahead(self, pose: Floats, progress: float) -> Floats:
-        """A pose's position and the vertices beyond an arc length (n, 2); the last two if there are none."""
-        at = min(max(progress, self.length[0]), self.length[-1])
-        rest = self.xy[np.searchsorted(self.length, at, side="right") :]
-        return np.vstack([pose[:2], rest]) if len(rest) else self.xy[-2:]
-
-    def part(self, start: float, end: float) -> Floats:
-        """The piece (n, 2) between two arc lengths, clamped; two vertices at the end that has nothing."""
-        low, high = self.length[0], self.length[-1]
-        start, end = min(max(start, low), high), min(max(end, low), high)
-        first = int(np.searchsorted(self.length, start, side="right"))
-        last = int(np.searchsorted(self.length, end, side="left"))
-        if first >= len(self.xy):
-            return self.xy[-2:]
-        if last <= 0:
-            return self.xy[:2]
-        return np.vstack([self.pose(start)[:2], self.xy[first:last], self.pose(end)[:2]])
-
-
-@dataclass(frozen=True, eq=False)
-class SimulatedVehicle:
-    """A vehicle that is simulated.
-
-    Attributes:
-        row: Its row in the tracks.
-        rail: What it drives along.
-        snapped: (3,) its first pose, on the baseline, which may lie beyond the rail.
-        progress: Where it starts [m].
-        speed: At the start [m/s].
-        target: Speed that it wants [m/s].
-        length: [m]
-        width: [m]
-    """
-
-    row: int
-    rail: Rail
-    snapped: Floats
-    progress: float
-    speed: float
-    target: float
-    length: float
-    width: float
-
-
-@dataclass(frozen=True, eq=False)
-class ReactiveScene:
-    """The vehicles of a scene that can react, and those that cannot.
-
-    Attributes:
-        tracks: Everybody, as observed.
-        vehicles: Simulated vehicles in the order of their creation.
-        others: Rows of the other vehicles of the current frame, in its order.
-        may_stand: (len(others),) whether such a vehicle stands where it is while nobody is in its way.
-    """
-
-    tracks: Tracks
-    vehicles: tuple[SimulatedVehicle, ...]
-    others: tuple[int, ...]
-    may_stand: Bools
-
-    def react(self, states: Floats) -> ReactiveMaps:
-        """Drive the traffic against the simulated states (41, 11) of the ego.
-
-        Raises:
-            ReactiveTrafficError: If a vehicle lies beyond the end of its rail, which the official code cannot
-                simulate.
-        """
-        return _Simulation(self, states).run()
 
 
 @dataclass(eq=False)
@@ -182,72 +78,14 @@ class ReactiveMaps:
         )
 
 
-def reactive_scene(tracks: Tracks, ego: Floats, index: MapIndex, locator: LaneLocator) -> ReactiveScene:
-    """Find the vehicles that are simulated, and their rails (section 4.3).
-
-    Args:
-        tracks: Objects of the scene; those of the current frame first.
-        ego: (>= 3,) x, y, heading of the rear axle now.
-        index: The map.
-        locator: Its lanes by position.
+def react(scene: ReactiveScene, states: Floats) -> ReactiveMaps:
+    """Drive the traffic of a scene against the simulated states (41, 11) of the ego.
 
     Raises:
-        ReactiveTrafficError: If a vehicle's baseline is too short.
+        ReactiveTrafficError: If a vehicle lies beyond the end of its rail, which the official code cannot
+            simulate.
     """
-    current = np.isfinite(tracks.poses[0, :, 0]) & (tracks.types == TYPE_INDEX["vehicle"])
-    taken = [shapely.Polygon(ego_corners(ego[:3]))]
-    default, created, others, may_stand = DEFAULT_SPEED, [], [], []
-    for row in np.flatnonzero(current):
-        pose, (length, width) = tracks.poses[0, row], tracks.size[row]
-        speed = float(np.hypot(*tracks.velocity[row]))
-        segment = locator.start_segment(*pose)
-        near = segment is not None and float(np.hypot(*(pose[:2] - segment.pose[:2]))) <= SNAP_DISTANCE
-        if segment is not None and near:
-            box = _box(segment.pose, length, width)
-            if not shapely.intersects(box, taken).any():
-                limit = index.speed_limit(segment.lane)
-                if not np.isnan(limit):
-                    default = limit
-                created.append(_vehicle(int(row), segment, index, speed, default, length, width))
-                taken.append(box)
-        is_parked = speed < STANDING_SPEED and not locator.is_on_road(*pose[:2])
-        others.append(int(row))
-        may_stand.append(is_parked or (segment is not None and not near))
-    return ReactiveScene(tracks, tuple(created), tuple(others), np.array(may_stand, dtype=bool))
-
-
-def _vehicle(
-    row: int,
-    segment: StartSegment,
-    index: MapIndex,
-    speed: float,
-    default: float,
-    length: float,
-    width: float,
-) -> SimulatedVehicle:
-    baseline = index.baseline(segment.lane)
-    cumulative = arc_length(np.ascontiguousarray(baseline[:, :2]))
-    kept = np.append(np.hypot(*np.diff(baseline[:, :2], axis=0).T) > MIN_VERTEX_GAP, False)
-    if kept.sum() < 2:
-        raise ReactiveTrafficError(
-            f"lane {index.lane_ids[segment.lane]}: its baseline has fewer than three vertices, so no vehicle "
-            f"can be simulated on it"
-        )
-    rail = Rail(baseline[kept, :2].copy(), np.unwrap(baseline[kept, 2]), cumulative[kept])
-    limit = index.speed_limit(segment.lane)
-    target = limit if not np.isnan(limit) and limit > 0 else default
-    return SimulatedVehicle(
-        row, rail, segment.pose, segment.progress, speed, float(target), float(length), float(width)
-    )
-
-
-def _box(pose: Floats, length: float, width: float) -> shapely.Polygon:
-    along = 0.5 * length * np.array([np.cos(pose[2]), np.sin(pose[2])])
-    across = 0.5 * width * np.array([-np.sin(pose[2]), np.cos(pose[2])])
-    middle = pose[:2]
-    return shapely.Polygon(
-        [middle + along + across, middle - along + across, middle - along - across, middle + along - across]
-    )
+    return _Simulation(scene, states).run()
 
 
 class _Footprint:
@@ -277,7 +115,7 @@ class _Footprint:
         """The polygon, simplified as every vehicle sees it."""
         if self._made is None:
             vehicle = self.vehicle
-            shape = _box(self.pose, vehicle.length, vehicle.width)
+            shape = vehicle_box(self.pose, vehicle.length, vehicle.width)
             if self._part is not None:
                 shape = shapely.union(_band(self._part, vehicle.width), shape)
             self._made = shapely.simplify(shape, SIMPLIFIED)
@@ -378,7 +216,7 @@ class _Simulation:
             return [i], []  # nobody but itself, whose box is where the corridor starts
         shapes = [
             # The official code puts the middle of the ego's box at its rear axle.
-            _box(ego, 2 * HALF_LENGTH, 2 * HALF_WIDTH) if j == count else self.footprints[j].polygon
+            vehicle_box(ego, 2 * HALF_LENGTH, 2 * HALF_WIDTH) if j == count else self.footprints[j].polygon
             for j in near
         ]
         chosen = np.flatnonzero(shapely.intersects(_band(line, 2 * half), shapes))
@@ -428,10 +266,10 @@ class _Simulation:
         for row, may_stand in zip(scene.others, scene.may_stand, strict=True):
             if row in taken or not may_stand:
                 continue
-            box, center = _box(tracks.poses[0, row], *tracks.size[row]), tracks.poses[0, row, :2]
+            box, center = vehicle_box(tracks.poses[0, row], *tracks.size[row]), tracks.poses[0, row, :2]
             reach = 0.5 * float(np.hypot(*tracks.size[row]))
             near = [
-                _box(self.poses[i], vehicles[i].length, vehicles[i].width)
+                vehicle_box(self.poses[i], vehicles[i].length, vehicles[i].width)
                 for i in alive
                 if math.hypot(*(self.poses[i, :2] - center))
                 <= reach + 0.5 * math.hypot(vehicles[i].length, vehicles[i].width) + SLACK
