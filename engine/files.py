@@ -5,12 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from beyonddrive.structures.errors import BeyondDriveError
+
+_PARTIAL = ".partial"
+_NEW_SECONDS = 2.0
 
 
 class LockedError(BeyondDriveError, RuntimeError):
@@ -29,22 +33,40 @@ def atomic_file(path: Path, sync: bool = True, replace: bool = True) -> Iterator
 
     Raises:
         FileExistsError: If there is a file and ``replace`` is false.
+        OSError: If it cannot be written, such as on a full disk; names ``path``. Nothing of it stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Not the process id: containers on several machines, which share a disk, share small ones too.
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_PARTIAL}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # so that remove_leftovers knows that someone writes it
             yield file
+            file.flush()
             if sync:
-                file.flush()
                 os.fsync(file.fileno())
         if replace:
             partial.replace(path)
         else:
             os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.filename in (None, str(partial)):  # the system names no file, or one that nobody knows
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes had begun to write in a folder; what a living one writes is left alone."""
+    for partial in folder.glob(f".*{_PARTIAL}"):
+        with suppress(OSError), partial.open("rb") as file:
+            # One that was made this moment may not be locked yet.
+            if time.time() - os.fstat(file.fileno()).st_mtime > _NEW_SECONDS:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                partial.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes, sync: bool = True, replace: bool = True) -> None:

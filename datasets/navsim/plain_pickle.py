@@ -14,13 +14,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.structures.errors import BeyondDriveError
+from beyonddrive.datasets.navsim.pickle_opcodes import PlainPickleError, check_opcodes
 
 _PLAIN_DTYPE = re.compile(r"[|<>=]?(?:b1|[iu][1248]|f[248]|[SU]\d+|O8?|\?)\Z")
-
-
-class PlainPickleError(BeyondDriveError, ValueError):
-    """A pickle is damaged, or asks for something that is not plain data; nothing of it was run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +65,7 @@ def load_plain_pickle(path: Path, classes: Collection[tuple[str, str]] = ()) -> 
     """
     try:
         content = path.read_bytes()
-        _check_opcodes(content)
+        check_opcodes(content)
         budget = _Budget(len(content))
         value = _PlainUnpickler(content, budget, classes).load()
         seen: _Seen = {}
@@ -82,67 +78,6 @@ def load_plain_pickle(path: Path, classes: Collection[tuple[str, str]] = ()) -> 
     except Exception as error:
         # A damaged pickle can raise nearly anything, from EOFError to UnicodeDecodeError and MemoryError.
         raise PlainPickleError(f"corrupt or truncated pickle ({type(error).__name__}: {error})") from error
-
-
-# ------------------------------------------------------------------ opcodes
-_ONE_BYTE_LENGTH, _FOUR_BYTE_LENGTH, _EIGHT_BYTE_LENGTH, _TWO_LINES, _MEMO_INDEX, _REFUSED = range(-1, -7, -1)
-
-
-def _argument_sizes() -> list[int]:
-    """Bytes of the argument that follows each opcode of protocols 2 to 5, or how to find out."""
-    sizes = [_REFUSED] * 256
-    for size, opcodes in {
-        0: b"()]}.012NQRablestud\x81\x85\x86\x87\x88\x89\x8f\x90\x91\x92\x93\x94\x97\x98",
-        1: b"Kqh\x80\x82",
-        2: b"M\x83",
-        4: b"Jj\x84",
-        8: b"G\x95",
-        _ONE_BYTE_LENGTH: b"UC\x8a\x8c",
-        _FOUR_BYTE_LENGTH: b"TBX\x8b",
-        _EIGHT_BYTE_LENGTH: b"\x8d\x8e\x96",
-        _TWO_LINES: b"c",
-        _MEMO_INDEX: b"r",
-    }.items():
-        for opcode in opcodes:
-            sizes[opcode] = size
-    return sizes
-
-
-_ARGUMENT_SIZES = _argument_sizes()
-
-
-def _check_opcodes(content: bytes) -> None:
-    """Refuse lengths and memo indices that the file is too short for, before memory is set aside for them.
-
-    One flipped bit in a memo index makes the unpickler fill up to 64 GB.
-    """
-    position, size, sizes = 0, len(content), _ARGUMENT_SIZES
-    while position < size:
-        opcode = content[position]
-        argument = sizes[opcode]
-        position += 1
-        if argument >= 0:
-            if opcode == 0x2E:  # STOP
-                return
-            position += argument
-        elif argument == _ONE_BYTE_LENGTH:
-            position += 1 + content[position] if position < size else 1
-        elif argument == _FOUR_BYTE_LENGTH:
-            position += 4 + int.from_bytes(content[position : position + 4], "little")
-        elif argument == _EIGHT_BYTE_LENGTH:
-            position += 8 + int.from_bytes(content[position : position + 8], "little")
-        elif argument == _TWO_LINES:
-            for _ in range(2):
-                position = content.find(b"\n", position) + 1 or size + 1
-        elif (
-            argument == _MEMO_INDEX and int.from_bytes(content[position : position + 4], "little") < position
-        ):
-            position += 4
-        else:
-            raise PlainPickleError(
-                f"corrupt pickle: {content[position - 1 : position + 4]!r} at byte {position - 1}"
-            )
-    raise PlainPickleError(f"corrupt or truncated pickle: it goes on after its {size} bytes")
 
 
 # ------------------------------------------------------------------ values
@@ -203,15 +138,22 @@ class _Dtype:
 class _Array:
     """Stands for a pickled ``numpy.ndarray`` until its state arrives."""
 
-    __slots__ = ("_budget", "value")
+    __slots__ = ("_budget", "is_item", "value")
 
     def __init__(self, budget: _Budget, *_: Any) -> None:
         self._budget = budget
+        self.is_item = False
         self.value: NDArray[Any] = np.empty(0)
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
         self.value = _build_array(self._budget, data, dtype, shape, "F" if fortran else "C")
+        self.check()
+
+    def check(self) -> None:
+        """Refuse objects in an array in an array: numpy frees them by a call in a call, however deep."""
+        if self.is_item and self.value.dtype.hasobject:
+            raise PlainPickleError("refused an array of objects in an array of objects")
 
 
 class _Allowed:
@@ -246,6 +188,9 @@ def _build_array(budget: _Budget, data: Any, dtype: Any, shape: Any, order: Any 
         budget.spend(len(data))
         flat = np.empty(len(data), dtype=object)
         for index, item in enumerate(data):  # one by one, lest numpy unpacks the items that are lists
+            if type(item) is _Array:
+                item.is_item = True
+                item.check()
             flat[index] = item
         budget.object_arrays.append(flat)
         return flat.reshape(shape)  # numpy lists objects in C order, whatever it says of the array's order
@@ -287,6 +232,8 @@ def _no_bytes(_budget: _Budget) -> bytes:
 def _set(budget: _Budget, items: Any = ()) -> set[Any]:
     """How protocol 2 writes sets."""
     budget.spend(len(items))
+    if any(type(item) is tuple for item in items):
+        raise PlainPickleError("refused a set of tuples: the file should hold numbers and strings only")
     return set(items)
 
 

@@ -10,10 +10,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.datasets.navsim.image_files import is_truncated
 from beyonddrive.datasets.navsim.logs import Frame
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.structures.errors import BeyondDriveError
 
+_AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+"""Pixels as they are in the file, as the official loader has them, whatever EXIF says."""
 _REMEDY = "restore it from the data set or generate it again"
 
 LIDAR_ROWS = ("x", "y", "z", "intensity", "ring", "lidar_id")
@@ -89,19 +92,17 @@ def _below(root: Path, relative: Any, key: str) -> Path:
 
 # ------------------------------------------------------------------ images
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image: uint8 (H, W, 3) RGB.
+    """Read an image: uint8 (H, W, 3) RGB, rows and columns as they are in the file.
 
     Raises:
         SensorError: If the file is missing, truncated or no image.
     """
     path = Path(path)
     data = _read_bytes(path, "image")
-    # A decoder fills the missing part of a truncated file with grey and says nothing, so look for its end.
-    end = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}.get(data[:2])
-    if end is not None and end not in data[-1024:]:
+    if is_truncated(data):
         raise SensorError(f"{path}: image is truncated ({len(data)} bytes); {_REMEDY}")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED) if data else None
     except cv2.error:
         image = None
     if image is None:

@@ -35,7 +35,7 @@ from beyonddrive.datasets.stores.manifests import (
     make_manifest,
     read_manifest,
 )
-from beyonddrive.engine.files import file_lock, write_atomically
+from beyonddrive.engine.files import file_lock, remove_leftovers, write_atomically
 
 SUFFIX = ".safetensors"
 
@@ -91,6 +91,7 @@ class ShardWriter:
         sources: Sources | None = None,
     ) -> None:
         self.root, self.kind = Path(root), kind
+        remove_leftovers(self.root)
         if (self.root / MANIFEST).exists():
             check_manifest(self.root, read_manifest(self.root, kind), kind, config, sources)
             return

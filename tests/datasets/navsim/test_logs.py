@@ -1,12 +1,14 @@
 """Logs: what is read is what was written, and nothing in a file runs or passes for data."""
 
 import io
+import multiprocessing
 import os
 import pickle
 import pickletools
 import resource
 import struct
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -385,3 +387,83 @@ def test_arrays_of_arrays_in_either_order(tmp_path, frames):
     assert read.shape == (2, 2) and read[1, 1] is None
     for place in ((0, 0), (0, 1), (1, 0)):
         assert_same(read[place], nested[place])
+
+
+DEEP = 200_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"})" + b"\x85" * DEEP + b"K\x01s",
+        b"}(" + b")" + b"\x85" * DEEP + b"K\x01u",
+        b"(" + b")" + b"\x85" * DEEP + b"K\x01d",
+        b"}K\x00" + b"q\x00\x86" * DEEP + b"K\x01s",  # fewer values on the stack than it takes
+        b"})" + b"q\x000h\x00\x85" * DEEP + b"K\x01s",
+        b"cbuiltins\nset\n](" + b")" + b"\x85" * DEEP + b"e\x85R",
+        b"\x8f()" + b"\x85" * DEEP + b"\x90",
+        b"()" + b"\x85" * DEEP + b"\x91",
+        b")" + b"\x85" * DEEP,
+        b"]" * DEEP + b"a" * (DEEP - 1),
+    ],
+)
+def test_depth_never_ends_the_reader(tmp_path, body):
+    """In a process of its own: a stack that overflows while nested tuples are hashed ends it."""
+    path = tmp_path / "log.pkl"
+    path.write_bytes(b"\x80\x04" + body + b".")
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        message = pool.apply_async(_complaint, (path,)).get(timeout=60)
+    assert str(path) in message
+
+
+def _complaint(path):
+    with pytest.raises(LogError) as error:
+        read_log(path)
+    return str(error.value)
+
+
+def test_arrays_of_objects_in_one_another_are_refused_even_if_filled_late(tmp_path):
+    dtype = b"cnumpy\ndtype\nX\x02\x00\x00\x00O8\x89\x88\x87R0"
+    empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
+    with pytest.raises(LogError, match="array of objects in an array of objects"):
+        inner, outer = np.empty(1, object), np.empty(1, object)
+        outer[0] = inner
+        read_log(write(tmp_path / "log.pkl", outer))
+    # The inner one is put into the outer one before its own state arrives.
+    state = b"(K\x01K\x01\x85cnumpy\ndtype\nX\x02\x00\x00\x00O8\x89\x88\x87R\x89](%set"
+    body = empty + b"q\x000" + empty + state % b"h\x00" + b"b0h\x00" + state % b"N" + b"b"
+    (tmp_path / "late.pkl").write_bytes(b"\x80\x04" + dtype + body + b".")
+    with pytest.raises(LogError, match="array of objects in an array of objects"):
+        read_log(tmp_path / "late.pkl")
+
+
+def test_random_pickles_are_data_or_refused(tmp_path):
+    """Whatever opcodes come in whatever order, the reader returns data or says what is wrong."""
+    rng = np.random.default_rng(0)
+    names = [
+        b"cnumpy\ndtype\n",
+        b"cnumpy.core.multiarray\n_reconstruct\n",
+        b"cbuiltins\nset\n",
+        b"X\x02\0\0\0O8",
+    ]
+    parts = [bytes([code]) for code in b"()]}NQRabedlst\x85\x86\x87\x88\x89\x8f\x90\x91\x92\x93\x94\x81012u"]
+    parts += [b"K\x01", b"h\x00", b"q\x00", b"C\x01b", b"G" + bytes(8), *names]
+    path = tmp_path / "log.pkl"
+    started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3000):
+        chosen = rng.integers(0, len(parts), rng.integers(1, 40))
+        path.write_bytes(b"\x80\x04" + b"".join(parts[i] for i in chosen) + b".")
+        with suppress(LogError):
+            assert read_log(path) == []
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - started < 50_000  # kB
+
+
+def test_damaged_bytes_anywhere_are_data_or_refused(tmp_path, log_path):
+    rng, content, path = np.random.default_rng(1), log_path.read_bytes(), tmp_path / "log.pkl"
+    for _ in range(60):
+        damaged = bytearray(content)
+        for position in rng.integers(0, len(content), rng.integers(1, 6)):
+            damaged[position] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        with suppress(LogError):
+            assert isinstance(read_log(path), list)

@@ -1,10 +1,12 @@
 """Sensor files: what is written is read, and damage is named."""
 
+import io
 import struct
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from beyonddrive.datasets.navsim.sensors import (
     SensorError,
@@ -53,6 +55,44 @@ def test_damaged_images(tmp_path, picture, suffix):
         read_image(path)
     with pytest.raises(SensorError, match="cannot be read"):
         read_image(tmp_path)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_pixels_are_as_stored_whatever_exif_says(tmp_path, picture, orientation):
+    """As the official loader reads them, which opens the file and takes the array."""
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture).save(path, quality=95, exif=exif)
+    read = read_image(path)
+    assert read.shape == picture.shape
+    assert np.abs(read.astype(int) - np.array(Image.open(path)).astype(int)).max() <= 2
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("tail", [b"\0" * 4000, b"\xff\xd8" + bytes(3000)])
+def test_bytes_behind_the_end_of_an_image_mean_nothing(tmp_path, picture, suffix, tail):
+    path = tmp_path / f"padded{suffix}"
+    Image.fromarray(picture).save(path)
+    wanted = read_image(path)
+    path.write_bytes(path.read_bytes() + tail)
+    assert (read_image(path) == wanted).all()
+
+
+def test_the_end_of_a_thumbnail_is_not_that_of_the_image(tmp_path, picture):
+    """Cut in the middle of the scan; the thumbnail before it is whole."""
+    path, small = tmp_path / "cut.jpg", io.BytesIO()
+    Image.fromarray(picture).resize((8, 8)).save(small, "JPEG")
+    thumbnail = small.getvalue()
+    Image.fromarray(picture).save(path)
+    content = path.read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    whole = content[:2] + segment + content[2:]
+    path.write_bytes(whole)
+    assert read_image(path).shape == picture.shape
+    path.write_bytes(whole[:-40])
+    with pytest.raises(SensorError, match="truncated"):
+        read_image(path)
 
 
 def test_camera_of_a_frame(world, frames):
