@@ -64,3 +64,68 @@ def last_bits_of_numpy(request):
 
     if np.lib.NumpyVersion(np.__version__) < "2.0.0":
         request.applymarker(pytest.mark.xfail(reason="arctan2 of this numpy rounds otherwise"))
+
+
+@pytest.fixture
+def version_table(tmp_path):
+    """Compare what code gives on fixed scenes with ``tests/data/versions.json``, entry by entry.
+
+    ``check(name, version, arrays)`` fails if arrays have changed and their version has not, or if the table
+    is not of this version; either way it says what to write where.
+    """
+    import json
+
+    import numpy as np
+
+    path = REPOSITORY / "tests/data/versions.json"
+
+    def sketch(array):
+        """Type, shape and four projections: they tell any change but one of the last bits."""
+        array = np.asarray(array)
+        flat = array.astype(np.float64).reshape(-1)
+        flat = np.clip(np.nan_to_num(flat, nan=-1.0), -1e6, 1e6)
+        weights = np.stack([np.random.default_rng(seed).uniform(-1, 1, len(flat)) for seed in range(4)])
+        size = max(len(flat), 1) ** 0.5
+        return {
+            "dtype": str(array.dtype),
+            "shape": list(array.shape),
+            "scale": float(f"{np.linalg.norm(flat) / size:.7g}"),
+            "sketch": [float(f"{value:.7g}") for value in weights @ flat / size],
+        }
+
+    def same(left, right):
+        if {key: left[key] for key in ("dtype", "shape")} != {key: right[key] for key in ("dtype", "shape")}:
+            return False
+        return np.allclose(left["sketch"], right["sketch"], rtol=0, atol=1e-4 * right["scale"] + 1e-9)
+
+    def check(name, version, arrays):
+        entry = {"version": version, "arrays": {key: sketch(arrays[key]) for key in sorted(arrays)}}
+        table = json.loads(path.read_text())
+        known = table.get(name)
+        now = tmp_path / "versions.json"
+        now.write_text(_one_line_an_array({**table, name: entry}))
+        assert known is not None, f"{name} is new: copy its entry from {now} to {path}"
+        equal = known["arrays"].keys() == entry["arrays"].keys() and all(
+            same(entry["arrays"][key], known["arrays"][key]) for key in known["arrays"]
+        )
+        if known["version"] == version:
+            assert equal, f"{name} gives other arrays than version {version} did: raise its version"
+        else:
+            raise AssertionError(f"{name} has version {version} now: copy its entry from {now} to {path}")
+
+    return check
+
+
+def _one_line_an_array(table):
+    """A table of versions as JSON whose changes can be read."""
+    import json
+
+    entries = []
+    for name, entry in sorted(table.items()):
+        arrays = [
+            f"  {json.dumps(key)}: {json.dumps(array, sort_keys=True)}"
+            for key, array in sorted(entry["arrays"].items())
+        ]
+        head = f' {json.dumps(name)}: {{"version": {entry["version"]}, "arrays": {{'
+        entries.append("\n".join([head, ",\n".join(arrays), " }}"]))
+    return "{\n" + ",\n".join(entries) + "\n}\n"

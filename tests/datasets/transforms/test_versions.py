@@ -1,0 +1,38 @@
+"""Cached transforms on fixed scenes, by version: a change without a new version would leave caches stale."""
+
+import pytest
+
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+from beyonddrive.registry import TRANSFORMS
+
+NOT_CACHED = {"LoadNegatives", "LoadVocabularyScores", "PackPlanInputs"}
+"""They stand in a ``pipeline``, behind the cache."""
+SETTINGS = {
+    "LoadCameraStitch": {"size": (32, 128)},
+    "LoadLidarHistogram": {"size": 32, "use_ground_plane": True},
+    "BEVMapTarget": {"shape": (32, 64), "pixel_size": 1.0, "walkways": False},
+    "FutureBEVMapTarget": {"shape": (32, 64), "pixel_size": 1.0, "walkways": False},
+}
+
+
+def transforms():
+    TRANSFORMS.import_from_location()
+    return sorted(
+        name
+        for name, kind in TRANSFORMS.module_dict.items()
+        if kind.__module__.startswith("beyonddrive.datasets") and name not in NOT_CACHED
+    )
+
+
+@pytest.mark.parametrize("name", transforms())
+def test_outputs_change_with_the_version_alone(world_template, version_table, name):
+    transform = TRANSFORMS.build({"type": name, **SETTINGS.get(name, {})})
+    root = NavsimRoot(world_template)
+    arrays = {}
+    for number, scene in enumerate(root.scenes("mini", SceneFilter(frame_interval=1))):
+        given = {"scene": scene, "root": root, "token": scene.token, "log_name": scene.log_name}
+        made = transform(dict(given))
+        arrays |= {f"{key} {number}": made[key] for key in made.keys() - given.keys()}
+    assert arrays
+    version_table(name, transform.version, arrays)
