@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import BinaryIO
 from beyonddrive.structures.errors import BeyondDriveError
 
 _PARTIAL = ".partial"
-_NEW_SECONDS = 2.0
 
 
 class LockedError(BeyondDriveError, RuntimeError):
@@ -39,8 +37,7 @@ def atomic_file(path: Path, sync: bool = True, replace: bool = True) -> Iterator
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # so that remove_leftovers knows that someone writes it
+        with _open_locked(partial) as file:  # so that remove_leftovers knows that someone writes it
             yield file
             file.flush()
             if sync:
@@ -53,7 +50,7 @@ def atomic_file(path: Path, sync: bool = True, replace: bool = True) -> Iterator
         raise
     except OSError as error:
         if error.filename in (None, str(partial)):  # the system names no file, or one that nobody knows
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
     finally:
         partial.unlink(missing_ok=True)
@@ -63,10 +60,8 @@ def remove_leftovers(folder: Path) -> None:
     """Delete what killed processes had begun to write in a folder; what a living one writes is left alone."""
     for partial in folder.glob(f".*{_PARTIAL}"):
         with suppress(OSError), partial.open("rb") as file:
-            # One that was made this moment may not be locked yet.
-            if time.time() - os.fstat(file.fileno()).st_mtime > _NEW_SECONDS:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                partial.unlink(missing_ok=True)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            partial.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes, sync: bool = True, replace: bool = True) -> None:
@@ -87,20 +82,29 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
         LockedError: If another process holds it and this one is not to wait.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        file = path.open("wb")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            file.close()
-            raise LockedError(f"{path}: another process holds this lock") from None
-        # The one before may have deleted the file between the opening and the lock.
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                break
-        file.close()
+    try:
+        file = _open_locked(path, wait)
+    except BlockingIOError:
+        raise LockedError(f"{path}: another process holds this lock") from None
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+        file.close()
+
+
+def _open_locked(path: Path, wait: bool = True) -> BinaryIO:
+    """Open a file for writing that no other process has locked, and lock it."""
+    while True:
+        file = path.open("wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # The one before may have deleted the file between the opening and the lock.
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
         file.close()

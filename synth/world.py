@@ -27,7 +27,7 @@ import yaml
 from beyonddrive.datasets.maps.nuplan_map import open_map
 from beyonddrive.datasets.navsim.logs import read_log
 from beyonddrive.engine.executors import Executor
-from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.files import remove_leftovers, write_atomically
 from beyonddrive.synth.builder import (
     ScoreExperts,
     TownSpec,
@@ -245,6 +245,8 @@ def create_world(
     sumo_home()
     if (stage / "settings.json").exists():
         _refuse_other(stage / "settings.json", json.loads((stage / "settings.json").read_text()), settings)
+        for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+            remove_leftovers(folder)
     write_atomically(stage / "settings.json", json.dumps(settings, indent=1).encode())
     towns = stage / "towns"
     specs = _make_towns(config, towns, executor, score_experts, progress)

@@ -129,3 +129,46 @@ def _one_line_an_array(table):
         head = f' {json.dumps(name)}: {{"version": {entry["version"]}, "arrays": {{'
         entries.append("\n".join([head, ",\n".join(arrays), " }}"]))
     return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+@pytest.fixture
+def survives_kills(tmp_path):
+    """``survives_kills(job)`` kills ``job(folder)`` at five random moments and finishes it each time.
+
+    Whatever the moment, the folder must end with the bytes of one that nobody killed, and nothing half
+    written in it.
+    """
+    import multiprocessing
+    import random
+    import time
+
+    fork = multiprocessing.get_context("fork")
+
+    def contents(folder):
+        return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+    def check(job, ignore=lambda name: False):
+        started = time.monotonic()
+        unbroken = fork.Process(target=job, args=(tmp_path / "unbroken",))
+        unbroken.start()
+        unbroken.join()
+        seconds = time.monotonic() - started
+        assert unbroken.exitcode == 0
+        wanted = {name: data for name, data in contents(tmp_path / "unbroken").items() if not ignore(name)}
+        moments = random.Random(0)
+        ends = []
+        for number in range(5):
+            folder = tmp_path / f"killed-{number}"
+            process = fork.Process(target=job, args=(folder,))
+            process.start()
+            process.join(moments.uniform(0.05, 0.9) * seconds)
+            process.kill()
+            process.join()
+            ends.append(process.exitcode)
+            job(folder)
+            found = contents(folder)
+            assert not [name for name in found if name.endswith((".partial", ".lock"))]
+            assert {name: data for name, data in found.items() if not ignore(name)} == wanted
+        assert -9 in ends, "no kill came in time"
+
+    return check

@@ -1,10 +1,13 @@
 """Files are the old one or the whole new one, whoever else writes them."""
 
+import errno
+import multiprocessing
 import os
+import resource
 
 import pytest
 
-from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.files import atomic_file, remove_leftovers, write_atomically
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -37,3 +40,46 @@ def test_two_writers_of_equal_process_id_do_not_share_a_partial_file(tmp_path, m
     write_atomically(path, b"first")
     assert len(seen) == 1 and path.read_bytes() == b"first"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path):
+    """The limit on file sizes that a shell's ``ulimit -f`` sets acts as a full disk does."""
+    path = tmp_path / "shard"
+    write_atomically(path, b"old")
+
+    def fill():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        try:
+            write_atomically(path, bytes(100_000))
+        except OSError as error:
+            os._exit(3 if error.filename == str(path) and error.errno == errno.EFBIG else 4)
+        os._exit(5)
+
+    process = multiprocessing.get_context("fork").Process(target=fill)
+    process.start()
+    process.join()
+    assert process.exitcode == 3
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_written_is_named_by_the_file(tmp_path, monkeypatch):
+    """Of a folder that only others may write in, as root sees none."""
+    path = tmp_path / "shard"
+
+    def refused(self, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.open", refused)
+    with pytest.raises(PermissionError, match="shard") as error:
+        write_atomically(path, b"new")
+    assert error.value.filename == str(path) and not list(tmp_path.iterdir())
+
+
+def test_leftovers_of_dead_writers_go_and_those_of_living_ones_stay(tmp_path):
+    dead = tmp_path / ".a.0123.partial"
+    dead.write_bytes(b"half")
+    with atomic_file(tmp_path / "b") as file:
+        file.write(b"whole")
+        remove_leftovers(tmp_path)
+        assert not dead.exists() and len(list(tmp_path.iterdir())) == 1
+    assert (tmp_path / "b").read_bytes() == b"whole"

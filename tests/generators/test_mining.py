@@ -271,3 +271,8 @@ def test_a_strategy_decides_how_many_proposals(doubles, tmp_path):
     assert {len(pool[token].plans) for token in pool} == {3}
     manifest = json.loads((tmp_path / "pool" / "manifest.json").read_text())
     assert manifest["config"]["columns"] == ["NC", "DAC", "EP", "TTC", "C", "DDC", "PDMS"]
+
+
+def test_a_pool_survives_kills(doubles, survives_kills):
+    scorer = sys.modules["scoring_doubles"].FakeScorer(seconds=0.01)
+    survives_kills(lambda folder: doubles.run(folder, scorer=scorer))

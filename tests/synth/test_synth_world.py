@@ -355,3 +355,17 @@ def test_missing_sumo_names_the_extra(monkeypatch, tmp_path):
 
 def test_logs_are_rows_of_whole_scenes(logs):
     assert all(len(frames) % 14 == 0 for frames in logs)
+
+
+@pytest.mark.slow
+def test_a_world_survives_kills(survives_kills):
+    config = WorldConfig(
+        splits={"test": 2},
+        seed=4,
+        image_size=(96, 54),
+        cameras="front",
+        lidar=False,
+        scenes_per_town=2,
+        traffic=TrafficPlan(duration=30.0),
+    )
+    survives_kills(lambda folder: create_world(folder, config, SerialExecutor(), progress=False))
