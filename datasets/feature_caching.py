@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from beyonddrive.datasets.navsim.log_jobs import CacheReport, LogJob, log_jobs, 
 from beyonddrive.datasets.navsim.root import doubled_scene
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.datasets.stores.feature_cache import KIND, LOG_NAME, CacheState, write_state
-from beyonddrive.datasets.stores.fingerprints import Fingerprint
+from beyonddrive.datasets.stores.fingerprints import Fingerprint, fingerprint
 from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.stores.shard_store import ShardStore
 from beyonddrive.datasets.stores.shards import SUFFIX, ShardIndex, ShardWriter
@@ -40,6 +41,7 @@ def cache_features(dataset: NavsimDataset, cache_dir: str | Path, executor: Exec
     data.forget_problems()
     place = DataPlace.of(data, dataset.split)
     jobs = log_jobs(data, dataset.split, dataset.scene_filter)
+    _refuse_doubled_logs([job.path for job in jobs])
     _refuse_other_shards(root, {job.path.stem for job in jobs})
     done = {job.path: index for job in jobs if (index := _done(writer, job.path, place))}
     todo = [job for job in jobs if job.path not in done]
@@ -125,6 +127,21 @@ def _done(writer: ShardWriter, path: Path, place: DataPlace) -> ShardIndex | Non
     if index is None or index.failures or place.log_name(path) not in index.sources:
         return None
     return None if place.changed(index.sources, absent=True) else index
+
+
+def _refuse_doubled_logs(paths: Sequence[Path]) -> None:
+    """A log under two names is found before the work; only logs of equal size need to be read for it."""
+    by_size: dict[int, list[Path]] = {}
+    for path in paths:
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    for group in by_size.values():
+        known: dict[str, Path] = {}
+        for path in group if len(group) > 1 else []:
+            if (other := known.setdefault(fingerprint(path).digest, path)) != path:
+                raise StoreError(
+                    f"{other} and {path} are one log: take one of them out of the split, or leave it out by "
+                    f"log_names of the scene filter"
+                )
 
 
 def _refuse_other_shards(root: Path, logs: set[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from mmengine.dist import broadcast
+from mmengine.dist import broadcast, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from numpy.typing import NDArray
@@ -52,12 +52,28 @@ class ExpertPriorHook(Hook):
         priors = [prior for prior in _priors(runner.model) if prior.missing and prior.path is None]
         if not priors:
             return
-        plans = expert_plans(runner.train_dataloader.dataset, self.max_scenes)
+        plans = _read_once(runner.train_dataloader.dataset, self.max_scenes)
         for prior in priors:
             prior.fit(plans, self.seed)
             for buffer in prior.buffers():
                 broadcast(buffer)  # processes that round differently must not differ
             runner.logger.info(f"{prior.user}: {prior.size} {prior.what} from {len(plans)} expert plans")
+
+
+def _read_once(dataset: Any, max_scenes: int) -> NDArray[np.float64]:
+    """:func:`expert_plans` on all ranks, read by rank 0; what it raises there is raised everywhere."""
+    found: list[Any] = [None]
+    if is_main_process():
+        try:
+            found = [expert_plans(dataset, max_scenes)]
+        except Exception as error:
+            # The other ranks wait for this one, and would until their timeout.
+            found = [error]
+    broadcast_object_list(found)
+    if isinstance(found[0], Exception):
+        raise found[0]
+    plans: NDArray[np.float64] = found[0]
+    return plans
 
 
 def _priors(planner: nn.Module) -> list[Any]:

@@ -2,14 +2,16 @@
 
 import json
 import pickle
+import shutil
 import struct
 
 import pytest
 
 from beyonddrive.datasets.feature_caching import cache_features
-from beyonddrive.datasets.navsim_dataset import NavsimDataset
+from beyonddrive.datasets.navsim_dataset import DatasetError, NavsimDataset
 from beyonddrive.datasets.stores.feature_cache import LOGS_FILE
 from beyonddrive.datasets.stores.manifests import StoreError
+from beyonddrive.datasets.transforms.targets import PlanTarget
 from beyonddrive.engine.executors import SerialExecutor
 
 FEATURES = [{"type": "LoadCameraStitch", "size": (16, 64)}, {"type": "EgoStatus"}, {"type": "PlanTarget"}]
@@ -162,3 +164,78 @@ def test_damaged_state_is_refused(make, cache):
     (cache / LOGS_FILE).unlink()
     with pytest.raises(StoreError, match="unfinished"):
         make(cache_dir=cache)
+
+
+MAP_FEATURES = [{"type": "PlanTarget"}, {"type": "BEVMapTarget", "shape": (16, 32), "walkways": False}]
+
+
+def test_a_cache_is_of_its_logs_and_maps_wherever_they_lie(make, cache, world, tmp_path):
+    """On a disk of another name, copied, which gives files new times."""
+    assert run(make, cache, feature_pipeline=MAP_FEATURES).complete
+    moved = tmp_path / "openscene"
+    shutil.copytree(world, moved, copy_function=shutil.copyfile)
+    settings = {"scene_filter": {"frame_interval": 1}, "feature_pipeline": MAP_FEATURES}
+    assert len(NavsimDataset(moved, "mini", cache_dir=cache, **settings)) == 6
+    report = cache_features(NavsimDataset(moved, "mini", lazy_init=True, **settings), cache, SerialExecutor())
+    assert report.num_new_logs == 0
+
+
+@pytest.mark.parametrize("name", ["map.gpkg", "nuplan-maps-v1.0.json"])
+def test_a_changed_map_is_noticed_by_features_that_are_of_it(make, cache, world, tmp_path, name):
+    run(make, cache, feature_pipeline=MAP_FEATURES)
+    run(make, tmp_path / "blind")
+    for path in (world / "maps").rglob(name):
+        path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(StoreError, match=rf"have changed .* maps/.*{name}; .*beyonddrive cache-features"):
+        make(cache_dir=cache, feature_pipeline=MAP_FEATURES)
+    assert run(make, cache, feature_pipeline=MAP_FEATURES).num_new_logs == 3
+    assert len(make(cache_dir=tmp_path / "blind")) == 6, "features of no map do not mind"
+
+
+def test_features_of_another_version_of_a_transform_are_refused(make, cache, monkeypatch):
+    run(make, cache)
+    monkeypatch.setattr(PlanTarget, "version", PlanTarget.version + 1)
+    message = r"config\.versions\.PlanTarget: stored 1, wanted 2.*make it again: beyonddrive cache-features"
+    with pytest.raises(StoreError, match=message):
+        make(cache_dir=cache)
+    with pytest.raises(StoreError, match=message):
+        run(make, cache)
+
+
+def test_zeroed_bytes_are_an_error_of_their_scene(make, cache):
+    run(make, cache)
+    path = max(cache.glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 512] = bytes(512)
+    path.write_bytes(content)
+    dataset, failed = make(cache_dir=cache), 0
+    for index in range(6):
+        try:
+            dataset[index]
+        except StoreError as error:
+            failed += 1
+            assert f"{path.name}: is damaged" in str(error) and "beyonddrive cache-features" in str(error)
+    assert failed in (1, 2)
+    path.unlink()
+    assert run(make, cache).num_new_logs == 1
+
+
+def test_one_log_under_two_names_is_refused_as_soon_as_it_is_met(make, cache, world, log_path):
+    """And the remedy that is named leads out of it."""
+    copy = world / "navsim_logs" / "mini" / f"{log_path.stem}-copy.pkl"
+    copy.write_bytes(log_path.read_bytes())
+    with pytest.raises(DatasetError, match=rf"-copy\.pkl and in .*{log_path.name}: take one of these logs"):
+        make()
+    with pytest.raises(StoreError, match=rf"{copy.name} and .*{log_path.name} are one log: take one of them"):
+        run(make, cache)
+    assert not list(cache.glob("*.safetensors")), "before any work"
+    # The same scenes in files that differ are met when the second is done.
+    copy.write_bytes(pickle.dumps(pickle.loads(log_path.read_bytes()), protocol=5))
+    with pytest.raises(StoreError, match=rf"{log_path.stem}.*: take one of these logs out of the split"):
+        run(make, cache)
+    copy.unlink()
+    with pytest.raises(StoreError, match=rf"delete .*{copy.stem}\.safetensors;"):
+        run(make, cache)
+    (cache / f"{copy.stem}.safetensors").unlink()
+    assert run(make, cache).complete and len(make(cache_dir=cache)) == 6
