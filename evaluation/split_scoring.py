@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -169,7 +169,8 @@ class SplitScoring:
         self.failures = {token: failures[token] for token in self.plans if token in failures}
 
 
-class _Search(NamedTuple):
+@dataclass(frozen=True)
+class _Search:
     """The work of a log in which scenes may be: which ones."""
 
     wanted: frozenset[str]

@@ -124,7 +124,8 @@ class _SamePlans:
         return self.plans
 
 
-class _WriteShard(NamedTuple):
+@dataclass(frozen=True)
+class _WriteShard:
     """The work of a log: score its scenes and write them as its shard."""
 
     writer: ShardWriter
