@@ -95,6 +95,16 @@ def boxes_touch(
 
 
 @kernel
+def ego_touches(x: float, y: float, cos: float, sin: float, box: Floats, half: Floats) -> bool:
+    """Whether the ego's box around (x, y) touches a box (4,) with half sizes (2,); not one that is absent."""
+    dx, dy = box[0] - x, box[1] - y
+    reach = EGO_RADIUS + half[0] + half[1] + SLACK
+    if not dx * dx + dy * dy <= reach * reach:  # NaN is not
+        return False
+    return boxes_touch(dx, dy, cos, sin, HALF_LENGTH, HALF_WIDTH, box[2], box[3], half[0], half[1])
+
+
+@kernel
 def bearing(cos: float, sin: float, dx: float, dy: float) -> float:
     """Angle between a direction and (dx, dy), 0 .. pi.
 
@@ -141,12 +151,7 @@ def remove_touching(traffic: Traffic, ego: Floats) -> None:
     x, y = ego[0] + REAR_AXLE_TO_CENTER * cos, ego[1] + REAR_AXLE_TO_CENTER * sin
     boxes, half, bounds = traffic.boxes, traffic.half, traffic.bounds
     for m in range(len(bounds)):
-        dx, dy = boxes[0, m, 0] - x, boxes[0, m, 1] - y
-        # Absent objects have NaN, which touches everything in the test below.
-        if not (dx * dx + dy * dy < np.inf):
-            continue
-        c, s = boxes[0, m, 2], boxes[0, m, 3]
-        if boxes_touch(dx, dy, cos, sin, HALF_LENGTH, HALF_WIDTH, c, s, half[m, 0], half[m, 1]):
+        if ego_touches(x, y, cos, sin, boxes[0, m], half[m]):
             for t in range(len(boxes)):
                 for k in range(4):
                     boxes[t, m, k] = np.nan
@@ -203,13 +208,7 @@ def no_at_fault_collision(
         x, y = states[t, 0] + REAR_AXLE_TO_CENTER * cos, states[t, 1] + REAR_AXLE_TO_CENTER * sin
         row = map_index[t]
         for m in near:
-            dx, dy = boxes[row, m, 0] - x, boxes[row, m, 1] - y
-            length, width = half[m, 0], half[m, 1]
-            reach = EGO_RADIUS + length + width + SLACK
-            if not (dx * dx + dy * dy <= reach * reach) or ignored[m]:
-                continue
-            c, s = boxes[row, m, 2], boxes[row, m, 3]
-            if not boxes_touch(dx, dy, cos, sin, HALF_LENGTH, HALF_WIDTH, c, s, length, width):
+            if ignored[m] or not ego_touches(x, y, cos, sin, boxes[row, m], half[m]):
                 continue
             if is_at_fault(traffic, row, m, states[t], cos, sin, flags[t]):
                 if sample < 0:
@@ -248,13 +247,7 @@ def time_to_collision(
             x, y = rear_x + way * cos, rear_y + way * sin
             row = map_index[t + f]
             for m in near:
-                dx, dy = boxes[row, m, 0] - x, boxes[row, m, 1] - y
-                length, width = half[m, 0], half[m, 1]
-                reach = EGO_RADIUS + length + width + SLACK
-                if not (dx * dx + dy * dy <= reach * reach) or ignored[m]:
-                    continue
-                c, s = boxes[row, m, 2], boxes[row, m, 3]
-                if not boxes_touch(dx, dy, cos, sin, HALF_LENGTH, HALF_WIDTH, c, s, length, width):
+                if ignored[m] or not ego_touches(x, y, cos, sin, boxes[row, m], half[m]):
                     continue
                 angle = bearing(cos, sin, boxes[row, m, 0] - rear_x, boxes[row, m, 1] - rear_y)
                 if angle < AHEAD_ANGLE or (off_lane and not angle > BEHIND_ANGLE):
