@@ -105,7 +105,7 @@ class MetricCache:
 
     # ------------------------------------------------------------------ storage
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """The cache as plain numeric arrays, for a :class:`beyonddrive.datasets.stores.shards.ShardStore`."""
+        """The cache as plain numeric arrays, as a store of shards keeps them."""
         arrays = {name: getattr(self, name) for name in _PLAIN}
         parts: dict[str, Any] = {"polygons": self.polygons, "tracks": self.tracks}
         if self.extended is not None:
