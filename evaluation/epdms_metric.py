@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS, run_score
+from beyonddrive.evaluation.pdm.scores.scorer import Progress
 from beyonddrive.evaluation.pdms_metric import EvaluationError, PDMSMetric, SceneRow
 from beyonddrive.evaluation.scene_scoring import ScoreSettings
 from beyonddrive.registry import METRICS
@@ -70,6 +71,7 @@ class EPDMSMetric(PDMSMetric):
     ) -> None:
         if stages != 1:
             raise EvaluationError(f"EPDMSMetric: stages={stages}: {_FOLLOW_UP}; use stages=1")
+        self.human_filter = human_filter
         super().__init__(
             split,
             cache_dir,
@@ -80,7 +82,10 @@ class EPDMSMetric(PDMSMetric):
             plans_file=plans_file,
             prefix=prefix,
         )
-        self.scorer.settings = ScoreSettings(version="v2", human_filter=human_filter, with_motion=True)
+
+    def settings(self, progress: Progress) -> ScoreSettings:
+        """What is computed for a scene."""
+        return ScoreSettings(progress, "v2", self.human_filter, with_motion=True)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the plans of a batch.

@@ -7,7 +7,7 @@ import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from mmengine.dist import all_gather_object, get_world_size, is_main_process
@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from numpy.typing import NDArray
 
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.evaluation.pdm.scores.scorer import Progress
 from beyonddrive.evaluation.plan_files import write_arrays
 from beyonddrive.evaluation.scene_scoring import Motion, ScenePlans, SceneScorer, ScoreSettings
 from beyonddrive.evaluation.score_stream import score_scenes
@@ -85,7 +86,7 @@ class PDMSMetric(BaseMetric):
         cache_dir: str | None = None,
         data_root: str | None = None,
         maps_root: str | None = None,
-        progress: Literal["pair", "pooled"] = "pair",
+        progress: Progress = "pair",
         oracle: bool = False,
         num_workers: int = 0,
         out_file: str | None = None,
@@ -98,7 +99,7 @@ class PDMSMetric(BaseMetric):
             Path(cache_dir) if cache_dir else None,
             Path(data_root) if data_root else None,
             Path(maps_root) if maps_root else None,
-            ScoreSettings(progress),
+            self.settings(progress),
         )
         self.oracle = oracle
         self.num_workers = num_workers
@@ -108,6 +109,10 @@ class PDMSMetric(BaseMetric):
         self.unwritten: list[str] = []
         self.rows: list[SceneRow] = []
         self._unplanned: list[SceneRow] = []
+
+    def settings(self, progress: Progress) -> ScoreSettings:
+        """What is computed for a scene."""
+        return ScoreSettings(progress)
 
     @property
     def figures(self) -> list[str]:
