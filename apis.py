@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.engine.evaluators import plan_metrics
 from beyonddrive.engine.executors import Executor, SerialExecutor
 from beyonddrive.engine.runner import ConfigError, load_config
+from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 from beyonddrive.evaluation.metric_caching import cache_metrics
 from beyonddrive.registry import DATASETS, MODELS
 from beyonddrive.structures.sample import PlanSample
@@ -96,8 +98,7 @@ def cache_features_of(
     """
     executor = executor or SerialExecutor()
     found = False
-    for name in loaders:
-        settings = (config.get(f"{name}_dataloader") or {}).get("dataset", {})
+    for settings in _datasets(config, loaders):
         if settings.get("cache_dir"):
             found = True
             dataset = _unread_dataset(settings)
@@ -129,20 +130,23 @@ def cache_metrics_of(
     executor = executor or SerialExecutor()
     found = False
     for name in loaders:
-        for metric in plan_metrics(config, name):
-            if not metric.get("cache_dir"):
-                continue
+        folders = [metric.cache_dir for metric in plan_metrics(config, name) if metric.get("cache_dir")]
+        for folder, settings in itertools.product(dict.fromkeys(folders), _datasets(config, [name])):
             found = True
-            dataset = _unread_dataset(config[f"{name}_dataloader"].dataset)
-            report = cache_metrics(
-                dataset.root, dataset.split, dataset.scene_filter, metric.cache_dir, executor
-            )
+            dataset = _unread_dataset(settings)
+            report = cache_metrics(dataset.root, dataset.split, dataset.scene_filter, folder, executor)
             yield dataset.split, report
     if not found:
         raise ConfigError(
             f"{config.filename}: no metric of {', '.join(loaders)} has a cache_dir: nothing to make; "
             "set it by --cfg-options, for instance test_evaluator.cache_dir=data/cache/metrics/test"
         )
+
+
+def _datasets(config: Config, loaders: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Configs of the data sets that data loaders read, without mmengine's wrappers."""
+    given = [(config.get(f"{name}_dataloader") or {}).get("dataset") for name in loaders]
+    return [settings for dataset in given if dataset for settings in unwrapped_settings(dataset)]
 
 
 def _unread_dataset(settings: Mapping[str, Any]) -> NavsimDataset:

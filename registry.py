@@ -125,6 +125,7 @@ HOOKS = Registry(
         "beyonddrive.engine.hooks",
         "beyonddrive.generators.online_hook",
         "beyonddrive.generators.prior_hook",
+        "beyonddrive.visualization.pictures_hook",
     ],
 )
 #: Loops of the runner.
@@ -149,8 +150,14 @@ PARAM_SCHEDULERS = Registry(
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor", parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, scope=SCOPE, locations=[]
 )
-#: Where a runner writes its figures, for instance TensorBoard; mmengine's own.
-VISUALIZERS = Registry("visualizer", parent=MMENGINE_VISUALIZERS, scope=SCOPE, locations=[])
+#: What draws pictures and sends them and the figures of a runner to its backends.
+VISUALIZERS = Registry(
+    "visualizer",
+    parent=MMENGINE_VISUALIZERS,
+    scope=SCOPE,
+    locations=["beyonddrive.visualization.visualizer"],
+)
+#: Where they go, for instance TensorBoard; mmengine's own.
 VISBACKENDS = Registry("vis_backend", parent=MMENGINE_VISBACKENDS, scope=SCOPE, locations=[])
 #: Sampling strategies that a generator of negatives runs.
 STRATEGIES = Registry(

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
-import warnings
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from torch.utils.data import Dataset
+from mmengine.dataset import BaseDataset, Compose
+from mmengine.logging import print_log
+from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.account import SplitAccount, account_of
 from beyonddrive.datasets.navsim.root import NavsimRoot, SceneRef, doubled_scene
+from beyonddrive.datasets.navsim.scene import Scene
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
-from beyonddrive.datasets.stores.feature_cache import FeatureCache
+from beyonddrive.datasets.stores.feature_cache import KIND, FeatureCache
 from beyonddrive.datasets.stores.fingerprints import Fingerprint
+from beyonddrive.datasets.stores.manifests import MANIFEST, differing_keys, read_manifest
 from beyonddrive.datasets.stores.sources import DataPlace
 from beyonddrive.datasets.transforms.base import Results
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
@@ -32,8 +37,8 @@ class DatasetError(BeyondDriveError, ValueError):
 
 
 @DATASETS.register_module()
-class NavsimDataset(Dataset[dict[str, Any]]):
-    """Scenes of one split.
+class NavsimDataset(BaseDataset):
+    """Scenes of one split; mmengine's wrappers (``ConcatDataset``, ``RepeatDataset``) take it as it is.
 
     A sample is made in two steps: ``feature_pipeline`` turns a scene into arrays and depends on nothing else,
     so its result can be cached; ``pipeline`` turns the arrays into what a planner takes.
@@ -50,11 +55,17 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         negatives: Settings of a :class:`LoadNegatives` that adds hard negatives to the arrays before
             ``pipeline``; its ``split`` is that of the data set unless given. None for none.
         cache_dir: Folder of a feature cache (:func:`~beyonddrive.datasets.feature_caching.cache_features`) to
-            read arrays from; neither logs, maps nor sensor files are needed then.
+            read arrays from; neither logs, maps nor sensor files are needed then. With
+            ``scene_filter.max_scenes`` the cache of the whole split will do.
+        indices: A part of the scenes, as mmengine has it: the first ``indices``, the last ones if negative,
+            or those at a list of positions.
+        allow_lost: Whether a training may go on without scenes that the split should have but that are lost.
+            An evaluation counts them as failed in any case.
         lazy_init: Look at nothing on disk until :meth:`full_init`, which the first access calls.
 
     Raises:
-        DatasetError: If there are no scenes, or negatives would be loaded twice.
+        DatasetError: If there are no scenes, or fewer than ``indices`` asks for, or negatives would be loaded
+            twice.
         StoreError: If the cache is missing, unfinished, or was made for something else.
     """
 
@@ -75,8 +86,12 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         negatives: Mapping[str, Any] | None = None,
         cache_dir: str | Path | None = None,
         inputs_only: bool = False,
+        indices: int | Sequence[int] | None = None,
+        allow_lost: bool = False,
         lazy_init: bool = False,
     ) -> None:
+        # (data_list holds where each scene is, and tokens alone if they are read from a cache)
+        super().__init__(data_prefix={}, indices=indices, serialize_data=False, lazy_init=True)
         self.data_root = Path(data_root)
         self.split = split
         self.maps_root = None if maps_root is None else Path(maps_root)
@@ -100,21 +115,20 @@ class NavsimDataset(Dataset[dict[str, Any]]):
         )
         if negatives is not None:
             pipeline = [{"type": "LoadNegatives", "split": split, **negatives}, *pipeline]
-        self.transforms: list[Transform] = [TRANSFORMS.build(dict(c)) for c in pipeline]
+        steps = [TRANSFORMS.build(dict(c)) for c in pipeline]
         if inputs_only:
             self.feature_transforms = _without_targets(self.feature_transforms)
-            self.transforms = _without_targets(self.transforms)
+            steps = _without_targets(steps)
+        self.pipeline = Compose(steps)
         if sum(isinstance(step, LoadNegatives) for step in self.transforms) > 1:
             raise DatasetError(
                 "NavsimDataset: two LoadNegatives, of which the second would overwrite what the first found; "
                 "give the field negatives, or one LoadNegatives in pipeline"
             )
+        self.allow_lost = allow_lost
         self._root: NavsimRoot | None = None
-        self._refs: list[SceneRef] = []
         self._cache: FeatureCache | None = None
-        self._tokens: list[str] = []
         self._account = SplitAccount(0)
-        self._ready = False
         if not lazy_init:
             self.full_init()
 
@@ -127,19 +141,33 @@ class NavsimDataset(Dataset[dict[str, Any]]):
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """What the data set is, for whoever logs it."""
-        return {"dataset": "navsim", "data_root": str(self.data_root), "split": self.split}
+        """What the data set is; splits of one kind share it, so that they can be concatenated."""
+        return {"dataset": "navsim"}
 
     @property
     def tokens(self) -> list[str]:
         """Scene tokens, in the order of the samples."""
         self.full_init()
-        return self._tokens
+        return [_token(entry) for entry in self.data_list]
+
+    @property
+    def transforms(self) -> list[Transform]:
+        """The transforms of ``pipeline``."""
+        steps: list[Transform] = self.pipeline.transforms
+        return steps
+
+    def without(self, kind: type) -> NavsimDataset:
+        """The same scenes, without the transforms of a kind; what has been read is shared."""
+        other = copy.copy(self)
+        other.pipeline = Compose([step for step in self.transforms if not isinstance(step, kind)])
+        return other
 
     @property
     def account(self) -> SplitAccount:
         """How many scenes there should be, and why those that are missing are."""
         self.full_init()
+        if self._account.num_found != len(self.data_list):  # of get_subset: a part, and all of it
+            return SplitAccount(len(self.data_list))
         return self._account
 
     @property
@@ -155,44 +183,57 @@ class NavsimDataset(Dataset[dict[str, Any]]):
             return self._cache.sources
         place = DataPlace.of(self.root, self.split)
         found: dict[str, Fingerprint] = {}
-        for path in sorted({ref.log_path for ref in self._refs}):
+        for path in sorted({entry.log_path for entry in self.data_list if isinstance(entry, SceneRef)}):
             found |= place.of_log(path)
         return found
 
     def full_init(self) -> None:
         """Find the scenes, in the cache or else in the logs; does nothing the second time."""
-        if self._ready:
+        if self._fully_initialized:
             return
+        found: list[SceneRef | str]
         if self.cache_dir is not None:
-            place = self._place_at_hand()
-            self._cache = FeatureCache(self.cache_dir, self.feature_config, place, self._logs_at_hand())
-            self._tokens = self._cache.tokens
+            self._cache = self._open_cache(self.cache_dir)
+            found = list(self._cache.tokens)[: self.scene_filter.max_scenes]
             failures, lost_logs = self._cache.failures, self._cache.lost_logs
+            if len(found) == self.scene_filter.max_scenes:
+                failures = {}  # of the whole split; all that was asked for is there
         else:
             self.root.forget_problems()
-            self._refs = list(self.root.refs(self.split, self.scene_filter))
-            self._tokens = [ref.token for ref in self._refs]
-            self._refuse_doubled_scenes()
-            failures, lost_logs = {}, self.root.lost_logs
-        self._account = account_of(self.scene_filter, self._tokens, failures, lost_logs)
-        lost = [f"{name}: {reason}" for name, reason in self._account.lost.items()]
+            refs = list(self.root.refs(self.split, self.scene_filter))
+            self._refuse_doubled_scenes(refs)
+            found, failures, lost_logs = list(refs), {}, self.root.lost_logs
+        account = account_of(self.scene_filter, [_token(entry) for entry in found], failures, lost_logs)
         where = self.cache_dir or self.data_root / "navsim_logs" / self.split
-        if not self._tokens:
+        lost = [f"{name}: {reason}" for name, reason in account.lost.items()]
+        if not found:
             raise DatasetError(
                 f"{where}: split {self.split!r} has no scenes with scene filter {self.scene_filter}"
                 + "".join(f"; {line}" for line in lost[:3])
             )
-        if lost:
-            listing = "".join(f"\n  {line}" for line in lost[:10])
-            warnings.warn(f"{where}: {self._account} are there, missing are:{listing}", stacklevel=2)
+        self.data_list = found
+        if self._indices is not None:
+            self.data_list = self._chosen(found, self._indices, str(where))
+            account = SplitAccount(len(self.data_list))  # a part that was asked for, and all of it
+        elif lost:
+            text = f"{where}: {account} are there; the first that is missing: {lost[0]}"
+            print_log(text, "current", level=logging.WARNING)
+        self._account = account
         place = self._place_at_hand()
         for transform in self.transforms:
             if place is not None and hasattr(transform, "check_sources"):
                 transform.check_sources(place)
-        self._ready = True
+        self._fully_initialized = True
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Which scene a sample is of: ``token``, ``split`` and ``sample_idx``."""
+        self.full_init()
+        token = _token(self.data_list[idx])
+        return {"token": token, "split": self.split, "sample_idx": idx % len(self.data_list)}
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        self.full_init()
+        return len(self.data_list)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return the sample: what the last transform of ``pipeline`` returns.
@@ -216,9 +257,48 @@ class NavsimDataset(Dataset[dict[str, Any]]):
             DatasetError: As :meth:`__getitem__`.
         """
         self.full_init()
-        if self._cache is not None:
-            return self._cache[self._tokens[index]]
-        return self.make_features(self._refs[index])
+        entry = self.data_list[index]
+        if isinstance(entry, SceneRef):
+            return self.make_features(entry)
+        assert self._cache is not None, "tokens alone come from a cache"
+        return self._cache[entry]
+
+    def scene(self, index: int) -> Scene:
+        """The scene itself, from its log, whether or not there is a cache.
+
+        Raises:
+            DatasetError: If the log is not there, or cannot be read.
+        """
+        self.full_init()
+        entry = self.data_list[index]
+        try:
+            if isinstance(entry, SceneRef):
+                return self.root.load(entry, self.split)
+            log_name = self.features(index)["log_name"]
+            path = self.data_root / "navsim_logs" / self.split / f"{log_name}.pkl"
+            scenes = [found for _, found in self.root.log_scenes(path, self.split, {entry})]
+            if len(scenes) != 1 or not isinstance(scenes[0], Scene):
+                raise DatasetError(f"{path}: {scenes[0] if scenes else 'the scene is not in it'}")
+            return scenes[0]
+        except (ValueError, OSError) as error:
+            raise DatasetError(f"split {self.split}: scene {_token(entry)}: {error}") from error
+
+    def expert_plan(self, index: int) -> NDArray[np.float64]:
+        """What the human driver did in a scene, (8, 3) as a plan; reads its log or cache, no sensor file.
+
+        Raises:
+            DatasetError: If the log cannot be read, or the features hold no ``trajectory``.
+        """
+        self.full_init()
+        entry = self.data_list[index]
+        try:
+            if isinstance(entry, SceneRef):
+                return np.asarray(self.root.load(entry, self.split).expert_plan, np.float64)
+            return np.asarray(self.features(index)["trajectory"], np.float64)
+        except (ValueError, KeyError) as error:
+            raise DatasetError(
+                f"split {self.split}: scene {_token(entry)}: no expert plan: {error}"
+            ) from error
 
     def make_features(self, ref: SceneRef) -> Results:
         """Run the feature pipeline on a scene of the logs, whether or not there is a cache.
@@ -246,9 +326,35 @@ class NavsimDataset(Dataset[dict[str, Any]]):
             if isinstance(value, np.ndarray) or key in ("token", "log_name")
         }
 
-    def _refuse_doubled_scenes(self) -> None:
+    def _open_cache(self, folder: Path) -> FeatureCache:
+        """The cache of the scenes, or of the split of which they are the first ones."""
+        config, scene_filter = self.feature_config, self.scene_filter
+        if scene_filter.max_scenes is not None and (folder / MANIFEST).exists():
+            whole = {**config, "scene_filter": {**config["scene_filter"], "max_scenes": None}}
+            if not differing_keys(read_manifest(folder, KIND)["config"], whole):
+                config, scene_filter = whole, replace(scene_filter, max_scenes=None)
+        return FeatureCache(folder, config, self._place_at_hand(), self._logs_at_hand(scene_filter))
+
+    @staticmethod
+    def _chosen(
+        found: Sequence[SceneRef | str], indices: int | Sequence[int], where: str
+    ) -> list[SceneRef | str]:
+        """The part of the scenes that ``indices`` names; mmengine would pass over that there are too few."""
+        count = len(found)
+        if isinstance(indices, int):
+            chosen = list(range(count))[:indices] if indices >= 0 else list(range(count))[indices:]
+            fits = 0 < abs(indices) <= count
+        else:
+            chosen = [int(index) for index in indices]
+            fits = bool(chosen) and all(-count <= index < count for index in chosen)
+        if not fits:
+            shown = indices if isinstance(indices, int) else f"{list(indices)[:5]}..."
+            raise DatasetError(f"{where}: indices={shown} asks for scenes that are not among its {count}")
+        return [found[index] for index in chosen]
+
+    def _refuse_doubled_scenes(self, refs: Sequence[SceneRef]) -> None:
         log_of: dict[str, Path] = {}
-        for ref in self._refs:
+        for ref in refs:
             if (other := log_of.setdefault(ref.token, ref.log_path)) != ref.log_path:
                 raise DatasetError(doubled_scene(ref.token, other, ref.log_path))
 
@@ -258,12 +364,16 @@ class NavsimDataset(Dataset[dict[str, Any]]):
             return None
         return DataPlace.of(self.root, self.split)
 
-    def _logs_at_hand(self) -> list[Path]:
+    def _logs_at_hand(self, scene_filter: SceneFilter) -> list[Path]:
         """Logs that a cache must have been made from; none if they are not on this machine."""
         # With max_scenes, which logs were read is known only to who made the cache.
-        if self.scene_filter.max_scenes or self._place_at_hand() is None:
+        if scene_filter.max_scenes or self._place_at_hand() is None:
             return []
-        return self.root.filtered_logs(self.split, self.scene_filter)
+        return self.root.filtered_logs(self.split, scene_filter)
+
+
+def _token(entry: SceneRef | str) -> str:
+    return entry.token if isinstance(entry, SceneRef) else entry
 
 
 def _without_targets(transforms: Sequence[Transform]) -> list[Transform]:

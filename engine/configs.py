@@ -16,6 +16,7 @@ from beyonddrive.engine.config_files import find_config
 from beyonddrive.engine.config_options import apply_options, is_below, is_folder
 from beyonddrive.engine.config_references import is_referred_to, resolve_references
 from beyonddrive.engine.config_values import ConfigError
+from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 
 __all__ = ["ConfigError", "check_selection", "load_config"]
 
@@ -83,12 +84,16 @@ def _uses_folder(node: Any, folder: str) -> bool:
 
 def check_selection(config: Config) -> None:
     """Refuse a validation on the test split (METHOD, section 6, fault 3)."""
-    val, test = ((config.get(f"{part}_dataloader") or {}).get("dataset", {}) for part in ("val", "test"))
-    if val.get("split") is None or val.get("split") != test.get("split"):
-        return
-    roots = [Path(dataset.get("data_root", "")).resolve() for dataset in (val, test)]
-    if roots[0] == roots[1]:
+    val, test = (
+        {
+            (Path(dataset.get("data_root", "")).resolve(), dataset["split"])
+            for dataset in unwrapped_settings((config.get(f"{part}_dataloader") or {}).get("dataset", {}))
+            if dataset.get("split") is not None
+        }
+        for part in ("val", "test")
+    )
+    for _, split in val & test:
         raise ConfigError(
-            f"val_dataloader reads the split '{val.get('split')}' that test_dataloader reads, so the best "
+            f"val_dataloader reads the split '{split}' that test_dataloader reads, so the best "
             "checkpoint would be selected on the test split; give val_dataloader.dataset another split"
         )

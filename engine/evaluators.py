@@ -8,7 +8,7 @@ and wherever they are registered.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.registry import METRICS, Registry
 
 from beyonddrive.engine.configs import ConfigError
+from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 
 
-def component_class(settings: ConfigDict, registry: Registry, scope: str, key: str) -> Any:
+def component_class(settings: Mapping[str, Any], registry: Registry, scope: str, key: str) -> Any:
     """The class that ``settings.type`` names or, in a config of mmengine's pure-Python style, is.
 
     Args:
@@ -91,12 +92,6 @@ def set_result_files(
         metrics[0][0]["plans_file"] = str(plans_file)
 
 
-def unwrapped_settings(settings: ConfigDict) -> list[ConfigDict]:
-    """Configs of the data sets that wrappers such as ``ConcatDataset`` hold; else the config itself."""
-    inner = list(settings.get("datasets") or filter(None, [settings.get("dataset")]))
-    return [leaf for part in inner for leaf in unwrapped_settings(part)] if inner else [settings]
-
-
 def check_roots(config: Config) -> None:
     """Refuse to score the plans of one data root by the scenes of another, which may have the same tokens.
 
@@ -104,14 +99,14 @@ def check_roots(config: Config) -> None:
         ConfigError: If a metric and the data set whose plans it scores have different roots.
     """
     for part in ("val", "test"):
-        dataset = (config.get(f"{part}_dataloader") or {}).get("dataset", {})
-        for metric in plan_metrics(config, part):
-            roots = [node.get("data_root") for node in (dataset, metric)]
-            if None not in roots and len({Path(root).resolve() for root in roots}) > 1:
-                raise ConfigError(
-                    f"{part}_dataloader.dataset.data_root is {roots[0]}, but {part}_evaluator.data_root is "
-                    f"{roots[1]}; make them one, best by --cfg-options data_root=..."
-                )
+        for dataset in unwrapped_settings((config.get(f"{part}_dataloader") or {}).get("dataset", {})):
+            for metric in plan_metrics(config, part):
+                roots = [node.get("data_root") for node in (dataset, metric)]
+                if None not in roots and len({Path(root).resolve() for root in roots}) > 1:
+                    raise ConfigError(
+                        f"{part}_dataloader.dataset.data_root is {roots[0]}, but {part}_evaluator.data_root "
+                        f"is {roots[1]}; make them one, best by --cfg-options data_root=..."
+                    )
 
 
 def _plan_metrics(config: Config, part: str) -> Iterator[tuple[ConfigDict, Any]]:

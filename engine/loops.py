@@ -1,54 +1,59 @@
-"""Evaluation loops that go on when a scene cannot be read or planned, and say which and why."""
+"""Evaluation loops that go on when a scene is lost, or cannot be read or planned, and say which and why."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.dataset import pseudo_collate
+from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner, TestLoop, ValLoop, autocast
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
+from beyonddrive.engine.wrapped_datasets import BadScene, lost_scenes, token_of, unwrapped
 from beyonddrive.registry import LOOPS
-
-
-class BadScene(NamedTuple):
-    """A scene without a plan, and the reason."""
-
-    token: str
-    reason: str
 
 
 class ReadableScenes(Dataset[Any]):
     """A data set whose scenes that cannot be read come out as :class:`BadScene` instead of ending the loop.
 
     Args:
-        dataset: Data set with ``tokens``; its errors are ``ValueError``.
+        dataset: Data set whose ``get_data_info`` gives the ``token``, also under wrappers; its errors are
+            ``ValueError``.
+
+    Attributes:
+        metainfo: That of the data set, and the ``splits`` that it reads.
     """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        self.metainfo = getattr(dataset, "metainfo", {})
+        splits = {leaf.split for leaf in unwrapped(dataset) if hasattr(leaf, "split")}
+        self.metainfo = {**getattr(dataset, "metainfo", {}), "splits": sorted(splits)}
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def get_data_info(self, index: int) -> dict[str, Any]:
+        """Which scene a sample is of, as mmengine's wrappers say it."""
+        info: dict[str, Any] = self.dataset.get_data_info(index)
+        return info
 
     def __getitem__(self, index: int) -> Any:
         """Return the sample, or why there is none."""
         try:
             return self.dataset[index]
         except ValueError as error:
-            return BadScene(self.dataset.tokens[index], str(error))
+            return BadScene(token_of(self, index), str(error))
 
 
 def collate_readable(batch: Sequence[Any]) -> dict[str, Any]:
     """Collate the samples of a batch; its other scenes go to ``bad_scenes``.
 
     >>> collate_readable([BadScene('a', 'no image')])
-    {'bad_scenes': [BadScene(token='a', reason='no image')]}
+    {'bad_scenes': [BadScene(token='a', reason='no image', log_name='')]}
     """
     samples = [sample for sample in batch if not isinstance(sample, BadScene)]
     collated: dict[str, Any] = pseudo_collate(samples) if samples else {}
@@ -96,6 +101,9 @@ def predict(model: Any, batch: dict[str, Any]) -> list[Any]:
 class _SceneLoop:
     """What the two loops share.
 
+    Metrics get scenes without a plan by ``data_batch``: ``bad_scenes``, samples of the data set that could
+    not be read or planned, and ``lost_scenes``, which it should have and does not.
+
     Args:
         runner: The runner.
         dataloader: Data loader or its config.
@@ -105,11 +113,20 @@ class _SceneLoop:
 
     phase: str
     runner: Runner
+    dataloader: DataLoader[Any]
     evaluator: Evaluator
     fp16: bool
 
     def __init__(self, runner: Runner, dataloader: Any, evaluator: Any, fp16: bool = False) -> None:
         super().__init__(runner, _readable(dataloader), evaluator, fp16)  # type: ignore[call-arg]
+
+    def run(self) -> dict[str, float]:
+        """Tell the metrics what the split should have and the data set cannot give; then plan what it can."""
+        if is_main_process():
+            lost = lost_scenes(self.dataloader.dataset)
+            self.evaluator.process(data_samples=[], data_batch={"lost_scenes": lost})
+        metrics: dict[str, float] = super().run()  # type: ignore[misc]
+        return metrics
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict[str, Any]) -> None:
@@ -125,13 +142,13 @@ class _SceneLoop:
 
 @LOOPS.register_module()
 class SceneValLoop(_SceneLoop, ValLoop):
-    """Validation over scenes; bad ones reach the metrics as ``data_batch['bad_scenes']``."""
+    """Validation over scenes; bad and lost ones reach the metrics in ``data_batch``."""
 
     phase = "val"
 
 
 @LOOPS.register_module()
 class SceneTestLoop(_SceneLoop, TestLoop):
-    """Test over scenes; bad ones reach the metrics as ``data_batch['bad_scenes']``."""
+    """Test over scenes; bad and lost ones reach the metrics in ``data_batch``."""
 
     phase = "test"

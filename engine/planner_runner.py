@@ -19,6 +19,7 @@ from beyonddrive.engine.checkpoint_files import CheckpointError
 from beyonddrive.engine.config_values import ConfigError, nearest
 from beyonddrive.engine.ranks import agree
 from beyonddrive.engine.resuming import earlier_checkpoint
+from beyonddrive.engine.wrapped_datasets import check_nothing_lost
 
 _CONSOLE_LINES = 4
 """Messages with more lines are for the log file: the config, the machine, the order of the hooks."""
@@ -82,9 +83,11 @@ class PlannerRunner(Runner):
 
         Raises:
             ConfigError: Also if it has not a single step to do.
+            LostScenesError: If scenes of the split are lost, unless the data set allows that.
         """
         with building("train_dataloader or train_cfg", {"d": self._train_dataloader, "c": loop}):
             built = super().build_train_loop(loop)
+        check_nothing_lost(built.dataloader.dataset)
         _check_steps(built)
         return built
 

@@ -53,12 +53,14 @@ class Evaluation(NamedTuple):
 
     Attributes:
         metrics: The figures.
-        failures: Scenes without a score, with their reasons.
+        failures: Scenes without a score, and logs that are lost, with the reasons.
+        shares: Prefix of figures that are of a part of the split only -> of which, as ``4 of 30 scenes``.
         unwritten: Why files of results could not be written.
     """
 
     metrics: dict[str, float]
     failures: dict[str, str]
+    shares: dict[str, str]
     unwritten: list[str]
 
 
@@ -174,11 +176,15 @@ def evaluate(runner: Runner) -> Evaluation:
     """Evaluate and return the figures, which scenes have no score, and what could not be written."""
     metrics = runner.test()
     failures: dict[str, str] = {}
+    shares: dict[str, str] = {}
     unwritten: list[str] = []
     for metric in runner.test_evaluator.metrics:
-        failures.update(getattr(metric, "failures", {}))
+        if getattr(metric, "failures", None):
+            failures |= metric.failures
+            if hasattr(metric, "share"):
+                shares[metric.prefix] = metric.share
         unwritten += getattr(metric, "unwritten", [])
-    return Evaluation(metrics, failures, unwritten)
+    return Evaluation(metrics, failures, shares, unwritten)
 
 
 @contextmanager

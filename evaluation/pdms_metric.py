@@ -15,6 +15,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
+from beyonddrive.datasets.navsim.account import SplitAccount
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.evaluation.pdm.scores.scorer import Progress
 from beyonddrive.evaluation.plan_files import write_arrays
@@ -34,6 +35,8 @@ class EvaluationError(BeyondDriveError, RuntimeError):
 class SceneRow(NamedTuple):
     """One scene of the result: scores (7,) of the plan, or the reason why there are none.
 
+    ``token`` is empty for a whole log that cannot be read.
+
     ``oracle`` is the best PDMS among the planner's proposals, NaN without proposals. ``motion`` is there if
     the metric asks for it.
     """
@@ -45,15 +48,20 @@ class SceneRow(NamedTuple):
     reason: str
     motion: Motion | None = None
 
+    @property
+    def name(self) -> str:
+        """The token, or the name of the log that is lost."""
+        return self.token or self.log_name
+
 
 @METRICS.register_module()
 class PDMSMetric(BaseMetric):
     """PDM score of a planner (PDMS_V1): means of the sub-scores and of PDMS over all scenes, in percent.
 
     Every rank scores the scenes that it planned, in worker processes; the rows are then gathered, and scenes
-    that a sampler repeated to even out the ranks count once. A scene that cannot be scored is left out of
-    the means, listed with its reason in ``failures``, in the log and in the csv file, and counted as
-    ``num_failed``.
+    that a sampler repeated to even out the ranks count once. A scene that cannot be scored, and what the
+    split should have but the data set has lost, is left out of the means, listed with its reason in
+    ``failures``, in the log and in the csv file, and counted as ``num_failed``.
 
     Args:
         split: Split that the scenes belong to.
@@ -109,6 +117,7 @@ class PDMSMetric(BaseMetric):
         self.unwritten: list[str] = []
         self.rows: list[SceneRow] = []
         self._unplanned: list[SceneRow] = []
+        self._lost: list[SceneRow] = []
 
     def settings(self, progress: Progress) -> ScoreSettings:
         """What is computed for a scene."""
@@ -128,19 +137,20 @@ class PDMSMetric(BaseMetric):
     @dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict[str, Any] | None) -> None:
         self._dataset_meta = dataset_meta
-        split = (dataset_meta or {}).get("split", self.scorer.split)
-        if split != self.scorer.split:
+        splits = (dataset_meta or {}).get("splits") or [self.scorer.split]
+        if splits != [self.scorer.split]:
             raise EvaluationError(
-                f"{type(self).__name__}: split is '{self.scorer.split}', but the data set reads '{split}'; "
-                f"make them one"
+                f"{type(self).__name__}: split is '{self.scorer.split}', but the data set reads "
+                f"'{', '.join(splits)}'; make them one"
             )
         # A missing store is an error now, not after the first epoch.
         self.scorer.open()
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the plans of a batch: (8, 3) the chosen one, then (M, 8, 3) proposals if asked for."""
-        for token, reason in (data_batch or {}).get("bad_scenes", ()):
-            self._unplanned.append(SceneRow(token, "", None, float("nan"), reason))
+        for key, rows in (("bad_scenes", self._unplanned), ("lost_scenes", self._lost)):
+            for token, reason, log_name in (data_batch or {}).get(key, ()):
+                rows.append(SceneRow(token, log_name, None, float("nan"), reason))
         for sample in data_samples:
             prediction = sample["pred"]
             plans = _numpy(prediction["trajectory"])[None]
@@ -154,20 +164,22 @@ class PDMSMetric(BaseMetric):
         Args:
             size: Scenes in the data set.
         """
-        rows = self._score() + self._unplanned
+        lost, self._lost = self._lost, []
+        rows = self._score() + self._unplanned + lost
         self._unplanned = []
         plans = {scene.token: scene.plans[:1] for scene in self.results} if self.plans_file else {}
         self.results.clear()
         if get_world_size() > 1:
             rows = [row for part in all_gather_object(rows) for row in part]
             plans = {token: plan for part in all_gather_object(plans) for token, plan in part.items()}
+        rows.sort(key=lambda row: row.values is not None)  # one that is lost in one place counts if scored
         self.rows = sorted(
-            {row.token: row for row in rows}.values(), key=lambda row: (row.log_name, row.token)
+            {row.name: row for row in rows}.values(), key=lambda row: (row.log_name, row.token)
         )
         self.rows = self.complete(self.rows)
-        self.failures = {row.token: row.reason for row in self.rows if row.values is None}
+        self.failures = {row.name: row.reason for row in self.rows if row.values is None}
         if is_main_process():
-            self._log_faults(size)
+            self._log_faults(size, len(lost))
             self._write_files(plans)
         metrics = self.compute_metrics(self.rows)
         return {f"{self.prefix}/{name}": value for name, value in metrics.items()}
@@ -211,16 +223,27 @@ class PDMSMetric(BaseMetric):
             rows.append(SceneRow(result.token, result.log_name, values, oracle, result.reason, result.motion))
         return rows
 
-    def _log_faults(self, size: int) -> None:
-        if len(self.rows) != size:
-            text = f"{self.title}: the data set has {size} scenes, but {len(self.rows)} tokens were planned"
+    @property
+    def share(self) -> str:
+        """Scenes that the figures are of, such as ``4 of 30 scenes``."""
+        failed = [row for row in self.rows if row.values is None]
+        scenes = {row.token: row.reason for row in failed if row.token}
+        logs = {row.log_name: row.reason for row in failed if not row.token}
+        return str(SplitAccount(len(self.rows) - len(failed), scenes, logs))
+
+    def _log_faults(self, size: int, num_lost: int) -> None:
+        if len(self.rows) - num_lost != size:
+            text = (
+                f"{self.title}: the data set has {size} samples, of {len(self.rows) - num_lost} scenes; each "
+                "scene counts once"
+            )
             print_log(text, "current", level=logging.WARNING)
         if not self.failures:
             return
-        lines = [f"  {token}: {reason}" for token, reason in list(self.failures.items())[:_SHOWN]]
+        lines = [f"  {name}: {reason}" for name, reason in list(self.failures.items())[:_SHOWN]]
         if len(self.failures) > _SHOWN:
             lines.append(f"  and {len(self.failures) - _SHOWN} more")
-        head = f"{self.title}: {len(self.failures)} of {len(self.rows)} scenes could not be scored:"
+        head = f"{self.title}: the figures are of {self.share}; without a score:"
         print_log("\n".join([head, *lines]), "current", level=logging.WARNING)
 
     def _write_files(self, plans: dict[str, NDArray[np.floating]]) -> None:

@@ -17,7 +17,8 @@ from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
 from beyonddrive.engine.configs import ConfigError
-from beyonddrive.engine.evaluators import component_class, unwrapped_settings
+from beyonddrive.engine.evaluators import component_class
+from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 from beyonddrive.evaluation.plan_files import write_arrays
 from beyonddrive.registry import METRICS
 from beyonddrive.structures.errors import BeyondDriveError

@@ -14,12 +14,15 @@ from mmengine.config import Config
 
 from beyonddrive.datasets.stores.negative_pool import NegativePool, PoolDescription, hash_tokens
 from beyonddrive.datasets.stores.selection import DEFAULT_COLUMN, DEFAULT_THRESHOLD
+from beyonddrive.datasets.transforms.negatives import LoadNegatives
+from beyonddrive.engine.evaluators import component_class
+from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
 from beyonddrive.generators.coverage import CoverageReport, measure_coverage
 from beyonddrive.generators.mining import GeneratorModel, Miner, MiningOptions
 from beyonddrive.generators.mining_source import DatasetSource, MiningError
 from beyonddrive.generators.strategies import build_strategy
-from beyonddrive.registry import DATASETS
+from beyonddrive.registry import DATASETS, SCOPE, TRANSFORMS
 
 DEFAULTS: dict[str, Any] = {
     "strategy": {"type": "SamplingStrategy"},
@@ -143,22 +146,34 @@ def mining_dataset(
     training's data root, all of its scenes.
 
     Raises:
-        MiningError: If the config has no data set.
+        MiningError: If the config has no data set, or the training reads several and none is chosen.
     """
-    loaders = [config[name] for name in _LOADERS if config.get(name)]
-    known = [_plain(loader["dataset"]) for loader in loaders]
-    if dataset is not None:
-        known.insert(0, _plain(dataset))
+    sources = [dataset, *(config[name]["dataset"] for name in _LOADERS if config.get(name))]
+    known = [
+        [_plain(data) for data in unwrapped_settings(source)] for source in sources if source is not None
+    ]
     if not known:
         raise MiningError("the config has no data set: set train_dataloader or negative_mining.dataset")
-    found = [data for data in known if split in (None, data.get("split"))]
+    fitting = [[data for data in part if split in (None, data.get("split"))] for part in known]
+    found = next((part for part in fitting if part), None)
+    if found is not None and len(found) > 1:
+        raise MiningError(
+            f"the config reads {len(found)} data sets together, of splits "
+            f"{', '.join(str(data.get('split')) for data in found)}: give --split, or the one to mine as "
+            "negative_mining.dataset"
+        )
     data: dict[str, Any] = (
-        found[0] if found else {**known[0], "split": split, "cache_dir": None, "scene_filter": None}
+        found[0] if found else {**known[0][0], "split": split, "cache_dir": None, "scene_filter": None}
     )
     # The generator must not ask for the pool that is about to be made.
     data.pop("negatives", None)
-    data["pipeline"] = [step for step in data.get("pipeline", []) if step["type"] != "LoadNegatives"]
+    data["pipeline"] = [step for step in data.get("pipeline", []) if not _loads_negatives(step)]
     return data
+
+
+def _loads_negatives(step: Mapping[str, Any]) -> bool:
+    kind = component_class(step, TRANSFORMS, SCOPE, "pipeline")
+    return isinstance(kind, type) and issubclass(kind, LoadNegatives)
 
 
 def fingerprint(config: Config, checkpoint: str | Path) -> dict[str, str]:

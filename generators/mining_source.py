@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from torch.utils.data import DataLoader, Dataset
 
 from beyonddrive.datasets.stores.fingerprints import Sources
+from beyonddrive.engine.wrapped_datasets import lost_scenes, tokens_of, unwrapped
 from beyonddrive.structures.errors import BeyondDriveError, describe_error
 
 
@@ -51,30 +52,30 @@ class DatasetSource:
     """A data set whose bad scenes give a reason instead of an exception.
 
     Args:
-        dataset: A data set with ``tokens``, whose samples are packed by ``PackPlanInputs``; such as
-            :class:`beyonddrive.datasets.navsim_dataset.NavsimDataset`.
+        dataset: A data set, maybe in mmengine's wrappers, whose samples are packed by ``PackPlanInputs``;
+            such as :class:`beyonddrive.datasets.navsim_dataset.NavsimDataset`.
+
+    Attributes:
+        tokens: Scene tokens, in the order of the data set.
     """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
+        self.tokens = tokens_of(dataset)
 
     @property
-    def tokens(self) -> Sequence[str]:
-        """Scene tokens, in the order of the data set."""
-        tokens: Sequence[str] = self.dataset.tokens
-        return tokens
-
-    @property
-    def lost(self) -> Mapping[str, str]:
-        """What the data set says it lacks; nothing if it keeps no account."""
-        lost: Mapping[str, str] = getattr(self.dataset, "lost", {})
-        return lost
+    def lost(self) -> dict[str, str]:
+        """Tokens of scenes, or names of logs, that should be there and are not, with the reason."""
+        return {scene.token or scene.log_name: scene.reason for scene in lost_scenes(self.dataset)}
 
     @property
     def sources(self) -> Sources:
-        """Logs and maps that the data set was made from; nothing if it does not say."""
-        sources: Sources = getattr(self.dataset, "sources", {})
-        return sources
+        """Logs and maps that the data sets were made from; nothing of those that do not say."""
+        return {
+            name: source
+            for part in unwrapped(self.dataset)
+            for name, source in getattr(part, "sources", {}).items()
+        }
 
     def __getitem__(self, index: int) -> LoadedScene:
         """Read a scene."""

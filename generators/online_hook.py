@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.datasets.stores.online_pools import round_name, write_index
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
+from beyonddrive.engine.wrapped_datasets import unwrapped
 from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
 from beyonddrive.generators.mining_source import DatasetSource, MiningError
 from beyonddrive.generators.online import (
@@ -40,7 +40,8 @@ class OnlineNegativesHook(Hook):
     Rounds are mined after ``begin``, ``begin + interval``, ... epochs; the ``LoadNegatives`` with
     ``online=True`` in the training pipeline reads the newest ``keep`` of them from the next sample on, in
     every worker process. Ranks of a distributed training share a round. A round is a pool in
-    ``<work_dir>/online_negatives/epoch_<n>``: a killed round goes on where it stopped, a resumed training
+    ``<work_dir>/online_negatives/epoch_<n>`` (of further data sets of a ``ConcatDataset`` in
+    ``dataset_<k>`` there): a killed round goes on where it stopped, a resumed training
     uses the rounds up to its epoch, and a round left there by other weights is mined anew. Neither the random
     numbers of the training nor the planner's running statistics are touched.
 
@@ -78,50 +79,54 @@ class OnlineNegativesHook(Hook):
         self.folder = None if folder is None else Path(folder)
         self.mining = OnlineMining(**kwargs)
         self._is_current = False
+        self._mined: list[tuple[Any, Path]] = []
 
     def before_train(self, runner: Runner) -> None:
         """Tell the training pipeline where the rounds are."""
-        steps = getattr(runner.train_dataloader.dataset, "transforms", [])
-        readers = [step for step in steps if isinstance(step, LoadNegatives) and step.online]
-        if not readers:
+        root = self.folder or Path(runner.work_dir) / "online_negatives"
+        self._mined = []
+        for dataset in unwrapped(runner.train_dataloader.dataset):
+            steps = getattr(dataset, "transforms", [])
+            if readers := [step for step in steps if isinstance(step, LoadNegatives) and step.online]:
+                number = len(self._mined)
+                self._mined.append((dataset, root / f"dataset_{number}" if number else root))
+            for reader in readers:
+                reader.read_rounds(self._mined[-1][1])
+        if not self._mined:
             raise MiningError(
                 "OnlineNegativesHook: nothing reads what it would mine; give the pipeline of "
                 "train_dataloader.dataset a LoadNegatives with online=True, or drop the hook"
             )
-        for reader in readers:
-            reader.read_rounds(self._root(runner))
         self._is_current = False
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Mine if a round is due, and say which rounds count."""
         due = self._last_due(runner.epoch)
-        if due is not None and (due == runner.epoch or not self._is_current):
-            root = self._root(runner) / round_name(due)
-            if due == runner.epoch or not _agree(_is_complete(root)):
-                if due != runner.epoch:
-                    runner.logger.warning(
-                        f"{root}: the negatives mined after epoch {due} are gone; mining with the weights "
-                        f"after epoch {runner.epoch} instead"
-                    )
-                self._mine(runner, root, due)
-        if not self._is_current or due == runner.epoch:
-            self._publish(runner, due)
+        for dataset, root in self._mined:
+            if due is not None and (due == runner.epoch or not self._is_current):
+                self._mine_if_absent(runner, dataset, root / round_name(due), due)
+            if not self._is_current or due == runner.epoch:
+                self._publish(root, due)
         self._is_current = True
+
+    def _mine_if_absent(self, runner: Runner, dataset: Any, root: Path, due: int) -> None:
+        if due == runner.epoch or not _agree(_is_complete(root)):
+            if due != runner.epoch:
+                runner.logger.warning(
+                    f"{root}: the negatives mined after epoch {due} are gone; mining with the weights "
+                    f"after epoch {runner.epoch} instead"
+                )
+            self._mine(runner, dataset, root, due)
 
     def _last_due(self, epoch: int) -> int | None:
         """Epochs until the last round that is due when ``epoch`` epochs are done; None if none is."""
         return None if epoch < self.begin else epoch - (epoch - self.begin) % self.interval
 
-    def _root(self, runner: Runner) -> Path:
-        return self.folder or Path(runner.work_dir) / "online_negatives"
-
-    def _mine(self, runner: Runner, root: Path, number: int) -> None:
+    def _mine(self, runner: Runner, dataset: Any, root: Path, number: int) -> None:
         rank, ranks = get_dist_info()
         planner = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        dataset = copy.copy(runner.train_dataloader.dataset)
-        dataset.transforms = [step for step in dataset.transforms if not isinstance(step, LoadNegatives)]
         seed, mining = runner.seed, self.mining
-        source = DatasetSource(dataset)
+        source = DatasetSource(dataset.without(LoadNegatives))
         scenes = SomeScenes(source, scenes_of_round(source.tokens, mining.share, seed, number))
         weights = _agree(hash_weights(planner) if rank == 0 else "")
         description = describe_round(
@@ -159,9 +164,8 @@ class OnlineNegativesHook(Hook):
             f"{100 * figures.failing_scenes:.1f} %{failed}"
         )
 
-    def _publish(self, runner: Runner, due: int | None) -> None:
+    def _publish(self, root: Path, due: int | None) -> None:
         """Write the index of the rounds that count at this epoch."""
-        root = self._root(runner)
         if get_dist_info()[0] == 0:
             epochs = [] if due is None else range(due, self.begin - 1, -self.interval)
             rounds = [round_name(epoch) for epoch in epochs if _is_complete(root / round_name(epoch))]

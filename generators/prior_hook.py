@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
-from beyonddrive.engine.executors import SerialExecutor
-from beyonddrive.generators.expert_plans import SceneSource, read_expert_plans
+from beyonddrive.engine.wrapped_datasets import unwrapped
 from beyonddrive.registry import HOOKS
 from beyonddrive.structures.errors import BeyondDriveError
 
@@ -85,19 +84,23 @@ def expert_plans(dataset: Any, max_scenes: int) -> NDArray[np.float64]:
     """Expert plans (S, 8, 3) of a data set, evenly spread if there are more than ``max_scenes``.
 
     Raises:
-        ExpertPriorError: If it is no ``NavsimDataset``.
+        ExpertPriorError: If it is no ``NavsimDataset``, nor wrappers of some.
+        DatasetError: If a scene cannot be read.
     """
+    parts = [_plans_of(part, max_scenes) for part in unwrapped(dataset)]
+    plans = np.concatenate(parts)
+    return plans[_spread(len(plans), max_scenes)]
+
+
+def _plans_of(dataset: Any, max_scenes: int) -> NDArray[np.float64]:
+    """Expert plans of a data set without wrapper."""
     if not isinstance(dataset, NavsimDataset):
         raise ExpertPriorError(
             f"ExpertPriorHook: cannot read expert plans from a {type(dataset).__name__}: name a vocabulary "
             f"file in the trajectory head of the config"
         )
-    if dataset.cache_dir is None:  # the logs alone: making features would read every image
-        source = SceneSource(dataset.root, dataset.split, dataset.scene_filter)
-        plans = read_expert_plans(source, SerialExecutor()).plans
-        return plans[_spread(len(plans), max_scenes)]
     chosen = _spread(len(dataset), max_scenes)
-    return np.stack([np.asarray(dataset.features(int(i))["trajectory"], np.float64) for i in chosen])
+    return np.stack([dataset.expert_plan(int(index)) for index in chosen])
 
 
 def _spread(count: int, limit: int) -> NDArray[np.int64]:

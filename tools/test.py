@@ -46,25 +46,29 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def summary(metrics: Mapping[str, float]) -> str:
-    """One line per figure, PDMS last; figures of EPDMS say that they are those of one stage.
+def summary(metrics: Mapping[str, float], shares: Mapping[str, str] | None = None) -> str:
+    """One line per figure, the final score last; other figures than those of PDMS carry their prefix.
+
+    Args:
+        metrics: Figures by ``prefix/name``.
+        shares: Prefix of figures of a part of the split -> which part; their lines say so.
 
     >>> print(summary({'pdms/NC': 98.0, 'pdms/PDMS': 84.25}))
     NC      98.00
     PDMS    84.25
     >>> print(summary({'epdms_one_stage/EC': 98.0, 'epdms_one_stage/num_failed': 0.0}))
     epdms_one_stage/EC       98.00
+    >>> print(summary({'pdms/PDMS': 84.25}, {'pdms': '4 of 30 scenes'}))
+    PDMS    84.25  (4 of 30 scenes)
     """
-    names = sorted(metrics, key=lambda name: name.endswith("/PDMS"))
     lines = []
-    for name in names:
+    for name in sorted(metrics, key=lambda name: name.endswith("/PDMS")):
         prefix, _, figure = name.partition("/")
         if figure.startswith("num_"):
             continue
-        if prefix == "pdms":
-            lines.append(f"{figure:<6}{metrics[name]:>7.2f}")
-        elif prefix == "epdms_one_stage":
-            lines.append(f"{name:<23}{metrics[name]:>7.2f}")
+        label = f"{figure:<6}" if prefix == "pdms" else f"{name:<23}"
+        share = (shares or {}).get(prefix)
+        lines.append(f"{label}{metrics[name]:>7.2f}" + (f"  ({share})" if share else ""))
     return "\n".join(lines)
 
 
@@ -87,15 +91,15 @@ def evaluate(args: argparse.Namespace) -> int:
         launcher=args.launcher,
     )
     load_weights(testing.model, args.checkpoint)
-    metrics, failures, unwritten = runner.evaluate(testing)
+    metrics, failures, shares, unwritten = runner.evaluate(testing)
     if is_main_process():
         if args.plans_only:
             print(f"{args.plans}: {metrics['plans/num_scenes']:.0f} plans, {len(failures)} scenes failed")
         else:
-            print(summary(metrics), flush=True)
+            print(summary(metrics, shares), flush=True)
         what = "plan" if args.plans_only else "score"
-        for token, reason in failures.items():
-            tell("test", f"scene {token} has no {what}: {reason}")
+        for name, reason in failures.items():
+            tell("test", f"{name} has no {what}: {reason}")
         for reason in unwritten:
             tell("test", reason)
     return int(bool(failures or unwritten))

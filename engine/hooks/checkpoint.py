@@ -19,8 +19,8 @@ from beyonddrive.registry import HOOKS
 
 _PARTIAL = ".partial"
 """Ending of a checkpoint that is being written."""
-_VALIDATED = "validated"
-"""Name under which a checkpoint keeps the step of the last validation."""
+_VALIDATED = "last_validated"
+"""Name under which a checkpoint keeps the step of the last validation; mmengine prints names with ``val``."""
 
 
 @HOOKS.register_module()

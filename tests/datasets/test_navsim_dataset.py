@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from beyonddrive.datasets import navsim_dataset as module
 from beyonddrive.datasets.feature_caching import cache_features
 from beyonddrive.datasets.navsim_dataset import DatasetError, NavsimDataset
 from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor
+from beyonddrive.engine.wrapped_datasets import tokens_of, unwrapped
 from beyonddrive.registry import DATASETS
 
 FEATURES = [
@@ -39,7 +41,7 @@ def make(world, **changes):
 
 
 def image_of(world, dataset, index=0):
-    scene = dataset.root.load(dataset._refs[index], "mini")
+    scene = dataset.root.load(dataset.data_list[index], "mini")
     return world / "sensor_blobs" / "mini" / scene.now["cams"]["CAM_F0"]["data_path"]
 
 
@@ -56,7 +58,7 @@ def test_samples(world):
     dataset = make(world)
     assert isinstance(dataset, NavsimDataset)
     assert len(dataset) == len(set(dataset.tokens)) == 6
-    assert dataset.metainfo["split"] == "mini"
+    assert dataset.get_data_info(-1) == {"token": dataset.tokens[5], "split": "mini", "sample_idx": 5}
     sample = dataset[1]
     assert sample["inputs"]["camera"].shape == (3, 32, 128)
     assert sample["inputs"]["lidar"].shape == (1, 32, 32)
@@ -132,7 +134,7 @@ def test_negatives_pipeline_runs_after_the_cache(world, tmp_path, monkeypatch):
         return {**results, "status": results["status"] * 2}
 
     for data in (dataset, cached):
-        data.transforms = [double]
+        data.pipeline.transforms = [double]
         np.testing.assert_array_equal(data[0]["status"], 2 * data.features(0)["status"])
     assert seen == [dataset.tokens[0]] * 2
 
@@ -144,6 +146,53 @@ def test_negatives_are_loaded_before_the_pipeline_for_the_split_of_the_data_set(
     other = make(world, negatives={"pool": "p", "split": "other"}).transforms[0]
     assert other.expected["split"] == "other"
     assert len(make(world, negatives=None).transforms) == 1
+
+
+# ------------------------------------------------------------------ parts of a split, and wrappers
+def test_indices_choose_a_part_as_in_mmengine(world, tmp_path):
+    whole = make(world)
+    cache_features(whole, tmp_path / "cache", SerialExecutor())
+    for cache_dir in (None, tmp_path / "cache"):
+        for indices, positions in ((2, [0, 1]), (-2, [4, 5]), ([3, 0, 3], [3, 0, 3])):
+            part = make(world, indices=indices, cache_dir=cache_dir)
+            assert part.tokens == [whole.tokens[i] for i in positions] and part.account.is_complete
+            for index, position in enumerate(positions):
+                assert_equal_samples(part[index], whole[position])
+                np.testing.assert_allclose(part.expert_plan(index), whole.expert_plan(position), atol=1e-6)
+        subset = make(world, cache_dir=cache_dir).get_subset([5, 1])
+        assert subset.tokens == [whole.tokens[5], whole.tokens[1]] and len(whole) == 6
+        assert_equal_samples(subset[1], whole[1])
+        for indices in (7, 0, [6], []):
+            with pytest.raises(DatasetError, match=r"indices=.*that are not among its 6"):
+                make(world, indices=indices, cache_dir=cache_dir)
+
+
+def test_the_first_scenes_of_a_split_are_read_from_its_cache(world, tmp_path):
+    cache_features(make(world), tmp_path / "cache", SerialExecutor())
+    few = {"frame_interval": 1, "max_scenes": 4}
+    plain, cached = make(world, scene_filter=few), make(world, scene_filter=few, cache_dir=tmp_path / "cache")
+    assert cached.tokens == plain.tokens and len(cached) == 4 and cached.account.is_complete
+    assert_equal_samples(plain[3], cached[3])
+    log = sorted((world / "navsim_logs" / "mini").glob("*.pkl"))[0]
+    log.write_bytes(log.read_bytes()[:-1])
+    with pytest.raises(StoreError, match="changed since"):
+        make(world, scene_filter=few, cache_dir=tmp_path / "cache")
+
+
+def test_mmengines_wrappers_take_data_sets_and_their_configs(world, tmp_path):
+    few = {"type": "NavsimDataset", "data_root": str(world), "split": "mini", "indices": [4, 2]}
+    few |= {"feature_pipeline": FEATURES, "pipeline": PACK, "scene_filter": {"frame_interval": 1}}
+    whole = make(world)
+    for repeated in (few, DATASETS.build(few)):
+        twice = {"type": "RepeatDataset", "dataset": repeated, "times": 2}
+        settings = {"type": "ConcatDataset", "datasets": [twice, {**few, "indices": 1}]}
+        with DATASETS.switch_scope_and_registry("beyonddrive") as registry:  # as a config does
+            wrapped = registry.build(settings)
+        tokens = [whole.tokens[i] for i in (4, 2, 4, 2, 0)]
+        assert tokens_of(wrapped) == tokens and len(unwrapped(wrapped)) == 2
+        assert [wrapped[i]["data_samples"].token for i in range(5)] == tokens
+        assert_equal_samples(wrapped[3], whole[2])
+        assert wrapped.metainfo == whole.metainfo
 
 
 # ------------------------------------------------------------------ what can be wrong
@@ -178,12 +227,14 @@ def test_split_without_scenes(world):
         make(world)
 
 
-def test_unreadable_log_is_told_and_the_rest_is_used(world):
+def test_unreadable_log_is_told_and_the_rest_is_used(world, monkeypatch):
+    said = []
+    monkeypatch.setattr(module, "print_log", lambda text, *_, **__: said.append(text))
     path = next((world / "navsim_logs" / "mini").glob("*cutroute.pkl"))
     path.write_bytes(b"broken")
-    with pytest.warns(UserWarning, match=r"without those of 1 log.*\n.*cutroute\.pkl"):
-        dataset = make(world)
-    assert len(dataset) == 2
+    dataset = make(world)
+    assert len(dataset) == 2 and not dataset.account.is_complete
+    assert len(said) == 1 and "without those of 1 log(s)" in said[0] and path.name in said[0]
 
 
 def test_missing_cache_names_the_command(world, tmp_path):

@@ -13,10 +13,14 @@ class Scenes:
 
     def __init__(self):
         self.tokens = ["a", "b", "c"]
-        self.metainfo = {"split": "test"}
+        self.split = "test"
+        self.metainfo = {"dataset": "three"}
 
     def __len__(self):
         return 3
+
+    def get_data_info(self, index):
+        return {"token": self.tokens[index]}
 
     def __getitem__(self, index):
         if index == 1:
@@ -44,7 +48,7 @@ class Model:
 
 def batch():
     dataset = ReadableScenes(Scenes())
-    assert dataset.metainfo == {"split": "test"}
+    assert dataset.metainfo == {"dataset": "three", "splits": ["test"]}
     return collate_readable([dataset[index] for index in range(len(dataset))])
 
 

@@ -100,7 +100,10 @@ def test_a_run_that_was_killed_in_its_validation_is_validated_when_it_is_resumed
             runner.train()
         scores[name] = runner.message_hub.get_scalar("val/pdms/PDMS").data[0].tolist()
         last = load_checkpoint_file(tmp_path / name / "epoch_4.pth")["message_hub"]["runtime_info"]
-        assert last["validated"] == 4 and (tmp_path / name / Path(last["best_ckpt_pdms/PDMS"]).name).exists()
+        assert (
+            last["last_validated"] == 4
+            and (tmp_path / name / Path(last["best_ckpt_pdms/PDMS"]).name).exists()
+        )
         # What has been validated is not validated again.
         again = train(blind_recipe, tmp_path / name, options, resume=True)
         assert again.message_hub.get_scalar("val/pdms/PDMS").data[0].tolist() == scores[name]

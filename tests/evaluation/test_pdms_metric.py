@@ -13,6 +13,7 @@ from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.engine.executors import SerialExecutor
+from beyonddrive.engine.wrapped_datasets import BadScene
 from beyonddrive.evaluation.metric_caches import MetricCaches
 from beyonddrive.evaluation.metric_caching import cache_metrics
 from beyonddrive.evaluation.pdms_metric import EvaluationError, PDMSMetric
@@ -86,7 +87,7 @@ def test_a_scene_that_cannot_be_scored_is_named_and_the_rest_is_scored(split_roo
     ]
     out = tmp_path / "results.csv"
     metric = PDMSMetric("test", data_root=str(split_root), out_file=str(out))
-    metrics = evaluate(metric, samples, {"bad_scenes": [("f" * 16, "cam_f0.jpg is missing")]})
+    metrics = evaluate(metric, samples, {"bad_scenes": [BadScene("f" * 16, "cam_f0.jpg is missing")]})
     assert metrics["pdms/PDMS"] == pytest.approx(100 * scores[0, -1], abs=1e-4)
     assert metrics["pdms/num_scenes"] == 1 and metrics["pdms/num_failed"] == 3
     assert set(metric.failures) == {"0" * 16, nan_token, "f" * 16}
@@ -95,7 +96,36 @@ def test_a_scene_that_cannot_be_scored_is_named_and_the_rest_is_scored(split_roo
     rows = {row["token"]: row for row in csv.DictReader(out.read_text().splitlines())}
     assert rows[nan_token]["PDMS"] == "" and "NaN" in rows[nan_token]["error"]
     assert "cam_f0.jpg is missing" in rows["f" * 16]["error"]
-    assert len(said) == 1 and "3 of 4 scenes could not be scored" in said[0] and nan_token in said[0]
+    assert len(said) == 1 and "the figures are of 1 of 4 scenes" in said[0] and nan_token in said[0]
+
+
+def test_what_the_data_set_has_lost_counts_as_failed(split_root, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(metrics_module, "print_log", lambda text, *_, **__: said.append(text))
+    (token, log, poses, scores), *_ = golden_scenes(split_root)
+    out = tmp_path / "results.csv"
+    metric = PDMSMetric("test", data_root=str(split_root), out_file=str(out))
+    lost = [
+        BadScene("f" * 16, "no features"),
+        BadScene("", "truncated.pkl: damaged", "truncated"),
+        BadScene(token, "lost by another data set"),
+    ]
+    metric.process({"lost_scenes": lost}, [])
+    metric.process(None, [predicted(token, log, poses[0])])
+    metrics = metric.evaluate(1)
+    assert metrics["pdms/PDMS"] == pytest.approx(100 * scores[0, -1], abs=1e-4)
+    assert metrics["pdms/num_scenes"] == 1 and metrics["pdms/num_failed"] == 2
+    assert metric.failures == {"f" * 16: "no features", "truncated": "truncated.pkl: damaged"}
+    assert metric.share == "1 of 2 scenes, without those of 1 log(s) that cannot be read"
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert [(row["token"], row["log"], row["error"]) for row in rows if row["error"]] == [
+        ("f" * 16, "", "no features"),
+        ("", "truncated", "truncated.pkl: damaged"),
+    ]
+    assert any(metric.share in text for text in said)
+    # The next evaluation starts anew.
+    metric.process(None, [predicted(token, log, poses[0])])
+    assert metric.evaluate(1)["pdms/num_failed"] == 0 and not metric.failures
 
 
 def test_no_score_at_all_is_an_error_not_a_number(split_root, tmp_path):
@@ -159,8 +189,8 @@ def test_caches_of_another_split_or_of_changed_logs_are_refused(split_root, stor
 def test_a_metric_for_another_split_than_the_data_is_refused(split_root):
     metric = PDMSMetric("test", data_root=str(split_root))
     with pytest.raises(EvaluationError, match="the data set reads 'val'"):
-        metric.dataset_meta = {"split": "val"}
+        metric.dataset_meta = {"splits": ["val"]}
     with pytest.raises(StoreError, match="no store here"):
-        PDMSMetric("test", cache_dir=str(split_root / "no")).dataset_meta = {"split": "test"}
+        PDMSMetric("test", cache_dir=str(split_root / "no")).dataset_meta = {"splits": ["test"]}
     with pytest.raises(ValueError, match="give cache_dir"):
         PDMSMetric("test")

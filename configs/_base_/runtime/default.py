@@ -12,6 +12,9 @@ default_hooks = dict(
         type="PlannerCheckpointHook", interval=1, max_keep_ckpts=2, save_best="pdms/PDMS", rule="greater"
     ),
 )
+# Where figures and pictures go. Pictures of plans during validation: default_hooks.pictures of type
+# PlanPicturesHook. Weights & Biases: visualizer = dict(vis_backends=[dict(type="WandbVisBackend")]).
+visualizer = dict(type="PlanVisualizer", vis_backends=[dict(type="LocalVisBackend")])
 custom_hooks = [
     dict(type="EpochSeedHook"),
     dict(type="CheckpointGuardHook"),

@@ -1,0 +1,175 @@
+"""Every tiny recipe as a user runs it: caches, vocabulary, pool, two epochs with validation, an evaluation.
+
+The recipes are those of ``configs/*/*synth*.py``, found by themselves, in a folder whose ``data/synth`` holds
+twelve golden scenes with sensor files made here instead of a generated world.
+"""
+
+import csv
+import json
+import pickle
+import shutil
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyogrio
+import pytest
+from mmengine.config import Config
+
+import beyonddrive
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.sensors import write_pcd
+from beyonddrive.registry import MODELS
+from beyonddrive.structures.plan import SCORE_COLUMNS
+from beyonddrive.tools import cache_features, cache_metrics, mine_negatives, score_vocabulary, test, train
+
+CONFIGS = Path(beyonddrive.__path__[0]) / "configs"
+GOLDEN = Path(__file__).parent / "data" / "golden" / "pdms" / "data"
+RECIPES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob("*/*synth*.py"))
+GENERATOR = "flow_policy/flow_policy_tiny_1xb16-12e_synth.py"
+POOL = "data/synth/pool/train"
+SHORT = ["train_cfg.max_epochs=2", "train_cfg.val_interval=1", "train_dataloader.batch_size=3"]
+SIZES = {
+    "TruncatedDiffusionHead": ["num_anchors=4"],
+    "MeanFlowHead": ["num_components=4", "num_proposals=4"],
+}
+"""Heads that start from clusters of the experts, of whom there are six."""
+
+
+def write_sensors(folder, frame, number):
+    rng = np.random.default_rng(number)
+    for name in ("CAM_L0", "CAM_F0", "CAM_R0"):
+        path = folder / frame["cams"][name]["data_path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), rng.integers(0, 256, (54, 96, 3), dtype=np.uint8))
+    points = rng.normal(0, 10, (6, 500)).astype(np.float32)
+    points[4:] = 0
+    write_pcd(folder / frame["lidar_path"], points)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder to run in: splits train, val and test of 6, 3 and 3 scenes, and vocabularies of plans."""
+    folder = tmp_path_factory.mktemp("recipes")
+    root = folder / "data" / "synth"
+    for number, log in enumerate(sorted((GOLDEN / "navsim_logs/golden").glob("*.pkl"))[:12]):
+        split = "train" if number < 6 else "val" if number < 9 else "test"
+        (root / "navsim_logs" / split).mkdir(parents=True, exist_ok=True)
+        shutil.copy(log, root / "navsim_logs" / split)
+        write_sensors(root / "sensor_blobs" / split, pickle.loads(log.read_bytes())[3], number)
+    shutil.copytree(GOLDEN / "maps", root / "maps", copy_function=shutil.copyfile)
+    for path in (root / "maps").rglob("*.gpkg"):
+        if "lanes_polygons" in pyogrio.list_layers(path)[:, 0]:  # a golden map that lacks what targets read
+            meta, _, lanes, _ = pyogrio.raw.read(path, layer="lanes_polygons")
+            no = {"geometry": lanes[:0], "field_data": [], "fields": [], "geometry_type": "Polygon"}
+            pyogrio.raw.write(path, **no, layer="walkways", append=True, crs=meta["crs"])
+    (root / "scene_filters").mkdir()
+    for split in ("train", "val", "test"):
+        (root / "scene_filters" / f"{split}.yaml").write_text("has_route: true\n")
+    experts = np.stack([scene.expert_plan for scene in NavsimRoot(root).scenes("train")])
+    (root / "vocabularies").mkdir()
+    for size in (32, 64):
+        plans = np.concatenate([experts * scale for scale in np.linspace(0.1, 1.2, 11)])[:size]
+        np.savez(root / "vocabularies" / f"plans_{size}.npz", plans=plans.astype(np.float32))
+    return folder
+
+
+def run(tool, *arguments):
+    assert tool.main([str(argument) for argument in arguments]) == 0, arguments
+
+
+def options(*values):
+    return ["--cfg-options", *values] if values else []
+
+
+@cache
+def caches(recipe):
+    """Fill the caches that a recipe reads; those that other recipes have filled are passed over."""
+    config = Config.fromfile(CONFIGS / recipe)
+    loaders = [name for name in ("train", "val", "test") if config.get(f"{name}_dataloader")]
+    if any(config[f"{name}_dataloader"].dataset.get("cache_dir") for name in loaders):
+        run(cache_features, CONFIGS / recipe, "--loaders", *loaders, "--num-workers", 0)
+    run(cache_metrics, CONFIGS / recipe, "--loaders", *loaders[-2:], "--num-workers", 0)
+    return config
+
+
+@cache
+def vocabulary_scores(store, vocabulary):
+    run(score_vocabulary, CONFIGS / GENERATOR, "train", vocabulary, "--out", store, "--num-workers", 0)
+
+
+@cache
+def pool():
+    """Negatives of the generator of the suite, itself trained for two epochs here."""
+    work_dir, _ = trained(GENERATOR)
+    few = options("negative_mining.strategy.num_proposals=8")
+    run(
+        mine_negatives, CONFIGS / GENERATOR, work_dir / "epoch_2.pth", "--out", POOL, "--num-workers", 0, *few
+    )
+
+
+@cache
+def trained(recipe):
+    """Work folder and options of two epochs."""
+    config = caches(recipe)
+    for step in config.train_dataloader.dataset.pipeline:
+        if step.type == "LoadVocabularyScores":
+            vocabulary_scores(step.store, step.vocabulary)
+        if step.type == "LoadNegatives" and step.get("pool"):
+            pool()
+    given = list(SHORT)
+    name, head = "model.trajectory_head", config.model.get("trajectory_head", {})
+    if head.get("type") == "RepulsiveHead":
+        name, head = f"{name}.head", head.head
+    given += [f"{name}.{size}" for size in SIZES.get(head.get("type"), ())]
+    for index, hook in enumerate(config.custom_hooks):
+        if hook.type == "OnlineNegativesHook":
+            given += [f"custom_hooks.{index}.{value}" for value in ("interval=1", "num_workers=0")]
+    work_dir = Path("work_dirs") / Path(recipe).stem
+    run(train, CONFIGS / recipe, *options(*given))
+    return work_dir, tuple(given)
+
+
+@pytest.fixture
+def here(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_tiny_recipe_trains_validates_and_is_evaluated(recipe, here, capfd):
+    if "pillars" in recipe:
+        pytest.importorskip("mmdet3d")
+    config = caches(recipe)
+    arguments = [CONFIGS / recipe]
+    given = ()
+    if config.get("train_dataloader") is not None:
+        work_dir, given = trained(recipe)
+        (scalars,) = work_dir.glob("*/vis_data/scalars.json")
+        lines = [json.loads(line) for line in scalars.read_text().splitlines()]
+        validations = [line for line in lines if "pdms/PDMS" in line]
+        assert [line["step"] for line in validations] == [1, 2]
+        for line in validations:
+            assert (line["pdms/num_scenes"], line["pdms/num_failed"]) == (3, 0)
+            assert 0 <= line["pdms/PDMS"] <= 100
+        assert (work_dir / "epoch_2.pth").is_file()
+        (best,) = work_dir.glob("best_pdms_PDMS_epoch_*.pth")
+        arguments.append(best)
+    capfd.readouterr()
+    test_options = [value for value in given if value.startswith("model.")]
+    run(test, *arguments, "--out", "rows.csv", "--plans", "plans.npz", *options(*test_options))
+    with Path("rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 and not any(row["error"] for row in rows)
+    mean = 100 * np.mean([float(row[SCORE_COLUMNS[-1]]) for row in rows])
+    assert f"PDMS  {mean:>7.2f}" in capfd.readouterr().out
+    with np.load("plans.npz") as plans:
+        assert sorted(plans) == sorted(row["token"] for row in rows)
+        assert all(plans[token].shape == (1, 8, 3) for token in plans)
+
+
+def test_the_recipes_are_all_of_the_planners():
+    MODELS.import_from_location()
+    used = {Config.fromfile(CONFIGS / recipe).model.type for recipe in RECIPES}
+    folders = {path.name for path in CONFIGS.iterdir() if path.is_dir() and not path.name.startswith("_")}
+    assert {recipe.split("/")[0] for recipe in RECIPES} == folders and len(used) >= 10
