@@ -92,6 +92,7 @@ class NavsimDataset(BaseDataset):
     ) -> None:
         # (data_list holds where each scene is, and tokens alone if they are read from a cache)
         super().__init__(data_prefix={}, indices=indices, serialize_data=False, lazy_init=True)
+        self._fully_initialized: bool = False
         self.data_root = Path(data_root)
         self.split = split
         self.maps_root = None if maps_root is None else Path(maps_root)
@@ -194,7 +195,7 @@ class NavsimDataset(BaseDataset):
         found: list[SceneRef | str]
         if self.cache_dir is not None:
             self._cache = self._open_cache(self.cache_dir)
-            found = list(self._cache.tokens)[: self.scene_filter.max_scenes]
+            found = [*self._cache.tokens[: self.scene_filter.max_scenes]]
             failures, lost_logs = self._cache.failures, self._cache.lost_logs
             if len(found) == self.scene_filter.max_scenes:
                 failures = {}  # of the whole split; all that was asked for is there
