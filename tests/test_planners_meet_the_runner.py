@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 import pyogrio
 import pytest
-from mmengine.config import Config
 
 import beyonddrive
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.sensors import write_pcd
+from beyonddrive.engine.configs import load_config
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.tools import cache_features, cache_metrics, mine_negatives, score_vocabulary, test, train
@@ -86,7 +86,7 @@ def options(*values):
 @cache
 def caches(recipe):
     """Fill the caches that a recipe reads; those that other recipes have filled are passed over."""
-    config = Config.fromfile(CONFIGS / recipe)
+    config = load_config(CONFIGS / recipe)
     loaders = [name for name in ("train", "val", "test") if config.get(f"{name}_dataloader")]
     if any(config[f"{name}_dataloader"].dataset.get("cache_dir") for name in loaders):
         run(cache_features, CONFIGS / recipe, "--loaders", *loaders, "--num-workers", 0)
@@ -116,16 +116,13 @@ def trained(recipe):
     for step in config.train_dataloader.dataset.pipeline:
         if step.type == "LoadVocabularyScores":
             vocabulary_scores(step.store, step.vocabulary)
-        if step.type == "LoadNegatives" and step.get("pool"):
-            pool()
+    if (config.train_dataloader.dataset.get("negatives") or {}).get("pool"):
+        pool()
     given = list(SHORT)
-    name, head = "model.trajectory_head", config.model.get("trajectory_head", {})
-    if head.get("type") == "RepulsiveHead":
-        name, head = f"{name}.head", head.head
-    given += [f"{name}.{size}" for size in SIZES.get(head.get("type"), ())]
-    for index, hook in enumerate(config.custom_hooks):
-        if hook.type == "OnlineNegativesHook":
-            given += [f"custom_hooks.{index}.{value}" for value in ("interval=1", "num_workers=0")]
+    head = config.model.get("trajectory_head", {}).get("type")
+    given += [f"model.trajectory_head.{size}" for size in SIZES.get(head, ())]
+    if "online_negatives" in config.default_hooks:
+        given += [f"default_hooks.online_negatives.{value}" for value in ("interval=1", "num_workers=0")]
     work_dir = Path("work_dirs") / Path(recipe).stem
     run(train, CONFIGS / recipe, *options(*given))
     return work_dir, tuple(given)
@@ -170,6 +167,6 @@ def test_every_tiny_recipe_trains_validates_and_is_evaluated(recipe, here, capfd
 
 def test_the_recipes_are_all_of_the_planners():
     MODELS.import_from_location()
-    used = {Config.fromfile(CONFIGS / recipe).model.type for recipe in RECIPES}
+    used = {load_config(CONFIGS / recipe).model.type for recipe in RECIPES}
     folders = {path.name for path in CONFIGS.iterdir() if path.is_dir() and not path.name.startswith("_")}
     assert {recipe.split("/")[0] for recipe in RECIPES} == folders and len(used) >= 10

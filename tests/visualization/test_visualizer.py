@@ -158,7 +158,7 @@ def test_expert_plan_and_best_proposals_are_drawn(world_folder, visualizer, stra
         assert (np.abs(picture.astype(int) - palette.EXPERT).max(axis=-1) < 25).any()
     alone = visualizer.draw_scene(scene, root)
     assert (alone["bev"] != pictures["bev"]).any() and (alone["camera"] != pictures["camera"]).any()
-    with pytest.raises(PlanError, match="planner"):
+    with pytest.raises(PlanError, match="NaN"):
         visualizer.draw_scene(scene, root, sample_of(plans * np.nan))
 
 
