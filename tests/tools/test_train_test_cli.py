@@ -152,7 +152,7 @@ def test_feature_caches_of_a_config_are_the_ones_its_training_reads(
         "train_cfg.max_epochs=1",
     ]
     assert train.main([str(blind_recipe), "--cfg-options", *options]) == 1
-    assert "tools/cache_features.py" in capfd.readouterr().err
+    assert "cache-features" in capfd.readouterr().err
     assert cache_features.main([str(blind_recipe), "--cfg-options", *options]) == 0
     assert "train: features of 6 scenes, 6 logs done now" in capfd.readouterr().out
     assert train.main([str(blind_recipe), "--cfg-options", *options]) == 0
