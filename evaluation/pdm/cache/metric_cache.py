@@ -20,7 +20,7 @@ from beyonddrive.evaluation.pdm.kernels.prepared import PreparedScene
 from beyonddrive.evaluation.pdm.kernels.simulate import STATE_SIZE
 from beyonddrive.structures.errors import BeyondDriveError
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Raised whenever stored caches must not be used any more."""
 
 
