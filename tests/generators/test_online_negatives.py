@@ -243,6 +243,22 @@ def test_ranks_share_a_round(tmp_path, online_recipe):
     assert shares[:3] == [0.0] * 3 and max(shares[3:]) > 0
 
 
+def test_base_configs_and_two_fields_mine_online(tmp_path, blind_recipe):
+    base = REPOSITORY / "configs/_base_/negatives"
+    bases = [str(path) for path in (blind_recipe, base / "published.py", base / "online.py")]
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(
+        f"_base_ = {bases}\nmodel = dict(repulsion=dict(weight=0.5))\n"
+        "default_hooks = dict(online_negatives=dict(interval=1, num_workers=0))\n"
+    )
+    build_train_runner(load_config(recipe), str(tmp_path / "work")).train()
+    assert len(NegativePool(tmp_path / "work/online_negatives/epoch_0001")) == 6
+    (path,) = (tmp_path / "work").glob("*/vis_data/scalars.json")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    shares = [line["negative_share"] for line in lines if "negative_share" in line]
+    assert shares[:3] == [0.0] * 3 and max(shares[3:]) > 0
+
+
 def test_a_hook_that_nothing_reads_from_is_refused(tmp_path, online_recipe):
     config = load_config(online_recipe)
     config.train_dataloader.dataset.pipeline = config.val_dataloader.dataset.pipeline
