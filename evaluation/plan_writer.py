@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.engine.configs import ConfigError
 from beyonddrive.engine.evaluators import component_class
+from beyonddrive.engine.result_paths import check_results, files_in
 from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 from beyonddrive.evaluation.plan_files import write_arrays
 from beyonddrive.registry import METRICS
@@ -105,8 +106,9 @@ def plan_only(config: Config, plans_file: str | Path) -> None:
     takes the place of the metrics.
 
     Raises:
-        ConfigError: If there is no test, or a data set cannot make inputs only.
+        ConfigError: If there is no test, a data set cannot make inputs only, or the file cannot be written.
     """
+    check_results({"--plans": plans_file}, files_in(config._cfg_dict))
     loader = config.get("test_dataloader")
     if not loader:
         raise ConfigError("test_dataloader: the config has none, so there are no scenes to plan for")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,17 @@ def test_what_cannot_be_planned_for_is_said(
     assert tool.main([config, "--plans-only", "--plans", "plans.npz", *chosen]) != 0
     error = capsys.readouterr().err
     assert "none of 3 scenes could be planned for" in error and "replays the driver" in error
+    (tmp_path / "taken").write_text("")
+    assert tool.main([config, "--plans-only", "--plans", "taken/plans.npz", *chosen]) != 0
+    assert "--plans taken/plans.npz: cannot be written" in capsys.readouterr().err
+    lost = tmp_path / "lost"
+    shutil.copytree(private, lost)
+    (log := min((lost / "navsim_logs" / SPLIT).glob("*.pkl"))).write_bytes(log.read_bytes()[:1000])
+    config = str(REPOSITORY / "configs/constant_velocity/constant_velocity_synth.py")
+    chosen = ["--cfg-options", *(f"{key}={value}" for key, value in options(lost).items())]
+    assert tool.main([config, "--plans-only", "--plans", "plans.npz", *chosen]) == 1
+    output = capsys.readouterr()
+    assert "plans.npz: 2 plans, 1 scenes failed" in output.out and log.stem in output.err
     for wrong, reason in (
         (["--plans-only"], "--plans-only: needs --plans"),
         (["--plans-only", "--plans", "p.npz", "--out", "o.csv"], "--out"),
