@@ -175,3 +175,37 @@ def test_nothing_is_kept_of_a_log_that_was_left_half_way(root, folder, logs, tok
     next(half)
     half.close()
     assert [path.name for path in Path(folder).iterdir()] == ["manifest.json"]
+
+
+def test_zeroed_bytes_fail_their_scene_and_never_become_a_score(root, folder, tokens):
+    """512 zeros in a metric cache once moved a scene from 0.68 to 1.0."""
+    fill(root, folder)
+    path = folder / f"{MetricCaches('test', root, folder).shard_of(tokens[0])}.safetensors"
+    whole = path.read_bytes()
+    scenes = [ScenePlans(token, "", np.zeros((1, 8, 3))) for token in tokens]
+    rng = np.random.default_rng(0)
+    for start in rng.integers(2000, len(whole) - 512, 6):
+        content = bytearray(whole)
+        content[start : start + 512] = bytes(512)
+        if content == whole:
+            continue
+        path.write_bytes(content)
+        try:
+            results = list(score_scenes(SceneScorer("test", cache_dir=folder), scenes, 0, ""))
+        except StoreError as error:  # in its list of scenes
+            assert f"{path.name}: is damaged" in str(error)
+            continue
+        failed = [result for result in results if result.values is None]
+        assert [result.token for result in failed] == [tokens[0]] and "is damaged" in failed[0].reason
+    # A store that grows makes a damaged shard again.
+    caches = MetricCaches("test", root, folder, grow=True)
+    log = next(log for log in root.log_paths("test") if log.stem == path.stem)
+    assert isinstance(dict(caches.of_log(log, {tokens[0]}))[tokens[0]], MetricCache)
+    assert MetricCaches("test", root, folder)[tokens[0]].token == tokens[0]
+
+
+def test_a_store_of_another_version_is_refused_with_the_command(root, folder, monkeypatch):
+    fill(root, folder)
+    monkeypatch.setattr(module, "CACHE_VERSION", module.CACHE_VERSION + 1)
+    with pytest.raises(StoreError, match=r"cache_version: stored 2, wanted 3.*beyonddrive cache-metrics"):
+        MetricCaches("test", root, folder)

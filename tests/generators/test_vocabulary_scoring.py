@@ -1,11 +1,16 @@
 """Stores of vocabulary scores: made, resumed, refused, and read in training."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+from beyonddrive.datasets.navsim_dataset import NavsimDataset
+from beyonddrive.datasets.stores import vocabulary_scores
 from beyonddrive.datasets.stores.manifests import StoreError
+from beyonddrive.datasets.stores.sources import DataPlace
 from beyonddrive.datasets.stores.vocabulary_scores import VocabularyScores, pack_scores, unpack_scores
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.datasets.transforms.vocabulary import LoadVocabularyScores
@@ -119,3 +124,29 @@ def test_samples_get_the_scores_and_the_identity_of_their_plans(split_root, voca
     with pytest.raises(StoreError, match="no scene moon"):
         load({"token": "moon"})
     LoadVocabularyScores("nowhere", "nothing.npz")  # a config is built before its store
+
+
+def test_scores_of_another_scorer_or_of_other_maps_are_refused(split_root, vocabulary, tmp_path, monkeypatch):
+    store = tmp_path / "scores"
+    assert run(split_root, vocabulary, store) == 0
+    place = DataPlace.of(NavsimRoot(split_root), "train")
+    LoadVocabularyScores(store, vocabulary).check_sources(place)
+    maps = split_root / "maps"
+    target = maps.resolve()
+    maps.unlink()
+    shutil.copytree(target, maps)
+    LoadVocabularyScores(store, vocabulary).check_sources(place)
+    for path in maps.rglob("map.gpkg"):
+        path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(StoreError, match=r"maps/.*map\.gpkg; bring them up to date: beyonddrive score-voc"):
+        LoadVocabularyScores(store, vocabulary).check_sources(place)
+    features = [{"type": "EgoStatus"}]
+    pipeline = [{"type": "LoadVocabularyScores", "store": str(store), "vocabulary": str(vocabulary)}]
+    with pytest.raises(StoreError, match="have changed since the scores were made"):
+        NavsimDataset(split_root, "train", feature_pipeline=features, pipeline=pipeline)
+    assert run(split_root, vocabulary, store) == 0
+    NavsimDataset(split_root, "train", feature_pipeline=features, pipeline=pipeline)
+    monkeypatch.setattr(vocabulary_scores, "SCORER_VERSION", vocabulary_scores.SCORER_VERSION + 1)
+    with pytest.raises(StoreError, match=r"scorer_version: stored 1, wanted 2.*beyonddrive score-vocabulary"):
+        VocabularyScores(store, vocabulary)
+    assert run(split_root, vocabulary, store) == 1
