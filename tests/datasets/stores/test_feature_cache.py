@@ -1,9 +1,11 @@
 """Feature caches: resume, repair, refusal of what is unfinished or out of date."""
 
+import errno
 import json
 import pickle
 import shutil
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -239,3 +241,20 @@ def test_one_log_under_two_names_is_refused_as_soon_as_it_is_met(make, cache, wo
         run(make, cache)
     (cache / f"{copy.stem}.safetensors").unlink()
     assert run(make, cache).complete and len(make(cache_dir=cache)) == 6
+
+
+def test_a_full_disk_names_the_shard_and_loses_nothing(make, cache, monkeypatch):
+    """It fills while the second shard is written; the job goes on when there is room again."""
+    replace, count = Path.replace, iter(range(100))
+
+    def full(self, target):
+        if Path(target).suffix == ".safetensors" and next(count) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*cache/[^.].*\.safetensors'"):
+        run(make, cache)
+    assert len(list(cache.glob("*.safetensors"))) == 1 and not list(cache.glob(".*"))
+    report = run(make, cache)
+    assert report.complete and report.num_new_logs == 2
