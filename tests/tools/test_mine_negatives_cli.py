@@ -229,7 +229,6 @@ def test_missing_arguments_are_refused(capsys):
     assert "must be I/N" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_log_that_cannot_be_read_fails_the_job_and_the_pool_is_not_complete(world, tmp_path, capsys):
     root = tmp_path / "data"
     shutil.copytree(world / "data", root, symlinks=True)

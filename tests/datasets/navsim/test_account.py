@@ -25,7 +25,6 @@ def everything(make):
     return {"frame_interval": 1, "tokens": make(scene_filter={"frame_interval": 1}).tokens}
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_log_that_cannot_be_read_costs_its_scenes(make, world, log_path, everything, tmp_path, cached):
     path = world / "navsim_logs" / "mini" / log_path.name
@@ -45,7 +44,6 @@ def _cached(settings):
     return {"cache_dir": settings["cache_dir"], "executor": SerialExecutor()}
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_logs_that_are_absent_or_broken_are_named_where_no_tokens_are(make, world, log_path):
     path = world / "navsim_logs" / "mini" / log_path.name
     path.write_bytes(path.read_bytes()[:1000])
@@ -56,7 +54,6 @@ def test_logs_that_are_absent_or_broken_are_named_where_no_tokens_are(make, worl
     assert account.num_expected == 4 and not account.is_complete
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_scenes_without_features_are_lost_to_readers(make, world, frames, everything, tmp_path):
     image = world / "sensor_blobs" / "mini" / frames[4]["cams"]["CAM_L0"]["data_path"]
     image.write_bytes(image.read_bytes()[:50])

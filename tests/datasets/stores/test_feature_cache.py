@@ -75,8 +75,8 @@ def test_scene_that_cannot_be_made_is_reported_and_tried_again(make, cache, worl
     report = run(make, cache)
     assert not report.complete and report.num_scenes == 5
     assert list(report.failures) == [frames[4]["token"]] and image.name in report.failures[frames[4]["token"]]
-    with pytest.warns(UserWarning, match=frames[4]["token"]):
-        dataset = make(cache_dir=cache)
+    dataset = make(cache_dir=cache)
+    assert list(dataset.lost) == [frames[4]["token"]]
     assert len(dataset) == 5 and frames[4]["token"] not in dataset.tokens
     image.write_bytes(content)
     report = run(make, cache)
@@ -89,8 +89,8 @@ def test_log_that_cannot_be_read_is_reported_and_tried_again(make, cache, world,
     path.write_bytes(content[:1000])
     report = run(make, cache)
     assert report.num_scenes == 2 and len(report.problems) == 1 and log_path.name in report.problems[0]
-    with pytest.warns(UserWarning, match=log_path.name):
-        assert len(make(cache_dir=cache)) == 2
+    dataset = make(cache_dir=cache)
+    assert len(dataset) == 2 and log_path.name in dataset.lost[log_path.stem]
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"1 log\(s\) or map\(s\) are new or have changed"):
         make(cache_dir=cache)
