@@ -172,7 +172,7 @@ class SceneScorer:
     def __post_init__(self) -> None:
         if self.cache_dir is None and self.data_root is None:
             raise ValueError(
-                "PDM score: give cache_dir (a store made by tools/cache_metrics.py) or data_root"
+                "PDM score: give cache_dir (a store, made by: beyonddrive cache-metrics CONFIG) or data_root"
             )
 
     def open(self) -> MetricCaches:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.datasets.navsim.log_jobs import CacheReport
 from beyonddrive.datasets.navsim.logs import LogError
 from beyonddrive.datasets.navsim.root import doubled_scene
 from beyonddrive.datasets.stores.manifests import StoreError
@@ -21,23 +22,6 @@ from beyonddrive.evaluation.scene_scoring import LogScores, SceneScorer
 from beyonddrive.evaluation.score_stream import stream
 from beyonddrive.generators.expert_plans import SceneSource
 from beyonddrive.structures.vocabulary import Vocabulary
-
-
-@dataclass
-class ScoringReport:
-    """What a run of :func:`score_vocabulary` did.
-
-    Attributes:
-        num_scenes: Scenes that the store now holds.
-        num_new_logs: Logs that were scored in this run; the others were there.
-        failures: Scene token -> why it has no scores.
-        problems: Logs that could not be read, and whatever else was passed over.
-    """
-
-    num_scenes: int = 0
-    num_new_logs: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
 
 
 class _Job(NamedTuple):
@@ -53,7 +37,7 @@ def score_vocabulary(
     folder: str | Path,
     executor: Executor,
     cache_dir: str | Path | None = None,
-) -> ScoringReport:
+) -> CacheReport:
     """Score a vocabulary; a killed run goes on where it was.
 
     A scene that cannot be scored is recorded with the reason and does not stop the others. Logs with such
@@ -81,7 +65,7 @@ def score_vocabulary(
         if (other := log_of.setdefault(ref.token, ref.log_path)) != ref.log_path:
             raise StoreError(doubled_scene(ref.token, other, ref.log_path))
         by_log.setdefault(ref.log_path, []).append(ref.token)
-    report = ScoringReport(problems=list(root.problems))
+    report = CacheReport(problems=list(root.problems))
     jobs = [
         _Job(path, tuple(tokens))
         for path, tokens in by_log.items()

@@ -70,6 +70,6 @@ class PlanVocabulary(PlanPrior):
             raise VocabularyError(
                 f"{self.user}: gt.vocabulary_scores are of {scores.shape[1]} plans with identity {found}, "
                 f"the planner has {self.size} with identity {identity} ({self.path or 'from a checkpoint'}): "
-                f"score the planner's own vocabulary with tools/score_vocabulary.py, and name the same file "
+                f"score the planner's own vocabulary (beyonddrive score-vocabulary), and name the same file "
                 f"in the trajectory head and in LoadVocabularyScores"
             )

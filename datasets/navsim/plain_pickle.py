@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import io
-import math
 import pickle
-import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
-
 from beyonddrive.datasets.navsim.pickle_opcodes import PlainPickleError, check_opcodes
-
-_PLAIN_DTYPE = re.compile(r"[|<>=]?(?:b1|[iu][1248]|f[248]|[SU]\d+|O8?|\?)\Z")
+from beyonddrive.datasets.navsim.pickled_arrays import (
+    Budget,
+    PickledArray,
+    PickledDtype,
+    build_array,
+    build_scalar,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ def load_plain_pickle(path: Path, classes: Collection[tuple[str, str]] = ()) -> 
     try:
         content = path.read_bytes()
         check_opcodes(content)
-        budget = _Budget(len(content))
+        budget = Budget(len(content))
         value = _PlainUnpickler(content, budget, classes).load()
         seen: _Seen = {}
         for array in budget.object_arrays:
@@ -80,88 +80,12 @@ def load_plain_pickle(path: Path, classes: Collection[tuple[str, str]] = ()) -> 
         raise PlainPickleError(f"corrupt or truncated pickle ({type(error).__name__}: {error})") from error
 
 
-# ------------------------------------------------------------------ values
-class _Budget:
-    """What a file may still make copies of: no more than the bytes that it has.
-
-    A pickle can name the same bytes again and again; without a limit, one megabyte of file becomes any
-    amount of memory.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.left = size
-        self.object_arrays: list[NDArray[Any]] = []
-        """Flat arrays of objects, whose items are put in place when all of the file has been read."""
-
-    def spend(self, amount: int) -> None:
-        """Count bytes or items of a new value."""
-        self.left -= amount
-        if self.left < 0:
-            raise PlainPickleError("refused a pickle that unfolds into more than it holds")
-
-
-class _Dtype:
-    """Stands for a pickled ``numpy.dtype``; only flat standard types are accepted.
-
-    The real ``dtype.__setstate__`` trusts the flags it is given, and wrong flags make numpy read bytes as
-    object pointers. So the state is interpreted here instead.
-    """
-
-    __slots__ = ("_built", "code", "order")
-
-    def __init__(self, _budget: _Budget, code: Any, *_: Any) -> None:
-        if isinstance(code, bytes):
-            code = code.decode("latin1")
-        if not isinstance(code, str) or not _PLAIN_DTYPE.match(code):
-            raise PlainPickleError(
-                f"refused array type {code!r}: the file should hold numbers and strings only"
-            )
-        self.code = code.lstrip("|<>=")
-        self.order = code[0] if code[0] in "<>" else "="
-        self._built: np.dtype[Any] | None = None
-
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
-            raise PlainPickleError(
-                "refused a structured array type: the file should hold numbers and strings only"
-            )
-        if state[1] in ("<", ">"):
-            self.order = state[1]
-            self._built = None
-
-    def build(self) -> np.dtype[Any]:
-        if self._built is None:
-            self._built = np.dtype(self.code if self.code[0] in "O?" else self.order + self.code)
-        return self._built
-
-
-class _Array:
-    """Stands for a pickled ``numpy.ndarray`` until its state arrives."""
-
-    __slots__ = ("_budget", "is_item", "value")
-
-    def __init__(self, budget: _Budget, *_: Any) -> None:
-        self._budget = budget
-        self.is_item = False
-        self.value: NDArray[Any] = np.empty(0)
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, fortran, data = state
-        self.value = _build_array(self._budget, data, dtype, shape, "F" if fortran else "C")
-        self.check()
-
-    def check(self) -> None:
-        """Refuse objects in an array in an array: numpy frees them by a call in a call, however deep."""
-        if self.is_item and self.value.dtype.hasobject:
-            raise PlainPickleError("refused an array of objects in an array of objects")
-
-
 class _Allowed:
     """A name that a file may use, bound to what stands for it; immutable, so that no pickle can patch it."""
 
     __slots__ = ("_budget", "_make")
 
-    def __init__(self, make: Callable[..., Any], budget: _Budget) -> None:
+    def __init__(self, make: Callable[..., Any], budget: Budget) -> None:
         object.__setattr__(self, "_make", make)
         object.__setattr__(self, "_budget", budget)
 
@@ -175,48 +99,11 @@ class _Allowed:
         raise PlainPickleError("refused a pickle that alters what reads it")
 
 
-def _build_array(budget: _Budget, data: Any, dtype: Any, shape: Any, order: Any = "C") -> NDArray[Any]:
-    if not isinstance(dtype, _Dtype):
-        raise PlainPickleError("an array has no type")
-    kind = dtype.build()
-    shape = tuple(int(size) for size in shape)
-    if any(size < 0 for size in shape):
-        raise PlainPickleError(f"an array has the impossible shape {shape}")
-    if kind.hasobject:
-        if not isinstance(data, list) or len(data) != math.prod(shape):
-            raise PlainPickleError(f"an array of shape {shape} does not come with a list of as many objects")
-        budget.spend(len(data))
-        flat = np.empty(len(data), dtype=object)
-        for index, item in enumerate(data):  # one by one, lest numpy unpacks the items that are lists
-            if type(item) is _Array:
-                item.is_item = True
-                item.check()
-            flat[index] = item
-        budget.object_arrays.append(flat)
-        return flat.reshape(shape)  # numpy lists objects in C order, whatever it says of the array's order
-    if isinstance(data, str):  # protocol 2 written by Python 2
-        data = data.encode("latin1")
-    if not isinstance(data, (bytes, bytearray)):
-        raise PlainPickleError(f"an array of shape {shape} comes without its bytes")
-    budget.spend(len(data))
-    # A copy, because the array shall be writable and must not share memory with a bytearray of the pickle.
-    flat = np.frombuffer(data, dtype=kind, count=len(data) // kind.itemsize if kind.itemsize else 0).copy()
-    if flat.nbytes != len(data) or flat.size != math.prod(shape):
-        raise PlainPickleError(f"an array of shape {shape} and type {kind} comes with {len(data)} bytes")
-    return flat.reshape(shape, order="F" if order == "F" else "C")
-
-
-def _build_scalar(budget: _Budget, dtype: Any, data: Any) -> Any:
-    if isinstance(dtype, _Dtype) and dtype.build().hasobject:
-        raise PlainPickleError("refused a scalar that is an object")
-    return _build_array(budget, data, dtype, (1,))[0]
-
-
 def _not_callable(*_: Any) -> NoReturn:
     raise PlainPickleError("refused a pickle that builds numpy.ndarray by hand")
 
 
-def _encode(budget: _Budget, text: Any, encoding: Any = "latin1") -> bytes:
+def _encode(budget: Budget, text: Any, encoding: Any = "latin1") -> bytes:
     """How protocol 2 writes bytes."""
     if not isinstance(text, str) or encoding != "latin1":
         raise PlainPickleError(f"refused to encode text as {encoding!r}")
@@ -224,30 +111,30 @@ def _encode(budget: _Budget, text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _no_bytes(_budget: _Budget) -> bytes:
+def _no_bytes(_budget: Budget) -> bytes:
     """How protocol 2 writes no bytes; with an argument it could ask for any amount of memory."""
     return b""
 
 
-def _set(budget: _Budget, items: Any = ()) -> set[Any]:
+def _set(budget: Budget, items: Any = ()) -> set[Any]:
     """How protocol 2 writes sets."""
     budget.spend(len(items))
-    if any(type(item) is tuple for item in items):
-        raise PlainPickleError("refused a set of tuples: the file should hold numbers and strings only")
+    if any(type(part) is tuple for item in items if type(item) is tuple for part in item):
+        raise PlainPickleError("refused a set of tuples of tuples: the file should hold numbers and strings")
     return set(items)
 
 
-def _frozenset(budget: _Budget, items: Any = ()) -> frozenset[Any]:
+def _frozenset(budget: Budget, items: Any = ()) -> frozenset[Any]:
     return frozenset(_set(budget, items))
 
 
-def _complex(_budget: _Budget, real: Any, imaginary: Any) -> complex:
+def _complex(_budget: Budget, real: Any, imaginary: Any) -> complex:
     return complex(real, imaginary)
 
 
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _not_callable,
-    ("numpy", "dtype"): _Dtype,
+    ("numpy", "dtype"): PickledDtype,
     ("_codecs", "encode"): _encode,
     ("builtins", "bytes"): _no_bytes,
     ("__builtin__", "bytes"): _no_bytes,
@@ -255,9 +142,9 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
         (f"numpy.{core}.{module}", name): make
         for core in ("core", "_core")  # numpy 1 and numpy 2
         for module, name, make in (
-            ("multiarray", "_reconstruct", _Array),
-            ("multiarray", "scalar", _build_scalar),
-            ("numeric", "_frombuffer", _build_array),
+            ("multiarray", "_reconstruct", PickledArray),
+            ("multiarray", "scalar", build_scalar),
+            ("numeric", "_frombuffer", build_array),
         )
     },
     **{
@@ -271,7 +158,7 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 class _PlainUnpickler(pickle.Unpickler):
     """Resolves names by :data:`_ALLOWED` and nothing else."""
 
-    def __init__(self, content: bytes, budget: _Budget, classes: Collection[tuple[str, str]] = ()) -> None:
+    def __init__(self, content: bytes, budget: Budget, classes: Collection[tuple[str, str]] = ()) -> None:
         super().__init__(io.BytesIO(content))
         self._budget = budget
         self._stand_ins = {key: _stand_in(".".join(key)) for key in classes}
@@ -323,9 +210,9 @@ _Seen = dict[int, tuple[Any, Any]]
 def _materialise(value: Any, seen: _Seen) -> Any:
     """Put arrays in place of what stood for them; lists and dicts are changed in place, each once."""
     kind = type(value)
-    if kind is _Array:
+    if kind is PickledArray:
         return value.value
-    if kind is _Dtype or kind is _Allowed:
+    if kind is PickledDtype or kind is _Allowed:
         raise PlainPickleError("the file holds a type in place of a value")
     if kind is type:
         raise PlainPickleError("the file holds a type in place of a value")
