@@ -148,8 +148,8 @@ class RepulsiveHead(TrajectoryHead):
         if repulsion.needs_times:
             if any("times" not in sample.negatives for sample in samples):
                 raise ValueError(
-                    "RepulsiveHead: loss.window needs to know when negatives fail, which no sample "
-                    "says: load negatives by LoadNegatives, or leave window out"
+                    "RepulsiveHead: loss.window needs to know when negatives fail, which these "
+                    "samples do not say: load negatives by LoadNegatives, or leave window out"
                 )
             times = stack_field(samples, "negatives", "times").to(like.device, torch.float32)
         if repulsion.needs_expert:
