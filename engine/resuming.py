@@ -42,8 +42,8 @@ def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:
     """Refuse to go on from a checkpoint that cannot be gone on from; adapt the count of steps of others.
 
     A training by epochs goes on at the end of an epoch, with as many processes and scenes per batch as one
-    likes; with others than before it says what differs from an unbroken run. A training by iterations goes on
-    at any step, with the same ones.
+    likes; with others than before it says what differs from an unbroken run: little, if they have as many
+    scenes per step together. A training by iterations goes on at any step, with the same ones.
 
     Raises:
         ConfigError: If the checkpoint holds weights alone, was written within an epoch, or its steps are not
@@ -62,7 +62,10 @@ def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:
     then = {**now, **meta.get(_STEPS, {})}
     differing = [f"{key} {then[key]} before, {now[key]} now" for key in now if then[key] != now[key]]
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
-        _check_epochs(runner, str(file), meta, then["steps_per_epoch"], differing)
+        same_steps = all(then[key] == now[key] for key in ("steps_per_epoch", "scenes")) and (
+            then["processes"] * then["batch_size"] == now["processes"] * now["batch_size"]
+        )
+        _check_epochs(runner, str(file), meta, then["steps_per_epoch"], differing, same_steps)
     elif differing:
         raise ConfigError(
             f"{file}: a training by iterations goes on only with the steps that it began with "
@@ -76,7 +79,9 @@ def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:
         )
 
 
-def _check_epochs(runner: Runner, file: str, meta: dict[str, Any], steps: int, differing: list[str]) -> None:
+def _check_epochs(
+    runner: Runner, file: str, meta: dict[str, Any], steps: int, differing: list[str], same_steps: bool
+) -> None:
     done, within = divmod(meta["iter"], max(steps, 1))
     if within or done != meta["epoch"]:
         raise ConfigError(
@@ -86,6 +91,12 @@ def _check_epochs(runner: Runner, file: str, meta: dict[str, Any], steps: int, d
             "or start from its weights with --cfg-options load_from=..."
         )
     if not differing:
+        return
+    if same_steps:
+        runner.logger.warning(
+            f"going on after epoch {meta['epoch']} in other parts: {'; '.join(differing)}. Every step keeps "
+            "its scenes, noise and losses; statistics of batch norms, and dropout, are those of the new parts"
+        )
         return
     schedules = runner.param_schedulers or []
     every = schedules.values() if isinstance(schedules, dict) else [schedules]

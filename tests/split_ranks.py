@@ -46,7 +46,7 @@ val_evaluator = _scores
 test_evaluator = _scores
 train_cfg = dict(max_epochs={epochs}, val_interval={epochs})
 default_hooks = dict(logger=dict(interval=1))
-log_level = "ERROR"
+log_level = "WARNING"
 """
 TRAININGS = {
     "ego_mlp": "ego_mlp/ego_mlp_1xb16-12e_synth.py",
@@ -55,6 +55,7 @@ TRAININGS = {
 }
 COUNTED = "ltf-beyonddrive_tiny_1xb16-12e_synth"
 """Half of its samples have a negative, all of them those of rank 0."""
+RESUMED = "flow_policy"
 NORMS = "ltf/ltf_tiny_1xb16-12e_synth.py"
 
 
@@ -176,8 +177,16 @@ def write_recipe(folder: Path, root: Path, name: str, batch: int) -> Path:
     return path
 
 
-def train(name: str, folder: Path, root: Path, ranks: int) -> None:
-    """One training with four samples per step; leaves its checkpoints and ``table.pt``."""
+def train(name: str, folder: Path, root: Path, ranks: int, resume: Path | None = None) -> None:
+    """One training with four samples per step; leaves its checkpoints and ``table.pt``.
+
+    Args:
+        name: Which.
+        folder: Where its work folder goes.
+        root: The data.
+        ranks: How many processes share its steps.
+        resume: Checkpoint to go on from.
+    """
     recipe = write_recipe(folder, root, name, 4 // ranks)
     config = load_config(recipe)
     config.custom_hooks = [hook for hook in config.custom_hooks if hook.type != "ExpertPriorHook"]
@@ -188,12 +197,14 @@ def train(name: str, folder: Path, root: Path, ranks: int) -> None:
         # Not Adam, which makes steps of full length of gradients that are nothing but rounding.
         config.optim_wrapper.optimizer = ConfigDict(type="SGD", lr=1e-3, momentum=0.9)
         config.model.repulsion = ConfigDict(weight=0.5)
-    runner = build_train_runner(config, str(folder / name), launcher="pytorch" if ranks > 1 else "none")
+    work_dir = folder / (name if resume is None else "resumed")
+    launcher = "pytorch" if ranks > 1 else "none"
+    runner = build_train_runner(config, str(work_dir), str(resume) if resume else False, launcher=launcher)
     runner.train()
     (metric,) = runner.val_evaluator.metrics
     rows = [(row.token, row.values, row.oracle) for row in metric.rows]
     losses = runner.message_hub.get_scalar("train/loss").data[0]
-    torch.save((rows, losses), folder / name / f"table_{runner.rank}.pt")
+    torch.save((rows, losses), work_dir / f"table_{runner.rank}.pt")
 
 
 def run_all(folder: Path, root: Path, rank: int = 0, ranks: int = 1) -> None:
@@ -210,8 +221,8 @@ def run_all(folder: Path, root: Path, rank: int = 0, ranks: int = 1) -> None:
         train(name, folder, root, ranks)
 
 
-def run_rank(rank: int, folder: Path, root: Path) -> None:
-    """Be one of the ranks."""
+def run_rank(rank: int, folder: Path, root: Path, alone: Path) -> None:
+    """Be one of the ranks; also go on with a training that ``alone`` holds the beginning of."""
     os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(RANKS))
     dist.init_process_group(
         "gloo",
@@ -222,5 +233,6 @@ def run_rank(rank: int, folder: Path, root: Path) -> None:
     )
     try:
         run_all(folder, root, rank, RANKS)
+        train(RESUMED, folder, root, RANKS, alone / RESUMED / "epoch_1.pth")
     finally:
         dist.destroy_process_group()

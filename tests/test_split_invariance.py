@@ -15,7 +15,7 @@ import torch
 import torch.multiprocessing as mp
 
 from beyonddrive.engine.mmengine_compat import load_checkpoint_file
-from beyonddrive.tests.split_ranks import COUNTED, RANKS, TRAININGS, planner_names, run_all, run_rank
+from beyonddrive.tests.split_ranks import COUNTED, RANKS, RESUMED, TRAININGS, planner_names, run_all, run_rank
 
 GOLDEN_LOGS = Path(__file__).parent / "data/golden/pdms/data"
 
@@ -35,7 +35,7 @@ def results(tmp_path_factory):
         run_all(alone, root)  # first, so that kernels are compiled once
     finally:
         torch.set_num_threads(threads)
-    mp.spawn(run_rank, (split, root), nprocs=RANKS)
+    mp.spawn(run_rank, (split, root, alone), nprocs=RANKS)
     return alone, split
 
 
@@ -81,6 +81,18 @@ def test_weights_losses_and_validation_after_two_epochs(results, name):
     for (_, values, oracle), (_, split_values, split_oracle) in zip(rows, split_rows, strict=True):
         np.testing.assert_allclose(split_values, values, atol=1e-4)
         np.testing.assert_allclose(split_oracle, oracle, atol=1e-4)
+
+
+def test_a_training_may_go_on_in_another_number_of_processes(results):
+    alone, split = results
+    whole, parts = (
+        load_checkpoint_file(folder / "epoch_2.pth") for folder in (alone / RESUMED, split / "resumed")
+    )
+    for key, value in whole["state_dict"].items():
+        torch.testing.assert_close(parts["state_dict"][key], value, rtol=1e-4, atol=1e-6, msg=key)
+    (log,) = (split / "resumed").glob("*/*.log")
+    assert "processes 1 before, 2 now" in log.read_text()
+    assert "Every step keeps its scenes, noise and losses" in log.read_text()
 
 
 @pytest.mark.parametrize("name", TRAININGS)
