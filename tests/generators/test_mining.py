@@ -243,7 +243,11 @@ def test_shards_are_cut_in_order_and_checked():
 
 def test_a_data_set_scene_that_raises_becomes_a_reason():
     class Data:
-        tokens = ("a", "b")
+        def __len__(self):
+            return 2
+
+        def get_data_info(self, index):
+            return {"token": "ab"[index]}
 
         def __getitem__(self, index):
             if index == 1:
