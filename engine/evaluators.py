@@ -41,12 +41,15 @@ def component_class(settings: Mapping[str, Any], registry: Registry, scope: str,
         return kind
     with registry.switch_scope_and_registry(scope) as own:
         try:
-            return own.get(kind)
+            found = own.get(kind)
         except RuntimeError:
-            raise ConfigError(
-                f"{key}.type: there is no {registry.name} '{kind}'; if it is your own, import its module by "
-                "custom_imports = dict(imports=[...]) in the config"
-            ) from None
+            found = None
+    if found is None:
+        raise ConfigError(
+            f"{key}.type: there is no {registry.name} '{kind}'; if it is your own, import its module by "
+            "custom_imports = dict(imports=[...]) in the config"
+        )
+    return found
 
 
 def plan_metrics(config: Config, part: str) -> list[ConfigDict]:
