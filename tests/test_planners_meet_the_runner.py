@@ -20,7 +20,6 @@ import beyonddrive
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.sensors import write_pcd
 from beyonddrive.engine.configs import load_config
-from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.tools import cache_features, cache_metrics, mine_negatives, score_vocabulary, test, train
 
@@ -165,8 +164,6 @@ def test_every_tiny_recipe_trains_validates_and_is_evaluated(recipe, here, capfd
         assert all(plans[token].shape == (1, 8, 3) for token in plans)
 
 
-def test_the_recipes_are_all_of_the_planners():
-    MODELS.import_from_location()
-    used = {load_config(CONFIGS / recipe).model.type for recipe in RECIPES}
+def test_every_folder_of_recipes_has_a_tiny_one():
     folders = {path.name for path in CONFIGS.iterdir() if path.is_dir() and not path.name.startswith("_")}
-    assert {recipe.split("/")[0] for recipe in RECIPES} == folders and len(used) >= 10
+    assert {recipe.split("/")[0] for recipe in RECIPES} == folders
