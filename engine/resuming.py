@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def gather_gradients(runner: Runner) -> list[dict[str, torch.Tensor]] | None:
     return gathered
 
 
-def restore_gradients(runner: Runner, gathered: list[Mapping[str, torch.Tensor]]) -> None:
+def restore_gradients(runner: Runner, gathered: Sequence[Mapping[str, torch.Tensor]]) -> None:
     """Put the gradients of this rank back where they waited."""
     own = gathered[get_rank()]
     for name, parameter in runner.model.named_parameters():
