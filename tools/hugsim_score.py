@@ -64,11 +64,9 @@ def score_record(
     from beyonddrive.evaluation.closed_loop.hugsim.hd_score import score_run
 
     frames = run_files.read_record(record)
-    clouds = [
-        run_files.read_points(path or record.parent / name)
-        for path, name in ((ground, run_files.GROUND), (scene, run_files.SCENE))
-    ]
-    return score_run(frames, *clouds, settings)
+    road = run_files.read_points(ground or record.parent / run_files.GROUND)
+    solid = run_files.read_points(scene or record.parent / run_files.SCENE)
+    return score_run(frames, road, solid, settings)
 
 
 def describe(settings: HugsimSettings, preset: str) -> str:
