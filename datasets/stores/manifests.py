@@ -91,8 +91,11 @@ def check_manifest(
         wanted["config"] = json.loads(json.dumps(config))
         stored["config"] = manifest["config"]
     if sources is not None and is_comparable:
-        wanted["sources"] = {name: known.digest for name, known in sources.items()}
-        stored["sources"] = {name: known.digest for name, known in read_sources(root, manifest).items()}
+        # (of files that only one of the two names nothing is known)
+        known = read_sources(root, manifest)
+        both = known.keys() & sources.keys()
+        wanted["sources"] = {name: sources[name].digest for name in both}
+        stored["sources"] = {name: known[name].digest for name in both}
     lines = differing_keys(stored, wanted)
     if lines:
         more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
