@@ -11,7 +11,7 @@ from mmengine.model import BaseModule
 from timm.models.resnet import ResNet
 from torch import Tensor
 
-from beyonddrive.engine.checkpoint_files import CheckpointError, load_checkpoint_file
+from beyonddrive.engine.checkpoint_files import CheckpointError, load_checkpoint_file, weights_of
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.errors import BeyondDriveError
 
@@ -96,13 +96,11 @@ class StagedResNet(BaseModule):
     def _pretrained_state(self) -> Mapping[str, Tensor]:
         if not isinstance(self.pretrained, bool):
             try:
-                loaded = load_checkpoint_file(self.pretrained)
+                return weights_of(load_checkpoint_file(self.pretrained), self.pretrained)
             except (OSError, CheckpointError) as error:
                 raise PretrainedWeightsError(
                     f"StagedResNet: pretrained weights of {self.name}: {error}"
                 ) from error
-            state: Mapping[str, Tensor] = loaded.get("state_dict", loaded)
-            return state
         print_log(
             f"reading ImageNet weights of {self.name} from timm, over the network if need be", "current"
         )

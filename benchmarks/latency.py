@@ -1,9 +1,10 @@
 """Latency of single scenes: ``python benchmarks/latency.py [CONFIG ...] [--json FILE]``.
 
-Each planner of the published size, with random weights, plans one scene at a time on two threads: as exported
-(:meth:`Planner.export`) and, alternating with it so that other load hits both, as plain modules with unfused
-attention. The medians of both are printed with their ratio, which a busy machine distorts least, and beside
-the median of the official code, which was measured once on a quiet machine of this kind.
+Each planner of the published size, with random weights, plans one scene at a time on two threads: exported
+(:class:`~beyonddrive.deploy.ExportedPlanner`) and, alternating with it so that other load hits both, as plain
+modules with unfused attention. The medians of both are printed with their ratio, which a busy machine
+distorts least, and beside the median of the official code, which was measured once on a quiet machine of this
+kind.
 
 On a busy machine, ``--cpu-time --threads 1`` counts what the processor did instead of what the clock
 did; that is to be compared with the unfused run only.

@@ -117,6 +117,9 @@ def test_pretrained_weights_that_do_not_fit_or_are_not_there(tmp_path):
         StagedResNet(**NARROW, pretrained=str(path)).init_weights()
     with pytest.raises(PretrainedWeightsError, match="no such checkpoint"):
         StagedResNet(**NARROW, pretrained=str(tmp_path / "absent.safetensors")).init_weights()
+    path.write_bytes(b"no tensors")
+    with pytest.raises(PretrainedWeightsError, match=r"other\.safetensors: cannot be read"):
+        StagedResNet(**NARROW, pretrained=str(path)).init_weights()
 
 
 def test_only_resnets_with_four_stages():
