@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,20 +46,30 @@ for config in sys.argv[1:]:
 def folder(tmp_path_factory):
     """The files of the guide, each named by the comment in its first line."""
     root = tmp_path_factory.mktemp("my_work")
-    blocks = re.findall(r"```python\n# (\S+\.py)\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    assert len(blocks) == 5
+    blocks = re.findall(r"```(?:python|toml)\n# (\S+\.\w+)\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    assert len(blocks) == 6
     for name, text in blocks:
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
-    (root / "train_it.py").write_text(TRAIN)
     return root
 
 
-def run(folder, *args):
+@pytest.fixture(scope="module")
+def site(folder, tmp_path_factory):
+    """Folder in which the package of the guide is installed, and nothing else."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+    site, source = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("source") / "my_work"
+    shutil.copytree(folder, source)  # for a build leaves its folders in it
+    command = [*pip, "--no-build-isolation", "--no-deps", "--target", str(site), str(source)]
+    subprocess.run(command, check=True)
+    return site
+
+
+def run(site, folder, *args):
     done = subprocess.run(
-        [sys.executable, *args],
+        [sys.executable, *map(str, args)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, "PYTHONPATH": str(site)},
         capture_output=True,
         text=True,
         check=False,
@@ -69,18 +80,34 @@ def run(folder, *args):
 
 def test_the_tree_of_the_guide_is_what_its_blocks_write(folder):
     tree = re.search(r"```\nmy_work/\n(.*?)```", GUIDE.read_text(), re.DOTALL)[1]
-    written = {path.name for path in folder.rglob("*.py")} - {"train_it.py"}
-    assert set(re.findall(r"(\S+\.py)", tree)) == written
+    written = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert set(re.findall(r"(\S+\.\w+)", tree)) == written
 
 
-def test_the_example_prints_what_the_guide_says(folder):
+def test_the_example_prints_what_the_guide_says(folder, site, tmp_path):
     expected = re.search(r"```text\n(.*?)```", GUIDE.read_text(), re.DOTALL)[1]
-    done = run(folder, "try_it.py")
+    done = run(site, tmp_path, folder / "try_it.py")
     assert done.stdout == expected
     assert "GlancePlanner has its initial weights" in done.stderr
 
 
-def test_both_configs_of_the_guide_train(folder):
-    configs = ["configs/glance_1xb16-12e_synth.py", "configs/glance-beyonddrive_1xb16-12e_synth.py"]
-    done = run(folder, "train_it.py", *configs)
+def test_both_configs_of_the_guide_train(site, tmp_path):
+    configs = ["glance_1xb16-12e_synth", "my_planners::glance-beyonddrive_1xb16-12e_synth.py"]
+    done = run(site, tmp_path, "-c", TRAIN, *configs)
     assert done.stdout.splitlines() == ["GlancePlanner True False", "GlancePlanner True True"]
+
+
+def test_the_verbs_know_the_planner_of_the_guide(site, tmp_path):
+    printed = run(site, tmp_path, "-m", "beyonddrive", "list", "planners", "configs", "plugins").stdout
+    assert re.search(r"GlancePlanner +Camera and ego status -> one token -> a plan. \[my_planners\]", printed)
+    assert "  my_planners::glance_1xb16-12e_synth.py" in printed
+    assert "  my_planners  my-planners 1.0: my_planners\n" in printed
+
+
+def test_without_a_package_a_config_imports_the_planner(folder, tmp_path):
+    configs = folder / "my_planners" / "configs"
+    config = tmp_path / "glance.py"
+    config.write_text(
+        f"_base_ = '{configs}/glance_1xb16-12e_synth.py'\ncustom_imports = dict(imports=['my_planners'])\n"
+    )
+    assert run(folder, tmp_path, "-c", TRAIN, config).stdout == "GlancePlanner True False\n"
