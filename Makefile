@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 .PHONY: demo test check clean
 
 demo: $(VENV)/.demo-ready
-	$(BIN)/python tools/demo.py $(DEMO_ARGS)
+	$(BIN)/beyonddrive demo $(DEMO_ARGS)
 
 test: check
 	$(BIN)/pytest -n 2 --dist loadfile $(TEST_ARGS)

@@ -1,6 +1,6 @@
 """From the names of an original release to ours and back: every weight, in its published size, or an error.
 
-``tools/convert_checkpoint.py`` is the command line.
+``beyonddrive convert`` is the command line.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def lacks_data(source: str, release: str, absent: Sequence[str]) -> str:
     return (
         f"{source}: lacks {', '.join(map(repr, absent))}, which checkpoints of {release} do not hold: the "
         f"original reads it from a file of its own, and these weights are not the published ones. Convert "
-        f"the original checkpoint by tools/convert_checkpoint.py with that data file (npz with these names) "
+        f"the original checkpoint by beyonddrive convert with that data file (npz with these names) "
         f"as --data"
     )
 

@@ -4,7 +4,7 @@ A directory of golden files holds, for each planner, ``<name>.keys.json`` (names
 checkpoint), ``<name>.npz`` (outputs, losses, gradients), ``<name>.meta.json`` (settings), perhaps
 ``<name>.data.npz`` (weights that are data), and one ``recipe.py`` that makes weights, inputs, targets and
 noise from names. Each planner compares itself in ``plugins/<folder>/golden.py``: ``compare(golden)`` yields
-one :class:`Comparison` per array; the tests and ``tools/check_golden.py`` run the same ones.
+one :class:`Comparison` per array; the tests and ``beyonddrive check-golden`` run the same ones.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class GoldenFile:
 
     @cached_property
     def conversion(self) -> Conversion:
-        """The weights as our checkpoint, made by the conversion that ``tools/convert_checkpoint.py`` runs."""
+        """The weights as our checkpoint, made by the conversion that ``beyonddrive convert`` runs."""
         return to_native(self.weights(), source=f"{self.name}.keys.json", data=self.data)
 
     def build(self, changes: Mapping[str, Any] | None = None) -> Any:

@@ -27,7 +27,7 @@ def load_weights(planner: nn.Module, path: str | Path | None) -> None:
 
     Args:
         planner: The planner, or mmengine's wrapper of it for distributed runs.
-        path: Written by ``tools/train.py``, ``tools/convert_checkpoint.py`` or an original's code; weights
+        path: Written by ``beyonddrive train``, ``beyonddrive convert`` or an original's code; weights
             alone; or either saved from a compiled or distributed module. None for a planner without weights.
 
     Raises:
@@ -40,7 +40,7 @@ def load_weights(planner: nn.Module, path: str | Path | None) -> None:
     if path is None:
         if has_weights(bare):
             raise CheckpointError(
-                f"planner {type(bare).__name__} has weights: give the checkpoint to use (tools/train.py "
+                f"planner {type(bare).__name__} has weights: give the checkpoint to use (beyonddrive train "
                 "leaves best_pdms_PDMS_*.pth in its work folder)"
             )
         return

@@ -231,9 +231,9 @@ def check_weights(
     ]
     if faults:
         saved = f"it is of planner {origin}" if origin else "it does not say which planner it is from"
-        remedy = "Use the config that it was trained with (tools/train.py leaves it beside the checkpoint)"
+        remedy = "Use the config that it was trained with (beyonddrive train leaves it beside the checkpoint)"
         if not origin and not wanted.keys() & state.keys():
-            remedy += "; that of an original release becomes ours by tools/convert_checkpoint.py"
+            remedy += "; that of an original release becomes ours by beyonddrive convert"
         raise CheckpointError(
             f"{file}: does not fit planner {name}: {'; '.join(faults)}. Nothing was loaded; {saved}. {remedy}"
         )

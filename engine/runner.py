@@ -135,7 +135,7 @@ def build_train_runner(
     runner = _build(config, start)
     if not any(parameter.requires_grad for parameter in runner.model.parameters()):
         raise ConfigError(
-            f"planner {runner.model_name} has no weights to train; evaluate it by tools/test.py"
+            f"planner {runner.model_name} has no weights to train; evaluate it by beyonddrive test"
         )
     return runner
 

@@ -35,7 +35,7 @@ class EPDMSMetric(PDMSMetric):
 
     Args:
         split: Split that the scenes belong to.
-        cache_dir: Store made by ``tools/cache_metrics.py``; without it caches are built from ``data_root``
+        cache_dir: Store made by ``beyonddrive cache-metrics``; without it caches are built from ``data_root``
             each time, which is slower.
         data_root: Data root in NAVSIM's layout.
         maps_root: Maps, if they are not in ``data_root/maps``.

@@ -65,7 +65,7 @@ class PDMSMetric(BaseMetric):
 
     Args:
         split: Split that the scenes belong to.
-        cache_dir: Store made by ``tools/cache_metrics.py``; without it caches are built from ``data_root``
+        cache_dir: Store made by ``beyonddrive cache-metrics``; without it caches are built from ``data_root``
             each time, which is slower.
         data_root: Data root in NAVSIM's layout.
         maps_root: Maps, if they are not in ``data_root/maps``.
@@ -74,7 +74,7 @@ class PDMSMetric(BaseMetric):
         num_workers: Processes per rank that score; 0 scores in this process.
         out_file: csv file with one row per scene: token, log, the seven scores in [0, 1], and the reason if
             there are none.
-        plans_file: npz file with the chosen plan (1, 8, 3) of each scene by token, as ``tools/score.py``
+        plans_file: npz file with the chosen plan (1, 8, 3) of each scene by token, as ``beyonddrive score``
             reads it.
         prefix: Prefix of the names of all figures.
 

@@ -1,7 +1,7 @@
 """Many scenes scored as a stream: the same scorer in this process, in many, or on a Ray cluster.
 
-Metrics, ``tools/score.py``, mining and the scores of vocabularies all score here. Results come in the order
-of the jobs and do not depend on where they were made.
+Metrics, ``beyonddrive score``, mining and the scores of vocabularies all score here. Results come in the
+order of the jobs and do not depend on where they were made.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class OnlineMining:
     Attributes:
         strategy: Config of a strategy; :class:`beyonddrive.generators.own_plans.OwnPlans` by default.
         share: Share of the scenes that each round visits; which ones depends on seed, round and token only.
-        metric_cache_dir: Store of metric caches of the split, made by ``tools/cache_metrics.py``; without it
-            they are built from logs and maps in every round.
+        metric_cache_dir: Store of metric caches of the split, made by ``beyonddrive cache-metrics``; without
+            it they are built from logs and maps in every round.
         num_workers: Processes that score, per rank; 0 scores in the training process.
         loader_workers: Processes that read scenes, per rank.
         batch_size: Scenes per call of the planner.

@@ -1,7 +1,7 @@
 """Plans that a head starts from or chooses among, made from experts.
 
 They are part of the planner's checkpoint. A planner without one gets them from a vocabulary file
-(``tools/build_vocabulary.py``), or from the experts of its training data (``ExpertPriorHook``).
+(``beyonddrive build-vocabulary``), or from the experts of its training data (``ExpertPriorHook``).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from beyonddrive.structures.plan import PlanError, check_plans
 
 FloatArray = NDArray[np.float64]
 
-COMMAND = "python tools/build_vocabulary.py CONFIG_OR_ROOT SPLIT --size N --out FILE"
+COMMAND = "beyonddrive build-vocabulary CONFIG_OR_ROOT SPLIT --size N --out FILE"
 
 
 class VocabularyError(BeyondDriveError, ValueError):
@@ -62,7 +62,7 @@ def read_vocabulary(path: str | Path, size: int | None = None) -> Vocabulary:
     """Read a vocabulary.
 
     Args:
-        path: File made by ``tools/build_vocabulary.py``. A plain ``.npy`` file with the plans alone, or an
+        path: File made by ``beyonddrive build-vocabulary``. A plain ``.npy`` file with the plans alone, or an
             ``.npz`` file with them as ``plans``, is fine too; what it lacks is empty then.
         size: Number of plans it must have; None accepts any.
 

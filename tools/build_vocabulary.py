@@ -1,4 +1,4 @@
-"""Make a vocabulary of plans: ``python tools/build_vocabulary.py CONFIG_OR_ROOT SPLIT --size N --out FILE``.
+"""Make a vocabulary of plans: ``beyonddrive build-vocabulary CONFIG_OR_ROOT SPLIT --size N --out FILE``.
 
 Clusters the expert plans of a split by k-means and writes the centres. CONFIG_OR_ROOT is a config, and SPLIT
 then one of its data sets (train, val or test); or a data root in NAVSIM's layout, and SPLIT one of its

@@ -1,4 +1,4 @@
-"""Make the feature caches that a config reads: ``python tools/cache_features.py CONFIG [--num-workers N]``.
+"""Make the feature caches that a config reads: ``beyonddrive cache-features CONFIG [--num-workers N]``.
 
 Run it again after a kill, or when logs have changed: it does what is missing. The exit code is 1 if a scene
 has no features.

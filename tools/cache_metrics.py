@@ -1,7 +1,7 @@
 """Make metric caches, which spare every evaluation the work on logs and maps.
 
-``python tools/cache_metrics.py CONFIG`` makes those that the evaluators of a config read;
-``python tools/cache_metrics.py --data-root R --split S --out DIR`` those of any split.
+``beyonddrive cache-metrics CONFIG`` makes those that the evaluators of a config read;
+``beyonddrive cache-metrics --data-root R --split S --out DIR`` those of any split.
 
 Run it again after a kill, or when logs have changed: it does what is missing. The exit code is 1 if a scene
 has no metric cache.

@@ -1,4 +1,4 @@
-"""Compare ours with its originals: ``python tools/check_golden.py GOLDEN_DIR [--planner NAME]``.
+"""Compare ours with its originals: ``beyonddrive check-golden GOLDEN_DIR [--planner NAME]``.
 
 What GOLDEN_DIR holds is recognised:
 
@@ -6,7 +6,7 @@ What GOLDEN_DIR holds is recognised:
 * Two-stage scores of NAVSIM v2 (``two_stage.npz``, ``scenes/``; maps by ``--maps-root``): one line per file.
 * Planners: ``recipe.py`` (which is run: name only directories that you trust) and, for each planner,
   ``<name>.keys.json``, ``<name>.npz``, ``<name>.meta.json`` and perhaps ``<name>.data.npz``. The recipe's
-  weights, under the original's names, pass through the conversion of ``tools/convert_checkpoint.py``; then
+  weights, under the original's names, pass through the conversion of ``beyonddrive convert``; then
   every output, loss and gradient must agree to 2e-5 * (1 + max|golden|) in float32. A list of names without
   arrays is only converted, forth and back. One line per planner.
 

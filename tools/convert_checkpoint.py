@@ -1,4 +1,4 @@
-"""Convert a checkpoint of an original release: ``python tools/convert_checkpoint.py SRC DST``.
+"""Convert a checkpoint of an original release: ``beyonddrive convert SRC DST``.
 
 The planner and its variant are recognised from the names and sizes of the weights. Nothing is left over: a
 weight that is missing, unexpected, of another size, NaN or infinite is an error, and DST is not written. With

@@ -1,4 +1,4 @@
-"""Make data sets: ``python tools/create_data.py synth --out data/synth --seed 0 --num-scenes 300``.
+"""Make data sets: ``beyonddrive create-data synth --out data/synth --seed 0 --num-scenes 300``.
 
 ``synth`` generates a world in NAVSIM's layout: towns that Eclipse SUMO simulates, seen by cameras and LiDAR.
 Run it again after a kill: it does what is missing. A finished world is left as it is.

@@ -1,4 +1,4 @@
-"""Export a planner: ``python tools/export.py CONFIG CHECKPOINT OUT.onnx`` (or ``OUT.pt2``).
+"""Export a planner: ``beyonddrive export CONFIG CHECKPOINT OUT.onnx`` (or ``OUT.pt2``).
 
 ``.onnx`` is written by torch's exporter and needs the extra ``export``; ``.pt2`` is a program of
 ``torch.export``. Inputs and outputs have the names that the planner gives them; a planner that samples takes

@@ -1,4 +1,4 @@
-"""Mine hard negatives: ``python tools/mine_negatives.py CONFIG CHECKPOINT --out POOL``.
+"""Mine hard negatives: ``beyonddrive mine CONFIG CHECKPOINT --out POOL``.
 
 CONFIG and CHECKPOINT are those of the generator. The same command resumes a job that was killed, and tries
 scenes again that failed. ``--report-only POOL`` measures a pool that is there. The exit code is 1 if a scene

@@ -1,4 +1,4 @@
-"""Compare planners: ``python tools/report.py --row human=human.csv --row LTF=ltf.csv --out report.html``.
+"""Compare planners: ``beyonddrive report --row human=human.csv --row LTF=ltf.csv --out report.html``.
 
 Prints one table as text and as markdown; ``--out`` also writes one HTML file that holds everything.
 """
@@ -15,7 +15,7 @@ from beyonddrive.tools._command_line import command_parser, run_command
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = command_parser("report", "Compare planners by the results that tools/test.py --out wrote.")
+    parser = command_parser("report", "Compare planners by the results that beyonddrive test --out wrote.")
     parser.add_argument(
         "--row",
         action="append",
@@ -34,7 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="time of a stage; repeat in order",
     )
     parser.add_argument("--coverage", type=Path, help="coverage.json of a negative pool")
-    parser.add_argument("--pictures", type=Path, help="folder that tools/visualize.py wrote")
+    parser.add_argument("--pictures", type=Path, help="folder that beyonddrive visualize wrote")
     parser.add_argument("--title", default="PDM score of planners")
     parser.add_argument("--note", default="", help="a sentence below the title")
     parser.add_argument("--markdown", type=Path, help="also write the markdown table to this file")

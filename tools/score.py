@@ -1,4 +1,4 @@
-"""Scores of plans: ``python tools/score.py --data-root R --split S --plans plans.npz --out scores.npz``.
+"""Scores of plans: ``beyonddrive score --data-root R --split S --plans plans.npz --out scores.npz``.
 
 ``plans.npz`` holds one array (N, 8, 3) per scene token: x [m], y [m], heading [rad] of the rear axle every
 0.5 s, in the ego frame now. ``scores.npz`` gets one array (N, 7) float64 per token: NC, DAC, EP, TTC, C, DDC,

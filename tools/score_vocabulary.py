@@ -1,8 +1,8 @@
-"""Score a vocabulary: ``python tools/score_vocabulary.py CONFIG_OR_ROOT SPLIT VOCABULARY --out STORE``.
+"""Score a vocabulary: ``beyonddrive score-vocabulary CONFIG_OR_ROOT SPLIT VOCABULARY --out STORE``.
 
-Gives every plan of VOCABULARY (``tools/build_vocabulary.py``) its PDM sub-scores in every scene of a split;
-CONFIG_OR_ROOT and SPLIT are as for ``build_vocabulary.py``. ``LoadVocabularyScores`` reads the store in
-training, for WoTE and for the vocabulary planner. A scene takes 6 bytes per plan on disk.
+Gives every plan of VOCABULARY (``beyonddrive build-vocabulary``) its PDM sub-scores in every scene of a
+split; CONFIG_OR_ROOT and SPLIT are as there. ``LoadVocabularyScores`` reads the store in training, for WoTE
+and for the vocabulary planner. A scene takes 6 bytes per plan on disk.
 
 Run it again after a kill, or when logs have changed: it does what is missing. The exit code is 1 if a scene
 has no scores.
@@ -30,11 +30,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser("score-vocabulary", "Score the plans of a vocabulary in every scene of a split.")
     parser.add_argument("source", metavar="CONFIG_OR_ROOT", type=Path, help="config, or data root")
     parser.add_argument("split", help="train, val or test of a config; a split of a data root")
-    parser.add_argument("vocabulary", type=Path, help="file made by tools/build_vocabulary.py")
+    parser.add_argument("vocabulary", type=Path, help="file made by beyonddrive build-vocabulary")
     parser.add_argument("--out", type=Path, required=True, metavar="STORE", help="folder of the store")
     parser.add_argument("--scene-filter", type=Path, help="with a data root: yaml file of its scenes")
     parser.add_argument(
-        "--cache-dir", type=Path, help="read metric caches from here (tools/cache_metrics.py)"
+        "--cache-dir", type=Path, help="read metric caches from here (beyonddrive cache-metrics)"
     )
     add_executor_options(parser)
     add_config_options(parser)

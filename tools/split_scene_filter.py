@@ -1,6 +1,6 @@
 """Cut a scene filter into one for training and one for validation, by lists of logs.
 
-``python tools/split_scene_filter.py navtrain.yaml default_train_val_test_log_split.yaml --data-root
+``beyonddrive split-scene-filter navtrain.yaml default_train_val_test_log_split.yaml --data-root
 data/navsim --split trainval`` writes ``navtrain_train.yaml`` and ``navtrain_val.yaml`` in
 ``data/navsim/scene_filters``: the configs select checkpoints on the scenes of the second one, never on the
 test split.

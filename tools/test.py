@@ -1,4 +1,4 @@
-"""Evaluate a planner: ``python tools/test.py CONFIG [CHECKPOINT] [--out results.csv]``.
+"""Evaluate a planner: ``beyonddrive test CONFIG [CHECKPOINT] [--out results.csv]``.
 
 A planner without weights needs no checkpoint. The exit code is 1 if a scene could not be scored.
 ``--plans-only --plans plans.npz`` plans for scenes that cannot be scored: logs of a private test, which end
@@ -29,7 +29,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work-dir", help="logs; default: work_dirs/<name of the config>/test")
     parser.add_argument("--out", metavar="results.csv", help="write one row per scene")
     parser.add_argument(
-        "--plans", metavar="plans.npz", help="write the plan of each scene, for tools/score.py"
+        "--plans", metavar="plans.npz", help="write the plan of each scene, for beyonddrive score"
     )
     parser.add_argument(
         "--plans-only",

@@ -1,6 +1,6 @@
-"""Train a planner: ``python tools/train.py CONFIG [--work-dir W] [--resume] [--cfg-options key=value ...]``.
+"""Train a planner: ``beyonddrive train CONFIG [--work-dir W] [--resume] [--cfg-options key=value ...]``.
 
-Distributed: ``torchrun --nproc_per_node 8 tools/train.py CONFIG --launcher pytorch``.
+Distributed: ``tools/dist_train.sh CONFIG 8``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draw scenes: ``python tools/visualize.py --data-root R --split S --num 4 --plans LTF=plans.npz --out DIR``.
+"""Draw scenes: ``beyonddrive visualize --data-root R --split S --num 4 --plans LTF=plans.npz --out DIR``.
 
 One page per scene and planner, and one of the human: bird's-eye view, camera, sub-scores and why they fail.
 The exit code is 1 if a scene or a planner's plan could not be drawn; the others are drawn all the same.

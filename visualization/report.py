@@ -202,7 +202,7 @@ def _inline(path: Path) -> str:
     picture = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
-        raise ReportError(f"{path}: cannot be encoded as JPEG; draw it again with tools/visualize.py")
+        raise ReportError(f"{path}: cannot be encoded as JPEG; draw it again with beyonddrive visualize")
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 

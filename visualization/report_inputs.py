@@ -31,7 +31,7 @@ class ScenePicture:
 
 
 def read_picture_index(folder: Path) -> list[ScenePicture]:
-    """Pictures of a folder that ``tools/visualize.py`` wrote.
+    """Pictures of a folder that ``beyonddrive visualize`` wrote.
 
     Raises:
         ReportError: If the folder has no index, or it is damaged.
@@ -45,7 +45,8 @@ def read_picture_index(folder: Path) -> list[ScenePicture]:
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReportError(
-            f"{path}: no index of pictures ({type(error).__name__}: {error}); tools/visualize.py draws them"
+            f"{path}: no index of pictures ({type(error).__name__}: {error}); beyonddrive visualize "
+            "draws them"
         ) from error
 
 
@@ -69,7 +70,7 @@ def read_coverage(path: Path) -> dict[str, Any]:
             raise KeyError("num_proposals")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReportError(
-            f"{path}: not a coverage report ({type(error).__name__}: {error}); tools/mine_negatives.py "
+            f"{path}: not a coverage report ({type(error).__name__}: {error}); beyonddrive mine "
             f"writes coverage.json to the folder of the pool"
         ) from error
     return dict(values)

@@ -52,7 +52,7 @@ def read_plans(path: Path) -> dict[str, NDArray[np.float64]]:
             arrays = {token: archive[token] for token in archive.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
         raise PlansError(
-            f"{path}: not an npz file of plans ({error}); write it with tools/test.py --plans"
+            f"{path}: not an npz file of plans ({error}); write it with beyonddrive test --plans"
         ) from error
     return {
         token: check_plans(array[None] if array.ndim == 2 else array, f"{path}: {token}")

@@ -26,7 +26,7 @@ class ResultsError(BeyondDriveError, ValueError):
 
 @dataclass(frozen=True)
 class Results:
-    """Scored scenes of one planner, as ``tools/test.py`` writes them.
+    """Scored scenes of one planner, as ``beyonddrive test`` writes them.
 
     Attributes:
         label: Name of the planner.
@@ -73,18 +73,22 @@ def read_results(label: str, path: Path) -> Results:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ResultsError(
-            f"{label}: {path}: cannot be read ({error}); write it with tools/test.py --out"
+            f"{label}: {path}: cannot be read ({error}); write it with beyonddrive test --out"
         ) from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
     missing = [name for name in ("token", *SCORE_COLUMNS) if name not in (reader.fieldnames or ())]
     if missing:
-        raise ResultsError(f"{path}: no column {', '.join(missing)}; write the file with tools/test.py --out")
+        raise ResultsError(
+            f"{path}: no column {', '.join(missing)}; write the file with beyonddrive test --out"
+        )
     values: dict[str, NDArray[np.float64]] = {}
     failures: dict[str, str] = {}
     for line in reader:
         token, where = line["token"], f"{path}, line {reader.line_num}"
         if not token or token in values or token in failures:
-            raise ResultsError(f"{where}: token {token!r} is empty or there twice; run tools/test.py again")
+            raise ResultsError(
+                f"{where}: token {token!r} is empty or there twice; run beyonddrive test again"
+            )
         cells = [line[name] for name in SCORE_COLUMNS]
         if not any(cells) and line.get("error"):
             failures[token] = line["error"]
@@ -102,7 +106,7 @@ def _scores(cells: Sequence[str | None], where: str) -> NDArray[np.float64]:
             row[index] = float(cell or "nan")
         if not 0.0 <= row[index] <= 1.0:  # also refuses NaN
             raise ResultsError(
-                f"{where}: {name} is {cell!r}, wanted a number in [0, 1]; run tools/test.py again"
+                f"{where}: {name} is {cell!r}, wanted a number in [0, 1]; run beyonddrive test again"
             )
     return row
 

@@ -1,6 +1,6 @@
 # DiffusionDrive + BeyondDrive; 89.2 PDMS on navtest as published (METHOD, section 5), in full precision and
 # with a schedule of its own. Repulsion 12 x 5 against attraction 12 x 8, after each of the two layers.
-# The pool is made by tools/mine_negatives.py with configs/flow_policy/flow_policy_r34_8xb4-100e_navtrain.py.
+# The pool is made by beyonddrive mine with flow_policy_r34_8xb4-100e_navtrain.
 _base_ = ["./diffusiondrive_r34_8xb64-100e_navtrain.py", "../_base_/negatives/pool.py"]
 
 pool_dir = "data/pools/navtrain_train"

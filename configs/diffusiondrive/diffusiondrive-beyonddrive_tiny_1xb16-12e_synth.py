@@ -1,5 +1,5 @@
 # The same DiffusionDrive with BeyondDrive: its best mode repelled from the hard negatives of a pool.
-# The pool is made by tools/mine_negatives.py with configs/flow_policy/flow_policy_tiny_1xb16-12e_synth.py.
+# The pool is made by beyonddrive mine with flow_policy_tiny_1xb16-12e_synth.
 _base_ = ["./diffusiondrive_tiny_1xb16-12e_synth.py", "../_base_/negatives/pool.py"]
 
 pool_dir = "${data_root}/pool/train"

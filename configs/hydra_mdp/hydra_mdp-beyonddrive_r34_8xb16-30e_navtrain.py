@@ -1,5 +1,5 @@
 # The vocabulary planner with BeyondDrive: its expected plan repelled from the hard negatives of a pool.
-# The pool is made by tools/mine_negatives.py with configs/flow_policy/flow_policy_r34_8xb4-100e_navtrain.py.
+# The pool is made by beyonddrive mine with flow_policy_r34_8xb4-100e_navtrain.
 _base_ = ["./hydra_mdp_r34_8xb16-30e_navtrain.py", "../_base_/negatives/pool.py"]
 
 pool_dir = "data/pools/navtrain_train"

@@ -1,5 +1,5 @@
 # The same vocabulary planner with BeyondDrive: its expected plan repelled from the hard negatives of a pool.
-# The pool is made by tools/mine_negatives.py with configs/flow_policy/flow_policy_tiny_1xb16-12e_synth.py.
+# The pool is made by beyonddrive mine with flow_policy_tiny_1xb16-12e_synth.
 _base_ = ["./hydra_mdp_tiny_1xb16-12e_synth.py", "../_base_/negatives/pool.py"]
 
 pool_dir = "${data_root}/pool/train"

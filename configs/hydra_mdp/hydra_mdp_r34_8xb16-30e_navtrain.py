@@ -1,6 +1,6 @@
 # Vocabulary planner of the Hydra-MDP kind; the recipe of WoTE. Its vocabulary and the scores are made by:
-#     python tools/build_vocabulary.py CONFIG train --size 4096 --out data/navsim/vocabularies/plans_4096.npz
-#     python tools/score_vocabulary.py CONFIG train data/navsim/vocabularies/plans_4096.npz \
+#     beyonddrive build-vocabulary CONFIG train --size 4096 --out data/navsim/vocabularies/plans_4096.npz
+#     beyonddrive score-vocabulary CONFIG train data/navsim/vocabularies/plans_4096.npz \
 #         --out data/navsim/vocabularies/scores_4096/navtrain_train --num-workers 32
 _base_ = [
     "../_base_/models/hydra_mdp_r34.py",

@@ -1,6 +1,6 @@
 # Vocabulary planner for two CPU cores, on the generated world. Its vocabulary and the scores are made by:
-#     python tools/build_vocabulary.py CONFIG train --size 64 --out data/synth/vocabularies/plans_64.npz
-#     python tools/score_vocabulary.py CONFIG train data/synth/vocabularies/plans_64.npz \
+#     beyonddrive build-vocabulary CONFIG train --size 64 --out data/synth/vocabularies/plans_64.npz
+#     beyonddrive score-vocabulary CONFIG train data/synth/vocabularies/plans_64.npz \
 #         --out data/synth/vocabularies/scores_64/train
 _base_ = [
     "../_base_/models/hydra_mdp_tiny.py",

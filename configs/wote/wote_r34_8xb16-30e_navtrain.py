@@ -1,7 +1,7 @@
 # WoTE; 88.3 PDMS on navtest as published (METHOD, section 5). 30 epochs of a schedule made for 100
 # (MODELS, section 10), in mixed precision. Its anchors and their scores are made by:
-#     python tools/build_vocabulary.py CONFIG train --size 256 --out data/navsim/vocabularies/plans_256.npz
-#     python tools/score_vocabulary.py CONFIG train data/navsim/vocabularies/plans_256.npz \
+#     beyonddrive build-vocabulary CONFIG train --size 256 --out data/navsim/vocabularies/plans_256.npz
+#     beyonddrive score-vocabulary CONFIG train data/navsim/vocabularies/plans_256.npz \
 #         --out data/navsim/vocabularies/scores_256/navtrain_train --num-workers 32
 _base_ = [
     "../_base_/models/wote_r34.py",

@@ -1,6 +1,6 @@
 # WoTE for two CPU cores, on the generated world. Its anchors and their scores are made by:
-#     python tools/build_vocabulary.py CONFIG train --size 32 --out data/synth/vocabularies/plans_32.npz
-#     python tools/score_vocabulary.py CONFIG train data/synth/vocabularies/plans_32.npz \
+#     beyonddrive build-vocabulary CONFIG train --size 32 --out data/synth/vocabularies/plans_32.npz
+#     beyonddrive score-vocabulary CONFIG train data/synth/vocabularies/plans_32.npz \
 #         --out data/synth/vocabularies/scores_32/train
 _base_ = [
     "../_base_/models/wote_tiny.py",

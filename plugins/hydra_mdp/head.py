@@ -73,7 +73,7 @@ class VocabularyHead(HoldsConstants, TrajectoryHead):
 
     Args:
         size: Plans V in the vocabulary.
-        vocabulary: File with them, made by ``tools/build_vocabulary.py``.
+        vocabulary: File with them, made by ``beyonddrive build-vocabulary``.
         in_channels: Channels d of tokens.
         mixing_layers: Encoder layers in which the plans see each other, before they see the scene; the same
             for every scene, and computed once per batch.

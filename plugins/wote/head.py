@@ -38,7 +38,7 @@ class WorldModelHead(HoldsConstants, TrajectoryHead):
 
     Args:
         num_anchors: Anchors A.
-        anchors: File with them, made by ``tools/build_vocabulary.py``.
+        anchors: File with them, made by ``beyonddrive build-vocabulary``.
         dim: Channels of tokens.
         bev_size: Rows and columns of the bird's-eye-view tokens.
         num_heads: Attention heads everywhere.

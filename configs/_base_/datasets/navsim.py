@@ -1,9 +1,9 @@
 # NAVSIM v1.1, camera planners. Layout of the data root (as NAVSIM's users have it; links will do):
 #   navsim_logs/{trainval,test}/*.pkl   sensor_blobs/{trainval,test}/...   maps/
 #   scene_filters/navtrain_{train,val}.yaml   NAVSIM's navtrain.yaml, cut by its train and val logs:
-#                                             tools/split_scene_filter.py makes both
+#                                             beyonddrive split-scene-filter makes both
 #   scene_filters/navtest.yaml                as NAVSIM ships it
-# Make the caches once: tools/cache_features.py CONFIG and tools/cache_metrics.py CONFIG.
+# Make the caches once: beyonddrive cache-features CONFIG and beyonddrive cache-metrics CONFIG.
 # A config that builds on this one, or --cfg-options on every tool, may set any of the next five anew:
 # "${name}" stands for the value that name has in the end.
 data_root = "data/navsim"

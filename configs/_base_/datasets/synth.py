@@ -1,7 +1,7 @@
-# The generated world (tools/create_data.py synth), camera planners of tiny size.
+# The generated world (beyonddrive create-data synth), camera planners of tiny size.
 # A sample read from the cache takes 0.1 ms and a plan is scored in less, so worker processes would only
 # take cores from the training.
-# Make the caches once: tools/cache_features.py CONFIG and tools/cache_metrics.py CONFIG.
+# Make the caches once: beyonddrive cache-features CONFIG and beyonddrive cache-metrics CONFIG.
 # A config that builds on this one, or --cfg-options on every tool, may set any of the next five anew:
 # "${name}" stands for the value that name has in the end.
 data_root = "data/synth"

@@ -1,5 +1,5 @@
 # For planners that learn how each plan of their vocabulary scores: the config names vocabulary and
-# vocabulary_scores (tools/build_vocabulary.py, tools/score_vocabulary.py).
+# vocabulary_scores (beyonddrive build-vocabulary, beyonddrive score-vocabulary).
 train_dataloader = dict(
     dataset=dict(
         pipeline=[

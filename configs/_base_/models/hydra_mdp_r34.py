@@ -1,5 +1,5 @@
 # Vocabulary planner of the Hydra-MDP kind: the encoder and auxiliary heads of TransFuser, 4096 plans.
-# Vocabulary: tools/build_vocabulary.py CONFIG train --size 4096 --out data/navsim/vocabularies/plans_4096.npz
+# beyonddrive build-vocabulary CONFIG train --size 4096 --out data/navsim/vocabularies/plans_4096.npz
 _base_ = "./transfuser_r34.py"
 
 model = dict(

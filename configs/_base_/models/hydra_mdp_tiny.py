@@ -1,5 +1,5 @@
 # Vocabulary planner for two CPU cores: the encoder of ltf_tiny, 64 plans.
-# Vocabulary: tools/build_vocabulary.py CONFIG train --size 64 --out data/synth/vocabularies/plans_64.npz
+# Vocabulary: beyonddrive build-vocabulary CONFIG train --size 64 --out data/synth/vocabularies/plans_64.npz
 _base_ = "./ltf_tiny.py"
 
 model = dict(

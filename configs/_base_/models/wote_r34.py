@@ -1,5 +1,5 @@
 # WoTE as published: camera and LiDAR, ResNet-34, 256 anchors.
-# Anchors: tools/build_vocabulary.py CONFIG train --size 256 --out data/navsim/vocabularies/plans_256.npz
+# Anchors: beyonddrive build-vocabulary CONFIG train --size 256 --out data/navsim/vocabularies/plans_256.npz
 model = dict(
     type="WoTE",
     backbone=dict(

@@ -1,5 +1,5 @@
 # WoTE for two CPU cores: narrow ResNets, 64 x 256 images, 32 anchors, a map of 8 x 8 tokens.
-# Anchors: tools/build_vocabulary.py CONFIG train --size 32 --out data/synth/vocabularies/plans_32.npz
+# Anchors: beyonddrive build-vocabulary CONFIG train --size 32 --out data/synth/vocabularies/plans_32.npz
 _encoder = dict(
     name="resnet18", layers=(1, 1, 1, 1), channels=(16, 32, 64, 128), stem_type="deep", stem_width=8
 )
