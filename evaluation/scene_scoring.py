@@ -149,7 +149,7 @@ class SceneScorer:
 
     Args:
         split: Split that the scenes belong to.
-        cache_dir: Store made by ``tools/cache_metrics.py``.
+        cache_dir: Store made by ``beyonddrive cache-metrics``.
         data_root: Data root in NAVSIM's layout.
         maps_root: Maps, if they are not in ``data_root/maps``.
         settings: What is computed.

@@ -120,7 +120,7 @@ def test_file_round_trip(tmp_path):
 
 def test_bad_files_are_named(tmp_path):
     path = tmp_path / "vocabulary.npz"
-    with pytest.raises(VocabularyError, match=r"vocabulary\.npz: there is no vocabulary.*build_vocabulary"):
+    with pytest.raises(VocabularyError, match=r"vocabulary\.npz: there is no vocabulary.*build-vocabulary"):
         read_vocabulary(path)
     path.write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(VocabularyError, match=r"vocabulary\.npz: is no vocabulary"):

@@ -103,7 +103,7 @@ def test_each_picture_has_a_button_and_a_rule_that_shows_it(pictures):
 
 def test_pictures_are_found_by_their_index(tmp_path, pictures):
     assert read_picture_index(tmp_path / "pictures") == pictures
-    with pytest.raises(ReportError, match=r"index\.json.*tools/visualize\.py"):
+    with pytest.raises(ReportError, match=r"index\.json.*beyonddrive visualize"):
         read_picture_index(tmp_path)
     pictures[1].path.unlink()
     with pytest.raises(SensorError, match=r"t_1\.png"):

@@ -148,7 +148,7 @@ def test_missing_anchors_are_named(tmp_path: Path) -> None:
         "bev_size": (2, 2),
         "bev_channels": 4,
     }
-    with pytest.raises(PriorError, match=r"has no anchors: load a checkpoint .*build_vocabulary.py"):
+    with pytest.raises(PriorError, match=r"has no anchors: load a checkpoint .*build-vocabulary"):
         TruncatedDiffusionHead(**settings)(tokens())
     with pytest.raises(PriorError, match=r"nowhere\.npz: there is no vocabulary here"):
         TruncatedDiffusionHead(anchors=tmp_path / "nowhere.npz", **settings)(tokens())

@@ -201,7 +201,7 @@ def test_repulsion_takes_belief_from_the_side_of_the_negative() -> None:
 def test_scores_of_another_vocabulary_are_refused(head: VocabularyHead) -> None:
     output, targets = head(tokens()), samples(head)
     targets[2].gt.vocabulary_id = torch.tensor(5)
-    with pytest.raises(VocabularyError, match=r"VocabularyHead: .*identity 5.*score_vocabulary"):
+    with pytest.raises(VocabularyError, match=r"VocabularyHead: .*identity 5.*score-vocabulary"):
         head.loss(output, targets)
     with pytest.raises(PriorError, match="has no vocabulary of plans"):
         VocabularyHead(**SETTINGS)(tokens())

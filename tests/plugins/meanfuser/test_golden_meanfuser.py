@@ -199,7 +199,7 @@ def test_reconstruction_loss_reaches_the_flow_only_if_asked(golden: GoldenFile) 
 
 
 def test_missing_mixture_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PriorError, match=r"has no mixture: load a checkpoint .*build_vocabulary.py"):
+    with pytest.raises(PriorError, match=r"has no mixture: load a checkpoint .*build-vocabulary"):
         MeanFlowHead(**SMALL)(tokens())
     with pytest.raises(PriorError, match=r"nowhere\.npz: there is no vocabulary here"):
         MeanFlowHead(mixture=tmp_path / "nowhere.npz", **SMALL)(tokens())

@@ -166,7 +166,7 @@ def test_supervised_is_the_plan_that_the_offset_loss_pulls(head: WorldModelHead)
 def test_scores_of_other_anchors_are_refused(head: WorldModelHead) -> None:
     output, targets = head.training_output(tokens(), []), samples(head)
     targets[1].gt.vocabulary_id = torch.tensor(7)
-    with pytest.raises(VocabularyError, match=r"identity 7.*score_vocabulary"):
+    with pytest.raises(VocabularyError, match=r"identity 7.*score-vocabulary"):
         head.loss(output, targets)
     targets = samples(head)
     for sample in targets:
@@ -184,7 +184,7 @@ def test_missing_anchors_are_named(tmp_path: Path) -> None:
         head(tokens())
     missing = tmp_path / "plans_4.npz"
     head = WorldModelHead(num_anchors=4, anchors=missing, dim=16, bev_size=(4, 4), num_heads=2)
-    with pytest.raises(PriorError, match=r"plans_4.npz: there is no vocabulary here.*build_vocabulary"):
+    with pytest.raises(PriorError, match=r"plans_4.npz: there is no vocabulary here.*build-vocabulary"):
         head(tokens())
     np.savez(missing, plans=plans(5))
     with pytest.raises(PriorError, match="holds 5 plans, 4 are wanted"):
