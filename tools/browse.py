@@ -65,7 +65,9 @@ def chosen(dataset: Any, tokens: Sequence[str] | None, num: int) -> list[int]:
     if tokens is None:
         num = min(num, len(dataset))
         return [index * len(dataset) // num for index in range(num)]
-    where = {token: index for index, token in enumerate(dataset.tokens)}
+    from beyonddrive.engine.wrapped_datasets import tokens_of
+
+    where = {token: index for index, token in enumerate(tokens_of(dataset))}
     absent = [token for token in tokens if token not in where]
     if absent:
         raise ValueError(f"--tokens: {', '.join(absent)}: not among the {len(where)} scenes of this data set")

@@ -99,6 +99,16 @@ def test_the_command_draws_scenes_of_a_config(tmp_path, blind_recipe, split_root
     again = tmp_path / "again"
     assert browse.main([str(blind_recipe), "--tokens", second.stem, "--out", str(again)]) == 0
     assert (again / second.name).read_bytes() == second.read_bytes()
+    wrapped = blind_recipe.with_name("wrapped.py")  # a data set in one of mmengine's wrappers
+    wrapped.write_text(
+        f"_base_ = '{blind_recipe}'\n"
+        "train_dataloader = dict(dataset=dict(\n"
+        "    _delete_=True, type='RepeatDataset', times=2, dataset={{_base_.train_dataloader.dataset}}))\n"
+    )
+    more = tmp_path / "more"
+    assert browse.main([str(wrapped), "--tokens", second.stem, "--out", str(more)]) == 0
+    assert "1 pictures of 12 samples" in capsys.readouterr().out
+    assert (more / second.name).read_bytes() == second.read_bytes()
     assert browse.main([str(blind_recipe), "--tokens", "nowhere", "--out", str(again)]) == 1
     assert "browse: --tokens: nowhere: not among the 6 scenes" in capsys.readouterr().err
     words = [str(blind_recipe), "--out", str(again), "--cfg-options", "train_dataloader=None"]
