@@ -66,6 +66,7 @@ def report(args: argparse.Namespace) -> int:
         args.note,
     )
     if rows:
+        print(f"{rows[0].basis.name}\n")
         print(format_table(rows), format_table(rows, "markdown"), sep="\n\n")
     if args.markdown:
         write_atomically(args.markdown, (format_table(rows, "markdown") + "\n").encode())

@@ -17,7 +17,7 @@ from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.visualization.palette import FAILURE_LABELS, FAILURES, PASS
 from beyonddrive.visualization.report_inputs import ReportError, ScenePicture
 from beyonddrive.visualization.report_template import PAGE
-from beyonddrive.visualization.tables import TABLE_COLUMNS, ScoreRow, best_values
+from beyonddrive.visualization.tables import ScoreRow, best_values, shown_columns
 
 JPEG_QUALITY = 88
 COLUMN_TITLES = {
@@ -28,6 +28,14 @@ COLUMN_TITLES = {
     "TTC": "time to collision",
     "C": "comfort",
     "DDC": "driving direction compliance; reported, not part of the score",
+}
+EXTENDED_TITLES = COLUMN_TITLES | {
+    "EPDMS": "EPDMS, one stage: NC x DAC x DDC x TLC x (5 EP + 5 TTC + 2 LK + 2 HC + 2 EC) / 16",
+    "DDC": "driving direction compliance",
+    "TLC": "traffic light compliance",
+    "LK": "lane keeping",
+    "HC": "history comfort",
+    "EC": "extended comfort; over the scenes that have a neighbour",
 }
 
 
@@ -98,21 +106,22 @@ def _section(title: str, body: str) -> str:
 
 def _score_table(rows: Sequence[ScoreRow]) -> str:
     best = best_values(rows)
-    failed = any(row.num_failed for row in rows)
-    head = "".join(f'<th title="{escape(COLUMN_TITLES[name])}">{name}</th>' for name in TABLE_COLUMNS)
+    failed, columns = any(row.num_failed for row in rows), shown_columns(rows)
+    titles = COLUMN_TITLES if columns[0] in COLUMN_TITLES else EXTENDED_TITLES
+    head = "".join(f'<th title="{escape(titles[name])}">{name}</th>' for name in columns)
     lines = []
     for row in rows:
         cells = []
-        for name in TABLE_COLUMNS:
+        for name in columns:
             value = row[name]
             mark = "best" if round(value, 1) == best.get(name) and row.label.lower() != "human" else ""
-            bar = f' style="--share:{value:.1f}%"' if name == "PDMS" else ""
+            bar = f' style="--share:{value:.1f}%"' if name == columns[0] else ""
             kind = " ".join(filter(None, ["bar" if bar else "", mark]))
             cells.append(f'<td class="{kind}"{bar}>{value:.1f}</td>' if kind else f"<td>{value:.1f}</td>")
         tail = f"<td>{row.num_scenes}</td>" + (f"<td>{row.num_failed}</td>" if failed else "")
         lines.append(f"<tr><th>{escape(row.label)}</th>{''.join(cells)}{tail}</tr>")
     extra = "<th>scenes</th>" + ("<th>failed</th>" if failed else "")
-    key = "; ".join(f"<b>{name}</b> {escape(COLUMN_TITLES[name])}" for name in TABLE_COLUMNS)
+    key = "; ".join(f"<b>{name}</b> {escape(titles[name])}" for name in columns)
     return (
         f'<div class="wide"><table class="scores"><thead><tr><th>planner</th>{head}{extra}</tr></thead>'
         + "\n<tbody>"

@@ -13,11 +13,37 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
 TABLE_COLUMNS = ("PDMS", "NC", "DAC", "EP", "TTC", "C", "DDC")
-"""Columns of a table for readers: the score first, then what it is made of."""
+"""Columns of a table of PDM scores for readers: the score first, then what it is made of."""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Which score a file of results holds; two of different scores are not compared.
+
+    Attributes:
+        name: For readers.
+        columns: In the order of the file.
+        shown: In the order of a table: the score first.
+        optional: Columns that a scene may lack.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    shown: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+PDMS = Basis("PDM score, NAVSIM v1", SCORE_COLUMNS, TABLE_COLUMNS)
+EPDMS = Basis(
+    "EPDMS, NAVSIM v2, one stage", RUN_COLUMNS, (RUN_COLUMNS[-1], *RUN_COLUMNS[:-1]), optional=("EC",)
+)
+BASES = (PDMS, EPDMS)
+"""Scores whose files are known."""
 
 
 class ResultsError(BeyondDriveError, ValueError):
@@ -31,14 +57,17 @@ class Results:
     Attributes:
         label: Name of the planner.
         path: The csv file.
-        values: (7,) scores in [0, 1] by scene token.
+        values: (S,) scores in [0, 1] by scene token, in the order of ``basis.columns``; NaN for an optional
+            one that a scene lacks.
         failures: Scenes without scores, with the reason.
+        basis: Which score it is.
     """
 
     label: str
     path: Path
     values: Mapping[str, NDArray[np.float64]]
     failures: Mapping[str, str] = field(default_factory=dict)
+    basis: Basis = PDMS
 
 
 @dataclass(frozen=True)
@@ -47,40 +76,39 @@ class ScoreRow:
 
     Attributes:
         label: Name of the planner.
-        percent: (7,) means over scenes in percent, in the order of ``SCORE_COLUMNS``.
+        percent: (S,) means over scenes in percent, in the order of ``basis.columns``; that of an optional
+            column is over the scenes that have it.
         num_scenes: Scenes in the means.
         num_failed: Scenes of the file that could not be scored.
+        basis: Which score it is.
     """
 
     label: str
     percent: NDArray[np.float64]
     num_scenes: int
     num_failed: int = 0
+    basis: Basis = PDMS
 
     def __getitem__(self, column: str) -> float:
         """Mean of one column, in percent."""
-        return float(self.percent[SCORE_COLUMNS.index(column)])
+        return float(self.percent[self.basis.columns.index(column)])
 
 
 def read_results(label: str, path: Path) -> Results:
-    """Read a csv file of scored scenes; columns token, NC, DAC, EP, TTC, C, DDC, PDMS and perhaps error.
+    """Read a csv file of scored scenes, of the PDM score or of the one-stage EPDMS.
 
     Raises:
         ResultsError: If the file is missing, lacks a column, repeats a scene, or a score is not in [0, 1].
     """
     path = Path(path)
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a mark before the first column
     except (OSError, UnicodeDecodeError) as error:
         raise ResultsError(
             f"{label}: {path}: cannot be read ({error}); write it with beyonddrive test --out"
         ) from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [name for name in ("token", *SCORE_COLUMNS) if name not in (reader.fieldnames or ())]
-    if missing:
-        raise ResultsError(
-            f"{path}: no column {', '.join(missing)}; write the file with beyonddrive test --out"
-        )
+    basis = _basis_of(reader.fieldnames or (), path)
     values: dict[str, NDArray[np.float64]] = {}
     failures: dict[str, str] = {}
     for line in reader:
@@ -89,19 +117,32 @@ def read_results(label: str, path: Path) -> Results:
             raise ResultsError(
                 f"{where}: token {token!r} is empty or there twice; run beyonddrive test again"
             )
-        cells = [line[name] for name in SCORE_COLUMNS]
+        cells = [line[name] for name in basis.columns]
         if not any(cells) and line.get("error"):
             failures[token] = line["error"]
             continue
-        values[token] = _scores(cells, where)
+        values[token] = _scores(cells, where, basis)
     if not values:
         raise ResultsError(f"{path}: not a single scored scene in it; see the column error")
-    return Results(label, path, values, failures)
+    return Results(label, path, values, failures, basis)
 
 
-def _scores(cells: Sequence[str | None], where: str) -> NDArray[np.float64]:
-    row = np.full(len(SCORE_COLUMNS), np.nan)
-    for index, (name, cell) in enumerate(zip(SCORE_COLUMNS, cells, strict=True)):
+def _basis_of(columns: Sequence[str], path: Path) -> Basis:
+    """The score whose columns a file has; of several that lack some, the one named by its last column."""
+    lacking = {basis: [n for n in ("token", *basis.columns) if n not in columns] for basis in BASES}
+    best = min(BASES, key=lambda basis: (basis.columns[-1] not in columns, len(lacking[basis])))
+    if lacking[best]:
+        raise ResultsError(
+            f"{path}: no column {', '.join(lacking[best])}; write the file with beyonddrive test --out"
+        )
+    return best
+
+
+def _scores(cells: Sequence[str | None], where: str, basis: Basis) -> NDArray[np.float64]:
+    row = np.full(len(basis.columns), np.nan)
+    for index, (name, cell) in enumerate(zip(basis.columns, cells, strict=True)):
+        if not cell and name in basis.optional:
+            continue
         with suppress(ValueError):
             row[index] = float(cell or "nan")
         if not 0.0 <= row[index] <= 1.0:  # also refuses NaN
@@ -119,10 +160,17 @@ def summarise(results: Sequence[Results], common_scenes: bool = False) -> list[S
         common_scenes: Compare on the scenes that all of them have; otherwise different scenes are an error.
 
     Raises:
-        ResultsError: If planners were scored on different scenes, or on none in common.
+        ResultsError: If planners were scored by different scores, on different scenes, or on none in common.
     """
     if not results:
         return []
+    first = results[0]
+    for result in results:
+        if result.basis != first.basis:
+            raise ResultsError(
+                f"{result.path}: holds {result.basis.name}, but {first.path} holds {first.basis.name}; they "
+                f"cannot be compared: evaluate both by one metric"
+            )
     shared = set.intersection(*(set(result.values) for result in results))
     for result in results:
         extra = set(result.values) - shared
@@ -141,12 +189,27 @@ def summarise(results: Sequence[Results], common_scenes: bool = False) -> list[S
     return [
         ScoreRow(
             result.label,
-            100.0 * np.mean([result.values[token] for token in order], axis=0),
+            100.0 * _means(np.array([result.values[token] for token in order])),
             len(order),
             len(result.failures),
+            result.basis,
         )
         for result in results
     ]
+
+
+def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of columns over the scenes that have them; NaN where none has."""
+    counts = np.isfinite(values).sum(axis=0)
+    totals = np.nansum(values, axis=0)
+    means = np.full(values.shape[1], np.nan)
+    means[counts > 0] = totals[counts > 0] / counts[counts > 0]
+    return means
+
+
+def shown_columns(rows: Sequence[ScoreRow]) -> tuple[str, ...]:
+    """Columns of the table of some planners."""
+    return rows[0].basis.shown if rows else TABLE_COLUMNS
 
 
 def best_values(rows: Sequence[ScoreRow], reference: Sequence[str] = ("human",)) -> dict[str, float]:
@@ -154,7 +217,7 @@ def best_values(rows: Sequence[ScoreRow], reference: Sequence[str] = ("human",))
     planners = [row for row in rows if row.label.lower() not in reference]
     return {
         column: max(round(row[column], 1) for row in planners)
-        for column in TABLE_COLUMNS
+        for column in shown_columns(rows)
         if len(planners) > 1
     }
 
@@ -172,27 +235,27 @@ def format_table(rows: Sequence[ScoreRow], style: Literal["text", "markdown"] = 
     LTF        50.0   50.0   50.0   50.0   50.0   50.0   50.0       3
     human     100.0  100.0  100.0  100.0  100.0  100.0  100.0       3
     """
-    failed = any(row.num_failed for row in rows)
+    failed, columns = any(row.num_failed for row in rows), shown_columns(rows)
     if style == "markdown":
         best = best_values(rows)
-        header = ["planner", *TABLE_COLUMNS, "scenes", *(["failed"] if failed else [])]
+        header = ["planner", *columns, "scenes", *(["failed"] if failed else [])]
         lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
         for row in rows:
             cells = [
                 f"**{row[column]:.1f}**"
                 if round(row[column], 1) == best.get(column) and row.label.lower() != "human"
                 else f"{row[column]:.1f}"
-                for column in TABLE_COLUMNS
+                for column in columns
             ]
             cells += [str(row.num_scenes), *([str(row.num_failed)] if failed else [])]
             lines.append("| " + " | ".join([row.label.replace("|", "\\|"), *cells]) + " |")
         return "\n".join(lines)
     width = max(len("planner"), *(len(row.label) for row in rows)) if rows else len("planner")
-    head = f"{'planner':<{width}}  " + " ".join(f"{name:>6}" for name in TABLE_COLUMNS) + f" {'scenes':>7}"
-    rule = f"{'-' * width}  " + " ".join(["-" * 6] * len(TABLE_COLUMNS)) + f" {'-' * 7}"
+    head = f"{'planner':<{width}}  " + " ".join(f"{name:>6}" for name in columns) + f" {'scenes':>7}"
+    rule = f"{'-' * width}  " + " ".join(["-" * 6] * len(columns)) + f" {'-' * 7}"
     lines = [head + (f" {'failed':>7}" if failed else ""), rule + (f" {'-' * 7}" if failed else "")]
     for row in rows:
-        values = " ".join(f"{row[column]:6.1f}" for column in TABLE_COLUMNS)
+        values = " ".join(f"{row[column]:6.1f}" for column in columns)
         tail = f" {row.num_failed:>7}" if failed else ""
         lines.append(f"{row.label:<{width}}  {values} {row.num_scenes:>7}{tail}")
     return "\n".join(lines)

@@ -101,3 +101,31 @@ def test_named_arguments_must_be_pairs_with_different_names():
     for bad in (["a"], ["=x"], ["a="], ["a=b", "a=c"]):
         with pytest.raises(ResultsError, match="--row"):
             parse_named(bad, "--row")
+
+
+EXTENDED = "token,log,NC,DAC,DDC,TLC,EP,TTC,LK,HC,EC,EPDMS,oracle_EPDMS,error\n"
+
+
+def test_results_of_navsim_v2_are_read_and_compared_with_their_like(tmp_path, good):
+    lines = ("a,x,1,1,1,1,0.5,1,1,1,,0.8,,", "b,x,1,0,1,1,0,1,1,1,1,0,,")
+    first, second = (
+        read_results(name, write(tmp_path / f"{name}.csv", *lines, header=EXTENDED))
+        for name in ("one", "two")
+    )
+    rows = summarise([first, second])
+    assert rows[0]["EPDMS"] == pytest.approx(40.0) and rows[0]["DAC"] == pytest.approx(50.0)
+    assert rows[0]["EC"] == 100.0  # over the scene that has it
+    assert format_table(rows).split()[:3] == ["planner", "EPDMS", "NC"]
+    with pytest.raises(ResultsError, match=r"a\.csv: holds PDM score.*one\.csv holds EPDMS"):
+        summarise([first, read_results("v1", good)])
+
+
+def test_a_file_that_a_spreadsheet_saved_is_read(good):
+    good.write_bytes(b"\xef\xbb\xbf" + good.read_bytes())
+    assert len(read_results("LTF", good).values) == 2
+
+
+def test_a_missing_column_of_navsim_v2_is_named(tmp_path):
+    path = write(tmp_path / "a.csv", header=EXTENDED.replace("TLC,", ""))
+    with pytest.raises(ResultsError, match="no column TLC;"):
+        read_results("LTF", path)
