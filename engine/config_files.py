@@ -11,14 +11,14 @@ import difflib
 import importlib.util
 from pathlib import Path
 
+from beyonddrive.engine.config_values import ConfigError
 from beyonddrive.registry import SCOPE, plugin_entry_points
-from beyonddrive.structures.errors import BeyondDriveError
 
 SHOWN_NAMES = 3
 """Names that a message suggests at most."""
 
 
-class ConfigNameError(BeyondDriveError, ValueError):
+class ConfigNameError(ConfigError):
     """No config, or more than one, has this name; the message names the nearest, or all of them."""
 
 
