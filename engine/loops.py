@@ -98,6 +98,13 @@ def predict(model: Any, batch: dict[str, Any]) -> list[Any]:
     return planned
 
 
+def _to_float32(prediction: Any) -> None:
+    """Give what was planned in mixed precision the type that plans have."""
+    for key, value in list(prediction.items()):
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            prediction.set_field(value.float(), key)
+
+
 class _SceneLoop:
     """What the two loops share.
 
@@ -134,6 +141,8 @@ class _SceneLoop:
         self.runner.call_hook(f"before_{self.phase}_iter", batch_idx=idx, data_batch=data_batch)
         with autocast(enabled=self.fp16):
             outputs = predict(self.runner.model, data_batch)
+        for sample in outputs if self.fp16 else ():
+            _to_float32(sample.pred)
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
         self.runner.call_hook(
             f"after_{self.phase}_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs

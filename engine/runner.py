@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -147,6 +147,7 @@ def build_test_runner(
     out_file: str | Path | None = None,
     plans_file: str | Path | None = None,
     launcher: str = "none",
+    inputs: Sequence[str | Path] = (),
 ) -> Runner:
     """Make a runner that is ready to ``test()`` once its planner has been given its weights.
 
@@ -157,6 +158,7 @@ def build_test_runner(
             :func:`~beyonddrive.engine.evaluators.set_result_files`.
         plans_file: npz file with the plan of each scene.
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
+        inputs: Files that the evaluation reads besides those that the config names, such as the checkpoint.
 
     Raises:
         ConfigError: If nothing writes the files, they cannot be written, or are read.
@@ -167,7 +169,8 @@ def build_test_runner(
     config.launcher = launcher
     config.resume = False
     config.load_from = None
-    check_results({"--out": out_file, "--plans": plans_file}, files_in(config._cfg_dict))
+    read = [*files_in(config._cfg_dict), *([config.filename] if config.filename else []), *inputs]
+    check_results({"--out": out_file, "--plans": plans_file}, read)
     set_result_files(config, out_file, plans_file)
     return _build(config)
 
@@ -221,7 +224,8 @@ def _take_start(config: Config, resume: str | bool) -> str | None:
     if wanted not in (True, "auto"):
         return str(wanted) if wanted else None
     if not resume and config.get("load_from"):  # mmengine's way to name what to go on from
-        return str(config.pop("load_from"))
+        named, config.load_from = str(config.load_from), None
+        return named
     last = find_last_checkpoint(config.work_dir)
     if last is None:
         print_log(f"nothing to resume in {config.work_dir}: starting from the beginning", "current")

@@ -89,6 +89,7 @@ def evaluate(args: argparse.Namespace) -> int:
         out_file=args.out,
         plans_file=None if args.plans_only else args.plans,
         launcher=args.launcher,
+        inputs=[args.checkpoint] if args.checkpoint else [],
     )
     load_weights(testing.model, args.checkpoint)
     metrics, failures, shares, unwritten = runner.evaluate(testing)
