@@ -61,6 +61,10 @@ def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:
     now = describe_steps(runner)
     then = {**now, **meta.get(_STEPS, {})}
     differing = [f"{key} {then[key]} before, {now[key]} now" for key in now if then[key] != now[key]]
+    kept = ("steps_per_epoch", "scenes")
+    if differing and all(then[key] == now[key] for key in kept) and _per_step(then) == _per_step(now):
+        runner.logger.info(f"going on with the same steps, split otherwise: {'; '.join(differing)}")
+        differing = []
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
         same_steps = all(then[key] == now[key] for key in ("steps_per_epoch", "scenes")) and (
             then["processes"] * then["batch_size"] == now["processes"] * now["batch_size"]
@@ -112,6 +116,11 @@ def _check_epochs(
         "follow the epochs; the order of the scenes, noise and batch statistics are those of the new steps, "
         f"so the weights will not be those of an unbroken run. Steps are counted from {meta['iter']}"
     )
+
+
+def _per_step(steps: Mapping[str, int]) -> int:
+    """Scenes in a step, over all ranks."""
+    return steps["processes"] * steps["batch_size"]
 
 
 def now_steps(runner: Runner) -> int:
