@@ -158,7 +158,9 @@ def two_lines(line):
     return shapely.MultiLineString([line, line])
 
 
-@pytest.mark.parametrize("spoil", [point, two_lines, shapely.Point, "twice"], ids=lambda spoil: str(spoil))
+@pytest.mark.parametrize(
+    "spoil", [point, two_lines, shapely.Point, "twice"], ids=["point", "two_lines", "empty", "twice"]
+)
 def test_a_baseline_that_is_none_costs_the_scenes_that_need_it(golden, spoil):
     item = golden("curve_free")
     layer = item.nuplan_map.layer("baseline_paths")
