@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.engine.configs import ConfigError
 from beyonddrive.engine.evaluators import component_class
-from beyonddrive.engine.result_paths import check_results, files_in
+from beyonddrive.engine.runner.result_paths import check_results, files_in
 from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 from beyonddrive.evaluation.plan_files import write_arrays
 from beyonddrive.registry import METRICS

@@ -1,10 +1,10 @@
 """Hooks of the runner; importing this package registers them."""
 
-from beyonddrive.engine.checkpoint_guard import CheckpointGuardHook
 from beyonddrive.engine.hooks.checkpoint import PlannerCheckpointHook
+from beyonddrive.engine.hooks.checkpoint_guard import CheckpointGuardHook
+from beyonddrive.engine.hooks.rank_agreement import RankAgreementHook
+from beyonddrive.engine.hooks.scene_random import SceneRandomHook
 from beyonddrive.engine.hooks.seed import EpochSeedHook
-from beyonddrive.engine.ranks import RankAgreementHook
-from beyonddrive.engine.scene_random import SceneRandomHook
 
 __all__ = [
     "CheckpointGuardHook",

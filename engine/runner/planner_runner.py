@@ -17,7 +17,7 @@ from torch import nn
 from beyonddrive.engine.build_errors import building
 from beyonddrive.engine.checkpoint_files import CheckpointError
 from beyonddrive.engine.config_values import ConfigError, nearest
-from beyonddrive.engine.ranks import agree
+from beyonddrive.engine.hooks.rank_agreement import agree
 from beyonddrive.engine.resuming import earlier_checkpoint
 from beyonddrive.engine.wrapped_datasets import check_nothing_lost
 

@@ -23,7 +23,7 @@ from beyonddrive.engine.runner import (
 from beyonddrive.registry import MODELS
 from beyonddrive.version import __version__
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 class Killed(BaseException):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from mmengine.dataset import DefaultSampler
 
-from beyonddrive.engine import ranks
 from beyonddrive.engine.configs import ConfigError
 from beyonddrive.engine.hooks import RankAgreementHook, SceneRandomHook
+from beyonddrive.engine.hooks import rank_agreement as ranks
 from beyonddrive.engine.runner import build_train_runner, load_config
 from beyonddrive.structures.sample import PlanSample
 from beyonddrive.structures.scene_random import SEED_KEY, step_seed

@@ -18,14 +18,14 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from beyonddrive.engine import mmengine_compat
-from beyonddrive.engine.checkpoint_guard import CheckpointGuardHook
 from beyonddrive.engine.config_check import check_config
 from beyonddrive.engine.configs import ConfigError, check_selection, load_config
 from beyonddrive.engine.evaluators import check_roots, component_class, set_result_files
-from beyonddrive.engine.planner_runner import PlannerRunner
-from beyonddrive.engine.ranks import RankAgreementHook
-from beyonddrive.engine.result_paths import check_folder, check_results, files_in
-from beyonddrive.engine.scene_random import SceneRandomHook
+from beyonddrive.engine.hooks.checkpoint_guard import CheckpointGuardHook
+from beyonddrive.engine.hooks.rank_agreement import RankAgreementHook
+from beyonddrive.engine.hooks.scene_random import SceneRandomHook
+from beyonddrive.engine.runner.planner_runner import PlannerRunner
+from beyonddrive.engine.runner.result_paths import check_folder, check_results, files_in
 from beyonddrive.registry import SCOPE
 
 __all__ = [
