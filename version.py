@@ -1,3 +1,3 @@
 """The version of the package, in one place for setup.cfg, manifests and reports."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
