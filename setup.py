@@ -4,12 +4,23 @@
 """
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 OUTSIDE = ("tests", "docs", "benchmarks", "results", "build", "dist")
 """Folders of the checkout that are not part of the package."""
 _excluded = [pattern for name in OUTSIDE for pattern in (name, f"{name}.*")]
 
+
+class BuildWithoutSetup(build_py):
+    """Leaves this file out, which lies in the package's folder but is not part of it."""
+
+    def find_package_modules(self, package, package_dir):  # noqa: D102
+        modules = super().find_package_modules(package, package_dir)
+        return [module for module in modules if module[:2] != ("beyonddrive", "setup")]
+
+
 setup(
+    cmdclass={"build_py": BuildWithoutSetup},
     package_dir={"beyonddrive": "."},
     packages=["beyonddrive", *(f"beyonddrive.{name}" for name in find_packages(exclude=_excluded))],
 )

@@ -93,6 +93,11 @@ class NavsimDataset(BaseDataset):
         # (data_list holds where each scene is, and tokens alone if they are read from a cache)
         super().__init__(data_prefix={}, indices=indices, serialize_data=False, lazy_init=True)
         self._fully_initialized: bool = False
+        if "${" in str(data_root):
+            raise DatasetError(
+                f"data_root {str(data_root)!r} is a reference of a config that was not resolved: read the "
+                f"config by beyonddrive.apis.load_config, not by Config.fromfile"
+            )
         self.data_root = Path(data_root)
         self.split = split
         self.maps_root = None if maps_root is None else Path(maps_root)

@@ -51,23 +51,13 @@ class Cost:
     parts: tuple[Part, ...]
 
 
-def input_shapes(planner: Planner) -> dict[str, tuple[int, ...]]:
-    """Shapes of the inputs that a planner may read, without the batch; points have no fixed shape."""
-    shapes: dict[str, tuple[int, ...]] = {"status": (8,)}
-    backbone = getattr(planner, "backbone", None)
-    if backbone is not None:
-        shapes["camera"] = (backbone.image_encoder.in_channels, *backbone.image_size)
-        shapes["lidar"] = (backbone.lidar_channels, *backbone.bev_size)
-    return shapes
-
-
 def random_inputs(planner: Planner, batch: int, generator: torch.Generator) -> Inputs:
     """Inputs of the right sizes, in the order in which the planner requires them.
 
     Raises:
         ValueError: If the planner reads an input whose size is not known.
     """
-    shapes = input_shapes(planner)
+    shapes = planner.input_shapes()
     made: Inputs = {}
     for name in planner.required_inputs:
         if name == "points":
@@ -77,8 +67,8 @@ def random_inputs(planner: Planner, batch: int, generator: torch.Generator) -> I
             made[name] = torch.rand(batch, *shapes[name], generator=generator)
         else:
             raise ValueError(
-                f"{type(planner).__name__} reads {name!r}, whose size is not known: sizes are those of "
-                f"its backbone, which gives {', '.join(shapes)}"
+                f"{type(planner).__name__} reads {name!r}, whose size its method input_shapes does not give "
+                f"(it gives {', '.join(shapes)}): add it there"
             )
     return made
 

@@ -61,7 +61,8 @@ def find_config(name: str | Path) -> Path:
     """The file of a config.
 
     Args:
-        name: A path; ``package::folder/name.py``; or a bare name. ``.py`` may be left out.
+        name: A path; ``package::folder/name.py``; ``folder/name.py`` below the configs of a package, with or
+            without ``configs/`` before it; or a bare name. ``.py`` may be left out.
 
     Raises:
         ConfigNameError: If there is none, or more than one.
@@ -75,12 +76,13 @@ def find_config(name: str | Path) -> Path:
     package, separator, inside = name.partition("::")
     if separator:
         return _find_in_package(package, inside)
-    if Path(name).name == name or not name:
-        found = {full: path for other in config_packages() for full, path in _named(other, name).items()}
-        if len(found) > 1:
-            raise ConfigNameError(f"{name}: fits {len(found)} configs, say which: {', '.join(found)}")
-        if found:
-            return next(iter(found.values()))
+    is_bare = Path(name).name == name or not name
+    look_up = _named if is_bare else _below
+    found = {full: path for other in config_packages() for full, path in look_up(other, name).items()}
+    if len(found) > 1:
+        raise ConfigNameError(f"{name}: fits {len(found)} configs, say which: {', '.join(found)}")
+    if found:
+        return next(iter(found.values()))
     known = [full for other in config_packages() for full in recipes(other)]
     raise ConfigNameError(f"{name}: no such config; {_nearest(name, known)}")
 
@@ -89,6 +91,13 @@ def _named(package: str, name: str) -> dict[str, Path]:
     """Recipes of a package with this bare name."""
     stem = name.removesuffix(".py")
     return {full: path for full, path in recipes(package).items() if path.stem == stem}
+
+
+def _below(package: str, name: str) -> dict[str, Path]:
+    """The recipe of a package at this place below its configs."""
+    inside = Path(name.removeprefix("configs/")).with_suffix(".py").as_posix()
+    full = f"{package}::{inside}"
+    return {known: path for known, path in recipes(package).items() if known == full}
 
 
 def _find_in_package(package: str, name: str) -> Path:

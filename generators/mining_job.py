@@ -21,7 +21,7 @@ from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
 from beyonddrive.generators.coverage import CoverageReport, measure_coverage
 from beyonddrive.generators.mining import GeneratorModel, Miner, MiningOptions
 from beyonddrive.generators.mining_source import DatasetSource, MiningError
-from beyonddrive.generators.strategies import build_strategy
+from beyonddrive.generators.strategies import build_strategy, check_generator
 from beyonddrive.registry import DATASETS, SCOPE, TRANSFORMS
 
 DEFAULTS: dict[str, Any] = {
@@ -63,10 +63,12 @@ def build_miner(
 
     Raises:
         MiningError: If the config is not understood or has no data set.
+        StrategyError: If the strategy samples and the planner cannot; no pool is begun then.
         StoreError: If the folder holds a pool of something else.
     """
     settings = mining_settings(config)
     chosen = build_strategy(merge_strategy(settings["strategy"], strategy or {}))
+    check_generator(planner, chosen)
     data = mining_dataset(config, settings["dataset"], split)
     source = DatasetSource(DATASETS.build(data))
     description = PoolDescription(

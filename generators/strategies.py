@@ -72,6 +72,23 @@ class Strategy(Protocol):
         ...
 
 
+def check_generator(planner: object, strategy: Strategy) -> None:
+    """Refuse a planner that cannot do what a strategy asks of it, before any scene is read.
+
+    Raises:
+        StrategyError: If the strategy, or one that it is made of, samples, and the planner does not.
+    """
+    made_of = [getattr(strategy, "base", None), *getattr(strategy, "parts", ())]
+    for part in made_of:
+        if part is not None:
+            check_generator(planner, part)
+    if isinstance(strategy, SamplingStrategy) and not hasattr(planner, "propose"):
+        raise StrategyError(
+            f"{type(planner).__name__} is not a generator (it has no method propose); use FlowPolicy or "
+            "another planner that samples"
+        )
+
+
 def scene_seed(seed: int, token: str, stream: Stream = ()) -> int:
     """Seed of the noise of a scene: a hash of the seed of the job, the token and the stream.
 
@@ -153,11 +170,7 @@ class SamplingStrategy:
         Raises:
             StrategyError: If the planner cannot propose or returns another shape.
         """
-        if not hasattr(planner, "propose"):
-            raise StrategyError(
-                f"{type(planner).__name__} is not a generator (it has no method propose); use FlowPolicy or "
-                "another planner that samples"
-            )
+        check_generator(planner, self)
         generators = scene_generators(seed, tokens, stream)
         plans = planner.propose(inputs, self.num_proposals, self, generators)
         wanted = (len(tokens), self.num_proposals, NUM_POSES, 3)

@@ -190,6 +190,11 @@ def _circles(edges: Iterable[tuple[str, str]]) -> list[list[str]]:
     return sorted(sorted(c) for c in networkx.strongly_connected_components(graph) if len(c) > 1)
 
 
+def test_every_folder_of_modules_is_a_package():
+    """A folder without ``__init__.py`` works in a checkout and is missing from the wheel."""
+    assert not {path.parent for path in _files() if not (path.parent / "__init__.py").exists()}
+
+
 def test_every_module_has_a_room():
     assert not [module for module in _trees() if module and not _room(module)]
 

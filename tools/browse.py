@@ -52,7 +52,12 @@ def setting_of(settings: Any, name: str, key: str) -> float:
     """Value of an argument of a transform, or its default if the data set has no such transform."""
     from beyonddrive.registry import TRANSFORMS
 
-    kinds = (part for part in transforms_in(settings) if TRANSFORMS.get(part["type"]) is TRANSFORMS.get(name))
+    wanted = TRANSFORMS.get(name)
+    kinds = (
+        part
+        for part in transforms_in(settings)
+        if (part["type"] if isinstance(part["type"], type) else TRANSFORMS.get(part["type"])) is wanted
+    )
     return float(getattr(TRANSFORMS.build({**next(kinds, {}), "type": name}), key))
 
 

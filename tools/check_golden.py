@@ -124,10 +124,16 @@ def check_all(args: argparse.Namespace) -> int:
     from beyonddrive.evaluation import two_stage_golden
     from beyonddrive.evaluation.closed_loop.hugsim import golden as hugsim_golden
 
+    if not args.directory.is_dir():
+        tell("check-golden", f"{args.directory}: no such folder")
+        return 1
     if hugsim_golden.is_golden(args.directory):
         return _check_files(args.directory, hugsim_golden.compare_directory(args.directory))
     if two_stage_golden.is_golden(args.directory):
         maps_root = args.maps_root or args.directory / "data" / "maps"
+        if not maps_root.is_dir():
+            tell("check-golden", f"{maps_root}: no maps there; name their folder by --maps-root")
+            return 1
         found = two_stage_golden.compare_directory(args.directory, maps_root)
         return _check_files(args.directory, found)
     return _check_planners(args)

@@ -128,6 +128,12 @@ class SensorPlanner(HeadPlanner):
         if not self.backbone.latent:
             self.required_inputs = ("camera", self.backbone.lidar_input, "status")
 
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Ego status, and what the backbone takes."""
+        camera = (self.backbone.image_encoder.in_channels, *self.backbone.image_size)
+        lidar = (self.backbone.lidar_channels, *self.backbone.bev_size)
+        return {**super().input_shapes(), "camera": camera, "lidar": lidar}
+
     def encode(self, inputs: Inputs) -> SceneTokens:
         """Backbone, then decoder."""
         features = self.backbone(inputs["camera"], inputs.get(self.backbone.lidar_input))

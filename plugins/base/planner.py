@@ -69,6 +69,13 @@ class Planner(BaseModel):
             return self.predict(inputs, data_samples)
         raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
 
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of inputs by name, without the batch: what export and the count of operations make up.
+
+        A planner that reads more than the ego status, and has no backbone that knows, adds its own.
+        """
+        return {"status": (STATUS_DIM,)}
+
     @abstractmethod
     def tensors(self, inputs: Inputs) -> dict[str, Tensor]:
         """Raw outputs by name."""
