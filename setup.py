@@ -14,8 +14,9 @@ _excluded = [pattern for name in OUTSIDE for pattern in (name, f"{name}.*")]
 class BuildWithoutSetup(build_py):
     """Leaves this file out, which lies in the package's folder but is not part of it."""
 
-    def find_package_modules(self, package, package_dir):  # noqa: D102
-        modules = super().find_package_modules(package, package_dir)
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        """Modules of a package, without this one."""
+        modules: list[tuple[str, str, str]] = super().find_package_modules(package, package_dir)
         return [module for module in modules if module[:2] != ("beyonddrive", "setup")]
 
 

@@ -176,7 +176,11 @@ class SceneFilter:
         try:
             values = yaml.load(path.read_text(), Loader=loader)
         except FileNotFoundError:
-            raise SceneFilterError(f"{path}: there is no such scene filter") from None
+            raise SceneFilterError(
+                f"{path}: there is no such scene filter; say where the data are (--cfg-options data_root=...), "
+                f"or make them: beyonddrive create-data for a generated world, beyonddrive split-scene-filter "
+                f"for navtrain (docs/data.md)"
+            ) from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise SceneFilterError(f"{path}: not a yaml file ({error})") from error
         if not isinstance(values, dict):
