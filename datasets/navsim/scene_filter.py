@@ -177,9 +177,9 @@ class SceneFilter:
             values = yaml.load(path.read_text(), Loader=loader)
         except FileNotFoundError:
             raise SceneFilterError(
-                f"{path}: there is no such scene filter; say where the data are (--cfg-options data_root=...), "
-                f"or make them: beyonddrive create-data for a generated world, beyonddrive split-scene-filter "
-                f"for navtrain (docs/data.md)"
+                f"{path}: there is no such scene filter; say where the data are (--cfg-options "
+                f"data_root=...), or make them: beyonddrive create-data makes a generated world, beyonddrive "
+                f"split-scene-filter cuts navtrain (docs/data.md)"
             ) from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise SceneFilterError(f"{path}: not a yaml file ({error})") from error
