@@ -22,7 +22,7 @@ from beyonddrive.datasets.navsim.scene import Scene
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.stores.feature_cache import KIND, FeatureCache
 from beyonddrive.datasets.stores.fingerprints import Fingerprint
-from beyonddrive.datasets.stores.manifests import MANIFEST, differing_keys, read_manifest
+from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError, differing_keys, read_manifest
 from beyonddrive.datasets.stores.sources import DataPlace
 from beyonddrive.datasets.transforms.base import Results
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
@@ -339,7 +339,14 @@ class NavsimDataset(BaseDataset):
             whole = {**config, "scene_filter": {**config["scene_filter"], "max_scenes": None}}
             if not differing_keys(read_manifest(folder, KIND)["config"], whole):
                 config, scene_filter = whole, replace(scene_filter, max_scenes=None)
-        return FeatureCache(folder, config, self._place_at_hand(), self._logs_at_hand(scene_filter))
+        cache = FeatureCache(folder, config, self._place_at_hand(), self._logs_at_hand(scene_filter))
+        listed = scene_filter.tokens
+        if listed is not None and (more := set(cache.tokens).difference(listed)):
+            raise StoreError(
+                f"{folder}: holds {len(more)} scene(s) that the scene filter does not list, such as "
+                f"{min(more)}; delete the folder and make it again: {KIND.command}"
+            )
+        return cache
 
     @staticmethod
     def _chosen(
@@ -372,7 +379,7 @@ class NavsimDataset(BaseDataset):
 
     def _logs_at_hand(self, scene_filter: SceneFilter) -> list[Path]:
         """Logs that a cache must have been made from; none if they are not on this machine."""
-        # With max_scenes, which logs were read is known only to who made the cache.
+        # With max_scenes, which logs were read is known only to the cache, which compares those.
         if scene_filter.max_scenes or self._place_at_hand() is None:
             return []
         return self.root.filtered_logs(self.split, scene_filter)

@@ -21,6 +21,7 @@ from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.engine.files import LockedError, atomic_file, file_lock
 from beyonddrive.evaluation.plan_files import write_arrays
 from beyonddrive.evaluation.scene_scoring import SceneScores
+from beyonddrive.structures.plan import SCORER_VERSION
 from beyonddrive.version import __version__
 
 KIND = StoreKind("scores", "beyonddrive score")
@@ -133,6 +134,7 @@ def describe_inputs(root: NavsimRoot, split: str, plans: Path) -> dict[str, Any]
         lines.append(f"{path.name} {state.st_size} {state.st_mtime_ns}")
     return {
         "release": __version__,
+        "scorer_version": SCORER_VERSION,
         "split": split,
         "data_root": str(root.root.resolve()),
         "maps_root": str(root.maps_root.resolve()),

@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beyonddrive.engine.config_values import OptionText, read_text
@@ -88,6 +89,15 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="change config: train_cfg.max_epochs=3 data_root=data/other",
     )
+
+
+def refuse_file(parser: argparse.ArgumentParser, option: str, path: str | Path | None) -> None:
+    """End a command line that names a file, or a place below one, where a folder is wanted."""
+    for place in () if path is None else (Path(path), *Path(path).parents):
+        if place.exists():
+            if not place.is_dir():
+                parser.error(f"{option}: {place} is a file; give the name of a folder")
+            return
 
 
 def add_launcher_options(parser: argparse.ArgumentParser) -> None:

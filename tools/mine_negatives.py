@@ -16,6 +16,7 @@ from beyonddrive.tools._command_line import (
     add_config,
     add_config_options,
     command_parser,
+    refuse_file,
     run_command,
     tell,
     tell_all,
@@ -54,6 +55,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.report_only is None and None in (args.config, args.checkpoint, args.out):
         parser.error("CONFIG, CHECKPOINT and --out are needed, or --report-only POOL")
+    refuse_file(parser, "--out", args.out)
     try:
         index, count = args.part.split("/")
         args.part = (int(index), int(count))

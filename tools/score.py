@@ -23,6 +23,7 @@ from beyonddrive.tools._command_line import (
     add_executor_options,
     command_parser,
     executor_of,
+    refuse_file,
     run_command,
     tell,
 )
@@ -73,6 +74,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if path.resolve() in taken:
             parser.error(f"{option}: {path} is {taken[path.resolve()]}; give another name")
         taken[path.resolve()] = "the file of scores"
+    refuse_file(parser, "--cache-dir", args.cache_dir)
     if args.stages == "two":
         parser.error(
             "--stages two: the two-stage score needs the synthetic follow-up scenes of NAVSIM v2, which are "

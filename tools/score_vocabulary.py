@@ -20,6 +20,7 @@ from beyonddrive.tools._command_line import (
     add_executor_options,
     command_parser,
     executor_of,
+    refuse_file,
     run_command,
     tell,
 )
@@ -38,7 +39,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add_executor_options(parser)
     add_config_options(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    refuse_file(parser, "--out", args.out)
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:

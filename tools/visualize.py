@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from beyonddrive.tools._command_line import command_parser, run_command, tell
+from beyonddrive.tools._command_line import command_parser, refuse_file, run_command, tell
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -42,7 +42,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--allow-missing-sensors", action="store_true", help="draw scenes without images from above only"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the pictures and their index.json")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    refuse_file(parser, "--out", args.out)
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from beyonddrive.datasets.stores.fingerprints import Fingerprint, Sources, is_unchanged
+from beyonddrive.datasets.stores.fingerprints import Fingerprint, Sources
 from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError, StoreKind
 from beyonddrive.datasets.stores.shard_store import ShardStore, StoreReader
-from beyonddrive.datasets.stores.sources import DataPlace, only_maps
+from beyonddrive.datasets.stores.shards import SUFFIX
+from beyonddrive.datasets.stores.sources import DataPlace, only_logs
 from beyonddrive.engine.files import write_atomically
 
 KIND = StoreKind("features", "beyonddrive cache-features CONFIG")
@@ -55,11 +56,28 @@ class FeatureCache(StoreReader):
         if not state.complete:
             raise StoreError(f"{self.root}: the feature cache is unfinished; go on with: {KIND.command}")
         self.sources, self.lost_logs = state.sources, state.lost_logs
+        self._check_shards()
         if place is not None and (changed := _changed_sources(state.sources, place, logs)):
             raise StoreError(
                 f"{self.root}: {len(changed)} log(s) or map(s) are new or have changed since the cache was "
                 f"made, the first is {changed[0]}; bring it up to date with: {KIND.command}"
             )
+
+    def _check_shards(self) -> None:
+        """Refuse shards that are gone, or were not there when the cache was made."""
+        indices = self._store.indices
+        logs = {PurePosixPath(name).stem for name in only_logs(self.sources)}
+        if gone := sorted(logs.difference(indices, self.lost_logs)):
+            raise StoreError(
+                f"{self.root}: {len(gone)} shard(s) of the feature cache are gone, the first is "
+                f"{gone[0]}{SUFFIX}; make them again with: {KIND.command}"
+            )
+        for shard, index in indices.items():
+            if shard not in logs or _digests(index.sources).items() - _digests(self.sources).items():
+                raise StoreError(
+                    f"{self.root / shard}{SUFFIX}: is not of the logs and maps that this feature cache was "
+                    f"made from; delete this file and run: {KIND.command}"
+                )
 
     def __getitem__(self, token: str) -> dict[str, Any]:
         """Return the arrays of a scene, its ``token`` and its ``log_name``."""
@@ -98,11 +116,11 @@ def write_state(root: Path, state: CacheState) -> None:
     write_atomically(root / LOGS_FILE, json.dumps(vars(state), indent=1, sort_keys=True).encode())
 
 
+def _digests(sources: Sources) -> dict[str, str]:
+    return {name: source.digest for name, source in sources.items()}
+
+
 def _changed_sources(known: Sources, place: DataPlace, logs: Sequence[Path]) -> list[str]:
-    """Names of the logs that are not what is known of them, and of maps that are here and are not."""
-    changed = [
-        name
-        for name, path in ((place.log_name(path), path) for path in logs)
-        if name not in known or not is_unchanged(path, known[name])
-    ]
-    return changed + place.changed(only_maps(known))
+    """Names of the logs that nothing is known of, and of what is here and is not what is known of it."""
+    new = [name for name in map(place.log_name, logs) if name not in known]
+    return new + place.changed(known)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from beyonddrive.datasets.stores.fingerprints import Fingerprint, Sources
 from beyonddrive.structures.errors import BeyondDriveError
 
-FORMAT_VERSION = 2
-"""Version of shards and manifests: 1 had no checksums."""
+FORMAT_VERSION = 3
+"""Version of shards and manifests: 1 had no checksums, shards of 2 did not say of which store they are."""
 MANIFEST = "manifest.json"
 _SHOWN = 8
 """Keys that differ that a message names."""
@@ -43,6 +44,16 @@ def differing_keys(stored: Any, wanted: Any, prefix: str = "") -> list[str]:
             lines += differing_keys(stored.get(key), wanted.get(key), name)
         return lines
     return [] if stored == wanted else [f"{prefix or 'value'}: stored {stored!r}, wanted {wanted!r}"]
+
+
+def store_id(kind: StoreKind, config: Mapping[str, Any]) -> str:
+    """What stores of one kind and configuration, and their shards, have in common.
+
+    >>> kind = StoreKind('demo', 'python -m doctest')
+    >>> store_id(kind, {'a': 1, 'b': (2,)}) == store_id(kind, {'b': [2], 'a': 1}) != store_id(kind, {'a': 1})
+    True
+    """
+    return blake2b(json.dumps([kind.name, config], sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def make_manifest(

@@ -13,7 +13,13 @@ from safetensors import SafetensorError, safe_open
 
 from beyonddrive.datasets.stores.checksums import record_checksum
 from beyonddrive.datasets.stores.fingerprints import Fingerprint
-from beyonddrive.datasets.stores.manifests import StoreError, StoreKind, check_manifest, read_manifest
+from beyonddrive.datasets.stores.manifests import (
+    StoreError,
+    StoreKind,
+    check_manifest,
+    read_manifest,
+    store_id,
+)
 from beyonddrive.datasets.stores.shards import SUFFIX, ShardIndex, damaged, read_index
 
 
@@ -41,7 +47,8 @@ class ShardStore:
         indices: Shard -> what it says of itself.
 
     Raises:
-        StoreError: If the store is missing, of another kind or configuration, or damaged.
+        StoreError: If the store is missing, of another kind or configuration, or damaged, or holds a shard of
+            another store.
     """
 
     def __init__(
@@ -61,14 +68,15 @@ class ShardStore:
         self._shard_of: dict[str, str] = {}
         self._open: OrderedDict[str, _Shard] = OrderedDict()
         self._process = os.getpid()
+        own_id = store_id(kind, self.manifest["config"])
         for path in sorted(self.root.glob(f"*{SUFFIX}")):
-            self._add(path, unique)
+            self._add(path, own_id, unique)
 
-    def _add(self, path: Path, unique: bool) -> None:
+    def _add(self, path: Path, own_id: str, unique: bool) -> None:
         shard = path.name.removesuffix(SUFFIX)
         try:
             with safe_open(path, framework="np") as handle:
-                index = read_index(handle)
+                index = read_index(handle, own_id)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise damaged(path, error, self.kind) from error
         for token in index.tokens:

@@ -34,6 +34,7 @@ from beyonddrive.datasets.stores.manifests import (
     check_manifest,
     make_manifest,
     read_manifest,
+    store_id,
 )
 from beyonddrive.engine.files import file_lock, remove_leftovers, write_atomically
 
@@ -51,6 +52,7 @@ class ShardIndex(NamedTuple):
         failures: Tokens that belong to it but could not be made, with the reason.
         sources: Files that it was made from.
         marks: What else its writer wants to know when it comes again.
+        store: What it is of: :func:`~beyonddrive.datasets.stores.manifests.store_id`.
     """
 
     tokens: tuple[str, ...] = ()
@@ -58,6 +60,7 @@ class ShardIndex(NamedTuple):
     failures: Mapping[str, str] = MappingProxyType({})
     sources: Sources = MappingProxyType({})
     marks: tuple[str, ...] = ()
+    store: str = ""
 
 
 class ShardWriter:
@@ -90,7 +93,7 @@ class ShardWriter:
         source: str,
         sources: Sources | None = None,
     ) -> None:
-        self.root, self.kind = Path(root), kind
+        self.root, self.kind, self._id = Path(root), kind, store_id(kind, config)
         remove_leftovers(self.root)
         if (self.root / MANIFEST).exists():
             check_manifest(self.root, read_manifest(self.root, kind), kind, config, sources)
@@ -114,10 +117,10 @@ class ShardWriter:
         return self.path(shard).exists()
 
     def index(self, shard: str) -> ShardIndex | None:
-        """What is in a shard; None if there is none, or a damaged one."""
+        """What is in a shard; None if there is none, or a damaged one, or one of another store."""
         try:
             with safe_open(self.path(shard), framework="np") as handle:
-                return read_index(handle)
+                return read_index(handle, self._id)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             return None
 
@@ -125,13 +128,13 @@ class ShardWriter:
         """Records of a shard that is there, by token.
 
         Raises:
-            StoreError: If one of them is damaged.
+            StoreError: If one of them is damaged, or the shard is of another store.
         """
         path = self.path(shard)
         records: dict[str, dict[str, NDArray[Any]]] = {token: {} for token in tokens}
         try:
             with safe_open(path, framework="np") as handle:
-                index = read_index(handle)
+                index = read_index(handle, self._id)
                 for key in handle.keys():  # noqa: SIM118 - not a mapping
                     token, _, field = key.partition("/")
                     if token in records:
@@ -185,6 +188,7 @@ class ShardWriter:
             "tokens": list(records),
             "checksums": checksums,
             "failures": dict(failures or {}),
+            "store": self._id,
         }
         if sources:
             index["sources"] = dict(sources)
@@ -195,20 +199,28 @@ class ShardWriter:
         write_atomically(self.path(shard), save(tensors, metadata=metadata))
 
 
-def read_index(handle: Any) -> ShardIndex:
+def read_index(handle: Any, store: str) -> ShardIndex:
     """The index of an open shard.
 
+    Args:
+        handle: The shard.
+        store: What it must be of: :func:`~beyonddrive.datasets.stores.manifests.store_id`.
+
     Raises:
-        KeyError, ValueError, TypeError: If it has none, or a damaged one.
+        KeyError, ValueError, TypeError: If it has none, or a damaged one, or is of another store.
     """
     index = json.loads(unseal((handle.metadata() or {})["index"]))
     sources = {name: Fingerprint(*values) for name, values in index.get("sources", {}).items()}
     tokens, checksums = tuple(index["tokens"]), tuple(index["checksums"])
     if len(tokens) != len(checksums):
         raise ValueError("it has not one checksum for each record")
-    return ShardIndex(tokens, checksums, index["failures"], sources, tuple(index.get("marks", ())))
+    if index["store"] != store:
+        raise ValueError("it is of another split or of other settings than this store")
+    return ShardIndex(tokens, checksums, index["failures"], sources, tuple(index.get("marks", ())), store)
 
 
 def damaged(path: Path, reason: object, kind: StoreKind) -> StoreError:
     """The error of a shard that cannot be trusted."""
-    return StoreError(f"{path}: is damaged ({reason}); delete this file and run: {kind.command}")
+    return StoreError(
+        f"{path}: is damaged or out of place ({reason}); delete this file and run: {kind.command}"
+    )

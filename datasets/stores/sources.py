@@ -75,6 +75,11 @@ class DataPlace(NamedTuple):
         ]
 
 
+def only_logs(sources: Sources) -> dict[str, Fingerprint]:
+    """Those of the sources that are logs."""
+    return {name: known for name, known in sources.items() if name.startswith(_LOGS)}
+
+
 def only_maps(sources: Sources) -> dict[str, Fingerprint]:
     """Those of the sources that are maps."""
     return {name: known for name, known in sources.items() if name.startswith(_MAPS)}

@@ -9,6 +9,7 @@ import pytest
 
 from beyonddrive.datasets.navsim.log_jobs import CacheReport
 from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor, WorkerLostError
+from beyonddrive.tools import mine_negatives, score, score_vocabulary, visualize
 from beyonddrive.tools._command_line import (
     KeyValues,
     add_config_options,
@@ -112,3 +113,21 @@ def test_reports_of_stores_are_printed_as_they_come(capsys):
 def test_the_parser_is_named_after_the_verb():
     assert isinstance(command_parser("fly", "Fly."), argparse.ArgumentParser)
     assert command_parser("fly", "Fly.").prog == "beyonddrive fly"
+
+
+@pytest.mark.parametrize("below", ["", "sub/folder"])
+@pytest.mark.parametrize(
+    ("tool", "option", "words"),
+    [
+        (mine_negatives, "--out", ["config", "weights.pth"]),
+        (score, "--cache-dir", ["--data-root", "d", "--split", "s", "--plans", "p.npz", "--out", "o.npz"]),
+        (score_vocabulary, "--out", ["root", "split", "vocabulary.npz"]),
+        (visualize, "--out", ["--data-root", "d", "--split", "s"]),
+    ],
+)
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path, capsys, tool, option, words, below):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(SystemExit):
+        tool.main([*words, option, str(file / below)])
+    assert f"{option}: {file} is a file; give the name of a folder" in capsys.readouterr().err

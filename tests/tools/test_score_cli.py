@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.stores.shard_store import ShardStore
 from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.engine.files import file_lock
+from beyonddrive.evaluation import score_files
 from beyonddrive.evaluation.metric_caches import KIND
 from beyonddrive.evaluation.pdm import EPDMS_COLUMNS
 from beyonddrive.evaluation.pdm.cache.metric_cache import CACHE_VERSION
 from beyonddrive.evaluation.plan_files import write_arrays
+from beyonddrive.evaluation.scene_scoring import SceneScores
 from beyonddrive.evaluation.score_files import KIND as SCORES
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.tools import score as tool
@@ -228,6 +231,20 @@ def test_parts_of_other_plans_are_not_gone_on_with(golden, tmp_path, capsys):
     assert "scored before" not in capsys.readouterr().err
     scores = read(tmp_path / "scores.npz")
     assert [len(values) for values in scores.values()] == [3, 40]
+
+
+def test_parts_of_another_scorer_are_not_gone_on_with(tmp_path, monkeypatch):
+    plans = tmp_path / "plans.npz"
+    plans.write_bytes(b"")
+    root, out = NavsimRoot(GOLDEN / "data"), tmp_path / "scores.npz"
+    with score_files.open_parts(out, score_files.describe_inputs(root, "golden", plans)) as parts:
+        parts.add(SceneScores("token", "log", np.zeros((1, 7))))
+        parts.flush()
+    with score_files.open_parts(out, score_files.describe_inputs(root, "golden", plans)) as parts:
+        assert parts.done == {"token"}
+    monkeypatch.setattr(score_files, "SCORER_VERSION", score_files.SCORER_VERSION + 1)
+    with score_files.open_parts(out, score_files.describe_inputs(root, "golden", plans)) as parts:
+        assert not parts.done
 
 
 def test_two_jobs_do_not_write_one_file(golden, tmp_path, capsys):

@@ -11,8 +11,9 @@ import pytest
 
 from beyonddrive.datasets.feature_caching import cache_features
 from beyonddrive.datasets.navsim_dataset import DatasetError, NavsimDataset
-from beyonddrive.datasets.stores.feature_cache import LOGS_FILE
+from beyonddrive.datasets.stores.feature_cache import KIND, LOGS_FILE
 from beyonddrive.datasets.stores.manifests import StoreError
+from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.datasets.transforms.targets import PlanTarget
 from beyonddrive.engine.executors import SerialExecutor
 
@@ -258,3 +259,63 @@ def test_a_full_disk_names_the_shard_and_loses_nothing(make, cache, monkeypatch)
     assert len(list(cache.glob("*.safetensors"))) == 1 and not list(cache.glob(".*"))
     report = run(make, cache)
     assert report.complete and report.num_new_logs == 2
+
+
+def test_a_shard_that_is_gone_is_noticed(make, cache):
+    run(make, cache)
+    next(cache.glob("*cutroute*")).unlink()
+    message = r"1 shard\(s\) of the feature cache are gone, .*cutroute.*\.safetensors; .*cache-features"
+    with pytest.raises(StoreError, match=message):
+        make(cache_dir=cache)
+    assert run(make, cache).num_new_logs == 1
+    assert len(make(cache_dir=cache)) == 6
+
+
+def test_a_shard_of_another_cache_is_refused(make, cache, tmp_path):
+    """Of other settings, or of the same ones and other data."""
+    run(make, cache)
+    run(make, tmp_path / "other", scene_filter={"frame_interval": 2})
+    shard = next(cache.glob("*cutroute*"))
+    content = shard.read_bytes()
+    shutil.copy(tmp_path / "other" / shard.name, shard)
+    with pytest.raises(StoreError, match=rf"{shard.name}: .*of another split or of other settings"):
+        make(cache_dir=cache)
+    shard.write_bytes(content)
+    writer = ShardWriter(cache, KIND, make().feature_config, "")
+    index = writer.index(shard.stem)
+    sources = {name: known._replace(digest="0" * 32) for name, known in index.sources.items()}
+    writer.write(shard.stem, writer.read(shard.stem, index.tokens), sources=sources)
+    with pytest.raises(StoreError, match=rf"{shard.name}: is not of the logs .*cache-features"):
+        make(cache_dir=cache)
+    shard.rename(cache / "stranger.safetensors")
+    (tmp_path / "shard").write_bytes(content)
+    shutil.copy(tmp_path / "shard", shard)
+    writer.write("stranger", {})
+    with pytest.raises(StoreError, match=r"stranger\.safetensors: is not of the logs .*cache-features"):
+        make(cache_dir=cache)
+
+
+def test_more_scenes_than_the_filter_lists_are_refused(make, cache, frames):
+    filters = {"scene_filter": {"frame_interval": 1, "tokens": [frames[3]["token"], frames[4]["token"]]}}
+    run(make, cache, **filters)
+    dataset = make(cache_dir=cache, **filters)
+    assert len(dataset) == 2
+    writer = ShardWriter(cache, KIND, dataset.feature_config, "")
+    [shard] = [path.stem for path in cache.glob("*.safetensors") if writer.index(path.stem).tokens]
+    records = writer.read(shard, dataset.tokens)
+    records["f" * 16] = records[dataset.tokens[0]]
+    writer.write(shard, records, sources=writer.index(shard).sources)
+    with pytest.raises(StoreError, match=r"1 scene\(s\) that the scene filter does not list, such as ffff"):
+        make(cache_dir=cache, **filters)
+
+
+def test_changed_logs_of_the_first_scenes_are_noticed(make, cache, world):
+    filters = {"scene_filter": {"frame_interval": 1, "max_scenes": 3}}
+    run(make, cache, **filters)
+    name = min(cache.glob("*.safetensors")).stem + ".pkl"
+    path = world / "navsim_logs" / "mini" / name
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(StoreError, match=rf"1 log\(s\) or .*changed .*logs/{name}; .*cache-features"):
+        make(cache_dir=cache, **filters)
+    assert run(make, cache, **filters).num_new_logs == 1
+    assert len(make(cache_dir=cache, **filters)) == 3

@@ -1,4 +1,3 @@
-import json
 import pickle
 
 import numpy as np
@@ -7,6 +6,7 @@ import pytest
 from beyonddrive.datasets.maps.nuplan_map import VERSIONS_FILE
 from beyonddrive.datasets.stores.manifests import StoreError, StoreKind
 from beyonddrive.datasets.stores.negative_pool import (
+    KIND,
     NegativePool,
     PoolDescription,
     PoolError,
@@ -117,12 +117,12 @@ def test_no_pool_and_another_store_are_refused(tmp_path):
         NegativePool(tmp_path / "features")
 
 
-def test_a_manifest_that_describes_no_pool_is_refused(root):
-    manifest = json.loads((root / "manifest.json").read_text())
-    del manifest["config"]["progress"]
-    (root / "manifest.json").write_text(json.dumps(manifest))
+def test_a_manifest_that_describes_no_pool_is_refused(tmp_path):
+    config = describe().to_config()
+    del config["progress"]
+    ShardWriter(tmp_path, KIND, config, "a test").write("shard-00000", {"near": record([0.0], [3])})
     with pytest.raises(PoolError, match=r"does not describe a pool .*progress"):
-        NegativePool(root)
+        NegativePool(tmp_path)
 
 
 def test_other_score_columns_are_refused(tmp_path):
@@ -151,14 +151,13 @@ def test_a_record_that_lacks_an_array_is_refused(tmp_path):
         NegativePool(tmp_path / "pool")["near"]
 
 
-def test_a_pool_of_another_scorer_is_refused_and_not_continued(root, monkeypatch):
-    manifest = json.loads((root / "manifest.json").read_text())
-    manifest["config"]["scorer_version"] -= 1
-    (root / "manifest.json").write_text(json.dumps(manifest))
+def test_a_pool_of_another_scorer_is_refused_and_not_continued(tmp_path):
+    writer = open_writer(tmp_path, describe(scorer_version=0), "a test")
+    writer.write("shard-00000", {"near": record([0.0], [3])})
     with pytest.raises(PoolError, match=r"scorer_version: stored 0, wanted 1.*beyonddrive mine"):
-        NegativePool(root)
+        NegativePool(tmp_path)
     with pytest.raises(StoreError, match=r"config\.scorer_version: stored 0, wanted 1"):
-        open_writer(root, describe(), "a test")
+        open_writer(tmp_path, describe(), "a test")
 
 
 @pytest.fixture

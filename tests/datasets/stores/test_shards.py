@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import operator
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_any_flipped_bit_is_noticed(tmp_path):
 def test_a_store_of_an_older_format_is_refused_with_the_command(root):
     manifest = json.loads((root / MANIFEST).read_text())
     (root / MANIFEST).write_text(json.dumps({**manifest, "version": 1}))
-    with pytest.raises(StoreError, match=r"version: stored 1, wanted 2.*make it again: make demo"):
+    with pytest.raises(StoreError, match=r"version: stored 1, wanted 3.*make it again: make demo"):
         ShardStore(root, DEMO)
 
 
@@ -186,4 +187,19 @@ def test_same_records_give_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         ShardWriter(tmp_path / name, DEMO, {}, "").write("s", {"a": {"x": np.arange(3), "b": np.zeros(2)}})
     assert (tmp_path / "one/s.safetensors").read_bytes() == (tmp_path / "two/s.safetensors").read_bytes()
-    assert json.loads((tmp_path / "one" / MANIFEST).read_text())["version"] == 2
+    assert json.loads((tmp_path / "one" / MANIFEST).read_text())["version"] == 3
+
+
+@pytest.mark.parametrize("other", [StoreKind("demo", "make demo"), OTHER])
+def test_a_shard_of_another_store_is_refused(root, tmp_path, other):
+    config = {**CONFIG, "split": "mini"} if other.name == DEMO.name else CONFIG
+    strange = ShardWriter(tmp_path / "strange", other, config, "a test")
+    strange.write("shard-00002", {"z": {"x": np.zeros(1)}})
+    shutil.copy(strange.path("shard-00002"), root)
+    message = r"shard-00002\.safetensors: .*of another split or of other settings.*run: make demo"
+    with pytest.raises(StoreError, match=message):
+        ShardStore(root, DEMO)
+    writer = ShardWriter(root, DEMO, CONFIG, "a test")
+    assert writer.index("shard-00002") is None, "to be made again"
+    with pytest.raises(StoreError, match=message):
+        writer.read("shard-00002", ["z"])
