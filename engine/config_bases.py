@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
@@ -35,6 +36,13 @@ def apply() -> None:
     Config._get_base_files = staticmethod(_get_base_files(Config._get_base_files))
     Config._get_cfg_path = staticmethod(_get_cfg_path(Config._get_cfg_path))
     Config._file2dict = staticmethod(_file2dict(Config._file2dict))
+
+
+def files_of(path: str | Path) -> Iterator[Path]:
+    """A config file and all of its bases, at any depth."""
+    yield Path(path)
+    for base in Config._get_base_files(str(path)):
+        yield from files_of(Config._get_cfg_path(base, str(path))[0])
 
 
 @contextmanager

@@ -93,6 +93,17 @@ def _check_value(key: str, value: Any, annotation: Any) -> None:
         raise _refuse(key, value, reason)
 
 
+def _check_range(path: str, node: Any, key: str, fits: Callable[[Any], bool], reason: str) -> None:
+    """Refuse a number of a mapping that its reader would take and that would ruin the work."""
+    value = node.get(key) if isinstance(node, Mapping) else None
+    if isinstance(value, (int, float)) and not fits(value):
+        raise _refuse(f"{path}.{key}", value, reason)
+
+
+def _is_positive(value: float) -> bool:
+    return value > 0
+
+
 def check_keys(path: str, node: Mapping[str, Any], reader: Reader) -> None:
     """Refuse keys and values of a node that its reader does not take."""
     for key, value in node.items():
@@ -187,6 +198,9 @@ def _home_of(name: Any) -> Registry | None:
 def _check_train_loop(path: str, node: Any) -> None:
     loop = EpochBasedTrainLoop if node.get("by_epoch", True) else IterBasedTrainLoop
     _typed(path, node, own.LOOPS, loop, ("by_epoch",) if "type" not in node else ())
+    _check_range(
+        path, node, "val_interval", _is_positive, "it must be positive; more than the epochs is never"
+    )
 
 
 def _check_loader(path: str, node: Any) -> None:
@@ -208,7 +222,13 @@ def _check_evaluator(path: str, node: Any) -> None:
     if isinstance(node, Mapping) and "metrics" in node:
         _typed(path, node, EVALUATOR, Evaluator)
     else:
-        _each(partial(_typed, registry=own.METRICS))(path, node)
+        _each(_check_metric)(path, node)
+
+
+def _check_metric(path: str, node: Any) -> None:
+    _typed(path, node, own.METRICS)
+    reason = "it must not be negative; 0 scores in this process"
+    _check_range(path, node, "num_workers", lambda value: value >= 0, reason)
 
 
 def _check_optim_wrapper(path: str, node: Any) -> None:
@@ -231,6 +251,9 @@ def _check_optim_wrapper(path: str, node: Any) -> None:
         if clip.get("type", "norm") not in ("norm", "value"):
             raise _refuse(f"{path}.clip_grad.type", clip["type"], "it is 'norm' or 'value'")
         check_keys(f"{path}.clip_grad", clip, reader_of(function))
+        for key in ("max_norm", "clip_value"):
+            reason = f"it must be positive; clip nothing with {path}.clip_grad=None"
+            _check_range(f"{path}.clip_grad", clip, key, _is_positive, reason)
     paramwise = node.get("paramwise_cfg")
     if isinstance(paramwise, Mapping):
         _plain(f"{path}.paramwise_cfg", paramwise, _PARAMWISE, "DefaultOptimWrapperConstructor")
@@ -275,6 +298,12 @@ def _check_log_level(path: str, value: Any) -> None:
         raise _refuse(path, value, nearest(value, levels))
 
 
+def _check_auto_scale_lr(path: str, node: Any) -> None:
+    _plain(path, node, ("base_batch_size", "enable"), "auto_scale_lr")
+    reason = "it must be positive: the scenes per step that optim_wrapper.optimizer.lr is for"
+    _check_range(path, node, "base_batch_size", _is_positive, reason)
+
+
 def _check_compile(path: str, node: Any) -> None:
     if isinstance(node, Mapping):
         check_keys(path, node, reader_of(torch.compile))
@@ -309,7 +338,7 @@ _CHECKS: Mapping[str, Check] = {
     "log_processor": partial(_typed, registry=LOG_PROCESSORS, default=LogProcessor),
     "log_level": _check_log_level,
     "visualizer": _check_visualizer,
-    "auto_scale_lr": partial(_plain, keys=("base_batch_size", "enable"), name="auto_scale_lr"),
+    "auto_scale_lr": _check_auto_scale_lr,
     "compile": _check_compile,
     "model_wrapper_cfg": partial(_typed, registry=MODEL_WRAPPERS, default=MMDistributedDataParallel),
 }

@@ -37,6 +37,7 @@ def apply_options(config: Config, options: Mapping[str, Any]) -> None:
     for key, given in sorted(options.items(), key=lambda item: leads_through_a_reference(config, item[0])):
         value = os.fspath(given) if isinstance(given, Path) else given
         _check_top(config, key)
+        _check_tool_option(key, value)
         old = config.get(key) if "." not in key else None
         _set(config, config._cfg_dict, key.split("."), value, key)
         new = config.get(key) if "." not in key else None
@@ -68,6 +69,19 @@ def _check_top(config: Config, key: str) -> None:
         f"--cfg-options {key}: nothing reads {name} any more once {config.filename} is read"
         + (f"; its value is in {', '.join(copies)}, which can be set" if copies else "")
     )
+
+
+def _check_tool_option(key: str, value: Any) -> None:
+    """Refuse what a tool has its own option for, which would win."""
+    if key == "launcher":
+        raise ConfigError(
+            f"--cfg-options launcher={value}: is not read from a config; give --launcher {value}"
+        )
+    if key == "resume" and str(value).lower() not in ("true", "false", "none"):
+        raise ConfigError(
+            f"--cfg-options resume={value}: it is true or false; to go on from a checkpoint, "
+            f"give --resume {value}"
+        )
 
 
 def _is_used(config: Config, name: str) -> bool:

@@ -148,8 +148,8 @@ def misfit(value: Any, annotation: Any) -> str | None:
 
     >>> misfit('poled', typing.Literal['pair', 'pooled'])
     "it is 'pair' or 'pooled'"
-    >>> misfit('many', int | None), misfit(3, str), misfit(3, float)
-    ('it is a number', 'it is a text', None)
+    >>> misfit('many', int | None), misfit(3, str), misfit(3, float), misfit(1.5, int)
+    ('it is a number', 'it is a text', None, 'it is a whole number')
     """
     admitted = members(annotation)
     if not admitted or value is None or isinstance(value, (dict, list, tuple)):
@@ -167,6 +167,8 @@ def misfit(value: Any, annotation: Any) -> str | None:
         return None
     if isinstance(value, str) and rest and rest <= _NUMBERS:
         return "it is true or false" if rest == {bool} else "it is a number"
+    if isinstance(value, float) and not value.is_integer() and rest and rest <= {int, bool}:
+        return "it is a whole number"
     if type(value) in _NUMBERS and rest and rest <= _TEXTS:
         return "it is a text"
     return None

@@ -14,6 +14,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from beyonddrive.engine.config_values import ConfigError
+from beyonddrive.engine.recipe_changes import check_recipe
 
 GRADIENTS = "accumulated_gradients"
 """Name under which a checkpoint keeps gradients that wait for more steps, by rank and parameter."""
@@ -47,7 +48,8 @@ def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:
 
     Raises:
         ConfigError: If the checkpoint holds weights alone, was written within an epoch, or its steps are not
-            those of this run where steps are what counts.
+            those of this run where steps are what counts; or if optimizer or schedules of the recipe differ
+            from those that it restores.
     """
     file = checkpoint.get("file", "the checkpoint")
     meta = checkpoint.get("meta", {})
@@ -58,6 +60,7 @@ def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:
             f"{file}: has weights, but no {', '.join(missing)}, so a training cannot go on from it; resume "
             "from an epoch_*.pth, or start from its weights with --cfg-options load_from=..."
         )
+    check_recipe(runner, str(file), meta)
     now = describe_steps(runner)
     then = {**now, **meta.get(_STEPS, {})}
     differing = [f"{key} {then[key]} before, {now[key]} now" for key in now if then[key] != now[key]]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.engine.configs import ConfigError
 from beyonddrive.engine.evaluators import component_class
-from beyonddrive.engine.runner.result_paths import check_results, files_in
+from beyonddrive.engine.runner.result_paths import check_results, files_read
 from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 from beyonddrive.evaluation.plan_files import write_arrays
 from beyonddrive.registry import METRICS
@@ -99,16 +99,22 @@ class PlanWriter(BaseMetric):
         return {"num_scenes": float(len(plans)), "num_failed": float(len(self.failures))}
 
 
-def plan_only(config: Config, plans_file: str | Path) -> None:
+def plan_only(config: Config, plans_file: str | Path, inputs: Sequence[str | Path] = ()) -> None:
     """Make the test of a config plan for its scenes and score nothing, in place.
 
     Its data sets make inputs only (``inputs_only=True``), from logs and sensor files; a :class:`PlanWriter`
     takes the place of the metrics.
 
+    Args:
+        config: The config.
+        plans_file: npz file with the plan of each scene.
+        inputs: Files that are read besides those that the config names, such as the checkpoint.
+
     Raises:
-        ConfigError: If there is no test, a data set cannot make inputs only, or the file cannot be written.
+        ConfigError: If there is no test, a data set cannot make inputs only, or the file cannot be written
+            or is read.
     """
-    check_results({"--plans": plans_file}, files_in(config._cfg_dict))
+    check_results({"--plans": plans_file}, [*files_read(config), *inputs])
     loader = config.get("test_dataloader")
     if not loader:
         raise ConfigError("test_dataloader: the config has none, so there are no scenes to plan for")

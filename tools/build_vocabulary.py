@@ -80,11 +80,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command("build-vocabulary", lambda: build(args))
 
 
+def check_out(args: argparse.Namespace) -> None:
+    """Refuse to write over anything but an earlier vocabulary, such as a file of the data root.
+
+    Raises:
+        ConfigError: If ``--out`` cannot be written, or is there and no vocabulary.
+    """
+    from beyonddrive.engine.config_values import ConfigError
+    from beyonddrive.engine.runner.result_paths import check_results
+    from beyonddrive.structures.vocabulary import VocabularyError, read_vocabulary
+
+    check_results({"--out": args.out}, [args.scene_filter] if args.scene_filter else [])
+    if args.out.exists():
+        try:
+            read_vocabulary(args.out)
+        except VocabularyError:
+            raise ConfigError(
+                f"--out {args.out}: is there and no vocabulary, so it is not written over; give another name"
+            ) from None
+
+
 def build(args: argparse.Namespace) -> int:
     """Make the vocabulary."""
     from beyonddrive.generators.expert_plans import read_expert_plans
     from beyonddrive.generators.vocabulary import build_vocabulary, describe_vocabulary, write_vocabulary
 
+    check_out(args)
     source = source_of(args)
     experts = read_expert_plans(source, executor_of(args))
     tell_all("build-vocabulary", experts.problems)

@@ -48,13 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """Write the file, run it once, and print how much it differs from the planner."""
-    from beyonddrive.apis import init_planner
+    from beyonddrive.apis import init_planner, load_config
     from beyonddrive.deploy import PlannerGraph, largest_difference, write_graph
+    from beyonddrive.engine.runner.result_paths import check_results, files_read
 
+    config = load_config(args.config, args.cfg_options)
+    check_results({"OUT": args.out}, [*files_read(config), args.checkpoint])
     partial = args.out.with_name(f".partial-{args.out.name}")
     try:
-        graph = PlannerGraph(init_planner(args.config, args.checkpoint, options=args.cfg_options))
-        args.out.parent.mkdir(parents=True, exist_ok=True)
+        graph = PlannerGraph(init_planner(config, args.checkpoint))
         write_graph(graph, partial, None if args.free_batch else args.batch)
         difference = largest_difference(graph, partial, args.batch)
         if not difference <= LARGEST_DIFFERENCE:

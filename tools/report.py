@@ -51,11 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(args: argparse.Namespace) -> int:
     """Print the table and write the files."""
     from beyonddrive.engine.files import write_atomically
+    from beyonddrive.engine.runner.result_paths import check_results
     from beyonddrive.visualization.report import Report, write_report
     from beyonddrive.visualization.report_inputs import parse_times, read_coverage, read_picture_index
     from beyonddrive.visualization.tables import format_table, parse_named, read_results, summarise
 
-    results = [read_results(name, Path(path)) for name, path in parse_named(args.row, "--row")]
+    named = parse_named(args.row, "--row")
+    pictures = [path for path in args.pictures.rglob("*") if path.is_file()] if args.pictures else []
+    coverage = [args.coverage] if args.coverage else []
+    read = [*(path for _, path in named), *coverage, *pictures]
+    check_results({"--out": args.out, "--markdown": args.markdown}, read)
+    results = [read_results(name, Path(path)) for name, path in named]
     rows = summarise(results, args.common_scenes)
     page = Report(
         args.title,

@@ -81,15 +81,16 @@ def evaluate(args: argparse.Namespace) -> int:
     from beyonddrive.evaluation.plan_writer import plan_only
 
     config = runner.load_config(args.config, args.cfg_options)
+    inputs = [args.checkpoint] if args.checkpoint else []
     if args.plans_only:
-        plan_only(config, args.plans)
+        plan_only(config, args.plans, inputs)
     testing = runner.build_test_runner(
         config,
         work_dir=args.work_dir,
         out_file=args.out,
         plans_file=None if args.plans_only else args.plans,
         launcher=args.launcher,
-        inputs=[args.checkpoint] if args.checkpoint else [],
+        inputs=inputs,
     )
     load_weights(testing.model, args.checkpoint)
     metrics, failures, shares, unwritten = runner.evaluate(testing)

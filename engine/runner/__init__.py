@@ -25,7 +25,7 @@ from beyonddrive.engine.hooks.checkpoint_guard import CheckpointGuardHook
 from beyonddrive.engine.hooks.rank_agreement import RankAgreementHook
 from beyonddrive.engine.hooks.scene_random import SceneRandomHook
 from beyonddrive.engine.runner.planner_runner import PlannerRunner
-from beyonddrive.engine.runner.result_paths import check_folder, check_results, files_in
+from beyonddrive.engine.runner.result_paths import check_folder, check_results, files_read
 from beyonddrive.registry import SCOPE
 
 __all__ = [
@@ -45,6 +45,8 @@ LAST_CHECKPOINT = "last_checkpoint"
 """File in a work folder that names the newest checkpoint."""
 _ALWAYS = (CheckpointGuardHook, RankAgreementHook, SceneRandomHook)
 """Hooks that every run has, also one whose config lists others only."""
+_TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper")
+"""What a config has for a training."""
 _runs = itertools.count()
 
 
@@ -122,7 +124,13 @@ def build_train_runner(
     check_selection(config)
     if seed is not None:
         config.randomness = ConfigDict(config.get("randomness", {}), seed=seed)
-    if amp or config.get("optim_wrapper", {}).get("type") == "AmpOptimWrapper":
+    for key in _TRAINING:
+        if not config.get(key):
+            raise ConfigError(
+                f"{key}: the config has none, so there is nothing to train by; give one, as those of "
+                "configs/_base_ do, or evaluate the planner by beyonddrive test"
+            )
+    if amp or config.optim_wrapper.get("type") == "AmpOptimWrapper":
         config.optim_wrapper.type = "AmpOptimWrapper" if torch.cuda.is_available() else "AutocastOptimWrapper"
     if auto_scale_lr or (config.get("auto_scale_lr") or {}).get("enable"):
         if not (config.get("auto_scale_lr") or {}).get("base_batch_size"):
@@ -132,10 +140,17 @@ def build_train_runner(
             )
         config.auto_scale_lr.enable = True
     start = _take_start(config, resume)
+    folder = _checkpoint_folder(config)
+    earlier = sorted(path.name for path in folder.glob("*.pth")) if start is None else []
     runner = _build(config, start)
     if not any(parameter.requires_grad for parameter in runner.model.parameters()):
         raise ConfigError(
             f"planner {runner.model_name} has no weights to train; evaluate it by beyonddrive test"
+        )
+    if earlier:
+        runner.logger.warning(
+            f"{folder} holds checkpoints of another run, which this one may write over: "
+            f"{', '.join(earlier)}; to keep them apart give another --work-dir, to go on from them --resume"
         )
     return runner
 
@@ -169,8 +184,7 @@ def build_test_runner(
     config.launcher = launcher
     config.resume = False
     config.load_from = None
-    read = [*files_in(config._cfg_dict), *([config.filename] if config.filename else []), *inputs]
-    check_results({"--out": out_file, "--plans": plans_file}, read)
+    check_results({"--out": out_file, "--plans": plans_file}, [*files_read(config), *inputs])
     set_result_files(config, out_file, plans_file)
     return _build(config)
 
@@ -215,6 +229,21 @@ def _forget_frames(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
+
+
+def _checkpoint_folder(config: Config) -> Path:
+    """Where the checkpoints of a training go; made if the config names it and it is not there.
+
+    Raises:
+        ConfigError: If nothing can be written there.
+    """
+    work_dir = Path(config.work_dir).absolute()
+    out_dir = ((config.get("default_hooks") or {}).get("checkpoint") or {}).get("out_dir")
+    if not out_dir or "://" in str(out_dir):  # the hook refuses what is not on a local disk
+        return work_dir
+    folder = Path(out_dir) / work_dir.name
+    check_folder(folder, "default_hooks.checkpoint.out_dir")
+    return folder
 
 
 def _take_start(config: Config, resume: str | bool) -> str | None:

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
+from beyonddrive.engine.config_bases import files_of
 from beyonddrive.engine.config_values import ConfigError
 
 
@@ -44,7 +47,7 @@ def check_results(files: Mapping[str, str | Path | None], inputs: Iterable[str |
         if path.is_dir():
             raise ConfigError(f"{name} {file}: is a folder; give the name of a file")
         if path in read:
-            raise ConfigError(f"{name} {file}: is read by this evaluation; give the results another name")
+            raise ConfigError(f"{name} {file}: is read by this command; give the results another name")
         if path in taken:
             raise ConfigError(f"{name} {file}: {taken[path]} has the same name; give two names")
         taken[path] = name
@@ -60,11 +63,17 @@ def _write_something(folder: Path) -> None:
         file.write(b"yes")
 
 
-def files_in(node: Any) -> Iterator[Path]:
-    """Files that a config names and that are there."""
+def files_read(config: Config) -> Iterator[Path]:
+    """Files that a config was read from, its bases included, and those that it names and that are there."""
+    if config.filename and Path(config.filename).is_file():
+        yield from files_of(config.filename)
+    yield from _files_in(config._cfg_dict)
+
+
+def _files_in(node: Any) -> Iterator[Path]:
     if isinstance(node, (dict, list, tuple)):
         for value in node.values() if isinstance(node, dict) else node:
-            yield from files_in(value)
+            yield from _files_in(value)
     elif isinstance(node, (str, Path)) and 0 < len(str(node)) < 4096 and "\0" not in str(node):
         path = Path(node)
         try:

@@ -170,3 +170,12 @@ def test_an_exporter_that_does_not_fit_is_told(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=r"got a boolean.*of about the same age"):
         write_graph(PlannerGraph(tiny("ego_mlp.py")), tmp_path / "planner.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_export_never_takes_the_place_of_its_checkpoint(tmp_path: Path, capsys) -> None:
+    checkpoint = tmp_path / "planner.pt2"
+    checkpoint.write_bytes(b"weights")
+    config = str(CONFIGS / "ego_mlp/ego_mlp_1xb16-12e_synth.py")
+    assert tool.main([config, str(checkpoint), str(checkpoint)]) == 1
+    assert f"OUT {checkpoint}: is read by this command" in capsys.readouterr().err
+    assert checkpoint.read_bytes() == b"weights"

@@ -176,3 +176,41 @@ def test_a_work_folder_that_cannot_be_written_is_refused(tmp_path, blind_recipe)
         with pytest.raises(ConfigError, match=rf"work_dir {re.escape(str(folder))}: {reason}"):
             build_train_runner(load_config(blind_recipe), str(folder))
     assert not Path("/proc/runs").exists() and not (tmp_path / "file").stat().st_size
+
+
+def test_options_that_a_checkpoint_would_undo_are_refused(tmp_path, blind_recipe):
+    train(blind_recipe, tmp_path / "w", KEEP)
+    start = str(tmp_path / "w/epoch_1.pth")
+    for option, value in (
+        ("optim_wrapper.optimizer.lr", 0.5),
+        ("optim_wrapper.optimizer.weight_decay", 0.1),
+        ("optim_wrapper.paramwise_cfg", {"bias_lr_mult": 2.0}),
+        ("param_scheduler.eta_min", 1e-5),
+        ("param_scheduler", {"type": "MultiStepLR", "milestones": [1], "_delete_": True}),
+    ):
+        with pytest.raises(ConfigError, match=rf"{option}.* before\).*leave it out.*load_from=") as told:
+            train(blind_recipe, tmp_path / "r", {**KEEP, option: value}, resume=start)
+        assert "\n" not in str(told.value) and start in str(told.value)
+    assert not list((tmp_path / "r").glob("*.pth"))
+    anew = {**KEEP, "optim_wrapper.optimizer.lr": 0.5, "load_from": start}
+    assert train(blind_recipe, tmp_path / "r", anew).epoch == 2
+
+
+def test_a_longer_training_says_that_its_schedule_was_made_for_a_shorter_one(tmp_path, blind_recipe):
+    train(blind_recipe, tmp_path / "w", KEEP)
+    assert train(blind_recipe, tmp_path / "w", {**KEEP, "train_cfg.max_epochs": 3}, resume=True).epoch == 3
+    told = log_of(tmp_path / "w")
+    assert "train_cfg.max_epochs=3 (2 before): the schedule" in told and "another length" in told
+    plain = {**KEEP, "param_scheduler": None}
+    train(blind_recipe, tmp_path / "p", plain)
+    train(blind_recipe, tmp_path / "p", {**plain, "train_cfg.max_epochs": 3}, resume=True)
+    assert "another length" not in log_of(tmp_path / "p")
+
+
+def test_training_anew_beside_checkpoints_of_another_run_is_told(tmp_path, blind_recipe):
+    train(blind_recipe, tmp_path / "w", KEEP)
+    train(blind_recipe, tmp_path / "w", KEEP, resume=True)
+    assert "another run" not in log_of(tmp_path / "w")
+    train(blind_recipe, tmp_path / "w", KEEP)
+    assert "checkpoints of another run" in log_of(tmp_path / "w")
+    assert "epoch_1.pth, epoch_2.pth" in log_of(tmp_path / "w")

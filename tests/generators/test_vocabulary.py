@@ -163,3 +163,16 @@ def test_tool_names_a_damaged_log_and_goes_on(split_root, tmp_path, capsys):
     out = tmp_path / "vocabulary.npz"
     assert main([str(split_root), "train", "--size", "3", "--out", str(out)]) == 0
     assert log.name in capsys.readouterr().err
+
+
+def test_tool_writes_over_nothing_but_a_vocabulary(split_root, tmp_path, capsys):
+    words = [str(split_root), "train", "--size", "2", "--out"]
+    (split_root / "synth.json").write_text("{}")
+    log = next((split_root / "navsim_logs/train").glob("*.pkl"))
+    for path in (split_root / "synth.json", log):
+        before = path.read_bytes()
+        assert main([*words, str(path)]) == 1
+        assert f"--out {path}: is there and no vocabulary" in capsys.readouterr().err
+        assert path.read_bytes() == before
+    for _ in range(2):
+        assert main([*words, str(tmp_path / "v.npz")]) == 0

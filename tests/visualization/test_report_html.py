@@ -138,3 +138,16 @@ def test_the_tool_prints_both_tables_and_writes_the_page(tmp_path, pictures, cap
 def test_the_tool_refuses_what_it_cannot_read(tmp_path, capsys):
     assert tool.main(["--row", f"LTF={tmp_path / 'none.csv'}"]) == 1
     assert "none.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--out", "--markdown"])
+def test_a_report_never_takes_the_place_of_what_it_reads(tmp_path, pictures, capsys, option):
+    results, coverage = tmp_path / "a.csv", tmp_path / "coverage.json"
+    results.write_text(RESULTS)
+    coverage.write_text(json.dumps(COVERAGE))
+    words = ["--row", f"a={results}", "--coverage", str(coverage), "--pictures", str(tmp_path / "pictures")]
+    for path in (results, coverage, pictures[0].path):
+        before = path.read_bytes()
+        assert tool.main([*words, option, str(path)]) == 1
+        assert f"{option} {path}: is read by this command; give" in capsys.readouterr().err
+        assert path.read_bytes() == before

@@ -37,6 +37,8 @@ def trained(recipe, work_dir, options):
         ),
         ({"param_scheduler.warmup": 99}, r"warmup=99 must be"),
         ({"model.num_layers": "three"}, r"model\.num_layers=three: the config has the number 1"),
+        ({"optim_wrapper": None}, r"optim_wrapper: the config has none, so there is nothing to train by"),
+        ({"default_hooks.checkpoint.out_dir": "/dev/null"}, r"checkpoint\.out_dir /dev/null.*give another"),
         ({"train_dataloader.num_workers": -1}, r"train_dataloader or train_cfg: .*num_workers"),
     ],
 )
@@ -74,11 +76,25 @@ def test_results_that_cannot_be_written_are_refused_before_the_evaluation(tmp_pa
         (["--out", "/proc/x.csv"], "cannot be written"),
         (["--plans", f"{unlearning}/x.npz"], "cannot be written"),
         (["--out", f"{folder}/a", "--plans", f"{folder}/../folder/a"], "--out has the same name"),
-        (["--out", str(unlearning)], "is read by this evaluation"),
+        (["--out", str(unlearning)], "is read by this command"),
     ):
         assert tool.main([str(unlearning), "--work-dir", str(tmp_path / "w"), *words]) == 1
         assert message in capsys.readouterr().err
     assert not list(folder.iterdir()) and "ConstantVelocity" in unlearning.read_text()
+
+
+def test_results_never_take_the_place_of_what_is_read(tmp_path, unlearning, capsys):
+    checkpoint = tmp_path / "epoch_1.pth"
+    checkpoint.write_bytes(b"weights")
+    base = unlearning.with_name("blind_recipe.py")
+    texts = {path: path.read_bytes() for path in (checkpoint, unlearning, base)}
+    for path in texts:
+        for words in (["--out", str(path)], ["--plans-only", "--plans", str(path)]):
+            assert (
+                tool.main([str(unlearning), str(checkpoint), "--work-dir", str(tmp_path / "w"), *words]) == 1
+            )
+            assert f"{words[-2]} {path}: is read by this command; give" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in texts} == texts
 
 
 def test_figures_survive_results_that_cannot_be_written(tmp_path, unlearning, capsys, monkeypatch):
