@@ -221,6 +221,7 @@ def _check_loader(path: str, node: Any) -> None:
 def _check_evaluator(path: str, node: Any) -> None:
     if isinstance(node, Mapping) and "metrics" in node:
         _typed(path, node, EVALUATOR, Evaluator)
+        _each(_check_metric)(f"{path}.metrics", node["metrics"])
     else:
         _each(_check_metric)(path, node)
 

@@ -52,13 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score(args: argparse.Namespace) -> int:
     """Score the vocabulary and tell which scenes have no scores."""
-    from beyonddrive.engine.runner.result_paths import check_folder
     from beyonddrive.generators.vocabulary_scoring import score_vocabulary
     from beyonddrive.structures.vocabulary import read_vocabulary
     from beyonddrive.tools.build_vocabulary import source_of
 
     vocabulary = read_vocabulary(args.vocabulary)
-    check_folder(args.out, "--out")
     report = score_vocabulary(source_of(args), vocabulary, args.out, executor_of(args), args.cache_dir)
     for problem in report.problems:
         tell("score-vocabulary", problem)

@@ -29,6 +29,11 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("val_evaluator.num_workers", "many", r"num_workers"),
         ("val_evaluator.num_workers", 1.5, r"val_evaluator\.num_workers=1\.5: it is a whole number"),
         ("val_evaluator.num_workers", -1, r"val_evaluator\.num_workers=-1: it must not be negative; 0"),
+        (
+            "test_evaluator",
+            {"metrics": [{"type": "PDMSMetric", "num_workers": -1}], "_delete_": True},
+            r"test_evaluator\.metrics\.0\.num_workers=-1: it must not be negative",
+        ),
         ("train_cfg.val_interval", 0, r"train_cfg\.val_interval=0: it must be positive"),
         ("optim_wrapper.clip_grad.max_norm", 0.0, r"clip_grad\.max_norm=0\.0: .*clip_grad=None"),
         ("optim_wrapper.clip_grad.max_norm", float("nan"), r"clip_grad\.max_norm=nan: it must be positive"),
