@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.log_jobs import CacheReport, LogJob, log_jobs, missing_tokens
 from beyonddrive.datasets.navsim.root import doubled_scene
+from beyonddrive.datasets.navsim.sensors import noting_files
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.datasets.stores.feature_cache import KIND, LOG_NAME, CacheState, write_state
 from beyonddrive.datasets.stores.fingerprints import Fingerprint, fingerprint
@@ -108,10 +109,13 @@ def _cache_log(job: LogJob) -> _LogResult:
     failures: dict[str, str] = {}
     for ref in refs:
         try:
-            features = dataset.make_features(ref)
+            with noting_files() as files:
+                features = dataset.make_features(ref)
         except ValueError as error:
             failures[ref.token] = str(error)
             continue
+        if not records:  # files of all scenes would be too many to look at whenever a cache is opened
+            sources |= place.of_sensors(files)
         log_name = np.frombuffer(features.pop(LOG_NAME).encode(), np.uint8)
         del features["token"]
         records[ref.token] = {**features, LOG_NAME: log_name}

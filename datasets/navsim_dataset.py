@@ -23,7 +23,7 @@ from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.stores.feature_cache import KIND, FeatureCache
 from beyonddrive.datasets.stores.fingerprints import Fingerprint
 from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError, differing_keys, read_manifest
-from beyonddrive.datasets.stores.sources import DataPlace
+from beyonddrive.datasets.stores.sources import DataPlace, only_logs, only_maps
 from beyonddrive.datasets.transforms.base import Results
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.registry import DATASETS, TRANSFORMS
@@ -186,7 +186,7 @@ class NavsimDataset(BaseDataset):
         """Logs that the scenes are of, and maps that cached features are of, by their names as sources."""
         self.full_init()
         if self._cache is not None:
-            return self._cache.sources
+            return only_logs(self._cache.sources) | only_maps(self._cache.sources)
         place = DataPlace.of(self.root, self.split)
         found: dict[str, Fingerprint] = {}
         for path in sorted({entry.log_path for entry in self.data_list if isinstance(entry, SceneRef)}):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +20,7 @@ from beyonddrive.structures.errors import BeyondDriveError
 
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 """Pixels as they are in the file, as the official loader has them, whatever EXIF says."""
+_files_read: ContextVar[set[Path] | None] = ContextVar("files_read", default=None)
 _REMEDY = "restore it from the data set or generate it again"
 
 LIDAR_ROWS = ("x", "y", "z", "intensity", "ring", "lidar_id")
@@ -110,7 +114,20 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
+@contextmanager
+def noting_files() -> Iterator[set[Path]]:
+    """Note which images and sweeps are read meanwhile."""
+    files: set[Path] = set()
+    token = _files_read.set(files)
+    try:
+        yield files
+    finally:
+        _files_read.reset(token)
+
+
 def _read_bytes(path: Path, what: str) -> bytes:
+    if (files := _files_read.get()) is not None:
+        files.add(path)
     try:
         return path.read_bytes()
     except FileNotFoundError:

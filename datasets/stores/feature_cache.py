@@ -28,12 +28,12 @@ class FeatureCache(StoreReader):
     Args:
         root: Folder of the cache.
         config: What it must have been made with: ``NavsimDataset.feature_config``.
-        place: Where logs and maps are, if they are here: then it is noticed that they have changed.
+        place: Where the data are, if they are here: then it is noticed that they have changed.
         logs: The logs of the data set; those that are not in the cache are noticed, too.
 
     Attributes:
         lost_logs: Name of each log that was absent or could not be read -> why.
-        sources: Logs and maps that it was made from.
+        sources: Logs, maps and, of each log, some sensor files that it was made from.
 
     Raises:
         StoreError: If the cache is missing, unfinished, stale, or made for something else.
@@ -59,8 +59,8 @@ class FeatureCache(StoreReader):
         self._check_shards()
         if place is not None and (changed := _changed_sources(state.sources, place, logs)):
             raise StoreError(
-                f"{self.root}: {len(changed)} log(s) or map(s) are new or have changed since the cache was "
-                f"made, the first is {changed[0]}; bring it up to date with: {KIND.command}"
+                f"{self.root}: {len(changed)} source file(s) are new or have changed since the cache "
+                f"was made, the first is {changed[0]}; bring it up to date with: {KIND.command}"
             )
 
     def _check_shards(self) -> None:
@@ -75,7 +75,7 @@ class FeatureCache(StoreReader):
         for shard, index in indices.items():
             if shard not in logs or _digests(index.sources).items() - _digests(self.sources).items():
                 raise StoreError(
-                    f"{self.root / shard}{SUFFIX}: is not of the logs and maps that this feature cache was "
+                    f"{self.root / shard}{SUFFIX}: is not of the files that this feature cache was "
                     f"made from; delete this file and run: {KIND.command}"
                 )
 

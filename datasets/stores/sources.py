@@ -1,4 +1,4 @@
-"""Sources of stores: the logs and maps that records were made from, known by content wherever they lie."""
+"""Sources of stores: logs, maps and sensor files that records are of, known by content wherever they lie."""
 
 from __future__ import annotations
 
@@ -10,33 +10,35 @@ from beyonddrive.datasets.maps.nuplan_map import VERSIONS_FILE
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.stores.fingerprints import Fingerprint, Sources, fingerprint, is_unchanged
 
-_LOGS, _MAPS = "logs/", "maps/"
+_LOGS, _MAPS, _SENSORS = "logs/", "maps/", "sensors/"
 
 
 class DataPlace(NamedTuple):
-    """Where logs and maps of a split lie on this machine; a source is named by its place below them.
+    """Where the files of a split lie on this machine; a source is named by its place below these folders.
 
     Attributes:
         logs: Folder of the logs of the split.
         maps: Folder of the maps.
+        sensors: Folder of the sensor files of the split.
     """
 
     logs: Path
     maps: Path
+    sensors: Path
 
     @classmethod
     def of(cls, root: NavsimRoot, split: str) -> DataPlace:
         """The place of a split of a data root."""
-        return cls(root.root / "navsim_logs" / split, root.maps_root)
+        return cls(root.root / "navsim_logs" / split, root.maps_root, root.sensor_root(split))
 
     def path(self, name: str) -> Path:
         """File of a source.
 
-        >>> DataPlace(Path("a"), Path("b")).path("logs/one.pkl").as_posix()
+        >>> DataPlace(Path("a"), Path("b"), Path("c")).path("logs/one.pkl").as_posix()
         'a/one.pkl'
         """
         folder, _, rest = name.partition("/")
-        return (self.logs if f"{folder}/" == _LOGS else self.maps) / rest
+        return {_LOGS: self.logs, _SENSORS: self.sensors}.get(f"{folder}/", self.maps) / rest
 
     def log_name(self, path: Path) -> str:
         """Name of a log as a source."""
@@ -61,17 +63,28 @@ class DataPlace(NamedTuple):
             files.append(self.maps / VERSIONS_FILE)
         return {_MAPS + path.relative_to(self.maps).as_posix(): fingerprint(path) for path in files}
 
+    def of_sensors(self, paths: Iterable[Path]) -> dict[str, Fingerprint]:
+        """Sensor files as sources; those that are not of the split are passed over.
+
+        Raises:
+            OSError: If one cannot be read.
+        """
+        files = [path for path in sorted(paths) if path.is_relative_to(self.sensors)]
+        return {_SENSORS + path.relative_to(self.sensors).as_posix(): fingerprint(path) for path in files}
+
     def changed(self, sources: Sources, absent: bool = False) -> list[str]:
         """Names of the sources that are not what they were.
 
         Args:
             sources: What is known of them.
-            absent: Whether one that is not on this machine counts as changed.
+            absent: Whether a log or map that is not on this machine counts as changed. Sensor files never do:
+                without them nothing could be made again.
         """
         return [
             name
             for name, known in sources.items()
-            if (absent or self.path(name).exists()) and not is_unchanged(self.path(name), known)
+            if ((absent and not name.startswith(_SENSORS)) or self.path(name).exists())
+            and not is_unchanged(self.path(name), known)
         ]
 
 

@@ -93,7 +93,7 @@ def test_log_that_cannot_be_read_is_reported_and_tried_again(make, cache, world,
     dataset = make(cache_dir=cache)
     assert len(dataset) == 2 and log_path.name in dataset.lost[log_path.stem]
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"1 log\(s\) or map\(s\) are new or have changed"):
+    with pytest.raises(StoreError, match=r"1 source file\(s\) are new or have changed"):
         make(cache_dir=cache)
     report = run(make, cache)
     assert report.complete and report.num_scenes == 6 and report.num_new_logs == 1
@@ -285,13 +285,13 @@ def test_a_shard_of_another_cache_is_refused(make, cache, tmp_path):
     index = writer.index(shard.stem)
     sources = {name: known._replace(digest="0" * 32) for name, known in index.sources.items()}
     writer.write(shard.stem, writer.read(shard.stem, index.tokens), sources=sources)
-    with pytest.raises(StoreError, match=rf"{shard.name}: is not of the logs .*cache-features"):
+    with pytest.raises(StoreError, match=rf"{shard.name}: is not of the files .*cache-features"):
         make(cache_dir=cache)
     shard.rename(cache / "stranger.safetensors")
     (tmp_path / "shard").write_bytes(content)
     shutil.copy(tmp_path / "shard", shard)
     writer.write("stranger", {})
-    with pytest.raises(StoreError, match=r"stranger\.safetensors: is not of the logs .*cache-features"):
+    with pytest.raises(StoreError, match=r"stranger\.safetensors: is not of the files .*cache-features"):
         make(cache_dir=cache)
 
 
@@ -315,7 +315,23 @@ def test_changed_logs_of_the_first_scenes_are_noticed(make, cache, world):
     name = min(cache.glob("*.safetensors")).stem + ".pkl"
     path = world / "navsim_logs" / "mini" / name
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(StoreError, match=rf"1 log\(s\) or .*changed .*logs/{name}; .*cache-features"):
+    with pytest.raises(StoreError, match=rf"1 source.*changed .*logs/{name}; .*cache-features"):
         make(cache_dir=cache, **filters)
     assert run(make, cache, **filters).num_new_logs == 1
     assert len(make(cache_dir=cache, **filters)) == 3
+
+
+def test_other_images_are_noticed_by_features_that_are_of_them(make, cache, world, tmp_path):
+    run(make, cache)
+    run(make, tmp_path / "blind", feature_pipeline=MAP_FEATURES)
+    images = sorted((world / "sensor_blobs").rglob("*.jpg"))
+    for path in images:
+        path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(StoreError, match=r"have changed .* sensors/.*\.jpg; .*beyonddrive cache-features"):
+        make(cache_dir=cache)
+    assert len(make(cache_dir=tmp_path / "blind", feature_pipeline=MAP_FEATURES)) == 6
+    assert run(make, cache).num_new_logs == 3
+    for path in images:
+        path.unlink()
+    assert len(make(cache_dir=cache)) == 6, "what is not here is taken to be as it was"
+    assert run(make, cache).num_new_logs == 0

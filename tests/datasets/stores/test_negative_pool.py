@@ -163,7 +163,7 @@ def test_a_pool_of_another_scorer_is_refused_and_not_continued(tmp_path):
 @pytest.fixture
 def place(tmp_path):
     """A log and a map."""
-    place = DataPlace(tmp_path / "data/navsim_logs/train", tmp_path / "data/maps")
+    place = DataPlace(tmp_path / "data/navsim_logs/train", tmp_path / "data/maps", tmp_path / "data/sensors")
     for path in (place.logs / "one.pkl", place.maps / "town/1/map.gpkg", place.maps / VERSIONS_FILE):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"as it was")
@@ -175,7 +175,9 @@ def test_a_pool_of_other_logs_or_maps_is_refused(tmp_path, place, victim):
     sources = place.of_log(place.logs / "one.pkl") | place.of_maps([place.maps / "town/1/map.gpkg"])
     writer = open_writer(tmp_path / "pool", describe(num_scenes=1), "a test", sources)
     writer.write("shard-00000", {"near": record([0.0], [1])})
-    moved = DataPlace(tmp_path / "moved/navsim_logs/train", tmp_path / "moved/maps")
+    moved = DataPlace(
+        tmp_path / "moved/navsim_logs/train", tmp_path / "moved/maps", tmp_path / "moved/sensors"
+    )
     (tmp_path / "data").rename(tmp_path / "moved")
     LoadNegatives(tmp_path / "pool").check_sources(moved)
     NegativePool(tmp_path / "pool", place=place)  # nothing of it is here, nothing can be said against it
