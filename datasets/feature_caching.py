@@ -120,7 +120,7 @@ def _cache_log(job: LogJob) -> _LogResult:
         del features["token"]
         records[ref.token] = {**features, LOG_NAME: log_name}
     sources |= place.of_maps(dataset.root.read_maps)
-    writer.write(shard, records, failures, sources)
+    writer.write(shard, records, failures, sources, order=[ref.token for ref in refs])
     return _LogResult({}, sources, tuple(records))
 
 

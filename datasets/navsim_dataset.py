@@ -16,7 +16,7 @@ from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.navsim.account import SplitAccount, account_of
+from beyonddrive.datasets.navsim.account import Place, SplitAccount, places_of
 from beyonddrive.datasets.navsim.root import NavsimRoot, SceneRef, doubled_scene
 from beyonddrive.datasets.navsim.scene import Scene
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
@@ -58,7 +58,9 @@ class NavsimDataset(BaseDataset):
             read arrays from; neither logs, maps nor sensor files are needed then. With
             ``scene_filter.max_scenes`` the cache of the whole split will do.
         indices: A part of the scenes, as mmengine has it: the first ``indices``, the last ones if negative,
-            or those at a list of positions.
+            or those at a list of positions. Positions count over what the split should have, in its order,
+            so that a scene that is lost is lost to the part; so they do for ``scene_filter.max_scenes`` and
+            :meth:`get_subset`.
         allow_lost: Whether a training may go on without scenes that the split should have but that are lost.
             An evaluation counts them as failed in any case.
         lazy_init: Look at nothing on disk until :meth:`full_init`, which the first access calls.
@@ -134,7 +136,7 @@ class NavsimDataset(BaseDataset):
         self.allow_lost = allow_lost
         self._root: NavsimRoot | None = None
         self._cache: FeatureCache | None = None
-        self._account = SplitAccount(0)
+        self._places: list[Place] = []
         if not lazy_init:
             self.full_init()
 
@@ -172,9 +174,7 @@ class NavsimDataset(BaseDataset):
     def account(self) -> SplitAccount:
         """How many scenes there should be, and why those that are missing are."""
         self.full_init()
-        if self._account.num_found != len(self.data_list):  # of get_subset: a part, and all of it
-            return SplitAccount(len(self.data_list))
-        return self._account
+        return SplitAccount.of(self._places)
 
     @property
     def lost(self) -> dict[str, str]:
@@ -197,39 +197,46 @@ class NavsimDataset(BaseDataset):
         """Find the scenes, in the cache or else in the logs; does nothing the second time."""
         if self._fully_initialized:
             return
-        found: list[SceneRef | str]
+        found: Sequence[SceneRef | str]
         if self.cache_dir is not None:
             self._cache = self._open_cache(self.cache_dir)
-            found = [*self._cache.tokens[: self.scene_filter.max_scenes]]
+            found, scenes = self._cache.tokens, self._cache.scenes
             failures, lost_logs = self._cache.failures, self._cache.lost_logs
-            if len(found) == self.scene_filter.max_scenes:
-                failures = {}  # of the whole split; all that was asked for is there
         else:
             self.root.forget_problems()
             refs = list(self.root.refs(self.split, self.scene_filter))
             self._refuse_doubled_scenes(refs)
-            found, failures, lost_logs = list(refs), {}, self.root.lost_logs
-        account = account_of(self.scene_filter, [_token(entry) for entry in found], failures, lost_logs)
-        where = self.cache_dir or self.data_root / "navsim_logs" / self.split
-        lost = [f"{name}: {reason}" for name, reason in account.lost.items()]
-        if not found:
-            raise DatasetError(
-                f"{where}: split {self.split!r} has no scenes with scene filter {self.scene_filter}"
-                + "".join(f"; {line}" for line in lost[:3])
-            )
-        self.data_list = found
+            found, scenes = refs, [(ref.token, ref.log_path.stem) for ref in refs]
+            failures, lost_logs = {}, self.root.lost_logs
+        self._take(places_of(self.scene_filter, scenes, failures, lost_logs), found)
         if self._indices is not None:
-            self.data_list = self._chosen(found, self._indices, str(where))
-            account = SplitAccount(len(self.data_list))  # a part that was asked for, and all of it
-        elif lost:
-            text = f"{where}: {account} are there; the first that is missing: {lost[0]}"
+            self._take(self._chosen(self._indices), self.data_list)
+        account = SplitAccount.of(self._places)
+        if not account.is_complete:
+            name, reason = next(iter(account.lost.items()))
+            text = f"{self._where}: {account} are there; the first that is missing: {name}: {reason}"
             print_log(text, "current", level=logging.WARNING)
-        self._account = account
         place = self._place_at_hand()
         for transform in self.transforms:
             if place is not None and hasattr(transform, "check_sources"):
                 transform.check_sources(place)
         self._fully_initialized = True
+
+    def get_subset_(self, indices: int | Sequence[int]) -> None:
+        """Keep a part of the scenes: ``indices`` as for the data set itself.
+
+        Raises:
+            DatasetError: If they ask for scenes that are not there, or only for such as are lost.
+        """
+        self.full_init()
+        self._take(self._chosen(indices), self.data_list)
+
+    def get_subset(self, indices: int | Sequence[int]) -> NavsimDataset:
+        """A part of the scenes, as :meth:`get_subset_`; what has been read is shared."""
+        self.full_init()
+        part = copy.copy(self)
+        part.get_subset_(indices)
+        return part
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """Which scene a sample is of: ``token``, ``split`` and ``sample_idx``."""
@@ -348,12 +355,27 @@ class NavsimDataset(BaseDataset):
             )
         return cache
 
-    @staticmethod
-    def _chosen(
-        found: Sequence[SceneRef | str], indices: int | Sequence[int], where: str
-    ) -> list[SceneRef | str]:
+    @property
+    def _where(self) -> Path:
+        """Where the scenes come from."""
+        return self.cache_dir or self.data_root / "navsim_logs" / self.split
+
+    def _take(self, places: list[Place], found: Sequence[SceneRef | str]) -> None:
+        """Make the data set one of these scenes, those of which that are not lost are among ``found``."""
+        entry_of = {_token(entry): entry for entry in found}
+        chosen = [entry_of[place.token] for place in places if not place.reason]
+        if not chosen:
+            lost = [f"; {place.token or place.log_name}: {place.reason}" for place in places[:3]]
+            raise DatasetError(
+                f"{self._where}: split {self.split!r} has no scenes with scene filter {self.scene_filter}"
+                + ("" if self._indices is None else f" and indices={self._indices}")
+                + "".join(lost)
+            )
+        self._places, self.data_list = places, chosen
+
+    def _chosen(self, indices: int | Sequence[int]) -> list[Place]:
         """The part of the scenes that ``indices`` names; mmengine would pass over that there are too few."""
-        count = len(found)
+        count = len(self._places)
         if isinstance(indices, int):
             chosen = list(range(count))[:indices] if indices >= 0 else list(range(count))[indices:]
             fits = 0 < abs(indices) <= count
@@ -362,8 +384,10 @@ class NavsimDataset(BaseDataset):
             fits = bool(chosen) and all(-count <= index < count for index in chosen)
         if not fits:
             shown = indices if isinstance(indices, int) else f"{list(indices)[:5]}..."
-            raise DatasetError(f"{where}: indices={shown} asks for scenes that are not among its {count}")
-        return [found[index] for index in chosen]
+            raise DatasetError(
+                f"{self._where}: indices={shown} asks for scenes that are not among its {count}"
+            )
+        return [self._places[index] for index in chosen]
 
     def _refuse_doubled_scenes(self, refs: Sequence[SceneRef]) -> None:
         log_of: dict[str, Path] = {}

@@ -14,7 +14,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import EVALUATOR, FUNCTIONS, LOG_PROCESSORS, MODEL_WRAPPERS, Registry
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner, TestLoop, ValLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import distributed
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from beyonddrive import registry as own
 from beyonddrive.engine.config_readers import FALLBACKS, Reader, find, names_in, reader_of
 from beyonddrive.engine.config_values import ConfigError, misfit, nearest
+from beyonddrive.engine.loops import SceneTestLoop, SceneValLoop
 
 READ_BESIDES_RUNNER: Mapping[str, Any] = {
     "activation_checkpointing": None,
@@ -326,8 +327,8 @@ _CHECKS: Mapping[str, Check] = {
     "val_dataloader": _check_loader,
     "test_dataloader": _check_loader,
     "train_cfg": _check_train_loop,
-    "val_cfg": partial(_typed, registry=own.LOOPS, default=ValLoop),
-    "test_cfg": partial(_typed, registry=own.LOOPS, default=TestLoop),
+    "val_cfg": partial(_typed, registry=own.LOOPS, default=SceneValLoop),
+    "test_cfg": partial(_typed, registry=own.LOOPS, default=SceneTestLoop),
     "val_evaluator": _check_evaluator,
     "test_evaluator": _check_evaluator,
     "optim_wrapper": _check_optim_wrapper,

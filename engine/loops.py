@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import torch
-from mmengine.dataset import pseudo_collate
-from mmengine.dist import is_main_process
+from mmengine.dataset import InfiniteSampler, pseudo_collate
+from mmengine.dist import all_gather_object, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner, TestLoop, ValLoop, autocast
 from torch.utils.data import DataLoader, Dataset
 
-from beyonddrive.engine.wrapped_datasets import BadScene, lost_scenes, token_of, unwrapped
+from beyonddrive.engine.config_values import ConfigError
+from beyonddrive.engine.wrapped_datasets import BadScene, lost_scenes, token_of, tokens_of, unwrapped
 from beyonddrive.registry import LOOPS
 
 
@@ -105,17 +106,50 @@ def _to_float32(prediction: Any) -> None:
             prediction.set_field(value.float(), key)
 
 
-class _SceneLoop:
+def _incomplete(setting: str, remedy: str) -> ConfigError:
+    return ConfigError(
+        f"{setting}: an evaluation would leave scenes out, and its figures would be of a part of the split; "
+        f"{remedy}"
+    )
+
+
+def _check_visits_all(key: str, loader: DataLoader[Any]) -> None:
+    """Refuse a data loader that does not give each scene at least once, or never ends; called on all ranks.
+
+    Raises:
+        ConfigError: Names the setting.
+    """
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    if isinstance(sampler, InfiniteSampler):
+        raise ConfigError(
+            f"{key}.sampler.type={type(sampler).__name__}: an evaluation would never end; use DefaultSampler"
+        )
+    if getattr(loader.batch_sampler, "drop_last", False):
+        raise _incomplete(f"{key}.drop_last=True", f"set {key}.drop_last=False")
+    if isinstance(sampler, Sized):
+        given = sum(all_gather_object(len(sampler)))
+        if given < (count := len(loader.dataset)):  # type: ignore[arg-type]
+            raise _incomplete(
+                f"{key}.sampler.type={type(sampler).__name__}, which gives {given} of {count} scenes",
+                "use DefaultSampler",
+            )
+
+
+class SceneLoop:
     """What the two loops share.
 
     Metrics get scenes without a plan by ``data_batch``: ``bad_scenes``, samples of the data set that could
-    not be read or planned, and ``lost_scenes``, which it should have and does not.
+    not be read or planned, and ``lost_scenes``, which it should have and does not. ``expected_scenes`` are
+    the tokens of all samples, so that one that nothing is heard of does not go unnoticed.
 
     Args:
         runner: The runner.
         dataloader: Data loader or its config.
         evaluator: Evaluator, or configs of its metrics.
         fp16: Plan in mixed precision: float16 on a GPU, bfloat16 elsewhere.
+
+    Raises:
+        ConfigError: If the data loader leaves scenes out.
     """
 
     phase: str
@@ -125,13 +159,21 @@ class _SceneLoop:
     fp16: bool
 
     def __init__(self, runner: Runner, dataloader: Any, evaluator: Any, fp16: bool = False) -> None:
+        key = f"{self.phase}_dataloader"
+        if isinstance(dataloader, dict) and (number := dataloader.get("num_batch_per_epoch")) is not None:
+            raise _incomplete(
+                f"{key}.num_batch_per_epoch={number}",
+                f"leave it out, or choose scenes by {key}.dataset.indices",
+            )
         super().__init__(runner, _readable(dataloader), evaluator, fp16)  # type: ignore[call-arg]
+        _check_visits_all(key, self.dataloader)
 
     def run(self) -> dict[str, float]:
         """Tell the metrics what the split should have and the data set cannot give; then plan what it can."""
-        if is_main_process():
-            lost = lost_scenes(self.dataloader.dataset)
-            self.evaluator.process(data_samples=[], data_batch={"lost_scenes": lost})
+        dataset = self.dataloader.dataset
+        lost = lost_scenes(dataset) if is_main_process() else []
+        told = {"lost_scenes": lost, "expected_scenes": tokens_of(dataset)}
+        self.evaluator.process(data_samples=[], data_batch=told)
         metrics: dict[str, float] = super().run()  # type: ignore[misc]
         return metrics
 
@@ -150,14 +192,14 @@ class _SceneLoop:
 
 
 @LOOPS.register_module()
-class SceneValLoop(_SceneLoop, ValLoop):
+class SceneValLoop(SceneLoop, ValLoop):
     """Validation over scenes; bad and lost ones reach the metrics in ``data_batch``."""
 
     phase = "val"
 
 
 @LOOPS.register_module()
-class SceneTestLoop(_SceneLoop, TestLoop):
+class SceneTestLoop(SceneLoop, TestLoop):
     """Test over scenes; bad and lost ones reach the metrics in ``data_batch``."""
 
     phase = "test"

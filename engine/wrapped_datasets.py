@@ -7,7 +7,7 @@ whose ``token`` says which scene a sample is of.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmengine.logging import print_log
@@ -71,6 +71,16 @@ def lost_scenes(dataset: Any) -> list[BadScene]:
             lost += [BadScene(token, reason) for token, reason in account.lost_scenes.items()]
             lost += [BadScene("", reason, name) for name, reason in account.lost_logs.items()]
     return lost
+
+
+def not_planned(expected: Iterable[str], known: Collection[str]) -> list[BadScene]:
+    """Scenes of a data set of which an evaluation has neither a plan nor a reason why not.
+
+    >>> [scene.token for scene in not_planned(["a", "b", "a"], {"b"})]
+    ['a']
+    """
+    reason = "was not planned: the loader left it out (drop_last, num_batch_per_epoch or the sampler)"
+    return [BadScene(token, reason) for token in dict.fromkeys(expected) if token not in known]
 
 
 def check_nothing_lost(dataset: Any) -> None:

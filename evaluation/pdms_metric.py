@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.account import SplitAccount
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.wrapped_datasets import BadScene, not_planned
 from beyonddrive.evaluation.pdm.scores.scorer import Progress
 from beyonddrive.evaluation.plan_files import write_arrays
 from beyonddrive.evaluation.scene_scoring import Motion, ScenePlans, SceneScorer, ScoreSettings
@@ -59,9 +60,9 @@ class PDMSMetric(BaseMetric):
     """PDM score of a planner (PDMS_V1): means of the sub-scores and of PDMS over all scenes, in percent.
 
     Every rank scores the scenes that it planned, in worker processes; the rows are then gathered, and scenes
-    that a sampler repeated to even out the ranks count once. A scene that cannot be scored, and what the
-    split should have but the data set has lost, is left out of the means, listed with its reason in
-    ``failures``, in the log and in the csv file, and counted as ``num_failed``.
+    that a sampler repeated to even out the ranks count once. A scene that cannot be scored or was not
+    planned, and what the split should have but the data set has lost, is left out of the means, listed with
+    its reason in ``failures``, in the log and in the csv file, and counted as ``num_failed``.
 
     Args:
         split: Split that the scenes belong to.
@@ -85,6 +86,8 @@ class PDMSMetric(BaseMetric):
     default_prefix = "pdms"
     scores_plans: ClassVar[bool] = True
     """Tells the tools that it takes ``data_root``, ``cache_dir``, ``out_file``, ``plans_file``."""
+    counts_all_scenes: ClassVar[bool] = True
+    """Tells the runner that it needs a loop that tells of all scenes: a :class:`SceneLoop`."""
     columns: ClassVar[tuple[str, ...]] = SCORE_COLUMNS
     title: ClassVar[str] = "PDM score"
 
@@ -118,6 +121,7 @@ class PDMSMetric(BaseMetric):
         self.rows: list[SceneRow] = []
         self._unplanned: list[SceneRow] = []
         self._lost: list[SceneRow] = []
+        self._expected: Sequence[str] = ()
 
     def settings(self, progress: Progress) -> ScoreSettings:
         """What is computed for a scene."""
@@ -148,9 +152,10 @@ class PDMSMetric(BaseMetric):
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the plans of a batch: (8, 3) the chosen one, then (M, 8, 3) proposals if asked for."""
-        for key, rows in (("bad_scenes", self._unplanned), ("lost_scenes", self._lost)):
-            for token, reason, log_name in (data_batch or {}).get(key, ()):
-                rows.append(SceneRow(token, log_name, None, float("nan"), reason))
+        batch = data_batch or {}
+        self._unplanned += map(_without_plan, batch.get("bad_scenes", ()))
+        self._lost += map(_without_plan, batch.get("lost_scenes", ()))
+        self._expected = batch.get("expected_scenes", self._expected)
         for sample in data_samples:
             prediction = sample["pred"]
             plans = _numpy(prediction["trajectory"])[None]
@@ -172,6 +177,8 @@ class PDMSMetric(BaseMetric):
         if get_world_size() > 1:
             rows = [row for part in all_gather_object(rows) for row in part]
             plans = {token: plan for part in all_gather_object(plans) for token, plan in part.items()}
+        rows += map(_without_plan, not_planned(self._expected, {row.token for row in rows}))
+        self._expected = ()
         rows.sort(key=lambda row: row.values is not None)  # one that is lost in one place counts if scored
         self.rows = sorted(
             {row.name: row for row in rows}.values(), key=lambda row: (row.log_name, row.token)
@@ -261,6 +268,10 @@ class PDMSMetric(BaseMetric):
             self.unwritten.append(f"{self.plans_file}: cannot be written ({error.strerror})")
         for text in self.unwritten:
             print_log(text, "current", level=logging.ERROR)
+
+
+def _without_plan(scene: BadScene) -> SceneRow:
+    return SceneRow(scene.token, scene.log_name, None, float("nan"), scene.reason)
 
 
 def rows_to_csv(rows: Sequence[SceneRow], columns: Sequence[str] = SCORE_COLUMNS) -> str:

@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from beyonddrive.engine.configs import ConfigError
 from beyonddrive.engine.evaluators import component_class
 from beyonddrive.engine.runner.result_paths import check_results, files_read
-from beyonddrive.engine.wrapped_datasets import unwrapped_settings
+from beyonddrive.engine.wrapped_datasets import not_planned, unwrapped_settings
 from beyonddrive.evaluation.plan_files import write_arrays
 from beyonddrive.registry import METRICS
 from beyonddrive.structures.errors import BeyondDriveError
@@ -41,7 +41,8 @@ class PlannedScene(NamedTuple):
 class PlanWriter(BaseMetric):
     """Writes one plan per scene and counts them; needs neither annotations nor maps, and scores nothing.
 
-    A scene that cannot be read or planned for is listed in ``failures`` and counted as ``num_failed``.
+    A scene that cannot be read or planned for, or that the loader left out, is listed in ``failures`` and
+    counted as ``num_failed``.
 
     Args:
         plans_file: npz file with the chosen plan (1, 8, 3) of each scene by token, as ``beyonddrive score``
@@ -53,16 +54,20 @@ class PlanWriter(BaseMetric):
     """
 
     default_prefix = "plans"
+    counts_all_scenes: ClassVar[bool] = True
+    """Tells the runner that it needs a loop that tells of all scenes: a :class:`SceneLoop`."""
 
     def __init__(self, plans_file: str, prefix: str | None = None) -> None:
         super().__init__(prefix=prefix)
         self.plans_file = Path(plans_file)
         self.failures: dict[str, str] = {}
         self.unwritten: list[str] = []
+        self._expected: Sequence[str] = ()
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the plans of a batch."""
         batch = data_batch or {}
+        self._expected = batch.get("expected_scenes", self._expected)
         for bad in (*batch.get("bad_scenes", ()), *batch.get("lost_scenes", ())):
             self.results.append(PlannedScene(bad.token or bad.log_name, None, bad.reason))
         for sample in data_samples:
@@ -79,7 +84,11 @@ class PlanWriter(BaseMetric):
         self.results.clear()
         if get_world_size() > 1:
             found = [scene for part in all_gather_object(found) for scene in part]
-        metrics = self.compute_metrics(found)
+        left_out = not_planned(self._expected, {scene.name for scene in found})
+        self._expected = ()
+        metrics = self.compute_metrics(
+            found + [PlannedScene(scene.token, None, scene.reason) for scene in left_out]
+        )
         return {f"{self.prefix}/{name}": value for name, value in metrics.items()}
 
     def compute_metrics(self, results: list[PlannedScene]) -> dict[str, float]:

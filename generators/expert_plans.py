@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.datasets.navsim.account import SplitAccount, places_of
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.engine.executors import Executor
@@ -43,12 +44,21 @@ class ExpertPlans(NamedTuple):
     Attributes:
         tokens: Tokens of the scenes, log by log in time order.
         plans: (S, 8, 3) float64 x [m], y [m], heading [rad], ego frame at t = 0.
-        problems: Scenes and logs that were passed over, with file and reason.
+        account: Of how many scenes the plans are, and what is missing, with file and reason.
     """
 
     tokens: list[str]
     plans: NDArray[np.float64]
-    problems: list[str]
+    account: SplitAccount
+
+
+class _Found(NamedTuple):
+    """What a pass over logs gave: scenes (token and log), plans of those that did not fail, lost logs."""
+
+    scenes: list[tuple[str, str]]
+    plans: NDArray[np.float64]
+    failures: dict[str, str]
+    lost_logs: dict[str, str]
 
 
 def read_expert_plans(source: SceneSource, executor: Executor) -> ExpertPlans:
@@ -61,19 +71,25 @@ def read_expert_plans(source: SceneSource, executor: Executor) -> ExpertPlans:
     root.forget_problems()
     if scene_filter.max_scenes is None:
         jobs = root.filtered_logs(split, scene_filter)
-        problems = list(root.problems)
+        lost_logs = dict(root.lost_logs)
         results = executor.map(_read_log, jobs, f"expert plans of {split}", _start, source)
     else:  # which scenes are the first ones is known only in order
-        problems = []
+        lost_logs = {}
         _start(root, split, scene_filter)
         results = iter([_read_scenes()])
-    tokens: list[str] = []
+    scenes: list[tuple[str, str]] = []
+    failures: dict[str, str] = {}
     plans: list[NDArray[np.float64]] = []
     for result in results:
-        tokens += result.tokens
+        scenes += result.scenes
         plans.append(result.plans)
-        problems += result.problems
-    return ExpertPlans(tokens, np.concatenate([np.zeros((0, NUM_POSES, 3)), *plans]), problems)
+        failures |= result.failures
+        lost_logs |= result.lost_logs
+    places = places_of(scene_filter, scenes, failures, lost_logs)
+    tokens = [place.token for place in places if not place.reason]
+    # (A lost log within max_scenes leaves room for fewer than were found.)
+    found = np.concatenate([np.zeros((0, NUM_POSES, 3)), *plans])[: len(tokens)]
+    return ExpertPlans(tokens, found, SplitAccount.of(places))
 
 
 # ------------------------------------------------------------------ in a worker
@@ -85,27 +101,30 @@ def _start(root: NavsimRoot, split: str, scene_filter: SceneFilter) -> None:
     _worker = SceneSource(root, split, scene_filter)
 
 
-def _read_log(path: Path) -> ExpertPlans:
+def _read_log(path: Path) -> _Found:
     return _read_scenes(path)
 
 
-def _read_scenes(path: Path | None = None) -> ExpertPlans:
+def _read_scenes(path: Path | None = None) -> _Found:
     """Expert plans of one log, or of all."""
     assert _worker is not None, "the executor did not run the initializer"
     root, split, scene_filter = _worker
     root.forget_problems()
     refs = root.refs(split, scene_filter) if path is None else root.log_refs(path, scene_filter)
-    tokens: list[str] = []
+    scenes: list[tuple[str, str]] = []
     plans: list[NDArray[np.float64]] = []
-    problems: list[str] = []
+    failures: dict[str, str] = {}
     for ref in refs:
+        scenes.append((ref.token, ref.log_path.stem))
         try:
             plan = check_plans(root.load(ref, split).expert_plan[None], f"{ref.log_path}: scene {ref.token}")
         except (ValueError, PlanError) as error:
-            problems.append(str(error))
+            failures[ref.token] = str(error)
             continue
-        tokens.append(ref.token)
         plans.append(plan)
-    return ExpertPlans(
-        tokens, np.concatenate([np.zeros((0, NUM_POSES, 3)), *plans]), [*root.problems, *problems]
+    return _Found(
+        scenes,
+        np.concatenate([np.zeros((0, NUM_POSES, 3)), *plans]),
+        failures,
+        dict(root.lost_logs),
     )

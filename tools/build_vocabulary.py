@@ -7,7 +7,8 @@ the clusters, and ``step_means`` and ``step_stds`` (N, 4) of their steps, from w
 mixture is made. Sizes as published: 4096 for the vocabulary planner, 256 for WoTE, 20 for DiffusionDrive, 8
 for MeanFuser.
 
-The exit code is 1 if something is refused; scenes that cannot be read are named and left out.
+Scenes that cannot be read are named and left out. The exit code is 1 if something is refused, or if the file
+is of a part of the split.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from beyonddrive.tools._command_line import (
     command_parser,
     executor_of,
     run_command,
+    tell,
     tell_all,
 )
 
@@ -75,7 +77,7 @@ def source_of(args: argparse.Namespace) -> SceneSource:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make the vocabulary; the exit code is 1 if something is refused."""
+    """Make the vocabulary; the exit code is 1 if something is refused or scenes are lost."""
     args = parse_args(argv)
     return run_command("build-vocabulary", lambda: build(args))
 
@@ -108,12 +110,16 @@ def build(args: argparse.Namespace) -> int:
     check_out(args)
     source = source_of(args)
     experts = read_expert_plans(source, executor_of(args))
-    tell_all("build-vocabulary", experts.problems)
+    account = experts.account
+    tell_all("build-vocabulary", [f"{name}: {reason}" for name, reason in account.lost.items()])
     plans = build_vocabulary(experts.plans, args.size, args.seed, args.max_iterations)
     meta = {"split": source.split, "data_root": source.root.root.resolve().name, "seed": args.seed}
     write_vocabulary(args.out, describe_vocabulary(experts.plans, plans, meta))
     print(f"{args.out}: {args.size} plans, clusters of {len(experts.plans)} expert plans of {source.split}")
-    return 0
+    if account.is_complete:
+        return 0
+    tell("build-vocabulary", f"the vocabulary is of {account}")
+    return 1
 
 
 if __name__ == "__main__":

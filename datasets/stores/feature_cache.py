@@ -79,6 +79,23 @@ class FeatureCache(StoreReader):
                     f"made from; delete this file and run: {KIND.command}"
                 )
 
+    @property
+    def scenes(self) -> list[tuple[str, str]]:
+        """Token and log of each scene, also of those without features, log by log in time order.
+
+        Raises:
+            StoreError: If the cache does not say where the latter belong.
+        """
+        found: list[tuple[str, str]] = []
+        for shard, index in self._store.indices.items():
+            if index.failures and not index.order:
+                raise StoreError(
+                    f"{self.root}: shard {shard} does not say where scenes without features belong; bring it "
+                    f"up to date with: {KIND.command}"
+                )
+            found += [(token, shard) for token in index.order or index.tokens]
+        return found
+
     def __getitem__(self, token: str) -> dict[str, Any]:
         """Return the arrays of a scene, its ``token`` and its ``log_name``."""
         record: dict[str, Any] = self._store[token]

@@ -14,7 +14,7 @@ read.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
@@ -53,6 +53,7 @@ class ShardIndex(NamedTuple):
         sources: Files that it was made from.
         marks: What else its writer wants to know when it comes again.
         store: What it is of: :func:`~beyonddrive.datasets.stores.manifests.store_id`.
+        order: Its records and failures, in the order of what they are of; empty if its writer gave none.
     """
 
     tokens: tuple[str, ...] = ()
@@ -61,6 +62,7 @@ class ShardIndex(NamedTuple):
     sources: Sources = MappingProxyType({})
     marks: tuple[str, ...] = ()
     store: str = ""
+    order: tuple[str, ...] = ()
 
 
 class ShardWriter:
@@ -157,6 +159,7 @@ class ShardWriter:
         failures: Mapping[str, str] | None = None,
         sources: Sources | None = None,
         marks: Collection[str] = (),
+        order: Sequence[str] = (),
     ) -> None:
         """Write a shard, all of it or nothing.
 
@@ -166,6 +169,7 @@ class ShardWriter:
             failures: Tokens that belong to the shard but could not be made, with the reason.
             sources: Files that the records were made from.
             marks: See :class:`ShardIndex`.
+            order: Likewise; kept if there are failures, as records are in their order anyhow.
         """
         tensors: dict[str, NDArray[Any]] = {}
         checksums: list[int] = []
@@ -194,6 +198,8 @@ class ShardWriter:
             index["sources"] = dict(sources)
         if marks:
             index["marks"] = sorted(marks)
+        if failures and order:
+            index["order"] = list(order)
         # One entry: safetensors writes several in an order that differs from run to run.
         metadata = {"index": seal(json.dumps(index))}
         write_atomically(self.path(shard), save(tensors, metadata=metadata))
@@ -216,7 +222,8 @@ def read_index(handle: Any, store: str) -> ShardIndex:
         raise ValueError("it has not one checksum for each record")
     if index["store"] != store:
         raise ValueError("it is of another split or of other settings than this store")
-    return ShardIndex(tokens, checksums, index["failures"], sources, tuple(index.get("marks", ())), store)
+    marks, order = tuple(index.get("marks", ())), tuple(index.get("order", ()))
+    return ShardIndex(tokens, checksums, index["failures"], sources, marks, store, order)
 
 
 def damaged(path: Path, reason: object, kind: StoreKind) -> StoreError:

@@ -18,6 +18,7 @@ from beyonddrive.engine.build_errors import building
 from beyonddrive.engine.checkpoint_files import CheckpointError
 from beyonddrive.engine.config_values import ConfigError, nearest
 from beyonddrive.engine.hooks.rank_agreement import agree
+from beyonddrive.engine.loops import SceneLoop, SceneTestLoop, SceneValLoop
 from beyonddrive.engine.resuming import earlier_checkpoint
 from beyonddrive.engine.wrapped_datasets import check_nothing_lost
 
@@ -92,16 +93,24 @@ class PlannerRunner(Runner):
         return built
 
     def build_val_loop(self, loop: Any) -> Any:
-        """Build the validation; refuse a ``save_best`` that it will not give."""
+        """Build the validation; without a ``type`` it is a :class:`SceneValLoop`.
+
+        Raises:
+            ConfigError: If a best checkpoint is to be kept by a figure that no metric gives, or metrics that
+                count all scenes would not hear of them.
+        """
         with building("val_dataloader, val_evaluator or val_cfg", loop):
-            built = super().build_val_loop(loop)
+            built = super().build_val_loop(_with_type(loop, SceneValLoop))
+        _check_tells_all("val_cfg", built)
         _check_save_best(self, built)
         return built
 
     def build_test_loop(self, loop: Any) -> Any:
-        """Build the test and its data."""
+        """Build the test and its data, as :meth:`build_val_loop`."""
         with building("test_dataloader, test_evaluator or test_cfg", loop):
-            return super().build_test_loop(loop)
+            built = super().build_test_loop(_with_type(loop, SceneTestLoop))
+        _check_tells_all("test_cfg", built)
+        return built
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         """Build the optimizer; refuse ``custom_keys`` that name no parameter."""
@@ -199,6 +208,22 @@ def _check_steps(loop: Any) -> None:
     if loop.max_iters < 1:
         raise ConfigError(
             f"train_cfg: {loop.max_epochs} epochs of {len(loader)} steps are none; nothing would be trained"
+        )
+
+
+def _with_type(loop: Any, kind: type[SceneLoop]) -> Any:
+    """The config of a loop, of this kind if it names none."""
+    return {"type": kind, **loop} if isinstance(loop, dict) and "type" not in loop else loop
+
+
+def _check_tells_all(key: str, loop: Any) -> None:
+    """Refuse a loop that does not tell of lost scenes if a metric counts them."""
+    counting = [type(m).__name__ for m in loop.evaluator.metrics if getattr(m, "counts_all_scenes", False)]
+    if counting and not isinstance(loop, SceneLoop):
+        own = SceneValLoop if key == "val_cfg" else SceneTestLoop
+        raise ConfigError(
+            f"{key}.type={type(loop).__name__}: it does not tell {counting[0]} of lost scenes, so that its "
+            f"figures would pass for those of the whole split; use {own.__name__}, or leave {key}.type out"
         )
 
 

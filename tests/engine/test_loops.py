@@ -2,8 +2,14 @@
 
 import pytest
 import torch
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from torch.utils.data import DataLoader
 
+from beyonddrive.engine import loops
+from beyonddrive.engine.config_values import ConfigError
 from beyonddrive.engine.loops import BadScene, ReadableScenes, collate_readable, predict
+from beyonddrive.engine.runner import build_test_runner, build_train_runner, evaluate, load_config
+from beyonddrive.engine.samplers import RoundDownSampler
 from beyonddrive.structures.plan import PlanError
 from beyonddrive.structures.sample import PlanSample
 
@@ -81,3 +87,71 @@ def test_other_errors_still_end_the_loop():
 
     with pytest.raises(RuntimeError, match="out of memory"):
         predict(Broken(), batch())
+
+
+# ------------------------------------------------------------------ no scene is left out
+@pytest.mark.parametrize(
+    ("num_scenes", "sampler", "settings", "refused"),
+    [
+        (5, RoundDownSampler, {}, r"RoundDownSampler, which gives 4 of 5 scenes: .*DefaultSampler"),
+        (6, RoundDownSampler, {}, None),
+        (5, DefaultSampler, {"round_up": False}, None),
+        (5, DefaultSampler, {}, None),
+        (5, InfiniteSampler, {}, "never end"),
+    ],
+)
+def test_samplers_of_two_ranks_must_give_every_scene(monkeypatch, num_scenes, sampler, settings, refused):
+    samplers = []
+    for rank in range(2):
+        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, 2))
+        samplers.append(sampler(range(num_scenes), shuffle=False, seed=0, **settings))
+    monkeypatch.setattr(loops, "all_gather_object", lambda _: [len(own) for own in samplers])
+    for own in samplers:
+        loader = DataLoader(range(num_scenes), 2, sampler=own)
+        if refused is None:
+            loops._check_visits_all("val_dataloader", loader)
+        else:
+            with pytest.raises(ConfigError, match=rf"val_dataloader\.sampler\.type=.*{refused}"):
+                loops._check_visits_all("val_dataloader", loader)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("drop_last", True), ("num_batch_per_epoch", 1), ("sampler.type", "InfiniteSampler")],
+)
+def test_a_loader_that_leaves_scenes_out_is_refused_before_work(tmp_path, blind_recipe, key, value):
+    for part in ("val", "test"):
+        config = load_config(blind_recipe, {f"{part}_dataloader.{key}": value})
+        build = build_train_runner if part == "val" else build_test_runner
+        runner = build(config, work_dir=str(tmp_path / part))
+        with pytest.raises(ConfigError, match=rf"{part}_dataloader\.{key}={value}: "):
+            (runner.train if part == "val" else runner.test)()
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_loops_that_do_not_tell_of_lost_scenes_are_refused(tmp_path, blind_recipe, part):
+    stock = "ValLoop" if part == "val" else "TestLoop"
+    runner = build_train_runner(load_config(blind_recipe), str(tmp_path / "w"))
+    build = getattr(runner, f"build_{part}_loop")
+    with pytest.raises(ConfigError, match=rf"{part}_cfg.type={stock}: it does not tell PDMSMetric .*Scene"):
+        build({"type": stock})
+    loop = build({"fp16": True})
+    assert type(loop).__name__ == f"Scene{stock}" and loop.fp16
+
+
+@pytest.mark.parametrize("metric", ["PDMSMetric", "PlanWriter"])
+def test_a_scene_that_nothing_is_heard_of_counts_as_failed(tmp_path, blind_recipe, monkeypatch, metric):
+    monkeypatch.setattr(loops, "_check_visits_all", lambda *_: None)
+    config = load_config(blind_recipe, {"test_dataloader.drop_last": True, "test_dataloader.batch_size": 2})
+    config.test_cfg = {}
+    if metric == "PlanWriter":
+        config.test_evaluator = {"type": "PlanWriter", "plans_file": str(tmp_path / "plans.npz")}
+    runner = build_test_runner(config, work_dir=str(tmp_path / "w"))
+    result = evaluate(runner)
+    prefix = "plans" if metric == "PlanWriter" else "pdms"
+    assert result.metrics[f"{prefix}/num_scenes"] == 2 and result.metrics[f"{prefix}/num_failed"] == 1
+    ((token, reason),) = result.failures.items()
+    assert token == runner.test_dataloader.dataset.dataset.tokens[-1]
+    assert "was not planned: the loader left it out (drop_last" in reason
+    if metric == "PDMSMetric":
+        assert result.shares == {"pdms": "2 of 3 scenes"}

@@ -1,8 +1,11 @@
 """Vocabularies: the clustering, the file, and the tool that makes it from a data root or a config."""
 
+import json
+
 import numpy as np
 import pytest
 
+from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.generators.vocabulary import (
     assign_plans,
     build_vocabulary,
@@ -157,12 +160,21 @@ def test_tool_reads_the_data_set_of_a_config(blind_recipe, split_root, tmp_path,
     assert "has no data set 'moon', choose one of ['train', 'val', 'test']" in capsys.readouterr().err
 
 
-def test_tool_names_a_damaged_log_and_goes_on(split_root, tmp_path, capsys):
+def test_tool_says_of_what_part_of_a_split_the_vocabulary_is(split_root, tmp_path, capsys):
     log = sorted((split_root / "navsim_logs/train").glob("*.pkl"))[0]
     log.write_bytes(b"nothing")
     out = tmp_path / "vocabulary.npz"
-    assert main([str(split_root), "train", "--size", "3", "--out", str(out)]) == 0
-    assert log.name in capsys.readouterr().err
+    arguments = [str(split_root), "train", "--size", "3", "--out", str(out)]
+    assert main(arguments) == 1 and len(read_vocabulary(out).plans) == 3
+    said = capsys.readouterr().err
+    assert log.name in said and "of 5 scenes, without those of 1 log(s) that cannot be read" in said
+    names = [path.stem for path in (split_root / "navsim_logs/train").glob("*.pkl")]
+    tokens = [ref.token for ref in NavsimRoot(split_root).refs("train")]
+    scene_filter = tmp_path / "filter.yaml"
+    scene_filter.write_text(json.dumps({"log_names": names, "tokens": [*tokens, "f" * 16]}))
+    assert main([*arguments, "--scene-filter", str(scene_filter)]) == 1
+    said = capsys.readouterr().err
+    assert "f" * 16 + ": it may be in" in said and "the vocabulary is of 5 of 6 scenes" in said
 
 
 def test_tool_writes_over_nothing_but_a_vocabulary(split_root, tmp_path, capsys):

@@ -42,6 +42,7 @@ def test_an_evaluation_counts_what_is_lost(tmp_path, blind_recipe, split_root, w
     if cached:
         assert cache_features.main([str(blind_recipe), "--loaders", "test", *options]) == 1
     capfd.readouterr()
+    blind_recipe.write_text(f"{blind_recipe.read_text()}\ntest_cfg = dict(_delete_=True)\n")
     arguments = [str(blind_recipe), weights, "--out", "r.csv", "--work-dir", "t", *options]
     assert test.main(arguments) == 1
     said = capfd.readouterr()

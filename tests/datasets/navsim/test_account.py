@@ -3,10 +3,11 @@
 import pytest
 
 from beyonddrive.datasets.feature_caching import cache_features
-from beyonddrive.datasets.navsim.account import account_of
+from beyonddrive.datasets.navsim.account import SplitAccount, places_of
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.navsim_dataset import DatasetError, NavsimDataset
 from beyonddrive.engine.executors import SerialExecutor
+from beyonddrive.engine.wrapped_datasets import LostScenesError, check_nothing_lost
 
 FEATURES = [{"type": "LoadCameraStitch", "size": (16, 64)}, {"type": "EgoStatus"}]
 
@@ -70,8 +71,63 @@ def test_a_whole_split_has_lost_nothing(make, everything):
 
 def test_what_a_limit_leaves_out_is_not_lost():
     scene_filter = SceneFilter(tokens=["a", "b", "c"], max_scenes=2)
-    assert account_of(scene_filter, ["a", "b"], lost_logs={"log": "broken"}).is_complete
-    assert list(account_of(scene_filter, ["a"], lost_logs={"log": "broken"}).lost) == ["b"]
+    for scenes, lost in (
+        ([("a", "1"), ("b", "1")], []),
+        ([("a", "1")], ["b"]),
+        ([("a", "1"), ("b", "3")], ["2"]),  # b may be the third scene: nobody knows
+    ):
+        assert list(SplitAccount.of(places_of(scene_filter, scenes, {}, {"2": "broken"})).lost) == lost
+
+
+def test_lost_scenes_and_logs_have_their_places():
+    scenes = [("a", "1"), ("b", "1"), ("c", "3")]
+    places = places_of(
+        SceneFilter(), scenes, {"a": "no image"}, {"4": "broken", "2": "absent", "0": "absent"}
+    )
+    assert [place.token or place.log_name for place in places] == ["0", "a", "b", "2", "c", "4"]
+    assert [place.reason for place in places] == ["absent", "no image", "", "absent", "", "broken"]
+    assert places_of(SceneFilter(max_scenes=3), scenes, {"a": "no image"}, {"0": "absent"}) == [
+        ("", "0", "absent"),
+        ("a", "1", "no image"),
+        ("b", "1", ""),
+    ]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_part_of_a_split_has_lost_what_was_lost_of_it(
+    make, world, log_path, frames, everything, tmp_path, cached
+):
+    """Scenes 1 to 4 are of one log, which cannot be read; or the first of them cannot be made."""
+    tokens = everything["tokens"]
+    whole = {"scene_filter": everything}
+    if cached:
+        position = next(i for i, frame in enumerate(frames) if frame["token"] == tokens[1])
+        image = world / "sensor_blobs" / "mini" / frames[position]["cams"]["CAM_L0"]["data_path"]
+        image.write_bytes(image.read_bytes()[:50])
+        whole["cache_dir"] = tmp_path / "cache"
+        cache_features(make(scene_filter=everything, lazy_init=True), tmp_path / "cache", SerialExecutor())
+        parts = {0: ([0], []), 1: ([0, 2], [1]), 2: ([4, 5], []), 3: ([0, 2], [1])}
+    else:
+        path = world / "navsim_logs" / "mini" / log_path.name
+        path.write_bytes(path.read_bytes()[:1000])
+        parts = {0: ([0], []), 1: ([0], [1, 2]), 2: ([5], [4]), 4: ([5], [2, 3])}
+    wishes = {0: 1, 1: 3, 2: -2, 3: [2, 1, 0], 4: [5, 2, 3]}
+    for name, (there, lost) in parts.items():
+        wish = wishes[name]
+        for part in (make(**whole, indices=wish), make(**whole).get_subset(wish)):
+            assert sorted(part.tokens) == sorted(tokens[i] for i in there)
+            assert set(part.lost) == {tokens[i] for i in lost}
+            if lost:
+                with pytest.raises(LostScenesError, match=tokens[lost[0]]):
+                    check_nothing_lost(part)
+            else:
+                check_nothing_lost(part)
+    with pytest.raises(DatasetError, match=rf"no scenes.*indices=\[1\].*{tokens[1]}"):
+        make(**whole, indices=[1])
+    limited = {**whole, "scene_filter": {**everything, "max_scenes": 3}}
+    there, lost = parts[1]
+    assert make(**limited).tokens == [tokens[i] for i in there]
+    assert list(make(**limited).lost) == [tokens[i] for i in lost]
 
 
 def test_one_log_under_two_names_is_refused_before_any_work(make, world, log_path):
