@@ -51,7 +51,7 @@ def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:
             those of this run where steps are what counts; or if optimizer or schedules of the recipe differ
             from those that it restores.
     """
-    file = checkpoint.get("file", "the checkpoint")
+    file = str(checkpoint.get("file", "the checkpoint"))
     meta = checkpoint.get("meta", {})
     missing = [key for key in ("message_hub", "optimizer") if key not in checkpoint]
     missing += [f"meta.{key}" for key in ("epoch", "iter") if key not in meta]
@@ -60,19 +60,20 @@ def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:
             f"{file}: has weights, but no {', '.join(missing)}, so a training cannot go on from it; resume "
             "from an epoch_*.pth, or start from its weights with --cfg-options load_from=..."
         )
-    check_recipe(runner, str(file), meta)
+    check_recipe(runner, file, meta)
     now = describe_steps(runner)
     then = {**now, **meta.get(_STEPS, {})}
     differing = [f"{key} {then[key]} before, {now[key]} now" for key in now if then[key] != now[key]]
-    kept = ("steps_per_epoch", "scenes")
-    if differing and all(then[key] == now[key] for key in kept) and _per_step(then) == _per_step(now):
-        runner.logger.info(f"going on with the same steps, split otherwise: {'; '.join(differing)}")
-        differing = []
-    if isinstance(runner.train_loop, EpochBasedTrainLoop):
-        same_steps = all(then[key] == now[key] for key in ("steps_per_epoch", "scenes")) and (
-            then["processes"] * then["batch_size"] == now["processes"] * now["batch_size"]
+    by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    if by_epoch:
+        _check_boundary(file, meta, then["steps_per_epoch"])
+    if differing and _same_scenes_per_step(then, now):
+        runner.logger.warning(
+            f"going on in other parts: {'; '.join(differing)}. Every step keeps its scenes, noise and losses"
+            "; statistics of batch norms, and dropout, are those of the new parts"
         )
-        _check_epochs(runner, str(file), meta, then["steps_per_epoch"], differing, same_steps)
+    elif differing and by_epoch:
+        _go_on_with_other_steps(runner, file, meta, differing)
     elif differing:
         raise ConfigError(
             f"{file}: a training by iterations goes on only with the steps that it began with "
@@ -86,9 +87,7 @@ def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:
         )
 
 
-def _check_epochs(
-    runner: Runner, file: str, meta: dict[str, Any], steps: int, differing: list[str], same_steps: bool
-) -> None:
+def _check_boundary(file: str, meta: Mapping[str, Any], steps: int) -> None:
     done, within = divmod(meta["iter"], max(steps, 1))
     if within or done != meta["epoch"]:
         raise ConfigError(
@@ -97,14 +96,18 @@ def _check_epochs(
             "the end of one; resume from an epoch_*.pth (of default_hooks.checkpoint.by_epoch=True), "
             "or start from its weights with --cfg-options load_from=..."
         )
-    if not differing:
-        return
-    if same_steps:
-        runner.logger.warning(
-            f"going on after epoch {meta['epoch']} in other parts: {'; '.join(differing)}. Every step keeps "
-            "its scenes, noise and losses; statistics of batch norms, and dropout, are those of the new parts"
-        )
-        return
+
+
+def _same_scenes_per_step(then: Mapping[str, int], now: Mapping[str, int]) -> bool:
+    """Whether each step has the scenes that it would have had, however they are divided among the ranks."""
+    if any(then[key] != now[key] for key in ("steps_per_epoch", "scenes")):
+        return False
+    return then["processes"] * then["batch_size"] == now["processes"] * now["batch_size"]
+
+
+def _go_on_with_other_steps(
+    runner: Runner, file: str, meta: dict[str, Any], differing: Sequence[str]
+) -> None:
     schedules = runner.param_schedulers or []
     every = schedules.values() if isinstance(schedules, dict) else [schedules]
     if any(not schedule.by_epoch for some in every for schedule in some):
@@ -119,11 +122,6 @@ def _check_epochs(
         "follow the epochs; the order of the scenes, noise and batch statistics are those of the new steps, "
         f"so the weights will not be those of an unbroken run. Steps are counted from {meta['iter']}"
     )
-
-
-def _per_step(steps: Mapping[str, int]) -> int:
-    """Scenes in a step, over all ranks."""
-    return steps["processes"] * steps["batch_size"]
 
 
 def now_steps(runner: Runner) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ train_cfg = dict(max_epochs=2, val_interval=1)
 default_hooks = dict(logger=dict(interval=1))
 log_level = "WARNING"
 """
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_torch():
+    """Take back the threads that a tool gave torch: a process forked later would wait for them for ever."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture

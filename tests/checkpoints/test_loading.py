@@ -101,7 +101,7 @@ def test_a_training_starts_from_weights_in_our_names_and_says_how_others_get_the
     config.model = load_config(CONFIG).model
     runner = build_train_runner(config, str(tmp_path / "w"))
     if form in OFFICIAL:
-        with pytest.raises(CheckpointError, match=r"lightning\.pth.*becomes ours by tools/convert"):
+        with pytest.raises(CheckpointError, match=r"lightning\.pth.*becomes ours by beyonddrive convert"):
             runner.load_or_resume()
         assert not same_weights(planner, runner.model.state_dict())
     else:

@@ -46,6 +46,7 @@ ONLINE = {
 
 
 def _train(recipe, work_dir, options):
+    torch.set_num_threads(1)  # a fork has none of its parent's other threads, and would wait for them
     build_train_runner(load_config(recipe, options), str(work_dir), resume=True).train()
 
 
