@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from beyonddrive.datasets.navsim.account import SplitAccount, places_of
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+from beyonddrive.engine.config_values import ConfigError
 from beyonddrive.engine.executors import Executor
 from beyonddrive.structures.plan import NUM_POSES, PlanError, check_plans
 
@@ -31,7 +32,21 @@ class SceneSource(NamedTuple):
 
     @classmethod
     def from_dataset(cls, settings: Mapping[str, Any]) -> SceneSource:
-        """The scenes of a ``NavsimDataset``'s settings."""
+        """The scenes of a ``NavsimDataset``'s settings.
+
+        Raises:
+            ConfigError: If they are those of a wrapper of data sets, or take a part of the scenes.
+        """
+        if settings.get("indices") is not None:
+            raise ConfigError(
+                f"indices={settings['indices']} takes a part of the scenes, and plans are read for all; "
+                "choose scenes by scene_filter"
+            )
+        missing = [key for key in ("data_root", "split") if settings.get(key) is None]
+        if missing:
+            raise ConfigError(
+                f"data set {settings.get('type')} has no {' and no '.join(missing)}; name the one it wraps"
+            )
         parsed = SceneFilter.from_config(settings.get("scene_filter"))
         maps_root = settings.get("maps_root")
         root = NavsimRoot(Path(settings["data_root"]), None if maps_root is None else Path(maps_root))

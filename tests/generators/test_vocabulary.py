@@ -160,6 +160,24 @@ def test_tool_reads_the_data_set_of_a_config(blind_recipe, split_root, tmp_path,
     assert "has no data set 'moon', choose one of ['train', 'val', 'test']" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("indices=2", "indices=2 takes a part"),
+        (
+            '_delete_=True, type="RepeatDataset", times=2, dataset=dict()',
+            "RepeatDataset has no data_root and no split",
+        ),
+    ],
+)
+def test_a_part_of_a_data_set_or_a_wrapper_is_refused(tmp_path, blind_recipe, capfd, settings, message):
+    recipe = tmp_path / "part.py"
+    recipe.write_text(f'_base_ = "{blind_recipe}"\ntrain_dataloader = dict(dataset=dict({settings}))\n')
+    out = tmp_path / "no.npz"
+    assert main([str(recipe), "train", "--size", "3", "--out", str(out)]) == 1
+    assert message in capfd.readouterr().err and not out.exists()
+
+
 def test_tool_says_of_what_part_of_a_split_the_vocabulary_is(split_root, tmp_path, capsys):
     log = sorted((split_root / "navsim_logs/train").glob("*.pkl"))[0]
     log.write_bytes(b"nothing")
