@@ -39,3 +39,12 @@ def test_scores_change_with_their_version_alone(golden_scenes, plans, version_ta
         arrays[f"times {number}"] = failure_times(scores)
         arrays[f"pooled {number}"] = score(golden.cache, plans, progress="pooled").values
     version_table("scorer", SCORER_VERSION, arrays)
+
+
+def test_extended_scores_change_with_their_version_alone(golden_scenes, plans, version_table):
+    arrays = {}
+    for number, golden in enumerate(golden_scenes):
+        scores = score(golden.cache, plans, version="v2", human_filter=False)
+        arrays[f"scores {number}"] = scores.values
+        arrays[f"human {number}"] = scores.human
+    version_table("extended scorer", SCORER_VERSION, arrays)
