@@ -47,7 +47,8 @@ def test_an_input_of_unknown_size_is_refused():
         required_inputs = ("status", "radar")
         tensors = loss = plan = None
 
-    with pytest.raises(ValueError, match=r"Other reads 'radar'.* input_shapes does not give"):
+    message = r"Other reads 'radar', whose size its method input_shapes does not give \(it gives status\)"
+    with pytest.raises(ValueError, match=message):
         measure_cost(Other())
 
 
