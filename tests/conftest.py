@@ -33,6 +33,11 @@ train_cfg = dict(max_epochs=2, val_interval=1)
 default_hooks = dict(logger=dict(interval=1))
 log_level = "WARNING"
 """
+REPELLED_RECIPE = """
+_base_ = "{blind}"
+model = dict(repulsion=dict(weight=0.5, window=dict()))
+train_dataloader = dict(dataset=dict(negatives=dict(online=True, progress="pair")))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +65,14 @@ def blind_recipe(tmp_path, split_root):
     """Config file of a tiny ego-status planner on ``split_root``."""
     path = tmp_path / "blind_recipe.py"
     path.write_text(BLIND_RECIPE.format(repository=REPOSITORY, root=split_root))
+    return path
+
+
+@pytest.fixture
+def repelled_recipe(tmp_path, blind_recipe):
+    """``blind_recipe`` with the repulsion from negatives that are mined in training."""
+    path = tmp_path / "repelled_recipe.py"
+    path.write_text(REPELLED_RECIPE.format(blind=blind_recipe))
     return path
 
 

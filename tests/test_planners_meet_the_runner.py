@@ -11,16 +11,15 @@ import shutil
 from functools import cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyogrio
 import pytest
 
 import beyonddrive
 from beyonddrive.datasets.navsim.root import NavsimRoot
-from beyonddrive.datasets.navsim.sensors import write_pcd
 from beyonddrive.engine.configs import load_config
 from beyonddrive.structures.plan import SCORE_COLUMNS
+from beyonddrive.tests.sensor_files import write_sensors
 from beyonddrive.tools import cache_features, cache_metrics, mine_negatives, score_vocabulary, test, train
 
 CONFIGS = Path(beyonddrive.__path__[0]) / "configs"
@@ -34,17 +33,6 @@ SIZES = {
     "MeanFlowHead": ["num_components=4", "num_proposals=4"],
 }
 """Heads that start from clusters of the experts, of whom there are six."""
-
-
-def write_sensors(folder, frame, number):
-    rng = np.random.default_rng(number)
-    for name in ("CAM_L0", "CAM_F0", "CAM_R0"):
-        path = folder / frame["cams"][name]["data_path"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), rng.integers(0, 256, (54, 96, 3), dtype=np.uint8))
-    points = rng.normal(0, 10, (6, 500)).astype(np.float32)
-    points[4:] = 0
-    write_pcd(folder / frame["lidar_path"], points)
 
 
 @pytest.fixture(scope="module")

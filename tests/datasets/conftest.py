@@ -4,11 +4,9 @@ import pickle
 import shutil
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
-from beyonddrive.datasets.navsim.sensors import write_pcd
+from beyonddrive.tests.sensor_files import write_sensors
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 LOGS = GOLDEN / "pdms" / "data" / "navsim_logs" / "golden"
@@ -31,17 +29,6 @@ def frames(log_path):
     return pickle.loads(log_path.read_bytes())
 
 
-def _write_sensors(folder, frame, number):
-    rng = np.random.default_rng(number)
-    for name in ("CAM_L0", "CAM_F0", "CAM_R0"):
-        path = folder / frame["cams"][name]["data_path"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), rng.integers(0, 256, (54, 96, 3), dtype=np.uint8))
-    points = rng.normal(0, 10, (6, 500)).astype(np.float32)
-    points[4:] = 0
-    write_pcd(folder / frame["lidar_path"], points)
-
-
 @pytest.fixture(scope="session")
 def world_template(tmp_path_factory):
     root = tmp_path_factory.mktemp("world") / "world"
@@ -51,7 +38,7 @@ def world_template(tmp_path_factory):
         (root / "navsim_logs" / "mini").mkdir(parents=True, exist_ok=True)
         shutil.copy(path, root / "navsim_logs" / "mini")
         for index, frame in enumerate(pickle.loads(path.read_bytes())[3:7]):
-            _write_sensors(root / "sensor_blobs" / "mini", frame, 10 * number + index)
+            write_sensors(root / "sensor_blobs" / "mini", frame, 10 * number + index)
     return root
 
 

@@ -14,27 +14,6 @@ from beyonddrive.engine.runner import build_train_runner, load_config
 KILLS = 5
 ACCUMULATION = {"optim_wrapper.accumulative_counts": 2}  # an epoch has three steps: gradients wait at its end
 EMA = {"type": "EMAHook", "momentum": 0.1, "priority": "NORMAL"}
-REPELLED = """
-_base_ = "{blind}"
-model = dict(
-    trajectory_head=dict(
-        _delete_=True,
-        type="RepulsiveHead",
-        head=dict(
-            type="AbsoluteTrajectoryHead",
-            hidden=None,
-            bounded_heading=False,
-            loss=dict(type="PlanL1Loss", weight=1.0),
-        ),
-        loss=dict(type="RepulsiveDistanceLoss", weight=0.5, window=dict()),
-    )
-)
-_steps = [
-    dict(type="LoadNegatives", online=True, split="train", progress="pair"),
-    dict(type="PackPlanInputs", input_keys=("status",)),
-]
-train_dataloader = dict(dataset=dict(pipeline=_steps))
-"""
 ONLINE = {
     "type": "OnlineNegativesHook",
     "interval": 2,
@@ -84,7 +63,7 @@ def assert_same(one, other, where=""):
 
 
 @pytest.mark.parametrize("kind", ["iterations, accumulation", "epochs, accumulation, EMA, online mining"])
-def test_killed_trainings_end_like_unbroken_ones(tmp_path, blind_recipe, kind):
+def test_killed_trainings_end_like_unbroken_ones(tmp_path, blind_recipe, repelled_recipe, kind):
     options = {"train_cfg.max_epochs": 4, "train_cfg.val_interval": 2, "log_level": "ERROR"} | ACCUMULATION
     recipe = blind_recipe
     if kind.startswith("iterations"):
@@ -94,8 +73,7 @@ def test_killed_trainings_end_like_unbroken_ones(tmp_path, blind_recipe, kind):
         options["param_scheduler"] = schedule
         options["train_dataloader.sampler.type"] = "InfiniteSampler"
     else:
-        recipe = tmp_path / "repelled.py"
-        recipe.write_text(REPELLED.replace("{blind}", str(blind_recipe)))
+        recipe = repelled_recipe
         options["custom_hooks"] = [{"type": "EpochSeedHook"}, EMA, ONLINE]
     _train(recipe, tmp_path / "whole", options)  # here, so that the others inherit compiled kernels
     begun = time.monotonic()

@@ -31,28 +31,7 @@ from beyonddrive.generators.online_hook import OnlineNegativesHook
 
 REPOSITORY = Path(__file__).parents[2]
 ONLINE = """
-_base_ = "{blind}"
-model = dict(
-    trajectory_head=dict(
-        _delete_=True,
-        type="RepulsiveHead",
-        head=dict(
-            type="AbsoluteTrajectoryHead",
-            hidden=None,
-            bounded_heading=False,
-            loss=dict(type="PlanL1Loss", weight=1.0),
-        ),
-        loss=dict(type="RepulsiveDistanceLoss", weight=0.5, window=dict()),
-    )
-)
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type="LoadNegatives", online=True, split="train", progress="pair"),
-            dict(type="PackPlanInputs", input_keys=("status",)),
-        ]
-    )
-)
+_base_ = "{repelled}"
 train_cfg = dict(max_epochs=4, val_interval=9)
 custom_hooks = [
     dict(type="EpochSeedHook"),
@@ -96,9 +75,9 @@ class Watch(Hook):
 
 
 @pytest.fixture
-def online_recipe(tmp_path, blind_recipe):
+def online_recipe(tmp_path, repelled_recipe):
     path = tmp_path / "online_recipe.py"
-    path.write_text(ONLINE.format(blind=blind_recipe))
+    path.write_text(ONLINE.format(repelled=repelled_recipe))
     return path
 
 
@@ -215,7 +194,7 @@ def test_random_numbers_and_mode_of_the_training_are_left_alone(tmp_path, online
         watch = Watch(draw=True)
         # Without the hook that seeds every epoch, so that only the mining itself could shift the numbers.
         options = {"custom_hooks.2.interval": interval, "custom_hooks.0.type": "CheckpointGuardHook"}
-        options["model.trajectory_head.loss.weight"] = 0.0
+        options["model.repulsion.weight"] = 0.0
         train(online_recipe, tmp_path / str(interval), options, watch)
         assert watch.modes == [True] * 4
         drawn.append(watch.drawn)
@@ -261,7 +240,7 @@ def test_base_configs_and_two_fields_mine_online(tmp_path, blind_recipe):
 
 def test_a_hook_that_nothing_reads_from_is_refused(tmp_path, online_recipe):
     config = load_config(online_recipe)
-    config.train_dataloader.dataset.pipeline = config.val_dataloader.dataset.pipeline
+    del config.train_dataloader.dataset["negatives"]
     with pytest.raises(MiningError, match="nothing reads what it would mine"):
         build_train_runner(config, str(tmp_path / "work")).train()
 

@@ -2,51 +2,15 @@
 
 import pytest
 import torch
-from mmengine.structures import BaseDataElement
 
 from beyonddrive.plugins.base.preprocessor import PlannerDataPreprocessor, PlannerInputError
-from beyonddrive.plugins.flow_policy.planner import FlowPolicy
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import PlanError
-from beyonddrive.structures.sample import PlanSample
-
-ENCODER = {"name": "resnet18", "layers": (1, 1, 1, 1), "channels": (8, 8, 8, 8)} | {
-    "stem_type": "deep",
-    "stem_width": 4,
-}
-BACKBONE = {
-    "latent": True,
-    "image_encoder": ENCODER,
-    "bev_encoder": ENCODER,
-    "image_size": (32, 64),
-    "bev_size": (32, 32),
-    "num_layers": 1,
-    "top_down_channels": 4,
-}
-DECODER = {"dim": 8, "num_queries": 4, "num_layers": 1, "num_heads": 2, "ffn_dim": 8}
-
-
-def _flow_policy(**head) -> FlowPolicy:
-    torch.manual_seed(0)
-    denoiser = {"dim": 8, "num_context": 3, "num_heads": 2, "ffn_dim": 8}
-    config = {"type": "FlowHead", "denoiser": denoiser, **head}
-    return FlowPolicy(trajectory_head=config, backbone=BACKBONE, decoder=DECODER).eval()
-
-
-def _batch(batch=2):
-    samples = []
-    for row in range(batch):
-        samples.append(PlanSample(metainfo={"token": f"scene{row}"}))
-        samples[-1].gt = BaseDataElement(trajectory=torch.zeros(8, 3), agent_states=torch.zeros(30, 5))
-    camera = [torch.randint(0, 256, (3, 32, 64), dtype=torch.uint8) for _ in range(batch)]
-    return {
-        "inputs": {"camera": camera, "status": [torch.rand(8) for _ in range(batch)]},
-        "data_samples": samples,
-    }
+from beyonddrive.tests.plugins.small import BACKBONE, DECODER, camera_batch, flow_policy
 
 
 def test_preprocessor_scales_bytes_and_keeps_floats():
-    batch = _batch()
+    batch = camera_batch()
     out = PlannerDataPreprocessor()(batch)["inputs"]
     torch.testing.assert_close(out["camera"][1], batch["inputs"]["camera"][1].float() / 255)
     assert torch.equal(out["status"], torch.stack(batch["inputs"]["status"]))
@@ -55,7 +19,7 @@ def test_preprocessor_scales_bytes_and_keeps_floats():
 
 
 def test_preprocessor_drops_what_the_planner_does_not_read():
-    assert set(PlannerDataPreprocessor(keys=["status"])(_batch())["inputs"]) == {"status"}
+    assert set(PlannerDataPreprocessor(keys=["status"])(camera_batch())["inputs"]) == {"status"}
 
 
 def _nan_status(batch):
@@ -89,7 +53,7 @@ def _no_inputs(batch):
     ],
 )
 def test_preprocessor_names_what_is_wrong(spoil, words):
-    batch = _batch()
+    batch = camera_batch()
     spoil(batch)
     with pytest.raises(PlannerInputError, match=words):
         PlannerDataPreprocessor()(batch)
@@ -104,28 +68,28 @@ def test_preprocessor_names_what_is_wrong(spoil, words):
     ],
 )
 def test_planner_names_missing_and_unfit_inputs(change, words):
-    batch = PlannerDataPreprocessor()(_batch())
+    batch = PlannerDataPreprocessor()(camera_batch())
     with pytest.raises(PlannerInputError, match=words):
-        _flow_policy()({**batch["inputs"], **change}, batch["data_samples"], mode="predict")
+        flow_policy()({**batch["inputs"], **change}, batch["data_samples"], mode="predict")
 
 
 def test_lidar_planner_asks_for_lidar():
     config = {"type": "TransFuserPlanner", "backbone": {**BACKBONE, "latent": False}, "decoder": DECODER}
     planner = MODELS.build({**config, "trajectory_head": {"type": "DeltaTrajectoryHead", "in_channels": 8}})
     with pytest.raises(PlannerInputError, match="needs input 'lidar'"):
-        planner(PlannerDataPreprocessor()(_batch())["inputs"])
+        planner(PlannerDataPreprocessor()(camera_batch())["inputs"])
 
 
 def test_nan_weights_do_not_become_a_plan():
-    planner = _flow_policy()
+    planner = flow_policy()
     torch.nn.init.constant_(planner.decoder.query_embedding.weight, torch.nan)
     with pytest.raises(PlanError, match="scene scene0: FlowPolicy predicts a plan with NaN"):
-        planner.test_step(_batch())
+        planner.test_step(camera_batch())
 
 
 def test_unknown_mode_and_loss_without_samples():
-    inputs = PlannerDataPreprocessor()(_batch())["inputs"]
+    inputs = PlannerDataPreprocessor()(camera_batch())["inputs"]
     with pytest.raises(ValueError, match="mode must be"):
-        _flow_policy()(inputs, mode="plan")
+        flow_policy()(inputs, mode="plan")
     with pytest.raises(PlannerInputError, match="needs data_samples"):
-        _flow_policy()(inputs, mode="loss")
+        flow_policy()(inputs, mode="loss")

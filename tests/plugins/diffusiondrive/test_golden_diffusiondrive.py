@@ -16,7 +16,7 @@ from beyonddrive.engine.checkpoint_files import CheckpointError, check_weights
 from beyonddrive.heads.plan_prior import PriorError
 from beyonddrive.plugins.diffusiondrive.head import TruncatedDiffusionHead, denormalise, normalise
 from beyonddrive.plugins.diffusiondrive.planner import DiffusionDrivePlanner
-from beyonddrive.structures.tokens import SceneTokens
+from beyonddrive.tests.plugins.small import scene_tokens
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "models"
 ANCHORS = "_transfuser_model._trajectory_head.plan_anchor"
@@ -38,16 +38,6 @@ def head() -> TruncatedDiffusionHead:
     )
     small.anchors.fit(np.random.default_rng(0).normal(size=(50, 8, 3)).cumsum(axis=1))
     return small.eval()
-
-
-def tokens(batch: int = 2) -> SceneTokens:
-    generator = torch.Generator().manual_seed(1)
-    return SceneTokens(
-        queries=torch.randn(batch, 4, 16, generator=generator),
-        status=torch.zeros(batch, 8),
-        memory=torch.randn(batch, 5, 16, generator=generator),
-        bev=torch.randn(batch, 4, 8, 8, generator=generator),
-    )
 
 
 def test_planner_equals_its_original(golden: GoldenFile, assert_parity: Callable[[GoldenFile], None]) -> None:
@@ -79,7 +69,7 @@ def test_conversion_without_or_with_damaged_anchors_is_refused(golden: GoldenFil
 def test_any_number_of_steps(head: TruncatedDiffusionHead, steps: int, times: list[int]) -> None:
     assert head.step_times(steps) == times
     with torch.no_grad():
-        output = head(tokens(), steps=steps)
+        output = head(scene_tokens(), steps=steps)
     assert output.proposals is not None
     assert output.proposals.shape == (2, 5, 8, 3)
     assert output.proposals.isfinite().all()
@@ -93,7 +83,7 @@ def test_impossible_numbers_of_steps(steps: int) -> None:
 
 def test_plan_is_the_mode_with_the_highest_score(head: TruncatedDiffusionHead) -> None:
     with torch.no_grad():
-        output = head(tokens())
+        output = head(scene_tokens())
     assert output.scores is not None and output.proposals is not None
     best = output.scores.argmax(dim=1)
     assert torch.equal(output.trajectory, output.proposals[torch.arange(2), best])
@@ -104,13 +94,13 @@ def test_scene_features_are_computed_once_for_all_steps(head: TruncatedDiffusion
     for layer in head.denoiser.layers:
         layer.map_value.conv.register_forward_hook(lambda *_: calls.append("map"))
     with torch.no_grad():
-        head(tokens(), steps=4)
+        head(scene_tokens(), steps=4)
     assert len(calls) == len(head.denoiser.layers)
 
 
 def test_a_mode_does_not_depend_on_the_others(head: TruncatedDiffusionHead) -> None:
     with torch.no_grad():
-        context = head.context(tokens())
+        context = head.context(scene_tokens())
         draws = head.draw(2, 12, torch.Generator().manual_seed(3))
         poses, logits = head.sample(context, draws)
         fewer, _ = head.sample(context, draws[:, :3])
@@ -127,7 +117,7 @@ def test_supervised_follows_the_anchor_nearest_to_the_expert(
     samples = golden.samples()
     for sample, plan in zip(samples, expert, strict=True):
         sample.gt.trajectory = plan
-    output = head.training_output(tokens(), samples)
+    output = head.training_output(scene_tokens(), samples)
     poses = output.extras["poses"]
     supervised = head.supervised(output, samples)
     assert supervised.shape == (2, 2, 8, 3)  # after each of two layers
@@ -149,18 +139,18 @@ def test_missing_anchors_are_named(tmp_path: Path) -> None:
         "bev_channels": 4,
     }
     with pytest.raises(PriorError, match=r"has no anchors: load a checkpoint .*build-vocabulary"):
-        TruncatedDiffusionHead(**settings)(tokens())
+        TruncatedDiffusionHead(**settings)(scene_tokens())
     with pytest.raises(PriorError, match=r"nowhere\.npz: there is no vocabulary here"):
-        TruncatedDiffusionHead(anchors=tmp_path / "nowhere.npz", **settings)(tokens())
+        TruncatedDiffusionHead(anchors=tmp_path / "nowhere.npz", **settings)(scene_tokens())
     np.save(tmp_path / "few.npy", np.zeros((4, 8, 3)))
     with pytest.raises(PriorError, match="holds 4 plans, 5 are wanted"):
-        TruncatedDiffusionHead(anchors=tmp_path / "few.npy", **settings)(tokens())
+        TruncatedDiffusionHead(anchors=tmp_path / "few.npy", **settings)(scene_tokens())
     np.save(tmp_path / "shape.npy", np.zeros((5, 8, 2)))
     with pytest.raises(PriorError, match=r"must have shape \(N, 8, 3\)"):
-        TruncatedDiffusionHead(anchors=tmp_path / "shape.npy", **settings)(tokens())
+        TruncatedDiffusionHead(anchors=tmp_path / "shape.npy", **settings)(scene_tokens())
     np.save(tmp_path / "nan.npy", np.full((5, 8, 3), np.nan))
     with pytest.raises(PriorError, match="NaN"):
-        TruncatedDiffusionHead(anchors=tmp_path / "nan.npy", **settings)(tokens())
+        TruncatedDiffusionHead(anchors=tmp_path / "nan.npy", **settings)(scene_tokens())
 
 
 def test_anchors_of_a_file_and_of_a_checkpoint(head: TruncatedDiffusionHead, tmp_path: Path) -> None:
@@ -186,15 +176,15 @@ def test_a_checkpoint_without_anchors_is_refused(head: TruncatedDiffusionHead) -
         check_weights(head, state, "file.pth")
     head.load_state_dict(state)
     with pytest.raises(PriorError, match="has no anchors"):
-        head(tokens())
+        head(scene_tokens())
     state["anchors.points"][0] = 0.0  # NaN in some of them only
     head.load_state_dict(state)
     with pytest.raises(PriorError, match=r"points\) hold NaN"):
-        head(tokens())
+        head(scene_tokens())
 
 
 def test_another_encoder_is_named(head: TruncatedDiffusionHead) -> None:
-    scene = tokens()
+    scene = scene_tokens()
     assert scene.memory is not None
     scene.memory = scene.memory[:, :4]
     with pytest.raises(ValueError, match=r"bev_size \(2, 2\) .* do not fit an encoder with 4 memory tokens"):

@@ -4,50 +4,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from mmengine.structures import BaseDataElement
 
 from beyonddrive.plugins.base.preprocessor import PlannerDataPreprocessor
 from beyonddrive.plugins.base.sampling import scene_generator
 from beyonddrive.plugins.flow_policy.planner import FlowPolicy
-from beyonddrive.structures.sample import PlanSample
-
-ENCODER = {"name": "resnet18", "layers": (1, 1, 1, 1), "channels": (8, 8, 8, 8)} | {
-    "stem_type": "deep",
-    "stem_width": 4,
-}
-
-
-BACKBONE = {
-    "latent": True,
-    "image_encoder": ENCODER,
-    "bev_encoder": ENCODER,
-    "image_size": (32, 64),
-    "bev_size": (32, 32),
-    "num_layers": 1,
-    "top_down_channels": 4,
-}
-
-
-DECODER = {"dim": 8, "num_queries": 4, "num_layers": 1, "num_heads": 2, "ffn_dim": 8}
-
-
-def _flow_policy(**head) -> FlowPolicy:
-    torch.manual_seed(0)
-    denoiser = {"dim": 8, "num_context": 3, "num_heads": 2, "ffn_dim": 8}
-    config = {"type": "FlowHead", "denoiser": denoiser, **head}
-    return FlowPolicy(trajectory_head=config, backbone=BACKBONE, decoder=DECODER).eval()
-
-
-def _batch(batch=2):
-    samples = []
-    for row in range(batch):
-        samples.append(PlanSample(metainfo={"token": f"scene{row}"}))
-        samples[-1].gt = BaseDataElement(trajectory=torch.zeros(8, 3), agent_states=torch.zeros(30, 5))
-    camera = [torch.randint(0, 256, (3, 32, 64), dtype=torch.uint8) for _ in range(batch)]
-    return {
-        "inputs": {"camera": camera, "status": [torch.rand(8) for _ in range(batch)]},
-        "data_samples": samples,
-    }
+from beyonddrive.tests.plugins.small import BACKBONE, DECODER, camera_batch, flow_policy
 
 
 @dataclass
@@ -58,7 +19,7 @@ class Strategy:
 
 
 def test_proposals_repeat_with_their_generator():
-    planner, inputs = _flow_policy(), PlannerDataPreprocessor()(_batch())["inputs"]
+    planner, inputs = flow_policy(), PlannerDataPreprocessor()(camera_batch())["inputs"]
     first, again, other = (
         planner.propose(inputs, 6, Strategy(), torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
     )
@@ -69,7 +30,7 @@ def test_proposals_repeat_with_their_generator():
 
 
 def test_one_generator_per_scene_makes_proposals_independent_of_the_batch():
-    planner, inputs = _flow_policy(), PlannerDataPreprocessor()(_batch())["inputs"]
+    planner, inputs = flow_policy(), PlannerDataPreprocessor()(camera_batch())["inputs"]
     both = planner.propose(inputs, 4, Strategy(), [scene_generator(0, name) for name in "ab"])
     second = {name: value[1:] for name, value in inputs.items()}
     alone = planner.propose(second, 4, Strategy(), [scene_generator(0, "b")])
@@ -77,7 +38,7 @@ def test_one_generator_per_scene_makes_proposals_independent_of_the_batch():
 
 
 def test_more_noise_spreads_the_proposals():
-    planner, inputs = _flow_policy(), PlannerDataPreprocessor()(_batch())["inputs"]
+    planner, inputs = flow_policy(), PlannerDataPreprocessor()(camera_batch())["inputs"]
     spread = [
         planner.propose(inputs, 64, Strategy(noise=noise), torch.Generator().manual_seed(0)).std(1).mean()
         for noise in (0.1, 0.4)
@@ -86,7 +47,7 @@ def test_more_noise_spreads_the_proposals():
 
 
 def test_flow_policy_plan_depends_on_scene_and_seed_but_not_on_the_batch():
-    planner, batch = _flow_policy(), PlannerDataPreprocessor()(_batch())
+    planner, batch = flow_policy(), PlannerDataPreprocessor()(camera_batch())
     together = [s.pred.trajectory for s in planner(batch["inputs"], batch["data_samples"], mode="predict")]
     second = {name: value[1:] for name, value in batch["inputs"].items()}
     alone = planner(second, batch["data_samples"][1:], mode="predict")[0].pred

@@ -25,7 +25,7 @@ from beyonddrive.heads.plan_prior import PriorError
 from beyonddrive.plugins.meanfuser.head import MeanFlowHead
 from beyonddrive.plugins.meanfuser.losses import mean_velocity
 from beyonddrive.plugins.meanfuser.planner import MeanFuserPlanner
-from beyonddrive.structures.tokens import SceneTokens
+from beyonddrive.tests.plugins.small import scene_tokens
 from beyonddrive.tools import convert_checkpoint
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "models"
@@ -63,16 +63,6 @@ def head() -> MeanFlowHead:
     small = MeanFlowHead(**SMALL)
     small.mixture.fit(experts())
     return small.eval()
-
-
-def tokens(batch: int = 2) -> SceneTokens:
-    generator = torch.Generator().manual_seed(1)
-    return SceneTokens(
-        queries=torch.randn(batch, 4, 16, generator=generator),
-        status=torch.zeros(batch, 8),
-        memory=torch.randn(batch, 5, 16, generator=generator),
-        bev=torch.randn(batch, 4, 8, 8, generator=generator),
-    )
 
 
 def test_planner_equals_its_original(golden: GoldenFile, assert_parity: Callable[[GoldenFile], None]) -> None:
@@ -126,7 +116,7 @@ def test_a_checkpoint_without_the_means_converts_but_does_not_load(
 @pytest.mark.parametrize("count", [1, 4, 6])
 def test_any_number_of_steps_and_proposals(head: MeanFlowHead, steps: int, count: int) -> None:
     with torch.no_grad():
-        context = head.denoiser.prepare(head.context(tokens()))
+        context = head.denoiser.prepare(head.context(scene_tokens()))
         plans = head.sample(context, head.draw(2, count), steps)
     assert plans.shape == (2, count, 8, 4) and plans.isfinite().all()
     assert MeanFlowHead(**SMALL | {"num_proposals": count}).reconstruction.num_proposals == count
@@ -188,7 +178,7 @@ def test_reconstruction_loss_reaches_the_flow_only_if_asked(golden: GoldenFile) 
         torch.manual_seed(0)
         head = MeanFlowHead(**SMALL, proposal_gradient=reaches)
         head.mixture.fit(experts())
-        output = head.training_output(tokens(), golden.samples())
+        output = head.training_output(scene_tokens(), golden.samples())
         head.loss(output, golden.samples())["loss_trajectory"].backward()
         grads = [p.grad for p in head.denoiser.parameters()]
         assert any(g is not None and bool(g.any()) for g in grads) == reaches
@@ -200,12 +190,12 @@ def test_reconstruction_loss_reaches_the_flow_only_if_asked(golden: GoldenFile) 
 
 def test_missing_mixture_is_named(tmp_path: Path) -> None:
     with pytest.raises(PriorError, match=r"has no mixture: load a checkpoint .*build-vocabulary"):
-        MeanFlowHead(**SMALL)(tokens())
+        MeanFlowHead(**SMALL)(scene_tokens())
     with pytest.raises(PriorError, match=r"nowhere\.npz: there is no vocabulary here"):
-        MeanFlowHead(mixture=tmp_path / "nowhere.npz", **SMALL)(tokens())
+        MeanFlowHead(mixture=tmp_path / "nowhere.npz", **SMALL)(scene_tokens())
     np.save(tmp_path / "few.npy", np.zeros((3, 8, 3)))
     with pytest.raises(PriorError, match="holds 3 plans, 4 are wanted"):
-        MeanFlowHead(mixture=tmp_path / "few.npy", **SMALL)(tokens())
+        MeanFlowHead(mixture=tmp_path / "few.npy", **SMALL)(scene_tokens())
 
 
 def test_a_state_without_means_is_named(head: MeanFlowHead) -> None:
@@ -213,11 +203,11 @@ def test_a_state_without_means_is_named(head: MeanFlowHead) -> None:
     state["mixture.center"] = torch.full_like(state["mixture.center"], torch.nan)
     head.load_state_dict(state)
     with pytest.raises(PriorError, match="has no mixture"):
-        head(tokens())
+        head(scene_tokens())
     state["mixture.center"][0] = 0.0
     head.load_state_dict(state)
     with pytest.raises(PriorError, match=r"center\) hold NaN"):
-        head(tokens())
+        head(scene_tokens())
 
 
 def test_mixture_of_a_file(head: MeanFlowHead, tmp_path: Path) -> None:
@@ -250,7 +240,7 @@ def test_impossible_settings(settings: dict[str, Any], message: str) -> None:
 
 
 def test_another_encoder_is_named(head: MeanFlowHead) -> None:
-    scene = tokens()
+    scene = scene_tokens()
     scene.bev = torch.zeros(2, 4, 16, 16)
     with pytest.raises(ValueError, match=r"map_size is \(4, 4\).*gives \(8, 8\)"):
         head(scene)
