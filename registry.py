@@ -92,7 +92,10 @@ MODELS = Registry(
 )
 #: Data sets: what the runner's data loaders read.
 DATASETS = Registry(
-    "dataset", parent=MMENGINE_DATASETS, scope=SCOPE, locations=["beyonddrive.datasets.navsim_dataset"]
+    "dataset",
+    parent=MMENGINE_DATASETS,
+    scope=SCOPE,
+    locations=["beyonddrive.datasets.navsim_dataset", "beyonddrive.datasets.follow_up_dataset"],
 )
 #: Transforms: scene -> inputs and targets.
 TRANSFORMS = Registry(

@@ -130,10 +130,13 @@ def plan_only(config: Config, plans_file: str | Path, inputs: Sequence[str | Pat
     scope = config.get("default_scope", "beyonddrive")
     for settings in unwrapped_settings(loader["dataset"]):
         kind = component_class(settings, DATASETS, scope, "test_dataloader.dataset")
-        if "inputs_only" not in inspect.signature(kind).parameters:
+        taken = inspect.signature(kind).parameters
+        if "inputs_only" not in taken:
             raise ConfigError(
                 f"test_dataloader.dataset: {kind.__name__} has no argument inputs_only, so it cannot leave "
                 "out what only training and scoring need; use NavsimDataset, or give it one"
             )
-        settings.update(inputs_only=True, cache_dir=None)
+        settings.update(inputs_only=True)
+        if "cache_dir" in taken:
+            settings.update(cache_dir=None)
     config.test_evaluator = ConfigDict(type="PlanWriter", plans_file=str(plans_file))

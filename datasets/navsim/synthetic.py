@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -164,9 +164,24 @@ def _frame(frame: dict[str, Any], location: str) -> dict[str, Any]:
         "ego_pose": pose,
         "ego_dynamic_state": np.concatenate(motion),
         "driving_command": np.asarray(ego["driving_command"]),
-        "cams": {name: cam for name, cam in dict(frame.get("camera_dict") or {}).items() if cam},
-        "lidar_path": frame.get("lidar_path"),
+        "cams": {str(name).upper(): _camera(cam) for name, cam in _cameras(frame) if cam},
+        "lidar_path": _path_text(frame.get("lidar_path")),
     }
+
+
+def _cameras(frame: dict[str, Any]) -> Any:
+    return dict(frame.get("camera_dict") or {}).items()
+
+
+def _camera(camera: dict[str, Any]) -> dict[str, Any]:
+    return {**camera, "data_path": _path_text(camera.get("data_path"))}
+
+
+def _path_text(value: Any) -> Any:
+    """A path as text; files may hold instances of pathlib's."""
+    if isinstance(value, PlainObject) and value.name.startswith("pathlib."):
+        return str(PurePosixPath(*(str(part) for part in value.args)))
+    return value
 
 
 def _of(value: Any, name: str) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Agents of NAVSIM's devkit over our scenes, with or without the devkit."""

@@ -1,0 +1,1 @@
+"""Submissions to NAVSIM's leaderboards: the official file, written and read without the devkit."""

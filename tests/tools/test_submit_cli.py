@@ -1,0 +1,149 @@
+"""``submit``: planners become official files of both kinds, which are read and scored again."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.engine.runner import build_test_runner, load_config
+from beyonddrive.evaluation.plan_files import write_arrays
+from beyonddrive.evaluation.split_scoring import score_split
+from beyonddrive.evaluation.submissions.official_file import read_submission
+from beyonddrive.tools import submit as tool
+
+TWO_STAGE = Path(__file__).parents[1] / "data/golden/two_stage"
+TEAM = ["--team=T", "--authors=A", "--email=a@example.org", "--institution=I", "--country=C"]
+
+
+@pytest.fixture
+def weights(tmp_path, blind_recipe):
+    torch.manual_seed(0)
+    model = build_test_runner(load_config(blind_recipe), work_dir=str(tmp_path / "w")).model
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "weights.pth")
+    return str(tmp_path / "weights.pth")
+
+
+@pytest.fixture
+def one_group(tmp_path):
+    """The split of one recorded group."""
+    values = json.loads((TWO_STAGE / "data/two_stage_split.json").read_text())
+    there = {path.stem for path in (TWO_STAGE / "data/synthetic_scene_pickles").glob("*.pkl")}
+    group = next(g for g in values["reactive_all_mapping"] if {t for pair in g[2] for t in pair} <= there)
+    group[2] = group[2][:2]
+    values.update(
+        reactive_all_mapping=[group],
+        tokens=group[:2],
+        reactive_synthetic_initial_tokens=[token for pair in group[2] for token in pair],
+        log_names=None,
+    )
+    path = tmp_path / "one_group.json"
+    path.write_text(json.dumps(values))
+    return path
+
+
+def test_a_planner_of_one_stage_is_submitted_and_scored(
+    tmp_path, monkeypatch, capsys, blind_recipe, split_root, weights
+):
+    monkeypatch.chdir(tmp_path)
+    words = [str(blind_recipe), weights, weights, "--board=navtest", *TEAM, "--out=submission.pkl"]
+    assert tool.main(words) == 0
+    assert "submission.pkl: v1, 3 plans, 2 seed(s), of 'T'" in capsys.readouterr().out
+    plans = {token: plan[None] for token, plan in read_submission(Path("submission.pkl")).seeds[1][0].items()}
+    check = ["--check=submission.pkl", "--board=navtest", f"--data-root={split_root}", "--scores=s.csv"]
+    assert tool.main(check) == 0
+    scores = score_split(NavsimRoot(split_root), "test", plans, progress_bar=False).values
+    rows = list(csv.reader(Path("s.csv").read_text().splitlines()))
+    assert rows[0] == ["seed", "token", "NC", "DAC", "EP", "TTC", "C", "DDC", "PDMS"] and len(rows) == 7
+    for seed, token, *values in rows[1:]:
+        assert seed in "01" and [float(value) for value in values] == scores[token][0].tolist()
+    mean = 100 * np.mean([values[0, -1] for values in scores.values()])
+    assert capsys.readouterr().out.count(f"{mean:8.2f}\n") == 2
+
+
+def test_a_scene_without_a_plan_stops_a_submission(
+    tmp_path, monkeypatch, capsys, blind_recipe, split_root, weights
+):
+    monkeypatch.chdir(tmp_path)
+    log = max((split_root / "navsim_logs/test").glob("*.pkl"))
+    shutil.copy(log, tmp_path / "log.pkl")
+    log.write_bytes(log.read_bytes()[:100])
+    words = [str(blind_recipe), weights, "--board=navtest", *TEAM, "--out=submission.pkl"]
+    assert tool.main(words) == 1
+    said = capsys.readouterr().err
+    assert "1 scenes have no plan" in said and log.stem in said and not Path("submission.pkl").exists()
+
+
+def test_a_planner_of_two_stages_is_submitted_and_scored(
+    tmp_path, monkeypatch, capsys, blind_recipe, weights, one_group
+):
+    monkeypatch.chdir(tmp_path)
+    data = TWO_STAGE / "data"
+    where = [f"--split-file={one_group}", f"--synthetic-scenes={data / 'synthetic_scene_pickles'}"]
+    words = [str(blind_recipe), weights, "--board=navhard", *TEAM, "--out=submission.pkl", *where]
+    assert tool.main([*words, "--cfg-options", f"data_root={data}"]) == 0
+    out, err = capsys.readouterr()
+    assert "v2, 2 + 4 plans" in out and "this is not the split of the board" in err
+    maps = TWO_STAGE.parent / "pdms/data/maps"
+    check = ["--check=submission.pkl", *where, f"--data-root={data}", f"--maps-root={maps}"]
+    assert tool.main(check) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-4:]] == [
+        *("NC", "stage", "stage", "combined")
+    ]
+    broken = shutil.copytree(data / "synthetic_scene_pickles", tmp_path / "pickles")
+    token = json.loads(one_group.read_text())["reactive_synthetic_initial_tokens"][0]
+    (broken / f"{token}.pkl").write_bytes(b"x")
+    where[1] = f"--synthetic-scenes={broken}"
+    assert tool.main(["--check=submission.pkl", *where, *check[3:]]) == 1
+    assert (
+        f"{token} has no score" in (said := capsys.readouterr().err) and "the board would give none" in said
+    )
+    words = [word for word in words if not word.startswith(("--synth", "--out"))]
+    assert tool.main([*words, where[1], "--out=s.pkl", "--cfg-options", f"data_root={data}"]) == 1
+    assert f"{token} has no plan" in capsys.readouterr().err and not Path("s.pkl").exists()
+
+
+def test_recorded_scores_of_the_official_code_are_met(tmp_path, capsys, one_group):
+    golden = np.load(TWO_STAGE / "two_stage.npz")
+    row_of = {str(token): row for row, token in enumerate(golden["token"])}
+    write_arrays(
+        tmp_path / "p.npz", [(token, golden["poses"][0, row][None]) for token, row in row_of.items()]
+    )
+    data = TWO_STAGE / "data"
+    out, scores = tmp_path / "submission.pkl", tmp_path / "scores.csv"
+    where = [f"--split-file={one_group}", f"--synthetic-scenes={data / 'synthetic_scene_pickles'}"]
+    words = ["--board=warmup", f"--plans={tmp_path / 'p.npz'}", *where, *TEAM, f"--out={out}"]
+    assert tool.main(words) == 0
+    assert "72 scenes that the board does not want are left out" in capsys.readouterr().err
+    places = [f"--data-root={data}", f"--maps-root={TWO_STAGE.parent / 'pdms/data/maps'}"]
+    assert tool.main([f"--check={out}", *where, *places, f"--scores={scores}"]) == 0
+    rows = list(csv.reader(scores.read_text().splitlines()))[1:]
+    assert len(rows) == 6
+    for _, token, *values in rows:
+        found = np.array(values, dtype=float)
+        # float32, as the file has them
+        np.testing.assert_allclose(found[:8], golden["scores_filtered"][0, row_of[token]], atol=1e-5)
+        assert found[8] == golden["ec"][0, row_of[token]]
+
+
+def test_plans_that_are_missing_and_words_that_do_not_fit_are_said(tmp_path, capsys, one_group):
+    write_arrays(tmp_path / "p.npz", [("a", np.zeros((1, 8, 3)))])
+    words = [f"--plans={tmp_path / 'p.npz'}", f"--split-file={one_group}", *TEAM, f"--out={tmp_path / 'o'}"]
+    assert tool.main(["--board=warmup", *words]) == 1
+    assert "2 of 2 scenes of the first stage have no plan" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+    for line, said in (
+        (words, "--board: name the leaderboard"),
+        (["--board=navtest", *words[:2], "--out=o"], "--team, --authors, --email"),
+        (["--board=navtest", "config", *TEAM, "--plans=p", "--out=o"], "give one of CONFIG CHECKPOINT"),
+        (["--board=navhard", "config", *TEAM, "--out=o", "--split-file=s"], "--synthetic-scenes: board"),
+        (["--check=a", "--out=o"], "--out: nothing is written"),
+        (["--merge=a", "--out=a"], "is read by this command"),
+    ):
+        with pytest.raises(SystemExit):
+            tool.parse_args(line)
+        assert said in capsys.readouterr().err
