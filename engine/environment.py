@@ -1,0 +1,95 @@
+"""What numbers were made with: versions, processor, linear algebra, GPUs; in short beside every result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import threadpoolctl
+
+from beyonddrive.version import __version__
+
+PACKAGES = ("numpy", "scipy", "numba", "shapely", "pyogrio", "pyproj", "torch", "mmengine")
+"""Packages whose versions can change a number."""
+CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16")
+"""Instruction sets that libraries choose their kernels by."""
+
+
+def environment() -> dict[str, Any]:
+    """The facts in short, as JSON values.
+
+    Returns:
+        ``beyonddrive``, ``python`` and ``packages`` (versions; a package that is not installed is left out),
+        ``platform``, ``cpu`` (model, cores of this process, features), ``blas`` (of each library that is
+        loaded: name, version, kernel, threads) and ``gpus`` (names; empty where torch is not loaded). Nothing
+        is imported for it.
+    """
+    return {
+        "beyonddrive": __version__,
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "platform": platform.platform(),
+        "cpu": cpu(),
+        "blas": blas(),
+        "gpus": gpus(),
+    }
+
+
+def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Versions of packages by name, without importing them; those that are not installed are left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@lru_cache(maxsize=1)
+def _processor() -> tuple[str, tuple[str, ...]]:
+    """Model and features of the first core; the kind of machine where the system does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    entries: dict[str, str] = {}
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            entries.setdefault(key.strip(), value.strip())
+    flags = set(entries.get("flags", "").split())
+    return entries.get("model name", platform.machine()), tuple(f for f in CPU_FEATURES if f in flags)
+
+
+def cpu() -> dict[str, Any]:
+    """Model of the processor, cores that this process may use, and instruction sets."""
+    model, features = _processor()
+    return {"model": model, "cores": len(os.sched_getaffinity(0)), "features": list(features)}
+
+
+def blas() -> list[dict[str, Any]]:
+    """Libraries of linear algebra that this process has loaded: name, version, kernel, threads."""
+    return [
+        {
+            "library": info["internal_api"],
+            "version": info.get("version") or "",
+            "kernel": info.get("architecture") or "",
+            "threads": info["num_threads"],
+        }
+        for info in threadpoolctl.threadpool_info()
+        if info["user_api"] == "blas"
+    ]
+
+
+def gpus() -> list[str]:
+    """Names of the GPUs that torch sees; empty if torch is not loaded, since loading it takes seconds."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
