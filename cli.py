@@ -31,6 +31,7 @@ VERBS = {
     "train": Verb("train", "train a planner"),
     "test": Verb("test", "evaluate a planner on the test split"),
     "submit": Verb("submit", "write or check the file that a leaderboard of NAVSIM takes"),
+    "sweep": Verb("sweep", "train recipes with several seeds and compare them, with intervals"),
     "mine": Verb("mine_negatives", "mine hard negatives with a trained generator"),
     "build-vocabulary": Verb("build_vocabulary", "make a vocabulary of plans by k-means"),
     "score-vocabulary": Verb("score_vocabulary", "score the plans of a vocabulary in every scene"),

@@ -61,6 +61,19 @@ def plan_metrics(config: Config, part: str) -> list[ConfigDict]:
     return [metric for metric, _ in _plan_metrics(config, part)]
 
 
+def test_on_validation(config: Config) -> None:
+    """Make the scenes and metrics of validation those that a test runner judges.
+
+    Raises:
+        ConfigError: If the config has no validation.
+    """
+    if config.get("val_dataloader") is None or config.get("val_evaluator") is None:
+        raise ConfigError(
+            f"{config.filename}: has no val_dataloader or no val_evaluator, so there is nothing to judge on"
+        )
+    config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
+
+
 def set_result_files(
     config: Config, out_file: str | Path | None = None, plans_file: str | Path | None = None
 ) -> None:

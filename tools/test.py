@@ -26,6 +26,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser("test", "Evaluate a planner by the PDM score on the test split.")
     add_config(parser, "config that the planner was trained with")
     parser.add_argument("checkpoint", nargs="?", help="weights; none for planners that have none")
+    parser.add_argument(
+        "--loader",
+        choices=("test", "val"),
+        default="test",
+        help="which scenes and metrics of the config; val: those of validation during training",
+    )
     parser.add_argument("--work-dir", help="logs; default: work_dirs/<name of the config>/test")
     parser.add_argument("--out", metavar="results.csv", help="write one row per scene")
     parser.add_argument(
@@ -77,10 +83,12 @@ def evaluate(args: argparse.Namespace) -> int:
     from mmengine.dist import is_main_process
 
     from beyonddrive.checkpoints.loading import load_weights
-    from beyonddrive.engine import runner
+    from beyonddrive.engine import evaluators, runner
     from beyonddrive.evaluation.plan_writer import plan_only
 
     config = runner.load_config(args.config, args.cfg_options)
+    if args.loader == "val":
+        evaluators.test_on_validation(config)
     inputs = [args.checkpoint] if args.checkpoint else []
     if args.plans_only:
         plan_only(config, args.plans, inputs)

@@ -1,0 +1,263 @@
+"""What a sweep trains: rows, seeds and where they are judged, from a file or a command line."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from beyonddrive.structures.errors import BeyondDriveError
+
+Checkpoint = Literal["last", "best"]
+LOADERS = ("test", "val")
+"""Data loaders of a config on which a sweep can judge."""
+_KEYS = {"title", "rows", "seeds", "options", "loaders", "checkpoint", "subsets"}
+_ROW_KEYS = {"config", "bases", "options", "baseline"}
+
+
+class SweepError(BeyondDriveError, ValueError):
+    """A sweep that cannot be planned, or whose folder holds another one; names the key and the remedy."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: a recipe that is trained with every seed.
+
+    Attributes:
+        name: For readers.
+        config: Name or path of its config.
+        bases: Further base configs, which are merged over it in this order.
+        options: Values by dotted key, as texts of ``--cfg-options``.
+        baseline: Name of the row that it is compared with; None for a row that stands for itself.
+    """
+
+    name: str
+    config: str
+    bases: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    baseline: str | None = None
+
+    @property
+    def slug(self) -> str:
+        """The name as a folder is called."""
+        return re.sub(r"[^a-z0-9_.=]+", "-", self.name.lower()).strip("-.") or "row"
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """All that a sweep trains.
+
+    Attributes:
+        rows: In the order of the table.
+        seeds: Every row is trained with each; a row without a training has one run.
+        loaders: Loaders of the configs on which every run is judged.
+        checkpoint: ``last``: that of the last epoch; ``best``: that of the highest validation score.
+        subsets: Scene filters by name: parts of the judged scenes that get a table of their own.
+        title: Of the report.
+    """
+
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...] = (0,)
+    loaders: tuple[str, ...] = ("test",)
+    checkpoint: Checkpoint = "last"
+    subsets: Mapping[str, Path] = field(default_factory=dict)
+    title: str = "Sweep"
+
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.rows]
+        if not names:
+            raise SweepError("rows: a sweep needs at least one")
+        for kind, values in (
+            ("rows", names),
+            ("rows", [row.slug for row in self.rows]),
+            ("seeds", self.seeds),
+        ):
+            twice = sorted({str(value) for value in values if list(values).count(value) > 1})
+            if twice:
+                raise SweepError(f"{kind}: {', '.join(twice)} is there twice; give each its own")
+        if not self.seeds or min(self.seeds) < 0:
+            raise SweepError(f"seeds: give at least one, none negative; got {list(self.seeds)}")
+        if not self.loaders or set(self.loaders) - set(LOADERS) or len(set(self.loaders)) < len(self.loaders):
+            raise SweepError(f"loaders: must be some of {', '.join(LOADERS)}, got {list(self.loaders)}")
+        if self.checkpoint not in ("last", "best"):
+            raise SweepError(f"checkpoint: must be 'last' or 'best', got {self.checkpoint!r}")
+        for row in self.rows:
+            if row.baseline is not None and (row.baseline not in names or row.baseline == row.name):
+                raise SweepError(
+                    f"rows.{row.name}.baseline: {row.baseline!r} is no other row; there is {', '.join(names)}"
+                )
+
+    def row(self, name: str) -> Row:
+        """The row of a name."""
+        return next(row for row in self.rows if row.name == name)
+
+
+def read_seeds(text: str) -> tuple[int, ...]:
+    """Seeds from ``0:5`` (0 to 4) or ``0,3,7``.
+
+    Raises:
+        SweepError: If it is neither.
+
+    >>> read_seeds('0:3'), read_seeds('4'), read_seeds('0,2')
+    ((0, 1, 2), (4,), (0, 2))
+    """
+    try:
+        if ":" in text:
+            first, end = text.split(":")
+            return tuple(range(int(first), int(end)))
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise SweepError(f"seeds: {text!r} is neither like 0:5 nor like 0,3,7") from error
+
+
+def plan_of_grid(
+    configs: Sequence[str],
+    grid: Mapping[str, Sequence[str]],
+    options: Mapping[str, str],
+    seeds: tuple[int, ...],
+    baseline: str | None = None,
+    **settings: Any,
+) -> SweepPlan:
+    """Every config with every combination of values.
+
+    Args:
+        configs: Names or paths.
+        grid: Values by dotted key, as texts.
+        options: Values that all rows have.
+        seeds: Of every row.
+        baseline: The row that the others are compared with: its name, or ``key=value`` of a value of the grid
+            (the row with the same config and other values), where ``key`` may be the end of a dotted key.
+        settings: Further attributes of the plan.
+
+    Raises:
+        SweepError: If the baseline is none of the rows, or names two keys.
+
+    >>> plan = plan_of_grid(['ltf'], {'model.repulsion.weight': ['0', '5']}, {}, (0, 1), 'weight=0')
+    >>> [(row.name, row.baseline) for row in plan.rows]
+    [('ltf weight=0', None), ('ltf weight=5', 'ltf weight=0')]
+    """
+    shown = {key: _ending(key, grid) for key in grid}
+    chosen: dict[str, str] = {}
+    if baseline is not None and "=" in baseline and baseline not in configs:
+        key, _, value = baseline.partition("=")
+        keys = [full for full in grid if full == key or full.endswith(f".{key}")]
+        if len(keys) != 1 or value not in grid[keys[0]]:
+            raise SweepError(f"baseline: {baseline} is no value of the grid; it has {_told(grid)}")
+        chosen = {keys[0]: value}
+    rows = []
+    for config in configs:
+        stem = Path(config.rpartition("::")[2]).stem
+        for values in itertools.product(*grid.values()):
+            own = dict(zip(grid, values, strict=True))
+            name = " ".join([stem, *(f"{shown[key]}={value}" for key, value in own.items())])
+            other = {**own, **chosen}
+            partner = None
+            if chosen:
+                partner = " ".join([stem, *(f"{shown[key]}={value}" for key, value in other.items())])
+            elif baseline is not None:
+                partner = Path(baseline.rpartition("::")[2]).stem if baseline in configs else baseline
+            rows.append(Row(name, config, (), {**options, **own}, None if partner == name else partner))
+    return SweepPlan(tuple(rows), seeds, **settings)
+
+
+def _ending(key: str, keys: Mapping[str, Any]) -> str:
+    """The shortest end of a dotted key that no other key has."""
+    parts = key.split(".")
+    for length in range(1, len(parts)):
+        end = ".".join(parts[-length:])
+        if sum(other == end or other.endswith(f".{end}") for other in keys) == 1:
+            return end
+    return key
+
+
+def _told(grid: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{key}: {', '.join(values)}" for key, values in grid.items()) or "no values"
+
+
+def read_plan(path: Path) -> SweepPlan:
+    """Read a plan from a yaml file.
+
+    ``rows`` maps names to ``config``, ``bases``, ``options`` and ``baseline``; ``options`` beside them are
+    those of all rows; ``seeds`` is a list or a text like ``0:5``; ``subsets`` maps names to scene filters.
+
+    Raises:
+        SweepError: If it cannot be read, or a key is not understood; names the file.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SweepError(f"{path}: cannot be read as a plan of a sweep ({error})") from error
+    try:
+        return _plan_of(content)
+    except SweepError as error:
+        raise SweepError(f"{path}: {error}") from error
+
+
+def _plan_of(content: Any) -> SweepPlan:
+    top = _mapping("", content, _KEYS)
+    shared = _texts("options", top.get("options", {}))
+    rows = []
+    for name, value in _mapping("rows", top.get("rows"), None).items():
+        where = f"rows.{name}"
+        row = _mapping(where, value, _ROW_KEYS)
+        if not isinstance(row.get("config"), str):
+            raise SweepError(f"{where}.config: must name a config, got {row.get('config')!r}")
+        bases = row.get("bases", [])
+        if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+            raise SweepError(f"{where}.bases: must be a list of configs, got {bases!r}")
+        options = {**shared, **_texts(f"{where}.options", row.get("options", {}))}
+        rows.append(Row(str(name), row["config"], tuple(bases), options, row.get("baseline")))
+    seeds = top.get("seeds", [0])
+    if not isinstance(seeds, list):
+        seeds = read_seeds(str(seeds))
+    if not all(isinstance(seed, int) for seed in seeds):
+        raise SweepError(f"seeds: must be whole numbers, got {seeds!r}")
+    loaders = top.get("loaders", ["test"])
+    if not isinstance(loaders, list):
+        raise SweepError(f"loaders: must be a list, got {loaders!r}")
+    subsets = {
+        str(name): Path(str(file)) for name, file in _mapping("subsets", top.get("subsets", {}), None).items()
+    }
+    return SweepPlan(
+        tuple(rows),
+        tuple(seeds),
+        tuple(loaders),
+        top.get("checkpoint", "last"),
+        subsets,
+        str(top.get("title", "Sweep")),
+    )
+
+
+def _mapping(where: str, value: Any, keys: set[str] | None) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise SweepError(f"{where or 'the file'}: must map names to values, got {value!r}")
+    unknown = sorted(str(key) for key in value if keys is not None and key not in keys)
+    if unknown:
+        raise SweepError(
+            f"{where or 'the file'}: no key {', '.join(unknown)}; there is {', '.join(sorted(keys or ()))}"
+        )
+    return value
+
+
+def _texts(where: str, value: Any, prefix: str = "") -> dict[str, str]:
+    """Options as texts by dotted key; nested mappings are opened."""
+    texts: dict[str, str] = {}
+    for key, item in _mapping(where, value, None).items():
+        name = f"{prefix}{key}"
+        if isinstance(item, dict):
+            texts.update(_texts(f"{where}.{key}", item, f"{name}."))
+        else:
+            texts[name] = _text(item)
+    return texts
+
+
+def _text(value: Any) -> str:
+    """A value as it is typed behind ``--cfg-options key=``."""
+    if isinstance(value, list):
+        return f"[{','.join(_text(item) for item in value)}]"
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)

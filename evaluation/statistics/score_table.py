@@ -1,0 +1,184 @@
+"""Scores of many runs by scene: in memory (runs, scenes, columns), and as two files.
+
+``runs.csv`` has a line per run: its row, seed, values, checkpoint and mean scores. ``scores_<part>.npz`` has
+the scores by scene that these are the means of. Intervals, tables and pictures are all computed from them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.engine.files import atomic_file, write_atomically
+from beyonddrive.evaluation.statistics.intervals import StatisticsError
+
+RUNS = "runs.csv"
+_OWN = ("row", "seed", "part", "checkpoint", "num_scenes")
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """Which run: a row of the table, and the seed of its training."""
+
+    row: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of runs on the same scenes.
+
+    Attributes:
+        runs: R runs.
+        tokens: T scenes.
+        columns: C names, such as ``SCORE_COLUMNS``; the last is the score itself.
+        values: (R, T, C) float32 in [0, 1].
+    """
+
+    runs: tuple[RunKey, ...]
+    tokens: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.runs), len(self.tokens), len(self.columns))
+        if self.values.shape != shape:
+            raise StatisticsError(f"scores must have the shape {shape}, got {self.values.shape}")
+
+    @property
+    def rows(self) -> list[str]:
+        """Names of the rows, in the order of their first runs."""
+        return list(dict.fromkeys(run.row for run in self.runs))
+
+    def seeds(self, row: str) -> list[int]:
+        """Seeds that a row has."""
+        return sorted(run.seed for run in self.runs if run.row == row)
+
+    def of(self, row: str, column: str, seeds: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """Scores (S, T) of a row in percent, by seed.
+
+        Raises:
+            StatisticsError: If a seed is missing.
+        """
+        wanted = self.seeds(row) if seeds is None else seeds
+        places = {run: index for index, run in enumerate(self.runs)}
+        lacking = [seed for seed in wanted if RunKey(row, seed) not in places]
+        if lacking or not wanted:
+            raise StatisticsError(
+                f"row '{row}' has no scores of seed {', '.join(map(str, lacking)) or '(any)'}"
+            )
+        index = [places[RunKey(row, seed)] for seed in wanted]
+        return 100.0 * self.values[index, :, self.columns.index(column)].astype(np.float64)
+
+    def part(self, tokens: Collection[str]) -> ScoreTable:
+        """The same runs on some of the scenes.
+
+        Raises:
+            StatisticsError: If one of them is not there.
+        """
+        lacking = sorted(set(tokens) - set(self.tokens))
+        if lacking:
+            raise StatisticsError(
+                f"{len(lacking)} of {len(set(tokens))} scenes have no scores: {lacking[0]} ..."
+            )
+        keep = np.array([token in set(tokens) for token in self.tokens])
+        kept = tuple(token for token, is_kept in zip(self.tokens, keep, strict=True) if is_kept)
+        return ScoreTable(self.runs, kept, self.columns, self.values[:, keep])
+
+
+def table_of(
+    scores: Mapping[RunKey, Mapping[str, NDArray[np.float64]]], columns: Sequence[str]
+) -> ScoreTable:
+    """Put the scores (C,) by token of several runs together.
+
+    Raises:
+        StatisticsError: If two runs have not the same scenes.
+    """
+    tokens: tuple[str, ...] | None = None
+    for run, values in scores.items():
+        own = tuple(sorted(values))
+        if tokens is not None and own != tokens:
+            odd = min(set(own) ^ set(tokens))
+            raise StatisticsError(
+                f"row '{run.row}', seed {run.seed}: has other scenes than the rest, such as {odd}"
+            )
+        tokens = own
+    found = [[values[token] for token in tokens or ()] for values in scores.values()]
+    shape = (len(scores), len(tokens or ()), len(columns))
+    return ScoreTable(tuple(scores), tokens or (), tuple(columns), np.array(found, np.float32).reshape(shape))
+
+
+def score_file(folder: Path, part: str) -> Path:
+    """Where the scores by scene of a part are."""
+    return folder / f"scores_{part}.npz"
+
+
+def write_table(folder: Path, part: str, table: ScoreTable) -> None:
+    """Write the scores by scene of a part."""
+    arrays = {
+        "rows": np.array([run.row for run in table.runs], dtype=np.str_),
+        "seeds": np.array([run.seed for run in table.runs], dtype=np.int64),
+        "tokens": np.array(table.tokens, dtype=np.str_),
+        "columns": np.array(table.columns, dtype=np.str_),
+        "values": table.values,
+    }
+    with atomic_file(score_file(folder, part)) as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read_table(folder: Path, part: str) -> ScoreTable:
+    """Read the scores by scene of a part.
+
+    Raises:
+        StatisticsError: If the file is missing or damaged; names it.
+    """
+    path = score_file(folder, part)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            runs = tuple(
+                RunKey(str(row), int(seed)) for row, seed in zip(file["rows"], file["seeds"], strict=True)
+            )
+            tokens, columns = map(str, file["tokens"]), map(str, file["columns"])
+            return ScoreTable(runs, tuple(tokens), tuple(columns), file["values"])
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, StatisticsError) as error:
+        raise StatisticsError(
+            f"{path}: no scores of a sweep ({error}); run beyonddrive sweep again"
+        ) from error
+
+
+def write_runs(
+    folder: Path,
+    tables: Mapping[str, ScoreTable],
+    values: Mapping[str, Mapping[str, str]],
+    checkpoints: Mapping[RunKey, str | None],
+    seconds: Mapping[RunKey, float],
+) -> None:
+    """Write ``runs.csv``: a line per run and part, with mean scores in percent.
+
+    Args:
+        folder: Where it goes.
+        tables: Scores by part.
+        values: What differs between the rows, by row and name.
+        checkpoints: Names of what was judged.
+        seconds: Of each training.
+    """
+    names = list(dict.fromkeys(name for row in values.values() for name in row))
+    columns = next(iter(tables.values())).columns if tables else ()
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_OWN[:2], *names, *_OWN[2:], *reversed(columns), "train_seconds"])
+    for part, table in tables.items():
+        for run, scores in zip(table.runs, table.values, strict=True):
+            means = [f"{100.0 * value:.4f}" for value in scores.astype(np.float64).mean(axis=0)[::-1]]
+            own = [values.get(run.row, {}).get(name, "") for name in names]
+            told = [part, checkpoints.get(run) or "", len(table.tokens)]
+            took = f"{seconds[run]:.1f}" if run in seconds else ""
+            writer.writerow([run.row, run.seed, *own, *told, *means, took])
+    write_atomically(folder / RUNS, text.getvalue().encode())

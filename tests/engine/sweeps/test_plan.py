@@ -1,0 +1,121 @@
+"""Plans of sweeps: from a grid, from a file, and what is refused."""
+
+import pytest
+
+from beyonddrive.engine.sweeps.plan import Row, SweepError, SweepPlan, plan_of_grid, read_plan, read_seeds
+from beyonddrive.tools.sweep import parse_args, plan_of
+
+PLAN = """
+title: Weights
+seeds: 0:3
+options: {data_root: data/other, model: {hidden: 32}}
+rows:
+  plain: {config: ltf_tiny_1xb16-12e_synth}
+  repelled:
+    config: ltf-beyonddrive_tiny_1xb16-12e_synth
+    bases: [_base_/negatives/several.py]
+    options: {model.repulsion.weight: 2.5, columns: [NC, DAC], online: true}
+    baseline: plain
+subsets: {hard: filters/hard.yaml}
+"""
+
+
+def test_a_grid_makes_every_combination_and_pairs_it_with_the_baseline():
+    grid = {"model.repulsion.weight": ["0", "5"], "train_cfg.max_epochs": ["1", "2"]}
+    plan = plan_of_grid(["x/ltf.py"], grid, {"a": "1"}, (0, 1), "weight=0")
+    assert [(row.name, row.baseline) for row in plan.rows] == [
+        ("ltf weight=0 max_epochs=1", None),
+        ("ltf weight=0 max_epochs=2", None),
+        ("ltf weight=5 max_epochs=1", "ltf weight=0 max_epochs=1"),
+        ("ltf weight=5 max_epochs=2", "ltf weight=0 max_epochs=2"),
+    ]
+    assert plan.rows[3].options == {"a": "1", "model.repulsion.weight": "5", "train_cfg.max_epochs": "2"}
+    assert len({row.slug for row in plan.rows}) == 4
+
+
+def test_keys_with_the_same_end_stay_apart():
+    plan = plan_of_grid(["ltf"], {"model.head.weight": ["1"], "model.loss.weight": ["2"]}, {}, (0,))
+    assert plan.rows[0].name == "ltf head.weight=1 loss.weight=2"
+
+
+def test_a_config_may_be_the_baseline():
+    plan = plan_of_grid(["b::x/plain.py", "more"], {}, {}, (0,), "b::x/plain.py")
+    assert [(row.name, row.baseline) for row in plan.rows] == [("plain", None), ("more", "plain")]
+
+
+def test_a_file_has_rows_shared_options_and_subsets(tmp_path):
+    path = tmp_path / "plan.yml"
+    path.write_text(PLAN)
+    plan = read_plan(path)
+    assert (plan.title, plan.seeds, plan.checkpoint, plan.loaders) == (
+        "Weights",
+        (0, 1, 2),
+        "last",
+        ("test",),
+    )
+    assert plan.row("plain").options == {"data_root": "data/other", "model.hidden": "32"}
+    assert plan.row("repelled") == Row(
+        "repelled",
+        "ltf-beyonddrive_tiny_1xb16-12e_synth",
+        ("_base_/negatives/several.py",),
+        {
+            "data_root": "data/other",
+            "model.hidden": "32",
+            "model.repulsion.weight": "2.5",
+            "columns": "[NC,DAC]",
+            "online": "true",
+        },
+        "plain",
+    )
+    assert {name: str(file) for name, file in plan.subsets.items()} == {"hard": "filters/hard.yaml"}
+
+
+def test_rows_of_a_file_are_chosen_with_their_baselines(tmp_path):
+    path = tmp_path / "plan.yml"
+    path.write_text(PLAN + "  # one more\n")
+    words = ["--plan", str(path), "--out", str(tmp_path / "out"), "--rows", "repelled", "--seeds", "7"]
+    plan = plan_of(parse_args([*words, "--cfg-options", "data_root=mine"]))
+    assert [row.name for row in plan.rows] == ["plain", "repelled"]
+    assert plan.seeds == (7,) and plan.row("repelled").options["data_root"] == "mine"
+    with pytest.raises(SweepError, match="--rows: the plan has no quux"):
+        plan_of(parse_args([*words[:4], "--rows", "quux"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("seeds: [0, 0]", "seeds: 0 is there twice"),
+        ("seeds: often", "neither like 0:5"),
+        ("seeds: []", "at least one"),
+        ("checkpoint: luckiest", "must be 'last' or 'best'"),
+        ("loaders: [train]", "must be some of test, val"),
+        ("speed: 3", "no key speed; there is checkpoint"),
+        ("rows: {a: {config: x, baseline: b}}", "rows.a.baseline: 'b' is no other row"),
+        ("rows: {a: {config: x, baseline: a}}", "rows.a.baseline: 'a' is no other row"),
+        ("rows: {a: {}}", "rows.a.config: must name a config"),
+        ("rows: {A b: {config: x}, a-b: {config: x}}", "rows: a-b is there twice"),
+        ("rows: {a: {config: x, bases: y}}", "rows.a.bases: must be a list"),
+        ("rows: [a]", "rows: must map names"),
+        ("rows: {}", "at least one"),
+        ("rows: {a: {config: [}", "cannot be read as a plan"),
+    ],
+)
+def test_odd_files_are_refused_by_name_and_key(tmp_path, change, words):
+    path = tmp_path / "plan.yml"
+    rows = "" if change.startswith("rows") else "rows: {a: {config: x}}\n"
+    path.write_text(rows + change)
+    with pytest.raises(SweepError, match=words) as error:
+        read_plan(path)
+    assert str(path) in str(error.value)
+
+
+def test_baselines_that_no_row_is_are_refused():
+    with pytest.raises(SweepError, match="weight=1 is no value of the grid; it has model"):
+        plan_of_grid(["ltf"], {"model.weight": ["0", "5"]}, {}, (0,), "weight=1")
+    with pytest.raises(SweepError, match="no other row"):
+        plan_of_grid(["ltf"], {}, {}, (0,), "other")
+
+
+def test_seeds_are_not_negative():
+    with pytest.raises(SweepError, match="none negative"):
+        SweepPlan((Row("a", "x"),), read_seeds("-1,0"))

@@ -1,0 +1,108 @@
+"""Intervals over seeds and scenes: known cases, coverage, and what is refused."""
+
+import numpy as np
+import pytest
+
+from beyonddrive.evaluation.statistics.intervals import StatisticsError, estimate, paired_difference
+from beyonddrive.evaluation.statistics.power import Spread, spread_of
+
+
+def _differences(rng, effect, seeds, scenes, num_seeds, num_scenes, rest=1.0):
+    by_seed = rng.normal(0.0, seeds, (num_seeds, 1))
+    by_scene = rng.normal(0.0, scenes, (1, num_scenes))
+    return effect + by_seed + by_scene + rng.normal(0.0, rest, (num_seeds, num_scenes))
+
+
+def test_the_interval_over_scenes_is_that_of_the_normal_distribution():
+    values = np.random.default_rng(0).normal(3.0, 2.0, (1, 900))
+    found = estimate(values)
+    error = values.std(ddof=1) / np.sqrt(900)
+    assert found.mean == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx(
+        (found.mean - 1.96 * error, found.mean + 1.96 * error), abs=0.1 * error
+    )
+    assert found.error_scenes == pytest.approx(error)
+    assert np.isnan(found.std) and np.isnan(found.seed_low)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    rng = np.random.default_rng(1)
+    alike = estimate(_differences(rng, 1.0, 0.0, 1.0, 5, 400))
+    apart = estimate(_differences(rng, 1.0, 1.0, 1.0, 5, 400))
+    assert apart.high - apart.low > 3.0 * (alike.high - alike.low)
+    assert apart.seed_high - apart.seed_low > apart.high - apart.low  # few seeds: Student knows better
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(2)
+    held = held_by_student = 0
+    for _ in range(200):
+        found = estimate(_differences(rng, 0.5, 0.3, 2.0, 5, 100), resamples=299)
+        held += found.low <= 0.5 <= found.high
+        held_by_student += found.seed_low - 1.96 * 0.2 <= 0.5 <= found.seed_high + 1.96 * 0.2
+    assert 170 <= held <= 200  # five seeds: a little less than 95 of 100
+    assert held_by_student >= 185
+
+
+def test_pairing_takes_away_what_scenes_have_in_common():
+    rng = np.random.default_rng(3)
+    hardness = rng.normal(0.0, 30.0, (1, 300))
+    base = hardness + rng.normal(0.0, 1.0, (3, 300))
+    better = hardness + 1.0 + rng.normal(0.0, 1.0, (3, 300))
+    found = paired_difference(better, base)
+    assert found.is_above_zero and not found.is_below_zero
+    assert found.high - found.low < 0.5 < estimate(better).high - estimate(better).low
+    assert paired_difference(base, better).is_below_zero
+
+
+def test_an_untrained_baseline_stands_for_every_seed():
+    rng = np.random.default_rng(4)
+    scores, untrained = rng.random((3, 50)), rng.random((1, 50))
+    assert paired_difference(scores, untrained).mean == pytest.approx(scores.mean() - untrained.mean())
+
+
+def test_the_same_seed_gives_the_same_interval():
+    values = np.random.default_rng(5).random((3, 80))
+    assert estimate(values, seed=7) == estimate(values, seed=7)
+    assert estimate(values, seed=7) != estimate(values, seed=8)
+
+
+def test_equal_means_of_seeds_are_a_point_and_one_scene_has_no_interval():
+    found = estimate(np.tile([0.0, 1.0], (3, 4)))
+    assert (found.std, found.seed_low, found.seed_high) == (0.0, 0.5, 0.5)
+    assert np.isnan(estimate([[0.5]]).low)
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [([0.1, 0.2], r"shape \(seeds, scenes\)"), ([[0.1, np.nan]], "1 of 2"), (np.empty((0, 3)), "shape")],
+)
+def test_odd_scores_are_refused(scores, words):
+    with pytest.raises(StatisticsError, match=words):
+        estimate(scores)
+
+
+def test_other_seeds_or_scenes_are_no_pair():
+    with pytest.raises(StatisticsError, match="same seeds"):
+        paired_difference(np.zeros((3, 4)), np.zeros((2, 4)))
+    with pytest.raises(StatisticsError, match="same seeds"):
+        paired_difference(np.zeros((3, 4)), np.zeros((3, 5)))
+
+
+def test_the_spread_of_a_pilot_foretells_the_interval():
+    rng = np.random.default_rng(6)
+    spread = spread_of(_differences(rng, 0.0, 0.5, 2.0, 40, 3000, rest=3.0))
+    assert (spread.seeds, spread.scenes, spread.rest) == pytest.approx((0.25, 4.0, 9.0), rel=0.5)
+    found = estimate(_differences(rng, 0.0, 0.0, 2.0, 5, 500, rest=3.0))
+    foretold = Spread(0.0, 4.0, 9.0).half_width(5, 500)
+    assert (found.high - found.low) / 2.0 == pytest.approx(foretold, rel=0.2)
+
+
+def test_scenes_needed_and_seeds_too_few():
+    spread = Spread(seeds=0.1, scenes=100.0, rest=200.0)
+    scenes = spread.scenes_for(1.0, num_seeds=5)
+    assert scenes is not None
+    assert spread.half_width(5, scenes) <= 1.0 < spread.half_width(5, scenes - 1)
+    assert spread.scenes_for(0.5, num_seeds=1) is None
+    with pytest.raises(StatisticsError, match="two seeds"):
+        spread_of(np.zeros((1, 9)))

@@ -1,0 +1,89 @@
+"""``beyonddrive sweep``: trains, judges, reports, goes on, and tells what failed."""
+
+import json
+import subprocess
+
+import pytest
+
+from beyonddrive import cli
+from beyonddrive.engine.sweeps import runs
+from beyonddrive.tools.sweep import main
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Verbs run here: starting Python for each would take most of the time of a tiny training."""
+
+    def call(run, gpu, words):
+        assert gpu is None
+        if (code := cli.main(list(words))) != 0:
+            raise subprocess.CalledProcessError(code, ["python", "-m", "beyonddrive", *words])
+
+    monkeypatch.setattr(runs, "_call", call)
+
+
+def test_a_run_is_a_process_of_its_own_and_tells_why_it_failed(tmp_path, split_root, capsys):
+    words = ["human_synth", "--out", str(tmp_path / "sweep"), "--cfg-options", f"data_root={tmp_path / 'no'}"]
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert "human_synth, seed 0: beyonddrive test ended with 1:" in told and "log.txt)" in told
+    assert "1 of 1 runs failed" in told and not list((tmp_path / "sweep").glob("**/run.json"))
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_grid_is_trained_once_and_a_failed_run_leaves_the_rest(tmp_path, blind_recipe, capsys):
+    out = tmp_path / "sweep"
+    words = [str(blind_recipe), "--out", str(out), "--seeds", "0:2", "--grid", "train_cfg.max_epochs=1,2"]
+    words += ["--baseline", "max_epochs=1"]
+    assert main([*words, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("to do") == 4
+
+    # A folder where a file of one run must go: that run fails, the others do not.
+    broken = out / "runs" / "blind_recipe-max_epochs=2" / "seed1"
+    (broken / "test.csv").mkdir(parents=True)
+    assert main(words) == 1
+    told = capsys.readouterr()
+    assert "1 of 4 runs failed" in told.err and "max_epochs=2, seed 1: beyonddrive test ended" in told.err
+    assert "| blind_recipe max_epochs=2 | 1 |" in told.out and "Runs without scores" in told.out
+
+    (broken / "test.csv").rmdir()
+    trained = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/run.json")}
+    assert len(trained) == 3
+    assert main(words) == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in trained.items())
+    report = (out / "report.md").read_text()
+    assert "| blind_recipe max_epochs=2 | 2 |" in report and "Runs without scores" not in report
+    assert (out / "runs.csv").read_text().count("\n") == 5
+    assert (out / "table_test.tex").exists() and (out / "intervals_test.png").exists()
+    record = json.loads((broken / "run.json").read_text())
+    assert (record["seed"], record["checkpoint"]) == (1, "epoch_2.pth")
+    capsys.readouterr()
+
+    # The report alone, and a recipe that is another one now.
+    assert main([*words, "--report-only"]) == 0
+    assert capsys.readouterr().out.strip() == report.strip()
+    assert main([*words, "--cfg-options", "model.hidden=8"]) == 1
+    assert "was made from another config or rule of checkpoints" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--out", "x"], "give configs or --plan"),
+        (["a", "--plan", "b", "--out", "x"], "give configs or --plan"),
+        (["--plan", "b", "--grid", "k=1", "--out", "x"], "the file has the rows"),
+        (["a", "--rows", "b", "--out", "x"], "chooses rows of a --plan"),
+        (["a", "--jobs", "0", "--out", "x"], "at least 1"),
+    ],
+)
+def test_command_lines_that_contradict_themselves(words, told, capsys):
+    with pytest.raises(SystemExit):
+        main(words)
+    assert told in capsys.readouterr().err
+
+
+def test_more_jobs_than_cores_and_unknown_configs_are_refused(tmp_path, capsys):
+    assert main(["human_synth", "--out", str(tmp_path / "s"), "--jobs", "4096"]) == 1
+    assert "--jobs 4096: this machine has" in capsys.readouterr().err
+    assert main(["no_such", "--out", str(tmp_path / "s")]) == 1
+    assert "no_such: no such config" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""Tables of sweeps: what they say, and that files give back what was written."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from beyonddrive.evaluation.statistics.intervals import StatisticsError
+from beyonddrive.evaluation.statistics.score_table import (
+    RunKey,
+    ScoreTable,
+    read_table,
+    table_of,
+    write_runs,
+    write_table,
+)
+from beyonddrive.visualization.sweep_tables import intervals_picture, latex, markdown, power_table, table_rows
+
+BASELINES = {"human": None, "plain": None, "better_5%": "plain", "never ran": "plain"}
+
+
+@pytest.fixture
+def table():
+    """Human once, plain and better with three seeds; better is 0.1 above plain in every scene."""
+    rng = np.random.default_rng(0)
+    scenes = rng.uniform(0.2, 0.8, 60)
+    scores = {RunKey("human", 0): scenes + 0.15}
+    for seed in range(3):
+        noise = rng.normal(0.0, 0.01, 60)
+        scores[RunKey("plain", seed)] = scenes + noise
+        scores[RunKey("better_5%", seed)] = scenes + noise + 0.1 + rng.normal(0.0, 0.001, 60)
+    values = {
+        run: {f"t{index:02d}": np.array([1.0, value]) for index, value in enumerate(row)}
+        for run, row in scores.items()
+    }
+    return table_of(values, ("NC", "PDMS"))
+
+
+def test_differences_are_paired_and_rows_without_runs_are_left_to_the_report(table):
+    rows = {row.name: row for row in table_rows(table, BASELINES)}
+    assert list(rows) == ["human", "plain", "better_5%"]
+    found = rows["better_5%"].difference
+    assert found is not None and found.mean == pytest.approx(10.0, abs=0.1)
+    assert found.low > 9.9 and found.high < 10.1 and found.num_seeds == 3
+    assert rows["human"].score.num_seeds == 1 and rows["plain"].difference is None
+    assert rows["better_5%"].column_differences == {"NC": 0.0}
+
+
+def test_an_untrained_baseline_is_compared_with_every_seed(table):
+    (row,) = table_rows(table, {"plain": "human"})
+    assert row.difference is not None and row.difference.num_seeds == 3
+
+
+def test_seeds_that_only_one_of_two_has_are_not_compared(table):
+    fewer = ScoreTable(table.runs[:-1], table.tokens, table.columns, table.values[:-1])
+    row = table_rows(fewer, BASELINES)[2]
+    assert row.score.num_seeds == 2 and row.difference is not None and row.difference.num_seeds == 2
+
+
+def test_markdown_latex_and_picture(table):
+    rows = table_rows(table, BASELINES)
+    text = markdown(rows, "PDMS")
+    assert text.splitlines()[0].startswith("| row | seeds | PDMS | 95 % |")
+    assert {line.count("|") for line in text.splitlines()} == {text.splitlines()[0].count("|")}
+    assert "+10.0" in text.splitlines()[-1]
+    assert r"better\_5\%" in latex(rows, "PDMS") and r"$\pm$" in latex(rows, "PDMS")
+    assert power_table(rows).splitlines()[-1].startswith("| better_5% | ")
+    assert intervals_picture(rows, "PDMS").startswith(b"\x89PNG")
+
+
+def test_files_give_back_what_was_written(tmp_path, table):
+    write_table(tmp_path, "test", table)
+    back = read_table(tmp_path, "test")
+    assert (back.runs, back.tokens, back.columns) == (table.runs, table.tokens, table.columns)
+    np.testing.assert_array_equal(back.values, table.values)
+    values = {"plain": {"config": "a", "weight": "0"}, "better_5%": {"config": "b", "weight": "5"}}
+    first = table.runs[1]
+    write_runs(tmp_path, {"test": table}, values, {first: "epoch_1.pth"}, {first: 2.0})
+    lines = list(csv.DictReader((tmp_path / "runs.csv").open()))
+    assert len(lines) == 7
+    assert lines[1] == {
+        "row": "plain",
+        "seed": "0",
+        "config": "a",
+        "weight": "0",
+        "part": "test",
+        "checkpoint": "epoch_1.pth",
+        "num_scenes": "60",
+        "PDMS": f"{table.of('plain', 'PDMS', [0]).mean():.4f}",
+        "NC": "100.0000",
+        "train_seconds": "2.0",
+    }
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path, table):
+    with pytest.raises(StatisticsError, match="other scenes than the rest, such as t00"):
+        table_of({RunKey("a", 0): {"t00": np.zeros(2)}, RunKey("b", 0): {"t01": np.zeros(2)}}, ("NC", "PDMS"))
+    with pytest.raises(StatisticsError, match="row 'plain' has no scores of seed 9"):
+        table.of("plain", "PDMS", [0, 9])
+    with pytest.raises(StatisticsError, match="1 of 2 scenes have no scores"):
+        table.part(["t00", "elsewhere"])
+    assert table.part(["t05", "t01"]).tokens == ("t01", "t05")
+    (tmp_path / "scores_test.npz").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(StatisticsError, match=r"scores_test\.npz: no scores of a sweep"):
+        read_table(tmp_path, "test")

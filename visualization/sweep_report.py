@@ -1,0 +1,160 @@
+"""What a sweep leaves: scores by scene, a line per run, and a report with tables and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.sweeps.plan import SweepError, SweepPlan
+from beyonddrive.engine.sweeps.runs import Outcome, Run
+from beyonddrive.evaluation.statistics.score_table import (
+    RunKey,
+    ScoreTable,
+    read_table,
+    table_of,
+    write_runs,
+    write_table,
+)
+from beyonddrive.visualization.sweep_tables import (
+    POWER_WIDTH,
+    intervals_picture,
+    latex,
+    markdown,
+    power_table,
+    table_rows,
+)
+from beyonddrive.visualization.tables import read_results
+
+REPORT = "report.md"
+_RULES = {
+    "last": "the checkpoint of the last epoch, for every run alike",
+    "best": "the checkpoint with the highest score on the validation loader, for every run alike",
+}
+
+
+class Finished(NamedTuple):
+    """A run and what became of it."""
+
+    run: Run
+    outcome: Outcome
+
+
+def collect(plan: SweepPlan, finished: Sequence[Finished]) -> dict[str, ScoreTable]:
+    """Scores by scene of the runs that have them, by part: the loaders, and the subsets of the first loader.
+
+    Raises:
+        ResultsError: If a file of scores is damaged.
+        StatisticsError: If two runs were judged on different scenes, or a subset has others.
+        SweepError: If scenes of a run have no scores, two runs were scored differently, or nothing is there.
+    """
+    tables: dict[str, ScoreTable] = {}
+    for loader in plan.loaders:
+        scores, columns = {}, None
+        for run, outcome in finished:
+            if outcome.error is not None:
+                continue
+            results = read_results(run.row, run.results(loader))
+            if results.failures:
+                raise SweepError(f"{results.path}: {len(results.failures)} scenes have no scores; see it")
+            if columns not in (None, results.basis.columns):
+                raise SweepError(f"{results.path}: holds {results.basis.name}, the other runs another score")
+            columns = results.basis.columns
+            scores[RunKey(run.row, run.seed)] = results.values
+        if columns is None:
+            raise SweepError("not a single run has scores; see what is told of each")
+        tables[loader] = table_of(scores, columns)
+    for name, file in plan.subsets.items():
+        tokens = SceneFilter.from_yaml(file).tokens
+        if not tokens:
+            raise SweepError(f"{file}: names no tokens; a subset is a scene filter with a list of them")
+        tables[name] = tables[plan.loaders[0]].part(tokens)
+    return tables
+
+
+def write_sweep(out: Path, plan: SweepPlan, finished: Sequence[Finished]) -> str:
+    """Write ``runs.csv``, the scores, ``report.md``, and a LaTeX table and a picture for every part.
+
+    Returns:
+        The report.
+
+    Raises:
+        BeyondDriveError: As :func:`collect`.
+    """
+    tables = collect(plan, finished)
+    for part, table in tables.items():
+        write_table(out, part, table)
+    keys = {RunKey(run.row, run.seed): outcome for run, outcome in finished}
+    write_runs(
+        out,
+        tables,
+        differing_values(plan),
+        {key: outcome.checkpoint for key, outcome in keys.items()},
+        {key: outcome.seconds["train"] for key, outcome in keys.items() if "train" in outcome.seconds},
+    )
+    errors = [(run, outcome.error) for run, outcome in finished if outcome.error is not None]
+    return write_report(out, plan, {(run.row, run.seed): str(error) for run, error in errors})
+
+
+def differing_values(plan: SweepPlan) -> dict[str, dict[str, str]]:
+    """Config and options of every row, without the options that all rows share."""
+    options = [row.options for row in plan.rows]
+    shared = {key for key, value in options[0].items() if all(other.get(key) == value for other in options)}
+    return {
+        row.name: {"config": " + ".join((row.config, *row.bases))}
+        | {key: value for key, value in row.options.items() if key not in shared}
+        for row in plan.rows
+    }
+
+
+def write_report(out: Path, plan: SweepPlan, errors: Mapping[tuple[str, int], str] | None = None) -> str:
+    """Compute tables and pictures from the scores of a sweep that are on disk.
+
+    Args:
+        out: Folder of the sweep.
+        plan: What was trained.
+        errors: Why runs have no scores, by row and seed.
+
+    Returns:
+        The report.
+
+    Raises:
+        StatisticsError: If scores are missing or damaged.
+    """
+    parts = (*plan.loaders, *plan.subsets)
+    text = [f"# {plan.title}", "", _method(plan), ""]
+    baselines = {row.name: row.baseline for row in plan.rows}
+    for part in parts:
+        table = read_table(out, part)
+        rows = table_rows(table, baselines)
+        score = table.columns[-1]
+        lacking = [row.name for row in plan.rows if not table.seeds(row.name)]
+        text += [f"## {part}: {len(table.tokens)} scenes", "", markdown(rows, score)]
+        if lacking:
+            text += [f"No run of {', '.join(lacking)} has scores.", ""]
+        text += [f"![Scores and differences, {part}](intervals_{part}.png)", ""]
+        power = power_table(rows)
+        if power:
+            text += [f"Scenes for an interval of ±{POWER_WIDTH} around the difference:", "", power]
+        write_atomically(out / f"table_{part}.tex", latex(rows, score).encode())
+        write_atomically(out / f"intervals_{part}.png", intervals_picture(rows, score))
+    if errors:
+        text += ["## Runs without scores", ""]
+        text += [f"- {row}, seed {seed}: {reason}" for (row, seed), reason in errors.items()]
+    report = "\n".join(text).rstrip() + "\n"
+    write_atomically(out / REPORT, report.encode())
+    return report
+
+
+def _method(plan: SweepPlan) -> str:
+    """How the numbers came about, in a paragraph."""
+    seeds = ", ".join(map(str, plan.seeds))
+    return (
+        f"Seeds {seeds}. Judged: {_RULES[plan.checkpoint]}. Means in percent, ± standard deviation of the "
+        "means of the seeds. 95 %: bootstrap intervals over seeds and scenes, drawn independently. "
+        "Differences are paired by seed and scene with the row that a row names as its baseline; beside the "
+        "bootstrap stands Student's interval over the seeds, which is the more careful one with few seeds. "
+        "All rows are shown."
+    )

@@ -1,0 +1,172 @@
+"""Tables and pictures of a sweep: means, intervals, and paired differences against a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+from matplotlib.figure import Figure
+
+from beyonddrive.evaluation.statistics.intervals import Estimate, estimate, paired_difference
+from beyonddrive.evaluation.statistics.power import Spread, spread_of
+from beyonddrive.evaluation.statistics.score_table import ScoreTable
+
+_ROW_INCHES = 0.32
+_BASE_INCHES = 1.1
+_WIDTH_INCHES = 8.0
+POWER_SEEDS = (3, 5, 10)
+POWER_WIDTH = 0.5
+"""Half the width of the interval that the table of power is about, in points."""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of the table.
+
+    Attributes:
+        name: For readers.
+        score: The score, in percent.
+        columns: Means of the other columns, in percent.
+        baseline: Row that it is compared with; None for none.
+        difference: Paired difference of the score from the baseline, in points.
+        column_differences: Means of the paired differences of the other columns.
+        spread: Of the paired differences of the score; None with fewer than two seeds.
+    """
+
+    name: str
+    score: Estimate
+    columns: Mapping[str, float]
+    baseline: str | None = None
+    difference: Estimate | None = None
+    column_differences: Mapping[str, float] | None = None
+    spread: Spread | None = None
+
+
+def table_rows(table: ScoreTable, baselines: Mapping[str, str | None]) -> list[TableRow]:
+    """Estimate every row of the scores that has runs, in the order of ``baselines``.
+
+    A row and its baseline are compared on the seeds that both have; a baseline without a training has one
+    run, which is compared with every seed.
+
+    Args:
+        table: Scores of the runs.
+        baselines: Name of the baseline, or None, by row.
+    """
+    score = table.columns[-1]
+    others = table.columns[:-1]
+    rows = []
+    for name, baseline in baselines.items():
+        if not table.seeds(name):
+            continue
+        values = table.of(name, score)
+        means = {column: float(table.of(name, column).mean()) for column in others}
+        rows.append(TableRow(name, estimate(values), means))
+        if baseline is None:
+            continue
+        theirs = table.seeds(baseline)
+        common = sorted(set(table.seeds(name)) & set(theirs))
+        ours = table.seeds(name) if len(theirs) == 1 else common
+        if not theirs or not ours:
+            continue
+        against = theirs if len(theirs) == 1 else common
+        mine, base = table.of(name, score, ours), table.of(baseline, score, against)
+        rows[-1] = TableRow(
+            name,
+            rows[-1].score,
+            means,
+            baseline,
+            paired_difference(mine, base),
+            {
+                column: float((table.of(name, column, ours) - table.of(baseline, column, against)).mean())
+                for column in others
+            },
+            spread_of(mine - base) if min(mine.shape) > 1 else None,
+        )
+    return rows
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A difference with its sign.
+
+    >>> signed(1.234), signed(-0.5)
+    ('+1.23', '-0.50')
+    """
+    return f"{value:+.{digits}f}"
+
+
+def _cells(row: TableRow, names: Sequence[str]) -> list[str]:
+    spread = f" ± {row.score.std:.2f}" if row.score.num_seeds > 1 else ""
+    cells = [row.name, str(row.score.num_seeds), f"{row.score.mean:.2f}{spread}"]
+    cells.append(f"{row.score.low:.1f} to {row.score.high:.1f}")
+    if row.difference is None:
+        cells += ["", "", ""]
+    else:
+        found = row.difference
+        student = f"{signed(found.seed_low)} to {signed(found.seed_high)}" if found.num_seeds > 1 else "-"
+        cells += [signed(found.mean), f"{signed(found.low)} to {signed(found.high)}", student]
+    return [*cells, *(f"{row.columns[name]:.1f}" for name in names)]
+
+
+def _header(score: str, names: Sequence[str]) -> list[str]:
+    against = ["difference", "95 % (seeds, scenes)", "95 % (Student, seeds)"]
+    return ["row", "seeds", score, "95 %", *against, *names]
+
+
+def markdown(rows: Sequence[TableRow], score: str) -> str:
+    """The table in Markdown: means ± standard deviation over seeds, intervals, differences."""
+    names = list(rows[0].columns) if rows else []
+    header = _header(score, names)
+    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
+    lines += ["| " + " | ".join(_cells(row, names)) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def latex(rows: Sequence[TableRow], score: str) -> str:
+    """The table in LaTeX, for the package ``booktabs``."""
+    names = list(rows[0].columns) if rows else []
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(_header(score, names)) - 1)}}}", r"\toprule"]
+    lines += [" & ".join(map(_escaped, _header(score, names))) + r" \\", r"\midrule"]
+    lines += [" & ".join(map(_escaped, _cells(row, names))) + r" \\" for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _escaped(text: str) -> str:
+    for letter in "&%_#":
+        text = text.replace(letter, rf"\{letter}")
+    return text.replace("±", r"$\pm$")
+
+
+def power_table(rows: Sequence[TableRow]) -> str:
+    """How many scenes make the interval of each difference as narrow as ``POWER_WIDTH``, in Markdown."""
+    with_spread = [row for row in rows if row.spread is not None]
+    if not with_spread:
+        return ""
+    header = ["row", *(f"{seeds} seeds" for seeds in POWER_SEEDS)]
+    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * len(POWER_SEEDS)]
+    for row in with_spread:
+        assert row.spread is not None
+        needed = [row.spread.scenes_for(POWER_WIDTH, seeds) for seeds in POWER_SEEDS]
+        cells = [row.name, *("none suffices" if count is None else str(count) for count in needed)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def intervals_picture(rows: Sequence[TableRow], score: str) -> bytes:
+    """The score of every row and its difference from the baseline, with intervals, as PNG."""
+    figure = Figure((_WIDTH_INCHES, _BASE_INCHES + _ROW_INCHES * len(rows)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    places = range(len(rows))
+    left.set_yticks(places, [row.name for row in rows])
+    left.invert_yaxis()
+    left.set_xlabel(score)
+    right.set_xlabel(f"difference of {score} from the baseline")
+    right.axvline(0.0, color="0.6", linewidth=1.0)
+    for place, row in zip(places, rows, strict=True):
+        for axes, found in ((left, row.score), (right, row.difference)):
+            if found is not None:
+                axes.plot([found.low, found.high], [place, place], color="tab:blue", linewidth=2.0)
+                axes.plot([found.mean], [place], "o", color="tab:blue", markersize=4.0)
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()
