@@ -30,6 +30,7 @@ VERBS = {
     "cache-metrics": Verb("cache_metrics", "make metric caches, which speed up scoring"),
     "train": Verb("train", "train a planner"),
     "test": Verb("test", "evaluate a planner on the test split"),
+    "test-agent": Verb("test_agent", "run an agent of NAVSIM's devkit over our scenes and score it"),
     "submit": Verb("submit", "write or check the file that a leaderboard of NAVSIM takes"),
     "sweep": Verb("sweep", "train recipes with several seeds and compare them, with intervals"),
     "mine": Verb("mine_negatives", "mine hard negatives with a trained generator"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene import HISTORY, Scene, SceneError
 from beyonddrive.datasets.navsim.sensors import camera_of, lidar_path_of, read_pcd
 from beyonddrive.datasets.navsim.synthetic import SyntheticScene
@@ -51,12 +52,12 @@ def wanted_entries(config: Any) -> Entries:
     return entries
 
 
-def agent_input(scene: Scene, sensor_root: Path, entries: Entries, devkit: Devkit) -> Any:
+def agent_input(scene: Scene, root: NavsimRoot, entries: Entries, devkit: Devkit) -> Any:
     """The input of an agent: four entries of ego status, cameras and LiDAR, the last is now.
 
     Args:
         scene: The scene.
-        sensor_root: Folder of its sensor files.
+        root: Where its sensor files are.
         entries: What is read of them.
         devkit: Classes of the result.
 
@@ -65,6 +66,7 @@ def agent_input(scene: Scene, sensor_root: Path, entries: Entries, devkit: Devki
         SensorError: If a sensor file that is wanted is missing or damaged.
     """
     data = devkit.data
+    folder = root.sensor_root(scene.split) if any(entries.values()) else Path()
     # As the devkit has them: follow-up scenes in float64, all others in float32.
     kind = np.float64 if isinstance(scene, SyntheticScene) else np.float32
     poses = to_local(scene.ego_poses[:HISTORY], scene.ego_pose)
@@ -85,14 +87,14 @@ def agent_input(scene: Scene, sensor_root: Path, entries: Entries, devkit: Devki
         cameras.append(
             data.Cameras(
                 **{
-                    name: _camera(frame, name, sensor_root, data)
+                    name: _camera(frame, name, folder, data)
                     if index in entries[name]
                     else data.Camera(**_NO_CAMERA)
                     for name in CAMERAS
                 }
             )
         )
-        path = lidar_path_of(frame, sensor_root) if index in entries[LIDAR] else None
+        path = lidar_path_of(frame, folder) if index in entries[LIDAR] else None
         lidars.append(
             data.Lidar(lidar_pc=None if path is None else read_pcd(path), lidar_path=path and str(path))
         )

@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene import Scene
 from beyonddrive.evaluation.agents.devkit import Devkit
 from beyonddrive.evaluation.agents.inputs import AgentError, agent_input, wanted_entries
@@ -19,6 +19,7 @@ from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL
 
 _TIME_TOLERANCE = 1e-6
+Item = tuple[Scene, NavsimRoot]
 
 
 class AgentPlan(NamedTuple):
@@ -32,7 +33,7 @@ class AgentPlan(NamedTuple):
 
 def run_agent(
     agent: Any,
-    scenes: Iterable[tuple[Scene, Path]],
+    scenes: Iterable[Item],
     devkit: Devkit,
     num_threads: int = 0,
 ) -> Iterator[AgentPlan]:
@@ -43,7 +44,7 @@ def run_agent(
 
     Args:
         agent: As :func:`~beyonddrive.evaluation.agents.loading.build_agent` makes it.
-        scenes: Scenes, each with the folder of its sensor files.
+        scenes: Scenes, each with the root of its sensor files.
         devkit: Classes of the inputs.
         num_threads: Threads that read sensor files ahead; 0 reads when the agent is free.
 
@@ -52,7 +53,7 @@ def run_agent(
     """
     entries = wanted_entries(agent.get_sensor_config())
 
-    def read(item: tuple[Scene, Path]) -> Any:
+    def read(item: Item) -> Any:
         return agent_input(item[0], item[1], entries, devkit)
 
     for (scene, _), result in _ahead(read, scenes, num_threads):
@@ -98,9 +99,6 @@ def plan_of(trajectory: Any, name: str, token: str) -> NDArray[np.float32]:
             f"trajectory_sampling of the agent to time_horizon 4, interval_length 0.5"
         )
     return poses.astype(np.float32)
-
-
-Item = tuple[Scene, Path]
 
 
 def _ahead(

@@ -47,9 +47,22 @@ class Verdict:
 
 
 def score_one_stage(
-    root: NavsimRoot, split: str, plans: Plans, executor: Executor, cache_dir: Path | None = None
+    root: NavsimRoot,
+    split: str,
+    plans: Plans,
+    executor: Executor,
+    cache_dir: Path | None = None,
+    partial: bool = False,
 ) -> Verdict:
     """PDMS of plans (8, 3) by token, as board navtest computes it.
+
+    Args:
+        root: Where logs and maps are.
+        split: Split of the logs.
+        plans: Plans by token.
+        executor: Where to run.
+        cache_dir: Store of metric caches.
+        partial: Whether there are means of the scenes that have scores if others have none.
 
     Raises:
         NavsimRootError: If there is no such split.
@@ -64,7 +77,7 @@ def score_one_stage(
         verdict.rows[result.token] = result.values[0]
     verdict.rows = {token: verdict.rows[token] for token in plans if token in verdict.rows}
     verdict.failures = scoring.failures
-    if not verdict.failures:
+    if verdict.rows and (partial or not verdict.failures):
         verdict.means["PDMS"] = np.mean(list(verdict.rows.values()), axis=0)
     return verdict
 
