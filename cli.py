@@ -45,6 +45,7 @@ VERBS = {
     "report": Verb("report", "compare planners in a table and an HTML report"),
     "list": Verb("list", "name the planners, heads, losses, configs, releases, metrics and so on"),
     "print-config": Verb("print_config", "print what a config is in the end"),
+    "validate-data": Verb("validate_data", "find what is wrong with logs and sensor files"),
     "browse": Verb("browse", "draw samples of a data set as a planner gets them"),
     "analyze-logs": Verb("analyze_logs", "curves of trainings, and their best values"),
     "flops": Verb("flops", "parameters, operations and activation memory of a planner"),

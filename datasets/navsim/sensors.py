@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -198,8 +198,52 @@ class _PcdError(BeyondDriveError, ValueError):
     """A ``.pcd`` breaks its format; the caller adds the file."""
 
 
+class _PcdLayout(NamedTuple):
+    """What the header of a ``.pcd`` says."""
+
+    record: np.dtype[Any]
+    points: int
+    columns: int
+    encoding: str
+    start: int
+
+
+def pcd_size(head: bytes) -> int | None:
+    """Bytes that a ``.pcd`` must have at least, by its first kilobytes; None if only reading it tells.
+
+    Raises:
+        SensorError: If that is no header of a point cloud.
+    """
+    try:
+        layout = _parse_layout(head)
+    except _PcdError as error:
+        raise SensorError(str(error)) from None
+    if layout.encoding == "binary":
+        return layout.start + layout.points * layout.record.itemsize
+    if layout.encoding == "binary_compressed" and len(head) >= layout.start + 8:
+        return layout.start + 8 + int(np.frombuffer(head, "<u4", count=1, offset=layout.start)[0])
+    return None
+
+
 def _parse_pcd(content: bytes) -> NDArray[Any]:
     """Points of a ``.pcd`` as a structured array with one field per name."""
+    record, points, columns, encoding, start = _parse_layout(content)
+    if encoding == "ascii":
+        return _parse_ascii(content[start:], record, points, columns)
+    if encoding == "binary_compressed":
+        return _parse_compressed(content[start:], record, points)
+    if encoding != "binary":
+        raise _PcdError(f"point cloud has DATA {encoding!r}; known are ascii, binary, binary_compressed")
+    if len(content) - start < points * record.itemsize:
+        raise _PcdError(
+            f"point cloud is truncated: {points} points need {points * record.itemsize} bytes, "
+            f"there are {len(content) - start}"
+        )
+    return np.frombuffer(content, record, count=points, offset=start)
+
+
+def _parse_layout(content: bytes) -> _PcdLayout:
+    """Header of a ``.pcd``."""
     header, encoding, start = _parse_header(content)
     try:
         names = header["FIELDS"]
@@ -224,18 +268,7 @@ def _parse_pcd(content: bytes) -> NDArray[Any]:
         raise _PcdError(f"point cloud has a damaged header ({error})") from None
     if points < 0:
         raise _PcdError("point cloud has a negative number of points")
-    if encoding == "ascii":
-        return _parse_ascii(content[start:], record, points, sum(counts))
-    if encoding == "binary_compressed":
-        return _parse_compressed(content[start:], record, points)
-    if encoding != "binary":
-        raise _PcdError(f"point cloud has DATA {encoding!r}; known are ascii, binary, binary_compressed")
-    if len(content) - start < points * record.itemsize:
-        raise _PcdError(
-            f"point cloud is truncated: {points} points need {points * record.itemsize} bytes, "
-            f"there are {len(content) - start}"
-        )
-    return np.frombuffer(content, record, count=points, offset=start)
+    return _PcdLayout(record, points, sum(counts), encoding, start)
 
 
 def _parse_header(content: bytes) -> tuple[dict[str, list[str]], str, int]:
