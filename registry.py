@@ -126,6 +126,7 @@ HOOKS = Registry(
     scope=SCOPE,
     locations=[
         "beyonddrive.engine.hooks",
+        "beyonddrive.generators.expert_noise_hook",
         "beyonddrive.generators.online_hook",
         "beyonddrive.generators.prior_hook",
         "beyonddrive.visualization.pictures_hook",

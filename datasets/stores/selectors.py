@@ -20,7 +20,9 @@ from beyonddrive.datasets.stores.selection import (
     check_distance,
     check_range,
     check_rule,
+    is_negative,
     select_negatives,
+    squared_distance,
 )
 from beyonddrive.registry import SELECTORS
 
@@ -165,3 +167,54 @@ class NearestNegativesPerColumn:
             np.concatenate([part.indices for part in parts], axis=-1),
             np.concatenate([part.valid for part in parts], axis=-1),
         )
+
+
+@SELECTORS.register_module()
+class PassingPlans:
+    """A control: in place of each hard negative, a plan at about the same distance that does not fail.
+
+    A sample has one where :class:`NearestNegatives` finds a negative and a proposal passes: the one whose
+    distance to the expert is nearest to that of the negative. So the same samples are repelled, about as far.
+
+    Args:
+        column: Column that decides.
+        threshold: A proposal passes if its column is not below.
+        distance: ``wrapped`` or ``reference``.
+
+    >>> plans = np.zeros((3, 8, 3)); plans[:, :, 1] = [[1.0], [0.1], [1.2]]
+    >>> scores = np.ones((3, 7)); scores[0, 6] = 0.0
+    >>> PassingPlans()(plans, scores, np.zeros((8, 3))).indices.tolist()
+    [2]
+    """
+
+    def __init__(
+        self,
+        column: str = DEFAULT_COLUMN,
+        threshold: float = DEFAULT_THRESHOLD,
+        distance: Distance = "wrapped",
+    ) -> None:
+        self._negatives = NearestNegatives(column, threshold, 1, distance)
+        self.column, self.threshold, self.distance = column, threshold, distance
+
+    @property
+    def num_slots(self) -> int:
+        """Slots K per sample."""
+        return 1
+
+    @property
+    def slot_columns(self) -> tuple[str, ...]:
+        """Column that decides, by slot."""
+        return (self.column,)
+
+    def __call__(self, plans: ArrayLike, scores: ArrayLike, expert: ArrayLike) -> Selection:
+        """Choose from plans (..., P, 8, 3) with scores (..., P, 7) and expert (..., 8, 3)."""
+        hard, found = self._negatives(plans, scores, expert)
+        if np.shape(plans)[-3] == 0:
+            return Selection(hard, found)
+        away = squared_distance(plans, np.asarray(expert)[..., None, :, :], self.distance)  # (..., P)
+        wanted = np.take_along_axis(away, hard, axis=-1)  # (..., 1)
+        passes = ~is_negative(scores, self.column, self.threshold)
+        gap = np.where(passes, np.abs(away - wanted), np.inf)
+        best = gap.argmin(axis=-1)[..., None]
+        valid = found & np.isfinite(np.take_along_axis(gap, best, axis=-1))
+        return Selection(np.where(valid, best, 0), valid)

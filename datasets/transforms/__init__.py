@@ -4,6 +4,7 @@ from beyonddrive.datasets.transforms import (
     bev_map,
     camera,
     lidar,
+    negative_controls,
     negatives,
     packing,
     points,
@@ -11,4 +12,14 @@ from beyonddrive.datasets.transforms import (
     vocabulary,
 )
 
-__all__ = ["bev_map", "camera", "lidar", "negatives", "packing", "points", "targets", "vocabulary"]
+__all__ = [
+    "bev_map",
+    "camera",
+    "lidar",
+    "negative_controls",
+    "negatives",
+    "packing",
+    "points",
+    "targets",
+    "vocabulary",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,9 @@ class LoadNegatives(BaseTransform):
             negatives of that pool.
         online: Whether to read what an ``OnlineNegativesHook`` mines during this training, too: its plans
             join those of ``pool`` before the selection, and each new round counts from the next sample.
+        scene: Whose negatives a sample gets: its ``own``; or, as controls, those of ``another`` scene of the
+            pool, or the ``offset`` of another scene's negatives from its expert, added to this expert. Every
+            scene lends its negatives to one other, always the same.
 
     Raises:
         StoreError: At the first sample: no pool, an unfinished pool, or a scene that is not in it.
@@ -65,7 +69,14 @@ class LoadNegatives(BaseTransform):
         missing: Literal["error", "none"] = "error",
         online: bool = False,
         allow_partial: bool = False,
+        scene: Literal["own", "another", "offset"] = "own",
     ) -> None:
+        if scene not in ("own", "another", "offset"):
+            raise ValueError(f"LoadNegatives: scene must be 'own', 'another' or 'offset', got {scene!r}")
+        if scene != "own" and (pool is None or online):
+            raise ValueError(
+                f"LoadNegatives: scene='{scene}' is for a pool that is there, not for online=True"
+            )
         if missing not in ("error", "none"):
             raise ValueError(f"LoadNegatives: missing must be 'error' or 'none', got {missing!r}")
         if pool is None and not online:
@@ -74,7 +85,8 @@ class LoadNegatives(BaseTransform):
         self.expected = {"split": split, "generator": generator, "progress": progress}
         self.missing = missing
         self.selector = SELECTORS.build({"type": "NearestNegatives", **(selection or {})})
-        self.online, self.allow_partial = online, allow_partial
+        self.online, self.allow_partial, self.scene = online, allow_partial, scene
+        self._lenders: dict[str, str] | None = None
         self._pool: NegativePool | None = None
         self._rounds: OnlinePools | None = None
         self._columns = np.array([SCORE_COLUMNS.index(name) for name in self.selector.slot_columns], np.int64)
@@ -107,10 +119,15 @@ class LoadNegatives(BaseTransform):
         records = self._records(token)
         for name, record in records:
             self._check_expert(name, token, record, expert)
+        if records and self.scene != "own":
+            records = [self._lent(token)]
         if records:
             found = _merge([record for _, record in records])
-            chosen, valid = self.selector(found.plans, found.scores, expert)
+            theirs = expert if self.scene == "own" else found.expert
+            chosen, valid = self.selector(found.plans, found.scores, theirs)
             plans[valid] = found.plans[chosen[valid]]
+            if self.scene == "offset":
+                plans[valid] += (expert - theirs).astype(np.float32)
             scores[valid] = found.scores[chosen[valid]]
             times[valid] = found.times[chosen[valid], self._columns[valid]]
         results.update(negative_plans=plans, negative_valid=valid, negative_scores=scores)
@@ -131,6 +148,15 @@ class LoadNegatives(BaseTransform):
                 )
             records += [(self._rounds.root, record) for record in self._rounds.records(token)]
         return records
+
+    def _lent(self, token: str) -> tuple[Path, NegativeRecord]:
+        """Record of the scene that lends its negatives to a scene of the pool."""
+        pool = self.pool
+        assert pool is not None
+        if self._lenders is None:
+            order = sorted(pool, key=lambda name: (zlib.crc32(name.encode()), name))
+            self._lenders = dict(zip(order, [*order[1:], order[0]], strict=True))
+        return pool.root, pool[self._lenders[token]]
 
     def _check_expert(self, root: Path, token: str, record: NegativeRecord, expert: NDArray[Any]) -> None:
         difference = expert.astype(np.float64) - record.expert

@@ -18,7 +18,7 @@ from beyonddrive.generators.mining_job import (
 from beyonddrive.generators.online_hook import OnlineNegativesHook
 from beyonddrive.generators.strategies import build_strategy
 from beyonddrive.losses.repulsive import Negatives
-from beyonddrive.registry import DATASETS, HOOKS, MODELS, SELECTORS
+from beyonddrive.registry import DATASETS, HOOKS, MODELS, SELECTORS, TRANSFORMS
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
 BASE = Path(__file__).parents[2] / "configs" / "_base_" / "negatives"
@@ -222,3 +222,16 @@ def test_a_weight_of_zero_leaves_the_planner_to_its_expert():
     term = head.repulsion(plan, Negatives(torch.zeros(2, 1, 8, 4), torch.ones(2, 1, dtype=torch.bool)))
     term.backward()
     assert term.item() == 0.0 and not plan.grad.any()
+
+
+@pytest.mark.parametrize("control", sorted(path.stem for path in (BASE / "controls").glob("*.py")))
+def test_controls_change_what_a_sample_is_repelled_from_and_nothing_of_the_planner(tmp_path, control):
+    plain, changed = load_config(REPELLED), add(tmp_path / "control.py", REPELLED, f"controls/{control}")
+    assert changed.model == plain.model and changed.optim_wrapper == plain.optim_wrapper
+    assert (changed.train_dataloader, changed.custom_hooks) != (plain.train_dataloader, plain.custom_hooks)
+    for settings in changed.train_dataloader.dataset.pipeline:
+        TRANSFORMS.build(settings)
+    TRANSFORMS.build({"type": "LoadNegatives", **changed.train_dataloader.dataset.negatives})
+    assert [hook for hook in plain.custom_hooks if hook not in changed.custom_hooks] == []
+    for hook in changed.custom_hooks:
+        HOOKS.build(hook)
