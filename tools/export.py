@@ -4,6 +4,10 @@
 ``torch.export``. Inputs and outputs have the names that the planner gives them; a planner that samples takes
 its standard-normal noise as the input ``noise``. The written file is run once and compared with the planner;
 the exit code is 1, and nothing is left, if they differ by more than 1e-4.
+
+With ``--navsim-agent`` OUT is a folder that NAVSIM's devkit runs the planner from, as ``planner.onnx`` or,
+by a worker process of this interpreter, with its weights: put it on ``PYTHONPATH`` and into
+``hydra.searchpath``.
 """
 
 from __future__ import annotations
@@ -13,7 +17,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from beyonddrive.tools._command_line import add_config, add_config_options, command_parser, run_command
+from beyonddrive.tools._command_line import (
+    add_config,
+    add_config_options,
+    command_parser,
+    refuse_file,
+    run_command,
+)
 
 LARGEST_DIFFERENCE = 1e-4
 """Between the planner and the file, relative to 1 + the largest value of an output."""
@@ -31,8 +41,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--free-batch", action="store_true", help="any number of scenes per call, if it can be"
     )
+    parser.add_argument(
+        "--navsim-agent", action="store_true", help="OUT is a folder for NAVSIM's devkit, v1.1 and v2"
+    )
+    parser.add_argument("--without-onnx", action="store_true", help="--navsim-agent: no planner.onnx")
     add_config_options(parser)
     args = parser.parse_args(argv)
+    if args.navsim_agent:
+        refuse_file(parser, "OUT", args.out)
+        return args
+    if args.without_onnx:
+        parser.error("--without-onnx: goes with --navsim-agent")
     if args.out.suffix not in (".onnx", ".pt2"):
         parser.error(f"OUT must end in .onnx or .pt2, got {args.out.name!r}")
     if args.batch < 1:
@@ -53,6 +72,11 @@ def export(args: argparse.Namespace) -> int:
     from beyonddrive.engine.runner.result_paths import check_results, files_read
 
     config = load_config(args.config, args.cfg_options)
+    if args.navsim_agent:
+        from beyonddrive.tools._agent_folder import write_agent
+
+        print(write_agent(config, args.checkpoint, args.out, not args.without_onnx, LARGEST_DIFFERENCE))
+        return 0
     check_results({"OUT": args.out}, [*files_read(config), args.checkpoint])
     partial = args.out.with_name(f".partial-{args.out.name}")
     try:

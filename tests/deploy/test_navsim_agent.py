@@ -1,0 +1,210 @@
+"""Our planners as agents of the devkit: same features, same plans, three ways to run, old Pythons too."""
+
+import ast
+import importlib.util
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import beyonddrive
+from beyonddrive.apis import init_planner, load_config
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim_dataset import NavsimDataset
+from beyonddrive.datasets.transforms.camera import stitch
+from beyonddrive.datasets.transforms.lidar import LoadLidarHistogram
+from beyonddrive.deploy import ExportError
+from beyonddrive.evaluation.agents import lookalikes
+from beyonddrive.evaluation.agents.devkit import Devkit
+from beyonddrive.evaluation.agents.inputs import agent_input, wanted_entries
+from beyonddrive.evaluation.plan_files import PlanFile
+from beyonddrive.registry import MODELS
+from beyonddrive.tools import export, test_agent
+from beyonddrive.tools._agent_folder import inputs_of
+
+SOURCE = Path(beyonddrive.__path__[0]) / "deploy/navsim_agent.py"
+STUB = Path(__file__).parents[1] / "devkit_stub"
+OURS = Devkit(lookalikes, lookalikes.TrajectorySampling, False)
+
+
+@pytest.fixture
+def folder(tmp_path, blind_recipe):
+    """An agent's folder of a tiny planner, made by the command."""
+    pytest.importorskip("onnxscript")
+    config = load_config(blind_recipe)
+    MODELS.import_from_location()
+    torch.manual_seed(0)
+    torch.save({"state_dict": MODELS.build(config.model).state_dict()}, tmp_path / "weights.pth")
+    words = [str(blind_recipe), str(tmp_path / "weights.pth"), str(tmp_path / "agent"), "--navsim-agent"]
+    assert export.main(words) == 0
+    return tmp_path / "agent"
+
+
+@pytest.fixture(params=["v1", "v2"])
+def module(request, monkeypatch, folder):
+    """The module of the folder beside a stub of the devkit; and which version that is."""
+
+    def forget():
+        for name in [name for name in sys.modules if name.split(".")[0] in ("navsim", "nuplan")]:
+            del sys.modules[name]
+
+    forget()
+    monkeypatch.syspath_prepend(STUB / "shared")
+    monkeypatch.syspath_prepend(STUB / request.param)
+    spec = importlib.util.spec_from_file_location("agent_of_a_folder", folder / "navsim_agent.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.version = request.param
+    yield module
+    forget()
+
+
+def arguments(module):
+    if module.version == "v1":
+        return {}
+    sampling = sys.modules["nuplan.planning.simulation.trajectory.trajectory_sampling"].TrajectorySampling
+    return {"trajectory_sampling": sampling(time_horizon=4, interval_length=0.5)}
+
+
+def test_it_is_written_for_python_3_9():
+    tree = ast.parse(SOURCE.read_text(), feature_version=(3, 9))
+    names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    assert not [name for name in names if name.startswith("beyonddrive")]
+
+
+def test_all_ways_to_run_give_the_plans_of_the_planner(module, folder, split_root, blind_recipe):
+    planner = init_planner(load_config(blind_recipe), folder / "weights.pth")
+    none = wanted_entries(lookalikes.SensorConfig.build_no_sensors())
+    root = NavsimRoot(split_root)
+    agents = [
+        module.BeyondDriveAgent(run="onnx", **arguments(module)),
+        module.BeyondDriveAgent(str(folder), run="process", **arguments(module)),
+        module.BeyondDriveAgent(run="worker", interpreter=sys.executable, **arguments(module)),
+    ]
+    for agent in agents:
+        agent.initialize()
+        assert agent.get_sensor_config() == module.SensorConfig.build_no_sensors()
+    for scene in root.scenes("test"):
+        given = agent_input(scene, root, none, OURS)
+        status = torch.from_numpy(np.float32([*scene.driving_command, *scene.ego_dynamic]))[None]
+        wanted = planner({"status": status}, mode="tensor")["trajectory"][0].detach().numpy()
+        for agent in agents:
+            plan = agent.compute_trajectory(given)
+            assert type(plan) is module.Trajectory and plan.poses.dtype == np.float32
+            np.testing.assert_allclose(plan.poses, wanted, rtol=1e-5, atol=1e-5)
+            assert plan.trajectory_sampling.num_poses == 8
+        # as the devkit's own evaluation of builders and forward would
+        np.testing.assert_allclose(
+            super(module.BeyondDriveAgent, agents[0]).compute_trajectory(given).poses, wanted, atol=1e-5
+        )
+    with pytest.raises(module.AgentError, match=r"the worker of .*: PlannerInputError: .*status"):
+        agents[2]._planner({"status": np.zeros((1, 7), np.float32)})
+    assert agents[2].compute_trajectory(given).poses.shape == (8, 3)  # (the worker lives on)
+    agents[2]._planner.close()
+
+
+def test_it_runs_over_our_scenes_as_any_agent_does(folder, split_root, tmp_path, monkeypatch, blind_recipe):
+    monkeypatch.syspath_prepend(STUB / "shared")
+    monkeypatch.syspath_prepend(STUB / "v2")
+    monkeypatch.syspath_prepend(folder)
+    words = [f"--data-root={split_root}", f"--plans={tmp_path / 'p.npz'}", "--plans-only"]
+    assert test_agent.main([str(folder / "v2/agent/beyonddrive.yaml"), *words]) == 0
+    planner = init_planner(load_config(blind_recipe), folder / "weights.pth")
+    plans = PlanFile(tmp_path / "p.npz")
+    for scene in NavsimRoot(split_root).scenes("test"):
+        status = torch.from_numpy(np.float32([*scene.driving_command, *scene.ego_dynamic]))[None]
+        wanted = planner({"status": status}, mode="tensor")["trajectory"].detach().numpy()
+        np.testing.assert_allclose(plans[scene.token], wanted, rtol=1e-5, atol=1e-5)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("navsim", "nuplan", "navsim_agent")]:
+        del sys.modules[name]
+
+
+def test_features_are_ours(module):
+    rng = np.random.default_rng(0)
+    images = {name: rng.integers(0, 256, (108, 192, 3), dtype=np.uint8) for name in module.CAMERAS}
+    cameras = SimpleNamespace(**{name: SimpleNamespace(image=image) for name, image in images.items()})
+    ours = stitch(*images.values(), (64, 256))
+    np.testing.assert_array_equal(module.stitch(cameras, [64, 256]), ours)
+    points = rng.normal(0, 12, (6, 4000)).astype(np.float32)
+    for settings in ({}, {"use_ground_plane": True, "size": 64}):
+        transform = LoadLidarHistogram(**settings)
+        names = ("extent", "size", "split_height", "max_height", "max_count", "use_ground_plane")
+        found = module.histogram(points, **{name: getattr(transform, name) for name in names})
+        np.testing.assert_array_equal(found, transform.histogram(points[:3]))
+    cameras.cam_l0.image = None
+    with pytest.raises(module.AgentError, match="cam_l0, cam_f0, cam_r0 are missing"):
+        module.stitch(cameras, [64, 256])
+    with pytest.raises(module.AgentError, match="the sweep of now is missing"):
+        module.histogram(None, 32.0, 8, 0.2, 100.0, 5, False)
+
+
+def test_targets_are_ours(module, split_root):
+    features = [{"type": "EgoStatus"}, {"type": "PlanTarget"}, {"type": "AgentTargets"}]
+    dataset = NavsimDataset(split_root, "test", feature_pipeline=features)
+    for index in range(len(dataset)):
+        scene, ours = dataset.scene(index), dataset.features(index)
+        objects = scene.now["anns"]
+        annotations = SimpleNamespace(boxes=objects["gt_boxes"], names=list(objects["gt_names"]))
+        theirs = SimpleNamespace(
+            get_future_trajectory=lambda num_trajectory_frames, scene=scene: SimpleNamespace(
+                poses=scene.expert_plan[:num_trajectory_frames]
+            ),
+            frames=[None, None, None, SimpleNamespace(annotations=annotations)],
+        )
+        found = module.BeyondDriveTargetBuilder({}).compute_targets(theirs)
+        for name, value in found.items():
+            np.testing.assert_array_equal(value.numpy(), ours[name])
+
+
+def test_noise_belongs_to_a_scene(module):
+    settings = {"noise": {"seed": 1, "shape": [2, 8, 4]}}
+    one, two = (module.noise_of(settings, np.full((1, 8), value, np.float32)) for value in (1, 2))
+    assert one.shape == (1, 2, 8, 4) and not np.array_equal(one, two)
+    np.testing.assert_array_equal(one, module.noise_of(settings, np.ones((1, 8), np.float32)))
+    assert module.noise_of({"noise": None}, np.ones(8)) is None
+
+
+def test_what_cannot_be_is_said(module, folder, tmp_path):
+    make, good = module.BeyondDriveAgent, arguments(module)
+    for settings, said in (
+        ({"run": "gpu"}, "run must be onnx, worker or process"),
+        ({"run": "worker"}, "run=worker needs interpreter"),
+        ({"folder": str(tmp_path / "none")}, "make the folder by: beyonddrive export"),
+        ({"requires_scene": True}, "requires_scene"),
+    ):
+        with pytest.raises(module.AgentError, match=said):
+            make(**{**good, **settings})
+    if module.version == "v2":
+        wrong = type(good["trajectory_sampling"])(time_horizon=5, interval_length=0.5)
+        with pytest.raises(module.AgentError, match=r"8 poses every 0.5 s, got 10 every 0.5"):
+            make(trajectory_sampling=wrong)
+    with pytest.raises(module.AgentError, match="/no/python: cannot be started"):
+        make(run="worker", interpreter="/no/python", **good).initialize()
+    with pytest.raises(module.AgentError, match=r"ended \(exit code 1\)"):
+        make(run="worker", interpreter="/bin/false", **good).initialize()
+    (folder / "planner.onnx").unlink()
+    with pytest.raises(module.AgentError, match="use run=worker"):
+        make(**good).initialize()
+
+
+@pytest.mark.parametrize(("version", "has_sampling"), [("v1.1", False), ("v2", True)])
+def test_the_files_for_hydra_name_the_agent(folder, version, has_sampling):
+    values = yaml.safe_load((folder / version / "agent/beyonddrive.yaml").read_text())
+    assert values["_target_"] == "navsim_agent.BeyondDriveAgent" and values["_convert_"] == "all"
+    assert ("trajectory_sampling" in values) == has_sampling and values["run"] == "onnx"
+
+
+def test_features_that_the_devkit_cannot_make_are_refused(blind_recipe):
+    config = load_config(blind_recipe)
+    assert inputs_of(config, ("status",)) == {"status": {}}
+    config.test_dataloader.dataset.feature_pipeline = [{"type": "PlanTarget"}]
+    with pytest.raises(ExportError, match="makes status in a way that the agent does not know"):
+        inputs_of(config, ("status",))
+    config.test_dataloader = None
+    with pytest.raises(ExportError, match="test_dataloader: the config has none"):
+        inputs_of(config, ("status",))

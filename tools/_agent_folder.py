@@ -1,0 +1,143 @@
+"""A planner as a folder that NAVSIM's devkit runs it from (SUBMISSION, section 5)."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from beyonddrive.apis import init_planner
+from beyonddrive.datasets.transforms.camera import LoadCameraStitch
+from beyonddrive.datasets.transforms.lidar import LoadLidarHistogram
+from beyonddrive.datasets.transforms.targets import EgoStatus
+from beyonddrive.deploy import ExportError, PlannerGraph, largest_difference, navsim_agent, write_graph
+from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.wrapped_datasets import unwrapped_settings
+from beyonddrive.plugins.base.sampling import NOISE, SamplingPlanner
+from beyonddrive.registry import TRANSFORMS
+from beyonddrive.tools import _agent_worker
+from beyonddrive.version import __version__
+
+_LIDAR = ("extent", "size", "split_height", "max_height", "max_count", "use_ground_plane")
+_YAML = """# PYTHONPATH=FOLDER, agent=beyonddrive and
+# hydra.searchpath=[pkg://navsim.planning.script.config.common,file://FOLDER/{version}]
+_target_: navsim_agent.BeyondDriveAgent
+_convert_: 'all'
+folder: null          # what the export wrote; null: the folder of navsim_agent.py
+run: {run:<14}   # onnx, worker or process
+interpreter: null     # run: worker: the Python in which beyonddrive is installed
+"""
+_SAMPLING = """trajectory_sampling:
+  _target_: nuplan.planning.simulation.trajectory.trajectory_sampling.TrajectorySampling
+  _convert_: 'all'
+  time_horizon: 4
+  interval_length: 0.5
+"""
+
+
+def write_agent(config: Config, checkpoint: str | Path, folder: Path, with_onnx: bool, largest: float) -> str:
+    """Write the folder, and return one line about it.
+
+    Args:
+        config: Of the planner; its ``test_dataloader`` says which features it reads.
+        checkpoint: Its weights.
+        folder: Where to write; files of an earlier export are replaced one by one.
+        with_onnx: Whether to write ``planner.onnx``.
+        largest: Difference of the ONNX file from the planner that is refused.
+
+    Raises:
+        ExportError: If a feature cannot be made from an input of the devkit, or the ONNX file differs.
+    """
+    planner = init_planner(config, checkpoint)
+    order = [*planner.required_inputs, *([NOISE] if isinstance(planner, SamplingPlanner) else [])]
+    settings: dict[str, Any] = {
+        "format": navsim_agent.FORMAT,
+        "planner": type(planner).__name__,
+        "beyonddrive_version": __version__,
+        "checkpoint": Path(checkpoint).name,
+        "inputs": inputs_of(config, planner.required_inputs),
+        "order": order,
+        "noise": None,
+        "loader": f"{_agent_worker.__name__}:{_agent_worker.load.__name__}",
+    }
+    if isinstance(planner, SamplingPlanner):
+        head = planner.sampling_head
+        shape = head.draw(1, head.num_proposals, torch.Generator()).shape[1:]
+        settings["noise"] = {"seed": head.seed, "shape": list(shape)}
+    folder.mkdir(parents=True, exist_ok=True)
+    said = "without planner.onnx"
+    if with_onnx:
+        said = f"planner.onnx differs from the planner by {_write_onnx(planner, folder, largest):.1e}"
+    else:
+        (folder / "planner.onnx").unlink(missing_ok=True)
+    weights = io.BytesIO()
+    torch.save({"state_dict": planner.state_dict(), "meta": {}}, weights)
+    write_atomically(folder / "weights.pth", weights.getvalue())
+    model = _without_downloads(config.model.to_dict())
+    alone = Config({"model": model, "default_scope": config.get("default_scope", "beyonddrive")})
+    write_atomically(folder / "config.py", alone.pretty_text.encode())
+    shutil.copyfile(navsim_agent.__file__, folder / "navsim_agent.py")
+    for version, sampling in (("v1.1", ""), ("v2", _SAMPLING)):
+        text = _YAML.format(version=version, run="onnx" if with_onnx else "worker") + sampling
+        write_atomically(folder / version / "agent" / "beyonddrive.yaml", text.encode())
+    # (last: with it the folder is whole)
+    write_atomically(folder / "agent.json", (json.dumps(settings, indent=1) + "\n").encode())
+    return f"{folder}: {settings['planner']} as an agent of the devkit, {said}"
+
+
+def inputs_of(config: Config, required: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """What the devkit's side has to know to make the inputs of a planner.
+
+    Raises:
+        ExportError: If the config has no test data set, or an input is made in a way that is not known there.
+    """
+    loader = config.get("test_dataloader")
+    if not loader:
+        raise ExportError("test_dataloader: the config has none, so nobody knows the planner's features")
+    made: dict[str, dict[str, Any]] = {}
+    for settings in unwrapped_settings(loader["dataset"])[0].get("feature_pipeline", ()):
+        transform = TRANSFORMS.build(dict(settings))
+        if type(transform) is LoadCameraStitch:
+            made["camera"] = {"size": list(transform.size)}
+        elif type(transform) is LoadLidarHistogram:
+            made["lidar"] = {name: getattr(transform, name) for name in _LIDAR}
+        elif type(transform) is EgoStatus:
+            made["status"] = {}
+    if lacking := [name for name in required if name not in made]:
+        raise ExportError(
+            f"test_dataloader.dataset.feature_pipeline: makes {', '.join(lacking)} in a way that the agent "
+            f"does not know; it knows LoadCameraStitch, LoadLidarHistogram and EgoStatus"
+        )
+    return {name: made[name] for name in made if name in required}
+
+
+def _write_onnx(planner: Any, folder: Path, largest: float) -> float:
+    partial = folder / ".partial-planner.onnx"
+    try:
+        graph = PlannerGraph(planner)
+        write_graph(graph, partial, 1)
+        difference = largest_difference(graph, partial, 1)
+        if not difference <= largest:
+            raise ExportError(
+                f"{folder}: planner.onnx differs from the planner by {difference:.1e}: give --without-onnx, "
+                f"and run it by a worker"
+            )
+        partial.replace(folder / "planner.onnx")
+    finally:
+        partial.unlink(missing_ok=True)
+    return difference
+
+
+def _without_downloads(node: Any) -> Any:
+    """A model config whose weights come from the folder alone."""
+    if isinstance(node, Mapping):
+        return {key: False if key == "pretrained" else _without_downloads(item) for key, item in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [_without_downloads(item) for item in node]
+    return node
