@@ -31,6 +31,7 @@ VERBS = {
     "train": Verb("train", "train a planner"),
     "test": Verb("test", "evaluate a planner on the test split"),
     "test-agent": Verb("test_agent", "run an agent of NAVSIM's devkit over our scenes and score it"),
+    "reproduce": Verb("reproduce", "evaluate a published checkpoint and compare with its figures"),
     "submit": Verb("submit", "write or check the file that a leaderboard of NAVSIM takes"),
     "sweep": Verb("sweep", "train recipes with several seeds and compare them, with intervals"),
     "mine": Verb("mine_negatives", "mine hard negatives with a trained generator"),
