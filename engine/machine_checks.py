@@ -157,7 +157,7 @@ def ask_interpreter(python: Path) -> dict[str, Any]:
 def navsim_checks() -> list[Check]:
     """Which package ``navsim`` this interpreter would import; it is looked for, not imported."""
     spec = importlib.util.find_spec("navsim")
-    places = [] if spec is None else list(spec.submodule_search_locations or [spec.origin])
+    places = [] if spec is None else list(spec.submodule_search_locations or [spec.origin or ""])
     return [_navsim_check("navsim", Path(places[0]) if places and places[0] else None, "this interpreter")]
 
 

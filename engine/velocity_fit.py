@@ -46,7 +46,8 @@ def headings_and_speeds(plan: int) -> tuple[list[float], list[float]]:
 def normal_equations(headings: list[float], speeds: list[float]) -> tuple[list[list[float]], list[float]]:
     """Matrix (40, 40) and right side (40,) of the fit; unknown are the first speed and 39 accelerations."""
     # Row 2 k and 2 k + 1: how far step k goes along x and y, for each unknown.
-    rows, moves = [], []
+    rows: list[list[float]] = []
+    moves: list[float] = []
     for heading, speed in zip(headings, speeds):  # noqa: B905 - Python 3.9 has no strict
         k = len(rows) // 2
         along = [STEP] + [STEP * STEP] * k + [0.0] * (STEPS - 1 - k)
@@ -134,7 +135,7 @@ def blas_kernel() -> str:
 def interpreter_facts() -> dict[str, Any]:
     """Python, numpy, and the place of the package ``navsim``, which is looked for and not imported."""
     spec = importlib.util.find_spec("navsim")
-    places = [] if spec is None else list(spec.submodule_search_locations or [spec.origin])
+    places = [] if spec is None else list(spec.submodule_search_locations or [spec.origin or ""])
     return {
         "python": sys.version.split()[0],
         "numpy": np.__version__,

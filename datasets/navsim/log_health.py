@@ -125,13 +125,13 @@ def _examine_frame(book: FindingBook, index: int, frame: Frame) -> None:
 
 def _examine_times(book: FindingBook, frames: Sequence[Frame]) -> None:
     stamps = np.array([int(frame["timestamp"]) for frame in frames], np.int64)
-    for index in np.flatnonzero(np.abs(np.diff(stamps) - INTERVAL_US) > TOLERANCE_US) + 1:
+    for index in (np.flatnonzero(np.abs(np.diff(stamps) - INTERVAL_US) > TOLERANCE_US) + 1).tolist():
         step = (stamps[index] - stamps[index - 1]) * 1e-6
         book.add(
             "time-gap",
             "timestamp",
             f"{step:.2f} s after the frame before",
-            int(index),
+            index,
             frames[index]["token"],
         )
 
