@@ -23,6 +23,7 @@ from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.stores.feature_cache import KIND, FeatureCache
 from beyonddrive.datasets.stores.fingerprints import Fingerprint
 from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError, differing_keys, read_manifest
+from beyonddrive.datasets.stores.pictures import decoded
 from beyonddrive.datasets.stores.sources import DataPlace, only_logs, only_maps
 from beyonddrive.datasets.transforms.base import Results
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
@@ -164,10 +165,10 @@ class NavsimDataset(BaseDataset):
         steps: list[Transform] = self.pipeline.transforms
         return steps
 
-    def without(self, kind: type) -> NavsimDataset:
-        """The same scenes, without the transforms of a kind; what has been read is shared."""
+    def without(self, *kinds: type) -> NavsimDataset:
+        """The same scenes, without the transforms of some kinds; what has been read is shared."""
         other = copy.copy(self)
-        other.pipeline = Compose([step for step in self.transforms if not isinstance(step, kind)])
+        other.pipeline = Compose([step for step in self.transforms if not isinstance(step, kinds)])
         return other
 
     @property
@@ -272,7 +273,7 @@ class NavsimDataset(BaseDataset):
         self.full_init()
         entry = self.data_list[index]
         if isinstance(entry, SceneRef):
-            return self.make_features(entry)
+            return decoded(self.make_features(entry))
         assert self._cache is not None, "tokens alone come from a cache"
         return self._cache[entry]
 
@@ -307,7 +308,8 @@ class NavsimDataset(BaseDataset):
         try:
             if isinstance(entry, SceneRef):
                 return np.asarray(self.root.load(entry, self.split).expert_plan, np.float64)
-            return np.asarray(self.features(index)["trajectory"], np.float64)
+            assert self._cache is not None, "tokens alone come from a cache"
+            return np.asarray(self._cache.stored(entry)["trajectory"], np.float64)
         except (ValueError, KeyError) as error:
             raise DatasetError(
                 f"split {self.split}: scene {_token(entry)}: no expert plan: {error}"

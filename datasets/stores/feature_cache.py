@@ -10,8 +10,9 @@ from typing import Any
 
 from beyonddrive.datasets.stores.fingerprints import Fingerprint, Sources
 from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError, StoreKind
+from beyonddrive.datasets.stores.pictures import EncodingError, decoded
 from beyonddrive.datasets.stores.shard_store import ShardStore, StoreReader
-from beyonddrive.datasets.stores.shards import SUFFIX
+from beyonddrive.datasets.stores.shards import SUFFIX, damaged
 from beyonddrive.datasets.stores.sources import DataPlace, only_logs
 from beyonddrive.engine.files import write_atomically
 
@@ -97,7 +98,20 @@ class FeatureCache(StoreReader):
         return found
 
     def __getitem__(self, token: str) -> dict[str, Any]:
-        """Return the arrays of a scene, its ``token`` and its ``log_name``."""
+        """Return the arrays of a scene, its ``token`` and its ``log_name``; its camera image is decoded.
+
+        Raises:
+            StoreError: As :class:`ShardStore`, or if the image cannot be decoded.
+        """
+        record = self.stored(token)
+        try:
+            return decoded(record)
+        except EncodingError as error:
+            path = self.root / f"{self._store.shard_of(token)}{SUFFIX}"
+            raise damaged(path, f"scene {token}: {error}", KIND) from error
+
+    def stored(self, token: str) -> dict[str, Any]:
+        """The same with the image as the store holds it: quicker for those who do not look at it."""
         record: dict[str, Any] = self._store[token]
         return {**record, "token": token, LOG_NAME: record[LOG_NAME].tobytes().decode()}
 

@@ -3,6 +3,7 @@
 from beyonddrive.datasets.transforms import (
     bev_map,
     camera,
+    encoding,
     lidar,
     negative_controls,
     negatives,
@@ -15,6 +16,7 @@ from beyonddrive.datasets.transforms import (
 __all__ = [
     "bev_map",
     "camera",
+    "encoding",
     "lidar",
     "negative_controls",
     "negatives",
