@@ -46,6 +46,7 @@ VERBS = {
     "report": Verb("report", "compare planners in a table and an HTML report"),
     "list": Verb("list", "name the planners, heads, losses, configs, releases, metrics and so on"),
     "print-config": Verb("print_config", "print what a config is in the end"),
+    "doctor": Verb("doctor", "is this machine fit: versions, numbers, data, caches, GPUs, disk"),
     "validate-data": Verb("validate_data", "find what is wrong with logs and sensor files"),
     "browse": Verb("browse", "draw samples of a data set as a planner gets them"),
     "analyze-logs": Verb("analyze_logs", "curves of trainings, and their best values"),

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from beyonddrive.engine import velocity_fit
 from beyonddrive.engine.checks import Check
@@ -20,6 +22,8 @@ from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.version import __version__
 
 PACKAGE = "beyonddrive"
+BROKEN_NUMPY = SpecifierSet(">=1.23,<1.24")
+"""Known to fit wrongly with some kernels, and rightly with others."""
 FIXED_NUMPY = "1.26"
 """From this version on the fit is right with every kernel that is known."""
 DEVKIT_SECONDS = 120
@@ -111,7 +115,11 @@ def devkit_checks(python: Path) -> list[Check]:
     """
     facts = ask_interpreter(python)
     check = _fit_check("devkit", facts, str(python))
-    if check.status == "ok":
+    if check.status == "ok" and Version(facts["numpy"]) in BROKEN_NUMPY:
+        words = f"{python}: {check.message}, on this machine; with OpenBLAS's kernel Cooperlake it is wrong"
+        remedy = f"install numpy >= {FIXED_NUMPY} there before scores are made on other machines"
+        check = Check("devkit", "warn", words, remedy, facts)
+    elif check.status == "ok":
         words = f"{python}: {check.message}; scores made there can be trusted"
         check = Check("devkit", "ok", words, facts=facts)
     place = facts["navsim"]

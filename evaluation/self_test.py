@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.engine.checks import Check
 from beyonddrive.evaluation.pdm import MetricCache, score
 from beyonddrive.evaluation.pdm.scores.scorer import Version
 from beyonddrive.structures.errors import BeyondDriveError
@@ -78,3 +79,18 @@ def _difference(arrays: Mapping[str, NDArray[Any]], version: Version) -> float:
     values = score(cache, arrays[f"{version}/plans"], version=version).values
     apart = np.abs(values - arrays[f"{version}/scores"])
     return float(np.where(np.isnan(apart), np.inf, apart).max())
+
+
+def self_test_checks() -> list[Check]:
+    """The self-test as a check."""
+    result = run_self_test()
+    facts = {"plans": result.num_plans, "pdms": result.pdms, "epdms": result.epdms}
+    if result.passed:
+        message = (
+            f"{result.num_plans} recorded plans scored as by the official code, to {result.difference:.0e}"
+        )
+        return [Check("score", "ok", message, facts=facts)]
+    message = f"scores of recorded plans differ from the official ones by up to {result.difference:.2g}"
+    remedy = "trust no score made here; install the versions of constraints.txt and try again"
+    shown = {key: value if np.isfinite(value) else None for key, value in facts.items()}  # JSON has no inf
+    return [Check("score", "fail", message, remedy, shown)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -63,7 +63,8 @@ class SceneFilter:
             values = getattr(self, name)
             if values is None:
                 continue
-            if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+            is_list = isinstance(values, Collection) and not isinstance(values, str)
+            if not is_list or not all(isinstance(value, str) for value in values):
                 raise SceneFilterError(
                     f"{name}: must be a list of strings (put quotes around all-digit tokens)"
                 )

@@ -1,0 +1,156 @@
+"""Is this machine fit: ``beyonddrive doctor [CONFIG ...] [--data-root R] [--devkit-python PYTHON]``.
+
+One line for each thing that is looked at: ok, warn or fail, and what to do. Without arguments: versions,
+linear algebra, a self-test of the score, GPUs, the package ``navsim``. With configs, or ``--data-root``, also
+data, maps, scene filters, caches and their freshness, and free disk against what the configs will write. The
+exit code is 1 if something has failed, and 2 if a config or the devkit's interpreter cannot be asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from beyonddrive.tools._command_line import (
+    add_config_options,
+    add_executor_options,
+    command_parser,
+    executor_of,
+    run_command,
+)
+
+if TYPE_CHECKING:
+    from beyonddrive.datasets.navsim.root import NavsimRoot
+    from beyonddrive.engine.checks import Check
+    from beyonddrive.tools._doctor_configs import ConfigNeeds
+
+LOGS = 8
+"""Logs of a split that are read."""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_parser("doctor", "Say whether this machine and its data are fit.")
+    parser.add_argument("configs", metavar="CONFIG", nargs="*", help="configs that shall run here")
+    parser.add_argument("--data-root", type=Path, help="data root; default: those of the configs")
+    parser.add_argument("--maps-root", type=Path, help="maps, if they are not in DATA_ROOT/maps")
+    parser.add_argument("--stores", type=Path, nargs="+", default=[], help="folders with caches and pools")
+    parser.add_argument(
+        "--devkit-python", type=Path, metavar="PYTHON", help="interpreter of the NAVSIM devkit, to test, too"
+    )
+    parser.add_argument(
+        "--logs",
+        type=int,
+        default=LOGS,
+        help=f"logs of a split to read (default {LOGS}); 0 reads all of them",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write what was found, - prints it instead"
+    )
+    add_executor_options(parser)
+    add_config_options(parser)
+    args = parser.parse_args(argv)
+    if args.logs < 0:
+        parser.error(f"--logs: must not be negative, got {args.logs}")
+    if args.cfg_options and not args.configs:
+        parser.error("--cfg-options: changes configs, and none is given")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Look at everything; 1 if something has failed, 2 if a config or the devkit's interpreter is refused."""
+    args = parse_args(argv)
+    return run_command("doctor", lambda: doctor(args), refused=2)
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Make the checks, print each as it is made, and write them."""
+    from beyonddrive.engine.checks import exit_code, to_json
+    from beyonddrive.engine.environment import environment
+    from beyonddrive.engine.files import write_atomically
+
+    prints_json = args.json is not None and str(args.json) == "-"
+    checks = []
+    for check in all_checks(args):
+        checks.append(check)
+        if not prints_json:
+            print(check, flush=True)
+    report = json.dumps({**to_json(checks), "environment": environment()}, indent=1) + "\n"
+    if prints_json:
+        print(report, end="")
+    elif args.json is not None:
+        write_atomically(args.json, report.encode())
+    return exit_code(checks)
+
+
+def all_checks(args: argparse.Namespace) -> Iterator[Check]:
+    """Every check that a command line asks for, as it is made."""
+    from beyonddrive.engine.checks import attempt
+    from beyonddrive.engine.machine_checks import (
+        blas_checks,
+        devkit_checks,
+        fit_checks,
+        gpu_checks,
+        navsim_checks,
+        version_checks,
+    )
+    from beyonddrive.evaluation.self_test import self_test_checks
+    from beyonddrive.tools._doctor_configs import disk_checks, read_configs
+
+    needs = read_configs(args.configs, args.cfg_options)
+    for name, check in (
+        ("versions", version_checks),
+        ("blas", blas_checks),
+        ("speed fit", fit_checks),
+        ("score", self_test_checks),
+        ("gpu", gpu_checks),
+        ("navsim", navsim_checks),
+    ):
+        yield from attempt(name, check)
+    if args.devkit_python is not None:
+        yield from devkit_checks(args.devkit_python)
+    yield from _data_checks(args, needs)
+    yield from attempt("disk", lambda: disk_checks(needs))
+
+
+def _data_checks(args: argparse.Namespace, needs: Sequence[ConfigNeeds]) -> Iterator[Check]:
+    """Of the data root that is given, with all its splits, or of those that the configs name, with theirs."""
+    from beyonddrive.datasets.navsim.inventory import data_checks, filters_of
+    from beyonddrive.datasets.navsim.root import NavsimRoot
+    from beyonddrive.engine.checks import attempt
+    from beyonddrive.evaluation.store_checks import store_checks
+
+    executor, num_logs = executor_of(args), args.logs or None
+    roots: dict[tuple[Path, Path | None], list[str] | None] = {}
+    if args.data_root is not None:
+        roots[args.data_root, args.maps_root] = None
+    else:
+        for need in needs:
+            for source in need.sources:
+                splits = roots.setdefault((source.data_root, source.maps_root), [])
+                assert splits is not None
+                splits += [source.split] if source.split not in splits else []
+    opened: list[NavsimRoot] = []
+
+    def look(place: tuple[Path, Path | None], splits: list[str] | None) -> Iterator[Check]:
+        root = NavsimRoot(*place)
+        opened.append(root)
+        filters, damaged = filters_of(root)
+        yield from damaged
+        named = [source.filter for need in needs for source in need.sources if source.data_root == place[0]]
+        merged = {(entry.name, entry.split): entry for entry in [*filters, *named]}
+        yield from data_checks(root, splits, list(merged.values()), num_logs, executor)
+
+    for place, splits in roots.items():
+        yield from attempt("data", lambda place=place, splits=splits: look(place, splits))  # type: ignore[misc]
+    stores = [*args.stores, *(store for need in needs for store in need.stores)]
+    if stores:
+        yield from attempt("store", lambda: store_checks(stores, opened[0] if opened else None))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
