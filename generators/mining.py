@@ -24,6 +24,7 @@ from tqdm import tqdm
 from beyonddrive.datasets.stores.fingerprints import Sources
 from beyonddrive.datasets.stores.negative_pool import KIND, PoolDescription, open_writer
 from beyonddrive.datasets.stores.shard_store import ShardStore
+from beyonddrive.engine.lost_workers import naming_lost_workers
 from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores, Scorer
 from beyonddrive.evaluation.score_stream import ScoringPool, cut
 from beyonddrive.generators.mining_source import (
@@ -156,7 +157,7 @@ class Miner:
         """Mine what is not on disk.
 
         Raises:
-            WorkerLostError: If a scoring process was killed; what is written stays.
+            WorkerLostError: If a scoring or loading process was killed; what is written stays.
         """
         num_scenes = sum(len(shard.indices) for shard in self.shards)
         todo = self._open_shards()
@@ -175,7 +176,10 @@ class Miner:
             dynamic_ncols=True,
             disable=not self.options.progress_bar,
         )
-        with bar, ScoringPool(self.scorer, self.options.num_workers) as pool:
+        lost = naming_lost_workers(
+            f"loader_workers={self.options.loader_workers}", "; run the same command again, it goes on"
+        )
+        with bar, lost, ScoringPool(self.scorer, self.options.num_workers) as pool:
             for (item, _), batch in zip(batches, scenes, strict=True):
                 if not in_flight or in_flight[-1] is not item:
                     in_flight.append(item)

@@ -19,6 +19,7 @@ from beyonddrive.engine.checkpoint_files import CheckpointError
 from beyonddrive.engine.config_values import ConfigError, nearest
 from beyonddrive.engine.hooks.rank_agreement import agree
 from beyonddrive.engine.loops import SceneLoop, SceneTestLoop, SceneValLoop
+from beyonddrive.engine.lost_workers import naming_lost_workers
 from beyonddrive.engine.resuming import earlier_checkpoint
 from beyonddrive.engine.wrapped_datasets import check_nothing_lost
 
@@ -173,9 +174,17 @@ class PlannerRunner(Runner):
             raise CheckpointError(f"{error}. The one before it is whole: --resume {earlier}") from error
 
     def train(self) -> nn.Module:
-        """Train; a full or read-only disk is an error that names the work folder or the file."""
+        """Train; a full or read-only disk is an error that names the work folder or the file.
+
+        Raises:
+            WorkerLostError: If a worker of a data loader was killed, with the remedy.
+        """
         try:
-            return super().train()
+            with naming_lost_workers(
+                self._workers_of("train", "val"),
+                "; what was trained is kept up to the last checkpoint, go on with --resume",
+            ):
+                return super().train()
         except OSError as error:
             if error.errno not in _DISK_FAULTS or error.filename is not None:
                 raise
@@ -184,6 +193,24 @@ class PlannerRunner(Runner):
                 f"{error.strerror}; what was trained is kept up to the last checkpoint, go on with --resume",
                 self.work_dir,
             ) from error
+
+    def val(self) -> dict[str, float]:
+        """Validate; a worker that was killed is an error as in :meth:`train`."""
+        with naming_lost_workers(self._workers_of("val")):
+            metrics: dict[str, float] = super().val()
+        return metrics
+
+    def test(self) -> dict[str, float]:
+        """Test; a worker that was killed is an error as in :meth:`train`."""
+        with naming_lost_workers(self._workers_of("test")):
+            metrics: dict[str, float] = super().test()
+        return metrics
+
+    def _workers_of(self, *phases: str) -> str:
+        """Settings of the loaders that have workers, as a message names them."""
+        loaders = {f"{phase}_dataloader": self.cfg.get(f"{phase}_dataloader") or {} for phase in phases}
+        counts = {key: loader.get("num_workers", 0) for key, loader in loaders.items()}
+        return " or ".join(f"{key}.num_workers={count}" for key, count in counts.items() if count)
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:

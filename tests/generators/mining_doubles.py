@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,17 +33,20 @@ def expert_plan(token: str) -> np.ndarray:
 @dataclass
 class FakeSource:
     """Scenes by token; ``broken`` ones cannot be read, ``endless`` ones have no finite input, ``unlabelled``
-    ones no expert."""
+    ones no expert, and a process that reads a ``deadly`` one is killed."""
 
     tokens: list[str]
     broken: tuple[str, ...] = ()
     endless: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
+    deadly: tuple[str, ...] = ()
     lost: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, index: int) -> LoadedScene:
         token = self.tokens[index]
         log_name = f"log-{index // 5}"
+        if token in self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
         if token in self.broken:
             return LoadedScene(token, "", None, f"FileNotFoundError: no image of {token}")
         sample = PlanSample(metainfo={"token": token, "log_name": log_name})

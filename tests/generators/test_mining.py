@@ -10,6 +10,7 @@ import pytest
 
 from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.stores.negative_pool import NegativePool
+from beyonddrive.engine.executors import WorkerLostError
 from beyonddrive.generators.mining import Miner, MiningOptions
 from beyonddrive.generators.mining_source import DatasetSource, MiningError, plan_shards
 from beyonddrive.generators.strategies import SamplingStrategy, StrategyError
@@ -69,6 +70,20 @@ def test_the_seed_changes_the_pool(uninterrupted, doubles, tmp_path):
 def test_worker_processes_do_not_change_the_pool(uninterrupted, tmp_path):
     code, out, err = finish(start(tmp_path / "pool", "--workers", 2, "--batch", 2))
     assert (code, out) == (0, "0 22 []"), err
+    assert contents(tmp_path / "pool") == contents(uninterrupted)
+
+
+def test_a_killed_loading_process_is_an_error_and_the_job_goes_on_again(
+    uninterrupted, doubles, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(SCRIPT.parent)  # where the processes find the doubles
+    tokens = doubles.scene_tokens(22)
+    source = doubles.FakeSource(tokens, deadly=(tokens[20],))
+    with pytest.raises(
+        WorkerLostError, match=r"pid.* fewer workers than loader_workers=1, .* same command again"
+    ):
+        doubles.run(tmp_path / "pool", source=source, loader_workers=1)
+    doubles.run(tmp_path / "pool")
     assert contents(tmp_path / "pool") == contents(uninterrupted)
 
 
