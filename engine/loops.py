@@ -6,13 +6,14 @@ from collections.abc import Sequence, Sized
 from typing import Any
 
 import torch
-from mmengine.dataset import InfiniteSampler, pseudo_collate
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner, TestLoop, ValLoop, autocast
 from torch.utils.data import DataLoader, Dataset
 
+from beyonddrive.engine.collation import collate_samples
 from beyonddrive.engine.config_values import ConfigError
 from beyonddrive.engine.wrapped_datasets import BadScene, lost_scenes, token_of, tokens_of, unwrapped
 from beyonddrive.registry import LOOPS
@@ -57,7 +58,7 @@ def collate_readable(batch: Sequence[Any]) -> dict[str, Any]:
     {'bad_scenes': [BadScene(token='a', reason='no image', log_name='')]}
     """
     samples = [sample for sample in batch if not isinstance(sample, BadScene)]
-    collated: dict[str, Any] = pseudo_collate(samples) if samples else {}
+    collated: dict[str, Any] = collate_samples(samples) if samples else {}
     collated["bad_scenes"] = [sample for sample in batch if isinstance(sample, BadScene)]
     return collated
 

@@ -55,7 +55,7 @@ train_dataloader = _loader(
     pin_memory=True,
     drop_last=True,
     sampler=dict(type="RoundDownSampler", shuffle=True),
-    collate_fn=dict(type="pseudo_collate"),
+    collate_fn=dict(type="collate_samples"),
 )
 val_dataloader = _loader(_scenes("trainval", "navtrain_val"), persistent_workers=True)
 test_dataloader = _loader(_scenes("test", "navtest"))

@@ -50,7 +50,7 @@ train_dataloader = _loader(
     "train",
     drop_last=True,
     sampler=dict(type="RoundDownSampler", shuffle=True),
-    collate_fn=dict(type="pseudo_collate"),
+    collate_fn=dict(type="collate_samples"),
 )
 val_dataloader = _loader("val")
 test_dataloader = _loader("test")
