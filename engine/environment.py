@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import sys
@@ -12,12 +14,17 @@ from typing import Any
 
 import threadpoolctl
 
+from beyonddrive.engine.files import write_atomically
 from beyonddrive.version import __version__
 
 PACKAGES = ("numpy", "scipy", "numba", "shapely", "pyogrio", "pyproj", "torch", "mmengine")
 """Packages whose versions can change a number."""
 CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16")
 """Instruction sets that libraries choose their kernels by."""
+
+
+MADE_WITH = ".made_with.json"
+"""Added to the name of a result file: the file beside it that says what it was made with."""
 
 
 def environment() -> dict[str, Any]:
@@ -38,6 +45,31 @@ def environment() -> dict[str, Any]:
         "blas": blas(),
         "gpus": gpus(),
     }
+
+
+def write_made_with(path: Path) -> Path:
+    """Write :func:`environment` beside a result file, with the checksum of the result that it is about.
+
+    Not into it: tables and archives of numbers stay what their readers expect, and the same numbers give the
+    same bytes on every machine.
+
+    Args:
+        path: The result, which is there already.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        OSError: If the result cannot be read or the file not be written.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    facts = {"file": path.name, "sha256": digest.hexdigest(), **environment()}
+    beside = path.with_name(path.name + MADE_WITH)
+    write_atomically(beside, (json.dumps(facts, indent=1) + "\n").encode(), sync=False)
+    return beside
 
 
 def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:

@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.account import SplitAccount
+from beyonddrive.engine.environment import write_made_with
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.wrapped_datasets import BadScene, not_planned
 from beyonddrive.evaluation.pdm.scores.scorer import Progress
@@ -259,11 +260,13 @@ class PDMSMetric(BaseMetric):
         try:
             if self.out_file is not None:
                 write_atomically(self.out_file, rows_to_csv(self.rows, self.columns).encode())
+                write_made_with(self.out_file)
         except OSError as error:
             self.unwritten.append(f"{self.out_file}: cannot be written ({error.strerror})")
         try:
             if self.plans_file is not None:
                 write_arrays(self.plans_file, sorted(plans.items()))
+                write_made_with(self.plans_file)
         except OSError as error:
             self.unwritten.append(f"{self.plans_file}: cannot be written ({error.strerror})")
         for text in self.unwritten:

@@ -17,6 +17,7 @@ from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
 from beyonddrive.engine.configs import ConfigError
+from beyonddrive.engine.environment import write_made_with
 from beyonddrive.engine.evaluators import component_class
 from beyonddrive.engine.runner.result_paths import check_results, files_read
 from beyonddrive.engine.wrapped_datasets import not_planned, unwrapped_settings
@@ -102,6 +103,7 @@ class PlanWriter(BaseMetric):
         if is_main_process():
             try:
                 write_arrays(self.plans_file, sorted(plans.items()))
+                write_made_with(self.plans_file)
             except OSError as error:
                 self.unwritten.append(f"{self.plans_file}: cannot be written ({error.strerror})")
                 print_log(self.unwritten[0], "current", level=logging.ERROR)

@@ -18,6 +18,7 @@ from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.stores.manifests import StoreError, StoreKind
 from beyonddrive.datasets.stores.shard_store import ShardStore
 from beyonddrive.datasets.stores.shards import ShardWriter
+from beyonddrive.engine.environment import write_made_with
 from beyonddrive.engine.files import LockedError, atomic_file, file_lock
 from beyonddrive.evaluation.plan_files import write_arrays
 from beyonddrive.evaluation.scene_scoring import SceneScores
@@ -96,12 +97,14 @@ class ScoreParts:
                 yield token, values
 
         write_arrays(out, scores())
+        write_made_with(out)
         if failures_out is not None:
             with atomic_file(failures_out) as file:
                 for number, token in enumerate(present):
                     file.write(f"{',' if number else '{'}\n{json.dumps(token)}: ".encode())
                     file.write(store[token][_FAILURES].tobytes())
                 file.write(b"\n}\n" if present else b"{}\n")
+            write_made_with(failures_out)
         shutil.rmtree(self.folder)
         return len(present), num_plans
 

@@ -25,6 +25,7 @@ from beyonddrive.datasets.stores.selection import (
     is_negative,
     select_negatives,
 )
+from beyonddrive.engine.environment import write_made_with
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
@@ -213,6 +214,7 @@ def write_report(pool: NegativePool, report: CoverageReport) -> Path:
     path = pool.root / REPORT
     values = {**report.to_dict(), "failures": dict(sorted(pool.failures.items()))}
     write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
+    write_made_with(path)
     return path
 
 

@@ -76,12 +76,19 @@ def read_configs(names: Sequence[str], options: Mapping[str, Any] | None) -> lis
     Raises:
         ConfigError: If one cannot be read.
     """
-    return [_needs(name, load_config(name, options)) for name in names]
+    return [needs_of(name, load_config(name, options)) for name in names]
 
 
-def _needs(name: str, config: Any) -> ConfigNeeds:
+def needs_of(name: str, config: Any, loaders: Sequence[str] = LOADERS) -> ConfigNeeds:
+    """What a config needs, or the part of it that some of its loaders need.
+
+    Args:
+        name: Of the config.
+        config: The config.
+        loaders: Of ``train``, ``val`` and ``test``.
+    """
     needs = ConfigNeeds(name)
-    for loader in LOADERS:
+    for loader in loaders:
         given = (config.get(f"{loader}_dataloader") or {}).get("dataset")
         for settings in unwrapped_settings(given) if given else []:
             dataset = DATASETS.build({**settings, "lazy_init": True})
@@ -101,7 +108,8 @@ def _needs(name: str, config: Any) -> ConfigNeeds:
             for folder in dict.fromkeys(metric.cache_dir for metric in metrics if metric.get("cache_dir")):
                 needs.stores.append(Path(folder))
                 needs.writes.append(_metrics(dataset, Path(folder)))
-    needs.writes.append(_checkpoints(config))
+    if "train" in loaders:
+        needs.writes.append(_checkpoints(config))
     return needs
 
 

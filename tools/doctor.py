@@ -24,9 +24,7 @@ from beyonddrive.tools._command_line import (
 )
 
 if TYPE_CHECKING:
-    from beyonddrive.datasets.navsim.root import NavsimRoot
     from beyonddrive.engine.checks import Check
-    from beyonddrive.tools._doctor_configs import ConfigNeeds
 
 LOGS = 8
 """Logs of a split that are read."""
@@ -37,7 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser("doctor", "Say whether this machine and its data are fit.")
     parser.add_argument("configs", metavar="CONFIG", nargs="*", help="configs that shall run here")
     parser.add_argument("--data-root", type=Path, help="data root; default: those of the configs")
-    parser.add_argument("--maps-root", type=Path, help="maps, if they are not in DATA_ROOT/maps")
+    parser.add_argument("--maps-root", type=Path, help="its maps, if they are not in DATA_ROOT/maps")
     parser.add_argument("--stores", type=Path, nargs="+", default=[], help="folders with caches and pools")
     parser.add_argument(
         "--devkit-python", type=Path, metavar="PYTHON", help="interpreter of the NAVSIM devkit, to test, too"
@@ -56,6 +54,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.logs < 0:
         parser.error(f"--logs: must not be negative, got {args.logs}")
+    if args.maps_root is not None and args.data_root is None:
+        parser.error("--maps-root: goes with --data-root; configs have maps_root")
     if args.cfg_options and not args.configs:
         parser.error("--cfg-options: changes configs, and none is given")
     return args
@@ -100,6 +100,7 @@ def all_checks(args: argparse.Namespace) -> Iterator[Check]:
     )
     from beyonddrive.evaluation.self_test import self_test_checks
     from beyonddrive.tools._doctor_configs import disk_checks, read_configs
+    from beyonddrive.tools._doctor_data import needed_data_checks
 
     needs = read_configs(args.configs, args.cfg_options)
     for name, check in (
@@ -113,43 +114,9 @@ def all_checks(args: argparse.Namespace) -> Iterator[Check]:
         yield from attempt(name, check)
     if args.devkit_python is not None:
         yield from devkit_checks(args.devkit_python)
-    yield from _data_checks(args, needs)
+    given = None if args.data_root is None else (args.data_root, args.maps_root)
+    yield from needed_data_checks(needs, given, args.stores, args.logs or None, executor_of(args))
     yield from attempt("disk", lambda: disk_checks(needs))
-
-
-def _data_checks(args: argparse.Namespace, needs: Sequence[ConfigNeeds]) -> Iterator[Check]:
-    """Of the data root that is given, with all its splits, or of those that the configs name, with theirs."""
-    from beyonddrive.datasets.navsim.inventory import data_checks, filters_of
-    from beyonddrive.datasets.navsim.root import NavsimRoot
-    from beyonddrive.engine.checks import attempt
-    from beyonddrive.evaluation.store_checks import store_checks
-
-    executor, num_logs = executor_of(args), args.logs or None
-    roots: dict[tuple[Path, Path | None], list[str] | None] = {}
-    if args.data_root is not None:
-        roots[args.data_root, args.maps_root] = None
-    else:
-        for need in needs:
-            for source in need.sources:
-                splits = roots.setdefault((source.data_root, source.maps_root), [])
-                assert splits is not None
-                splits += [source.split] if source.split not in splits else []
-    opened: list[NavsimRoot] = []
-
-    def look(place: tuple[Path, Path | None], splits: list[str] | None) -> Iterator[Check]:
-        root = NavsimRoot(*place)
-        opened.append(root)
-        filters, damaged = filters_of(root)
-        yield from damaged
-        named = [source.filter for need in needs for source in need.sources if source.data_root == place[0]]
-        merged = {(entry.name, entry.split): entry for entry in [*filters, *named]}
-        yield from data_checks(root, splits, list(merged.values()), num_logs, executor)
-
-    for place, splits in roots.items():
-        yield from attempt("data", lambda place=place, splits=splits: look(place, splits))  # type: ignore[misc]
-    stores = [*args.stores, *(store for need in needs for store in need.stores)]
-    if stores:
-        yield from attempt("store", lambda: store_checks(stores, opened[0] if opened else None))
 
 
 if __name__ == "__main__":

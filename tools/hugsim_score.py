@@ -138,10 +138,11 @@ def _line(means: dict[str, float]) -> str:
 
 
 def _write(path: Path | None, content: dict[str, Any]) -> None:
+    from beyonddrive.engine.environment import environment
     from beyonddrive.engine.files import write_atomically
 
     if path is not None:
-        write_atomically(path, json.dumps(content, indent=1).encode())
+        write_atomically(path, json.dumps({**content, "made_with": environment()}, indent=1).encode())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,8 +1,10 @@
 """Evaluate a published checkpoint, and compare: ``beyonddrive reproduce RELEASE --data-root ROOT``.
 
+The data are looked at first, as ``beyonddrive doctor`` does: without a log or a map no figure can be met.
 The checkpoint is fetched from its hub (or given by ``--checkpoint``), its checksum is compared if one is
 known, it is converted on the way into its planner and evaluated on navtest; then each published figure is
-compared, as it was printed. The exit code is 1 if one is not met or a scene has no score.
+compared, as it was printed. The exit code is 1 if the data are not whole, a figure is not met or a scene has
+no score.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from typing import TYPE_CHECKING
 from beyonddrive.tools._command_line import add_config_options, command_parser, run_command, tell, tell_all
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+
     from beyonddrive.checkpoints.published_weights import PublishedRow
 
 
@@ -27,6 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, help="the file, if it is here already")
     parser.add_argument("--metafile", type=Path, help="another metafile than those of the configs")
     parser.add_argument("--endpoint", metavar="URL", help="address of the hub")
+    parser.add_argument("--any-data", action="store_true", help="evaluate on what there is of the data")
     parser.add_argument("--out", metavar="CSV", help="write one row per scene")
     add_config_options(parser)
     return parser.parse_args(argv)
@@ -62,12 +67,16 @@ def reproduce(args: argparse.Namespace) -> int:
     from beyonddrive.engine import runner
 
     row = find_row(args.release, args.metafile)
+    options = {"data_root": args.data_root, **(args.cfg_options or {})}
+    config = runner.load_config(row.config, options)
+    unsound = check_data(row.config, config)
+    if unsound and not args.any_data:
+        tell("reproduce", "these data cannot give the published figures; mend them, or give --any-data")
+        return 1
     path = args.checkpoint or fetch(row, args.endpoint)
     found = check_sum(path, row.sha256)
     known = "as published" if row.sha256 else "no published one is known"
     print(f"{path}: sha256 {found}, {known}", flush=True)
-    options = {"data_root": args.data_root, **(args.cfg_options or {})}
-    config = runner.load_config(row.config, options)
     testing = runner.build_test_runner(config, out_file=args.out, inputs=[path])
     load_weights(testing.model, path)
     metrics, failures, shares, unwritten = runner.evaluate(testing)
@@ -80,8 +89,26 @@ def reproduce(args: argparse.Namespace) -> int:
         met &= same
     print(f"{figures.get('num_scenes', 0):.0f} scenes scored" + "".join(f", {s}" for s in shares.values()))
     if not met:
-        tell("reproduce", "not met: compare the number of scenes, the checksum and the options")
+        first = "what the check of the data found, then " if unsound else ""
+        tell("reproduce", f"not met: compare {first}the number of scenes, the checksum and the options")
     return int(not met or bool(failures) or bool(unwritten))
+
+
+def check_data(name: str, config: Config) -> bool:
+    """Print what the doctor says of the data that a test reads; whether something of it has failed.
+
+    Args:
+        name: Of the config.
+        config: The config.
+    """
+    from beyonddrive.tools._doctor_configs import needs_of
+    from beyonddrive.tools._doctor_data import needed_data_checks
+
+    failed = False
+    for check in needed_data_checks([needs_of(name, config, ("test",))]):
+        print(check, flush=True)
+        failed |= check.status == "fail"
+    return failed
 
 
 def compared(published: Mapping[str, float], figures: Mapping[str, float]) -> Iterator[tuple[str, bool]]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from beyonddrive.engine.config_files import find_config
 from beyonddrive.engine.config_values import OptionText
 from beyonddrive.engine.configs import load_config
+from beyonddrive.engine.environment import environment
 from beyonddrive.engine.files import LockedError, file_lock, write_atomically
 from beyonddrive.engine.runner import find_last_checkpoint
 from beyonddrive.engine.sweeps.plan import Checkpoint, Row, SweepError, SweepPlan
@@ -222,6 +223,7 @@ def _carry_out(run: Run, gpu: int | None) -> Outcome:
         "checkpoint": name,
         "loaders": list(run.loaders),
         "seconds": seconds,
+        "made_with": environment(),
     }
     write_atomically(run.folder / RECORD, json.dumps(record, indent=2).encode())
     return outcome

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.engine.environment import write_made_with
 from beyonddrive.engine.executors import Executor
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
@@ -111,3 +112,4 @@ def write_rows(path: Path, verdicts: Sequence[Verdict]) -> None:
         for token, values in verdict.rows.items():
             writer.writerow((seed, token, *(repr(float(value)) for value in values)))
     write_atomically(path, text.getvalue().encode())
+    write_made_with(path)

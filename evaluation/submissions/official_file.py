@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.plain_pickle import PlainObject, PlainPickleError, load_plain_pickle
+from beyonddrive.engine.environment import write_made_with
 from beyonddrive.engine.files import atomic_file
 from beyonddrive.evaluation.submissions.boards import Board, Form, SubmissionError, Wanted, shown
 from beyonddrive.evaluation.submissions.pickle_writer import Instance, NamedClass, PickleWriter
@@ -143,6 +144,7 @@ def write_submission(path: Path, submission: Submission) -> None:
         content[key] = [instances(seed[stage]) for seed in submission.seeds]
     with atomic_file(Path(path)) as file:
         PickleWriter(file).write(content)
+    write_made_with(Path(path))
 
 
 def read_submission(path: Path) -> Submission:

@@ -1,5 +1,6 @@
 """The facts that results carry, and the fit that tells a broken linear algebra."""
 
+import hashlib
 import json
 import math
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from beyonddrive.engine import velocity_fit
-from beyonddrive.engine.environment import environment, package_versions
+from beyonddrive.engine.environment import environment, package_versions, write_made_with
 from beyonddrive.evaluation.pdm.kernels.simulate import SPEED_MATRIX
 from beyonddrive.version import __version__
 
@@ -30,6 +31,17 @@ def test_the_environment_imports_nothing_heavy():
         "assert not {'torch', 'mmengine', 'scipy', 'numba'} & sys.modules.keys()"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_a_result_says_what_it_was_made_with(tmp_path):
+    result = tmp_path / "results.csv"
+    result.write_bytes(b"token,PDMS\n")
+    facts = json.loads(write_made_with(result).read_text())
+    assert facts["sha256"] == hashlib.sha256(b"token,PDMS\n").hexdigest() and facts["file"] == "results.csv"
+    assert facts["packages"] == environment()["packages"] and facts["cpu"] == environment()["cpu"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["results.csv", "results.csv.made_with.json"]
+    with pytest.raises(FileNotFoundError):
+        write_made_with(tmp_path / "nothing.csv")
 
 
 def test_a_package_that_is_not_installed_is_left_out():

@@ -85,6 +85,24 @@ def test_published_figures_are_met_or_the_difference_is_said(
     assert "it is damaged or another file" in capsys.readouterr().err
 
 
+def test_data_that_cannot_give_the_figures_are_told_before_anything_is_fetched(
+    tmp_path, monkeypatch, capsys, blind_recipe, split_root, release
+):
+    monkeypatch.chdir(tmp_path)
+    path, figures = release
+    words = ["tiny", f"--data-root={split_root}", metafile(tmp_path, blind_recipe, figures)]
+    log = sorted((split_root / "navsim_logs/test").glob("*.pkl"))[0]
+    log.write_bytes(b"damaged")
+    capsys.readouterr()
+    assert tool.main(words) == 1  # (the address leads nowhere)
+    out, err = capsys.readouterr()
+    assert "fail  split test" in out and "sha256" not in out and log.name in out
+    assert err.count("\n") == 1 and "mend them, or give --any-data" in err
+    assert tool.main([*words, f"--checkpoint={path}", "--any-data"]) == 1
+    out, err = capsys.readouterr()
+    assert "scenes scored" in out and f"{log.stem} has no score" in err
+
+
 def test_what_cannot_be_fetched_is_said(tmp_path, hub, capsys):
     with pytest.raises(PublishedError, match=r"team/none.pth: cannot be fetched .*give --checkpoint FILE"):
         fetch(PublishedRow("x", "c", {}, "team", "none.pth"), hub)

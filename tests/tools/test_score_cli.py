@@ -211,7 +211,11 @@ def test_a_killed_job_goes_on_where_it_was(golden, tmp_path, capsys):
     assert 4 <= done < 12 and not (tmp_path / "scores.npz").exists()
     assert tool.main(args) == 0
     assert f"{done} scenes were scored before" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["plans.npz", "scores.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "plans.npz",
+        "scores.npz",
+        "scores.npz.made_with.json",
+    ]
     assert tool.main(arguments(tmp_path, out="whole.npz")) == 0
     assert (tmp_path / "scores.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
     for token, scores in read(tmp_path / "scores.npz").items():
