@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.dataset import DefaultSampler
 
+from beyonddrive.engine.wrapped_datasets import tell_epoch
 from beyonddrive.registry import DATA_SAMPLERS
 
 
@@ -15,7 +16,8 @@ class RoundDownSampler(DefaultSampler):
 
     With ``drop_last`` the steps of an epoch are then the same, and each step has the same scenes, for any
     number of ranks that share a batch; repeated scenes can fill up one batch more. Which scenes are left out
-    changes with every epoch if they are shuffled.
+    changes with every epoch if they are shuffled. It also tells augmentations of the data set which epoch it
+    is, in trainings that count epochs and in those that count steps.
 
     Args:
         dataset: The data set.
@@ -30,3 +32,8 @@ class RoundDownSampler(DefaultSampler):
         self.round_up = False
         self.num_samples = len(dataset) // self.world_size
         self.total_size = self.num_samples * self.world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle, and let the data set draw, for an epoch."""
+        super().set_epoch(epoch)
+        tell_epoch(self.dataset, epoch)

@@ -63,6 +63,18 @@ def tokens_of(dataset: Any) -> list[str]:
     return [token_of(dataset, index) for index in range(len(dataset))]
 
 
+def tell_epoch(dataset: Any, epoch: int) -> None:
+    """Tell transforms that draw anew in every epoch (those with ``set_epoch``) which one begins."""
+    for transform in drawing_transforms(dataset):
+        transform.set_epoch(epoch)
+
+
+def drawing_transforms(dataset: Any) -> list[Any]:
+    """Transforms of a data set whose draws depend on the epoch: those with ``set_epoch``."""
+    steps = [step for leaf in unwrapped(dataset) for step in getattr(leaf, "transforms", ())]
+    return [step for step in steps if hasattr(step, "set_epoch")]
+
+
 def lost_scenes(dataset: Any) -> list[BadScene]:
     """What a data set should have and cannot give: scenes, and logs whose scenes nobody knows."""
     lost = []

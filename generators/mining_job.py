@@ -14,6 +14,7 @@ from mmengine.config import Config
 
 from beyonddrive.datasets.stores.negative_pool import NegativePool, PoolDescription, hash_tokens
 from beyonddrive.datasets.stores.selection import DEFAULT_COLUMN, DEFAULT_THRESHOLD
+from beyonddrive.datasets.transforms.augmentation import Augmentation
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.engine.evaluators import component_class
 from beyonddrive.engine.wrapped_datasets import unwrapped_settings
@@ -167,15 +168,15 @@ def mining_dataset(
     data: dict[str, Any] = (
         found[0] if found else {**known[0][0], "split": split, "cache_dir": None, "scene_filter": None}
     )
-    # The generator must not ask for the pool that is about to be made.
+    # The generator must not ask for the pool that is about to be made, and plans for scenes as they are.
     data.pop("negatives", None)
-    data["pipeline"] = [step for step in data.get("pipeline", []) if not _loads_negatives(step)]
+    data["pipeline"] = [step for step in data.get("pipeline", []) if not _is_of_training(step)]
     return data
 
 
-def _loads_negatives(step: Mapping[str, Any]) -> bool:
+def _is_of_training(step: Mapping[str, Any]) -> bool:
     kind = component_class(step, TRANSFORMS, SCOPE, "pipeline")
-    return isinstance(kind, type) and issubclass(kind, LoadNegatives)
+    return isinstance(kind, type) and issubclass(kind, (LoadNegatives, Augmentation))
 
 
 def fingerprint(config: Config, checkpoint: str | Path) -> dict[str, str]:

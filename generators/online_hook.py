@@ -16,6 +16,7 @@ from torch import nn
 from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.datasets.stores.online_pools import round_name, write_index
+from beyonddrive.datasets.transforms.augmentation import Augmentation
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.engine.wrapped_datasets import unwrapped
 from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
@@ -126,7 +127,7 @@ class OnlineNegativesHook(Hook):
         rank, ranks = get_dist_info()
         planner = runner.model.module if is_model_wrapper(runner.model) else runner.model
         seed, mining = runner.seed, self.mining
-        source = DatasetSource(dataset.without(LoadNegatives))
+        source = DatasetSource(dataset.without(LoadNegatives, Augmentation))
         scenes = SomeScenes(source, scenes_of_round(source.tokens, mining.share, seed, number))
         weights = _agree(hash_weights(planner) if rank == 0 else "")
         description = describe_round(

@@ -6,11 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beyonddrive.registry import MODELS
+from beyonddrive.structures.sample import IGNORED_LABEL
 
 
 @MODELS.register_module()
 class BEVSemanticLoss(nn.Module):
-    """Cross-entropy, mean over all pixels, times ``weight``.
+    """Cross-entropy, mean over all pixels, times ``weight``; of unknown ones (``IGNORED_LABEL``) it is 0.
+
+    The denominator counts them too, and so does not depend on how a batch is shared by ranks.
 
     Args:
         weight: Weight of the term.
@@ -39,7 +42,9 @@ class BEVSemanticLoss(nn.Module):
         Raises:
             ValueError: If the sizes differ.
         """
-        return self.weight * F.cross_entropy(logits, self.thinned(logits, target))
+        labels = self.thinned(logits, target)
+        known = (labels != IGNORED_LABEL).sum() / labels.numel()
+        return self.weight * (F.cross_entropy(logits, labels) * known)
 
     def thinned(self, logits: Tensor, target: Tensor) -> Tensor:
         """Labels (B, H, W) int64 of the pixels that the logits (B, classes, H, W) predict.

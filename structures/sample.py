@@ -8,6 +8,9 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+IGNORED_LABEL = -100
+"""Class of a cell of a map that nobody knows: torch's cross-entropy leaves it out."""
+
 
 class PlanSample(BaseDataElement):
     """Targets, negatives and prediction of one scene; ``metainfo`` holds ``token`` and ``log_name``.

@@ -158,7 +158,9 @@ def _bev(sample: PlanSample, cell: float, width: int) -> Picture:
 
 
 def _map_picture(classes: NDArray[Any], cell: float, view: View) -> Picture:
-    """Cells of a map in the window; white where the map does not reach."""
+    """Cells of a map in the window; white where the map does not reach or nobody knows."""
+    colors = CLASS_COLORS[np.maximum(classes, 0)]
+    colors[classes < 0] = palette.PAPER
     columns, step = classes.shape[1], cell * view.scale
     # From the middle of a cell to the middle of a pixel; the ego is below row 0, between the middle columns.
     to_window = np.array(
@@ -168,7 +170,7 @@ def _map_picture(classes: NDArray[Any], cell: float, view: View) -> Picture:
         ]
     )
     picture = cv2.warpAffine(
-        CLASS_COLORS[classes], to_window, (view.width, view.height),
+        colors, to_window, (view.width, view.height),
         flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=palette.PAPER,
     )  # fmt: skip
     return np.asarray(picture, dtype=np.uint8)

@@ -11,14 +11,11 @@ from numpy.typing import NDArray
 from beyonddrive.datasets.navsim.scene import Scene
 from beyonddrive.datasets.navsim.sensors import SensorError, camera_of, read_image
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
+from beyonddrive.datasets.transforms.camera_rig import CROP_COLUMNS, CROP_ROWS, rig_of
 from beyonddrive.registry import TRANSFORMS
 
 CAMERAS = ("CAM_L0", "CAM_F0", "CAM_R0")
 """From left to right."""
-CROP_ROWS = 28 / 1080
-"""Share of the rows cut from top and bottom of every image (MODELS, section 1)."""
-CROP_COLUMNS = 416 / 1920
-"""Share of the columns cut from both sides of the two outer images."""
 
 
 @TRANSFORMS.register_module()
@@ -30,22 +27,26 @@ class LoadCameraStitch(BaseTransform):
 
     Args:
         size: (H, W) of the result [px].
+        rig: Also add ``camera_rig``, float64 (3, 26), where points of the ego frame are in the strip
+            (:mod:`~beyonddrive.datasets.transforms.camera_rig`); ``ViewAugmentation`` needs it.
 
     Raises:
         SensorError: If an image is missing or damaged, or the three differ in size.
     """
 
-    def __init__(self, size: Sequence[int] = (256, 1024)) -> None:
+    def __init__(self, size: Sequence[int] = (256, 1024), rig: bool = False) -> None:
         height, width = (int(value) for value in size)
         if height < 1 or width < 1:
             raise ValueError(f"LoadCameraStitch: size must be positive (H, W), got {tuple(size)}")
         self.size = (height, width)
+        self.rig = rig
 
     def transform(self, results: Results) -> Results:
         """Read ``scene`` and ``root``; add ``camera``."""
         scene: Scene = results["scene"]
         folder = results["root"].sensor_root(scene.split)
-        paths = [camera_of(scene.now, name, folder).path for name in CAMERAS]
+        cameras = [camera_of(scene.now, name, folder) for name in CAMERAS]
+        paths = [camera.path for camera in cameras]
         images = [read_image(path) for path in paths]
         for path, image in zip(paths, images, strict=True):
             if image.shape != images[1].shape:
@@ -54,6 +55,9 @@ class LoadCameraStitch(BaseTransform):
                     f"{images[1].shape[1]} x {images[1].shape[0]}; restore or generate the frame again"
                 )
         results["camera"] = stitch(images[0], images[1], images[2], self.size)
+        if self.rig:
+            height, width = images[1].shape[:2]
+            results["camera_rig"] = rig_of(cameras, (height, width), self.size)
         return results
 
 

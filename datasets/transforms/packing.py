@@ -37,7 +37,9 @@ class PackPlanInputs(BaseTransform):
     """Turns results into ``dict(inputs=..., data_samples=PlanSample)``.
 
     ``inputs`` holds those of ``input_keys`` that the pipeline made, ``data_samples.gt`` the targets and
-    ``data_samples.negatives`` the negatives, if there are any.
+    ``data_samples.negatives`` the negatives, if there are any. Its ``metainfo`` holds ``token``,
+    ``log_name`` and, if the view was moved, ``view_pose``: x, y [m], heading [rad] of the sample's frame in
+    that of the scene.
 
     Args:
         input_keys: What a planner may look at.
@@ -58,6 +60,8 @@ class PackPlanInputs(BaseTransform):
                 f"transforms that make them to the feature pipeline"
             )
         sample = PlanSample(metainfo={key: results[key] for key in ("token", "log_name") if key in results})
+        if "view_pose" in results:
+            sample.set_metainfo({"view_pose": tuple(float(value) for value in results["view_pose"])})
         targets = {key: _tensor(results[key], kind) for key, kind in _GT.items() if key in results}
         if targets:
             sample.gt = BaseDataElement(**targets)

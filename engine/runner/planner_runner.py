@@ -21,7 +21,8 @@ from beyonddrive.engine.hooks.rank_agreement import agree
 from beyonddrive.engine.loops import SceneLoop, SceneTestLoop, SceneValLoop
 from beyonddrive.engine.lost_workers import naming_lost_workers
 from beyonddrive.engine.resuming import earlier_checkpoint
-from beyonddrive.engine.wrapped_datasets import check_nothing_lost
+from beyonddrive.engine.samplers import RoundDownSampler
+from beyonddrive.engine.wrapped_datasets import check_nothing_lost, drawing_transforms
 
 _CONSOLE_LINES = 4
 """Messages with more lines are for the log file: the config, the machine, the order of the hooks."""
@@ -91,6 +92,7 @@ class PlannerRunner(Runner):
             built = super().build_train_loop(loop)
         check_nothing_lost(built.dataloader.dataset)
         _check_steps(built)
+        _check_epochs_are_told(built)
         return built
 
     def build_val_loop(self, loop: Any) -> Any:
@@ -235,6 +237,17 @@ def _check_steps(loop: Any) -> None:
     if loop.max_iters < 1:
         raise ConfigError(
             f"train_cfg: {loop.max_epochs} epochs of {len(loader)} steps are none; nothing would be trained"
+        )
+
+
+def _check_epochs_are_told(loop: Any) -> None:
+    """Refuse augmentations that would draw the same in every epoch."""
+    sampler = loop.dataloader.sampler
+    if (steps := drawing_transforms(loop.dataloader.dataset)) and not isinstance(sampler, RoundDownSampler):
+        raise ConfigError(
+            f"train_dataloader.sampler.type={type(sampler).__name__}: it does not tell "
+            f"{type(steps[0]).__name__} which epoch it is, so that a scene would be changed the same way in "
+            f"all of them; use RoundDownSampler"
         )
 
 

@@ -16,6 +16,8 @@ from beyonddrive.losses.agents import (
 )
 from beyonddrive.losses.imitation import PlanL1Loss
 from beyonddrive.losses.semantic import BEVSemanticLoss
+from beyonddrive.losses.semantic_focal import BEVFocalLoss
+from beyonddrive.structures.sample import IGNORED_LABEL
 
 
 def _scene(batch=2, agents=4, seed=0):
@@ -89,6 +91,22 @@ def test_semantic_loss_skips_pixels_of_the_target():
     assert BEVSemanticLoss(target_stride=4)(logits, target).item() == pytest.approx(0.0, abs=1e-6)
     with pytest.raises(ValueError, match="after stride 2"):
         BEVSemanticLoss(target_stride=2)(logits, target)
+
+
+@pytest.mark.parametrize("loss", [BEVSemanticLoss(2.0), BEVFocalLoss(2.0)], ids=["entropy", "focal"])
+def test_cells_that_nobody_knows_teach_nothing_and_ranks_may_share_them(loss):
+    target = torch.randint(0, 7, (4, 8, 16), generator=torch.Generator().manual_seed(0))
+    logits = torch.randn(4, 7, 8, 16, generator=torch.Generator().manual_seed(1))
+    known = loss(logits, target)
+    target[0, :4], target[1:3, :, 9:] = IGNORED_LABEL, IGNORED_LABEL
+    logits.requires_grad_()
+    whole = loss(logits, target)
+    whole.backward()
+    gone = (target == IGNORED_LABEL)[:, None].expand_as(logits)
+    assert not logits.grad[gone].any() and logits.grad[~gone].all()
+    assert 0 < whole.item() < known.item()
+    halves = [loss(logits[part], target[part]).item() for part in (slice(0, 2), slice(2, 4))]
+    assert whole.item() == pytest.approx(sum(halves) / 2, rel=1e-6)
 
 
 def test_plan_l1():
