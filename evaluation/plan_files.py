@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.engine.files import atomic_file
+from beyonddrive.evaluation.score_labels import ScoreLabel
 from beyonddrive.structures.errors import BeyondDriveError
 
 _SUFFIX = ".npy"
@@ -87,7 +89,23 @@ class PlanFile(Mapping[str, NDArray[Any]]):
         return {**self.__dict__, "_archive": None}
 
 
-def write_arrays(path: Path, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
+def read_label(path: Path) -> ScoreLabel | None:
+    """What the scores of an npz archive are of; None if they carry no label, as plans and old files do not.
+
+    Raises:
+        PlanFileError: If it is no archive, or its label is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            comment = archive.comment
+        return ScoreLabel.from_dict(json.loads(comment)["label"]) if comment else None
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
+        raise PlanFileError(f"{path}: the label of its scores cannot be read ({error})") from error
+
+
+def write_arrays(
+    path: Path, arrays: Iterable[tuple[str, NDArray[Any]]], label: ScoreLabel | None = None
+) -> None:
     """Write an npz archive, one array at a time, whole or not at all; the same arrays give the same bytes.
 
     Unlike ``numpy.savez`` it takes any token for a name.
@@ -95,9 +113,13 @@ def write_arrays(path: Path, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None
     Args:
         path: The archive.
         arrays: Token and array, in the order of the archive.
+        label: What scores are of, for :func:`read_label`; it is the comment of the archive, which numpy
+            passes over.
     """
     with atomic_file(Path(path)) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for token, array in arrays:
             member = zipfile.ZipInfo(token + _SUFFIX)  # with a fixed date
             with archive.open(member, "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
+        if label is not None:
+            archive.comment = json.dumps({"label": label.to_dict()}).encode()

@@ -22,6 +22,7 @@ from beyonddrive.engine.environment import write_made_with
 from beyonddrive.engine.files import LockedError, atomic_file, file_lock
 from beyonddrive.evaluation.plan_files import write_arrays
 from beyonddrive.evaluation.scene_scoring import SceneScores
+from beyonddrive.evaluation.score_labels import Basis, ScoreLabel
 from beyonddrive.structures.plan import SCORER_VERSION
 from beyonddrive.version import __version__
 
@@ -62,7 +63,11 @@ class ScoreParts:
         record: dict[str, NDArray[Any]] = {"values": result.values}
         if result.failures is not None:
             record[_FAILURES] = np.frombuffer(json.dumps(result.failures).encode(), np.uint8)
-        self._waiting[result.token] = record
+        self.keep(result.token, record)
+
+    def keep(self, token: str, record: dict[str, NDArray[Any]]) -> None:
+        """As :meth:`add`, for a scene of which more is kept than its scores."""
+        self._waiting[token] = record
         if len(self._waiting) >= PART_SIZE or time.monotonic() - self._last >= PART_SECONDS:
             self.flush()
 
@@ -73,13 +78,33 @@ class ScoreParts:
             self._count += 1
         self._waiting, self._last = {}, time.monotonic()
 
-    def finish(self, tokens: Iterable[str], out: Path, failures_out: Path | None = None) -> tuple[int, int]:
+    def records(self) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
+        """All scenes that were kept, by now and before."""
+        self.flush()
+        store = ShardStore(self.folder, KIND, self._config, _MAX_OPEN)
+        for token in store.tokens:
+            yield token, store[token]
+
+    def remove(self) -> None:
+        """Delete the parts, once what is made of them has been written."""
+        shutil.rmtree(self.folder)
+
+    def finish(
+        self,
+        tokens: Iterable[str],
+        out: Path,
+        failures_out: Path | None = None,
+        basis: Basis | None = None,
+        progress: str = "pair",
+    ) -> tuple[int, int]:
         """Write the files from all parts, in the order of the tokens, and delete the parts.
 
         Args:
             tokens: Scenes; those without scores are passed over.
             out: npz archive of scores to write.
             failures_out: JSON file to write: token -> one list of failures per plan.
+            basis: What the scores are; their label then goes into the comment of the archive.
+            progress: As of the label.
 
         Returns:
             How many scenes have scores, and how many plans.
@@ -96,7 +121,8 @@ class ScoreParts:
                 num_plans += len(values)
                 yield token, values
 
-        write_arrays(out, scores())
+        label = None if basis is None else ScoreLabel.of(basis, present, progress)
+        write_arrays(out, scores(), label)
         write_made_with(out)
         if failures_out is not None:
             with atomic_file(failures_out) as file:
@@ -105,7 +131,7 @@ class ScoreParts:
                     file.write(store[token][_FAILURES].tobytes())
                 file.write(b"\n}\n" if present else b"{}\n")
             write_made_with(failures_out)
-        shutil.rmtree(self.folder)
+        self.remove()
         return len(present), num_plans
 
 
@@ -128,11 +154,18 @@ def open_parts(out: Path, config: Mapping[str, Any]) -> Iterator[ScoreParts]:
         raise StoreError(f"{out}: another job is writing this file; give --out another name") from error
 
 
-def describe_inputs(root: NavsimRoot, split: str, plans: Path) -> dict[str, Any]:
-    """What scores depend on besides their settings, without reading it: sizes and times of all files."""
+def describe_inputs(root: NavsimRoot, split: str, plans: Path, more: Iterable[Path] = ()) -> dict[str, Any]:
+    """What scores depend on besides their settings, without reading it: sizes and times of all files.
+
+    Args:
+        root: Where logs and maps are.
+        split: Split of the logs.
+        plans: The file of plans.
+        more: Other files that are read.
+    """
     maps = (path for path in root.maps_root.rglob("*") if path.suffix in (".gpkg", ".json"))
     lines = []
-    for path in [plans, *root.log_paths(split), *sorted(maps)]:
+    for path in [plans, *root.log_paths(split), *sorted(maps), *more]:
         state = path.stat()
         lines.append(f"{path.name} {state.st_size} {state.st_mtime_ns}")
     return {

@@ -6,6 +6,9 @@ PDMS. With ``--version v2`` it is (N, 9), the one-stage EPDMS of NAVSIM v2: NC, 
 and the score without extended comfort, which needs plans of neighbouring frames. A token names any frame with
 3 frames before it and 10 after it in its log.
 
+``--basis all`` scores one plan per scene on every basis instead, PDMS to two-stage EPDMS, and writes one
+labelled table.
+
 Scenes that cannot be scored are listed with the reason, the rest is still written; the exit code is then 1.
 It is 2, and nothing is written, if the plans, the data root or the caches cannot be read at all. Plans and
 scores are streamed; run the same command again after a kill, it goes on where it was.
@@ -27,6 +30,7 @@ from beyonddrive.tools._command_line import (
     run_command,
     tell,
 )
+from beyonddrive.tools._score_bases import add_basis_options, check_basis_options, score_bases
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -64,7 +68,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--stages", choices=("one", "two"), default="one", help="v2: only the first stage can be scored"
     )
+    add_basis_options(parser)
     args = parser.parse_args(argv)
+    check_basis_options(parser, args)
     taken = {args.plans.resolve(): "the file of plans"}
     for option, path in (("--out", args.out), ("--explain", args.explain)):
         if path is None:
@@ -77,8 +83,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     refuse_file(parser, "--cache-dir", args.cache_dir)
     if args.stages == "two":
         parser.error(
-            "--stages two: the two-stage score needs the synthetic follow-up scenes of NAVSIM v2, which are "
-            "not part of a data root; the score of original scenes is --version v2 --stages one"
+            "--stages two: the two-stage score needs the synthetic follow-up scenes of NAVSIM v2 and a plan "
+            "for each: --basis two-stage; the score of original scenes is --version v2 --stages one"
         )
     if args.version == "v1" and not args.human_filter:
         parser.error("--no-human-filter: the PDM score has no human filter; it goes with --version v2")
@@ -93,12 +99,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score(args: argparse.Namespace) -> int:
     """Score the plans, and tell which scenes have no scores."""
+    if args.basis is not None:
+        return score_bases(args)
     from beyonddrive.datasets.navsim.root import NavsimRoot
     from beyonddrive.evaluation.plan_files import PlanFile
     from beyonddrive.evaluation.scene_scoring import ScoreSettings
     from beyonddrive.evaluation.score_files import describe_inputs, open_parts
+    from beyonddrive.evaluation.score_labels import BASES
     from beyonddrive.evaluation.split_scoring import SplitScoring
 
+    name = "pdms" if args.version == "v1" else "epdms" if args.human_filter else "epdms-unfiltered"
     settings = ScoreSettings(
         args.progress, args.version, args.human_filter, with_failures=args.explain is not None
     )
@@ -112,7 +122,7 @@ def score(args: argparse.Namespace) -> int:
             tell("score", f"{len(parts.done)} scenes were scored before")
         for result in scoring.run(executor, parts.done):
             parts.add(result)
-        num_scenes, num_plans = parts.finish(plans, args.out, args.explain)
+        num_scenes, num_plans = parts.finish(plans, args.out, args.explain, BASES[name], args.progress)
     if not plans:
         tell("score", f"{args.plans}: holds no plans")
     for problem in scoring.problems:

@@ -208,14 +208,14 @@ class NavsimRoot:
         return found, {token: reasons.get(token, reason) for token in tokens if token not in scenes}
 
     def log_scenes(
-        self, path: Path, split: str, tokens: Container[str]
+        self, path: Path, split: str, tokens: Container[str], future: int = FUTURE
     ) -> Iterator[tuple[str, Scene | SceneError]]:
         """The scenes of one log whose current frames are among the tokens; see :func:`scenes_of`.
 
         Raises:
             LogError: If the log cannot be read.
         """
-        yield from scenes_of(self._frames(path), path, split, tokens)
+        yield from scenes_of(self._frames(path), path, split, tokens, future)
 
     # ------------------------------------------------------------------ inside
     def _frames(self, path: Path) -> list[Frame]:
@@ -238,7 +238,7 @@ def doubled_scene(token: str, first: Path, second: Path) -> str:
 
 
 def scenes_of(
-    frames: Sequence[Frame], path: Path, split: str, tokens: Container[str]
+    frames: Sequence[Frame], path: Path, split: str, tokens: Container[str], future: int = FUTURE
 ) -> Iterator[tuple[str, Scene | SceneError]]:
     """Scenes in the frames of a log, whatever the frame interval of the split.
 
@@ -247,6 +247,7 @@ def scenes_of(
         path: Its file, to name it in errors.
         split: The split it is of.
         tokens: Current frames that are asked for.
+        future: Frames after now that a scene needs at least; it gets ``FUTURE`` where the log has them.
 
     Yields:
         Token and scene, or why there is none around that frame.
@@ -255,12 +256,12 @@ def scenes_of(
         if frame["token"] not in tokens:
             continue
         before, after = index, len(frames) - 1 - index
-        if before < HISTORY - 1 or after < FUTURE:
+        if before < HISTORY - 1 or after < future:
             yield (
                 frame["token"],
                 SceneError(
                     f"frame {index} of {path} has {before} frames before and {after} after it; a scene needs "
-                    f"{HISTORY - 1} and {FUTURE}"
+                    f"{HISTORY - 1} and {future}"
                 ),
             )
         else:

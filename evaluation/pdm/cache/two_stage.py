@@ -94,26 +94,53 @@ class TwoStageScene:
             PlanError: If the plans have another shape, or cannot be simulated.
             ReactiveTrafficError: If the traffic cannot be simulated.
         """
-        if policy not in get_args(Policy):
-            raise ValueError(f"policy must be one of {get_args(Policy)}, got {policy!r}")
-        checked = np.ascontiguousarray(check_plans(plans, self.token))
-        references = plan_references(plan_knots(checked, self.ego_state), *self._sampling)
-        states = simulate(references, self.ego_state)
-        finite = [bool(np.isfinite(state[-1]).all()) for state in states]
+        self._check_policy(policy)
+        checked, states = self._simulated(plans)
         human = self.human_scores(policy) if human_filter and not self.is_synthetic else np.ones(8)
         scores = []
-        for plan, driven, is_finite in zip(checked, states, finite, strict=True):
-            # A plan that cannot be simulated is refused by the scorer, whatever the traffic.
-            traffic = self._traffic(policy, driven) if is_finite else self._replay
-            view = _View(self.token, self._prepared(traffic, human))
+        for plan, driven in zip(checked, states, strict=True):
+            view = _View(self.token, self._prepared(self._traffic(policy, driven), human))
             scores.append(score(view, plan[None], version="v2", human_filter=human_filter))
         return scores
 
+    def sub_scores(self, plans: ArrayLike, policy: Policy = "reactive") -> tuple[Floats, Floats]:
+        """Sub-scores (N, 8) of plans (N, 8, 3) before the human filter, and their motion (N, 41, 11).
+
+        The values of :meth:`score` to the bit, but plans that meet the same traffic are scored together:
+        all of them in logged traffic or where no vehicle can react, and those that are driven alike.
+
+        Raises:
+            PlanError: As :meth:`score`.
+            ReactiveTrafficError: As :meth:`score`.
+        """
+        self._check_policy(policy)
+        checked, states = self._simulated(plans)
+        is_shared = policy == "replay" or not self.traffic.vehicles
+        alike: dict[bytes, list[int]] = {}
+        for row, driven in enumerate(states):
+            alike.setdefault(b"" if is_shared else driven.tobytes(), []).append(row)
+        values = np.empty((len(checked), 8))
+        for rows in alike.values():
+            view = _View(self.token, self._prepared(self._traffic(policy, states[rows[0]]), np.ones(8)))
+            scored = score(view, checked[rows], version="v2", human_filter=False)
+            values[rows] = scored.values[:, :8]
+            states[rows] = scored.simulated
+        return values, states
+
+    def _simulated(self, plans: ArrayLike) -> tuple[Floats, Floats]:
+        """Plans (N, 8, 3) that have been checked, and how they are driven (N, 41, 11)."""
+        checked = np.ascontiguousarray(check_plans(plans, self.token))
+        references = plan_references(plan_knots(checked, self.ego_state), *self._sampling)
+        return checked, simulate(references, self.ego_state)
+
+    @staticmethod
+    def _check_policy(policy: Policy) -> None:
+        if policy not in get_args(Policy):
+            raise ValueError(f"policy must be one of {get_args(Policy)}, got {policy!r}")
+
     def react(self, plan: ArrayLike) -> ReactiveMaps:
         """How the traffic reacts to one plan (8, 3)."""
-        checked = np.ascontiguousarray(check_plans(np.asarray(plan)[None], self.token))
-        references = plan_references(plan_knots(checked, self.ego_state), *self._sampling)
-        return react(self.traffic, simulate(references, self.ego_state)[0])
+        return react(self.traffic, self._simulated(np.asarray(plan)[None])[1][0])
 
     @cached_property
     def _sampling(self) -> tuple[Ints, Floats]:
@@ -126,7 +153,10 @@ class TwoStageScene:
         return traffic
 
     def _traffic(self, policy: Policy, states: Floats) -> Traffic:
-        return self._replay if policy == "replay" else react(self.traffic, states).traffic()
+        # A plan that cannot be simulated is refused by the scorer, whatever the traffic.
+        if policy == "replay" or not np.isfinite(states[-1]).all():
+            return self._replay
+        return react(self.traffic, states).traffic()
 
     def _prepared(self, traffic: Traffic, human: Floats) -> PreparedScene:
         """The scene with this traffic, in which the reference planner is scored, too."""

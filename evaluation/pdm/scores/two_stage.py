@@ -5,7 +5,8 @@ EPDMS_TWO_STAGE, section 6. Everything here is numpy on arrays, so that it can r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -96,30 +97,51 @@ def read_groups(table: Any, source: str = "reactive_all_mapping") -> list[Group]
     Raises:
         TwoStageError: If it is none, a group has no pairs, or a token is there twice.
     """
+    if not isinstance(table, list | tuple):
+        raise TwoStageError(f"{source}: expected a list of groups, got {_brief(table)}")
     groups = []
-    rows: Sequence[Any] = table if isinstance(table, Sequence) and not isinstance(table, str) else [None]
-    for row in rows:
-        try:
-            now, previous, pairs = row
-            group = Group(str(now), str(previous), tuple((str(a), str(b)) for a, b in pairs))
-        except (TypeError, ValueError):
+    for number, row in enumerate(table):
+        where = f"{source}: group {number}"
+        if not isinstance(row, list | tuple) or len(row) != 3 or not isinstance(row[2], list | tuple):
             raise TwoStageError(
-                f"{source}: expected [now, previous, [[now2, previous2], ...]], got {row!r}"
-            ) from None
-        if not group.pairs:
+                f"{where}: expected [now, previous, [[now2, previous2], ...]], got {_brief(row)}"
+            )
+        now, previous = (_token(value, where) for value in row[:2])
+        pairs = []
+        for pair in row[2]:
+            if not isinstance(pair, list | tuple) or len(pair) != 2 or None in pair:
+                raise TwoStageError(
+                    f"{where}, of {now}: a pair needs both halves, [now2, previous2], got {_brief(pair)}"
+                )
+            pairs.append((_token(pair[0], where), _token(pair[1], where)))
+        if not pairs:
             raise TwoStageError(f"{source}: group of {now} has no follow-up scenes")
-        groups.append(group)
-    tokens = [token for group in groups for token in group.tokens]
-    if len(set(tokens)) < len(tokens):
-        twice = next(token for token in tokens if tokens.count(token) > 1)
-        raise TwoStageError(f"{source}: {twice} is there twice; a scene belongs to one pair")
+        groups.append(Group(now, previous, tuple(pairs)))
+    seen: set[str] = set()
+    for group in groups:
+        for token in group.tokens:
+            if token in seen:
+                raise TwoStageError(
+                    f"{source}: group of {group.now}: {token} is there twice; a scene belongs to one pair, "
+                    f"and no scene follows itself"
+                )
+            seen.add(token)
     return groups
 
 
-def two_stage_score(results: Mapping[str, SceneResult], groups: Sequence[Group]) -> TwoStageScores:
+def two_stage_score(
+    results: Mapping[str, SceneResult], groups: Sequence[Group], zero: Collection[str] = ()
+) -> TwoStageScores:
     """Aggregate a run.
 
     Groups of which no scene was scored are left out; of the others every scene has to be there.
+
+    Args:
+        results: Scored scenes.
+        groups: The table.
+        zero: Scenes without a plan that count as 0 in every column, extended comfort of their pair included.
+            Those of the second stage need their start in ``results`` for the weights; a plan that does not
+            end anywhere weights its follow-up scenes alike.
 
     Raises:
         TwoStageError: If scenes of a group are missing, a result belongs to no group, nothing was scored, or
@@ -127,7 +149,7 @@ def two_stage_score(results: Mapping[str, SceneResult], groups: Sequence[Group])
     """
     used = [group for group in groups if any(token in results for token in group.tokens)]
     tokens = tuple(token for group in used for token in group.tokens)
-    if missing := [token for token in tokens if token not in results]:
+    if missing := [token for token in tokens if token not in results and token not in zero]:
         raise TwoStageError(
             f"{len(missing)} scenes of scored groups have no score: {_shown(missing)}; there is no two-stage "
             f"score without them"
@@ -139,11 +161,17 @@ def two_stage_score(results: Mapping[str, SceneResult], groups: Sequence[Group])
     comfort = {}
     for group in used:
         for later, earlier in ((group.now, group.previous), *group.pairs):
-            comfort[later] = comfort[earlier] = _pair_comfort(results, later, earlier)
+            is_zero = later in zero or earlier in zero
+            comfort[later] = comfort[earlier] = 0.0 if is_zero else _pair_comfort(results, later, earlier)
+    nowhere = np.full(2, np.nan)
     return aggregate(
         used,
-        {token: np.append(results[token].values, comfort[token]) for token in tokens},
-        {token: results[token].end for group in used for token in (group.now, group.previous)},
+        {t: np.zeros(9) if t in zero else np.append(results[t].values, comfort[t]) for t in tokens},
+        {
+            token: nowhere if token in zero else results[token].end
+            for group in used
+            for token in (group.now, group.previous)
+        },
         {token: results[token].start for group in used for pair in group.pairs for token in pair},
     )
 
@@ -207,6 +235,19 @@ def _pair_comfort(results: Mapping[str, SceneResult], later: str, earlier: str) 
             f"{NEIGHBOR_GAP} s: is the order (later, earlier)?"
         )
     return extended_comfort(results[later].states, results[earlier].states, gap)[0]
+
+
+def _token(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise TwoStageError(
+            f"{where}: a token is a text, got {_brief(value)} (put quotes around all-digit tokens)"
+        )
+    return value
+
+
+def _brief(value: Any) -> str:
+    """A value of a file in a few characters, however deep it is or if it holds itself."""
+    return reprlib.repr(value)
 
 
 def _shown(tokens: Sequence[str]) -> str:

@@ -1,0 +1,133 @@
+"""``beyonddrive score --basis``: every basis of one file of plans in one table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from beyonddrive.tools._command_line import executor_of, tell, tell_all
+
+
+def add_basis_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command line the options of bases."""
+    group = parser.add_argument_group("every basis in one table")
+    group.add_argument(
+        "--basis",
+        metavar="NAME[,NAME]",
+        help="all, or names such as pdms,epdms,two-stage (docs/pdm_score.md): one labelled table; --out is "
+        "then the name of a table, of which .csv and .json are written",
+    )
+    group.add_argument(
+        "--two-stage",
+        type=Path,
+        metavar="FILE",
+        help="NAVSIM's train_test_split/<name>.yaml with the pairs of two stages, if not in DATA_ROOT",
+    )
+    group.add_argument(
+        "--synthetic-scenes", type=Path, metavar="DIR", help="folder synthetic_scene_pickles, likewise"
+    )
+    group.add_argument(
+        "--missing",
+        choices=("refuse", "zero"),
+        default="refuse",
+        help="two stages: what a scene without a plan does",
+    )
+
+
+def check_basis_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse options that do not go together."""
+    if args.basis is None:
+        for option, value in (
+            ("--two-stage", args.two_stage),
+            ("--synthetic-scenes", args.synthetic_scenes),
+            ("--missing", None if args.missing == "refuse" else args.missing),
+        ):
+            if value is not None:
+                parser.error(f"{option}: goes with --basis")
+        return
+    single = {
+        "--explain": args.explain is not None,
+        "--cache-dir": args.cache_dir is not None,  # holds no traffic that can react
+        "--progress pooled": args.progress != "pair",
+        "--version": args.version != "v1",
+        "--no-human-filter": not args.human_filter,
+        "--stages": args.stages != "one",
+    }
+    for option, is_given in single.items():
+        if is_given:
+            parser.error(f"{option}: does not go with --basis, whose names say what is computed")
+
+
+def table_stem(out: Path) -> Path:
+    """Name of the table without an ending that its files get."""
+    return out.with_suffix("") if out.suffix in (".csv", ".json", ".npz") else out
+
+
+def score_bases(args: argparse.Namespace) -> int:
+    """Score on every basis and write the table; 1 if a scene has no score or a basis no result."""
+    from beyonddrive.datasets.navsim.root import NavsimRoot
+    from beyonddrive.evaluation.bases.places import find_two_stages
+    from beyonddrive.evaluation.bases.run import BasesScoring, files_of
+    from beyonddrive.evaluation.bases.scenes import SceneRecord
+    from beyonddrive.evaluation.bases.tables import format_bases, write_bases
+    from beyonddrive.evaluation.plan_files import PlanFile
+    from beyonddrive.evaluation.score_files import describe_inputs, open_parts
+    from beyonddrive.evaluation.score_labels import LabelError, parse_bases
+
+    bases, stem = parse_bases(args.basis), table_stem(args.out)
+    executor = executor_of(args)
+    plans = PlanFile(args.plans)
+    root = NavsimRoot(args.data_root, args.maps_root)
+    two_stages = find_two_stages(root.root, args.split, args.two_stage, args.synthetic_scenes, root.maps_root)
+    no_data = isinstance(two_stages, str)
+    if no_data and all(basis.stages == 2 for basis in bases):
+        raise LabelError(f"--basis {args.basis}: {two_stages}")
+    scoring = BasesScoring(root, args.split, plans, bases, two_stages, args.missing == "zero")
+    inputs = describe_inputs(root, scoring.split, args.plans, files_of(two_stages))
+    config = {**inputs, "bases": [basis.name for basis in bases], "missing": args.missing}
+    with open_parts(stem.with_name(f"{stem.name}.bases"), config) as parts:
+        if parts.done:
+            tell("score", f"{len(parts.done)} scenes were scored before")
+        for record in scoring.run(executor, parts.done):
+            parts.keep(record.token, record.to_arrays())
+        records = {token: SceneRecord.from_arrays(token, arrays) for token, arrays in parts.records()}
+        results = scoring.results(records)
+        written = write_bases(stem, results, args.plans, scoring.problems)
+        parts.remove()
+    print(format_bases(results))
+    for problem in scoring.problems:
+        tell("score", problem)
+    notes = {}
+    for result in results:
+        if result.note:
+            notes.setdefault(result.note, []).append(result.label.basis)
+    for note, names in notes.items():
+        tell("score", f"{', '.join(dict.fromkeys(names))}: {note}")
+    if no_data:
+        best = [r for r in results if r.means and r.label.score == "EPDMS"]
+        if best:
+            tell("score", f"without data of two stages, {best[0].label.basis} is the one to compare by")
+    if scoring.missing:
+        tell_all("score", [f"{token} has no plan" for token in scoring.missing])
+        tell("score", f"{written[1]} lists all {len(scoring.missing)} scenes without a plan")
+    tell_all(
+        "score",
+        list(
+            dict.fromkeys(
+                f"{token}: {reason}" for result in results for token, reason in result.failures.items()
+            )
+        ),
+    )
+    print(f"{written[0]} and {written[1]}: {sum(bool(r.means) for r in results)} of {len(results)} results")
+    refused = bool(scoring.left_out) and not no_data
+    return int(
+        refused
+        or any(
+            result.failures or not result.means
+            for result in results
+            if not (no_data and result.label.stages == 2)
+        )
+    )
+
+
+__all__ = ["add_basis_options", "check_basis_options", "score_bases", "table_stem"]
