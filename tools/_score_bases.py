@@ -97,7 +97,7 @@ def score_bases(args: argparse.Namespace) -> int:
     print(format_bases(results))
     for problem in scoring.problems:
         tell("score", problem)
-    notes = {}
+    notes: dict[str, list[str]] = {}
     for result in results:
         if result.note:
             notes.setdefault(result.note, []).append(result.label.basis)
@@ -119,15 +119,5 @@ def score_bases(args: argparse.Namespace) -> int:
         ),
     )
     print(f"{written[0]} and {written[1]}: {sum(bool(r.means) for r in results)} of {len(results)} results")
-    refused = bool(scoring.left_out) and not no_data
-    return int(
-        refused
-        or any(
-            result.failures or not result.means
-            for result in results
-            if not (no_data and result.label.stages == 2)
-        )
-    )
-
-
-__all__ = ["add_basis_options", "check_basis_options", "score_bases", "table_stem"]
+    counted = [r for r in results if not (no_data and r.label.stages == 2)]
+    return int(any(result.failures or not result.means for result in counted))

@@ -1,4 +1,4 @@
-"""The table of all bases, as text, CSV and JSON, and the scenes of each as files for ``beyonddrive report``."""
+"""The table of all bases, as text, CSV and JSON, and the scenes of each for ``beyonddrive report``."""
 
 from __future__ import annotations
 
