@@ -203,15 +203,12 @@ class ScoreLabel:
         Raises:
             LabelError: If something is missing or is no number where one is wanted.
         """
+        types = {field.name: int if field.type == "int" else str for field in fields(cls)}
         try:
-            return cls(
-                **{
-                    field.name: (int if field.type == "int" else str)(values[field.name])
-                    for field in fields(cls)
-                }
-            )
+            read: dict[str, Any] = {name: kind(values[name]) for name, kind in types.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise LabelError(f"a label of scores that is damaged ({error!r}); score again") from error
+        return cls(**read)
 
     @classmethod
     def parse(cls, text: str) -> ScoreLabel:

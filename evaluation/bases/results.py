@@ -63,7 +63,8 @@ def one_stage_result(basis: Basis, records: Mapping[str, SceneRecord], plan: int
         values = np.stack([record.arrays[part][plan] for record in scored.values()])
         result.means[""] = values.mean(axis=0)
     else:
-        final, shown = [], []
+        final: list[Floats] = []
+        shown: list[Floats] = []
         for basis_filter, out in ((basis.human_filter == "on", final), (basis.human_filter != "off", shown)):
             out += [_filtered(record, part, plan, basis_filter) for record in scored.values()]
         sub_scores = np.stack(final)

@@ -69,7 +69,8 @@ class BasesScoring:
     ) -> None:
         self.root, self.plans, self.bases = root, plans, tuple(bases)
         self.problems: list[str] = []
-        self.left_out, self.missing = "", ()
+        self.left_out = ""
+        self.missing: tuple[str, ...] = ()
         self.groups: list[Group] = []
         self.num_groups = 0
         second: Collection[str] = ()

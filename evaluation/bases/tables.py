@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from beyonddrive.engine.environment import environment
+from beyonddrive.engine.environment import write_made_with
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.evaluation.bases.results import BasisResult
 from beyonddrive.evaluation.pdm.kernels.arrays import Floats
@@ -51,7 +51,8 @@ def table_rows(results: Sequence[BasisResult]) -> Iterator[dict[str, Any]]:
     """Rows of the table: a row per basis, plan and part, in [0, 1]; a basis without a result has one too."""
     for result in results:
         label = result.label.to_dict()
-        for part, means in (result.means or {"": None}).items():
+        parts: Mapping[str, Floats | None] = result.means or {"": None}
+        for part, means in parts.items():
             values = {} if means is None else dict(zip(result.columns, means.tolist(), strict=True))
             score = values.pop(result.columns[-1], None)
             yield {
@@ -87,7 +88,6 @@ def to_json(results: Sequence[BasisResult], plans: Path, problems: Sequence[str]
     """The table as JSON values, with the label, the failures and the missing scenes of each basis."""
     return {
         "plans": plans.name,
-        "made_with": environment(),
         "rows": list(table_rows(results)),
         "bases": [
             {
@@ -132,6 +132,8 @@ def write_bases(
         write_atomically(stem.with_name(f"{stem.name}_scenes") / f"{name}.csv", text.encode())
     write_atomically(table, to_csv(results).encode())
     write_atomically(values, (json.dumps(to_json(results, plans, problems), indent=1) + "\n").encode())
+    for path in (table, values):
+        write_made_with(path)
     return [table, values]
 
 
