@@ -21,6 +21,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,7 @@ from torch import nn
 
 from beyonddrive.engine.checkpoint_files import load_checkpoint_file, weights_of
 from beyonddrive.engine.config_files import find_config
+from beyonddrive.engine.devices import Inventory, choose_backend, meeting_all_ranks
 from beyonddrive.registry import OPTIM_WRAPPERS
 
 _MARK = "_beyonddrive_remedy"
@@ -87,19 +89,22 @@ class AutocastOptimWrapper(OptimWrapper):
 
 
 def _init_without_cuda(init: Callable[..., None]) -> Callable[..., None]:
-    """Let mmengine start its process group on machines without CUDA, with gloo."""
+    """Let mmengine start its process group on machines without CUDA, with gloo; say what is missing."""
 
     @functools.wraps(init)
     def start(backend: str, **kwargs: Any) -> None:
+        chosen = choose_backend(Inventory.here(), backend, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         if torch.cuda.is_available():
-            init(backend, **kwargs)
+            with meeting_all_ranks():
+                init(chosen, **kwargs)
             return
-        if backend != "gloo":
-            print_log(f"no CUDA device here: process group uses gloo instead of {backend}", "current")
+        if backend != chosen:
+            print_log(f"no CUDA device here: process group uses {chosen} instead of {backend}", "current")
         set_device = torch.cuda.set_device
         torch.cuda.set_device = lambda device: None
         try:
-            init("gloo", **kwargs)
+            with meeting_all_ranks():
+                init(chosen, **kwargs)
         finally:
             torch.cuda.set_device = set_device
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
@@ -148,6 +149,14 @@ def restore_gradients(runner: Runner, gathered: Sequence[Mapping[str, torch.Tens
     own = gathered[get_rank()]
     for name, parameter in runner.model.named_parameters():
         parameter.grad = own[name].to(parameter.device) if name in own else None
+
+
+def last_written(runner: Runner) -> str | None:
+    """The newest checkpoint of a run: written by it, or what it goes on from; None if there is none."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and getattr(hook, "last_ckpt", None):
+            return str(hook.last_ckpt)
+    return str(runner._load_from) if getattr(runner, "is_resumed", False) else None
 
 
 def earlier_checkpoint(path: str | Path) -> Path | None:

@@ -32,13 +32,14 @@ class _Drawn(NamedTuple):
 class PlanPicturesHook(Hook):
     """Draws plans from above and from the camera into the backends of the runner's visualizer.
 
-    One line of config switches it on: ``default_hooks = dict(pictures=dict(type="PlanPicturesHook"))``. The
+    The default recipe has it, optional; ``default_hooks = dict(pictures=None)`` leaves it out. The
     scenes are spread evenly over the validation split and are the same every time; the first process draws,
     of those that it plans. Logs, maps and, unless the visualizer has ``cameras=None``, images must be there.
 
     Args:
         num_scenes: Scenes to draw.
         interval: Validations from one drawing to the next.
+        optional: Train without pictures, and say why, where they cannot be drawn; the default recipe does.
 
     Raises:
         PictureError: If a number is not positive; when the training starts: if the visualizer cannot draw
@@ -47,19 +48,30 @@ class PlanPicturesHook(Hook):
 
     priority = "LOW"
 
-    def __init__(self, num_scenes: int = 4, interval: int = 1) -> None:
+    def __init__(self, num_scenes: int = 4, interval: int = 1, optional: bool = False) -> None:
         if num_scenes < 1 or interval < 1:
             raise PictureError(
                 f"PlanPicturesHook: num_scenes and interval must be at least 1, got {num_scenes} and "
                 f"{interval}"
             )
-        self.num_scenes, self.interval = num_scenes, interval
+        self.num_scenes, self.interval, self.optional = num_scenes, interval, optional
         self._scenes: dict[str, _Drawn] = {}
         self._planned: dict[str, PlanSample] = {}
         self._validations = 0
 
     def before_train(self, runner: Runner) -> None:
         """Read the scenes, and draw them without a plan, so that what is missing is noticed now."""
+        self._validations, self._scenes = 0, {}
+        try:
+            self._prepare(runner)
+        except PictureError as error:
+            if not self.optional:
+                raise
+            self._scenes = {}
+            runner.logger.info(f"no pictures of plans: {error}")
+
+    def _prepare(self, runner: Runner) -> None:
+        """Read the scenes and draw each once."""
         if not hasattr(runner.visualizer, "draw_scene"):
             raise PictureError(
                 f"PlanPicturesHook: a {type(runner.visualizer).__name__} draws no scenes: set "
@@ -67,7 +79,6 @@ class PlanPicturesHook(Hook):
             )
         if runner.val_loop is None:
             raise PictureError("PlanPicturesHook: there is no validation whose plans could be drawn")
-        self._validations = 0
         if is_main_process():
             self._scenes = chosen_scenes(runner.val_dataloader.dataset, self.num_scenes)
             for scene, root in self._scenes.values():

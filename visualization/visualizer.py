@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from mmengine.config import Config
 from mmengine.dist import master_only
-from mmengine.visualization import Visualizer
+from mmengine.visualization import LocalVisBackend, Visualizer
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
@@ -26,7 +27,9 @@ class PlanVisualizer(Visualizer):
 
     Figures and pictures go to ``vis_backends``, for instance the work folder (``LocalVisBackend``),
     TensorBoard (``TensorboardVisBackend``), Weights & Biases (``WandbVisBackend``) or MLflow
-    (``MLflowVisBackend``).
+    (``MLflowVisBackend``). ``scalars.json`` of the work folder keeps mmengine's names, and counts
+    validations by epochs. Everywhere else figures are ``train/...`` and ``val/...``, pictures
+    ``plans/...``, and all are placed at the step of the training that they are of.
 
     Args:
         name: mmengine keeps it by this name.
@@ -56,6 +59,55 @@ class PlanVisualizer(Visualizer):
                 f"{cameras!r}"
             )
         self.cameras, self.num_proposals, self.height = cameras, num_proposals, height
+        self._at: tuple[str, int] | None = None
+
+    def now_at(self, phase: str, iteration: int) -> None:
+        """Say of what the figures and pictures to come are.
+
+        Args:
+            phase: ``train`` or ``val``.
+            iteration: Steps that have been done.
+        """
+        self._at = (phase, iteration)
+
+    @master_only
+    def add_config(self, config: Config, **kwargs: Any) -> None:
+        """Send the config to the backends; the first that they get, so that they are opened now.
+
+        Raises:
+            ImportError: If the package of a backend is missing; names it and what to do without it.
+        """
+        for name, backend in self._vis_backends.items():
+            try:
+                backend.add_config(config, **kwargs)
+            except ImportError as error:
+                raise ImportError(
+                    f"visualizer.vis_backends: {name} cannot be used ({' '.join(str(error).split())}); "
+                    "install its package with pip install, or leave figures to the work folder alone: "
+                    'visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])'
+                ) from error
+
+    @master_only
+    def add_scalars(
+        self, scalar_dict: dict[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
+    ) -> None:
+        """Send figures to the backends, as described above."""
+        for backend in self._vis_backends.values():
+            if self._at is None or isinstance(backend, LocalVisBackend):
+                backend.add_scalars(scalar_dict, step, file_path, **kwargs)
+            else:
+                phase, iteration = self._at
+                named = {f"{phase}/{name}": value for name, value in scalar_dict.items() if name != "step"}
+                backend.add_scalars(named, iteration, file_path, **kwargs)
+
+    @master_only
+    def add_image(self, name: str, image: Picture, step: int = 0) -> None:
+        """Send a picture to the backends, as described above."""
+        for backend in self._vis_backends.values():
+            if self._at is None or isinstance(backend, LocalVisBackend):
+                backend.add_image(name, image, step)
+            else:
+                backend.add_image(f"plans/{name}", image, self._at[1])
 
     def draw_scene(
         self, scene: Scene, root: NavsimRoot, sample: PlanSample | None = None

@@ -2,6 +2,8 @@
 
 from beyonddrive.engine.hooks.checkpoint import PlannerCheckpointHook
 from beyonddrive.engine.hooks.checkpoint_guard import CheckpointGuardHook
+from beyonddrive.engine.hooks.finite_losses import FiniteLossesHook
+from beyonddrive.engine.hooks.logger import PlannerLoggerHook
 from beyonddrive.engine.hooks.rank_agreement import RankAgreementHook
 from beyonddrive.engine.hooks.scene_random import SceneRandomHook
 from beyonddrive.engine.hooks.seed import EpochSeedHook
@@ -9,7 +11,9 @@ from beyonddrive.engine.hooks.seed import EpochSeedHook
 __all__ = [
     "CheckpointGuardHook",
     "EpochSeedHook",
+    "FiniteLossesHook",
     "PlannerCheckpointHook",
+    "PlannerLoggerHook",
     "RankAgreementHook",
     "SceneRandomHook",
 ]

@@ -22,6 +22,7 @@ from beyonddrive.engine.config_check import check_config
 from beyonddrive.engine.configs import ConfigError, check_selection, load_config
 from beyonddrive.engine.evaluators import check_roots, component_class, set_result_files
 from beyonddrive.engine.hooks.checkpoint_guard import CheckpointGuardHook
+from beyonddrive.engine.hooks.finite_losses import FiniteLossesHook
 from beyonddrive.engine.hooks.rank_agreement import RankAgreementHook
 from beyonddrive.engine.hooks.scene_random import SceneRandomHook
 from beyonddrive.engine.runner.planner_runner import PlannerRunner
@@ -43,7 +44,7 @@ __all__ = [
 
 LAST_CHECKPOINT = "last_checkpoint"
 """File in a work folder that names the newest checkpoint."""
-_ALWAYS = (CheckpointGuardHook, RankAgreementHook, SceneRandomHook)
+_ALWAYS = (CheckpointGuardHook, FiniteLossesHook, RankAgreementHook, SceneRandomHook)
 """Hooks that every run has, also one whose config lists others only."""
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper")
 """What a config has for a training."""

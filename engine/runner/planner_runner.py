@@ -6,6 +6,7 @@ import copy
 import errno
 import inspect
 import logging
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from beyonddrive.engine.hooks.rank_agreement import agree
 from beyonddrive.engine.loops import SceneLoop, SceneTestLoop, SceneValLoop
 from beyonddrive.engine.lost_workers import naming_lost_workers
 from beyonddrive.engine.resuming import earlier_checkpoint
+from beyonddrive.engine.runner.failures import explain_failure
 from beyonddrive.engine.samplers import RoundDownSampler
 from beyonddrive.engine.wrapped_datasets import check_nothing_lost, drawing_transforms
 
@@ -176,10 +178,14 @@ class PlannerRunner(Runner):
             raise CheckpointError(f"{error}. The one before it is whole: --resume {earlier}") from error
 
     def train(self) -> nn.Module:
-        """Train; a full or read-only disk is an error that names the work folder or the file.
+        """Train.
 
         Raises:
+            NonFiniteLossError: If a loss is not finite, also if that made the next step fail.
+            LostRankError: If another rank has died or does not answer.
+            LostGpuError: If a GPU has failed.
             WorkerLostError: If a worker of a data loader was killed, with the remedy.
+            OSError: A full or read-only disk names the work folder or the file.
         """
         try:
             with naming_lost_workers(
@@ -187,14 +193,13 @@ class PlannerRunner(Runner):
                 "; what was trained is kept up to the last checkpoint, go on with --resume",
             ):
                 return super().train()
-        except OSError as error:
-            if error.errno not in _DISK_FAULTS or error.filename is not None:
+        except BaseException as error:
+            with suppress(OSError):
+                self.visualizer.close()  # figures that wait to be written tell how it came to this
+            meant = _on_disk(error, self.work_dir) or explain_failure(self, error)
+            if meant is None:
                 raise
-            raise OSError(
-                error.errno,
-                f"{error.strerror}; what was trained is kept up to the last checkpoint, go on with --resume",
-                self.work_dir,
-            ) from error
+            raise meant from error
 
     def val(self) -> dict[str, float]:
         """Validate; a worker that was killed is an error as in :meth:`train`."""
@@ -213,6 +218,14 @@ class PlannerRunner(Runner):
         loaders = {f"{phase}_dataloader": self.cfg.get(f"{phase}_dataloader") or {} for phase in phases}
         counts = {key: loader.get("num_workers", 0) for key, loader in loaders.items()}
         return " or ".join(f"{key}.num_workers={count}" for key, count in counts.items() if count)
+
+
+def _on_disk(error: BaseException, work_dir: str) -> OSError | None:
+    """The error of a full or read-only disk that names no file, with the work folder."""
+    if not isinstance(error, OSError) or error.errno not in _DISK_FAULTS or error.filename is not None:
+        return None
+    reason = f"{error.strerror}; what was trained is kept up to the last checkpoint, go on with --resume"
+    return OSError(error.errno, reason, work_dir)
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:

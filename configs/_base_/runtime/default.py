@@ -5,16 +5,20 @@ default_hooks = dict(
     runtime_info=dict(type="RuntimeInfoHook"),
     timer=dict(type="IterTimerHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
-    logger=dict(type="LoggerHook", interval=50),
+    logger=dict(type="PlannerLoggerHook", interval=50),
     param_scheduler=dict(type="ParamSchedulerHook"),
     # The best checkpoint is the one with the highest PDMS on the validation split.
     checkpoint=dict(
         type="PlannerCheckpointHook", interval=1, max_keep_ckpts=2, save_best="pdms/PDMS", rule="greater"
     ),
+    # Plans of two validation scenes, where logs, maps and images are at hand.
+    pictures=dict(type="PlanPicturesHook", num_scenes=2, optional=True),
 )
-# Where figures and pictures go. Pictures of plans during validation: default_hooks.pictures of type
-# PlanPicturesHook. Weights & Biases: visualizer = dict(vis_backends=[dict(type="WandbVisBackend")]).
-visualizer = dict(type="PlanVisualizer", vis_backends=[dict(type="LocalVisBackend")])
+# Where figures and pictures go: scalars.json, and TensorBoard. Weights & Biases or MLflow instead:
+# visualizer = dict(vis_backends=[dict(type="LocalVisBackend"), dict(type="WandbVisBackend")]).
+visualizer = dict(
+    type="PlanVisualizer", vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
+)
 custom_hooks = [
     dict(type="EpochSeedHook"),
     dict(type="CheckpointGuardHook"),
@@ -29,7 +33,8 @@ sync_bn = None
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
-    dist_cfg=dict(backend="nccl"),
+    # A rank that does not answer for so long [s] has died: longer than any rank works alone.
+    dist_cfg=dict(backend="nccl", timeout=1800),
 )
 randomness = dict(seed=0)
 # Threads of torch on the CPU; None for one per core. Give fewer when other processes share the cores: threads

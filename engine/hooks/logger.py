@@ -1,0 +1,88 @@
+"""The hook that logs figures: mmengine's, with gradient norms, memory, and the step of a validation."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+import torch
+from mmengine.hooks import LoggerHook
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from torch import Tensor
+
+from beyonddrive.registry import HOOKS
+
+
+@HOOKS.register_module()
+class PlannerLoggerHook(LoggerHook):
+    """mmengine's logger hook, which also logs what a recipe does not by itself.
+
+    ``grad_norm`` of recipes that do not clip it: the norm of the gradients that the optimizer is given, kept
+    on the device until the next line of the log. ``memory`` [MiB] without a GPU: the most that the process
+    has had resident (with one, mmengine logs what torch has allocated on it). A visualizer that asks for it
+    is told which step the figures are of, see :meth:`PlanVisualizer.now_at`.
+
+    Args:
+        kwargs: As for ``LoggerHook``.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._norms: list[Tensor] = []
+        self._listener: Any = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Listen to the optimizer, unless clipping gives the norm."""
+        wrapper = runner.optim_wrapper
+        if isinstance(wrapper, OptimWrapper) and getattr(wrapper, "grad_name", None) != "grad_norm":
+            self._listener = wrapper.optimizer.register_step_pre_hook(self._measure)
+
+    def after_train(self, runner: Runner) -> None:
+        """Listen no more."""
+        if self._listener is not None:
+            self._listener.remove()
+            self._listener = None
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Log, if it is time."""
+        if self._is_due(runner, batch_idx):
+            if not torch.cuda.is_available():
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+                runner.message_hub.update_scalar("train/memory", peak)
+            if self._norms:
+                for norm in torch.stack(self._norms).tolist():
+                    runner.message_hub.update_scalar("train/grad_norm", norm)
+                self._norms = []
+        _tell(runner, "train", runner.iter + 1)
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Log the figures of a validation."""
+        _tell(runner, "val", runner.iter)
+        super().after_val_epoch(runner, metrics)
+
+    def _is_due(self, runner: Runner, batch_idx: int) -> bool:
+        return bool(
+            self.every_n_inner_iters(batch_idx, self.interval)
+            or self.end_of_epoch(runner.train_dataloader, batch_idx)
+        )
+
+    @torch.no_grad()
+    def _measure(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        gradients = [
+            p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
+        if not gradients:
+            return
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        # A fused optimizer is given the gradients as scaled, and the scale.
+        scale = getattr(optimizer, "grad_scale", None)
+        self._norms.append(norm if scale is None else norm / scale)
+
+
+def _tell(runner: Runner, phase: str, iteration: int) -> None:
+    if hasattr(runner.visualizer, "now_at"):
+        runner.visualizer.now_at(phase, iteration)
