@@ -154,18 +154,21 @@ def open_parts(out: Path, config: Mapping[str, Any]) -> Iterator[ScoreParts]:
         raise StoreError(f"{out}: another job is writing this file; give --out another name") from error
 
 
-def describe_inputs(root: NavsimRoot, split: str, plans: Path, more: Iterable[Path] = ()) -> dict[str, Any]:
+def describe_inputs(
+    root: NavsimRoot, split: str, plans: Path | None, more: Iterable[Path] = ()
+) -> dict[str, Any]:
     """What scores depend on besides their settings, without reading it: sizes and times of all files.
 
     Args:
         root: Where logs and maps are.
         split: Split of the logs.
-        plans: The file of plans.
+        plans: The file of plans, if there is one.
         more: Other files that are read.
     """
     maps = (path for path in root.maps_root.rglob("*") if path.suffix in (".gpkg", ".json"))
     lines = []
-    for path in [plans, *root.log_paths(split), *sorted(maps), *more]:
+    given = [] if plans is None else [plans]
+    for path in [*given, *root.log_paths(split), *sorted(maps), *more]:
         state = path.stat()
         lines.append(f"{path.name} {state.st_size} {state.st_mtime_ns}")
     return {

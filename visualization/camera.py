@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.navsim.scene import Scene
+from beyonddrive.datasets.navsim.scene import HISTORY, Scene
 from beyonddrive.datasets.navsim.sensors import camera_of
-from beyonddrive.structures.boxes import EGO_LENGTH, EGO_REAR_AXLE_TO_CENTER, ego_corners
+from beyonddrive.structures.boxes import EGO_LENGTH, EGO_REAR_AXLE_TO_CENTER, box_corners, ego_corners
 from beyonddrive.structures.se2 import to_local
 from beyonddrive.visualization import palette
 from beyonddrive.visualization.canvas import Canvas, Picture, text_width
+from beyonddrive.visualization.failures import Verdict
 from beyonddrive.visualization.layers import PlanLayer
 from beyonddrive.visualization.projection import Projection
 
@@ -160,12 +161,28 @@ def ribbon(plan: NDArray[np.float64], width: float) -> tuple[NDArray[np.float64]
 
 
 def _draw_moments(canvas: Canvas, projection: Projection, scene: Scene, layer: PlanLayer) -> None:
-    """The ego box on the ground where a plan fails."""
+    """The ego box on the ground where a plan fails, and the object that it fails by, where that is now."""
     for _, _, verdict in layer.painted():
         if verdict is None or verdict.moment is None:
             continue
+        _draw_culprit(canvas, projection, scene, verdict)
         corners = ego_corners(to_local(verdict.pose_at(verdict.moment), scene.ego_pose))
         ring = projection.ring(np.concatenate([corners, np.zeros((4, 1))], axis=-1))
         if ring is not None:
             canvas.fill([ring], verdict.color, alpha=0.3)
             canvas.stroke([ring], verdict.color, 2.0, closed=True)
+
+
+def _draw_culprit(canvas: Canvas, projection: Projection, scene: Scene, verdict: Verdict) -> None:
+    """The edges of the box of what was hit or came too close."""
+    objects = scene.objects(HISTORY - 1)
+    for token, (x, y, z, length, width, height, yaw) in zip(objects.tokens, objects.boxes, strict=True):
+        if verdict.mark is None or token != verdict.mark.object_token:
+            continue
+        footprint = box_corners(np.array([x, y]), yaw, length, width)  # (4, 2)
+        bottom, top = (np.column_stack([footprint, np.full(4, z + side * height)]) for side in (-0.5, 0.5))
+        posts = [np.stack([low, high]) for low, high in zip(bottom, top, strict=True)]
+        rings = [np.concatenate([ring, ring[:1]]) for ring in (bottom, top)]
+        pieces = [piece for edge in (*rings, *posts) for piece in projection.line(edge)]
+        canvas.stroke(pieces, palette.PAPER, 4.0, alpha=0.8)
+        canvas.stroke(pieces, verdict.color, 2.0)

@@ -9,19 +9,37 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.evaluation.pdm.explain.explanation import PRECEDENCE, Explanation, Failure, explain_scores
+from beyonddrive.evaluation.pdm.explain.explanation import (
+    EXTENDED_PRECEDENCE,
+    PRECEDENCE,
+    Explanation,
+    Failure,
+    explain_scores,
+)
 from beyonddrive.evaluation.pdm.kernels.constants import STEP
 from beyonddrive.structures.plan import SCORE_COLUMNS
-from beyonddrive.visualization.palette import FAILURES, PASS, Color
+from beyonddrive.visualization.palette import EXTENDED_FAILURES, PASS, Color
 
 if TYPE_CHECKING:
-    from beyonddrive.evaluation.pdm import MetricCache, PdmScores
+    from beyonddrive.evaluation.pdm import EpdmsScores, MetricCache, PdmScores
     from beyonddrive.evaluation.pdm.scores.scorer import Progress
 
 THRESHOLD = 0.6
 """A sub-score below this has failed (METHOD, section 3); only EP takes other values than 0, 0.5 and 1."""
-PLACED = ("NC", "DAC", "TTC", "DDC")
+PLACED = ("NC", "DAC", "TTC", "DDC", "TLC", "LK")
 """Sub-scores that break at one moment and place; comfort and progress are of the whole motion."""
+
+
+def precedence(columns: Sequence[str]) -> tuple[str, ...]:
+    """Sub-scores of a score, the gravest first.
+
+    Args:
+        columns: Of the PDM score, or of EPDMS.
+
+    >>> precedence(SCORE_COLUMNS)[:2]
+    ('NC', 'DAC')
+    """
+    return EXTENDED_PRECEDENCE if "TLC" in columns else PRECEDENCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +56,22 @@ class Verdict:
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """(7,) the scores, in the order of :data:`beyonddrive.structures.plan.SCORE_COLUMNS`."""
+        """(S,) the scores, in the order of :attr:`columns`."""
         return self.explanation.values
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the scores: of the PDM score, or of EPDMS."""
+        return self.explanation.columns
+
+    def __getitem__(self, column: str) -> float:
+        """One of the scores."""
+        return float(self.values[self.columns.index(column)])
 
     @property
     def failed(self) -> tuple[str, ...]:
         """Failed sub-scores, the one that names the plan first; empty for a plan that passes."""
-        return failed_columns(self.values, self.threshold)
+        return failed_columns(self.values, self.threshold, self.columns)
 
     @property
     def first(self) -> str | None:
@@ -54,7 +81,7 @@ class Verdict:
     @property
     def color(self) -> Color:
         """Colour of the plan."""
-        return PASS if self.first is None else FAILURES[self.first]
+        return PASS if self.first is None else EXTENDED_FAILURES[self.first]
 
     @property
     def mark(self) -> Failure | None:
@@ -87,7 +114,7 @@ class Verdict:
         return first.words + more
 
 
-def judge(scores: PdmScores, cache: MetricCache, progress: Progress = "pair") -> list[Verdict]:
+def judge(scores: PdmScores | EpdmsScores, cache: MetricCache, progress: Progress = "pair") -> list[Verdict]:
     """One :class:`Verdict` per scored plan.
 
     Args:
@@ -99,17 +126,20 @@ def judge(scores: PdmScores, cache: MetricCache, progress: Progress = "pair") ->
 
 
 def failed_columns(
-    values: Sequence[float] | NDArray[np.float64], threshold: float = THRESHOLD
+    values: Sequence[float] | NDArray[np.float64],
+    threshold: float = THRESHOLD,
+    columns: Sequence[str] = SCORE_COLUMNS,
 ) -> tuple[str, ...]:
-    """Names of the sub-scores (7,) below ``threshold``, the one that names the plan first.
+    """Names of the sub-scores (S,) below ``threshold``, the one that names the plan first.
 
     >>> failed_columns([1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0])
     ('DAC', 'TTC', 'EP')
     """
-    return tuple(name for name in PRECEDENCE if values[SCORE_COLUMNS.index(name)] < threshold)
+    return tuple(name for name in precedence(columns) if values[columns.index(name)] < threshold)
 
 
 def count_failures(verdicts: Sequence[Verdict]) -> dict[str, int]:
-    """How many plans each failure names, in the order of :data:`PRECEDENCE`, those of none left out."""
+    """How many plans each failure names, the gravest first, those of none left out."""
     names = [verdict.first for verdict in verdicts]
-    return {name: names.count(name) for name in PRECEDENCE if name in names}
+    order = precedence(verdicts[0].columns) if verdicts else ()
+    return {name: names.count(name) for name in order if name in names}

@@ -10,8 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from beyonddrive.structures.plan import check_plans
-from beyonddrive.visualization.failures import PRECEDENCE, Verdict
-from beyonddrive.visualization.palette import EXPERT, FAILURE_LABELS, FAILURES, PASS, PREDICTION, Color
+from beyonddrive.visualization.failures import Verdict, count_failures, precedence
+from beyonddrive.visualization.palette import (
+    EXPERT,
+    EXTENDED_FAILURES,
+    FAILURE_LABELS,
+    PASS,
+    PREDICTION,
+    Color,
+)
 
 if TYPE_CHECKING:
     from beyonddrive.datasets.navsim.scene import Scene
@@ -60,7 +67,8 @@ class PlanLayer:
         order = list(range(len(self.plans)))
         if self.by_failure:
             # A pass is the ground that failures stand out from; the gravest failure lies on top.
-            rank = {None: len(PRECEDENCE)} | {name: i for i, name in enumerate(PRECEDENCE)}
+            names = precedence(self.verdicts[0].columns)
+            rank = {None: len(names)} | {name: i for i, name in enumerate(names)}
             order.sort(key=lambda index: -rank[self.verdicts[index].first])
         for index in order:
             verdict = self.verdicts[index] if self.verdicts else None
@@ -73,14 +81,14 @@ class PlanLayer:
         assert self.color is not None
         if not self.by_failure:
             return [(self.label, self.color, self.role)]
-        names = [verdict.first for verdict in self.verdicts]
+        counts = count_failures(self.verdicts)
         entries: list[tuple[str, Color, Role]] = [
-            (f"{FAILURE_LABELS[name]} ({names.count(name)})", FAILURES[name], self.role)
-            for name in PRECEDENCE
-            if name in names
+            (f"{FAILURE_LABELS[name]} ({count})", EXTENDED_FAILURES[name], self.role)
+            for name, count in counts.items()
         ]
-        if None in names:
-            entries.append((f"passes ({names.count(None)})", PASS, self.role))
+        passing = len(self.verdicts) - sum(counts.values())
+        if passing:
+            entries.append((f"passes ({passing})", PASS, self.role))
         return entries
 
 

@@ -64,6 +64,9 @@ FAILURE_LABELS: dict[str, str] = {
     "C": "comfort",
     "EP": "progress",
     "DDC": "direction",
+    "TLC": "red light",
+    "LK": "lane keeping",
+    "HC": "comfort",
 }
 """What a reader calls the failure of a sub-score."""
 

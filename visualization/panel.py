@@ -9,11 +9,10 @@ from pathlib import Path
 import cv2
 
 from beyonddrive.engine.files import write_atomically
-from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.visualization import palette
 from beyonddrive.visualization.canvas import Canvas, Picture, text_width
-from beyonddrive.visualization.failures import PRECEDENCE, Verdict, count_failures
-from beyonddrive.visualization.palette import FAILURE_LABELS, FAILURES, PASS, Color
+from beyonddrive.visualization.failures import Verdict, count_failures
+from beyonddrive.visualization.palette import EXTENDED_FAILURES, FAILURE_LABELS, PASS, Color
 from beyonddrive.visualization.tables import TABLE_COLUMNS
 
 MARGIN = 20
@@ -94,11 +93,15 @@ def _draw_table(canvas: Canvas, rows: Sequence[PanelRow], left: float, top: floa
     """The table; returns where it ends."""
     if not rows:
         return top
+    columns = rows[0].verdict.columns
+    # The score comes first; that of EPDMS is without extended comfort, which its caption says.
+    shown = TABLE_COLUMNS if columns[-1] == TABLE_COLUMNS[0] else (columns[-1], *columns[:-1])
     name_width = min(0.36 * width, 300.0)
-    step = (width - name_width) / len(TABLE_COLUMNS)
-    middles = [left + name_width + step * (index + 0.5) for index in range(len(TABLE_COLUMNS))]
-    for middle, column in zip(middles, TABLE_COLUMNS, strict=True):
-        canvas.text(middle, top + 0.5 * ROW, column, 14, palette.MUTED_INK, bold=True, anchor="mm")
+    step = (width - name_width) / len(shown)
+    middles = [left + name_width + step * (index + 0.5) for index in range(len(shown))]
+    for middle, column in zip(middles, shown, strict=True):
+        name = column.split("_", maxsplit=1)[0]
+        canvas.text(middle, top + 0.5 * ROW, name, 14, palette.MUTED_INK, bold=True, anchor="mm")
     canvas.stroke([[(left, top + ROW), (left + width, top + ROW)]], palette.RULE, 1.5)
     for index, row in enumerate(rows):
         line = top + ROW * (index + 1)
@@ -107,19 +110,19 @@ def _draw_table(canvas: Canvas, rows: Sequence[PanelRow], left: float, top: floa
             canvas.rectangle(left, line + 1.0, width, ROW, palette.SHADE)
         canvas.disc((left + 10.0, middle_row), 6.0, row.color)
         canvas.text(left + 26.0, middle_row, shorten(row.label, name_width - 30.0, 15), 15, anchor="lm")
-        for middle, column in zip(middles, TABLE_COLUMNS, strict=True):
-            value = float(row.verdict.values[SCORE_COLUMNS.index(column)])
+        for middle, column in zip(middles, shown, strict=True):
+            value = row.verdict[column]
             if column in row.verdict.failed:
                 canvas.rectangle(
                     middle - 0.42 * step,
                     line + 4.0,
                     0.84 * step,
                     ROW - 6.0,
-                    FAILURES[column],
+                    EXTENDED_FAILURES[column],
                     alpha=0.2,
                     radius=5.0,
                 )
-            canvas.text(middle, middle_row, f"{value:.2f}", 15, bold=column == "PDMS", anchor="mm")
+            canvas.text(middle, middle_row, f"{value:.2f}", 15, bold=column == shown[0], anchor="mm")
     return top + ROW * (len(rows) + 1)
 
 
@@ -143,11 +146,11 @@ def _draw_reasons(canvas: Canvas, rows: Sequence[PanelRow], left: float, top: fl
 
 def _draw_bundle(canvas: Canvas, bundle: Bundle, left: float, top: float, width: float) -> None:
     """A bar of proposals by what they fail, with its key below."""
-    counts = count_failures(bundle.verdicts)
+    counts = count_failures(bundle.verdicts)  # the gravest first
     failing, total = sum(counts.values()), len(bundle.verdicts)
     canvas.text(left, top, f"{bundle.label}: {failing} of {total} fail", 14, bold=True)
     parts: list[tuple[str, int, Color]] = [
-        (FAILURE_LABELS[name], counts[name], FAILURES[name]) for name in PRECEDENCE if name in counts
+        (FAILURE_LABELS[name], count, EXTENDED_FAILURES[name]) for name, count in counts.items()
     ]
     if total > failing:
         parts.append(("passes", total - failing, PASS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,15 @@ def read_picture_index(folder: Path) -> list[ScenePicture]:
         ) from error
 
 
-def write_picture_index(folder: Path, pictures: Sequence[ScenePicture]) -> None:
-    """Say what the pictures of a folder show, for :func:`read_picture_index`."""
+def write_picture_index(
+    folder: Path, pictures: Sequence[ScenePicture], made_from: Mapping[str, Any] | None = None
+) -> None:
+    """Say what the pictures of a folder show, for :func:`read_picture_index`, and what they are made from."""
     entries = [
         {"token": p.token, "log": p.log_name, "planner": p.planner, "file": p.path.name} for p in pictures
     ]
-    write_atomically(Path(folder) / INDEX, (json.dumps({"pictures": entries}, indent=1) + "\n").encode())
+    content = {"pictures": entries, **({} if made_from is None else {"made_from": made_from})}
+    write_atomically(Path(folder) / INDEX, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_coverage(path: Path) -> dict[str, Any]:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene import Scene
-from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.navsim.sensors import SensorError
 from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.evaluation.pdm import MetricCache, build_metric_cache, score
-from beyonddrive.evaluation.pdm.scores.scorer import Progress
-from beyonddrive.structures.errors import BeyondDriveError
+from beyonddrive.evaluation.pdm.scores.scorer import Progress, Version
 from beyonddrive.structures.plan import check_plans
 from beyonddrive.visualization.bev import draw_bev
 from beyonddrive.visualization.camera import draw_camera
@@ -27,37 +21,16 @@ from beyonddrive.visualization.canvas import Picture
 from beyonddrive.visualization.failures import Verdict, judge
 from beyonddrive.visualization.layers import PlanLayer, View
 from beyonddrive.visualization.palette import EXPERT, PREDICTION
-from beyonddrive.visualization.panel import Bundle, PanelRow, draw_panel, save_png
-from beyonddrive.visualization.report_inputs import ScenePicture, write_picture_index
+from beyonddrive.visualization.panel import Bundle, PanelRow, draw_panel
+from beyonddrive.visualization.scene_choice import HUMAN, PlansError
+from beyonddrive.visualization.surround import draw_surround
 
-HUMAN = "human"
 CAMERAS = {"front": ("CAM_F0",), "arc": ("CAM_L0", "CAM_F0", "CAM_R0")}
-"""Which cameras a page shows, from left to right."""
+"""Which cameras are shown in a row, from left to right."""
+SURROUND = "all"
+"""All eight cameras, each where it looks, with a close view from above in their middle."""
+CLOSE = View(640, 360, ahead=17.0, behind=9.0)
 COMMANDS = ("turn left", "go straight", "turn right", "no command")
-
-
-class PlansError(BeyondDriveError, ValueError):
-    """A file of plans is missing or damaged; the message names file and remedy."""
-
-
-def read_plans(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Plans (N, 8, 3) by scene token from an npz file; a single plan may be stored as (8, 3).
-
-    Raises:
-        PlansError: If the file is missing or no npz archive of numbers.
-        PlanError: If plans have the wrong shape or are not finite.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {token: archive[token] for token in archive.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
-        raise PlansError(
-            f"{path}: not an npz file of plans ({error}); write it with beyonddrive test --plans"
-        ) from error
-    return {
-        token: check_plans(array[None] if array.ndim == 2 else array, f"{path}: {token}")
-        for token, array in arrays.items()
-    }
 
 
 @dataclass(frozen=True)
@@ -65,18 +38,27 @@ class PageSettings:
     """How pages are made.
 
     Attributes:
-        cameras: A key of :data:`CAMERAS`.
+        cameras: A key of :data:`CAMERAS`, or :data:`SURROUND`.
         allow_missing_sensors: Leave the camera out when an image is missing, instead of an error.
-        height: Height of the bird's-eye view [px]; everything else follows.
+        height: Height of the bird's-eye view [px]; everything else follows. Beside all cameras it is a third
+            higher than wide.
+        version: ``v1`` judges plans by the PDM score, ``v2`` by the one-stage EPDMS without extended comfort.
     """
 
     cameras: str = "front"
     allow_missing_sensors: bool = False
     height: int = 900
+    version: Version = "v1"
 
     def __post_init__(self) -> None:
-        if self.cameras not in CAMERAS:
-            raise ValueError(f"cameras: {self.cameras!r} is unknown, choose one of {sorted(CAMERAS)}")
+        known = [*CAMERAS, SURROUND]
+        if self.cameras not in known:
+            raise ValueError(f"cameras: {self.cameras!r} is unknown, choose one of {known}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the bird's-eye view [px]."""
+        return self.height, round(self.height * (4 / 3 if self.cameras == SURROUND else 1))
 
 
 class ScenePages:
@@ -99,13 +81,16 @@ class ScenePages:
         self.root, self.split, self.pool = root, split, pool
         self.settings = settings or PageSettings()
 
-    def draw(self, scene: Scene, plans: Mapping[str, NDArray[np.float64]]) -> dict[str, Picture]:
+    def draw(
+        self, scene: Scene, plans: Mapping[str, NDArray[np.float64]], note: str = ""
+    ) -> dict[str, Picture]:
         """One page per planner and one of the human, all through the same window.
 
         Args:
             scene: The scene.
             plans: (N, 8, 3) by planner: row 0 is the plan, further rows are proposals it was chosen from. One
                 called ``human`` must be the expert's and changes nothing.
+            note: Why the scene is shown, for the head of the pages.
 
         Returns:
             Pages by planner, the human first. A planner with proposals is shown with them, any other with
@@ -119,7 +104,7 @@ class ScenePages:
         cache = build_metric_cache(scene, self.root.map(scene.map_location))
 
         def verdicts(some: NDArray[np.float64]) -> list[Verdict]:
-            return judge(score(cache, some), cache)
+            return judge(score(cache, some, version=self.settings.version), cache)
 
         expert = check_plans(scene.expert_plan[None], scene.token)
         if HUMAN in plans and not np.allclose(plans[HUMAN][0], expert[0], atol=1e-3):
@@ -139,17 +124,23 @@ class ScenePages:
             own = PlanLayer("proposals", array[1:], "proposals", verdicts=judged[1:])
             bundles[name] = own if len(array) > 1 else negatives
         shown = [human, *chosen.values(), *(bundle for bundle in bundles.values() if bundle is not None)]
-        view = View.fit([layer.plans for layer in shown], self.settings.height, self.settings.height)
+        view = View.fit([layer.plans for layer in shown], *self.settings.size)
 
         pages = {}
         for name, bundle in bundles.items():
             layers = [bundle] if bundle is not None else []
             layers += [human, *([chosen[name]] if name in chosen else [])]
-            pages[name] = self._page(scene, name, layers, view, cache)
+            pages[name] = self._page(scene, name, layers, view, cache, note)
         return pages
 
     def _page(
-        self, scene: Scene, name: str, layers: Sequence[PlanLayer], view: View, cache: MetricCache
+        self,
+        scene: Scene,
+        name: str,
+        layers: Sequence[PlanLayer],
+        view: View,
+        cache: MetricCache,
+        note: str,
     ) -> Picture:
         nuplan_map = self.root.map(scene.map_location)
         rows = [
@@ -160,14 +151,16 @@ class ScenePages:
         bundle = next((Bundle(layer.label, layer.verdicts) for layer in layers if layer.by_failure), None)
         return draw_panel(
             draw_bev(scene, nuplan_map, layers, view, cache.centerline),
-            self._camera(scene, layers),
+            self._camera(scene, layers, cache),
             name,
-            describe(scene),
+            describe(scene, note, self.settings.version),
             rows,
             bundle,
         )
 
-    def _camera(self, scene: Scene, layers: Sequence[PlanLayer]) -> Picture | None:
+    def _camera(self, scene: Scene, layers: Sequence[PlanLayer], cache: MetricCache) -> Picture | None:
+        if self.settings.cameras == SURROUND:
+            return self._surround(scene, layers, cache)
         cameras = CAMERAS[self.settings.cameras]
         width = self.settings.height * (16.0 / 15.0 if len(cameras) == 1 else 1.6)
         height = width * (9.0 / 16.0 if len(cameras) == 1 else 0.25)
@@ -179,100 +172,38 @@ class ScenePages:
                 return None
             raise
 
+    def _surround(self, scene: Scene, layers: Sequence[PlanLayer], cache: MetricCache) -> Picture | None:
+        nuplan_map = self.root.map(scene.map_location)
+        close = draw_bev(scene, nuplan_map, layers, CLOSE, cache.centerline, legend=False)
+        allow_missing = self.settings.allow_missing_sensors
+        width, folder = round(1.6 * self.settings.height), self.root.sensor_root(scene.split)
+        try:
+            return draw_surround(scene, folder, layers, close, width, allow_missing)
+        except SensorError:
+            if allow_missing:
+                return None
+            raise
+
     def _negatives(self, scene: Scene, cache: MetricCache) -> PlanLayer | None:
         if self.pool is None or scene.token not in self.pool:
             return None
         plans = check_plans(self.pool[scene.token].plans, f"{self.pool.root}: scene {scene.token}")
         progress: Progress = "pooled" if self.pool.description.progress == "pooled" else "pair"
-        judged = judge(score(cache, plans, progress=progress), cache, progress)
+        judged = judge(score(cache, plans, progress, self.settings.version), cache, progress)
         return PlanLayer("proposals of the pool", plans, "proposals", verdicts=judged)
 
 
-def describe(scene: Scene) -> str:
-    """Where a scene is and what the ego is about to do, in a line."""
+def describe(scene: Scene, note: str = "", version: Version = "v1") -> str:
+    """Where a scene is and what the ego is about to do, in a line.
+
+    Args:
+        scene: The scene.
+        note: What to say first.
+        version: The score that its page shows.
+    """
     command = scene.driving_command
     order = COMMANDS[int(command.argmax())] if command.sum() == 1 else COMMANDS[-1]
     speed = float(np.hypot(*scene.ego_dynamic[:2]))
-    return f"{order}, {speed:.1f} m/s  ·  {scene.log_name}  ·  {scene.token}"
-
-
-def choose_tokens(
-    root: NavsimRoot,
-    split: str,
-    count: int,
-    seed: int,
-    plans: Mapping[str, Mapping[str, NDArray[np.float64]]],
-    pool: NegativePool | None = None,
-    scene_filter: SceneFilter | None = None,
-) -> list[str]:
-    """Scenes of a split, chosen by chance among those for which all that is to be drawn is there.
-
-    Args:
-        root: The data root.
-        split: Split of the scenes.
-        count: How many; fewer if there are not so many.
-        seed: Of the choice.
-        plans: Plans by planner and token.
-        pool: Negatives, if any.
-        scene_filter: Which windows of the logs are scenes; None is the default filter.
-
-    Raises:
-        PlansError: If no scene of the split has a plan of every planner and, if there is a pool, a record.
-    """
-    tokens = sorted({ref.token for ref in root.refs(split, scene_filter)})
-    kept = [
-        t for t in tokens if all(t in by_token for by_token in plans.values()) and (pool is None or t in pool)
-    ]
-    if not kept:
-        wanted = [*plans, *([f"the pool {pool.root}"] if pool is not None else [])]
-        raise PlansError(
-            f"split {split} of {root.root} has {len(tokens)} scenes, but not one that is known to "
-            f"{' and '.join(wanted) or 'the scene filter'}; were they made for this split?"
-        )
-    chosen = np.random.default_rng(seed).permutation(len(kept))[:count]
-    return [kept[index] for index in sorted(chosen)]
-
-
-def draw_scenes(
-    pages: ScenePages,
-    tokens: Sequence[str],
-    plans: Mapping[str, Mapping[str, NDArray[np.float64]]],
-    out: Path,
-) -> tuple[list[ScenePicture], list[str]]:
-    """Draw the pages of scenes to ``out`` as ``<token>_<planner>.png``, with an index that a report reads.
-
-    Args:
-        pages: Draws them.
-        tokens: Which scenes.
-        plans: (N, 8, 3) by planner and token.
-        out: Folder.
-
-    Returns:
-        What was drawn, and what could not be, each with the reason; the rest is drawn all the same.
-    """
-    scenes, reasons = pages.root.find(pages.split, tokens)
-    problems = [f"scene {token}: {reason}" for token, reason in reasons.items()]
-    pictures: list[ScenePicture] = []
-    for token, scene in tqdm(scenes.items(), desc="draw scenes", unit="scene"):
-        known = {name: by_token[token] for name, by_token in plans.items() if token in by_token}
-        problems += [f"scene {token}: {name} has no plan of it" for name in plans if name not in known]
-        try:
-            drawn = pages.draw(scene, known)
-        except (ValueError, RuntimeError) as error:
-            problems.append(f"scene {token}: {error}")
-            continue
-        for name, picture in drawn.items():
-            path = Path(out) / f"{token}_{file_name(name)}.png"
-            save_png(path, picture)
-            pictures.append(ScenePicture(token, scene.log_name, name, path))
-    write_picture_index(out, pictures)
-    return pictures, [*pages.root.problems, *problems]
-
-
-def file_name(label: str) -> str:
-    """A label as part of a file name.
-
-    >>> file_name('LTF + BeyondDrive')
-    'ltf-beyonddrive'
-    """
-    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "planner"
+    of_score = "EPDMS of one scene: no extended comfort" if version == "v2" else ""
+    words = [note, of_score, f"{order}, {speed:.1f} m/s", scene.log_name, scene.token]
+    return "  ·  ".join(word for word in words if word)

@@ -18,7 +18,8 @@ from beyonddrive.visualization.bev import draw_bev
 from beyonddrive.visualization.camera import draw_camera
 from beyonddrive.visualization.canvas import Picture
 from beyonddrive.visualization.layers import PlanLayer, View, expert_layer
-from beyonddrive.visualization.scene_pages import CAMERAS
+from beyonddrive.visualization.scene_pages import CAMERAS, CLOSE, SURROUND
+from beyonddrive.visualization.surround import draw_surround
 
 
 @VISUALIZERS.register_module()
@@ -33,8 +34,8 @@ class PlanVisualizer(Visualizer):
 
     Args:
         name: mmengine keeps it by this name.
-        cameras: Which cameras are drawn: ``front``, ``arc`` (front left, front, front right), or None for
-            none, where there are no images.
+        cameras: Which cameras are drawn: ``front``, ``arc`` (front left, front, front right), ``all``
+            eight, or None for none, where there are no images.
         num_proposals: Proposals of a multi-modal planner that are drawn, those with the highest scores.
         height: Height of the pictures [px].
         **kwargs: As for mmengine's ``Visualizer``.
@@ -53,9 +54,9 @@ class PlanVisualizer(Visualizer):
         **kwargs: Any,
     ) -> None:
         super().__init__(name, **kwargs)
-        if cameras is not None and cameras not in CAMERAS:
+        if cameras is not None and cameras not in (*CAMERAS, SURROUND):
             raise ValueError(
-                f"PlanVisualizer: cameras must be None or one of {', '.join(sorted(CAMERAS))}, got "
+                f"PlanVisualizer: cameras must be None or one of {', '.join([*CAMERAS, SURROUND])}, got "
                 f"{cameras!r}"
             )
         self.cameras, self.num_proposals, self.height = cameras, num_proposals, height
@@ -130,8 +131,12 @@ class PlanVisualizer(Visualizer):
         layers = [*self._layers(sample), expert_layer(scene)]
         view = View.fit([layer.plans for layer in layers], self.height, self.height)
         pictures = {"bev": draw_bev(scene, root.map(scene.map_location), layers, view)}
-        if self.cameras is not None:
-            folder, names = root.sensor_root(scene.split), CAMERAS[self.cameras]
+        folder = root.sensor_root(scene.split)
+        if self.cameras == SURROUND:
+            close = draw_bev(scene, root.map(scene.map_location), layers, CLOSE, legend=False)
+            pictures["camera"] = draw_surround(scene, folder, layers, close, round(1.6 * self.height))
+        elif self.cameras is not None:
+            names = CAMERAS[self.cameras]
             width = round(self.height * 16 / 9 * (1 if len(names) == 1 else 2))
             pictures["camera"] = draw_camera(scene, folder, layers, names, width, self.height)
         return pictures

@@ -1,14 +1,19 @@
 """Plans on the ground of an image: projection, clipping, cameras side by side."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene import HISTORY
 from beyonddrive.datasets.navsim.sensors import SensorError
+from beyonddrive.structures.boxes import box_corners
 from beyonddrive.synth.rig import rig
 from beyonddrive.visualization import palette
 from beyonddrive.visualization.camera import draw_camera, fill_window, plan_course, ribbon
+from beyonddrive.visualization.failures import Verdict
 from beyonddrive.visualization.layers import PlanLayer
 from beyonddrive.visualization.projection import Projection, clip_near
 
@@ -112,3 +117,28 @@ def test_missing_images_and_cameras_are_named(scene_and_sensors, tmp_path):
         draw_camera(scene, tmp_path)
     with pytest.raises(ValueError, match="CAM_X9"):
         draw_camera(scene, sensors, cameras=("CAM_X9",))
+
+
+def test_the_object_that_a_plan_fails_by_is_framed_by_its_box(scene_and_sensors, straight_plan, make_verdict):
+    scene, sensors = scene_and_sensors
+    objects = scene.objects(HISTORY - 1)
+    ahead = [i for i, box in enumerate(objects.boxes) if 8.0 < box[0] < 40.0 and abs(box[1]) < 0.4 * box[0]]
+    index = ahead[0]
+    verdict = make_verdict(NC=0.0, moments={"NC": 2.0}, poses=scene.ego_pose)
+    explanation = verdict.explanation
+    failures = tuple(replace(f, object_token=objects.tokens[index]) for f in explanation.failures)
+    framed = Verdict(replace(explanation, failures=failures))
+    with_box, without = (
+        draw_camera(scene, sensors, [PlanLayer("p", straight_plan, "plan", verdicts=[v])]).astype(int)
+        for v in (framed, verdict)
+    )
+    rows, columns = np.nonzero(np.abs(with_box - without).max(axis=-1))
+    x, y, z, length, width, height, yaw = objects.boxes[index]
+    corners = box_corners([x, y], yaw, length, width)
+    corners = np.concatenate([np.column_stack([corners, np.full(4, z + s * height)]) for s in (-0.5, 0.5)])
+    pixels = projection_of(size=(960, 540)).to_pixels(corners)
+    assert np.allclose([columns.min(), rows.min()], pixels.min(axis=0), atol=5.0)
+    assert np.allclose([columns.max(), rows.max()], pixels.max(axis=0), atol=5.0)
+    column, row = pixels[0].astype(int)
+    near = with_box[row - 2 : row + 3, column - 2 : column + 3]
+    assert (np.abs(near - palette.FAILURES["NC"]).max(axis=-1) < 30).any()

@@ -1,5 +1,6 @@
 """Pages of scenes end to end: scored, drawn, written and listed; what cannot be drawn is named."""
 
+import json
 import shutil
 
 import cv2
@@ -16,15 +17,10 @@ from beyonddrive.structures.plan import PlanError
 from beyonddrive.tools import visualize as tool
 from beyonddrive.visualization import palette
 from beyonddrive.visualization.failures import judge
+from beyonddrive.visualization.page_jobs import draw_scenes, file_name
 from beyonddrive.visualization.report_inputs import read_picture_index
-from beyonddrive.visualization.scene_pages import (
-    PageSettings,
-    PlansError,
-    ScenePages,
-    choose_tokens,
-    file_name,
-    read_plans,
-)
+from beyonddrive.visualization.scene_choice import PlansError, choose_tokens, read_plans, worst_scenes
+from beyonddrive.visualization.scene_pages import PageSettings, ScenePages
 
 TOKEN = "1fe355d5f82ad146"
 SMALL = PageSettings(height=400)
@@ -159,7 +155,7 @@ def test_a_missing_image_is_an_error_unless_allowed(world_folder, tmp_path, gold
     allowed = PageSettings(allow_missing_sensors=True, height=400)
     assert ScenePages(root, "mini", None, allowed).draw(scene, {})["human"].shape == (504, 1020, 3)
     with pytest.raises(ValueError, match="choose one of"):
-        PageSettings(cameras="all")
+        PageSettings(cameras="rear")
 
 
 def test_scenes_are_chosen_among_those_that_can_be_drawn(root, golden_rows, pool):
@@ -212,3 +208,112 @@ def test_the_tool_draws_what_it_can_and_names_the_rest(world_folder, tmp_path, g
     assert "2 pictures" in said.out and f"scene {TOKEN}: other has no plan of it" in said.err
     assert tool.main([*base, "--pool", str(tmp_path / "nothing")]) == 1
     assert "nothing" in capsys.readouterr().err
+
+
+def test_all_cameras_are_drawn_where_they_look_and_one_may_lack_its_image(root, scene, world_folder):
+    plan = scene.expert_plan[None].copy()
+    pages = ScenePages(root, "mini", None, PageSettings("all", height=300))
+    page = pages.draw(scene, {"one": plan})["one"]
+    assert page.shape == (400 + 104, 60 + 300 + 480, 3)
+    cells = page[84 : 84 + 3 * 88 + 12, 340:820].astype(int)
+
+    def blue(row, column):
+        cell = cells[row * 94 : row * 94 + 88, column * 162 : column * 162 + 156]
+        return (cell[..., 2] - cell[..., 0] > 60).sum()
+
+    assert blue(0, 1) > 100  # the plan lies ahead, in the front camera
+    assert blue(2, 0) == blue(2, 1) == blue(2, 2) == 0
+    image = world_folder / "sensor_blobs" / "mini" / scene.now["cams"]["CAM_B0"]["data_path"]
+    hidden = image.rename(image.with_suffix(".hidden"))
+    try:
+        with pytest.raises(SensorError, match="image is missing"):
+            pages.draw(scene, {})
+        allowed = ScenePages(root, "mini", None, PageSettings("all", True, height=300))
+        shown = allowed.draw(scene, {"one": plan})["one"]
+        assert shown.shape == page.shape
+        differs = (shown != page).any(axis=-1)[84:, 340:820]
+        assert differs[2 * 94 : 2 * 94 + 88, 162 : 162 + 156].mean() > 0.9  # rear: no image
+        differs[2 * 94 : 2 * 94 + 88, 162 : 162 + 156] = False
+        assert not differs.any()
+    finally:
+        hidden.rename(image)
+
+
+def test_plans_are_judged_by_epdms_too(root, scene, golden_rows):
+    plans, _, names = golden_rows
+    cache = build_metric_cache(scene, root.map(scene.map_location))
+    verdicts = judge(score(cache, plans, version="v2"), cache)
+    assert verdicts[names.index("human")].failed == ()
+    failed = {column for verdict in verdicts for column in verdict.failed}
+    assert {"LK", "HC", "DAC"} <= failed
+    worst = next(verdict for verdict in verdicts if verdict.first == "LK")
+    assert worst.color == palette.EXTENDED_FAILURES["LK"] and worst.moment is not None
+    assert worst["LK"] == 0.0 and str(worst)
+    pages = ScenePages(root, "mini", None, PageSettings(height=400, version="v2"))
+    other = ScenePages(root, "mini", None, SMALL)
+    some = {"many": plans[:20]}
+    assert not np.array_equal(pages.draw(scene, some)["many"], other.draw(scene, some)["many"])
+
+
+def test_the_worst_are_those_that_lose_most_and_the_score_decides_between_equals():
+    columns = ("NC", "DAC", "PDMS")
+    rows = {
+        "kept": np.array([1.0, 1.0, 0.9]),
+        "b": np.array([1.0, 0.0, 0.0]),
+        "a": np.array([1.0, 0.0, 0.0]),
+        "half": np.array([0.5, 0.5, 0.1]),
+        "unknown": np.array([1.0, np.nan, 0.5]),
+    }
+    assert [s.token for s in worst_scenes(rows, columns, "DAC", 9)] == ["a", "b", "half"]
+    assert worst_scenes(rows, columns, "PDMS", 3)[2] == ("half", 0.1, 3)
+    with pytest.raises(PlansError, match="--column LK: there is no such column, choose one of NC, DAC, PDMS"):
+        worst_scenes(rows, columns, "LK", 1)
+
+
+def test_the_tool_draws_the_worst_of_a_planner(world_folder, tmp_path, golden_rows, capsys, scored):
+    plans, values, _ = golden_rows
+    off_road = int(np.flatnonzero(values[:, 1] == 0.0)[0])
+    bad = write_plans(tmp_path / "bad.npz", **{TOKEN: plans[off_road]})
+    out = tmp_path / "out"
+    base = ["--data-root", str(world_folder), "--split", "mini", "--out", str(out)]
+    worst = [*base, "--plans", f"bad={bad}", "--worst", "2"]
+    assert tool.main([*worst, "--column", "DAC"]) == 0
+    assert "only 1 of 1 scenes of bad lose anything in DAC" in capsys.readouterr().err
+    shown = read_picture_index(out)
+    assert [picture.path.name for picture in shown] == [f"1_{TOKEN}_human.png", f"1_{TOKEN}_bad.png"]
+    times = {picture.path: picture.path.stat().st_mtime_ns for picture in shown}
+    shown[0].path.unlink()  # as if the job had been killed
+    assert tool.main([*worst, "--column", "DAC"]) == 0
+    assert shown[0].path.exists()
+    times[shown[1].path] = shown[1].path.stat().st_mtime_ns  # pages of a scene are drawn together
+    times[shown[0].path] = shown[0].path.stat().st_mtime_ns
+    assert tool.main([*worst, "--column", "DAC"]) == 0
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    write_plans(bad, **{TOKEN: plans[off_road][::-1].copy()})  # other plans: nothing is kept
+    assert tool.main([*worst, "--column", "DAC", "--version", "v1"]) == 0
+    assert all(path.stat().st_mtime_ns != time for path, time in times.items())
+    assert tool.main([*worst, "--column", "XX"]) == 1
+    assert "--column XX: there is no such column" in capsys.readouterr().err
+    assert tool.main([*worst, "--of", "good"]) == 1
+    assert "--of good: is none of --plans, choose one of bad" in capsys.readouterr().err
+
+
+def test_the_tool_takes_scores_that_are_there(world_folder, tmp_path, capsys):
+    path = tmp_path / "scores.csv"
+    columns = "NC,DAC,DDC,TLC,EP,TTC,LK,HC,EC,EPDMS"
+    path.write_text(f"token,log,{columns},error\n{TOKEN},x,1,1,1,1,1,1,0,1,,0.7,\n")
+    out = tmp_path / "out"
+    base = ["--data-root", str(world_folder), "--split", "mini", "--out", str(out), "--results", str(path)]
+    assert tool.main([*base, "--worst", "3", "--column", "LK"]) == 0
+    assert [picture.path.name for picture in read_picture_index(out)] == [f"1_{TOKEN}_human.png"]
+    assert json.loads((out / "index.json").read_text())["made_from"]["settings"]["version"] == "v2"
+    for wrong in (["--column", "LK"], ["--num", "0"], ["--worst", "1", "--cache-dir", "c"]):
+        with pytest.raises(SystemExit):
+            tool.main([*base, *wrong])
+
+
+def test_planners_whose_pictures_would_have_one_name_are_refused(root, tmp_path, golden_rows):
+    plans, _, _ = golden_rows
+    both = {"LTF a": {TOKEN: plans[:1]}, "ltf-A": {TOKEN: plans[:1]}}
+    with pytest.raises(PlansError, match="their pictures would have one name"):
+        draw_scenes(ScenePages(root, "mini", None, SMALL), [TOKEN], both, tmp_path)

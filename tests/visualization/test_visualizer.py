@@ -59,7 +59,7 @@ def test_what_cannot_be_drawn_is_noticed_before_the_first_epoch(tmp_path, blind_
         (["visualizer.cameras=front"], "set visualizer.cameras=None"),
         (["visualizer.type=Visualizer"], "a Visualizer draws no scenes"),
         (["default_hooks.pictures.num_scenes=0"], "num_scenes and interval must be at least 1"),
-        (["visualizer.cameras=all"], "cameras must be None or one of arc, front"),
+        (["visualizer.cameras=rear"], "cameras must be None or one of front, arc, all"),
     ):
         given = {
             **{key: str(value) for key, value in PICTURES.items()},

@@ -16,6 +16,8 @@ from beyonddrive.evaluation.pdm.scores.scorer import Progress, Version, score
 
 PRECEDENCE = tuple(CAUSES)
 """Sub-scores of the PDM score, the gravest first (:data:`causes.CAUSES`)."""
+EXTENDED_PRECEDENCE = tuple(EXTENDED_CAUSES)
+"""The same of EPDMS."""
 
 
 @dataclass(frozen=True, eq=False)
