@@ -1,11 +1,19 @@
 # Two commands on a fresh machine with Python 3.10 or newer:
 #   make demo   installs the project and runs the whole method on a generated world
 #   make test   installs the project and runs its checks and tests
+# and two for the extra mmdet3d (docs/mmdet3d.md), which has an environment of its own:
+#   make mmdet3d        makes it; MMCV_WHEELS is a folder with a wheel of mmcv, or the one to keep a built one in
+#   make test-mmdet3d   runs the tests that need it
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check clean
+MMDET3D_VENV ?= .venv-mmdet3d
+MMDET3D_BIN  := $(MMDET3D_VENV)/bin
+MMCV         := mmcv==2.1.0
+MMCV_WHEELS  ?= wheels
+
+.PHONY: demo test check mmdet3d test-mmdet3d clean
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/beyonddrive demo $(DEMO_ARGS)
@@ -32,5 +40,41 @@ $(VENV)/.test-ready: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[synth,dev]'
 	touch $@ $(VENV)/.demo-ready
 
+mmdet3d: $(MMDET3D_VENV)/.ready
+
+.PHONY: print-mmcv
+print-mmcv:
+	@echo $(MMCV)
+
+test-mmdet3d: $(MMDET3D_VENV)/.ready
+	$(MMDET3D_BIN)/python -m pytest -m mmdet3d $(TEST_ARGS)
+
+# The environment stands on that of the tests, whose torch and most of the rest it shares, and has what mmdet3d
+# needs in another version, above all numpy 1, in front of it. The files .pth of another environment are not read
+# from there, hence the project is installed in both. PyTorch's headers want C++20, of which mmcv 2.1.0 knows
+# nothing; its wheel is kept, because it takes half an hour to compile.
+$(MMDET3D_VENV)/.ready: setup.cfg pyproject.toml constraints.txt $(VENV)/.test-ready
+	$(BIN)/python -m venv --clear $(MMDET3D_VENV)
+	$(BIN)/python -c 'import sys; print(*(p for p in sys.path if p.endswith("-packages")), sep="\n")' \
+	    > $$($(MMDET3D_BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
+	mkdir -p $(MMCV_WHEELS)
+	$(MMDET3D_BIN)/pip install --quiet --no-index --no-deps --only-binary :all: --find-links $(MMCV_WHEELS) \
+	    $(MMCV) || $(MAKE) mmcv-wheel
+	$(MMDET3D_BIN)/pip install --quiet --find-links $(MMCV_WHEELS) --editable '.[mmdet3d]'
+	$(MMDET3D_BIN)/python -m beyonddrive.openmmlab
+	touch $@
+
+.PHONY: mmcv-wheel
+mmcv-wheel:
+	rm -rf $(MMDET3D_VENV)/mmcv && mkdir -p $(MMDET3D_VENV)/mmcv
+	$(MMDET3D_BIN)/pip install --quiet ninja 'numpy<2'
+	$(MMDET3D_BIN)/pip download --quiet --no-deps --no-binary mmcv --no-build-isolation \
+	    --dest $(MMDET3D_VENV)/mmcv $(MMCV)
+	tar xzf $(MMDET3D_VENV)/mmcv/mmcv-*.tar.gz -C $(MMDET3D_VENV)/mmcv --strip-components 1
+	sed -i 's/-std=c++1[47]/-std=c++20/g' $(MMDET3D_VENV)/mmcv/setup.py
+	$(MMDET3D_BIN)/pip wheel --no-deps --no-build-isolation --wheel-dir $(MMCV_WHEELS) $(MMDET3D_VENV)/mmcv
+	rm -rf $(MMDET3D_VENV)/mmcv
+	$(MMDET3D_BIN)/pip install --quiet --no-index --no-deps --find-links $(MMCV_WHEELS) $(MMCV)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(MMDET3D_VENV) build dist *.egg-info
