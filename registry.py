@@ -23,10 +23,15 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
 from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
+from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
+from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry as MmengineRegistry
+from torch import nn
+
+from beyonddrive import openmmlab
 
 SCOPE = "beyonddrive"
 PLUGIN_GROUP = "beyonddrive.plugins"
@@ -43,6 +48,28 @@ class Registry(MmengineRegistry):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         _own.append(self)
+
+    def get(self, key: str) -> Any:
+        """The component of a name, which may have the scope of mmdet or mmdet3d: ``'mmdet3d.SECOND'``.
+
+        Raises:
+            MMDet3DError: If it has, and that cannot be imported.
+        """
+        scope = key.partition(".")[0] if isinstance(key, str) and "." in key else ""
+        if scope in openmmlab.SCOPES:
+            openmmlab.import_scope(scope)
+        return super().get(key)
+
+    def build(self, *args: Any, **kwargs: Any) -> Any:
+        """Build a component.
+
+        Raises:
+            CudaOnlyOpError: If it is a network with ops of mmcv that have no kernels on this machine.
+        """
+        built = super().build(*args, **kwargs)
+        if isinstance(built, nn.Module):
+            openmmlab.check_ops(built)
+        return built
 
     def import_from_location(self) -> None:
         """Import what registers components here, once."""
@@ -95,7 +122,11 @@ DATASETS = Registry(
     "dataset",
     parent=MMENGINE_DATASETS,
     scope=SCOPE,
-    locations=["beyonddrive.datasets.navsim_dataset", "beyonddrive.datasets.follow_up_dataset"],
+    locations=[
+        "beyonddrive.datasets.navsim_dataset",
+        "beyonddrive.datasets.follow_up_dataset",
+        "beyonddrive.datasets.info_dataset",
+    ],
 )
 #: Transforms: scene -> inputs and targets.
 TRANSFORMS = Registry(
@@ -116,6 +147,7 @@ METRICS = Registry(
     locations=[
         "beyonddrive.evaluation.pdms_metric",
         "beyonddrive.evaluation.epdms_metric",
+        "beyonddrive.evaluation.detection_metric",
         "beyonddrive.evaluation.plan_writer",
     ],
 )
@@ -163,6 +195,12 @@ VISUALIZERS = Registry(
 )
 #: Where they go, for instance TensorBoard; mmengine's own.
 VISBACKENDS = Registry("vis_backend", parent=MMENGINE_VISBACKENDS, scope=SCOPE, locations=[])
+#: Box coders, assigners and the like, of modules of mmdet3d that stand in our configs.
+TASK_UTILS = Registry("task util", parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=[])
+#: Initializers of weights (``init_cfg``); mmengine's own.
+WEIGHT_INITIALIZERS = Registry(
+    "weight initializer", parent=MMENGINE_WEIGHT_INITIALIZERS, scope=SCOPE, locations=[]
+)
 #: Sampling strategies that a generator of negatives runs.
 STRATEGIES = Registry(
     "sampling strategy",

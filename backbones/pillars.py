@@ -9,38 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from beyonddrive.backbones.transfuser import TransFuserBackbone
+from beyonddrive.openmmlab import import_mmdet3d
 from beyonddrive.registry import MODELS
-from beyonddrive.structures.errors import BeyondDriveError
 
 POINT_DIM = 4
 """A point: x, y, z [m] in the ego frame, intensity in [0, 1]."""
-
-
-class MMDet3DError(BeyondDriveError, RuntimeError):
-    """mmdet3d is not installed, or what is installed cannot be imported; the message says what to install."""
-
-
-def import_mmdet3d() -> None:
-    """Import mmdet3d's models, which registers them with mmengine under the scope ``mmdet3d``.
-
-    Raises:
-        MMDet3DError: If that fails; the message says why and how to install it.
-    """
-    try:
-        import mmcv.ops  # noqa: F401
-        import mmdet3d.models  # noqa: F401
-    # Besides missing modules: mmdet3d asserts versions, and numpy 2 lacks names that its parts use.
-    except (ImportError, AssertionError, AttributeError) as error:
-        raise MMDet3DError(
-            f"PointPillars need mmdet3d, which cannot be imported ({type(error).__name__}: {error}): "
-            f"pip install 'beyonddrive[mmdet3d]'. Its mmcv 2.1.0 must be built with its ops, for current "
-            f"PyTorch with -std=c++20, beside numpy<2 and setuptools<81: docs/mmdet3d.md has the commands. "
-            f"Without mmdet3d use TransFuserBackbone, which reads a histogram of the points"
-        ) from error
+SECOND_WIDTHS = (128, 128, 256)
+"""Channels of the stages of mmdet3d's SECOND, unless its ``out_channels`` say otherwise."""
 
 
 @MODELS.register_module()
@@ -59,10 +39,18 @@ class PointPillarsEncoder(BaseModule):
         max_pillars: Pillars kept of one scene; by default as many as there are cells, so that none is lost.
         voxel_encoder: More settings of the PillarFeatureNet (``mode``, ``with_distance``, ``norm_cfg``, ...),
             or another ``type`` with the same calls.
+        backbone: Settings of a convolutional backbone behind the pillars, ``mmdet3d.SECOND`` by default of
+            type; its ``in_channels`` are set from the pillars. None for none.
+        neck: Settings of what makes one map of its stages, ``mmdet3d.SECONDFPN`` by default of type; its
+            ``in_channels`` are set from the backbone. Needs a backbone, and a backbone needs it.
+
+    Attributes:
+        out_channels: C, channels of the map.
+        out_size: Rows and columns of the map: those of the grid, or what the neck makes of them.
 
     Raises:
         MMDet3DError: If mmdet3d cannot be imported.
-        ValueError: If the settings make no grid.
+        ValueError: If the settings make no grid, or no map with one backbone and one neck.
     """
 
     def __init__(
@@ -73,6 +61,8 @@ class PointPillarsEncoder(BaseModule):
         max_points: int = 20,
         max_pillars: int | None = None,
         voxel_encoder: dict[str, Any] | None = None,
+        backbone: dict[str, Any] | None = None,
+        neck: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         rows, columns = grid_size
@@ -84,6 +74,8 @@ class PointPillarsEncoder(BaseModule):
             )
         if min(rows, columns, max_points, *feat_channels) < 1 or not feat_channels:
             raise ValueError("PointPillarsEncoder: grid_size, feat_channels and max_points must be positive")
+        if (backbone is None) != (neck is None):
+            raise ValueError("PointPillarsEncoder: give both, backbone and neck, or neither")
         import_mmdet3d()
         cells = (rows, columns, 1)  # a pillar is a cell of the whole height
         geometry = {
@@ -91,7 +83,7 @@ class PointPillarsEncoder(BaseModule):
             "point_cloud_range": list(point_range),
         }
         self.grid_size = (rows, columns)
-        self.out_channels = feat_channels[-1]
+        self.pillar_channels = feat_channels[-1]
         limits = {"max_num_points": max_points, "max_voxels": max_pillars or rows * columns}
         # The preprocessor is the one part of mmdet3d's registry that voxelizes.
         self.voxelizer = MODELS.build(
@@ -111,10 +103,37 @@ class PointPillarsEncoder(BaseModule):
         self.scatter = MODELS.build(
             {
                 "type": "mmdet3d.PointPillarsScatter",
-                "in_channels": self.out_channels,
+                "in_channels": self.pillar_channels,
                 "output_shape": [columns, rows],
             }
         )
+        self.backbone: nn.Module | None = None
+        self.neck: nn.Module | None = None
+        self.out_channels, self.out_size = self.pillar_channels, self.grid_size
+        if backbone is not None and neck is not None:
+            self.backbone = MODELS.build(
+                {"type": "mmdet3d.SECOND", **backbone, "in_channels": self.pillar_channels}
+            )
+            widths = list(backbone.get("out_channels", SECOND_WIDTHS))
+            self.neck = MODELS.build({"type": "mmdet3d.SECONDFPN", **neck, "in_channels": widths})
+            self.out_channels, self.out_size = self._size_of_map()
+
+    @torch.no_grad()
+    def _size_of_map(self) -> tuple[int, tuple[int, int]]:
+        """Channels, and rows and columns, that backbone and neck make of the grid; runs them once."""
+        was_training = self.training
+        self.eval()
+        features = self._refined(torch.zeros(1, self.pillar_channels, *reversed(self.grid_size)))
+        self.train(was_training)
+        return features.shape[1], (features.shape[3], features.shape[2])
+
+    def _refined(self, raster: Tensor) -> Tensor:
+        """Map (B, C, y, x) of pillars -> that of backbone and neck, if there are some."""
+        if self.backbone is None or self.neck is None:
+            return raster
+        maps = self.neck(self.backbone(raster))
+        refined: Tensor = maps[0]
+        return refined
 
     def forward(self, points: Sequence[Tensor]) -> Tensor:
         """Encode a batch.
@@ -123,7 +142,7 @@ class PointPillarsEncoder(BaseModule):
             points: One float (N_i, 4) tensor per scene: x, y, z [m], intensity; N_i may be 0.
 
         Returns:
-            (B, C, rows, columns).
+            (B, ``out_channels``, *``out_size``).
 
         Raises:
             ValueError: If a scene has another shape or type.
@@ -136,10 +155,12 @@ class PointPillarsEncoder(BaseModule):
                 )
         pillars = self.voxelizer.voxelize([cloud.float().contiguous() for cloud in points], None)
         if not len(pillars["voxels"]):  # batch norm cannot learn from nothing
-            return points[0].new_zeros(len(points), self.out_channels, *self.grid_size)
-        features = self.voxel_encoder(pillars["voxels"], pillars["num_points"], pillars["coors"])
+            raster = points[0].new_zeros(len(points), self.pillar_channels, *reversed(self.grid_size))
+        else:
+            features = self.voxel_encoder(pillars["voxels"], pillars["num_points"], pillars["coors"])
+            raster = self.scatter(features, pillars["coors"], len(points))
         # (B, C, y, x) -> (B, C, x, y)
-        return self.scatter(features, pillars["coors"], len(points)).transpose(2, 3)
+        return self._refined(raster).transpose(2, 3)
 
 
 @MODELS.register_module()
@@ -149,13 +170,14 @@ class PillarTransFuserBackbone(TransFuserBackbone):
     The planner's input is then ``points``, made by the transform ``LoadPoints``, instead of ``lidar``.
 
     Args:
-        pillars: Settings of the :class:`PointPillarsEncoder`; its ``grid_size`` is set from ``bev_size``.
-        bev_size: Rows and columns of the map of pillars.
+        pillars: Settings of the :class:`PointPillarsEncoder`; its ``grid_size`` is ``bev_size`` unless given.
+        bev_size: Rows and columns of the map that it makes.
         latent: Must be False: with a latent there is nothing to read.
         kwargs: As for :class:`TransFuserBackbone`; ``lidar_channels`` follows from the pillars.
     """
 
     lidar_input = "points"
+    learns_from_points = True
 
     def __init__(
         self,
@@ -167,7 +189,13 @@ class PillarTransFuserBackbone(TransFuserBackbone):
         if latent:
             raise ValueError("PillarTransFuserBackbone: a latent replaces the points: set latent=False")
         # Built first, because the channels of the next branch depend on it.
-        encoder = MODELS.build({"type": "PointPillarsEncoder", **(pillars or {}), "grid_size": bev_size})
+        encoder = MODELS.build({"type": "PointPillarsEncoder", "grid_size": bev_size, **(pillars or {})})
+        if encoder.out_size != tuple(bev_size):
+            raise ValueError(
+                f"PillarTransFuserBackbone: bev_size is {tuple(bev_size)}, but the pillars make a map of "
+                f"{encoder.out_size} cells: set bev_size to that, or pillars.grid_size, or the strides of "
+                f"pillars.backbone and pillars.neck"
+            )
         super().__init__(bev_size=bev_size, lidar_channels=encoder.out_channels, **kwargs)
         self.pillars = encoder
 

@@ -57,7 +57,7 @@ class QueryDecoder(BaseModule):
         """Decode a batch.
 
         Args:
-            features: Maps of the backbone; ``top_down`` is passed on to the heads.
+            features: Maps of the backbone; ``top_down`` and ``points`` are passed on to the heads.
             status: (B, 8) ego status.
         """
         bev = self.bev_proj(features.bev).flatten(2).transpose(1, 2)
@@ -65,4 +65,4 @@ class QueryDecoder(BaseModule):
         queries = self.query_embedding.weight.expand(status.shape[0], -1, -1)
         for layer in self.layers:
             queries = layer(queries, memory)
-        return SceneTokens(queries=queries, status=status, memory=memory, bev=features.top_down)
+        return SceneTokens(queries, status, memory, features.top_down, features.points)

@@ -30,11 +30,13 @@ class FusedFeatures:
         bev: (B, D, h / 32, w / 32) fused bird's-eye-view map.
         image: (B, E, H / 32, W / 32) fused image map.
         top_down: (B, C, h / 4, w / 4) upscaled bird's-eye-view map for dense heads, or None.
+        points: (B, C, h, w) what the bird's-eye-view branch was given, where it is learned from points.
     """
 
     bev: Tensor
     image: Tensor
     top_down: Tensor | None
+    points: Tensor | None = None
 
 
 @MODELS.register_module()
@@ -66,9 +68,12 @@ class TransFuserBackbone(HoldsConstants, BaseModule):
 
     Attributes:
         lidar_input: Name of the planner's input that :meth:`forward` takes as ``lidar``.
+        learns_from_points: Whether the bird's-eye-view branch is given a map of learned features, which heads
+            may read, too.
     """
 
     lidar_input: ClassVar[str] = "lidar"
+    learns_from_points: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -138,16 +143,18 @@ class TransFuserBackbone(HoldsConstants, BaseModule):
         """
         self._check("camera", camera, (self.image_encoder.in_channels, *self.image_size))
         image = self.image_encoder.stage(0, self.image_encoder.stem(camera))
-        bev = self.held_latent
+        bev, given = self.held_latent, None
         if bev is None:
-            bev = self.bev_encoder.stage(0, self.bev_encoder.stem(self._bev_input(lidar)))
+            given = self._bev_input(lidar)
+            bev = self.bev_encoder.stage(0, self.bev_encoder.stem(given))
         bev = bev.expand(image.shape[0], -1, -1, -1)
         image, bev = self.fusions[0](image, bev)
         for index in range(1, len(self.fusions)):
             image = self.image_encoder.stage(index, image)
             bev = self.bev_encoder.stage(index, bev)
             image, bev = self.fusions[index](image, bev)
-        return FusedFeatures(bev, image, None if self.top_down is None else self.top_down(bev))
+        top_down = None if self.top_down is None else self.top_down(bev)
+        return FusedFeatures(bev, image, top_down, given if self.learns_from_points else None)
 
     def hold(self) -> None:
         """Keep the map of the latent's first stage, if there is one."""

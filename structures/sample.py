@@ -17,16 +17,18 @@ class PlanSample(BaseDataElement):
 
     Three elements may be set, each a ``BaseDataElement`` of tensors:
 
-    - ``gt``: ``trajectory`` (8, 3) float32 expert plan; ``agent_states`` (30, 5) float32 x, y, heading,
-      length, width; ``agent_labels`` (30,) bool; ``bev_semantic_map`` (H, W) int64 (MODELS, section 1). For
-      planners that need them also ``future_bev_semantic_map`` (H, W), and the sub-scores of fixed plans,
-      ``vocabulary_scores`` (V, 6) NC, DAC, EP, TTC, C, DDC, with the ``vocabulary_id`` () of those plans.
+    - ``gt``: ``trajectory`` (8, 3) float32 expert plan; ``boxes`` (N, 9) float32, ``box_labels`` (N,) and
+      ``box_points`` (N,) int64 (:mod:`beyonddrive.structures.agent_boxes`); ``agent_states`` (30, 5)
+      float32 x, y, heading, length, width; ``agent_labels`` (30,) bool; ``bev_semantic_map`` (H, W) int64
+      (MODELS, section 1). For planners that need them also ``future_bev_semantic_map`` (H, W), and the
+      sub-scores of fixed plans, ``vocabulary_scores`` (V, 6) NC, DAC, EP, TTC, C, DDC, with the
+      ``vocabulary_id`` () of those plans.
     - ``negatives``: ``plans`` (K, 8, 3) float32, ``valid`` (K,) bool, ``scores`` (K, 7) float32 in the order
       of :data:`beyonddrive.structures.plan.SCORE_COLUMNS`, ``columns`` (K,) int64 index of the column that
       each was chosen for, ``times`` (K,) float32 seconds until it fails in that column (inf if there is no
       such moment; absent if the pool does not know); nearest to the expert first (METHOD, section 3).
     - ``pred``: ``trajectory`` (8, 3) and, if the planner is multi-modal, ``proposals`` (M, 8, 3) and
-      ``scores`` (M,).
+      ``scores`` (M,); with a detection head ``boxes`` (N, 9), ``box_scores`` (N,) and ``box_labels`` (N,).
 
     >>> sample = PlanSample(metainfo=dict(token='a', log_name='b'))
     >>> sample.gt = BaseDataElement(trajectory=torch.zeros(8, 3))

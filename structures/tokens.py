@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 
@@ -20,15 +22,18 @@ class SceneTokens:
         status: (B, 8) ego status as given to the planner.
         memory: (B, K + 1, d) bird's-eye-view tokens, row by row, then the ego-status token; embeddings added.
         bev: (B, C, H, W) upscaled bird's-eye-view map, for dense heads.
+        points: (B, C, H, W) map of the LiDAR points alone, before it meets the camera; rows along x from
+            behind to ahead, columns along y from right to left.
     """
 
     queries: Tensor
     status: Tensor
     memory: Tensor | None = None
     bev: Tensor | None = None
+    points: Tensor | None = None
 
-    def require(self, name: Literal["memory", "bev"], user: str) -> Tensor:
-        """Return ``memory`` or ``bev``, or say that ``user`` needs what this encoder does not give.
+    def require(self, name: Literal["memory", "bev", "points"], user: str) -> Tensor:
+        """Return one of the maps, or say that ``user`` needs what this encoder does not give.
 
         >>> import torch
         >>> tokens = SceneTokens(queries=torch.zeros(1, 1, 4), status=torch.zeros(1, 8))
@@ -37,11 +42,15 @@ class SceneTokens:
             ...
         ValueError: BEVSemanticHead needs tokens.bev, which this planner's encoder does not give: ...
         """
-        value = self.memory if name == "memory" else self.bev
+        value: Tensor | None = getattr(self, name)
         if value is None:
+            encoder = (
+                "an encoder that reads points (PillarTransFuserBackbone, QueryDecoder)"
+                if name == "points"
+                else "an encoder with a bird's-eye view (TransFuserBackbone with top_down=True, QueryDecoder)"
+            )
             raise ValueError(
-                f"{user} needs tokens.{name}, which this planner's encoder does not give: use an "
-                f"encoder with a bird's-eye view (TransFuserBackbone with top_down=True, QueryDecoder), or "
+                f"{user} needs tokens.{name}, which this planner's encoder does not give: use {encoder}, or "
                 f"drop {user}"
             )
         return value
@@ -57,6 +66,8 @@ class PlanOutput:
         proposals: (B, M, 8, 3) all modes of a multi-modal head.
         scores: (B, M) one score per mode, higher is better.
         extras: Whatever else the head's own loss needs.
+        detections: Agents found around the ego, one element per scene: ``boxes`` (N, 9), ``box_scores`` (N,),
+            ``box_labels`` (N,), as :mod:`beyonddrive.structures.agent_boxes` has them; None without a head.
     """
 
     trajectory: Tensor
@@ -64,6 +75,7 @@ class PlanOutput:
     proposals: Tensor | None = None
     scores: Tensor | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
+    detections: Sequence[BaseDataElement] | None = None
 
 
 def as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,28 @@ train_dataloader = dict(dataset=dict(negatives=dict(online=True, progress="pair"
 """
 
 
+def pytest_collection_modifyitems(items):
+    """Mark what runs recipes with pillars, and skip what needs mmdet3d where it is not installed."""
+    missing = find_spec("mmdet3d") is None
+    for item in items:
+        if "pillars" in item.name.partition("[")[2] or "mmdet3d" in getattr(item, "fixturenames", ()):
+            item.add_marker("mmdet3d")
+        if missing and item.get_closest_marker("mmdet3d"):
+            item.add_marker(pytest.mark.skip(reason="mmdet3d is not installed"))
+
+
 @pytest.fixture(autouse=True)
 def _threads_of_torch():
     """Take back the threads that a tool gave torch: a process forked later would wait for them for ever."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(scope="session")
+def mmdet3d():
+    """mmdet3d, for tests that need it."""
+    return pytest.importorskip("mmdet3d")
 
 
 @pytest.fixture

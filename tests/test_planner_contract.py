@@ -39,6 +39,7 @@ OUTPUTS = {
     "agent_states",
     "agent_labels",
     "bev_semantic_map",
+    "agent_heatmaps",
 }
 
 
@@ -69,8 +70,6 @@ def small_configs() -> dict[str, ConfigDict]:
 
 @pytest.fixture(params=list(small_configs()))
 def config(request: pytest.FixtureRequest) -> ConfigDict:
-    if "pillars" in request.param:
-        pytest.importorskip("mmdet3d")
     return copy.deepcopy(small_configs()[request.param])
 
 
@@ -129,6 +128,10 @@ def batch_of(planner: Planner, size: int) -> dict[str, Any]:
                     future_bev_semantic_map=torch.randint(0, 7, (128, 256), generator=generator),
                 )
             )
+        if getattr(planner, "detection_head", None) is not None:
+            boxes = torch.rand(3 + row, 9, generator=generator) * 5.0 + 0.5
+            labels = torch.randint(0, 3, (3 + row,), generator=generator)
+            data_sample.gt.update(BaseDataElement(boxes=boxes, box_labels=labels))
         return {"inputs": inputs, "data_samples": data_sample}
 
     return pseudo_collate([sample(row) for row in range(size)])

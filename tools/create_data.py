@@ -2,6 +2,7 @@
 
 ``synth`` generates a world in NAVSIM's layout: towns that Eclipse SUMO simulates, seen by cameras and LiDAR.
 Run it again after a kill: it does what is missing. A finished world is left as it is.
+``mmdet3d-infos`` writes a split as mmdet3d reads it: info files, points, and a database of agents.
 """
 
 from __future__ import annotations
@@ -11,7 +12,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from beyonddrive.tools._command_line import add_executor_options, command_parser, executor_of, run_command
+from beyonddrive.tools._command_line import (
+    add_executor_options,
+    command_parser,
+    executor_of,
+    fill_stores,
+    run_command,
+)
 
 
 def split_sizes(text: str) -> dict[str, int]:
@@ -96,13 +103,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "default experts are checked by geometry only",
     )  # fmt: skip
     add_executor_options(synth)
+    infos = sources.add_parser("mmdet3d-infos", help="write a split as mmdet3d reads it")
+    infos.add_argument("--data-root", type=Path, default=Path("data/synth"), help="data root to read")
+    infos.add_argument("--split", nargs="+", required=True, help="splits to write")
+    infos.add_argument("--scene-filter", type=Path, metavar="YAML", help="scenes of them; all if not given")
+    infos.add_argument("--out", type=Path, required=True, help="folder to write")
+    add_executor_options(infos)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the data; the exit code is 1 if something is refused or missing."""
     args = parse_args(argv)
-    return run_command("create-data", lambda: create_synth(args))
+    work = {"synth": create_synth, "mmdet3d-infos": create_infos}[args.source]
+    return run_command("create-data", lambda: work(args))
 
 
 def create_synth(args: argparse.Namespace) -> int:
@@ -126,6 +140,18 @@ def create_synth(args: argparse.Namespace) -> int:
         kinds = ", ".join(f"{number} {kind}" for kind, number in summary["kinds"][split].items())
         print(f"{split}: {count} scenes in {summary['logs'][split]} logs ({kinds})")
     return 0
+
+
+def create_infos(args: argparse.Namespace) -> int:
+    """Write info files of some splits and print what became of each."""
+    from beyonddrive.datasets.info_files import write_info_files
+    from beyonddrive.datasets.navsim.root import NavsimRoot
+    from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+
+    root, executor = NavsimRoot(args.data_root), executor_of(args)
+    scenes = SceneFilter.from_config(args.scene_filter)
+    reports = ((split, write_info_files(root, split, args.out, executor, scenes)) for split in args.split)
+    return fill_stores("create-data", "infos", reports)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ def draw_bev(
     view: View | None = None,
     centerline: NDArray[np.float64] | None = None,
     legend: bool = True,
+    detections: NDArray[np.float64] | None = None,
 ) -> Picture:
     """Paint a scene from above, ego heading up.
 
@@ -48,6 +49,8 @@ def draw_bev(
         view: The window; one that fits the plans if None.
         centerline: (V, 2+) global vertices of the centreline to mark; those of the route's lanes if None.
         legend: Whether to explain the colours.
+        detections: (N, 7+) boxes that a planner found, as :mod:`beyonddrive.structures.agent_boxes` has them;
+            outlined on top of what is annotated.
 
     Returns:
         uint8 RGB (view.height, view.width, 3), the same bytes for the same input.
@@ -65,6 +68,10 @@ def draw_bev(
         if layer.role == "plan":
             _draw_swath(canvas, view, layer)
     _draw_agents(canvas, view, scene)
+    entries = [entry for layer in layers for entry in layer.legend()]
+    if detections is not None:
+        _draw_detections(canvas, view, detections)
+        entries.append(("detected", palette.DETECTION, "proposals"))
     for layer in bold:
         draw_plan(canvas, view, layer)
     draw_ego(canvas, view)
@@ -72,7 +79,7 @@ def draw_bev(
         _draw_moments(canvas, view, scene, layer, tracks)
     _draw_scale_bar(canvas, view)
     if legend:
-        draw_legend(canvas, [entry for layer in layers for entry in layer.legend()], 14.0, view.height - 14.0)
+        draw_legend(canvas, entries, 14.0, view.height - 14.0)
     return canvas.finish()
 
 
@@ -111,6 +118,15 @@ def _draw_agents(canvas: Canvas, view: View, scene: Scene) -> None:
             )
             canvas.stroke([nose], palette.PAPER, 1.5)
         canvas.stroke([corners], edge, 1.5, closed=True)
+
+
+def _draw_detections(canvas: Canvas, view: View, boxes: NDArray[np.float64]) -> None:
+    """Outlines, with a line from the centre to the front."""
+    for box in boxes:
+        corners = box_corners(box[:2], box[6], box[3], box[4])
+        canvas.stroke([view.to_pixels(corners)], palette.DETECTION, 2.0, closed=True)
+        nose = np.stack([box[:2], 0.5 * corners[[0, 3]].sum(0)])
+        canvas.stroke([view.to_pixels(nose)], palette.DETECTION, 2.0)
 
 
 def _draw_windshield(

@@ -39,6 +39,8 @@ EGO: Color = (30, 36, 46)
 EXPERT: Color = (24, 140, 84)
 PREDICTION: Color = (24, 96, 222)
 PASS: Color = (60, 160, 190)
+DETECTION: Color = (200, 30, 200)
+"""Outline of a box that a planner found."""
 
 FAILURES: dict[str, Color] = {
     "NC": (214, 30, 52),

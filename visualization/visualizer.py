@@ -38,6 +38,7 @@ class PlanVisualizer(Visualizer):
             eight, or None for none, where there are no images.
         num_proposals: Proposals of a multi-modal planner that are drawn, those with the highest scores.
         height: Height of the pictures [px].
+        min_box_score: Boxes that a planner's detection head found with a lower score are not drawn.
         **kwargs: As for mmengine's ``Visualizer``.
 
     Raises:
@@ -51,6 +52,7 @@ class PlanVisualizer(Visualizer):
         cameras: str | None = "front",
         num_proposals: int = 64,
         height: int = 600,
+        min_box_score: float = 0.3,
         **kwargs: Any,
     ) -> None:
         super().__init__(name, **kwargs)
@@ -60,6 +62,7 @@ class PlanVisualizer(Visualizer):
                 f"{cameras!r}"
             )
         self.cameras, self.num_proposals, self.height = cameras, num_proposals, height
+        self.min_box_score = min_box_score
         self._at: tuple[str, int] | None = None
 
     def now_at(self, phase: str, iteration: int) -> None:
@@ -118,7 +121,8 @@ class PlanVisualizer(Visualizer):
         Args:
             scene: The scene.
             root: Its data root, for map and images.
-            sample: A sample with ``pred.trajectory`` and maybe ``pred.proposals``, ``pred.scores``.
+            sample: A sample with ``pred.trajectory`` and maybe ``pred.proposals``, ``pred.scores``,
+                ``pred.boxes``, ``pred.box_scores``.
 
         Returns:
             Pictures ``bev`` and, unless there are no cameras, ``camera``; uint8 RGB.
@@ -130,7 +134,9 @@ class PlanVisualizer(Visualizer):
         """
         layers = [*self._layers(sample), expert_layer(scene)]
         view = View.fit([layer.plans for layer in layers], self.height, self.height)
-        pictures = {"bev": draw_bev(scene, root.map(scene.map_location), layers, view)}
+        found = self._detections(sample)
+        nuplan_map = root.map(scene.map_location)
+        pictures = {"bev": draw_bev(scene, nuplan_map, layers, view, detections=found)}
         folder = root.sensor_root(scene.split)
         if self.cameras == SURROUND:
             close = draw_bev(scene, root.map(scene.map_location), layers, CLOSE, legend=False)
@@ -158,6 +164,11 @@ class PlanVisualizer(Visualizer):
             layers.append(PlanLayer("proposals", proposals[: self.num_proposals], "proposals"))
         layers.append(PlanLayer("planner", _array(sample.pred.trajectory)[None], "plan"))
         return layers
+
+    def _detections(self, sample: PlanSample | None) -> NDArray[np.float64] | None:
+        if sample is None or "boxes" not in sample.pred:
+            return None
+        return _array(sample.pred.boxes)[_array(sample.pred.box_scores) >= self.min_box_score]
 
 
 def _array(values: Any) -> NDArray[np.float64]:

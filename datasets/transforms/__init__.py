@@ -1,9 +1,11 @@
 """Transforms: a scene in, inputs and targets of a planner out."""
 
 from beyonddrive.datasets.transforms import (
+    agent_boxes,
     bev_map,
     camera,
     camera_rig,
+    det3d,
     encoding,
     lidar,
     negative_controls,
@@ -17,9 +19,11 @@ from beyonddrive.datasets.transforms import (
 )
 
 __all__ = [
+    "agent_boxes",
     "bev_map",
     "camera",
     "camera_rig",
+    "det3d",
     "encoding",
     "lidar",
     "negative_controls",

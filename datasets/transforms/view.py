@@ -31,9 +31,9 @@ class ViewAugmentation(Augmentation):
 
     ``camera`` is warped (:func:`~beyonddrive.datasets.transforms.camera_rig.source_pixels`), ``lidar``,
     ``points`` and the semantic maps are turned, and ``trajectory``, valid ``negative_plans``,
-    ``agent_states`` and the velocity and acceleration in ``status`` are given in the frame of the moved car.
-    The driving command, scores and times stay. Adds ``view_pose`` (3,): x, y [m], heading [rad] of the moved
-    car in the frame of the scene, which brings a plan of this sample back to it
+    ``agent_states``, ``boxes`` and the velocity and acceleration in ``status`` are given in the frame of
+    the moved car. The driving command, scores and times stay. Adds ``view_pose`` (3,): x, y [m], heading
+    [rad] of the moved car in the frame of the scene, which brings a plan of this sample back to it
     (:func:`~beyonddrive.structures.se2.to_global`). Cells of maps that were not seen have the
     ``IGNORED_LABEL`` of :mod:`beyonddrive.structures.sample`, those of ``lidar`` and pixels are 0.
 
@@ -112,6 +112,11 @@ class ViewAugmentation(Augmentation):
             moved["negative_plans"] = np.where(moved["negative_valid"][:, None, None], plans, np.float32(0))
         if "agent_states" in moved:
             moved |= self._agents(moved["agent_states"], moved["agent_labels"], pose)
+        if "boxes" in moved:
+            boxes = moved["boxes"].copy()
+            boxes[:, [0, 1, 6]] = to_local(boxes[:, [0, 1, 6]], pose)
+            boxes[:, 7:9] = rotate(boxes[:, 7:9], -pose[2])
+            moved["boxes"] = boxes
         moved["view_pose"] = pose
         return moved
 

@@ -30,6 +30,8 @@ class HeadPlanner(Planner):
         trajectory_head: Settings of a :class:`TrajectoryHead`.
         agent_head: Settings of an auxiliary agent head, or None.
         bev_head: Settings of an auxiliary bird's-eye-view head, or None.
+        detection_head: Settings of an auxiliary detector of agents, such as :class:`CenterPointHead`, or
+            None.
         repulsion: Settings of the repulsion from hard negatives, which make a BeyondDrive planner of it:
             those of :class:`RepulsiveDistanceLoss`, and ``mode_loss`` as for :class:`RepulsiveHead`, which
             then wraps the trajectory head. None for none. Checkpoints have the same keys either way.
@@ -50,6 +52,7 @@ class HeadPlanner(Planner):
         trajectory_head: dict[str, Any],
         agent_head: dict[str, Any] | None = None,
         bev_head: dict[str, Any] | None = None,
+        detection_head: dict[str, Any] | None = None,
         repulsion: dict[str, Any] | None = None,
         data_preprocessor: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
@@ -72,6 +75,7 @@ class HeadPlanner(Planner):
             )
         self.agent_head = None if agent_head is None else MODELS.build(agent_head)
         self.bev_head = None if bev_head is None else MODELS.build(bev_head)
+        self.detection_head = None if detection_head is None else MODELS.build(detection_head)
 
     @abstractmethod
     def encode(self, inputs: Inputs) -> SceneTokens:
@@ -81,7 +85,7 @@ class HeadPlanner(Planner):
         """Raw outputs of all heads by name."""
         tokens = self.encode(inputs)
         named = self.trajectory_head.tensors(self.plan_from(tokens, inputs))
-        for head in (self.agent_head, self.bev_head):
+        for head in (self.agent_head, self.bev_head, self.detection_head):
             if head is not None:
                 named.update(head(tokens))
         return named
@@ -91,14 +95,18 @@ class HeadPlanner(Planner):
         tokens = self.encode(inputs)
         output = self.trajectory_head.training_output(tokens, samples)
         losses = self.trajectory_head.loss(output, samples)
-        for head in (self.agent_head, self.bev_head):
+        for head in (self.agent_head, self.bev_head, self.detection_head):
             if head is not None:
                 losses.update(head.loss(tokens, samples))
         return losses
 
     def plan(self, inputs: Inputs, samples: Sequence[PlanSample] | None = None) -> PlanOutput:
-        """Plans of the trajectory head."""
-        return self.plan_from(self.encode(inputs), inputs, samples)
+        """Plans of the trajectory head, and what the detection head finds."""
+        tokens = self.encode(inputs)
+        output = self.plan_from(tokens, inputs, samples)
+        if self.detection_head is not None:
+            output.detections = self.detection_head.detect(tokens)
+        return output
 
     def plan_from(
         self, tokens: SceneTokens, inputs: Inputs, samples: Sequence[PlanSample] | None = None

@@ -106,6 +106,8 @@ class Planner(BaseModel):
                 pred.set_field(output.proposals[row], "proposals")
             if output.scores is not None:
                 pred.set_field(output.scores[row], "scores")
+            if output.detections is not None:
+                pred.update(output.detections[row])
             sample.pred = pred
         return samples
 

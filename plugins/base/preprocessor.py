@@ -117,7 +117,7 @@ def _check_finite(value: Tensor | Sequence[Tensor], name: str, samples: Sequence
 
 def _check_targets(sample: PlanSample) -> None:
     gt = sample.get("_gt")
-    for name in ("trajectory", "agent_states"):
+    for name in ("trajectory", "agent_states", "boxes"):
         value = None if gt is None else gt.get(name)
         if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
             raise PlannerInputError(

@@ -55,7 +55,7 @@ class BEVTokenizer(BaseModule):
         """
         memory = self.bev_proj(features.bev).flatten(2).transpose(1, 2) + self.memory_embedding.weight
         upscaled = self.upscale(memory) if with_map else None
-        return SceneTokens(self.status_proj(status)[:, None], status, memory, upscaled)
+        return SceneTokens(self.status_proj(status)[:, None], status, memory, upscaled, features.points)
 
     def upscale(self, memory: Tensor) -> Tensor | None:
         """Tokens (B, N, dim) -> upscaled map (B, map_channels, *map_size), if there is one."""

@@ -92,7 +92,11 @@ class WoTE(SensorPlanner):
 
     def plan(self, inputs: Inputs, samples: Sequence[PlanSample] | None = None) -> PlanOutput:
         """Plans of the trajectory head."""
-        return self.trajectory_head(self.encode(inputs, with_map=False))
+        tokens = self.encode(inputs, with_map=False)
+        output: PlanOutput = self.trajectory_head(tokens)
+        if self.detection_head is not None:
+            output.detections = self.detection_head.detect(tokens)
+        return output
 
     def loss(self, inputs: Inputs, samples: Sequence[PlanSample]) -> dict[str, Tensor]:
         """Terms of all heads, and of the map of the future."""
@@ -103,6 +107,8 @@ class WoTE(SensorPlanner):
             losses.update(self.agent_head.loss(tokens, samples))
         if self.bev_head is not None:
             losses.update(self._map_losses(tokens, output, samples))
+        if self.detection_head is not None:
+            losses.update(self.detection_head.loss(tokens, samples))
         return losses
 
     def future_tokens(self, tokens: SceneTokens, output: PlanOutput) -> SceneTokens:

@@ -10,8 +10,9 @@ import torch
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 
-from beyonddrive.backbones.pillars import MMDet3DError, PillarTransFuserBackbone, PointPillarsEncoder
+from beyonddrive.backbones.pillars import PillarTransFuserBackbone, PointPillarsEncoder
 from beyonddrive.datasets.transforms.lidar import LoadLidarHistogram
+from beyonddrive.openmmlab import MMDet3DError
 from beyonddrive.plugins.base.preprocessor import PlannerDataPreprocessor, PlannerInputError
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample
@@ -36,11 +37,6 @@ PLANNER = {
     "decoder": {"dim": 8, "num_queries": 4, "num_layers": 1, "num_heads": 2, "ffn_dim": 8},
     "trajectory_head": {"type": "DeltaTrajectoryHead", "in_channels": 8, "loss": {"type": "PlanL1Loss"}},
 }
-
-
-@pytest.fixture(scope="module")
-def mmdet3d():
-    return pytest.importorskip("mmdet3d")
 
 
 @pytest.fixture

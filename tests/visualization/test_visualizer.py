@@ -168,3 +168,23 @@ def test_expert_plan_and_best_proposals_are_drawn(world_folder, visualizer, stra
 
 def test_the_hook_is_found_by_its_name():
     assert HOOKS.build({"type": "PlanPicturesHook"}).num_scenes == 4
+
+
+def test_boxes_that_a_planner_found_are_outlined_from_above(split_root):
+    root = NavsimRoot(split_root)
+    scene = next(iter(root.scenes("train")))
+    visualizer = VISUALIZERS.build(
+        {"type": "PlanVisualizer", "name": "boxes", "cameras": None, "height": 600}
+    )
+
+    def outlines(scores):
+        sample = PlanSample()
+        rows = [[8.0, 3.0, 0.8, 4.5, 1.9, 1.5, 0.4, 0, 0], [8.0, -3.0, 0.8, 4.5, 1.9, 1.5, 0, 0, 0]]
+        sample.pred = BaseDataElement(
+            trajectory=torch.zeros(8, 3), boxes=torch.tensor(rows), box_scores=torch.tensor(scores)
+        )
+        picture = visualizer.draw_scene(scene, root, sample)["bev"]
+        return int((np.abs(picture.astype(int) - palette.DETECTION).max(axis=2) < 60).sum())
+
+    none, one, two = outlines([0.1, 0.2]), outlines([0.9, 0.2]), outlines([0.9, 0.8])
+    assert none < one < two  # (the legend names them in any case)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from beyonddrive.datasets.navsim.sensors import Camera
+from beyonddrive.datasets.transforms.agent_boxes import points_in_boxes
 from beyonddrive.datasets.transforms.camera import CAMERAS, stitch
 from beyonddrive.datasets.transforms.camera_rig import CROP_COLUMNS, CROP_ROWS, rig_of
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
@@ -176,6 +177,20 @@ def test_all_of_a_sample_moves_together(pose):
     untouched = results()
     for key, value in given.items():
         np.testing.assert_array_equal(value, untouched[key], err_msg=f"{key} of the cache was written to")
+
+
+def test_boxes_of_agents_move_with_their_points():
+    box = np.array([[12.0, 4.0, 0.8, 4.5, 1.9, 1.6, 0.3, 5.0, 1.0]], np.float32)
+    uniform = np.random.default_rng(0).uniform([9, 2, 0, 0], [15, 6, 2, 1], (500, 4))
+    points = uniform.astype(np.float32)
+    moved = ViewAugmentation().moved({"points": points, "boxes": box}, np.array([0.0, 0.5, 0.4]))
+    assert points_in_boxes(moved["points"], moved["boxes"]) == points_in_boxes(points, box) > 50
+    assert moved["boxes"][0, 2:6].tolist() == box[0, 2:6].tolist()
+    assert moved["boxes"][0, 6] == pytest.approx(-0.1, abs=1e-6)
+    speed = np.hypot(5.0, 1.0)
+    course = np.arctan2(1.0, 5.0) - 0.4
+    assert moved["boxes"][0, 7:] == pytest.approx([speed * np.cos(course), speed * np.sin(course)], rel=1e-5)
+    assert box[0, 6] == np.float32(0.3)  # what is given stays
 
 
 def test_agents_stay_sorted_and_in_the_square():
