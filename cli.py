@@ -24,7 +24,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "demo": Verb("demo", "the whole method on a generated world, from data to report"),
-    "create-data": Verb("create_data", "generate a world in NAVSIM's layout"),
+    "create-data": Verb("create_data", "generate a world in NAVSIM's layout, or write a split for mmdet3d"),
     "split-scene-filter": Verb("split_scene_filter", "cut a scene filter into training and validation"),
     "cache-features": Verb("cache_features", "make the feature caches that a config reads"),
     "cache-metrics": Verb("cache_metrics", "make metric caches, which speed up scoring"),
