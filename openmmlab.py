@@ -74,7 +74,7 @@ def import_scope(scope: str) -> None:
             import_module(f"{scope}.models")
             # Missing in numpy 1.24 to 1.26, which mmdet3d's sampler of pasted objects has not noticed.
             if not hasattr(numpy, "long"):
-                numpy.long = numpy.int_  # type: ignore[attr-defined]
+                numpy.long = numpy.int_
     # Besides missing modules: mmdet3d asserts versions, and numpy 2 lacks names that its parts use.
     except (ImportError, AssertionError, AttributeError) as error:
         raise MMDet3DError(
