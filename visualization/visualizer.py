@@ -139,7 +139,7 @@ class PlanVisualizer(Visualizer):
         pictures = {"bev": draw_bev(scene, nuplan_map, layers, view, detections=found)}
         folder = root.sensor_root(scene.split)
         if self.cameras == SURROUND:
-            close = draw_bev(scene, root.map(scene.map_location), layers, CLOSE, legend=False)
+            close = draw_bev(scene, nuplan_map, layers, CLOSE, legend=False, detections=found)
             pictures["camera"] = draw_surround(scene, folder, layers, close, round(1.6 * self.height))
         elif self.cameras is not None:
             names = CAMERAS[self.cameras]
