@@ -159,6 +159,7 @@ HOOKS = Registry(
     locations=[
         "beyonddrive.engine.hooks",
         "beyonddrive.generators.expert_noise_hook",
+        "beyonddrive.evaluation.service.hook",
         "beyonddrive.generators.online_hook",
         "beyonddrive.generators.prior_hook",
         "beyonddrive.visualization.pictures_hook",

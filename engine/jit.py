@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import logging
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from numba import njit
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+logger = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).parents[1]
 KERNEL_ROOMS = ("engine", "evaluation", "deploy", "synth")
@@ -37,8 +40,47 @@ def source_stamp(path: str) -> str:
     return digest.hexdigest()
 
 
+_locks: list[IO[str]] = []
+_has_announced = False
+
+
+def _announce(folder: Path | None) -> None:
+    """Say, once per installation, that kernels are being compiled: it takes long and shows nothing.
+
+    Processes that compile at the same time share a lock, and the one that has it speaks.
+    """
+    global _has_announced
+    if _has_announced:
+        return
+    _has_announced = True
+    if folder is None:
+        logger.warning("no cache folder can be written: compiling kernels in every process, half a minute")
+        return
+    try:
+        lock = (folder / ".compiling.lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return  # another process says it
+    _locks.append(lock)  # held as long as this process lives
+    logger.warning("compiling kernels, once per installation: this can take half a minute")
+
+
+class _NoCache(NullCache):
+    """Where neither the package nor a cache folder can be written, every process compiles for itself."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> None:
+        _announce(None)
+
+
 class _KernelCache(FunctionCache):
     """numba's cache on disk, in ``__pycache__`` or, if that cannot be written, the user's cache folder."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Compiled code from the disk; None, said aloud, if it has to be compiled."""
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            _announce(Path(self._cache_path))
+        return found
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
@@ -71,7 +113,8 @@ def parallel_kernel(function: Function) -> Function:
 
 def _compiled(function: Any, **options: Any) -> Any:
     dispatcher: Any = njit(function, error_model="numpy", nogil=True, **options)
-    # Where neither the package nor a cache folder can be written, every process compiles for itself.
-    with suppress(RuntimeError):
+    try:
         dispatcher._cache = _KernelCache(function)
+    except RuntimeError:
+        dispatcher._cache = _NoCache()
     return dispatcher

@@ -9,7 +9,9 @@ job tries it again and leaves the other scenes as they are.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from beyonddrive.datasets.stores.shard_store import ShardStore
 from beyonddrive.engine.lost_workers import naming_lost_workers
 from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores, Scorer
 from beyonddrive.evaluation.score_stream import ScoringPool, cut
+from beyonddrive.evaluation.service import ScoringService
 from beyonddrive.generators.mining_source import (
     LoadedScene,
     MiningError,
@@ -95,6 +98,24 @@ class MiningSummary:
     lost: dict[str, str] = field(default_factory=dict)
 
 
+class _Scoring(Protocol):
+    """Takes scenes to be scored."""
+
+    def submit(self, scenes: Sequence[ScenePlans]) -> Future[list[SceneScores]]:
+        """Score scenes together."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Service:
+    """A service as it."""
+
+    service: ScoringService
+
+    def submit(self, scenes: Sequence[ScenePlans]) -> Future[list[SceneScores]]:
+        return self.service.submit_scenes(scenes)
+
+
 @dataclass
 class _OpenShard:
     """A shard that is not complete on disk: the scenes it still wants, and what is known of them."""
@@ -128,6 +149,8 @@ class Miner:
         origin: Where the scenes came from, for people.
         options: How the job runs.
         sources: Logs and maps that the scenes are of; a pool of others is refused.
+        service: Scores with ``scorer`` in workers that outlive the job; ``options.num_workers`` are not
+            started then.
 
     Raises:
         MiningError: If the scenes cannot be cut into shards.
@@ -145,7 +168,9 @@ class Miner:
         origin: str = "",
         options: MiningOptions | None = None,
         sources: Sources | None = None,
+        service: ScoringService | None = None,
     ) -> None:
+        self.service = service
         self.planner, self.source, self.scorer, self.strategy = planner, source, scorer, strategy
         self.description = description
         self.options = options or MiningOptions()
@@ -157,7 +182,8 @@ class Miner:
         """Mine what is not on disk.
 
         Raises:
-            WorkerLostError: If a scoring or loading process was killed; what is written stays.
+            WorkerLostError, ScorerLostError: If a scoring or loading process was killed; what is written
+                stays.
         """
         num_scenes = sum(len(shard.indices) for shard in self.shards)
         todo = self._open_shards()
@@ -179,7 +205,7 @@ class Miner:
         lost = naming_lost_workers(
             f"loader_workers={self.options.loader_workers}", "; run the same command again, it goes on"
         )
-        with bar, lost, ScoringPool(self.scorer, self.options.num_workers) as pool:
+        with bar, lost, self._scoring() as pool:
             for (item, _), batch in zip(batches, scenes, strict=True):
                 if not in_flight or in_flight[-1] is not item:
                     in_flight.append(item)
@@ -194,6 +220,11 @@ class Miner:
         resumed, mined = num_scenes - num_wanted, num_wanted - len(failures)
         return MiningSummary(num_scenes, resumed, mined, failures, dict(self.source.lost))
 
+    def _scoring(self) -> AbstractContextManager[_Scoring]:
+        if self.service is not None:
+            return nullcontext(_Service(self.service))
+        return ScoringPool(self.scorer, self.options.num_workers)
+
     def _open_shards(self) -> list[_OpenShard]:
         store, tokens = ShardStore(self._writer.root, KIND), self.source.tokens
         todo = []
@@ -203,7 +234,7 @@ class Miner:
                 todo.append(_OpenShard(shard, wanted))
         return todo
 
-    def _draw(self, item: _OpenShard, batch: list[LoadedScene], pool: ScoringPool, bar: tqdm[Any]) -> None:
+    def _draw(self, item: _OpenShard, batch: list[LoadedScene], pool: _Scoring, bar: tqdm[Any]) -> None:
         """Draw the proposals of a batch and hand them to the scorers."""
         item.num_drawn += len(batch)
         before = len(item.failures)

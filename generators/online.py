@@ -24,9 +24,13 @@ from beyonddrive.datasets.stores.negative_pool import (
 )
 from beyonddrive.datasets.stores.selection import DEFAULT_THRESHOLD, is_negative
 from beyonddrive.evaluation.scene_scoring import SceneScorer
-from beyonddrive.generators.mining import Miner, MiningOptions, MiningSummary
+from beyonddrive.evaluation.service import ScoringService, ServiceSettings
+from beyonddrive.generators.mining import SCENES_PER_JOB, Miner, MiningOptions, MiningSummary
 from beyonddrive.generators.mining_source import LoadedScene, MiningError, MiningSource
 from beyonddrive.generators.strategies import build_strategy
+
+MAX_PROPOSALS = 1024
+"""Most proposals of a scene in a round, where other processes score."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class OnlineMining:
         share: Share of the scenes that each round visits; which ones depends on seed, round and token only.
         metric_cache_dir: Store of metric caches of the split, made by ``beyonddrive cache-metrics``; without
             it they are built from logs and maps in every round.
-        num_workers: Processes that score, per rank; 0 scores in the training process.
+        num_workers: Processes that score, per rank; they live as long as the training, and 0 scores in it.
+        cache_bytes: Memory in which they keep metric caches from round to round, per rank.
         loader_workers: Processes that read scenes, per rank.
         batch_size: Scenes per call of the planner.
         shard_size: Scenes per shard; ranks share a round by shards.
@@ -49,6 +54,7 @@ class OnlineMining:
     share: float = 1.0
     metric_cache_dir: str | Path | None = None
     num_workers: int = 4
+    cache_bytes: int = 2**30
     loader_workers: int = 0
     batch_size: int = 16
     shard_size: int = 64
@@ -59,10 +65,17 @@ class OnlineMining:
             raise MiningError(f"share: must be in (0, 1], got {self.share}")
         build_strategy(self.strategy)
         self.options((0, 1), False)
+        if self.num_workers:
+            self.service()
 
     def options(self, part: tuple[int, int], progress_bar: bool) -> MiningOptions:
         """How one rank's job runs."""
         return MiningOptions(self.batch_size, self.num_workers, self.loader_workers, part, progress_bar)
+
+    def service(self) -> ServiceSettings:
+        """How the scorers of all rounds run."""
+        pending = max(4 * SCENES_PER_JOB * self.num_workers, 64)
+        return ServiceSettings(self.num_workers, pending, MAX_PROPOSALS, self.cache_bytes)
 
 
 class SomeScenes:
@@ -148,6 +161,7 @@ def mine_round(
     description: PoolDescription,
     part: tuple[int, int] = (0, 1),
     progress_bar: bool = False,
+    service: ScoringService | None = None,
 ) -> MiningSummary:
     """Mine the part of a round that is this rank's; leaves random numbers and mode as they were.
 
@@ -160,10 +174,11 @@ def mine_round(
         description: What the round is.
         part: ``(rank, ranks)``.
         progress_bar: Whether to show progress.
+        service: Workers that score with ``scorer``; None starts them for this round.
     """
     strategy = build_strategy(mining.strategy)
     options = mining.options(part, progress_bar)
-    miner = Miner(planner, source, scorer, strategy, root, description, "online", options)
+    miner = Miner(planner, source, scorer, strategy, root, description, "online", options, service=service)
     was_training = planner.training
     planner.eval()
     try:

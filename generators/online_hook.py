@@ -20,6 +20,7 @@ from beyonddrive.datasets.transforms.augmentation import Augmentation
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.engine.wrapped_datasets import unwrapped
 from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
+from beyonddrive.evaluation.service import ScoringService
 from beyonddrive.generators.mining_source import DatasetSource, MiningError
 from beyonddrive.generators.online import (
     OnlineMining,
@@ -44,7 +45,8 @@ class OnlineNegativesHook(Hook):
     ``<work_dir>/online_negatives/epoch_<n>`` (of further data sets of a ``ConcatDataset`` in
     ``dataset_<k>`` there): a killed round goes on where it stopped, a resumed training
     uses the rounds up to its epoch, and a round left there by other weights is mined anew. Neither the random
-    numbers of the training nor the planner's running statistics are touched.
+    numbers of the training nor the planner's running statistics are touched. Processes that score are started
+    with the first round and keep what they read for the next ones.
 
     Args:
         interval: Epochs between rounds.
@@ -81,11 +83,13 @@ class OnlineNegativesHook(Hook):
         self.mining = OnlineMining(**kwargs)
         self._is_current = False
         self._mined: list[tuple[Any, Path]] = []
+        self._services: dict[Path, ScoringService] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Tell the training pipeline where the rounds are."""
         root = self.folder or Path(runner.work_dir) / "online_negatives"
         self._mined = []
+        self._close()
         for dataset in unwrapped(runner.train_dataloader.dataset):
             steps = getattr(dataset, "transforms", [])
             if readers := [step for step in steps if isinstance(step, LoadNegatives) and step.online]:
@@ -143,12 +147,28 @@ class OnlineNegativesHook(Hook):
             maps_root=dataset.maps_root,
             settings=ScoreSettings(mining.progress, with_times=True),
         )
-        scorer.open()
+        service = self._service(scorer, root.parent)
         with _buffers_of_first_rank(planner):
-            mine_round(mining, planner, scenes, scorer, root, description, (rank, ranks))
+            mine_round(mining, planner, scenes, scorer, root, description, (rank, ranks), service=service)
         barrier()
         if rank == 0:
             self._report(runner, NegativePool(root), number)
+
+    def _service(self, scorer: SceneScorer, root: Path) -> ScoringService | None:
+        """Workers for the rounds of a data set; None if the training itself scores."""
+        scorer.open()
+        if self.mining.num_workers and root not in self._services:
+            self._services[root] = ScoringService(scorer, self.mining.service()).start()
+        return self._services.get(root)
+
+    def after_train(self, runner: Runner) -> None:
+        """End the scorers."""
+        self._close()
+
+    def _close(self) -> None:
+        for service in self._services.values():
+            service.close()
+        self._services = {}
 
     def _report(self, runner: Runner, pool: NegativePool, number: int) -> None:
         if not len(pool):

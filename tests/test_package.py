@@ -307,6 +307,7 @@ def test_every_error_has_the_common_base():
 #: Modules that data workers and other codebases use without a deep-learning framework.
 LIGHT = (
     "beyonddrive.evaluation.pdm",
+    "beyonddrive.evaluation.service",
     "beyonddrive.evaluation.split_scoring",
     "beyonddrive.datasets.navsim.root",
     "beyonddrive.datasets.navsim.sensors",
