@@ -101,7 +101,8 @@ class ProcessBackend(Backend):
         return events
 
     def _read(self, worker: int) -> list[Answer | Loss]:
-        state, events = self._workers[worker], []
+        state = self._workers[worker]
+        events: list[Answer | Loss] = []
         try:
             while state.connection.poll():
                 reply: Reply = state.connection.recv()

@@ -33,12 +33,12 @@ class Start(NamedTuple):
 
 
 class Question(NamedTuple):
-    """Score the first ``count`` plans in a slot."""
+    """Score the first ``num_plans`` plans in a slot."""
 
     slot: int
     token: str
     log_name: str
-    count: int
+    num_plans: int
 
 
 class Reply(NamedTuple):
