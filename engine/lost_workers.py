@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,11 +31,24 @@ def naming_lost_workers(settings: str, remedy: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if not _LOST.match(lost := str(error).strip().rstrip(".")):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        lost = str(error).strip().rstrip(".")
+        if not isinstance(error, RuntimeError) and _is_of_loader(error):
+            lost = f"DataLoader worker ended while it sent a batch ({lost or type(error).__name__})"
+        elif not _LOST.match(lost):
             raise
         raise WorkerLostError(
             f"{lost}. Most likely memory ran out, and the system killed it (dmesg says so; in a container, "
             f"its memory limit or too small a /dev/shm): set fewer workers than {settings}, a smaller "
             f"batch_size or prefetch_factor, or give the job more memory{remedy}"
         ) from error
+
+
+def _is_of_loader(error: BaseException) -> bool:
+    """Whether an error was raised by what a data loader reads from its workers.
+
+    A batch travels by a file descriptor that its worker hands over; one that is killed before it does breaks
+    the connection, which torch does not explain.
+    """
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == "torch.utils.data.dataloader" for frame, _ in frames)

@@ -5,9 +5,10 @@ import os
 import signal
 
 import pytest
-from torch.utils.data import get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from beyonddrive.engine.executors import WorkerLostError
+from beyonddrive.engine.lost_workers import naming_lost_workers
 from beyonddrive.engine.runner import build_test_runner, build_train_runner, load_config
 from beyonddrive.registry import DATASETS, TRANSFORMS
 
@@ -56,7 +57,7 @@ def test_a_training_ends_and_says_how_to_go_on(tmp_path, config, phase):
     deadly(config, phase)
     runner = build_train_runner(config, str(tmp_path / "run"))
     message = (
-        rf"DataLoader worker \(pid.* set fewer workers than {phase}_dataloader\.num_workers=1, a smaller .*"
+        rf"DataLoader worker .* set fewer workers than {phase}_dataloader\.num_workers=1, a smaller .*"
         rf"go on with --resume"
     )
     with pytest.raises(WorkerLostError, match=message):
@@ -69,3 +70,23 @@ def test_an_evaluation_ends(tmp_path, config):
         WorkerLostError, match=r"fewer workers than test_dataloader\.num_workers=1, a smaller"
     ):
         build_test_runner(config, work_dir=str(tmp_path / "run")).test()
+
+
+class _Reset(Dataset):
+    """Breaks as the connection of a worker that dies while it sends a batch."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+
+def test_a_connection_that_a_dying_worker_breaks_is_its_death_and_others_are_not():
+    with (
+        pytest.raises(WorkerLostError, match=r"ended while it sent a batch .* set fewer workers than here=1"),
+        naming_lost_workers("here=1"),
+    ):
+        next(iter(DataLoader(_Reset())))
+    with pytest.raises(ConnectionResetError), naming_lost_workers("here=1"):
+        raise ConnectionResetError(104, "Connection reset by peer")
