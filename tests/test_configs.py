@@ -54,6 +54,8 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_builds(name):
+    if "pillars" in name:
+        pytest.importorskip("mmdet3d")
     config = load_config(ROOT / name)
     assert config.default_scope == "beyonddrive"
     for part in ("train", "val", "test"):

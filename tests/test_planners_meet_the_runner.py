@@ -122,6 +122,8 @@ def here(workplace, monkeypatch):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_tiny_recipe_trains_validates_and_is_evaluated(recipe, here, capfd):
+    if "pillars" in recipe:
+        pytest.importorskip("mmdet3d")
     config = caches(recipe)
     arguments = [CONFIGS / recipe]
     given = ()

@@ -1,5 +1,5 @@
-# transfuser-pillars_r34 with SECOND and its neck behind the pillars, and CenterHead on their map: 0.25 m
-# cells. _base_ = "./transfuser-pillars_r34.py"
+# transfuser-pillars_r34 with SECOND and its neck behind the pillars, CenterHead on their map: 0.25 m cells.
+_base_ = "./transfuser-pillars_r34.py"
 
 model = dict(
     backbone=dict(
