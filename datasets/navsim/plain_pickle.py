@@ -49,15 +49,11 @@ class PlainObject:
 
 
 def load_plain_pickle(path: Path, classes: Collection[tuple[str, str]] = ()) -> Any:
-    """Read a pickle of plain Python values and numpy arrays, written under numpy 1 or 2.
-
-    No name in the file is imported. numpy's own constructors are not called either, because a pickle can make
-    them read out of bounds; arrays are built here from their bytes, type and shape.
+    """Read a file of plain Python values and numpy arrays, written under numpy 1 or 2.
 
     Args:
         path: The file.
-        classes: (module, name) of classes whose instances may be in the file; they come out as
-            :class:`PlainObject`, and nothing of theirs is run.
+        classes: As for :func:`loads_plain_pickle`.
 
     Raises:
         PlainPickleError: If the file is truncated or corrupt, or names anything that is not on the list.
@@ -65,6 +61,30 @@ def load_plain_pickle(path: Path, classes: Collection[tuple[str, str]] = ()) -> 
     """
     try:
         content = path.read_bytes()
+    except MemoryError as error:
+        raise PlainPickleError("the file does not fit into memory") from error
+    return loads_plain_pickle(content, classes)
+
+
+def loads_plain_pickle(content: bytes, classes: Collection[tuple[str, str]] = ()) -> Any:
+    """Read a pickle of plain Python values and numpy arrays, written under numpy 1 or 2.
+
+    No name in it is imported. numpy's own constructors are not called either, because a pickle can make
+    them read out of bounds; arrays are built here from their bytes, type and shape.
+
+    Args:
+        content: The pickle.
+        classes: (module, name) of classes whose instances may be in it; they come out as
+            :class:`PlainObject`, and nothing of theirs is run.
+
+    Raises:
+        PlainPickleError: If it is truncated or corrupt, or names anything that is not on the list.
+
+    >>> import pickle
+    >>> loads_plain_pickle(pickle.dumps({"x": [1, 2.5]}))
+    {'x': [1, 2.5]}
+    """
+    try:
         check_opcodes(content)
         budget = Budget(len(content))
         value = _PlainUnpickler(content, budget, classes).load()
@@ -73,7 +93,7 @@ def load_plain_pickle(path: Path, classes: Collection[tuple[str, str]] = ()) -> 
             for index, item in enumerate(array):
                 array[index] = _materialise(item, seen)
         return _materialise(value, seen)
-    except (PlainPickleError, OSError):
+    except PlainPickleError:
         raise
     except Exception as error:
         # A damaged pickle can raise nearly anything, from EOFError to UnicodeDecodeError and MemoryError.

@@ -52,10 +52,10 @@ class PickleWriter:
 
     >>> import io
     >>> file = io.BytesIO()
-    >>> PickleWriter(file).write({"x": [1, 2.5, None, True], "y": np.arange(2)})
+    >>> PickleWriter(file).write({"x": [1, 2.5, None, True], "y": np.arange(2), "z": (np.float64(3), 2**40)})
     >>> read = pickle.loads(file.getvalue())
-    >>> read["x"], read["y"].tolist()
-    ([1, 2.5, None, True], [0, 1])
+    >>> read["x"], read["y"].tolist(), read["z"]
+    ([1, 2.5, None, True], [0, 1], (3.0, 1099511627776))
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -81,6 +81,9 @@ class PickleWriter:
             put(pickle.NEWTRUE if value else pickle.NEWFALSE)
         elif isinstance(value, int) and -(2**31) <= value < 2**31:
             put(pickle.BININT + struct.pack("<i", value))
+        elif isinstance(value, int) and value.bit_length() < 2040:
+            data = pickle.encode_long(value)
+            put(pickle.LONG1 + bytes([len(data)]) + data)
         elif isinstance(value, float):
             put(pickle.BINFLOAT + struct.pack(">d", value))
         elif isinstance(value, str):
@@ -94,6 +97,8 @@ class PickleWriter:
                 self._remember(value)
         elif isinstance(value, Instance):
             self._save_instance(value)
+        elif isinstance(value, np.generic):  # (as the plain number that it is)
+            self._save(value.item())
         elif isinstance(value, np.ndarray):
             self._save_array(value)
         elif isinstance(value, Mapping):
@@ -107,13 +112,15 @@ class PickleWriter:
             for item in value:
                 self._save(item)
             put(pickle.APPENDS)
+        elif isinstance(value, tuple):
+            self._save_tuple(value)
         else:
-            raise UnwritableError(f"a {type(value).__name__} cannot be written to a submission")
+            raise UnwritableError(f"a {type(value).__name__} cannot be written: write numbers, texts, arrays")
 
     def _save_tuple(self, items: Sequence[Any]) -> None:
         self._file.write(pickle.MARK)
         for item in items:
-            self._save(item) if not isinstance(item, tuple) or _is_named(item) else self._save_tuple(item)
+            self._save(item)
         self._file.write(pickle.TUPLE)
 
     def _save_instance(self, value: Instance) -> None:
@@ -128,7 +135,7 @@ class PickleWriter:
 
     def _save_array(self, array: NDArray[Any]) -> None:
         if array.dtype.kind not in "fiub" or not array.dtype.isnative:
-            raise UnwritableError(f"an array of {array.dtype} cannot be written to a submission")
+            raise UnwritableError(f"an array of {array.dtype} cannot be written: write numbers")
         self._save(_RECONSTRUCT)
         self._save_tuple((_NDARRAY, (0,), b"b"))
         self._file.write(pickle.REDUCE + pickle.MARK)
@@ -160,7 +167,3 @@ class PickleWriter:
     def _remember(self, key: Any) -> None:
         self._memo[key] = len(self._memo)
         self._file.write(pickle.MEMOIZE)
-
-
-def _is_named(value: Any) -> bool:
-    return isinstance(value, (NamedClass, Instance))

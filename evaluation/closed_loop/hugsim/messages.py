@@ -1,0 +1,61 @@
+"""What the two sides of HUGSIM's loop say, as pickles that are only data (HUGSIM, sections 3, 4, 10).
+
+A pickle of another process is code, so both sides read with the allow-list of the suite, and what is written
+names numpy's constructors as numpy 1 and 2 know them.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.datasets.navsim.plain_pickle import PlainPickleError, loads_plain_pickle
+from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
+from beyonddrive.evaluation.submissions.pickle_writer import PickleWriter
+
+DONE = "Done"
+"""What a simulator says after an episode."""
+MAX_MESSAGE = 512 * 2**20
+"""A message may have as many bytes; six cameras of 450 x 800 with depth and classes are 17 MB."""
+
+
+class MessageError(HugsimError):
+    """A message is damaged, too long, or holds something that is not data; nothing of it was run."""
+
+
+def write_message(value: Any) -> bytes:
+    """A message: numbers, texts, arrays of numbers, and lists, tuples and dictionaries of them.
+
+    Raises:
+        UnwritableError: If something else is in it.
+
+    >>> read_message(write_message(({"rgb": {}}, {"command": np.int64(2)})))
+    ({'rgb': {}}, {'command': 2})
+    """
+    file = io.BytesIO()
+    PickleWriter(file).write(value)
+    return file.getvalue()
+
+
+def read_message(content: bytes, limit: int = MAX_MESSAGE) -> Any:
+    """What a message holds, written under numpy 1 or 2.
+
+    Raises:
+        MessageError: If it is empty, half, damaged, longer than ``limit``, or holds anything but data.
+    """
+    if not content:
+        raise MessageError("the message is empty: the other side closed the pipe without writing")
+    if len(content) > limit:
+        raise MessageError(f"the message has {len(content)} bytes, {limit} are allowed")
+    try:
+        return loads_plain_pickle(content)
+    except PlainPickleError as error:
+        raise MessageError(f"the message cannot be read: {error}") from error
+
+
+def plan_message(plan: NDArray[np.floating] | dict[str, Any] | None) -> bytes:
+    """The answer of a planner: (N, 2) right, ahead [m] every 0.5 s; None if it gives up."""
+    return write_message(plan)

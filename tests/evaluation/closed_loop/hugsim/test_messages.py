@@ -1,0 +1,165 @@
+"""Messages are data whoever wrote them, and pipes survive a peer that dies, stays silent or says half."""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from beyonddrive.evaluation.closed_loop.hugsim.messages import DONE, MessageError, read_message, write_message
+from beyonddrive.evaluation.closed_loop.hugsim.pipes import PeerError, Pipe
+
+OBSERVATION = (
+    {"rgb": {"CAM_FRONT": np.arange(24, dtype=np.uint8).reshape(2, 4, 3)}},
+    {"ego_velo": np.float64(3.5), "command": np.int64(2), "ego_pos": [0.0, 1.0, 2.0], "flag": np.bool_(True)},
+)
+
+
+def _talk(pipe, act):
+    thread = threading.Thread(target=act, args=(pipe,))
+    thread.start()
+    return thread
+
+
+def _same(left, right):
+    assert (left[0]["rgb"]["CAM_FRONT"] == right[0]["rgb"]["CAM_FRONT"]).all()
+    assert left[1] == right[1]
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_what_the_official_side_writes_is_read(protocol):
+    _same(read_message(pickle.dumps(OBSERVATION, protocol)), OBSERVATION)
+    assert read_message(pickle.dumps(DONE, protocol)) == DONE
+    assert read_message(pickle.dumps(None, protocol)) is None
+
+
+def test_names_of_another_numpy_are_read():
+    """numpy 1 writes numpy.core, numpy 2 numpy._core."""
+    here, other = ("_core", "core") if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else ("core", "_core")
+    text = pickle.dumps(OBSERVATION, 2).replace(f"numpy.{here}".encode(), f"numpy.{other}".encode())
+    _same(read_message(text), OBSERVATION)
+
+
+def test_what_we_write_names_what_numpy_1_23_has():
+    text = write_message(OBSERVATION)
+    assert b"numpy._core" not in text and b"numpy.core.multiarray" in text
+    _same(pickle.loads(text), OBSERVATION)
+
+
+@pytest.mark.parametrize("payload", ["code", "half", "empty", "long", "torn array"])
+def test_what_is_no_data_is_refused_and_nothing_runs(tmp_path, payload):
+    mark = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(mark),)
+
+    content = {
+        "code": pickle.dumps((OBSERVATION[0], Evil())),
+        "half": pickle.dumps(OBSERVATION)[:-40],
+        "empty": b"",
+        "long": pickle.dumps(np.zeros(5000)),
+        "torn array": pickle.dumps(np.zeros(3)).replace(b"\x03\x85", b"\x7f\x85"),
+    }[payload]
+    with pytest.raises(MessageError):
+        read_message(content, limit=4000)
+    assert not mark.exists()
+
+
+def test_a_message_larger_than_the_pipe_goes_both_ways(tmp_path):
+    content = write_message(np.arange(300_000, dtype=np.float32))
+    for number in range(3):  # the same pipe, one message after another
+        pipe = Pipe(tmp_path / "p")
+        writer = _talk(pipe, lambda p: p.send(content, 5.0))
+        assert pipe.receive(5.0) == content, number
+        writer.join()
+
+
+def test_a_peer_with_blocking_files_is_understood(tmp_path):
+    """As the released simulator opens them."""
+    pipe = Pipe(tmp_path / "p")
+
+    def official(p):
+        with p.path.open("wb") as file:
+            file.write(pickle.dumps(OBSERVATION))
+        with p.path.open("rb") as file:
+            answers.append(pickle.loads(file.read()))
+
+    answers = []
+    peer = _talk(pipe, official)
+    _same(read_message(pipe.receive(5.0)), OBSERVATION)
+    pipe.send(write_message(np.zeros((8, 2))), 5.0)
+    peer.join()
+    assert answers[0].shape == (8, 2)
+
+
+def test_a_silent_peer_is_given_up(tmp_path):
+    pipe = Pipe(tmp_path / "p")
+    started = time.monotonic()
+    with pytest.raises(PeerError, match=r"has sent nothing for 0\.1 s"):
+        pipe.receive(0.1)
+    with pytest.raises(PeerError, match="nobody has come to read"):
+        pipe.send(b"x", 0.1)
+    assert time.monotonic() - started < 5
+
+
+def test_a_dead_peer_is_noticed(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    for act in (lambda p: p.receive(None, lambda: process.poll() is None),):
+        with pytest.raises(PeerError, match="has ended"):
+            act(Pipe(tmp_path / "p"))
+    with pytest.raises(PeerError, match="has ended"):
+        Pipe(tmp_path / "p").send(b"x", None, lambda: False)
+
+
+def test_a_peer_that_stops_in_the_middle(tmp_path):
+    pipe = Pipe(tmp_path / "p")
+
+    def half(p):
+        with p.path.open("wb") as file:
+            file.write(pickle.dumps(OBSERVATION)[:50])
+
+    writer = _talk(pipe, half)
+    with pytest.raises(MessageError):
+        read_message(pipe.receive(5.0))
+    writer.join()
+
+    def reads_a_little(p):
+        handle = os.open(p.path, os.O_RDONLY)
+        os.read(handle, 10)
+        os.close(handle)
+
+    reader = _talk(pipe, reads_a_little)
+    with pytest.raises(PeerError, match="before it had everything"):
+        pipe.send(bytes(10_000_000), 5.0)
+    reader.join()
+
+
+def test_too_much_is_not_read_to_its_end(tmp_path):
+    pipe = Pipe(tmp_path / "p")
+
+    def endless(p):
+        with p.path.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 20))
+            except BrokenPipeError:
+                pass
+
+    writer = _talk(pipe, endless)
+    with pytest.raises(MessageError, match="longer than"):
+        pipe.receive(5.0, limit=3 << 20)
+    writer.join()
+
+
+def test_another_file_in_its_place_is_left_alone(tmp_path):
+    path = tmp_path / "p"
+    path.write_text("mine")
+    with pytest.raises(PeerError, match="is no pipe"):
+        Pipe(path)
+    assert path.read_text() == "mine"
