@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.tokens import SceneTokens
+from beyonddrive.structures.transfers import to_device
 
 AGENT_RANGE = 32.0
 """Half of the side of the square in which agents are predicted [m]."""
@@ -77,8 +78,8 @@ class AgentHead(nn.Module):
         return self.criterion(
             output["agent_states"],
             output["agent_labels"],
-            stack_field(samples, "gt", "agent_states").to(device),
-            stack_field(samples, "gt", "agent_labels").to(device),
+            to_device(stack_field(samples, "gt", "agent_states"), device),
+            to_device(stack_field(samples, "gt", "agent_labels"), device),
         )
 
 

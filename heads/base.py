@@ -12,6 +12,7 @@ from beyonddrive.structures.delta import DeltaSpace
 from beyonddrive.structures.plan import NUM_POSES
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
+from beyonddrive.structures.transfers import to_device
 
 Space = Literal["absolute", "delta"]
 
@@ -100,7 +101,7 @@ class TrajectoryHead(nn.Module):
 
     def expert(self, samples: Sequence[PlanSample], like: Tensor) -> Tensor:
         """Expert plans (B, 8, D) of the samples in the head's own space, on the device of ``like``."""
-        return self.encode(stack_field(samples, "gt", "trajectory").to(like.device, torch.float32))
+        return self.encode(to_device(stack_field(samples, "gt", "trajectory"), like.device, torch.float32))
 
 
 def as_poses(flat: Tensor, pose_dim: int) -> Tensor:

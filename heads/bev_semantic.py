@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.tokens import SceneTokens
+from beyonddrive.structures.transfers import to_device
 
 NUM_BEV_CLASSES = 7
 """Background, road, walkway, centreline, static object, vehicle, pedestrian (MODELS, section 1)."""
@@ -55,5 +56,5 @@ class BEVSemanticHead(nn.Module):
     def loss(self, tokens: SceneTokens, samples: Sequence[PlanSample]) -> dict[str, Tensor]:
         """``loss_bev_semantic``."""
         logits = self(tokens)["bev_semantic_map"]
-        target = stack_field(samples, "gt", "bev_semantic_map").to(logits.device)
+        target = to_device(stack_field(samples, "gt", "bev_semantic_map"), logits.device)
         return {"loss_bev_semantic": self.criterion(logits, target)}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from beyonddrive.heads.plan_prior import PlanPrior
 from beyonddrive.structures.plan import NUM_POSES
+from beyonddrive.structures.transfers import LateChecks
 from beyonddrive.structures.vocabulary import Vocabulary, VocabularyError, vocabulary_id
 
 
@@ -29,6 +30,7 @@ class PlanVocabulary(PlanPrior):
         self.plans: Tensor
         self.register_buffer("plans", torch.full((size, NUM_POSES, 3), torch.nan))
         self._identity: int | None = None
+        self._checks = LateChecks()
 
     def forward(self) -> Tensor:
         """The plans (V, 8, 3): x [m], y [m], heading [rad], ego frame at t = 0.
@@ -61,15 +63,20 @@ class PlanVocabulary(PlanPrior):
         """Refuse ``gt.vocabulary_scores`` (B, V, 6) of other plans; ``gt.vocabulary_id`` (B,) says of which.
 
         Raises:
-            VocabularyError: Naming what differs and the remedy.
+            VocabularyError: Naming what differs and the remedy; on a GPU at a later call, so that no step
+                waits.
         """
         identity = self.identity
-        wrong = identities[identities != identity]
-        if len(wrong) or scores.shape[1] != self.size:
-            found = int(wrong[0]) if len(wrong) else identity
-            raise VocabularyError(
+
+        def error() -> VocabularyError:
+            found = next((number for number in identities.tolist() if number != identity), identity)
+            return VocabularyError(
                 f"{self.user}: gt.vocabulary_scores are of {scores.shape[1]} plans with identity {found}, "
                 f"the planner has {self.size} with identity {identity} ({self.path or 'from a checkpoint'}): "
                 f"score the planner's own vocabulary (beyonddrive score-vocabulary), and name the same file "
                 f"in the trajectory head and in LoadVocabularyScores"
             )
+
+        if scores.shape[1] != self.size:
+            raise error()
+        self._checks((identities == identity).all(), error)

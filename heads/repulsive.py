@@ -13,6 +13,7 @@ from beyonddrive.losses.repulsive import Negatives, RepulsiveDistanceLoss
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
+from beyonddrive.structures.transfers import to_device
 
 
 @MODELS.register_module()
@@ -138,20 +139,20 @@ class RepulsiveHead(TrajectoryHead):
         self, repulsion: RepulsiveDistanceLoss, samples: Sequence[PlanSample], like: Tensor
     ) -> Negatives:
         """The negatives of a batch as ``repulsion`` reads them, on the device of ``like``."""
-        plans = stack_field(samples, "negatives", "plans").to(like.device, torch.float32)
-        valid = stack_field(samples, "negatives", "valid").to(like.device, torch.bool)
+        plans = to_device(stack_field(samples, "negatives", "plans"), like.device, torch.float32)
+        valid = to_device(stack_field(samples, "negatives", "valid"), like.device, torch.bool)
         columns = times = expert = None
         if repulsion.needs_columns:
             columns = stack_field(samples, "negatives", "columns")
             repulsion.check_columns(columns)
-            columns = columns.to(like.device)
+            columns = to_device(columns, like.device)
         if repulsion.needs_times:
             if any("times" not in sample.negatives for sample in samples):
                 raise ValueError(
                     "RepulsiveHead: loss.window needs to know when negatives fail, which these "
                     "samples do not say: load negatives by LoadNegatives, or leave window out"
                 )
-            times = stack_field(samples, "negatives", "times").to(like.device, torch.float32)
+            times = to_device(stack_field(samples, "negatives", "times"), like.device, torch.float32)
         if repulsion.needs_expert:
             expert = self.expert(samples, like)
         return Negatives(self.encode(plans), repulsion.counted(plans, valid), columns, times, expert)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from beyonddrive.losses.counted_mean import CountOver, check_count_over, counted_mean
 from beyonddrive.registry import MODELS
+from beyonddrive.structures.transfers import to_device, to_host
 
 CAMERA_FIELD_OF_VIEW = 4 * math.pi / 9
 """Largest bearing [rad], to either side, at which the three front cameras see an agent (80 degrees)."""
@@ -56,13 +58,15 @@ def match_agents(
     )
     distance = (states[:, :, None, :2] - gt_states[:, None, :, :2]).abs().sum(dim=-1)
     cost = cost + box_cost * labels * distance
-    if not bool(torch.isfinite(cost).all()):
+    # The matching is solved on the host: on a GPU the one wait of a step. The loss follows from it.
+    costs = to_host(cost.double()).numpy()
+    if not np.isfinite(costs).all():
         raise ValueError(
             "match_agents: the matching cost is NaN or infinite: the agent predictions or targets hold such "
             "values; check the learning rate, or the targets of this batch"
         )
-    columns = [torch.from_numpy(linear_sum_assignment(c)[1]) for c in cost.double().cpu().numpy()]
-    return torch.stack(columns).to(states.device)
+    columns = np.stack([linear_sum_assignment(c)[1] for c in costs])
+    return to_device(torch.from_numpy(columns), states.device)
 
 
 def agent_losses(

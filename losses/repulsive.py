@@ -12,6 +12,7 @@ from beyonddrive.losses.counted_mean import CountOver, check_count_over, counted
 from beyonddrive.losses.failure_window import FailureWindow
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import SCORE_COLUMNS
+from beyonddrive.structures.transfers import LateChecks
 
 ValidRule = Literal["mask", "sum_positive"]
 Reduction = Literal["nearest", "mean", "softmin"]
@@ -163,6 +164,7 @@ class RepulsiveDistanceLoss(nn.Module):
         self.margin_unit = margin_unit
         self.reach = reach
         self.column_weights = shares
+        self._checks = LateChecks()
         self.window = None if window is None else FailureWindow(**window)
         self.average = average
         self.count_over = check_count_over(count_over, "RepulsiveDistanceLoss")
@@ -197,15 +199,23 @@ class RepulsiveDistanceLoss(nn.Module):
         """Refuse negatives (B, K) that were chosen for other sub-scores than ``column_weights`` names.
 
         Raises:
-            ValueError: With both lists and the remedy.
+            ValueError: With both lists and the remedy; on a GPU at a later call, so that no step waits.
         """
-        chosen = {SCORE_COLUMNS[index] for index in columns.unique().tolist()}
-        if chosen != set(self.column_weights):
-            raise ValueError(
+
+        def error() -> ValueError:
+            chosen = {SCORE_COLUMNS[index] for index in columns.unique().tolist()}
+            return ValueError(
                 f"RepulsiveDistanceLoss: column_weights are for {sorted(self.column_weights)}, but the "
                 f"negatives were chosen for {sorted(chosen)}: give LoadNegatives the selection "
                 f"dict(type='NearestNegativesPerColumn', columns={sorted(self.column_weights)})"
             )
+
+        found = [(columns == index).any() for index in range(len(SCORE_COLUMNS))]
+        fits = [
+            there if name in self.column_weights else ~there
+            for name, there in zip(SCORE_COLUMNS, found, strict=True)
+        ]
+        self._checks(torch.stack(fits).all(), error)
 
     def forward(self, prediction: Tensor, negatives: Negatives) -> Tensor:
         """The term of a batch, a scalar: at most 0 without a margin, at least 0 with one.

@@ -77,7 +77,9 @@ class PlanSample(BaseDataElement):
 
 
 def stack_field(samples: Sequence[PlanSample], element: str, field: str) -> Tensor:
-    """Stack ``sample.<element>.<field>`` of a batch: (B, ...).
+    """Stack ``sample.<element>.<field>`` of a batch: (B, ...); not to be written to.
+
+    Samples that a data preprocessor has prepared share the stacked tensor, and nothing is copied.
 
     Raises:
         KeyError: If a sample lacks the field; the message names the scene and what provides it.
@@ -96,4 +98,17 @@ def stack_field(samples: Sequence[PlanSample], element: str, field: str) -> Tens
                 f"and keep PackPlanInputs last"
             )
         tensors.append(part.get(field))
-    return torch.stack(tensors)
+    stacked = _stacked_before(tensors)
+    return torch.stack(tensors) if stacked is None else stacked
+
+
+def _stacked_before(rows: Sequence[Tensor]) -> Tensor | None:
+    """The tensor whose rows these are, all and in order, as a data preprocessor leaves them; else None."""
+    whole = rows[0]._base
+    if whole is None or whole.shape != (len(rows), *rows[0].shape):
+        return None
+    start, step, strides = whole.storage_offset(), whole.stride(0), whole.stride()[1:]
+    for index, row in enumerate(rows):
+        if row._base is not whole or row.storage_offset() != start + index * step or row.stride() != strides:
+            return None
+    return whole

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from beyonddrive.structures.sample import PlanSample
+from beyonddrive.structures.transfers import to_device
 
 SEED_KEY = "step_seed"
 """Entry of a sample's ``metainfo``: the seed of its random numbers in this training step."""
@@ -77,5 +78,4 @@ class SceneRandom:
         return self._gather([torch.randint(0, end, (), generator=scene) for scene in self._scenes])
 
     def _gather(self, rows: list[Tensor]) -> Tensor:
-        # (the host need not wait for the copy: the rows are not written again)
-        return torch.stack(rows).to(self.device, non_blocking=True)
+        return to_device(torch.stack(rows), self.device)

@@ -25,6 +25,7 @@ from beyonddrive.engine.resuming import earlier_checkpoint
 from beyonddrive.engine.runner.failures import explain_failure
 from beyonddrive.engine.samplers import RoundDownSampler
 from beyonddrive.engine.wrapped_datasets import check_nothing_lost, drawing_transforms
+from beyonddrive.structures.transfers import finish_checks
 
 _CONSOLE_LINES = 4
 """Messages with more lines are for the log file: the config, the machine, the order of the hooks."""
@@ -152,7 +153,11 @@ class PlannerRunner(Runner):
         return wrapped
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """As mmengine's, of running statistics that ranks agree on; every rank calls it, rank 0 writes."""
+        """As mmengine's, of running statistics that ranks agree on; every rank calls it, rank 0 writes.
+
+        Not of steps with an input that a check refuses: what GPUs still owe is waited for.
+        """
+        finish_checks(self.model)
         agree(self)
         super().save_checkpoint(*args, **kwargs)
 
@@ -192,7 +197,9 @@ class PlannerRunner(Runner):
                 self._workers_of("train", "val"),
                 "; what was trained is kept up to the last checkpoint, go on with --resume",
             ):
-                return super().train()
+                trained = super().train()
+                finish_checks(trained)
+                return trained
         except BaseException as error:
             with suppress(OSError):
                 self.visualizer.close()  # figures that wait to be written tell how it came to this

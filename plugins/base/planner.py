@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import PlanError
 from beyonddrive.structures.sample import PlanSample
 from beyonddrive.structures.tokens import PlanOutput
+from beyonddrive.structures.transfers import LateChecks
 
 Inputs = dict[str, Tensor]
 
@@ -40,6 +42,7 @@ class Planner(BaseModel):
     ) -> None:
         # Built here because mmengine would look the name up in its own registry.
         super().__init__(MODELS.build(data_preprocessor or {"type": "PlannerDataPreprocessor"}), init_cfg)
+        self._checks = LateChecks()
 
     def forward(
         self, inputs: Inputs, data_samples: list[PlanSample] | None = None, mode: str = "tensor"
@@ -55,7 +58,8 @@ class Planner(BaseModel):
                 ``pred.proposals`` (M, 8, 3) and ``pred.scores`` (M,).
 
         Raises:
-            PlannerInputError: If an input is missing or does not fit.
+            PlannerInputError: If an input is missing or does not fit; one that holds NaN on a GPU is named
+                at a later call, so that none waits.
             PlanError: If a predicted plan is not finite.
         """
         self._check_inputs(inputs, data_samples)
@@ -94,6 +98,7 @@ class Planner(BaseModel):
         output = self.plan(inputs, samples)
         if samples is None:
             samples = [PlanSample() for _ in output.trajectory]
+        self._checks.finish()
         finite = torch.isfinite(output.trajectory).flatten(1).all(dim=1).tolist()
         for row, sample in enumerate(samples):
             if not finite[row]:
@@ -142,8 +147,12 @@ class Planner(BaseModel):
         for name in self.required_inputs:
             value = inputs[name]
             # (the sum is finite if all are, and takes one pass over an image)
-            if isinstance(value, Tensor) and not bool(value.sum(dtype=torch.float32).isfinite()):
-                raise PlannerInputError(
-                    f"scene {scene}: input {name!r} holds NaN or infinity: remove the scene from the split "
-                    f"or rebuild its features"
-                )
+            if isinstance(value, Tensor):
+                self._checks(value.sum(dtype=torch.float32).isfinite(), partial(_not_finite, scene, name))
+
+
+def _not_finite(scene: str, name: str) -> PlannerInputError:
+    return PlannerInputError(
+        f"scene {scene}: input {name!r} holds NaN or infinity: remove the scene from the split or rebuild "
+        f"its features"
+    )

@@ -14,6 +14,7 @@ from beyonddrive.plugins.base.planner import Inputs
 from beyonddrive.plugins.base.preprocessor import PlannerInputError
 from beyonddrive.structures.sample import PlanSample
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
+from beyonddrive.structures.transfers import to_device
 
 NOISE = "noise"
 """Name of the input that plans may start from."""
@@ -71,7 +72,7 @@ class SamplingPlanner(SensorPlanner):
         draws = inputs.get(NOISE)
         if draws is None and samples is not None:
             names = [sample.metainfo.get("token", "") for sample in samples]
-            draws = self.noise_of(names).to(tokens.queries.device)
+            draws = to_device(self.noise_of(names), tokens.queries.device)
         return self.trajectory_head(tokens, draws=draws)
 
     def noise_of(self, scenes: Sequence[str]) -> Tensor:
@@ -127,7 +128,7 @@ class SamplingPlanner(SensorPlanner):
             draws = torch.cat([head.draw(1, num_proposals, scene) for scene in generator])
         else:
             draws = head.draw(batch, num_proposals, generator)
-        return draws.to(device)
+        return to_device(draws, device)
 
     def _check_inputs(self, inputs: Inputs, samples: Sequence[PlanSample] | None) -> None:
         super()._check_inputs(inputs, samples)

@@ -22,6 +22,7 @@ from beyonddrive.structures.plan import NUM_POSES
 from beyonddrive.structures.sample import PlanSample
 from beyonddrive.structures.scene_random import SceneRandom
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
+from beyonddrive.structures.transfers import numbers_on
 
 GRID_OFFSET = (1.2, 20.0)
 """Added to x and y [m] before they are divided by :data:`GRID_EXTENT`."""
@@ -49,12 +50,19 @@ def normalise(points: Tensor) -> Tensor:
     tensor([[-1., -1.],
             [ 1.,  1.]])
     """
-    return 2 * (points + points.new_tensor(GRID_OFFSET)) / points.new_tensor(GRID_EXTENT) - 1
+    offset, extent = _grid(points)
+    return 2 * (points + offset) / extent - 1
 
 
 def denormalise(points: Tensor) -> Tensor:
     """The space of the diffusion -> points (..., 2) [m], the inverse of :func:`normalise`."""
-    return (points + 1) / 2 * points.new_tensor(GRID_EXTENT) - points.new_tensor(GRID_OFFSET)
+    offset, extent = _grid(points)
+    return (points + 1) / 2 * extent - offset
+
+
+def _grid(like: Tensor) -> list[Tensor]:
+    """:data:`GRID_OFFSET` and :data:`GRID_EXTENT`, each (2,), on the device of ``like``."""
+    return [numbers_on(like.device, values, like.dtype) for values in (GRID_OFFSET, GRID_EXTENT)]
 
 
 @MODELS.register_module()
@@ -204,12 +212,12 @@ class TruncatedDiffusionHead(TrajectoryHead):
         """
         anchors = self.anchors()
         start = normalise(anchors.repeat(-(-draws.shape[1] // len(anchors)), 1, 1)[: draws.shape[1]])
-        time = torch.tensor([self.noise_time], device=draws.device)
+        time = torch.full((1,), self.noise_time, device=draws.device)
         noisy = self.ddim.add_noise(start.expand_as(draws), noise * draws, time)
         outputs: list[tuple[Tensor, Tensor]] = []
         for step_time in self.step_times(self.steps if steps is None else steps):
             points = denormalise(noisy.clamp(-1, 1))
-            outputs = self.denoiser(points, torch.tensor([step_time], device=draws.device), context)
+            outputs = self.denoiser(points, torch.full((1,), step_time, device=draws.device), context)
             if trace is not None:
                 trace.append((points, outputs))
             if step_time > 0:

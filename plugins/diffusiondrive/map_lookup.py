@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beyonddrive.structures.held import HoldsConstants
+from beyonddrive.structures.transfers import numbers_on
 
 PATCH = 4
 """Cells per side that a 3 x 3 convolution reads to give the 2 x 2 cells around a point."""
@@ -47,7 +48,7 @@ class MapLookup(HoldsConstants, nn.Module):
             (B, dim, M, K).
         """
         batch, rows, columns, _ = padded.shape
-        size = torch.tensor([columns - PATCH, rows - PATCH], device=grid.device)
+        size = numbers_on(grid.device, (columns - PATCH, rows - PATCH))
         position = (grid.flatten(1, 2) + 1) * size / 2 - 0.5  # (B, N, 2) in cells
         corner = position.floor()
         share = position - corner

@@ -19,6 +19,7 @@ from beyonddrive.structures.held import HoldsConstants
 from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
+from beyonddrive.structures.transfers import to_device
 
 METRICS = SCORE_COLUMNS[:6]
 """Sub-scores that are predicted: NC, DAC, EP, TTC, C, DDC."""
@@ -147,8 +148,8 @@ class VocabularyHead(HoldsConstants, TrajectoryHead):
             KeyError: If a sample has no ``vocabulary_scores``.
         """
         device = output.trajectory.device
-        scores = stack_field(samples, "gt", "vocabulary_scores").to(device)
-        self.vocabulary.check_scores(scores, stack_field(samples, "gt", "vocabulary_id").to(device))
+        scores = to_device(stack_field(samples, "gt", "vocabulary_scores"), device)
+        self.vocabulary.check_scores(scores, to_device(stack_field(samples, "gt", "vocabulary_id"), device))
         losses: dict[str, Tensor] = self.criterion(
             self.vocabulary(),
             self.supervised(output, samples),

@@ -18,9 +18,10 @@ from beyonddrive.plugins.meanfuser.mixture import PlanMixture
 from beyonddrive.plugins.meanfuser.reconstruction import PlanReconstruction
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import NUM_POSES
-from beyonddrive.structures.sample import PlanSample
+from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.scene_random import SceneRandom
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
+from beyonddrive.structures.transfers import numbers_on, to_device
 
 Noise = Literal["mixture", "gaussian"]
 ClusterDistance = Literal["wrapped", "reference"]
@@ -184,7 +185,7 @@ class MeanFlowHead(TrajectoryHead):
             return noise * draws
         self.mixture.require()
         count = draws.shape[1]
-        component = torch.tensor([i * self.mixture.size // count for i in range(count)], device=draws.device)
+        component = torch.arange(count, device=draws.device) * self.mixture.size // count
         spread, center = self.mixture.std[component], self.mixture.center[component]
         return noise * draws * spread[:, None] + self.center_scale * center[:, None]
 
@@ -212,7 +213,7 @@ class MeanFlowHead(TrajectoryHead):
         point = self.start_points(draws, noise)
         for step in range(steps):
             end, start = 1 - step / steps, 1 - (step + 1) / steps
-            times = torch.tensor([[start, end]], device=point.device, dtype=point.dtype)
+            times = numbers_on(point.device, (start, end), point.dtype)[None]
             point = point - (end - start) * self.denoiser(point, times, context)
         return point
 
@@ -291,7 +292,7 @@ class MeanFlowHead(TrajectoryHead):
     def _expert_noise(self, samples: Sequence[PlanSample], draws: Tensor) -> Tensor:
         """Noise (B, 8, 4) of the component that each expert belongs to; draws (B, K, 8, 4)."""
         noise = self.start_points(draws)
-        expert = torch.stack([sample.gt.trajectory for sample in samples]).to(noise.device, torch.float32)
+        expert = to_device(stack_field(samples, "gt", "trajectory"), noise.device, torch.float32)
         return noise[torch.arange(len(noise), device=noise.device), self.expert_components(expert)]
 
     def _velocity(

@@ -77,7 +77,7 @@ def mean_velocity(
     Returns:
         (B, 8, D), to be compared with ``velocity``.
     """
-    tangent = torch.tensor([0.0, 1.0], device=times.device, dtype=times.dtype).expand_as(times).contiguous()
+    tangent = torch.stack([torch.zeros_like(times[:, 0]), torch.ones_like(times[:, 1])], dim=1)
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward-mode derivative
         mean, change = torch.func.jvp(network, (point, times), (velocity, tangent))[:2]
     return mean + (times[:, 1] - times[:, 0])[:, None, None] * change.detach()

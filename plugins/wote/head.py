@@ -21,6 +21,7 @@ from beyonddrive.structures.plan import NUM_POSES
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.scene_random import SceneRandom
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
+from beyonddrive.structures.transfers import to_device
 
 METRICS = ("NC", "DAC", "EP", "TTC", "C")
 """Sub-scores that the metric rewards stand for, in the order of the heads."""
@@ -147,8 +148,8 @@ class WorldModelHead(HoldsConstants, TrajectoryHead):
         """
         assert output.proposals is not None
         device = output.proposals.device
-        scores = stack_field(samples, "gt", "vocabulary_scores").to(device)
-        self.anchors.check_scores(scores, stack_field(samples, "gt", "vocabulary_id").to(device))
+        scores = to_device(stack_field(samples, "gt", "vocabulary_scores"), device)
+        self.anchors.check_scores(scores, to_device(stack_field(samples, "gt", "vocabulary_id"), device))
         expert = self.expert(samples, output.proposals)
         losses: dict[str, Tensor] = self.criterion(
             self.anchors(), output.proposals, output.extras, expert, sub_scores(scores)

@@ -16,6 +16,7 @@ from beyonddrive.plugins.wote.head import WorldModelHead
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
+from beyonddrive.structures.transfers import to_device
 
 EGO_CLASS = 7
 """Class of the ego's own box in the bird's-eye-view maps."""
@@ -125,7 +126,7 @@ class WoTE(SensorPlanner):
         device = tokens.status.device
         end = self.world_head.anchors()[output.extras["sampled"], -1]
         targets = {
-            name: stack_field(samples, "gt", name).to(device)
+            name: to_device(stack_field(samples, "gt", name), device)
             for name in ("bev_semantic_map", "future_bev_semantic_map")
         }
         criterion = self.bev_head.criterion
