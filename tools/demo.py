@@ -151,9 +151,12 @@ def mine(split: str, workers: int) -> Command:
 
 
 def pictures(size: Size, rows: Mapping[str, str]) -> list[Command]:
-    """Commands that draw scenes: each planner's plan, and the negatives by what they fail."""
+    """Commands that draw scenes: each planner's plan, and the negatives by what they fail.
+
+    The human has a page of every scene anyway.
+    """
     scenes = ["--data-root", DATA, "--split", "test", "--scene-filter", f"{DATA}/scene_filters/test.yaml"]
-    plans = [f"{row}={results(name) / 'plans.npz'}" for row, name in rows.items()]
+    plans = [f"{row}={results(name) / 'plans.npz'}" for row, name in rows.items() if name != HUMAN]
     look = ["--num", size.pictures, "--pool", f"{DATA}/pool/test", "--out", DEMO / "pictures"]
     return [tool("visualize", *scenes, *look, "--plans", *plans)]
 

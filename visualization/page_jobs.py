@@ -124,9 +124,11 @@ def draw_scenes(
     Raises:
         PlansError: If two planners have the same name for files.
     """
-    files = [file_name(name) for name in {HUMAN: None, **dict.fromkeys(plans)}]
-    if len(set(files)) < len(files):
-        raise PlansError(f"planners {', '.join(plans)}: their pictures would have one name; rename one")
+    names: dict[str, str] = {}
+    for name in {HUMAN: None, **dict.fromkeys(plans)}:
+        other = names.setdefault(file_name(name), name)
+        if other != name:
+            raise PlansError(f"planners {other} and {name}: their pictures would have one name; rename one")
     out, notes, digits = Path(out), notes or {}, len(str(len(tokens)))
     stems = {
         token: f"{place:0{digits}d}_{token}" if notes else token for place, token in enumerate(tokens, 1)

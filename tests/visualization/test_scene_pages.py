@@ -314,6 +314,8 @@ def test_the_tool_takes_scores_that_are_there(world_folder, tmp_path, capsys):
 
 def test_planners_whose_pictures_would_have_one_name_are_refused(root, tmp_path, golden_rows):
     plans, _, _ = golden_rows
-    both = {"LTF a": {TOKEN: plans[:1]}, "ltf-A": {TOKEN: plans[:1]}}
-    with pytest.raises(PlansError, match="their pictures would have one name"):
-        draw_scenes(ScenePages(root, "mini", None, SMALL), [TOKEN], both, tmp_path)
+    for names in (["other", "LTF a", "ltf-A"], ["other", "Human"]):
+        given = {name: {TOKEN: plans[:1]} for name in names}
+        first = {"ltf-A": "LTF a", "Human": "human"}[names[-1]]
+        with pytest.raises(PlansError, match=f"{first} and {names[-1]}: their pictures would have one"):
+            draw_scenes(ScenePages(root, "mini", None, SMALL), [TOKEN], given, tmp_path)
