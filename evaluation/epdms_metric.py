@@ -11,6 +11,7 @@ from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS, run_scor
 from beyonddrive.evaluation.pdm.scores.scorer import Progress
 from beyonddrive.evaluation.pdms_metric import EvaluationError, PDMSMetric, SceneRow
 from beyonddrive.evaluation.scene_scoring import ScoreSettings
+from beyonddrive.evaluation.score_labels import BASES, Basis
 from beyonddrive.registry import METRICS
 
 SYNTHETIC_TOKEN = 17
@@ -82,6 +83,11 @@ class EPDMSMetric(PDMSMetric):
             plans_file=plans_file,
             prefix=prefix,
         )
+
+    @property
+    def basis(self) -> Basis:
+        """Which score the figures are."""
+        return BASES["epdms" if self.human_filter else "epdms-unfiltered"]
 
     def settings(self, progress: Progress) -> ScoreSettings:
         """What is computed for a scene."""

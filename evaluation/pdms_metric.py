@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +20,8 @@ from beyonddrive.engine.wrapped_datasets import BadScene, not_planned
 from beyonddrive.evaluation.pdm.scores.scorer import Progress
 from beyonddrive.evaluation.plan_files import write_arrays
 from beyonddrive.evaluation.scene_scoring import Motion, ScenePlans, SceneScorer, ScoreSettings
+from beyonddrive.evaluation.score_labels import BASES, Basis, ScoreLabel
+from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
 from beyonddrive.evaluation.score_stream import score_scenes
 from beyonddrive.registry import METRICS
 from beyonddrive.structures.errors import BeyondDriveError
@@ -74,8 +74,8 @@ class PDMSMetric(BaseMetric):
         progress: ``pair`` as the benchmark, or ``pooled`` (PDMS_V1, section 9).
         oracle: Also score all proposals of a multi-modal planner and report the mean of the best PDMS.
         num_workers: Processes per rank that score; 0 scores in this process.
-        out_file: csv file with one row per scene: token, log, the seven scores in [0, 1], and the reason if
-            there are none.
+        out_file: csv file with one row per scene: token, log, the seven scores in [0, 1], the reason if
+            there are none, and the label of what the scores are.
         plans_file: npz file with the chosen plan (1, 8, 3) of each scene by token, as ``beyonddrive score``
             reads it.
         prefix: Prefix of the names of all figures.
@@ -232,6 +232,17 @@ class PDMSMetric(BaseMetric):
         return rows
 
     @property
+    def basis(self) -> Basis:
+        """Which score the figures are."""
+        return BASES["pdms"]
+
+    @property
+    def label(self) -> ScoreLabel:
+        """What the figures of the last evaluation are of."""
+        scored = [row.token for row in self.rows if row.values is not None]
+        return ScoreLabel.of(self.basis, scored, self.scorer.settings.progress)
+
+    @property
     def share(self) -> str:
         """Scenes that the figures are of, such as ``4 of 30 scenes``."""
         failed = [row for row in self.rows if row.values is None]
@@ -259,7 +270,12 @@ class PDMSMetric(BaseMetric):
         self.unwritten = []
         try:
             if self.out_file is not None:
-                write_atomically(self.out_file, rows_to_csv(self.rows, self.columns).encode())
+                scenes = [
+                    ScoredScene(row.token, row.log_name, row.values, row.reason, oracle=row.oracle)
+                    for row in self.rows
+                ]
+                text = scenes_to_csv(scenes, self.columns, self.label)
+                write_atomically(self.out_file, text.encode())
                 write_made_with(self.out_file)
         except OSError as error:
             self.unwritten.append(f"{self.out_file}: cannot be written ({error.strerror})")
@@ -275,25 +291,6 @@ class PDMSMetric(BaseMetric):
 
 def _without_plan(scene: BadScene) -> SceneRow:
     return SceneRow(scene.token, scene.log_name, None, float("nan"), scene.reason)
-
-
-def rows_to_csv(rows: Sequence[SceneRow], columns: Sequence[str] = SCORE_COLUMNS) -> str:
-    """Scenes as csv text: token, log, scores in [0, 1], oracle of the last, reason; empty for none.
-
-    >>> print(rows_to_csv([SceneRow('a', 'log', np.ones(7), float('nan'), '')]))
-    token,log,NC,DAC,EP,TTC,C,DDC,PDMS,oracle_PDMS,error
-    a,log,1.0,1.0,1.0,1.0,1.0,1.0,1.0,,
-    <BLANKLINE>
-    """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["token", "log", *columns, f"oracle_{columns[-1]}", "error"])
-    for row in rows:
-        numbers = np.full(len(columns), np.nan) if row.values is None else row.values
-        values = ["" if np.isnan(number) else repr(float(number)) for number in numbers]
-        oracle = "" if np.isnan(row.oracle) else repr(row.oracle)
-        writer.writerow([row.token, row.log_name, *values, oracle, row.reason])
-    return buffer.getvalue()
 
 
 def _numpy(plans: Any) -> NDArray[np.floating]:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.evaluation.score_labels import ScoreLabel
+from beyonddrive.datasets.navsim.synthetic import TOKEN_LENGTH
+from beyonddrive.evaluation.score_labels import LabelError, ScoreLabel
 
 LABEL = "label"
 """Column of the label; the same in every row, so that rows may be sorted."""
 TWO_STAGE = ("group", "half", "weight")
 """Columns of two stages: which group, ``now`` or ``previous``, and the weight within that half."""
+
+
+class Half(NamedTuple):
+    """Place of a scene of two stages; the weight is within the half, 1 for the original scene."""
+
+    group: str
+    half: str
+    weight: float
 
 
 class ScoredScene(NamedTuple):
@@ -68,3 +77,36 @@ def scenes_to_csv(
 
 def _cell(number: float) -> str:
     return "" if np.isnan(number) else repr(float(number))
+
+
+def two_stage_means(
+    values: Mapping[str, NDArray[np.float64]], halves: Mapping[str, Half]
+) -> NDArray[np.float64]:
+    """The result of a run of two stages from its rows: mean over groups of products per half group.
+
+    Args:
+        values: Scene -> (C,) scores, of whole groups.
+        halves: Scene -> its place. The original scene of a half is the one whose token is not as long as
+            those of follow-up scenes.
+
+    Raises:
+        LabelError: If a half has not one original scene and follow-up scenes with weights.
+    """
+    parts: dict[tuple[str, str], list[str]] = {}
+    for token in values:
+        place = halves[token]
+        parts.setdefault((place.group, place.half), []).append(token)
+    products = []
+    for (group, half), tokens in parts.items():
+        second = [token for token in tokens if len(token) == TOKEN_LENGTH]
+        first = [token for token in tokens if len(token) != TOKEN_LENGTH]
+        weights = np.array([halves[token].weight for token in second])
+        if len(first) != 1 or not weights.sum() > 0 or not (weights >= 0).all():
+            raise LabelError(
+                f"group {group}, half {half}: has {len(first)} original and {len(second)} follow-up scenes, "
+                f"wanted 1 and some, with weights; use the file as it was written"
+            )
+        follow_ups = weights @ np.array([values[token] for token in second]) / weights.sum()
+        products.append(values[first[0]] * follow_ups)
+    means: NDArray[np.float64] = np.mean(products, axis=0)
+    return means

@@ -82,7 +82,9 @@ def score_bases(args: argparse.Namespace) -> int:
     no_data = isinstance(two_stages, str)
     if no_data and all(basis.stages == 2 for basis in bases):
         raise LabelError(f"--basis {args.basis}: {two_stages}")
-    scoring = BasesScoring(root, args.split, plans, bases, two_stages, args.missing == "zero")
+    scoring = BasesScoring(
+        root, args.split, plans, str(args.plans), bases, two_stages, args.missing == "zero"
+    )
     inputs = describe_inputs(root, scoring.split, args.plans, files_of(two_stages))
     config = {**inputs, "bases": [basis.name for basis in bases], "missing": args.missing}
     with open_parts(stem.with_name(f"{stem.name}.bases"), config) as parts:

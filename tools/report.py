@@ -27,6 +27,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--common-scenes", action="store_true", help="compare on the scenes that all files have"
     )
     parser.add_argument(
+        "--different-labels",
+        action="store_true",
+        help="compare scores of different bases, such as other traffic; the table says how they differ",
+    )
+    parser.add_argument(
         "--time",
         action="append",
         default=[],
@@ -54,7 +59,14 @@ def report(args: argparse.Namespace) -> int:
     from beyonddrive.engine.runner.result_paths import check_results
     from beyonddrive.visualization.report import Report, write_report
     from beyonddrive.visualization.report_inputs import parse_times, read_coverage, read_picture_index
-    from beyonddrive.visualization.tables import format_table, parse_named, read_results, summarise
+    from beyonddrive.visualization.tables import (
+        describe_labels,
+        format_table,
+        label_differences,
+        parse_named,
+        read_results,
+        summarise,
+    )
 
     named = parse_named(args.row, "--row")
     pictures = [path for path in args.pictures.rglob("*") if path.is_file()] if args.pictures else []
@@ -62,7 +74,8 @@ def report(args: argparse.Namespace) -> int:
     read = [*(path for _, path in named), *coverage, *pictures]
     check_results({"--out": args.out, "--markdown": args.markdown}, read)
     results = [read_results(name, Path(path)) for name, path in named]
-    rows = summarise(results, args.common_scenes)
+    rows = summarise(results, args.common_scenes, args.different_labels)
+    labels = describe_labels(rows, label_differences(results))
     page = Report(
         args.title,
         rows,
@@ -70,12 +83,13 @@ def report(args: argparse.Namespace) -> int:
         read_coverage(args.coverage) if args.coverage else {},
         read_picture_index(args.pictures) if args.pictures else (),
         args.note,
+        labels,
     )
+    markdown = "\n".join([format_table(rows, "markdown"), "", *(f"- {line}" for line in labels)])
     if rows:
-        print(f"{rows[0].basis.name}\n")
-        print(format_table(rows), format_table(rows, "markdown"), sep="\n\n")
+        print(*labels, "", format_table(rows), "", markdown, sep="\n")
     if args.markdown:
-        write_atomically(args.markdown, (format_table(rows, "markdown") + "\n").encode())
+        write_atomically(args.markdown, (markdown + "\n").encode())
     if args.out:
         write_report(args.out, page)
     return 0

@@ -79,7 +79,7 @@ def reproduce(args: argparse.Namespace) -> int:
     print(f"{path}: sha256 {found}, {known}", flush=True)
     testing = runner.build_test_runner(config, out_file=args.out, inputs=[path])
     load_weights(testing.model, path)
-    metrics, failures, shares, unwritten = runner.evaluate(testing)
+    metrics, failures, shares, unwritten, labels = runner.evaluate(testing)
     tell_all("reproduce", [f"{name} has no score: {reason}" for name, reason in failures.items()])
     tell_all("reproduce", unwritten)
     figures = {name.removeprefix("pdms/"): value for name, value in metrics.items()}
@@ -88,6 +88,8 @@ def reproduce(args: argparse.Namespace) -> int:
         print(line)
         met &= same
     print(f"{figures.get('num_scenes', 0):.0f} scenes scored" + "".join(f", {s}" for s in shares.values()))
+    for prefix, label in labels.items():
+        print(f"{prefix}/...: {label}")
     if not met:
         first = "what the check of the data found, then " if unsound else ""
         tell("reproduce", f"not met: compare {first}the number of scenes, the checksum and the options")

@@ -287,9 +287,9 @@ def score_seed(args: argparse.Namespace, form: str, stages: Sequence[Plans]) -> 
     """Score the plans of one seed as the board would."""
     from beyonddrive.datasets.navsim.root import NavsimRoot
     from beyonddrive.datasets.navsim.two_stage_split import TwoStageSplit
+    from beyonddrive.evaluation.bases.places import TwoStageData
     from beyonddrive.evaluation.submissions.boards import SubmissionError
     from beyonddrive.evaluation.submissions.checking import score_one_stage, score_two_stages
-    from beyonddrive.evaluation.submissions.two_stage_run import TwoStageData
 
     executor = executor_of(args)
     if form == "v1":

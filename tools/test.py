@@ -101,12 +101,14 @@ def evaluate(args: argparse.Namespace) -> int:
         inputs=inputs,
     )
     load_weights(testing.model, args.checkpoint)
-    metrics, failures, shares, unwritten = runner.evaluate(testing)
+    metrics, failures, shares, unwritten, labels = runner.evaluate(testing)
     if is_main_process():
         if args.plans_only:
             print(f"{args.plans}: {metrics['plans/num_scenes']:.0f} plans, {len(failures)} scenes failed")
         else:
-            print(summary(metrics, shares), flush=True)
+            print(summary(metrics, shares))
+            for prefix, label in labels.items():
+                print(f"{prefix}/...: {label}", flush=True)
         what = "plan" if args.plans_only else "score"
         for name, reason in failures.items():
             tell("test", f"{name} has no {what}: {reason}")

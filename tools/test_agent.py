@@ -193,9 +193,9 @@ def _state(path: str | None) -> list[Any] | None:
 
 def score(args: argparse.Namespace, root: NavsimRoot, logs: str, split: TwoStageSplit | None) -> Verdict:
     """Scores of the plans: EPDMS of two stages, or PDMS."""
+    from beyonddrive.evaluation.bases.places import TwoStageData
     from beyonddrive.evaluation.plan_files import PlanFile
     from beyonddrive.evaluation.submissions.checking import score_one_stage, score_two_stages
-    from beyonddrive.evaluation.submissions.two_stage_run import TwoStageData
 
     plans = {token: plan[0] for token, plan in PlanFile(args.plans).items()}
     if split is None:

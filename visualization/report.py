@@ -30,7 +30,7 @@ COLUMN_TITLES = {
     "DDC": "driving direction compliance; reported, not part of the score",
 }
 EXTENDED_TITLES = COLUMN_TITLES | {
-    "EPDMS": "EPDMS, one stage: NC x DAC x DDC x TLC x (5 EP + 5 TTC + 2 LK + 2 HC + 2 EC) / 16",
+    "EPDMS": "EPDMS: NC x DAC x DDC x TLC x (5 EP + 5 TTC + 2 LK + 2 HC + 2 EC) / 16",
     "DDC": "driving direction compliance",
     "TLC": "traffic light compliance",
     "LK": "lane keeping",
@@ -50,6 +50,7 @@ class Report:
         coverage: Figures of a negative pool, as ``coverage.json`` holds them.
         pictures: Pictures; those of one token are shown together, in this order.
         note: A sentence below the headline, for example the data set.
+        labels: What the figures of the planners are of.
     """
 
     title: str
@@ -58,6 +59,7 @@ class Report:
     coverage: Mapping[str, Any] = field(default_factory=dict)
     pictures: Sequence[ScenePicture] = ()
     note: str = ""
+    labels: Sequence[str] = ()
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -72,7 +74,7 @@ def write_report(path: Path, report: Report) -> None:
 def render_report(report: Report) -> str:
     """The report as HTML; images are part of it, and no other file or address is named in it."""
     parts = [
-        _section("Planners", _score_table(report.rows)) if report.rows else "",
+        _section("Planners", _score_table(report.rows) + _labels(report.labels)) if report.rows else "",
         _section("Negatives", _coverage(report.coverage)) if report.coverage else "",
         _section("Scenes", _scenes(report.pictures)) if report.pictures else "",
         _section("Time", _times(report.times)) if report.times else "",
@@ -102,6 +104,10 @@ def format_duration(seconds: float) -> str:
 
 def _section(title: str, body: str) -> str:
     return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>"
+
+
+def _labels(labels: Sequence[str]) -> str:
+    return "".join(f'\n<p class="note">{escape(label)}</p>' for label in labels)
 
 
 def _score_table(rows: Sequence[ScoreRow]) -> str:

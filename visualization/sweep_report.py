@@ -26,7 +26,7 @@ from beyonddrive.visualization.sweep_tables import (
     power_table,
     table_rows,
 )
-from beyonddrive.visualization.tables import read_results
+from beyonddrive.visualization.tables import label_differences, read_results
 
 REPORT = "report.md"
 _RULES = {
@@ -52,7 +52,7 @@ def collect(plan: SweepPlan, finished: Sequence[Finished]) -> dict[str, ScoreTab
     """
     tables: dict[str, ScoreTable] = {}
     for loader in plan.loaders:
-        scores, columns = {}, None
+        scores, columns, first = {}, None, None
         for run, outcome in finished:
             if outcome.error is not None:
                 continue
@@ -61,6 +61,11 @@ def collect(plan: SweepPlan, finished: Sequence[Finished]) -> dict[str, ScoreTab
                 raise SweepError(f"{results.path}: {len(results.failures)} scenes have no scores; see it")
             if columns not in (None, results.basis.columns):
                 raise SweepError(f"{results.path}: holds {results.basis.name}, the other runs another score")
+            first = first or results
+            if differing := label_differences([first, results]):
+                raise SweepError(
+                    f"{results.path}: does not compare with {first.path}: {'; '.join(differing)}"
+                )
             columns = results.basis.columns
             scores[RunKey(run.row, run.seed)] = results.values
         if columns is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
+from beyonddrive.evaluation.score_labels import LabelError, ScoreLabel, scenes_digest
+from beyonddrive.evaluation.score_rows import LABEL, Half, two_stage_means
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
@@ -39,9 +41,7 @@ class Basis:
 
 
 PDMS = Basis("PDM score, NAVSIM v1", SCORE_COLUMNS, TABLE_COLUMNS)
-EPDMS = Basis(
-    "EPDMS, NAVSIM v2, one stage", RUN_COLUMNS, (RUN_COLUMNS[-1], *RUN_COLUMNS[:-1]), optional=("EC",)
-)
+EPDMS = Basis("EPDMS, NAVSIM v2", RUN_COLUMNS, (RUN_COLUMNS[-1], *RUN_COLUMNS[:-1]), optional=("EC",))
 BASES = (PDMS, EPDMS)
 """Scores whose files are known."""
 
@@ -61,6 +61,8 @@ class Results:
             one that a scene lacks.
         failures: Scenes without scores, with the reason.
         basis: Which score it is.
+        scored: What the scores are of; None in a file that does not say, such as those of older versions.
+        halves: Of two stages: scene -> its place in a group.
     """
 
     label: str
@@ -68,6 +70,8 @@ class Results:
     values: Mapping[str, NDArray[np.float64]]
     failures: Mapping[str, str] = field(default_factory=dict)
     basis: Basis = PDMS
+    scored: ScoreLabel | None = None
+    halves: Mapping[str, Half] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class ScoreRow:
         num_scenes: Scenes in the means.
         num_failed: Scenes of the file that could not be scored.
         basis: Which score it is.
+        scored: What the means are of, if the file says so.
     """
 
     label: str
@@ -88,6 +93,7 @@ class ScoreRow:
     num_scenes: int
     num_failed: int = 0
     basis: Basis = PDMS
+    scored: ScoreLabel | None = None
 
     def __getitem__(self, column: str) -> float:
         """Mean of one column, in percent."""
@@ -95,10 +101,11 @@ class ScoreRow:
 
 
 def read_results(label: str, path: Path) -> Results:
-    """Read a csv file of scored scenes, of the PDM score or of the one-stage EPDMS.
+    """Read a csv file of scored scenes, of the PDM score or of the EPDMS of one or two stages.
 
     Raises:
-        ResultsError: If the file is missing, lacks a column, repeats a scene, or a score is not in [0, 1].
+        ResultsError: If the file is missing, lacks a column, repeats a scene, a score is not in [0, 1], or
+            its scenes are not those that its label is of.
     """
     path = Path(path)
     try:
@@ -111,6 +118,8 @@ def read_results(label: str, path: Path) -> Results:
     basis = _basis_of(reader.fieldnames or (), path)
     values: dict[str, NDArray[np.float64]] = {}
     failures: dict[str, str] = {}
+    halves: dict[str, Half] = {}
+    texts: set[str] = set()
     for line in reader:
         token, where = line["token"], f"{path}, line {reader.line_num}"
         if not token or token in values or token in failures:
@@ -118,13 +127,44 @@ def read_results(label: str, path: Path) -> Results:
                 f"{where}: token {token!r} is empty or there twice; run beyonddrive test again"
             )
         cells = [line[name] for name in basis.columns]
+        texts.add(line.get(LABEL) or "")
         if not any(cells) and line.get("error"):
             failures[token] = line["error"]
             continue
         values[token] = _scores(cells, where, basis)
+        if line.get("group"):
+            halves[token] = _half(line, where)
     if not values:
         raise ResultsError(f"{path}: not a single scored scene in it; see the column error")
-    return Results(label, path, values, failures, basis)
+    scored = _label(path, texts, values)
+    if scored is not None and scored.stages == 2 and halves.keys() != values.keys():
+        raise ResultsError(f"{path}: scenes of two stages without a group; score again")
+    return Results(label, path, values, failures, basis, scored, halves)
+
+
+def _half(line: Mapping[str, str], where: str) -> Half:
+    try:
+        return Half(line["group"], line["half"], float(line["weight"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise ResultsError(f"{where}: group, half and weight are damaged ({error!r}); score again") from error
+
+
+def _label(path: Path, texts: Collection[str], tokens: Collection[str]) -> ScoreLabel | None:
+    """The label that all rows of a file share; None if no row has one."""
+    if set(texts) == {""}:
+        return None
+    if len(texts) > 1:
+        raise ResultsError(f"{path}: rows of different labels, so of several files; keep them apart")
+    try:
+        label = ScoreLabel.parse(next(iter(texts)))
+    except LabelError as error:
+        raise ResultsError(f"{path}: {error}") from error
+    if (label.num_scenes, label.scenes) != (len(tokens), scenes_digest(tokens)):
+        raise ResultsError(
+            f"{path}: its label is of {label.num_scenes} scenes {label.scenes}, but the {len(tokens)} in it "
+            f"are others; use the file as it was written, and --common-scenes to compare on fewer scenes"
+        )
+    return label
 
 
 def _basis_of(columns: Sequence[str], path: Path) -> Basis:
@@ -152,15 +192,33 @@ def _scores(cells: Sequence[str | None], where: str, basis: Basis) -> NDArray[np
     return row
 
 
-def summarise(results: Sequence[Results], common_scenes: bool = False) -> list[ScoreRow]:
+def label_differences(results: Sequence[Results]) -> list[str]:
+    """What differs between the labels of files, such as ``traffic: logged, reactive``; nothing if alike."""
+    found = []
+    first = results[0] if results else None
+    for result in results[1:]:
+        assert first is not None
+        if first.scored is not None and result.scored is not None:
+            found += first.scored.differences(result.scored)
+        elif first.scored is not result.scored:
+            found.append(f"label: {first.path if first.scored is None else result.path} has none")
+    return list(dict.fromkeys(found))
+
+
+def summarise(
+    results: Sequence[Results], common_scenes: bool = False, different_labels: bool = False
+) -> list[ScoreRow]:
     """Means over the scenes of each planner.
 
     Args:
         results: One per planner.
         common_scenes: Compare on the scenes that all of them have; otherwise different scenes are an error.
+            Of two stages: on the groups that all of them have.
+        different_labels: Compare in spite of labels that differ in more than the scenes.
 
     Raises:
-        ResultsError: If planners were scored by different scores, on different scenes, or on none in common.
+        ResultsError: If planners were scored by different scores, on different bases, on different scenes, or
+            on none in common.
     """
     if not results:
         return []
@@ -171,7 +229,15 @@ def summarise(results: Sequence[Results], common_scenes: bool = False) -> list[S
                 f"{result.path}: holds {result.basis.name}, but {first.path} holds {first.basis.name}; they "
                 f"cannot be compared: evaluate both by one metric"
             )
+    if (differing := label_differences(results)) and not different_labels:
+        raise ResultsError(
+            f"{', '.join(str(result.path) for result in results)}: the scores do not compare, they differ in "
+            f"{'; '.join(differing)}; score all on one basis, or give --different-labels"
+        )
     shared = set.intersection(*(set(result.values) for result in results))
+    halves = {t: half for result in results for t, half in result.halves.items()}
+    broken = {half.group for token, half in halves.items() if token not in shared}
+    shared = {token for token in shared if token not in halves or halves[token].group not in broken}
     for result in results:
         extra = set(result.values) - shared
         if extra and not common_scenes:
@@ -189,13 +255,23 @@ def summarise(results: Sequence[Results], common_scenes: bool = False) -> list[S
     return [
         ScoreRow(
             result.label,
-            100.0 * _means(np.array([result.values[token] for token in order])),
+            100.0 * _means_of(result, order),
             len(order),
             len(result.failures),
             result.basis,
+            result.scored and replace(result.scored, num_scenes=len(order), scenes=scenes_digest(order)),
         )
         for result in results
     ]
+
+
+def _means_of(result: Results, tokens: Sequence[str]) -> NDArray[np.float64]:
+    if result.halves:
+        try:
+            return two_stage_means({t: result.values[t] for t in tokens}, result.halves)
+        except LabelError as error:
+            raise ResultsError(f"{result.path}: {error}") from error
+    return _means(np.array([result.values[token] for token in tokens]))
 
 
 def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -259,6 +335,15 @@ def format_table(rows: Sequence[ScoreRow], style: Literal["text", "markdown"] = 
         tail = f" {row.num_failed:>7}" if failed else ""
         lines.append(f"{row.label:<{width}}  {values} {row.num_scenes:>7}{tail}")
     return "\n".join(lines)
+
+
+def describe_labels(rows: Sequence[ScoreRow], differing: Sequence[str] = ()) -> list[str]:
+    """What the figures of a table are of, in lines: once if all are alike, else planner by planner."""
+    texts = {row.label: str(row.scored) if row.scored else f"{row.basis.name}, no label" for row in rows}
+    if len(set(texts.values())) == 1:
+        return [next(iter(texts.values()))]
+    lines = [f"{name}: {text}" for name, text in texts.items()]
+    return [*lines, *(f"DIFFERENT LABELS: {text}" for text in differing)]
 
 
 def parse_named(arguments: Sequence[str], option: str) -> list[tuple[str, str]]:

@@ -59,12 +59,14 @@ class Evaluation(NamedTuple):
         failures: Scenes without a score, and logs that are lost, with the reasons.
         shares: Prefix of figures that are of a part of the split only -> of which, as ``4 of 30 scenes``.
         unwritten: Why files of results could not be written.
+        labels: Prefix of figures -> what they are of, of metrics that say so.
     """
 
     metrics: dict[str, float]
     failures: dict[str, str]
     shares: dict[str, str]
     unwritten: list[str]
+    labels: dict[str, str]
 
 
 def default_work_dir(config: Config) -> str:
@@ -196,13 +198,16 @@ def evaluate(runner: Runner) -> Evaluation:
     failures: dict[str, str] = {}
     shares: dict[str, str] = {}
     unwritten: list[str] = []
+    labels: dict[str, str] = {}
     for metric in runner.test_evaluator.metrics:
         if getattr(metric, "failures", None):
             failures |= metric.failures
             if hasattr(metric, "share"):
                 shares[metric.prefix] = metric.share
         unwritten += getattr(metric, "unwritten", [])
-    return Evaluation(metrics, failures, shares, unwritten)
+        if getattr(metric, "label", None) is not None:
+            labels[metric.prefix] = str(metric.label)
+    return Evaluation(metrics, failures, shares, unwritten, labels)
 
 
 @contextmanager

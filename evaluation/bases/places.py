@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from beyonddrive.datasets.navsim.two_stage_split import TwoStageSplit, TwoStageSplitError
-from beyonddrive.evaluation.submissions.two_stage_run import TwoStageData
 
 SCENES = "synthetic_scene_pickles"
 """Folder of follow-up scenes, as the download calls it."""
 SPLIT_FILES = ("*two_stage*.json", "*two_stage*.yaml", "*/*two_stage*.yaml", "*/*two_stage*/*two_stage*.yaml")
 """Where split files are looked for, below the data root."""
+
+
+@dataclass(frozen=True, eq=False)
+class TwoStageData:
+    """Where the scenes of both stages are.
+
+    Attributes:
+        split: Which scenes, and their pairs.
+        data_root: Folder of logs and maps.
+        scenes_dir: Folder of the follow-up scenes.
+        maps_root: Folder of the maps; ``data_root/maps`` if None.
+        data_split: Split of the logs; that of the split file if empty.
+    """
+
+    split: TwoStageSplit
+    data_root: Path
+    scenes_dir: Path
+    maps_root: Path | None = None
+    data_split: str = ""
+
+    @property
+    def logs(self) -> str:
+        """Split of the logs."""
+        return self.data_split or self.split.data_split
 
 
 def find_two_stages(

@@ -7,12 +7,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from beyonddrive.datasets.navsim.follow_ups import FollowUpRoot
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.synthetic import TOKEN_LENGTH
 from beyonddrive.engine.executors import Executor, SerialExecutor
+from beyonddrive.evaluation.bases.places import TwoStageData
 from beyonddrive.evaluation.bases.results import BasisResult, one_stage_result, two_stage_result
 from beyonddrive.evaluation.bases.scenes import (
     LogRecords,
@@ -25,10 +27,9 @@ from beyonddrive.evaluation.bases.scenes import (
 )
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
 from beyonddrive.evaluation.pdm.scores.two_stage import Group, TwoStageError, read_groups
-from beyonddrive.evaluation.plan_files import PlanFile, PlanFileError
+from beyonddrive.evaluation.plan_files import PlanFileError
 from beyonddrive.evaluation.score_labels import Basis, ScoreLabel
 from beyonddrive.evaluation.score_stream import cut
-from beyonddrive.evaluation.submissions.two_stage_run import TwoStageData
 from beyonddrive.structures.plan import PlanError, check_plans
 
 FOLLOW_UPS_PER_JOB = 4
@@ -42,6 +43,7 @@ class BasesScoring:
         root: Where logs and maps are.
         split: Split of the logs.
         plans: Token -> plans (N, 8, 3), N the same for all scenes: plan i of all scenes is run i.
+        source: What plans are called in messages.
         bases: What is wanted.
         two_stages: Data of two stages, or why there are none.
         zero_missing: Whether scenes of two stages that have no plan count as 0; otherwise they are refused.
@@ -62,12 +64,13 @@ class BasesScoring:
         self,
         root: NavsimRoot,
         split: str,
-        plans: PlanFile,
+        plans: Mapping[str, NDArray[Any]],
+        source: str,
         bases: Sequence[Basis],
         two_stages: TwoStageData | str,
         zero_missing: bool = False,
     ) -> None:
-        self.root, self.plans, self.bases = root, plans, tuple(bases)
+        self.root, self.plans, self.source, self.bases = root, plans, source, tuple(bases)
         self.problems: list[str] = []
         self.left_out = ""
         self.missing: tuple[str, ...] = ()
@@ -93,9 +96,9 @@ class BasesScoring:
             token for token in plans if len(token) != TOKEN_LENGTH and (of_one_stage or token in in_groups)
         ]
         self.follow_ups = [] if self.left_out else list(second)
-        self.num_plans = _count(plans)
+        self.num_plans = _count(plans, source)
         self._work = SceneWork(
-            root, split, plans, self.num_plans, computed, frozenset(self.originals), follow_ups
+            root, split, plans, source, self.num_plans, computed, frozenset(self.originals), follow_ups
         )
 
     def _take_groups(self, data: TwoStageData, zero_missing: bool) -> list[str]:
@@ -106,11 +109,11 @@ class BasesScoring:
         wanted = [token for group in self.groups for token in group.tokens]
         self.missing = tuple(token for token in wanted if token not in self.plans)
         if not self.groups:
-            self.left_out = f"no scene of {data.split.path} has a plan in {self.plans.path}"
+            self.left_out = f"no scene of {data.split.path} has a plan in {self.source}"
         elif self.missing and not zero_missing:
             self.left_out = (
                 f"{len(self.missing)} of {len(wanted)} scenes of two stages have no plan in "
-                f"{self.plans.path}: add them, or count them as 0 with --missing zero"
+                f"{self.source}: add them, or count them as 0 with --missing zero"
             )
         return [token for group in self.groups for pair in group.pairs for token in pair]
 
@@ -213,7 +216,7 @@ class BasesScoring:
         return result
 
 
-def _count(plans: PlanFile) -> int:
+def _count(plans: Mapping[str, NDArray[Any]], source: str) -> int:
     """Plans of the first scene whose plans can be read."""
     for token in plans:
         try:
@@ -221,7 +224,7 @@ def _count(plans: PlanFile) -> int:
                 return count
         except (PlanError, PlanFileError):
             continue
-    raise PlanFileError(f"{plans.path}: not a single scene has plans (N, 8, 3)")
+    raise PlanFileError(f"{source}: not a single scene has plans (N, 8, 3)")
 
 
 def files_of(two_stages: TwoStageData | str) -> list[Path]:

@@ -18,7 +18,6 @@ from beyonddrive.datasets.navsim.scene import HISTORY, Scene
 from beyonddrive.datasets.navsim.two_stage_split import NUM_FUTURE_FRAMES
 from beyonddrive.evaluation.pdm import build_metric_cache, score
 from beyonddrive.evaluation.pdm.cache.two_stage import Policy, build_two_stage_scene, end_points
-from beyonddrive.evaluation.plan_files import PlanFile
 from beyonddrive.evaluation.score_labels import Basis
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.plan import PlanError, check_plans
@@ -75,6 +74,7 @@ class SceneWork:
         root: Logs and maps.
         split: Split of the logs.
         plans: Token -> plans (N, 8, 3).
+        source: What they are called in messages.
         num_plans: N, the same for all scenes.
         bases: What the records are for.
         wanted: Original scenes.
@@ -83,7 +83,8 @@ class SceneWork:
 
     root: NavsimRoot
     split: str
-    plans: PlanFile
+    plans: Mapping[str, NDArray[Any]]
+    source: str
     num_plans: int
     bases: tuple[Basis, ...]
     wanted: frozenset[str] = frozenset()
@@ -163,7 +164,7 @@ class SceneWork:
         plans = check_plans(self.plans[token], token)
         if len(plans) != self.num_plans:
             raise PlanError(
-                f"{token}: has {len(plans)} plans, the first scene of {self.plans.path} has "
+                f"{token}: has {len(plans)} plans, the first scene of {self.source} has "
                 f"{self.num_plans}; a run needs the same number for every scene"
             )
         return plans

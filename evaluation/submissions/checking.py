@@ -15,11 +15,16 @@ from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.engine.environment import write_made_with
 from beyonddrive.engine.executors import Executor
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.evaluation.bases.places import TwoStageData
+from beyonddrive.evaluation.bases.run import BasesScoring
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
+from beyonddrive.evaluation.pdm.scores.two_stage import TwoStageError
+from beyonddrive.evaluation.score_labels import BASES, ScoreLabel
 from beyonddrive.evaluation.split_scoring import SplitScoring
 from beyonddrive.evaluation.submissions.official_file import Plans
-from beyonddrive.evaluation.submissions.two_stage_run import TwoStageData, score_run
 from beyonddrive.structures.plan import SCORE_COLUMNS
+
+_SHOWN = 5
 
 
 @dataclass
@@ -31,15 +36,19 @@ class Verdict:
         rows: Scene -> scores by ``columns``.
         means: Label -> scores by ``columns``, of the run.
         failures: Scene -> why it has no score. With a single one there are no means, as on the leaderboard.
+        label: What the scores are of.
     """
 
     columns: tuple[str, ...]
     rows: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     means: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    label: ScoreLabel | None = None
 
     def lines(self) -> Iterator[str]:
-        """The means as a table, in percent."""
+        """What the means are of, then the means as a table, in percent."""
+        if self.label is not None:
+            yield str(self.label)
         width = max((len(label) for label in self.means), default=0)
         if self.means:
             yield " " * width + "".join(f"{name:>8}" for name in self.columns)
@@ -79,6 +88,7 @@ def score_one_stage(
     verdict.rows = {token: verdict.rows[token] for token in plans if token in verdict.rows}
     verdict.failures = scoring.failures
     if verdict.rows and (partial or not verdict.failures):
+        verdict.label = ScoreLabel.of(BASES["pdms"], verdict.rows)
         verdict.means["PDMS"] = np.mean(list(verdict.rows.values()), axis=0)
     return verdict
 
@@ -90,16 +100,20 @@ def score_two_stages(data: TwoStageData, stages: Sequence[Plans], executor: Exec
         TwoStageError: If scenes of a group have no plan.
         NavsimRootError: If a folder is missing.
     """
-    verdict = Verdict((*RUN_COLUMNS,))
-    run = score_run(data, {token: plan for stage in stages for token, plan in stage.items()}, executor)
-    verdict.failures = run.failures
-    if run.scores is not None:
-        verdict.rows = dict(zip(run.scores.tokens, run.scores.values, strict=True))
-        verdict.means = {
-            "stage one": run.scores.stage_one,
-            "stage two": run.scores.stage_two,
-            "combined": run.scores.combined,
-        }
+    plans = {token: plan[None] for stage in stages for token, plan in stage.items()}
+    root = NavsimRoot(data.data_root, data.maps_root)
+    scoring = BasesScoring(root, data.logs, plans, "the submission", [BASES["two-stage"]], data)
+    if scoring.left_out:
+        raise TwoStageError(f"{scoring.left_out}; the first: {', '.join(scoring.missing[:_SHOWN])}")
+    records = {record.token: record for record in scoring.run(executor)}
+    [result] = scoring.results(records)
+    verdict = Verdict((*RUN_COLUMNS,), failures=result.failures)
+    if not result.failures and not result.means:
+        raise TwoStageError(result.note)
+    if not result.failures:
+        verdict.rows, verdict.label = result.rows, result.label
+        names = {"stage one": "stage one", "stage two": "stage two", "": "combined"}
+        verdict.means = {shown: result.means[part] for part, shown in names.items()}
     return verdict
 
 

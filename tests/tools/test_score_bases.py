@@ -11,6 +11,7 @@ import pytest
 
 from beyonddrive.evaluation.plan_files import read_label, write_arrays
 from beyonddrive.evaluation.score_labels import BASES, ScoreLabel, scenes_digest
+from beyonddrive.tools import report
 from beyonddrive.tools import score as tool
 
 DATA = Path(__file__).parents[1] / "data" / "golden"
@@ -275,3 +276,51 @@ def test_unknown_names_and_plans_of_another_length(golden, groups, tmp_path, cap
     assert "no basis 'epdm'; there are pdms, epdms" in capsys.readouterr().err
     assert tool.main(arguments(tmp_path, "--basis", "epdms")) == 1
     assert f"{tokens[1]}: has 2 plans, the first scene of" in capsys.readouterr().err
+
+
+def test_report_compares_like_with_like_only(everything, capsys):
+    scenes = everything[0] / "table_scenes"
+
+    def compare(first, second, *options):
+        rows = [f"--row=a={scenes / first}.csv", f"--row=b={scenes / second}.csv"]
+        return report.main([*rows, *options]), *capsys.readouterr()
+
+    code, out, _ = compare("two-stage-0", "two-stage-1")
+    assert code == 0 and "two-stage: EPDMS, 2 stages, reactive traffic" in out
+    table = everything[2]["rows"]
+    for run in (0, 1):
+        [row] = [r for r in table if (r["basis"], r["plan"], r["part"]) == ("two-stage", run, "result")]
+        assert f"{100 * row['score']:6.1f}" in out
+    code, _, error = compare("epdms-0", "epdms-reactive-0")
+    assert code == 1 and "traffic: logged, reactive" in error
+    code, out, _ = compare("epdms-0", "epdms-reactive-0", "--different-labels")
+    assert code == 0 and "epdms-reactive: EPDMS, 1 stage" in out and "traffic: logged, reactive" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[:-1], "its label is of 18 scenes"),
+        (
+            lambda rows: [*rows[:-1], rows[-1].replace("scorer_version=1", "scorer_version=0")],
+            "different labels",
+        ),
+        (lambda rows: [row.replace("scorer_version=1", "scorer_version=x") for row in rows], "is damaged"),
+    ],
+)
+def test_a_file_whose_label_is_not_of_its_scenes_is_refused(everything, tmp_path, capsys, change, message):
+    lines = (everything[0] / "table_scenes/two-stage-0.csv").read_text().splitlines()
+    (tmp_path / "a.csv").write_text("\n".join(change(lines)) + "\n")
+    assert report.main([f"--row=a={tmp_path / 'a.csv'}"]) == 1
+    assert message in (error := capsys.readouterr().err) and "a.csv" in error
+
+
+def test_a_file_without_label_is_not_compared_silently(everything, tmp_path, capsys):
+    file = everything[0] / "table_scenes/epdms-0.csv"
+    rows = list(csv.reader(file.read_text().splitlines()))
+    (tmp_path / "old.csv").write_text("\n".join(",".join(row[:-1]) for row in rows) + "\n")
+    words = [f"--row=old={tmp_path / 'old.csv'}", f"--row=new={file}"]
+    assert report.main(words) == 1
+    assert "old.csv has none" in capsys.readouterr().err
+    assert report.main([*words, "--different-labels", f"--markdown={tmp_path / 't.md'}"]) == 0
+    assert "old: EPDMS, NAVSIM v2, no label" in (tmp_path / "t.md").read_text()

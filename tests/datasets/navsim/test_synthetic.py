@@ -1,7 +1,10 @@
 """Follow-up scenes: read without importing anything that they name, refused when they hold anything else."""
 
+import multiprocessing
 import pickle
 import random
+import resource
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,14 +77,54 @@ def test_what_is_wrong_is_named(tmp_path, content, change, message, capsys):
 
 
 def test_damaged_files_never_do_more_than_fail(tmp_path):
-    whole, draws = FILES[1].read_bytes(), random.Random(0)
+    whole, draws = min((path.read_bytes() for path in FILES), key=len), random.Random(0)
     path = tmp_path / "scene.pkl"
-    for _ in range(300):
+    modules, started, refused = set(sys.modules), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
+    for _ in range(5000):
         damaged = bytearray(whole)
         for _ in range(draws.choice((1, 1, 3, 20))):
             damaged[draws.randrange(len(damaged))] = draws.randrange(256)
         path.write_bytes(damaged[: draws.randrange(1, len(damaged))] if draws.random() < 0.2 else damaged)
         try:
             read_synthetic_scene(path)
-        except SceneError:
-            continue
+        except SceneError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert 2500 < refused < 5000
+    assert not [name for name in set(sys.modules) - modules if name.startswith("nuplan")]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - started < 200_000  # kB
+
+
+AGENT = b"cnuplan.common.actor_state.agent\nAgent\n)R"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"})" + b"\x85" * 200_000 + b"K\x01s",
+        b"}" + AGENT + b")" + b"\x85" * 200_000 + b"b" + b"K\x01s",
+        AGENT + b"})" + b"\x85" * 200_000 + b"K\x01sb",
+        b"(" + AGENT * 20 + b"l" + b"\x85" * 200_000,
+    ],
+)
+def test_depth_never_ends_the_reader(tmp_path, body):
+    """In a process of its own: a stack that overflows while nested tuples are hashed ends it."""
+    path = tmp_path / "scene.pkl"
+    path.write_bytes(b"\x80\x04" + body + b".")
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        message = pool.apply_async(_complaint, (path,)).get(timeout=60)
+    assert str(path) in message
+
+
+def _complaint(path):
+    with pytest.raises(SceneError) as error:
+        read_synthetic_scene(path)
+    return str(error.value)
+
+
+def test_a_class_that_is_not_on_the_list_is_refused_by_its_name(tmp_path):
+    path = tmp_path / "scene.pkl"
+    path.write_bytes(b"\x80\x04cnuplan.common.actor_state.ego_state\nEgoState\n)R.")
+    with pytest.raises(SceneError, match=r"nuplan\.common\.actor_state\.ego_state\.EgoState") as error:
+        read_synthetic_scene(path)
+    assert str(path) in str(error.value)
