@@ -13,6 +13,8 @@ a failure of the stock library, and each has a test that shows the failure witho
 4. *Package look-ups*: configs of the form ``_base_ = 'package::file.py'`` import ``pkg_resources``, which
    setuptools 82 removed, and know mmlab's packages only; ``'beyonddrive::ltf/ltf_tiny_...py'`` is a config of
    this suite, wherever it is installed, and so with any package that has configs.
+5. *Figures of a step*: each loss and the gradient norm are turned into numbers at once, which waits for the
+   GPU; :mod:`beyonddrive.engine.late_figures` reads them when the log is written.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
+from beyonddrive.engine import late_figures
 from beyonddrive.engine.checkpoint_files import load_checkpoint_file, weights_of
 from beyonddrive.engine.config_files import find_config
 from beyonddrive.engine.devices import Inventory, choose_backend, meeting_all_ranks
@@ -173,6 +176,7 @@ def apply() -> None:
     config = mmengine.config.Config
     if not hasattr(config._get_cfg_path, _MARK):
         config._get_cfg_path = staticmethod(_own_cfg_path(config._get_cfg_path))
+    late_figures.apply()
     for module in (mmengine.utils.package_utils, mmengine.utils, mmengine.config.config):
         module.is_installed = _is_installed
         module.get_installed_path = _get_installed_path

@@ -36,14 +36,28 @@ def to_host(value: Tensor) -> Tensor:
 
     It waits for an event of the current stream, not for the device, so that work on other streams goes on.
     """
+    return start_to_host(value)() if value.device.type == "cuda" else value.cpu()
+
+
+def start_to_host(value: Tensor) -> Callable[[], Tensor]:
+    """Start a copy to the CPU; calling what is returned waits for it.
+
+    >>> start_to_host(torch.ones(()))()
+    tensor(1.)
+    """
     if value.device.type != "cuda":
-        return value.cpu()
+        host = value.detach().to("cpu", copy=True)
+        return lambda: host
     host = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
     host.copy_(value, non_blocking=True)
     event = torch.cuda.Event()
     event.record()
-    event.synchronize()
-    return host
+
+    def wait() -> Tensor:
+        event.synchronize()
+        return host
+
+    return wait
 
 
 class LateChecks:

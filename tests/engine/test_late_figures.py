@@ -1,0 +1,76 @@
+"""Figures of a step on a GPU wait until somebody reads them, in their order."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper
+
+from beyonddrive.engine import late_figures, mmengine_compat
+from beyonddrive.structures import transfers
+
+mmengine_compat.apply()
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Tensors count as if they were on a GPU; the names of those whose copy was waited for."""
+    waited = []
+    monkeypatch.setattr(late_figures, "_is_late", lambda value: isinstance(value, torch.Tensor))
+
+    def start(value):
+        wait = transfers.start_to_host(value)
+        return lambda: (waited.append(float(value)), wait())[1]
+
+    monkeypatch.setattr(late_figures, "start_to_host", start)
+    return waited
+
+
+@pytest.mark.parametrize("read", [lambda hub: hub.log_scalars, lambda hub: hub.state_dict()])
+def test_figures_wait_until_they_are_read(started, read):
+    hub = MessageHub("late")
+    loss = torch.tensor(3.0)
+    hub.update_scalar("train/loss", loss)
+    hub.update_scalar("train/lr", 0.1)
+    loss.fill_(7.0)  # the next step reuses the memory
+    hub.update_scalar("train/loss", loss)
+    assert started == []
+    read(hub)
+    assert len(started) == 2
+    assert hub.get_scalar("train/loss").data[0].tolist() == [3.0, 7.0]
+    assert hub.get_scalar("train/lr").current() == 0.1
+
+
+def test_numbers_do_not_overtake_figures(started):
+    hub = MessageHub("order")
+    hub.update_scalar("train/loss", torch.tensor(1.0))
+    hub.update_scalar("train/loss", 2.0)
+    assert hub.get_scalar("train/loss").data[0].tolist() == [1.0, 2.0]
+
+
+def test_a_log_that_nobody_writes_does_not_grow(started, monkeypatch):
+    monkeypatch.setattr(late_figures, "LIMIT", 3)
+    hub = MessageHub("full")
+    for value in range(4):
+        hub.update_scalar("train/loss", torch.tensor(float(value)))
+    assert len(started) == 4
+
+
+def test_the_norm_of_clipping_is_a_late_figure(started):
+    layer = torch.nn.Linear(2, 1, bias=False)
+    wrapper = OptimWrapper(torch.optim.SGD(layer.parameters(), lr=0.0), clip_grad={"max_norm": 1.0})
+    MessageHub.get_instance("clipping")
+    wrapper.message_hub = hub = MessageHub.get_current_instance()
+    wrapper.update_params(layer(torch.tensor([[3.0, 4.0]])).sum())
+    assert started == []
+    assert hub.get_scalar("train/grad_norm").current() == pytest.approx(5.0)
+    wrapper.clip_func, wrapper.clip_grad_kwargs = torch.nn.utils.clip_grad_value_, {"clip_value": 1.0}
+    wrapper.update_params(layer(torch.tensor([[3.0, 4.0]])).sum())
+    assert len(hub.get_scalar("train/grad_norm").data[0]) == 1
+
+
+def test_applied_twice_it_is_applied_once():
+    before = MessageHub.update_scalar
+    late_figures.apply()
+    assert MessageHub.update_scalar is before
