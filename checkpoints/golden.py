@@ -90,6 +90,7 @@ class GoldenFile:
         directory: Where the golden files are.
         name: Their stem, e.g. ``'navsim_ltf'``.
         recipe: The directory's recipe if it has been loaded before.
+        device: Where the planner and its inputs are.
 
     Attributes:
         arrays: Contents of ``<name>.npz``; empty if there is only a list of keys.
@@ -102,8 +103,15 @@ class GoldenFile:
         GoldenError: If a file is missing or is not what it should be.
     """
 
-    def __init__(self, directory: str | Path, name: str, recipe: ModuleType | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        name: str,
+        recipe: ModuleType | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
         self.directory, self.name = Path(directory), name
+        self.device = torch.device(device)
         self.recipe = recipe or load_recipe(self.directory)
         listed = _read_json(self.directory / f"{name}.keys.json")
         if not isinstance(listed, dict) or not isinstance(listed.get("keys"), dict):
@@ -164,14 +172,18 @@ class GoldenFile:
         fixed = sum(int(np.prod(shape)) for key, (shape, _) in self.keys.items() if key in self.data_keys)
         if wanted not in (params, params + fixed):
             raise GoldenError(f"{self.name}: our planner has {params} parameters, the original {wanted}")
-        return planner
+        return planner.to(self.device)
+
+    def tensor(self, value: Any, dtype: torch.dtype | None = None) -> Tensor:
+        """An array, a number or numbers on the device."""
+        return torch.as_tensor(value, dtype=dtype).to(self.device)
 
     def inputs(self, lidar: bool = False, batch: int = 2) -> dict[str, Tensor]:
         """``camera``, ``status`` and, if asked for, ``lidar`` of a batch."""
         made = {"camera": self.recipe.camera(batch), "status": self.recipe.status(batch)}
         if lidar:
             made["lidar"] = self.recipe.lidar(batch)
-        return {key: torch.from_numpy(value) for key, value in made.items()}
+        return {key: self.tensor(value) for key, value in made.items()}
 
     def samples(
         self, negatives: str | None = None, empty: bool = False, batch: int = 2, classes: int = 7
@@ -185,9 +197,9 @@ class GoldenFile:
             classes: Classes of the bird's-eye-view map.
         """
         name = "target/trajectory" if batch <= 2 else f"target/trajectory{batch}"
-        plans = torch.from_numpy(self.recipe.trajectory(name, batch))
-        states, labels = map(torch.from_numpy, self.recipe.agents(batch, empty=empty))
-        bev = torch.from_numpy(self.recipe.bev_map(batch, classes=classes))
+        plans = self.tensor(self.recipe.trajectory(name, batch))
+        states, labels = map(self.tensor, self.recipe.agents(batch, empty=empty))
+        bev = self.tensor(self.recipe.bev_map(batch, classes=classes))
         made = []
         for row in range(batch):
             sample = PlanSample(metainfo={"token": f"scene{row}"})
@@ -198,18 +210,18 @@ class GoldenFile:
                 bev_semantic_map=bev[row],
             )
             if negatives is not None:
-                plan = torch.from_numpy(self.recipe.negatives(negatives, batch))[row : row + 1]
+                plan = self.tensor(self.recipe.negatives(negatives, batch))[row : row + 1]
                 sample.negatives = BaseDataElement(plans=plan, valid=plan.abs().sum((1, 2)) > 0)
             made.append(sample)
         return made
 
     def normal(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """The recipe's standard-normal numbers of this name, float32."""
-        return torch.from_numpy(self.recipe.normal(name, shape)).float()
+        return self.tensor(self.recipe.normal(name, shape)).float()
 
     def draws(self, index: int, *shape: int, kind: str = "normal", high: int | None = None) -> Tensor:
         """The ``index``-th random draw of a stochastic call: ``kind`` is normal, uniform or int."""
-        return torch.from_numpy(self.recipe.noise(self.name, index, shape, kind, high))
+        return self.tensor(self.recipe.noise(self.name, index, shape, kind, high))
 
     def compare(self, values: Mapping[str, Any], prefix: str = "") -> Iterator[Comparison]:
         """Compare named values with the golden arrays of the same names; names without one are passed over.
@@ -225,7 +237,7 @@ class GoldenFile:
 
     def compare_one(self, key: str, value: Any) -> Iterator[Comparison]:
         """Compare one value with the array ``key`` (with its group): the array, and a probe's statistics."""
-        ours = np.asarray(value.detach() if isinstance(value, Tensor) else value)
+        ours = _array(value)
         golden = self.arrays[key]
         if not key.startswith("probe/"):
             yield Comparison(key, ours, golden)
@@ -251,8 +263,7 @@ class GoldenFile:
         if key is None:
             return
         if np.isnan(self.arrays[key]).all():
-            ours = value.detach() if isinstance(value, Tensor) else value
-            yield Comparison(key, np.asarray(ours), np.asarray(expected))
+            yield Comparison(key, _array(value), _array(expected))
         else:
             yield from self.compare_one(key, value)
 
@@ -263,6 +274,11 @@ class GoldenFile:
     def wanted(self) -> set[str]:
         """Keys of all arrays that a comparison should cover."""
         return {key for key in self.arrays if key.startswith(KINDS)}
+
+
+def _array(value: Any) -> NDArray[Any]:
+    """A value, on whatever device it is, as an array."""
+    return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
 
 
 def compare_planner(golden: GoldenFile) -> Iterator[Comparison]:

@@ -72,10 +72,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--planner", metavar="NAME", help="only this one: stem of its files (navsim_ltf), or our name (ltf)"
     )
+    parser.add_argument(
+        "--device", default="cpu", metavar="DEVICE", help="where planners run, such as cuda; without TF32"
+    )
     return parser.parse_args(argv)
 
 
-def check(directory: Path, name: str, recipe: ModuleType, planner: str | None = None) -> Report | None:
+def check(
+    directory: Path, name: str, recipe: ModuleType, planner: str | None = None, device: str = "cpu"
+) -> Report | None:
     """Compare one planner; None if it is not the one asked for."""
     import torch
 
@@ -83,8 +88,9 @@ def check(directory: Path, name: str, recipe: ModuleType, planner: str | None = 
     from beyonddrive.checkpoints.golden import GoldenFile, compare_planner
 
     release = ""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
-        golden = GoldenFile(directory, name, recipe)
+        golden = GoldenFile(directory, name, recipe, device)
         conversion = golden.conversion
         release = conversion.release.name
         if planner not in (None, name, release):
@@ -156,7 +162,9 @@ def _check_planners(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.directory)
     compared, failed = 0, False
     for path in sorted(args.directory.glob("*.keys.json")):
-        report = check(args.directory, path.name.removesuffix(".keys.json"), recipe, args.planner)
+        report = check(
+            args.directory, path.name.removesuffix(".keys.json"), recipe, args.planner, args.device
+        )
         if report is not None:
             print(report, flush=True)
             compared += report.compared

@@ -6,17 +6,19 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyogrio
-import pyproj
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError
 
 from beyonddrive.structures.errors import BeyondDriveError
 
+if TYPE_CHECKING:
+    import pyproj
+
+# pyogrio and pyproj, which bring GDAL and PROJ (130 MB), are imported where a file is opened: trainings on
+# caches open none.
 VERSIONS_FILE = "nuplan-maps-v1.0.json"
 """File in the maps root that names the version of each location."""
 NO_ID = int(np.iinfo(np.int64).min)
@@ -110,6 +112,9 @@ class NuPlanMap:
     @cached_property
     def layer_names(self) -> tuple[str, ...]:
         """Names of all layers of the file."""
+        import pyogrio
+        from pyogrio.errors import DataSourceError
+
         try:
             return tuple(str(name) for name in pyogrio.list_layers(self.path)[:, 0])
         except DataSourceError as error:
@@ -118,6 +123,8 @@ class NuPlanMap:
     @cached_property
     def crs(self) -> pyproj.CRS:
         """The projection that geometries are given in: ``projectedCoordSystem`` of the layer ``meta``."""
+        import pyproj
+
         columns = self._read("meta", geometry=False)[3]
         try:
             values = dict(zip(columns["key"], columns["value"], strict=True))
@@ -161,6 +168,8 @@ class NuPlanMap:
         return MapLayer(name, ids, self._project(source, meta["crs"], geometries), columns, source, rows)
 
     def _project(self, source: str, crs: Any, geometries: NDArray[np.object_]) -> NDArray[np.object_]:
+        import pyproj
+
         if crs is None:
             raise MapError(f"{source}: its coordinate system is not given; get the map again")
         layer_crs = pyproj.CRS.from_user_input(crs)
@@ -178,6 +187,9 @@ class NuPlanMap:
         self, name: str, geometry: bool = True
     ) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any], dict[str, NDArray[Any]]]:
         """Meta data, fids, WKB geometries and columns of a layer."""
+        import pyogrio
+        from pyogrio.errors import DataLayerError, DataSourceError
+
         if name not in self.layer_names:
             raise MapError(
                 f"{self.path}: there is no layer {name!r} (it has {sorted(self.layer_names)}); "

@@ -84,7 +84,7 @@ def _compare_scheduler(golden: GoldenFile, head: TruncatedDiffusionHead) -> Iter
             "timesteps[0:5,-25:]": np.concatenate([steps[:5], steps[-25:]]),
             "ddim_step_t10": ddim.step(model, 10, sample),
             "ddim_step_t0": ddim.step(model, 0, sample),
-            "ddim_add_noise_t8": ddim.add_noise(sample, model, torch.tensor([8])),
+            "ddim_add_noise_t8": ddim.add_noise(sample, model, golden.tensor([8])),
         }
     )
 

@@ -13,7 +13,7 @@ from beyonddrive.plugins.ego_mlp.planner import COMMAND_DIM
 def compare(golden: GoldenFile) -> Iterator[Comparison]:
     """Compare the plan and its loss."""
     planner = golden.build()
-    given = torch.from_numpy(golden.arrays["in/ego_status"])
+    given = golden.tensor(golden.arrays["in/ego_status"])
     split = given.shape[1] - COMMAND_DIM
     status = torch.cat([given[:, split:], given[:, :split]], dim=1)  # the original takes the command last
     with torch.no_grad():

@@ -42,7 +42,7 @@ def compare(golden: GoldenFile) -> Iterator[Comparison]:
             yield from golden.compare(values, f"{variant}/")
         z = golden.normal("input/flow_z", (4, 8, 4))
         context = golden.normal("input/flow_context", (4, 30, 256))
-        time = torch.tensor([0.0, 0.25, 0.5, 0.95])
+        time = golden.tensor([0.0, 0.25, 0.5, 0.95])
         yield from golden.compare({"dit(z,t,context)": head.denoiser(z[:, None], time, context)[:, 0]})
         for prediction in ("x", "v"):
             with patch.object(head, "prediction", prediction):
@@ -56,7 +56,7 @@ def _compare_losses(
     flag = int(head.prediction == "x")
     bev = planner.bev_head.loss(tokens, golden.samples())["loss_bev_semantic"]
     context = golden.normal("input/flow_context32", (MANY, 30, 256))
-    many = SceneTokens(queries=torch.cat([context[:, :1], context], dim=1), status=torch.zeros(MANY, 8))
+    many = SceneTokens(queries=torch.cat([context[:, :1], context], dim=1), status=context.new_zeros(MANY, 8))
 
     def draws(batch: int, drop: bool) -> FlowDraws:
         dropped = golden.draws(2, batch, kind="uniform") if drop else None

@@ -81,7 +81,7 @@ def _compare_network(golden: GoldenFile, head: MeanFlowHead) -> Iterator[Compari
         golden.normal("input/mf_bev", (3, cells, dim)),
         golden.normal("input/mf_context", (3, 30, dim)),
     )
-    times = torch.tensor([[0.0, 1.0], [0.2, 0.9], [0.5, 0.5]])
+    times = golden.tensor([[0.0, 1.0], [0.2, 0.9], [0.5, 0.5]])
     velocity = head.denoiser(points[:, None], times, torch.cat([maps, queries], dim=1))[:, 0]
     yield from golden.compare({"model(z,r,t)": velocity})
 
@@ -100,7 +100,7 @@ def _compare_losses(
         output: PlanOutput = head.training_output(tokens, samples, draws, start)
         terms: dict[str, Tensor] = (head if case == "nobd" else planner.trajectory_head).loss(output, samples)
         bev = planner.bev_head.loss(tokens, samples)["loss_bev_semantic"]
-        repulsion = terms.get("loss_repulsive", torch.zeros(()))
+        repulsion = terms.get("loss_repulsive", golden.tensor(0.0))
         values: dict[str, Any] = {
             "meanflow_loss": terms["loss_flow"],
             "arm_loss": terms["loss_trajectory"],

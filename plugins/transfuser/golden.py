@@ -74,7 +74,7 @@ def _compare_agents(
     with torch.no_grad():
         output = planner.agent_head(tokens)
     for empty in (False, True):
-        states, labels = map(torch.from_numpy, golden.recipe.agents(empty=empty))
+        states, labels = map(golden.tensor, golden.recipe.agents(empty=empty))
         if latent:
             labels = visible(states, labels, CAMERA_FIELD_OF_VIEW)
         for suffix, weights in (
@@ -128,13 +128,13 @@ def _compare_beyonddrive(golden: GoldenFile) -> Iterator[Comparison]:
         plan = planner.trajectory_head(tokens)
         bev_loss = planner.bev_head.loss(tokens, golden.samples())["loss_bev_semantic"]
     prediction = "trajectory" if planner.trajectory_head.space == "absolute" else "delta_trajectory"
-    plain = torch.tensor(torch.nan)
+    plain = golden.tensor(torch.nan)
     for case in BEYONDDRIVE_CASES:
         targets = golden.samples(None if case == "nobd" else case.removeprefix("bd_"))
         encoded = plan.encoded.clone().requires_grad_()
         module = planner.trajectory_head.bare if case == "nobd" else planner.trajectory_head
         terms = module.loss(PlanOutput(trajectory=plan.trajectory, encoded=encoded), targets)
-        repelled = terms.get("loss_repulsive", torch.zeros(()))
+        repelled = terms.get("loss_repulsive", golden.tensor(0.0))
         total = terms["loss_trajectory"] + bev_loss + repelled
         total.backward()
         if case == "nobd":
@@ -155,8 +155,8 @@ def _compare_beyonddrive(golden: GoldenFile) -> Iterator[Comparison]:
             yield from golden.compare({"rde_loss": repelled, "loss": total}, f"{case}/")
     if prediction == "delta_trajectory":
         module = planner.trajectory_head
-        encoded_target = module.encode(torch.from_numpy(golden.recipe.trajectory("target/trajectory")))
-        negatives = torch.from_numpy(golden.recipe.negatives("negsum"))
+        encoded_target = module.encode(golden.tensor(golden.recipe.trajectory("target/trajectory")))
+        negatives = golden.tensor(golden.recipe.negatives("negsum"))
         values = {
             "diff_traj(target)": encoded_target,
             "cumsum(diff(target))": module.decode(encoded_target),

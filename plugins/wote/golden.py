@@ -54,7 +54,7 @@ def _compare_stages(golden: GoldenFile, planner: WoTE, tokens: SceneTokens) -> I
     ego = head.encoder(anchors + offsets, status)
     model, reward = head.world_model, head.reward
     future_ego, future = model(bev, ego, model.prepare(bev))
-    start = splat_weights(torch.zeros(2), model.bev_size)
+    start = splat_weights(bev.new_zeros(2), model.bev_size)
     end = splat_weights(anchors[:, -1, :2], model.bev_size)
     before = bev[:, None] + start[:, None] * ego[:, :, None]
     after = future + end[:, :, None] * future_ego[:, :, None]
@@ -78,7 +78,7 @@ def _injected(golden: GoldenFile) -> Tensor:
     """Features put into a map."""
     features = golden.normal("input/wote_newfeat", (3, 4))
     bev = golden.normal("input/wote_bev", (3, 4, 8, 8))
-    weights = splat_weights(torch.tensor([[0.0, 0.0], [13.3, -7.1], [31.0, 31.9]]), (8, 8))
+    weights = splat_weights(golden.tensor([[0.0, 0.0], [13.3, -7.1], [31.0, 31.9]]), (8, 8))
     return bev + features[:, :, None, None] * weights.unflatten(-1, (8, 8))[:, None]
 
 
@@ -87,7 +87,7 @@ def _compare_training(golden: GoldenFile, planner: WoTE) -> Iterator[Comparison]
     head: WorldModelHead = planner.world_head
     assert planner.bev_head is not None and planner.agent_head is not None
     tokens = planner.encode(golden.inputs(lidar=True))
-    output = head.training_output(tokens, [], sampled=torch.tensor(SAMPLED))
+    output = head.training_output(tokens, [], sampled=golden.tensor(SAMPLED))
     assert output.proposals is not None
     extras, anchors = output.extras, head.anchors()
     future: SceneTokens = planner.future_tokens(tokens, output)
@@ -108,25 +108,25 @@ def _compare_training(golden: GoldenFile, planner: WoTE) -> Iterator[Comparison]
 
     samples = golden.samples(classes=CLASSES)
     rewards = golden.recipe.rng_for("target/sim_reward").random((2, 1, 5, len(anchors))).round(1)
-    for sample, reward in zip(samples, torch.from_numpy(rewards[:, 0]).float(), strict=True):
+    for sample, reward in zip(samples, golden.tensor(rewards[:, 0]).float(), strict=True):
         assert len(reward) == len(METRICS)
-        scores = torch.cat([reward.T, torch.zeros(len(anchors), 1)], dim=1)
-        identity = torch.tensor(head.anchors.identity)
+        scores = torch.cat([reward.T, reward.new_zeros(len(anchors), 1)], dim=1)
+        identity = golden.tensor(head.anchors.identity)
         sample.gt.update(BaseDataElement(vocabulary_scores=scores, vocabulary_id=identity))
     losses = head.loss(output, samples)
     agents = planner.agent_head.loss(tokens, samples)
     criterion = planner.bev_head.criterion
     targets = {
         "map": torch.stack([sample.gt.bev_semantic_map for sample in samples]),
-        "future": torch.from_numpy(golden.recipe.bev_map(classes=CLASSES, name="target/fut_bev")),
+        "future": golden.tensor(golden.recipe.bev_map(classes=CLASSES, name="target/fut_bev")),
     }
     values = {
         "traj_offset_loss": losses["loss_offset"],
         "offset_im_reward_loss": losses["loss_offset_imitation"],
         "im_reward_loss": losses["loss_imitation"],
         "sim_reward_loss": losses["loss_metrics"],
-        "agent_cls_loss": agents.get("loss_agent_class", torch.zeros(())),
-        "agent_box_loss": agents.get("loss_agent_box", torch.zeros(())),
+        "agent_cls_loss": agents.get("loss_agent_class", golden.tensor(0.0)),
+        "agent_box_loss": agents.get("loss_agent_box", golden.tensor(0.0)),
         "map_loss": criterion(maps["bev_semantic_map"], targets["map"]),
         "fut_map_loss": criterion(maps["fut_bev_semantic_map"], targets["future"])
         * (planner.future_map_weight / criterion.weight),
