@@ -1,0 +1,162 @@
+"""The script for a machine with a GPU, as far as it runs without one: its parts, their limits, its table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from beyonddrive.benchmarks import train_step
+from beyonddrive.benchmarks.on_gpu import __main__ as on_gpu
+from beyonddrive.benchmarks.on_gpu import goldens, recipes, rows, train_one, trainings
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "on_gpu.sh"
+
+
+def test_a_planner_is_compared_with_its_original():
+    row = goldens.compare("ego_status_mlp", "cpu")
+    assert (row.verdict, row.what) == (rows.PASS, "ego_status_mlp")
+    assert row.figures.keys() == {"out/trajectory", "loss/l1"}
+    assert {"wote", "diffusiondrive", "navsim_ltf"} <= set(goldens.planners())
+
+
+def test_a_difference_fails(monkeypatch):
+    monkeypatch.setitem(goldens.ALLOWED, "cpu", -1.0)
+    row = goldens.compare("ego_status_mlp", "cpu")
+    assert row.verdict == rows.FAIL and "beyond" in row.found
+
+
+def test_a_training_is_watched(tmp_path, blind_recipe, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    options = [f"{key}={value}" for key, value in recipes.WITHOUT_VALIDATION.items()]
+    given = [str(blind_recipe), "--losses", str(tmp_path / "l.json"), "--work-dir", str(tmp_path / "w")]
+    assert train_one.main([*given, "--cfg-options", *options]) == 0
+    seen = json.loads((tmp_path / "l.json").read_text())
+    assert list(seen["losses"]) == ["1", "2", "3", "4", "5", "6"]  # 2 epochs of 6 scenes, 2 a step
+    assert (seen["device"], seen["backend"], seen["refused_waits"]) == ("cpu", None, 0)
+
+
+def seen(losses, device="cuda", **more):
+    return {"losses": losses, "device": device, "backend": "nccl", "refused_waits": 10, "scale": None, **more}
+
+
+def test_trainings_pass_only_if_every_step_is_there_and_close():
+    recipe = "configs/ltf/ltf_tiny_1xb16-12e_synth.py"
+    good = {str(step): 1.0 + step for step in range(1, 13)}
+    far = {**good, "12": 13.5}
+    found = {
+        "ltf_tiny-cuda": seen(good),
+        "ltf_tiny-again": seen(good, "cpu"),
+        "ltf_tiny-mixed": seen(far, scale=65536.0),
+        "ltf_tiny-resumed": seen({step: good[step] for step in map(str, range(7, 13))}),
+    }
+
+    def verdicts(**changes):
+        named = {name.replace("_", "-"): value for name, value in changes.items()}
+        made = {name: named.get(name.rpartition("-")[2], value) for name, value in found.items()}
+        return [row.verdict for row in trainings.compare(made, "cuda", [recipe], recipe)]
+
+    assert verdicts() == ["pass", "pass", "pass"]
+    assert verdicts(again=seen(far, "cpu"))[0] == "FAIL"
+    assert verdicts(cuda=seen(good, "cpu"))[0] == "FAIL"  # it did not run on the GPU
+    assert verdicts(resumed=seen({"12": 13.0}))[2] == "FAIL"
+    assert verdicts(resumed="RuntimeError: lost")[2] == "FAIL"
+    assert verdicts(again=seen({"99": 1.0}, "cpu"))[0] == "FAIL"
+
+
+def test_every_planner_has_a_recipe_and_each_is_told_what_differs():
+    found = {Path(recipe).parent.name for recipe in recipes.tiny_recipes(with_mmdet3d=True)}
+    assert found == {
+        "diffusiondrive", "ego_mlp", "flow_policy", "hydra_mdp", "ltf", "meanfuser", "transfuser", "wote"
+    }  # fmt: skip
+
+
+def test_what_a_part_found_is_kept_if_it_is_killed(tmp_path):
+    code = (
+        "import time, pathlib; from beyonddrive.benchmarks.on_gpu import rows;"
+        "rows.append(pathlib.Path('{}'), rows.Row('golden', 'ltf', 'pass', 'ok')); time.sleep(60)"
+    )
+    file = tmp_path / "rows.jsonl"
+    row = on_gpu.run(on_gpu.Part("golden", 20.0, ["-c", code.format(file).replace("60", "0")]), tmp_path)
+    assert row is None and [found.what for found in rows.read(file)] == ["ltf"]
+    row = on_gpu.run(on_gpu.Part("golden", 0.5, ["-c", "import time; time.sleep(60)"]), tmp_path)
+    assert row.verdict == "FAIL" and "limit of 0.5 s" in row.found
+    row = on_gpu.run(on_gpu.Part("golden", 20.0, ["-c", "raise SystemExit(3)"]), tmp_path)
+    assert "exit code 3" in row.found
+    with file.open("a") as lines:
+        lines.write('{"part": "gold')  # (cut short by a kill)
+    assert len(rows.read(file)) == 1
+
+
+def test_the_table_is_written_with_what_it_was_made_with(tmp_path, capfd, monkeypatch):
+    def parts(args, out):
+        found = rows.Row("golden", "ltf", "FAIL", "1 | 2")
+        file = out / "rows.jsonl"
+        code = "import pathlib; from beyonddrive.benchmarks.on_gpu import rows;"
+        code += f"rows.append(pathlib.Path('{file}'), rows.{found!r})"
+        return [on_gpu.Part("golden", 60.0, ["-c", code])]
+
+    monkeypatch.setattr(on_gpu, "parts_of", parts)
+    given = ["--device", "cpu", "--data", "d", "--work", "w", "--out", str(tmp_path), "--git", "abc123"]
+    assert on_gpu.main(given) == 1
+    table = (tmp_path / "on_gpu.md").read_text()
+    assert "commit: abc123" in table and "| golden | ltf | FAIL | 1 / 2 |" in table
+    assert json.loads((tmp_path / "on_gpu.json").read_text())["git"] == "abc123"
+    assert table in capfd.readouterr().out
+
+
+def test_the_parts_name_modules_that_are_there():
+    given = ["--device", "cpu", "--data", "d", "--work", "w", "--out", "o"]
+    for part in on_gpu.parts_of(on_gpu.parse_args(given), Path("o")):
+        path = SCRIPT.parents[1] / Path(*part.command[1].split(".")[1:]).with_suffix(".py")
+        assert path.is_file(), part
+
+
+def test_the_shell_script_parses_and_refuses_a_machine_without_a_gpu(tmp_path):
+    subprocess.run(["bash", "-n", SCRIPT], check=True)
+    with pytest.raises(SystemExit):
+        on_gpu.parse_args(["--data", "d", "--work", "w", "--out", "o"])
+
+
+class TestStepBenchmark:
+    """``benchmarks/train_step.py`` on tiny planners."""
+
+    @pytest.fixture(autouse=True)
+    def tiny(self, monkeypatch):
+        monkeypatch.setattr(train_step, "PLANNERS", {"ltf": ("ltf_tiny", {"repulsion": {"weight": 5.0}})})
+        monkeypatch.setattr(train_step.Processes, "measure", lambda self, *given: train_step.measure(*given))
+        yield
+        train_step.build.cache_clear()
+
+    def test_every_variant_has_the_loss_of_the_plain_restatement(self, tmp_path, capsys):
+        figures = tmp_path / "steps.json"
+        given = ["--batch", "2", "--steps", "1", "--warm-up", "1", "--threads", "1", "--json", str(figures)]
+        assert train_step.main(given) == 0
+        steps = json.loads(figures.read_text())["steps"]
+        assert [step["variant"] for step in steps] == [
+            "plain", "float32", "bf16", "channels_last", "fused_adamw"
+        ]  # fmt: skip
+        assert all(step["ms"] > 0 and step["ratio"] > 0 for step in steps)
+        row = on_gpu.step_rows(figures)[1]
+        assert row.what == "ltf, batch 2, float32" and "x plain" in row.found
+
+    def test_another_loss_or_a_wait_fails_and_the_rest_is_measured(self, tmp_path, monkeypatch, capsys):
+        def measure(self, planner, batch, variant, settings, args):
+            if variant == "bf16":
+                raise RuntimeError("called a synchronizing CUDA operation")
+            loss = 1.0 if variant != "float32" else 1.01
+            return train_step.Result(planner, batch, variant, 2.0, 1.0, 3.0, loss, 1.0)
+
+        monkeypatch.setattr(train_step.Processes, "measure", measure)
+        figures = tmp_path / "steps.json"
+        variants = ["float32", "bf16", "channels_last"]
+        assert train_step.main(["--batch", "1", "--json", str(figures), "--variants", *variants]) == 1
+        steps = json.loads(figures.read_text())["steps"]
+        assert ["failed" in step for step in steps] == [False, True, True, False]
+        assert [row.verdict for row in on_gpu.step_rows(figures)] == ["measured", "FAIL", "FAIL", "measured"]
+
+    def test_what_is_not_begun_in_time_is_named(self, capsys):
+        assert train_step.main(["--time-limit", "-1", "--batch", "4", "--variants", "float32"]) == 0
+        assert capsys.readouterr().out.count("skipped: not begun") == 2
