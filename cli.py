@@ -38,6 +38,7 @@ VERBS = {
     "build-vocabulary": Verb("build_vocabulary", "make a vocabulary of plans by k-means"),
     "score-vocabulary": Verb("score_vocabulary", "score the plans of a vocabulary in every scene"),
     "score": Verb("score", "score plans from anywhere by the PDM score or EPDMS"),
+    "drive": Verb("drive", "put a planner behind a simulator: HUGSIM's pipes and HTTP, AlpaSim"),
     "hugsim-score": Verb("hugsim_score", "score what HUGSIM's closed loop left behind"),
     "convert": Verb("convert_checkpoint", "convert checkpoints of original releases, both ways"),
     "check-golden": Verb("check_golden", "compare planners with golden outputs of their originals"),

@@ -31,6 +31,10 @@ class Lens(Protocol):
     def key(self) -> tuple[object, ...]:
         """The same for lenses that project alike."""
 
+    @property
+    def focal(self) -> float:
+        """Pixels per radian near the axis."""
+
     def project(self, rays: Floats) -> Floats:
         """Rays (..., 3) of any length -> pixels (..., 2) u, v; NaN where the lens does not see."""
 
@@ -74,6 +78,11 @@ class Pinhole:
             if not 0 < value < np.pi:
                 raise LensError(f"{name}: must be between 0 and pi, got {value}")
         return cls(width / (2 * np.tan(fovx / 2)), height / (2 * np.tan(fovy / 2)), cx, cy)
+
+    @property
+    def focal(self) -> float:
+        """Pixels per radian near the axis."""
+        return float(np.sqrt(self.fx * self.fy))
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -150,6 +159,12 @@ class FTheta:
         numbers = (self.cx, self.cy, *self.angle_to_radius, self.max_angle, *self.linear)
         if not self.angle_to_radius or not np.isfinite(numbers).all() or not 0 < self.max_angle <= np.pi:
             raise LensError(f"an f-theta lens needs a polynomial and a largest angle, got {self!r}")
+
+    @property
+    def focal(self) -> float:
+        """Pixels per radian near the axis."""
+        slope = self.angle_to_radius[1] if len(self.angle_to_radius) > 1 else 0.0
+        return float(abs(slope) * np.sqrt(self.scale[0] * self.scale[1]))
 
     @property
     def key(self) -> tuple[object, ...]:

@@ -58,6 +58,7 @@ ALLOWED = {
     "plugins.base": BELOW | PARTS,
     "plugins": BELOW | PARTS | {"checkpoints", "plugins.base"},
     "deploy": BELOW | PARTS | {"plugins.base"},
+    "deploy.drivers": BELOW | {"plugins.base", "deploy", "datasets", "evaluation"},
     "datasets": BELOW,
     "synth": BELOW | {"datasets"},
     "evaluation.pdm": BELOW | {"datasets"},

@@ -79,7 +79,7 @@ def write_agent(config: Config, checkpoint: str | Path, folder: Path, with_onnx:
     weights = io.BytesIO()
     torch.save({"state_dict": planner.state_dict(), "meta": {}}, weights)
     write_atomically(folder / "weights.pth", weights.getvalue())
-    model = _without_downloads(config.model.to_dict())
+    model = without_downloads(config.model.to_dict())
     alone = Config({"model": model, "default_scope": config.get("default_scope", "beyonddrive")})
     write_atomically(folder / "config.py", alone.pretty_text.encode())
     shutil.copyfile(navsim_agent.__file__, folder / "navsim_agent.py")
@@ -134,10 +134,10 @@ def _write_onnx(planner: Any, folder: Path, largest: float) -> float:
     return difference
 
 
-def _without_downloads(node: Any) -> Any:
+def without_downloads(node: Any) -> Any:
     """A model config whose weights come from the folder alone."""
     if isinstance(node, Mapping):
-        return {key: False if key == "pretrained" else _without_downloads(item) for key, item in node.items()}
+        return {key: False if key == "pretrained" else without_downloads(item) for key, item in node.items()}
     if isinstance(node, (list, tuple)):
-        return [_without_downloads(item) for item in node]
+        return [without_downloads(item) for item in node]
     return node

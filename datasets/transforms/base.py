@@ -5,11 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from beyonddrive.structures.errors import BeyondDriveError
+from beyonddrive.structures.frame import Frame
+
 if TYPE_CHECKING:
     from beyonddrive.datasets.stores.sources import DataPlace
 
 Results = dict[str, Any]
 """What is known about a scene so far, by name; transforms add to it."""
+
+
+class ObserveError(BeyondDriveError, TypeError):
+    """An input of a planner cannot be made from a simulator's frame."""
 
 
 class BaseTransform(ABC):
@@ -22,9 +29,11 @@ class BaseTransform(ABC):
     Attributes:
         version: Raised whenever the same settings and scene give other arrays than before, so that caches of
             what it gave then are refused.
+        num_history_frames: How many earlier frames, half a second apart, :meth:`observe` looks at.
     """
 
     version: ClassVar[int] = 1
+    num_history_frames: ClassVar[int] = 0
 
     def check_sources(self, place: DataPlace) -> None:  # noqa: B027 - most transforms read no store
         """Refuse a store that this transform reads and that was made from other logs or maps.
@@ -39,6 +48,22 @@ class BaseTransform(ABC):
     @abstractmethod
     def transform(self, results: Results) -> Results:
         """Add to ``results`` and return it."""
+
+    def observe(self, frame: Frame, results: Results) -> Results:
+        """Add to ``results`` what :meth:`transform` adds, from a simulator's frame in place of a scene.
+
+        Args:
+            frame: With ``num_history_frames`` earlier ones in ``history``.
+            results: ``token``, ``log_name``, and ``strip_rig``
+                (:class:`~beyonddrive.datasets.transforms.strip_rig.StripRig`), how cameras become a strip.
+
+        Raises:
+            ObserveError: If this transform cannot.
+        """
+        raise ObserveError(
+            f"{type(self).__name__}: does not say how to make its input from a simulator's frame: give it a "
+            f"method observe(frame, results), or is_target = True if no planner reads it"
+        )
 
     def __call__(self, results: Results) -> Results:
         """Run :meth:`transform`."""

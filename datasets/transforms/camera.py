@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from beyonddrive.datasets.navsim.scene import Scene
 from beyonddrive.datasets.navsim.sensors import SensorError, camera_of, read_image
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
-from beyonddrive.datasets.transforms.camera_rig import CROP_COLUMNS, CROP_ROWS, rig_of
+from beyonddrive.datasets.transforms.camera_rig import rig_of
+from beyonddrive.datasets.transforms.strip_rig import CAMERAS, StripRig, stitch
 from beyonddrive.registry import TRANSFORMS
+from beyonddrive.structures.frame import Frame
 
-CAMERAS = ("CAM_L0", "CAM_F0", "CAM_R0")
-"""From left to right."""
+__all__ = ["CAMERAS", "LoadCameraStitch", "stitch"]
 
 
 @TRANSFORMS.register_module()
@@ -60,19 +57,11 @@ class LoadCameraStitch(BaseTransform):
             results["camera_rig"] = rig_of(cameras, (height, width), self.size)
         return results
 
+    def observe(self, frame: Frame, results: Results) -> Results:
+        """Add ``camera``, as the rig of the planner's training shows what the frame's cameras show.
 
-def stitch(
-    left: NDArray[np.uint8], front: NDArray[np.uint8], right: NDArray[np.uint8], size: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """Crop three (h, w, 3) images, put them side by side and resize: uint8 (3, H, W).
-
-    >>> image = np.zeros((1080, 1920, 3), np.uint8)
-    >>> stitch(image, image, image, (256, 1024)).shape
-    (3, 256, 1024)
-    """
-    height, width = front.shape[:2]
-    rows, columns = round(CROP_ROWS * height), round(CROP_COLUMNS * width)
-    outer = (slice(rows, height - rows), slice(columns, width - columns))
-    strip = np.concatenate([left[outer], front[rows : height - rows], right[outer]], axis=1)
-    resized = cv2.resize(strip, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(np.moveaxis(resized, -1, 0), dtype=np.uint8)
+        ``camera_rig`` is not added: only training turns views.
+        """
+        rig: StripRig = results["strip_rig"]
+        results["camera"] = rig.strip(frame.cameras, self.size)
+        return results

@@ -7,9 +7,10 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from beyonddrive.datasets.stores.pictures import ENCODED, EncodingError
+from beyonddrive.datasets.stores.pictures import ENCODED, EncodingError, decoded
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
+from beyonddrive.structures.frame import Frame
 
 _LOSSLESS = {"png": ".png", "webp": ".webp"}
 _LOSSY = {"jpeg": ".jpg", "webp": ".webp"}
@@ -77,3 +78,7 @@ class EncodeCamera(BaseTransform):
             raise EncodingError(f"EncodeCamera: this OpenCV cannot write {self.format}")
         rest = {key: value for key, value in results.items() if key != "camera"}
         return {**rest, ENCODED: data.reshape(-1)}
+
+    def observe(self, frame: Frame, results: Results) -> Results:
+        """Leave ``camera`` as a reader of the cache gets it: what a lossy picture keeps of it."""
+        return results if self.quality is None else decoded(self.transform(results))

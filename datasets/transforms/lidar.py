@@ -9,6 +9,7 @@ from beyonddrive.datasets.navsim.scene import Scene
 from beyonddrive.datasets.navsim.sensors import lidar_path_of, read_pcd
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
+from beyonddrive.structures.frame import Frame
 
 
 @TRANSFORMS.register_module()
@@ -50,6 +51,12 @@ class LoadLidarHistogram(BaseTransform):
         scene: Scene = results["scene"]
         points = read_pcd(lidar_path_of(scene.now, results["root"].sensor_root(scene.split)))
         results["lidar"] = self.histogram(points[:3])
+        return results
+
+    def observe(self, frame: Frame, results: Results) -> Results:
+        """Add ``lidar``; without a sweep no point is anywhere."""
+        points = np.empty((3, 0), np.float32) if frame.lidar is None else frame.lidar[:3]
+        results["lidar"] = self.histogram(points)
         return results
 
     def histogram(self, points: NDArray[np.float32]) -> NDArray[np.float32]:

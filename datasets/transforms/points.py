@@ -12,6 +12,7 @@ from beyonddrive.datasets.navsim.scene import Scene
 from beyonddrive.datasets.navsim.sensors import LIDAR_ROWS, SensorError, lidar_path_of, read_pcd
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
+from beyonddrive.structures.frame import Frame
 
 _ROWS = [LIDAR_ROWS.index(name) for name in ("x", "y", "z", "intensity")]
 
@@ -63,6 +64,12 @@ class LoadPoints(BaseTransform):
         if not np.isfinite(points).all():
             raise SensorError(f"{path}: an intensity is NaN or infinite; restore the file from the data set")
         results["points"] = points
+        return results
+
+    def observe(self, frame: Frame, results: Results) -> Results:
+        """Add ``points``; without a sweep there are none."""
+        sweep = np.empty((4, 0), np.float32) if frame.lidar is None else frame.lidar
+        results["points"] = self.select(sweep, results["token"])
         return results
 
     def select(self, points: NDArray[np.float32], token: str) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ import numpy as np
 from beyonddrive.datasets.navsim.scene import HISTORY, FrameObjects, Scene
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
+from beyonddrive.structures.frame import Frame
 
 
 @TRANSFORMS.register_module()
@@ -17,6 +18,11 @@ class EgoStatus(BaseTransform):
         """Read ``scene``; add ``status``."""
         scene: Scene = results["scene"]
         results["status"] = np.concatenate([scene.driving_command.astype(np.float32), scene.ego_dynamic])
+        return results
+
+    def observe(self, frame: Frame, results: Results) -> Results:
+        """Add ``status``."""
+        results["status"] = frame.status
         return results
 
 

@@ -1,0 +1,236 @@
+"""HUGSIM's observations as frames, and plans as its answers (HUGSIM, sections 1 to 3, 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.deploy.drivers.engines import DriverError
+from beyonddrive.deploy.drivers.frame_inputs import FrameError
+from beyonddrive.evaluation.closed_loop.hugsim.tracker import WHEELBASE
+from beyonddrive.structures.frame import CameraView, Command, Floats, Frame
+from beyonddrive.structures.lenses import LensError, Pinhole
+from beyonddrive.structures.plan import POSE_INTERVAL
+
+Commands = Literal["faithful", "always_forward"]
+Sweep = Literal["absent", "depth"]
+_COMMANDS = {0: Command.RIGHT, 1: Command.LEFT, 2: Command.STRAIGHT}
+STANDING = 0.1
+"""A plan that stays nearer than this stands [m]."""
+_CREEP = 1e-3
+"""How far apart the points of a plan that stands are, straight ahead [m]."""
+_SHORT = 0.02
+"""A step shorter than this has no direction of its own [m]."""
+_DEPTH_STRIDE = 4
+_DEPTH_RANGE = 80.0
+"""Depths beyond this are guesses of the renderer [m]."""
+
+
+@dataclass(frozen=True)
+class HugsimConventions:
+    """How a planner is put behind HUGSIM.
+
+    Attributes:
+        commands: ``faithful`` gives the planner the simulator's command, ``always_forward`` none but straight
+            on, as the published LTF client does.
+        as_released: Ego motion and plans as the published LTF client has them: velocity and acceleration
+            turned by the steering angle, points as the planner has them.
+        sweep: Where LiDAR points come from: ``absent``, or the ``depth`` of the cameras, which pipes have.
+        dtype: Of the plan that is sent; HUGSIM's controllers compute in it.
+    """
+
+    commands: Commands = "faithful"
+    as_released: bool = False
+    sweep: Sweep = "absent"
+    dtype: Literal["float64", "float32"] = "float64"
+
+    @classmethod
+    def released(cls) -> HugsimConventions:
+        """As the published LTF client."""
+        return cls("always_forward", True, "absent", "float32")
+
+
+def frame_of(obs: Any, info: Any, session: str, conventions: HugsimConventions) -> Frame:
+    """A frame of an observation.
+
+    Args:
+        obs: ``rgb`` images by camera and, if points come from it, ``depth``.
+        info: As HUGSIM gives it.
+        session: Its name.
+        conventions: How to read them.
+
+    Raises:
+        FrameError: If something is missing or of another kind; names the key.
+    """
+    if not isinstance(obs, Mapping) or not isinstance(info, Mapping):
+        raise FrameError(f"obs, info: must be dictionaries, got {type(obs).__name__}, {type(info).__name__}")
+    box = _numbers(info, "ego_box", 7)
+    speed, steering = _number(info, "ego_velo"), -_number(info, "ego_steer")
+    ahead = _number(info, "accelerate")
+    if conventions.as_released:
+        direction = np.array([np.cos(steering), np.sin(steering)])
+        velocity, acceleration = speed * direction, ahead * direction
+    else:
+        # The ego moves as its rear axle would: it does not slip, and a bend accelerates it to its inside.
+        velocity = np.array([speed, 0.0])
+        acceleration = np.array([ahead, speed**2 * np.tan(steering) / WHEELBASE])
+    cameras = _cameras(obs, info)
+    lidar = _points(obs, cameras) if conventions.sweep == "depth" else None
+    return Frame(
+        session=session,
+        time=_number(info, "timestamp"),
+        cameras=cameras,
+        velocity=velocity,
+        acceleration=acceleration,
+        command=_command(info, conventions),
+        # (the record frame is x ahead, y left, and its yaw is counter-clockwise)
+        pose=np.array([box[0], box[1], box[6]]),
+        steering=steering,
+        lidar=lidar,
+    )
+
+
+def answer_of(poses: Floats, conventions: HugsimConventions) -> NDArray[np.floating]:
+    """A plan as HUGSIM takes it: (8, 2) right, ahead [m].
+
+    Its controllers read directions from the distance of points, so that millimetres to the side would turn a
+    car that stands. Unless ``as_released``, a plan that stands becomes points just ahead (zeros fail in the
+    first release), and steps too short to have a direction go on in that of the step before.
+
+    >>> answer_of(np.array([[1.0, 0.5, 0.1]] * 8), HugsimConventions())[0].tolist()
+    [-0.5, 1.0]
+    """
+    points = np.stack([-poses[:, 1], poses[:, 0]], axis=1)
+    if not conventions.as_released:
+        points = _steadied(points)
+    return points.astype(conventions.dtype)
+
+
+def _steadied(points: Floats) -> Floats:
+    if np.abs(points).max() < STANDING:
+        return np.column_stack([np.zeros(len(points)), _CREEP * np.arange(1, len(points) + 1)])
+    steps = np.diff(points, axis=0, prepend=0.0)
+    lengths = np.linalg.norm(steps, axis=1)
+    if lengths.min() >= _SHORT:
+        return points
+    direction = np.array([0.0, 1.0])
+    for step, length in zip(steps, lengths, strict=True):
+        if length >= _SHORT:
+            direction = step / length
+        else:
+            step[:] = max(length, _CREEP) * direction
+    steadied: Floats = np.cumsum(steps, axis=0)
+    return steadied
+
+
+def garage_answer(poses: Floats, speed: float, step: float, conventions: HugsimConventions) -> dict[str, Any]:
+    """A plan for the 2026 garage variant with the ego's own motion along it, in place of a tracker's.
+
+    Args:
+        poses: (8, 3) the plan.
+        speed: Of the ego [m/s].
+        step: Until the next observation [s].
+        conventions: Of the plan that is scored.
+    """
+    if not 0 < step <= POSE_INTERVAL:
+        raise DriverError(f"dt: a step must be longer than 0 and at most {POSE_INTERVAL} s, got {step}")
+    share = step / POSE_INTERVAL
+    forward, left, turn = (float(value) for value in share * poses[0])
+    length = float(np.hypot(forward, left)) * (1.0 if forward >= 0 else -1.0)
+    steering = float(np.arctan(WHEELBASE * turn / length)) if abs(length) > _CREEP else 0.0
+    return {
+        "plan": answer_of(poses, conventions),
+        "pose_delta": [forward, left, turn],
+        "velo": length / step,
+        "steer": -steering,
+        "acc": (length / step - speed) / step,
+    }
+
+
+def step_of(info: Mapping[str, Any]) -> float:
+    """Seconds until the next observation: ``dt`` of the garage variant, 0.25 of the release."""
+    return _number(info, "dt") if "dt" in info else 0.25
+
+
+def _command(info: Mapping[str, Any], conventions: HugsimConventions) -> Command:
+    value = _number(info, "command")
+    if conventions.commands == "always_forward":
+        return Command.STRAIGHT
+    if value not in _COMMANDS:
+        raise FrameError(f"info.command: must be 0 right, 1 left or 2 forward, got {value:g}")
+    return _COMMANDS[int(value)]
+
+
+def _cameras(obs: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, CameraView]:
+    images, parameters = obs.get("rgb"), info.get("cam_params")
+    if not isinstance(images, Mapping) or not isinstance(parameters, Mapping):
+        raise FrameError("obs.rgb, info.cam_params: must be dictionaries by camera")
+    cameras = {}
+    for name, image in images.items():
+        key = f"info.cam_params.{name}"
+        if name not in parameters:
+            raise FrameError(f"{key}: is missing, obs.rgb has {sorted(map(str, images))}")
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+            raise FrameError(f"obs.rgb.{name}: must be uint8 (H, W, 3)")
+        if image.shape[2] != 3 or 0 in image.shape:
+            raise FrameError(f"obs.rgb.{name}: must be uint8 (H, W, 3), got {image.shape}")
+        try:
+            intrinsic = parameters[name]["intrinsic"]
+            width, height = float(intrinsic["W"]), float(intrinsic["H"])
+            fields = [float(intrinsic[part]) for part in ("fovx", "fovy", "cx", "cy")]
+            to_camera = np.array(parameters[name]["v2c"], dtype=np.float64)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FrameError(f"{key}: cannot be read ({type(error).__name__}: {error})") from None
+        if to_camera.shape != (4, 4) or not np.isfinite(to_camera).all() or not min(width, height) >= 1:
+            raise FrameError(f"{key}: v2c must be a finite (4, 4), H and W positive")
+        try:
+            lens = Pinhole.of_fields_of_view(int(width), int(height), *fields)
+        except LensError as error:
+            raise FrameError(f"{key}.intrinsic: {error}") from None
+        turn = to_camera[:3, :3].T
+        if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-3):
+            raise FrameError(f"{key}.v2c: is no rigid motion")
+        lens = lens.scaled(image.shape[1] / width, image.shape[0] / height)
+        cameras[str(name)] = CameraView(image, lens, turn, -turn @ to_camera[:3, 3])
+    return cameras
+
+
+def _points(obs: Mapping[str, Any], cameras: Mapping[str, CameraView]) -> NDArray[np.float32]:
+    """Points (4, N) where the cameras see surfaces, in the ego frame, intensity 0."""
+    depths = obs.get("depth")
+    if not isinstance(depths, Mapping):
+        raise FrameError("obs.depth: is missing; the HTTP protocol has none: leave --lidar depth out")
+    found = [np.empty((0, 3), np.float32)]
+    for name, view in cameras.items():
+        depth = depths.get(name)
+        if not isinstance(depth, np.ndarray) or depth.shape != view.image.shape[:2]:
+            raise FrameError(f"obs.depth.{name}: must be {view.image.shape[:2]}, as the image")
+        assert isinstance(view.lens, Pinhole)
+        rows, columns = (np.arange(0, size, _DEPTH_STRIDE) for size in depth.shape)
+        pixels = np.stack(np.meshgrid(columns + 0.5, rows + 0.5), axis=-1)
+        values = depth[::_DEPTH_STRIDE, ::_DEPTH_STRIDE].astype(np.float64)
+        near = np.isfinite(values) & (values > 0.1) & (values < _DEPTH_RANGE)
+        rays = view.lens.rays(pixels)[near] * values[near][:, None]
+        found.append((rays @ view.rotation.T + view.translation).astype(np.float32))
+    xyz = np.concatenate(found)
+    return np.vstack([xyz.T, np.zeros((1, len(xyz)), np.float32)])
+
+
+def _number(info: Mapping[str, Any], key: str) -> float:
+    return float(_numbers({key: [info[key]]} if key in info else {}, key, 1)[0])
+
+
+def _numbers(info: Mapping[str, Any], key: str, count: int) -> Floats:
+    if key not in info:
+        raise FrameError(f"info.{key}: is missing")
+    try:
+        values: Floats = np.array(info[key], dtype=np.float64)
+    except (TypeError, ValueError):
+        raise FrameError(f"info.{key}: must be numbers, got {info[key]!r}") from None
+    if values.shape != (count,) or not np.isfinite(values).all():
+        raise FrameError(f"info.{key}: must be {count} finite number(s), got {info[key]!r}")
+    return values

@@ -1,0 +1,178 @@
+"""An episode over the pipes, with simulators that keep to the protocol and some that do not."""
+
+import json
+import os
+import pickle
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from beyonddrive.deploy.drivers.engines import DriverError
+from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of
+from beyonddrive.deploy.drivers.hugsim_pipes import PipeSettings, drive_pipes
+from beyonddrive.evaluation.closed_loop.hugsim.messages import DONE
+
+QUICK = PipeSettings(first_wait=10.0, wait=10.0)
+
+
+class Simulator:
+    """The released simulator's side, as its loop does it: blocking files and plain pickles."""
+
+    def __init__(self, folder):
+        self.folder, self.answers = folder, []
+        for name in ("obs_pipe", "plan_pipe"):
+            if not (folder / name).exists():
+                os.mkfifo(folder / name)
+
+    def tell(self, content):
+        with (self.folder / "obs_pipe").open("wb") as pipe:
+            pipe.write(content if isinstance(content, bytes) else pickle.dumps(content))
+
+    def hear(self):
+        with (self.folder / "plan_pipe").open("rb") as pipe:
+            self.answers.append(pickle.loads(pipe.read()))
+        return self.answers[-1]
+
+    def ask(self, content):
+        self.tell(content)
+        return self.hear()
+
+
+@pytest.fixture
+def episode(tmp_path, driver):
+    """Run a simulator's script beside the driver, and return its answers and the driver's report."""
+
+    def run(script, settings=QUICK):
+        simulator = Simulator(tmp_path)
+        failed = []
+
+        def work():
+            try:
+                script(simulator)
+            except Exception as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        report = drive_pipes(tmp_path, driver, settings, {"planner": "Told"})
+        thread.join(10)
+        assert not failed, failed
+        return simulator.answers, report
+
+    return run
+
+
+def test_an_episode_is_driven_to_its_end(episode, observation, told, tmp_path):
+    def script(simulator):
+        for step in range(3):
+            simulator.ask(observation(step))
+        simulator.tell(DONE)
+
+    answers, report = episode(script)
+    wanted = answer_of(told.answer, HugsimConventions())
+    assert len(answers) == 3 and all(np.array_equal(answer, wanted) for answer in answers)
+    assert report.headline() == "3 plans in 1 session(s)" and not report.trouble
+    kept = json.loads((tmp_path / "driver.json").read_text())
+    assert kept["fallbacks"] == 0 and kept["planner"] == "Told" and kept["plans"] == 3
+    assert kept["sessions"][tmp_path.name]["ended"] == "done"
+    lines = [json.loads(line) for line in (tmp_path / "driver_log.jsonl").read_text().splitlines()]
+    assert [line["time"] for line in lines] == [0.0, 0.25, 0.5] and lines[0]["source"] == "planner"
+
+
+def test_what_cannot_be_read_gets_a_plan_and_the_episode_goes_on(episode, observation, tmp_path):
+    """Half a message, code, another kind of message, NaN, a camera without parameters."""
+    mark = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(mark),)
+
+    obs, info = observation(2)
+    del info["cam_params"]["CAM_FRONT"]
+    bad = [
+        pickle.dumps(observation(1))[:-100],
+        b"",
+        (Evil(), {}),
+        [1, 2, 3],
+        observation(1, ego_velo=float("nan")),
+        (obs, info),
+    ]
+
+    def script(simulator):
+        simulator.ask(observation(0))
+        for message in bad:
+            simulator.ask(message)
+        simulator.ask(observation(3))
+        simulator.tell(DONE)
+
+    answers, report = episode(script)
+    assert not mark.exists()
+    assert all(answer.shape == (8, 2) and np.isfinite(answer).all() for answer in answers)
+    counts = report.sessions[tmp_path.name].counts
+    assert counts == {"inference": 2, "bad_message": 3, "bad_frame": 3, "straight_on": 6}
+    assert report.headline().startswith("FALLBACKS: 6 of 8 plans in 1 session(s) are not the planner's")
+    assert json.loads((tmp_path / "driver.json").read_text())["fallbacks"] == 6
+
+
+def test_a_planner_that_raises_drives_on_with_what_it_had(episode, observation, told):
+    def script(simulator):
+        simulator.ask(observation(0))
+        told.answer = RuntimeError("gone")
+        simulator.ask(observation(1))
+        simulator.tell(DONE)
+
+    answers, report = episode(script)
+    (counts,) = (session.counts for session in report.sessions.values())
+    assert counts == {"inference": 1, "planner_error": 1, "cached_plan": 1}
+    assert np.abs(answers[1]).max() > 10
+
+
+def test_a_driver_that_gives_up_says_none_to_the_garage_and_stands_in_the_release(episode, observation, told):
+    def script(simulator):
+        told.answer = RuntimeError("gone")
+        for step in range(2):
+            simulator.ask(observation(step))
+        simulator.tell(DONE)
+
+    answers, report = episode(script, replace(QUICK, variant="garage", give_up=2))
+    assert answers[1] is None and list(report.ended.values()) == ["gave up"]
+    assert report.sessions.popitem()[1].counts["gave_up"] == 1
+    answers, _ = episode(script, replace(QUICK, give_up=2))
+    assert answers[1].shape == (8, 2) and np.abs(answers[1]).max() < 0.01
+
+
+def test_the_garage_is_told_how_the_ego_moves(episode, observation):
+    def script(simulator):
+        simulator.ask(observation(0, dt=0.1))
+        simulator.ask(observation(1, dt=float("nan")))
+        simulator.tell(DONE)
+
+    answers, report = episode(script, replace(QUICK, variant="garage", follow_plan=True))
+    assert answers[0]["pose_delta"][0] == pytest.approx(0.4, abs=0.01) and answers[0]["plan"].shape == (8, 2)
+    assert answers[1].shape == (8, 2)
+    assert report.sessions.popitem()[1].counts["tracker_instead"] == 1
+    with pytest.raises(DriverError, match="only the garage"):
+        PipeSettings(follow_plan=True)
+
+
+def test_a_simulator_that_goes_away_leaves_the_record(episode, observation, tmp_path):
+    def script(simulator):
+        simulator.ask(observation(0))
+        simulator.ask(observation(1))
+
+    started = time.monotonic()
+    answers, report = episode(script, replace(QUICK, wait=0.2))
+    assert time.monotonic() - started < 5 and len(answers) == 2
+    assert "has sent nothing for 0.2 s" in report.trouble
+    kept = json.loads((tmp_path / "driver.json").read_text())
+    assert kept["plans"] == 2 and kept["trouble"] == report.trouble
+    assert "ended early" in report.headline()
+
+
+def test_a_simulator_that_never_reads_the_plan(episode, observation, tmp_path):
+    _, report = episode(lambda simulator: simulator.tell(observation(0)), replace(QUICK, wait=0.2))
+    assert "nobody has come to read" in report.trouble
+    assert json.loads((tmp_path / "driver.json").read_text())["plans"] == 1

@@ -1,0 +1,140 @@
+"""``beyonddrive drive`` and the script that HUGSIM's launcher calls."""
+
+import json
+import pickle
+import shutil
+import subprocess
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from beyonddrive.apis import load_config
+from beyonddrive.registry import MODELS
+from beyonddrive.tests.deploy.drivers.conftest import observation
+from beyonddrive.tests.deploy.drivers.test_hugsim_pipes import Simulator
+from beyonddrive.tools import drive
+from beyonddrive.tools._driver import open_driver
+
+
+@pytest.fixture
+def checkpoint(tmp_path, blind_recipe):
+    path = tmp_path / "weights.pth"
+    torch.manual_seed(0)
+    torch.save({"state_dict": MODELS.build(load_config(blind_recipe).model).state_dict(), "meta": {}}, path)
+    return path
+
+
+def _episode(folder, steps=2):
+    folder.mkdir()
+    simulator = Simulator(folder)
+
+    def work():
+        for step in range(steps):
+            simulator.ask(observation(step))
+        simulator.tell("Done")
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return simulator, thread
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--exported"], ["--as-released"]], ids=["plain", "fast", "released"]
+)
+def test_a_planner_drives_an_episode(tmp_path, blind_recipe, checkpoint, capsys, options):
+    simulator, thread = _episode(tmp_path / "out")
+    words = [str(blind_recipe), str(checkpoint), "--protocol", "hugsim-pipes"]
+    assert drive.main([*words, "--output-dir", str(tmp_path / "out"), "--first-wait", "10", *options]) == 0
+    thread.join(10)
+    released = options == ["--as-released"]
+    assert [answer.dtype for answer in simulator.answers] == [np.float32 if released else np.float64] * 2
+    assert "2 plans in 1 session(s)" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out/driver.json").read_text())
+    assert report["planner"] == "EgoStatusMLP" and report["fallbacks"] == 0
+    assert report["conventions"]["commands"] == (
+        "always_forward" if options == ["--as-released"] else "faithful"
+    )
+
+
+def test_the_launchers_script_drives_in_the_folder_it_is_given(
+    tmp_path, blind_recipe, checkpoint, monkeypatch
+):
+    """As ``zsh script <cuda id> <output dir>``, from another folder."""
+    script = tmp_path / "drive hugsim.sh"
+    monkeypatch.chdir(tmp_path)
+    words = [blind_recipe.name, checkpoint.name, "--protocol", "hugsim-pipes", "--wait", "60"]
+    assert drive.main([*words, "--write-script", str(script)]) == 0
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    simulator, thread = _episode(elsewhere / "scene_easy_00", 1)
+    shell = shutil.which("zsh") or "sh"
+    done = subprocess.run(
+        [shell, str(script), "0", "scene_easy_00"],
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    thread.join(10)
+    assert done.returncode == 0, done.stderr
+    assert simulator.answers[0].shape == (8, 2)
+    assert "1 plans in 1 session(s)" in done.stdout
+
+
+def test_a_script_for_a_gpu_takes_the_launchers_id(tmp_path, blind_recipe):
+    script = tmp_path / "s.sh"
+    words = [str(blind_recipe), "w.pth", "--protocol=hugsim-pipes", "--device", "cuda"]
+    assert drive.main([*words, f"--write-script={script}", "--seed", "3"]) == 0
+    text = script.read_text()
+    assert '--device "cuda:$1" --seed 3 --output-dir "$output"' in text and "--write-script" not in text
+
+
+def test_graph_files_drive_like_their_planner(tmp_path, blind_recipe, checkpoint):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from beyonddrive.deploy.drivers.self_test import made_up_frame
+    from beyonddrive.tools import export
+
+    plans = []
+    for name in (None, "planner.onnx", "planner.pt2"):
+        if name is not None:
+            assert export.main([str(blind_recipe), str(checkpoint), str(tmp_path / name)]) == 0
+        driver = open_driver(blind_recipe, checkpoint if name is None else tmp_path / name)
+        driver.reset("s")
+        plans.append(driver.plan(made_up_frame(driver.inputs.rig, "s")))
+    assert [plan.source for plan in plans] == ["planner"] * 3
+    assert max(np.abs(plan.poses - plans[0].poses).max() for plan in plans) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--protocol", "hugsim-pipes"], "needs --output-dir, or --write-script"),
+        (["--protocol", "alpasim", "--output-dir", "x"], "go with --protocol hugsim-pipes"),
+        (["--protocol", "hugsim-pipes", "--output-dir", "x", "--follow-plan"], "goes with --variant garage"),
+        (["--protocol", "alpasim", "--as-released"], "go with HUGSIM's protocols"),
+        (["--protocol", "carrier-pigeon"], "invalid choice"),
+    ],
+)
+def test_command_lines_that_make_no_sense(words, said, capsys):
+    with pytest.raises(SystemExit):
+        drive.main(["config.py", "weights.pth", *words])
+    assert said in capsys.readouterr().err
+
+
+def test_what_cannot_drive_is_one_line(tmp_path, blind_recipe, checkpoint, capsys):
+    words = ["--protocol", "hugsim-pipes", "--output-dir", str(tmp_path / "out")]
+    assert drive.main([str(blind_recipe), *words]) == 1
+    assert "EgoStatusMLP has weights: give its checkpoint" in capsys.readouterr().err
+    assert drive.main([str(blind_recipe), str(checkpoint), *words, "--rig", "bicycle"]) == 1
+    assert "there is no rig 'bicycle'" in capsys.readouterr().err
+    assert drive.main([str(blind_recipe), str(tmp_path / "none.onnx"), *words]) == 1
+    assert "none.onnx: there is no such file" in capsys.readouterr().err
+    (tmp_path / "bad.onnx").write_bytes(pickle.dumps(1))
+    assert drive.main([str(blind_recipe), str(tmp_path / "bad.onnx"), *words]) == 1
+    assert "bad.onnx: onnxruntime cannot read it" in capsys.readouterr().err
+    assert drive.main(["human_synth", *words]) == 1
+    assert "reads the future" in capsys.readouterr().err

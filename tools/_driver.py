@@ -1,0 +1,79 @@
+"""A driver from a config and a checkpoint, for the tools that drive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from beyonddrive.apis import init_planner, load_config
+from beyonddrive.checkpoints.loading import has_weights
+from beyonddrive.deploy import ExportedPlanner
+from beyonddrive.deploy.drivers import (
+    DriverError,
+    DriverSettings,
+    FrameInputs,
+    GraphEngine,
+    ModuleEngine,
+    PlannerDriver,
+)
+from beyonddrive.registry import MODELS
+from beyonddrive.tools._agent_folder import without_downloads
+from beyonddrive.version import __version__
+
+GRAPHS = (".onnx", ".pt2")
+
+
+def open_driver(
+    config: str | Path,
+    checkpoint: str | Path | None,
+    device: str = "cpu",
+    exported: bool = False,
+    rig: str = "auto",
+    as_released: bool = False,
+    settings: DriverSettings | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> PlannerDriver:
+    """A driver that plans by a planner.
+
+    Args:
+        config: Config of the planner.
+        checkpoint: Its weights, or a graph file of it; None for a planner that has none.
+        device: Where it runs; graph files run on the CPU.
+        exported: Drive the fast copy of the planner.
+        rig: Rig of the images that it was trained on: ``navsim``, ``synth`` or ``auto``.
+        as_released: Take images as the published LTF client for HUGSIM does.
+        settings: How it drives.
+        options: Values by dotted key that replace those of the config file.
+
+    Raises:
+        DriverError: If the planner cannot drive.
+        CheckpointError: If the checkpoint does not fit.
+    """
+    loaded = load_config(config, options)
+    inputs = FrameInputs.from_config(loaded, rig, as_released)
+    engine: ModuleEngine | GraphEngine
+    if checkpoint is not None and Path(checkpoint).suffix in GRAPHS:
+        engine = GraphEngine(Path(checkpoint), MODELS.build(without_downloads(loaded.model.to_dict())))
+    else:
+        planner: Any = init_planner(loaded, checkpoint, device)
+        if checkpoint is None and has_weights(planner):
+            raise DriverError(f"{type(planner).__name__} has weights: give its checkpoint")
+        engine = ModuleEngine(ExportedPlanner(planner) if exported else planner)
+    return PlannerDriver(engine, inputs, settings)
+
+
+def describe_driver(
+    driver: PlannerDriver, config: str | Path, checkpoint: str | Path | None
+) -> dict[str, Any]:
+    """What drives, for a report."""
+    rig = driver.inputs.rig
+    return {
+        "planner": driver.engine.name,
+        "config": str(config),
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "rig": "as released" if rig.as_released else rig.name,
+        "seed": driver.settings.seed,
+        "max_cached_age": driver.settings.max_cached_age,
+        "beyonddrive_version": __version__,
+    }
