@@ -7,12 +7,13 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from beyonddrive.losses.counted_mean import CountOver, check_count_over, counted_mean
 from beyonddrive.registry import MODELS
-from beyonddrive.structures.transfers import to_device, to_host
+from beyonddrive.structures.host_work import solve_on_host
 
 CAMERA_FIELD_OF_VIEW = 4 * math.pi / 9
 """Largest bearing [rad], to either side, at which the three front cameras see an agent (80 degrees)."""
@@ -58,15 +59,17 @@ def match_agents(
     )
     distance = (states[:, :, None, :2] - gt_states[:, None, :, :2]).abs().sum(dim=-1)
     cost = cost + box_cost * labels * distance
-    # The matching is solved on the host: on a GPU the one wait of a step. The loss follows from it.
-    costs = to_host(cost.double()).numpy()
+    return solve_on_host(cost.double(), _assign)
+
+
+def _assign(costs: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Column (B, N) of every row of cost matrices (B, N, N), each column once, at the least sum."""
     if not np.isfinite(costs).all():
         raise ValueError(
             "match_agents: the matching cost is NaN or infinite: the agent predictions or targets hold such "
             "values; check the learning rate, or the targets of this batch"
         )
-    columns = np.stack([linear_sum_assignment(c)[1] for c in costs])
-    return to_device(torch.from_numpy(columns), states.device)
+    return np.stack([linear_sum_assignment(matrix)[1] for matrix in costs]).astype(np.int64)
 
 
 def agent_losses(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from beyonddrive.structures.host_work import running_tape
 from beyonddrive.structures.sample import PlanSample
 from beyonddrive.structures.transfers import to_device
 
@@ -48,6 +49,8 @@ class SceneRandom:
 
     def __init__(self, samples: Sequence[PlanSample], batch: int, device: torch.device) -> None:
         self.batch, self.device = batch, device
+        self._tape = running_tape()
+        self._source = 0 if self._tape is None else self._tape.next_source()
         seeds = [sample.metainfo.get(SEED_KEY) for sample in samples]
         self._scenes: list[torch.Generator] | None = None
         given = [seed for seed in seeds if seed is not None]
@@ -61,18 +64,24 @@ class SceneRandom:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard-normal numbers (B, *shape)."""
+        if self._tape is not None:
+            return self._tape.draw(self._source, "normal", *shape)
         if self._scenes is None:
             return torch.randn((self.batch, *shape), device=self.device)
         return self._gather([torch.randn(shape, generator=scene) for scene in self._scenes])
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers (B, *shape) in [0, 1)."""
+        if self._tape is not None:
+            return self._tape.draw(self._source, "uniform", *shape)
         if self._scenes is None:
             return torch.rand((self.batch, *shape), device=self.device)
         return self._gather([torch.rand(shape, generator=scene) for scene in self._scenes])
 
     def integers(self, end: int) -> Tensor:
         """Integers (B,) from 0 to ``end - 1``."""
+        if self._tape is not None:
+            return self._tape.draw(self._source, "integers", end)
         if self._scenes is None:
             return torch.randint(0, end, (self.batch,), device=self.device)
         return self._gather([torch.randint(0, end, (), generator=scene) for scene in self._scenes])

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from beyonddrive.heads.plan_prior import plan_priors
 from beyonddrive.heads.plan_vocabulary import PlanVocabulary
-from beyonddrive.losses import agents
+from beyonddrive.structures import host_work
 from beyonddrive.tests.test_planner_contract import batch_of, fitted_planner, small_configs
 
 COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
@@ -90,7 +90,7 @@ def test_a_step_does_not_wait(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         if isinstance(prior, PlanVocabulary):
             assert prior.identity
     # The one wait that there is: boxes are matched on the host (losses/agents.py).
-    monkeypatch.setattr(agents, "to_host", lambda costs: torch.zeros(costs.shape))
+    monkeypatch.setattr(host_work, "to_host", lambda costs: torch.zeros(costs.shape))
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no device without data
     planner.to("meta")
     planner(**planner.data_preprocessor(copy.deepcopy(batch), True), mode="loss")  # tables move there once

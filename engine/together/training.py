@@ -1,0 +1,317 @@
+"""Trainings side by side: each recipe's step recorded once, then trained with one seed after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import PARAM_SCHEDULERS as ROOT_SCHEDULERS
+from mmengine.registry import DefaultScope
+from mmengine.runner import set_random_seed
+from torch import Tensor, nn
+
+from beyonddrive.engine import mmengine_compat
+from beyonddrive.engine.samplers import RoundDownSampler
+from beyonddrive.engine.together.scenes import SceneTensors, TogetherError
+from beyonddrive.engine.together.step import RecordedStep
+from beyonddrive.structures.scene_random import step_seed
+
+_WRAPPER_KEYS = {"type", "optimizer", "clip_grad", "paramwise_cfg", "constructor"}
+_DEFAULT_HOOKS = {
+    "runtime_info",
+    "timer",
+    "sampler_seed",
+    "logger",
+    "param_scheduler",
+    "checkpoint",
+    "pictures",
+}
+_SEEDING = {"EpochSeedHook", "CheckpointGuardHook"}
+"""Hooks whose work is done here."""
+_ACTING = ("before_train_epoch", "before_train_iter", "after_train_iter", "after_train_epoch")
+
+
+@dataclass
+class Training:
+    """A recipe that is trained with several seeds.
+
+    Attributes:
+        name: For messages.
+        config: The recipe, as :func:`load_config` returns it.
+        scenes: Its training split, on the device.
+        seeds: To train with, one after the other.
+        weights: The last epoch's weights by seed, on the CPU, as they come.
+        losses: Loss after each epoch by seed.
+        error: What ended it early.
+    """
+
+    name: str
+    config: Config
+    scenes: SceneTensors
+    seeds: Sequence[int]
+    weights: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    losses: dict[int, list[float]] = field(default_factory=dict)
+    error: Exception | None = None
+
+
+Finished = Callable[[Training, int, Any], None]
+"""Called with a training, a seed and the planner as it is after the last epoch."""
+
+
+def train_together(
+    trainings: Sequence[Training],
+    device: torch.device,
+    finished: Finished | None = None,
+    until: float = float("inf"),
+) -> None:
+    """Train all; fills their ``weights`` and ``losses``. One that fails gets its ``error``, the rest goes on.
+
+    Args:
+        trainings: What to train.
+        device: Where their scenes are.
+        finished: Called for every seed that is trained to the end; the planner goes on with the next seed.
+        until: ``time.monotonic()`` at which to stop; seeds that are not done by then leave nothing.
+    """
+    mmengine_compat.apply()
+    running: list[tuple[Training, Iterator[None]]] = []
+    for training in trainings:
+        running.append((training, _run(training, device, finished)))
+    for phase in ("record", "train"):
+        while running and time.monotonic() < until:
+            left = []
+            for training, steps in running:
+                try:
+                    next(steps)
+                except StopIteration:
+                    continue
+                except Exception as error:
+                    training.error = error
+                    continue
+                left.append((training, steps))
+            running = left
+            if phase == "record":
+                break
+
+
+def _run(training: Training, device: torch.device, finished: Finished | None) -> Iterator[None]:
+    """Record, then train with every seed; hands over whenever it would have to wait."""
+    config, scenes = training.config, training.scenes
+    with DefaultScope.overwrite_default_scope(config.get("default_scope", "beyonddrive")):
+        check_recipe(config)
+        planner = new_planner(config, training.seeds[0], scenes).to(device)
+        wrapper = _optimizer(planner, config, device)
+    batch = config.train_dataloader.batch_size
+    step = RecordedStep(lambda index: _step(planner, wrapper, scenes, index), batch, device)
+    planner.train()
+    check_scenes(planner, scenes, batch)
+    before = _copy(planner)
+    step.record(lambda: _reset(planner, wrapper, before))
+    yield
+    for seed in training.seeds:
+        with DefaultScope.overwrite_default_scope(config.get("default_scope", "beyonddrive")):
+            _reset(planner, wrapper, _copy(new_planner(config, seed, scenes, planner)))
+            rates = _schedulers(wrapper, config)
+        _settle(device)
+        sampler = RoundDownSampler(range(len(scenes)), shuffle=True, seed=seed)
+        losses: list[float] = []
+        number = 0
+        for epoch in range(config.train_cfg.max_epochs):
+            sampler.set_epoch(epoch)
+            order = list(sampler)
+            for start in range(0, len(order) - batch + 1, batch):
+                chosen = order[start : start + batch]
+                step.start(chosen, [step_seed(seed, number, scenes.tokens[index]) for index in chosen])
+                yield
+                while not step.advance():
+                    yield
+                number += 1
+            losses.append(float(step.loss))
+            if not np.isfinite(losses[-1]):
+                raise TogetherError(
+                    f"{training.name}, seed {seed}: loss {losses[-1]} after epoch {epoch + 1}"
+                )
+            for rate in rates:
+                rate.step()
+            _share_rates(wrapper)
+            _settle(device)
+        training.losses[seed] = losses
+        training.weights[seed] = {key: value.cpu() for key, value in _copy(planner).items()}
+        if finished is not None:
+            finished(training, seed, planner.eval())
+            planner.train()
+
+
+def check_recipe(config: Config) -> None:
+    """Refuse what a recorded step would leave out.
+
+    Raises:
+        TogetherError: Names the setting; such a recipe is trained by ``beyonddrive train``.
+    """
+    wrapper, loader, loop = config.optim_wrapper, config.train_dataloader, config.train_cfg
+    found = []
+    if wrapper.get("type", "OptimWrapper") != "OptimWrapper" or set(wrapper) - _WRAPPER_KEYS:
+        found.append("optim_wrapper")
+    if wrapper.optimizer.type not in ("Adam", "AdamW"):
+        found.append("optim_wrapper.optimizer.type")
+    if (wrapper.get("clip_grad") or {}).get("type", "norm") != "norm":
+        found.append("optim_wrapper.clip_grad.type")
+    if not loader.get("drop_last") or loader.sampler.get("type") != "RoundDownSampler":
+        found.append("train_dataloader.sampler, which must be RoundDownSampler with drop_last=True")
+    if not loop.get("by_epoch") or set(loop) - {
+        "by_epoch",
+        "max_epochs",
+        "val_interval",
+        "val_begin",
+        "type",
+    }:
+        found.append("train_cfg")
+    extra = [name for name in config.default_hooks if name not in _DEFAULT_HOOKS]
+    extra += [hook["type"] for hook in config.get("custom_hooks") or () if _acts(hook["type"])]
+    found += [f"hook {name}" for name in extra]
+    if found:
+        raise TogetherError(
+            f"{', '.join(found)}: not known to trainings side by side; train it by beyonddrive train"
+        )
+
+
+def _acts(name: str) -> bool:
+    """Whether a hook of this type does something in steps or between epochs, and not only before training."""
+    if name in _SEEDING:
+        return False
+    with ROOT_HOOKS.switch_scope_and_registry(None) as registry:
+        kind = registry.get(name)
+    return kind is None or any(getattr(kind, do) is not getattr(Hook, do) for do in _ACTING)
+
+
+def check_scenes(planner: Any, scenes: SceneTensors, batch: int) -> None:
+    """Check all scenes as the planner's data preprocessor checks a batch."""
+    device = next(iter(scenes.fields.values())).device
+    for start in range(0, len(scenes), 16 * batch):
+        index = torch.arange(start, min(start + 16 * batch, len(scenes)), device=device)
+        planner.data_preprocessor(scenes.batch(index, [scenes.tokens[i] for i in index.tolist()]))
+
+
+def new_planner(config: Config, seed: int, scenes: SceneTensors, other: nn.Module | None = None) -> Any:
+    """A planner with the weights that a training with ``seed`` starts from, on the CPU.
+
+    Args:
+        config: The recipe.
+        seed: Of the weights.
+        scenes: Its training split, from whose experts it gets its typical plans if it needs some.
+        other: A planner of the same recipe, whose typical plans are taken instead.
+    """
+    set_random_seed(seed)
+    planner = ROOT_MODELS.build(config.model)
+    planner.init_weights()
+    known = {} if other is None else dict(other.named_modules())
+    for name, part in planner.named_modules():
+        if not (hasattr(part, "fit") and hasattr(part, "missing") and hasattr(part, "require")):
+            continue
+        if name in known:
+            part.load_state_dict(known[name].state_dict())
+            part.forget()
+        elif part.missing and part.path is None:
+            part.fit(scenes.fields["gt.trajectory"].double().cpu().numpy(), 0)
+        part.require()
+    return planner
+
+
+@torch.no_grad()
+def plans_of(planner: Any, scenes: SceneTensors, batch: int = 500) -> Tensor:
+    """Plans (N, 8, 3) of all scenes, on the CPU: x, y [m], heading [rad], ego frame."""
+    found = []
+    device = next(planner.parameters()).device
+    for start in range(0, len(scenes), batch):
+        index = torch.arange(start, min(start + batch, len(scenes)), device=device)
+        data = scenes.batch(index, [scenes.tokens[i] for i in index.tolist()])
+        found += [sample.pred.trajectory for sample in planner.test_step(data)]
+    return torch.stack(found).cpu()
+
+
+def _step(planner: Any, wrapper: OptimWrapper, scenes: SceneTensors, index: Tensor) -> Tensor:
+    """One update of the planner, as mmengine's optimizer wrapper does it."""
+    data = scenes.batch(index)
+    inputs = {
+        key: value.float() / 255 if key == "camera" and value.dtype == torch.uint8 else value
+        for key, value in data["inputs"].items()
+        if planner.data_preprocessor.keys is None or key in planner.data_preprocessor.keys
+    }
+    losses = planner(inputs, data["data_samples"], mode="loss")
+    total, _ = planner.parse_losses(losses)
+    wrapper.optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    if wrapper.clip_grad_kwargs:
+        nn.utils.clip_grad_norm_(
+            [p for group in wrapper.param_groups for p in group["params"] if p.grad is not None],
+            **wrapper.clip_grad_kwargs,
+        )
+    wrapper.optimizer.step()
+    return total
+
+
+def _optimizer(planner: nn.Module, config: Config, device: torch.device) -> OptimWrapper:
+    settings = config.optim_wrapper.copy()
+    if device.type == "cuda":
+        # (the fused update reads step and learning rate from the GPU, as a recorded step has to)
+        settings.optimizer = {**settings.optimizer, "capturable": True, "fused": True}
+    wrapper = build_optim_wrapper(planner, settings)
+    for group in wrapper.param_groups:
+        group["base_lr"] = group["initial_lr"] = float(group["lr"])
+        group["shared_lr"] = torch.tensor(float(group["lr"]), device=device)
+    _share_rates(wrapper)
+    return wrapper
+
+
+def _share_rates(wrapper: OptimWrapper) -> None:
+    """Put the learning rates where a recorded step reads them."""
+    for group in wrapper.param_groups:
+        if group["shared_lr"].device.type == "cuda":
+            group["shared_lr"].fill_(float(group["lr"]))
+            group["lr"] = group["shared_lr"]
+
+
+def _schedulers(wrapper: OptimWrapper, config: Config) -> list[Any]:
+    """The schedules of the recipe from their beginning."""
+    for group in wrapper.param_groups:
+        group["lr"] = group["base_lr"]
+    settings = config.get("param_scheduler") or []
+    built = []
+    for one in settings if isinstance(settings, list) else [settings]:
+        if not one.get("by_epoch", True) or one.get("convert_to_iter_based"):
+            raise TogetherError(
+                "param_scheduler: only schedules by epoch are known to trainings side by side"
+            )
+        one = {"end": config.train_cfg.max_epochs, **one}
+        built.append(ROOT_SCHEDULERS.build(one, default_args={"optimizer": wrapper}))
+    _share_rates(wrapper)
+    return built
+
+
+def _settle(device: torch.device) -> None:
+    """Wait for what was written beside the recorded step, whose stream would not."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
+def _copy(planner: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in planner.state_dict().items()}
+
+
+@torch.no_grad()
+def _reset(planner: nn.Module, wrapper: OptimWrapper, weights: Mapping[str, Tensor]) -> None:
+    """Weights, running statistics and optimizer as at the start of a training, in the memory they have."""
+    for key, value in planner.state_dict().items():
+        value.copy_(weights[key])
+    for state in wrapper.optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                value.zero_()

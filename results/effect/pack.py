@@ -1,0 +1,152 @@
+"""Packs what the trainings of the plans need for a GPU machine: ``python results/effect/pack.py WORLD OUT``.
+
+``WORLD`` is the generated world with its caches and pool (README.md). ``OUT`` gets the scenes and
+``rows.json``: for each distinct recipe its config with all values, and where each field of its samples is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from beyonddrive.engine.config_values import OptionText
+from beyonddrive.engine.configs import load_config
+from beyonddrive.engine.sweeps.plan import SweepPlan, read_plan
+from beyonddrive.engine.sweeps.runs import runs_of
+from beyonddrive.engine.together.packing import pack_scenes, unpack_scenes
+from beyonddrive.engine.together.scenes import SceneTensors
+from beyonddrive.registry import DATASETS, TRANSFORMS
+
+HERE = Path(__file__).parent
+PLANS = ("planners", "ablations", "controls", "sizes")
+WIDEST = "wote_tiny_1xb16-12e_synth"
+"""A config whose samples have all inputs and targets that others have, but for negatives."""
+IMAGE_QUALITY = 75
+"""Of WebP: what a machine takes along is limited."""
+MADE_BY = {
+    "LoadCameraStitch": ("inputs.camera",),
+    "LoadLidarHistogram": ("inputs.lidar",),
+    "AgentTargets": ("gt.agent_states", "gt.agent_labels"),
+    "BEVMapTarget": ("gt.bev_semantic_map",),
+    "FutureBEVMapTarget": ("gt.future_bev_semantic_map",),
+}
+
+
+def plan_of(name: str, world: Path) -> SweepPlan:
+    """A plan of this folder, its rows set to the world."""
+    plan = read_plan(HERE / f"{name}.yml")
+    rows = [replace(row, options={"data_root": str(world), **row.options}) for row in plan.rows]
+    return replace(plan, rows=tuple(rows))
+
+
+def digest(node: Any) -> str:
+    """A short name for a config node."""
+    return hashlib.blake2b(json.dumps(node, sort_keys=True, default=str).encode(), digest_size=6).hexdigest()
+
+
+def main() -> None:
+    """Pack."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("world", type=Path)
+    parser.add_argument("out", type=Path)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    options = plan_of("planners", args.world).rows[0].options
+    widest = load_config(WIDEST, {key: OptionText(value) for key, value in options.items()})
+    for loader, parts in (("train", ("inputs", "gt")), ("test", ("inputs",)), ("val", ("inputs",))):
+        path = args.out / f"{loader}.safetensors"
+        if not path.exists():
+            dataset = DATASETS.build(widest[f"{loader}_dataloader"].dataset)
+            scenes = SceneTensors.read(dataset, parts)
+            scenes = scenes.select([key for key in scenes.fields if not key.startswith("gt.vocabulary")])
+            print(path, pack_scenes(scenes, path, IMAGE_QUALITY), "bytes", flush=True)
+    train = unpack_scenes(args.out / "train.safetensors")
+    rows: dict[str, Any] = {}
+    sources: dict[str, dict[str, str]] = {}
+    for name in PLANS:
+        plan = plan_of(name, args.world)
+        for run in runs_of(plan, args.out / "configs" / name, 1):
+            if run.seed or not run.is_trained or run.recipe in rows:
+                continue
+            config = load_config(run.config, {key: OptionText(value) for key, value in run.options.items()})
+            settings = config.train_dataloader.dataset
+            key = digest(settings.to_dict())
+            if key not in sources:
+                made = {step["type"] for step in settings.feature_pipeline}
+                skipped = {field for step, fields in MADE_BY.items() if step not in made for field in fields}
+                scenes = train
+                if settings.scene_filter != widest.train_dataloader.dataset.scene_filter:
+                    scenes = train.rows(_tokens(settings))
+                sources[key] = _sources(settings, skipped, key, scenes, train, args.out)
+            rows[run.recipe] = {
+                "name": run.row,
+                "plan": name,
+                "config": config.dump().replace(str(args.world), "WORLD"),
+                "fields": sources[key],
+            }
+            print(run.recipe, name, run.row, flush=True)
+    shutil.copytree(args.world / "vocabularies", args.out / "vocabularies", dirs_exist_ok=True,
+                    ignore=shutil.ignore_patterns("scores_*"))  # fmt: skip
+    (args.out / "rows.json").write_text(json.dumps(rows, indent=1))
+
+
+def _tokens(settings: Any) -> list[str]:
+    """Scenes of a row that trains on others than the widest does."""
+    light = [{"type": "EgoStatus"}, {"type": "PlanTarget"}]
+    dataset = DATASETS.build({**settings, "feature_pipeline": light, "cache_dir": None, "negatives": None})
+    return [str(dataset.get_data_info(index)["token"]) for index in range(len(dataset))]
+
+
+def _sources(
+    settings: Any, skipped: set[str], key: str, scenes: SceneTensors, train: SceneTensors, out: Path
+) -> dict[str, str]:
+    """Which file has which field of a row's samples; writes those that no file has yet."""
+    steps = list(settings.pipeline)
+    if settings.get("negatives"):
+        steps.insert(0, {"type": "LoadNegatives", "split": settings.split, **settings.negatives})
+    given = {"gt.trajectory": "trajectory", "inputs.status": "status"}
+    own = SceneTensors.read(
+        Targets(scenes.select(list(given)), [TRANSFORMS.build(dict(step)) for step in steps])
+    )
+    # (nothing reads the scores of negatives in training)
+    rest = sorted(field for field in own.fields if field not in {*given, "negatives.scores"})
+    found = {field: "train" for field in train.fields if field not in skipped}
+    if not rest and len(scenes) < len(train):
+        rest = ["gt.trajectory"]
+    if rest:
+        path = out / f"part-{key}.safetensors"
+        pack_scenes(own.select(rest), path)
+        found |= dict.fromkeys(rest, path.stem)
+    return found
+
+
+class Targets:
+    """What the steps of a pipeline make of a scene's expert and status."""
+
+    def __init__(self, scenes: SceneTensors, steps: list[Any]) -> None:
+        self.scenes, self.steps = scenes, steps
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> Any:
+        results: Any = {
+            "token": self.scenes.tokens[index],
+            "trajectory": self.scenes.fields["gt.trajectory"][index].numpy(),
+            "status": self.scenes.fields["inputs.status"][index].numpy(),
+        }
+        for step in self.steps:
+            results = step(results)
+        return results
+
+
+if __name__ == "__main__":
+    main()

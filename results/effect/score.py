@@ -1,0 +1,97 @@
+"""Scores the plans that train.py left: ``python results/effect/score.py WORLD TRAINED OUT``.
+
+All plans of a scene are scored at once. ``OUT`` gets a folder for each plan of this folder, as
+``beyonddrive sweep --out`` lays it out, so that ``beyonddrive sweep --report-only`` makes the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.sweeps.runs import RECORD, runs_of
+from beyonddrive.evaluation.pdms_metric import PDMSMetric
+from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
+from beyonddrive.results.effect.pack import PLANS, plan_of
+from beyonddrive.structures.plan import SCORE_COLUMNS
+
+LOADERS = ("test", "val")
+
+
+def main() -> None:
+    """Score."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("world", type=Path)
+    parser.add_argument("trained", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--num-workers", default="2")
+    args = parser.parse_args()
+    told = json.loads((args.trained / "runs.json").read_text())
+    plans: dict[str, Any] = {}
+    for path in sorted(args.trained.glob("plans-*.npz")):
+        with np.load(path) as archive:
+            plans |= {key: archive[key] for key in archive.files}
+    done = {(run["recipe"], run["seed"]): run for run in told["runs"]}
+    keys = sorted(done)
+    scores, labels = {}, {}
+    for loader in LOADERS:
+        tokens = told["tokens"][loader]
+        stacked = np.stack([plans[f"{recipe}/{seed}/{loader}"] for recipe, seed in keys], axis=1)
+        labels[loader] = PDMSMetric(split=loader, cache_dir=None, data_root=str(args.world)).label
+        scores[loader] = score(args, loader, dict(zip(tokens, stacked, strict=True)))
+    for name in PLANS:
+        plan = plan_of(name, args.world)
+        for run in runs_of(plan, args.out / name, 1):
+            if (found := done.get((run.recipe, run.seed))) is None:
+                continue
+            column = keys.index((run.recipe, run.seed))
+            for loader in LOADERS:
+                found_scenes = [ScoredScene(token, "", v[column]) for token, v in scores[loader].items()]
+                text = scenes_to_csv(found_scenes, SCORE_COLUMNS, labels[loader])
+                write_atomically(run.results(loader), text.encode())
+            record = {
+                "row": run.row,
+                "seed": run.seed,
+                "config": run.config,
+                "options": dict(run.options),
+                "recipe": run.recipe,
+                "checkpoint_rule": run.checkpoint,
+                "checkpoint": "last epoch",
+                "loaders": list(run.loaders),
+                "seconds": {},
+                "losses": found["losses"],
+                "made_with": {**told["made_with"], "device": told["device"]},
+            }
+            write_atomically(run.folder / RECORD, json.dumps(record, indent=2).encode())
+    for recipe, seed in keys:
+        if recipe == "shuffled":
+            print(
+                "shuffled",
+                seed,
+                np.mean([s[keys.index((recipe, seed))] for s in scores["test"].values()], axis=0),
+            )
+
+
+def score(args: argparse.Namespace, split: str, plans: dict[str, Any]) -> dict[str, Any]:
+    """Scores (N, 7) of the plans (N, 8, 3) of every scene, by ``beyonddrive score``."""
+    folder = args.trained / "scores"
+    folder.mkdir(exist_ok=True)
+    given, made = folder / f"{split}-plans.npz", folder / f"{split}-scores.npz"
+    np.savez(given, **plans)
+    command = ["-m", "beyonddrive", "score", "--data-root", str(args.world), "--split", split]
+    command += ["--plans", str(given), "--out", str(made), "--num-workers", args.num_workers]
+    command += ["--cache-dir", str(args.world / "cache" / "metrics" / split)]
+    subprocess.run([sys.executable, *command], check=True)
+    with np.load(made) as archive:
+        return {token: archive[token] for token in plans}
+
+
+if __name__ == "__main__":
+    main()
