@@ -10,6 +10,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from beyonddrive.engine.wrapped_datasets import drawing_transforms
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.sample import PlanSample
 
@@ -44,8 +45,13 @@ class SceneTensors:
             only: Which of ``inputs``, ``gt`` and ``negatives`` to keep.
 
         Raises:
-            TogetherError: If samples differ in the fields that they have, or in their shapes.
+            TogetherError: If samples differ in the fields that they have, or in their shapes, or are drawn
+                anew in every epoch.
         """
+        if drawing := drawing_transforms(dataset):
+            raise TogetherError(
+                f"{type(drawing[0]).__name__}: draws anew in every epoch; train it by beyonddrive train"
+            )
         tokens, rows = [], []
         for index in range(len(dataset)):
             packed = dataset[index]

@@ -72,7 +72,7 @@ def train_together(
     device: torch.device,
     finished: Finished | None = None,
     until: float = float("inf"),
-) -> None:
+) -> tuple[float, float]:
     """Train all; fills their ``weights`` and ``losses``. One that fails gets its ``error``, the rest goes on.
 
     Args:
@@ -80,11 +80,15 @@ def train_together(
         device: Where their scenes are.
         finished: Called for every seed that is trained to the end; the planner goes on with the next seed.
         until: ``time.monotonic()`` at which to stop; seeds that are not done by then leave nothing.
+
+    Returns:
+        Seconds of recording, and of training.
     """
     mmengine_compat.apply()
     running: list[tuple[Training, Iterator[None]]] = []
     for training in trainings:
         running.append((training, _run(training, device, finished)))
+    times = [time.monotonic()]
     for phase in ("record", "train"):
         while running and time.monotonic() < until:
             left = []
@@ -100,6 +104,8 @@ def train_together(
             running = left
             if phase == "record":
                 break
+        times.append(time.monotonic())
+    return times[1] - times[0], times[2] - times[1]
 
 
 def _run(training: Training, device: torch.device, finished: Finished | None) -> Iterator[None]:

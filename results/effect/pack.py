@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from beyonddrive.engine.config_values import OptionText
 from beyonddrive.engine.configs import load_config
 from beyonddrive.engine.sweeps.plan import SweepPlan, read_plan

@@ -33,11 +33,12 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--num-workers", default="2")
     args = parser.parse_args()
-    told = json.loads((args.trained / "runs.json").read_text())
+    parts = [json.loads(path.read_text()) for path in sorted(args.trained.glob("runs-*.json"))]
+    told = {**parts[0], "runs": [run for part in parts for run in part["runs"]]}
     plans: dict[str, Any] = {}
     for path in sorted(args.trained.glob("plans-*.npz")):
         with np.load(path) as archive:
-            plans |= {key: archive[key] for key in archive.files}
+            plans |= {key: archive[key] / 1000.0 for key in archive.files}
     done = {(run["recipe"], run["seed"]): run for run in told["runs"]}
     keys = sorted(done)
     scores, labels = {}, {}

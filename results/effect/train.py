@@ -2,7 +2,8 @@
 
 Needs what pack.py wrote, and no world. Each recipe is trained with every seed, one after the other, all
 recipes at the same time. ``OUT`` gets the plans of every run for the test and the validation split
-(plans-*.npz, ``recipe/seed/loader`` -> (N, 8, 3)), weights of the rows named by ``--weights``, and runs.json.
+(plans-*.npz, ``recipe/seed/loader`` -> (N, 8, 3) in mm), weights of the runs that ``--weights`` names, and
+runs-*.json.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from beyonddrive.engine import mmengine_compat
@@ -71,11 +73,15 @@ def main() -> None:
     parser.add_argument("--rows", default="", help="only recipes whose name matches this expression")
     parser.add_argument("--scenes", type=int, help="only the first ones, to try the scripts out")
     parser.add_argument("--epochs", type=int, help="fewer, to try the scripts out")
-    parser.add_argument("--weights", default="^$", help="keep weights of rows whose name matches this")
+    parser.add_argument(
+        "--part", default="0/1", help="which part of the recipes, like 0/3; one process for each"
+    )
+    parser.add_argument("--weights", default="^$", help="keep weights of these runs, name/seed, are kept")
     args = parser.parse_args()
     start = time.monotonic()
     mmengine_compat.apply()
     init_default_scope("beyonddrive")
+    MMLogger.get_instance("effect", log_level="ERROR")  # (mmengine tells of every weight of every planner)
     args.out.mkdir(parents=True, exist_ok=True)
     device = torch.device(args.device)
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -94,8 +100,9 @@ def main() -> None:
 
     trainings = []
     rows: dict[str, Any] = json.loads((args.packed / "rows.json").read_text())
-    for recipe, row in rows.items():
-        if not re.search(args.rows, row["name"]):
+    part, parts = map(int, args.part.split("/"))
+    for number, (recipe, row) in enumerate(rows.items()):
+        if number % parts != part or not re.search(args.rows, row["name"]):
             continue
         config = Config.fromstring(row["config"].replace("WORLD", str(args.packed)), ".py")
         if args.epochs:
@@ -121,8 +128,8 @@ def main() -> None:
                 fields = dict(scenes.fields)
                 fields["inputs.camera"] = fields["inputs.camera"][shift(len(scenes)).to(device)]
                 scenes = SceneTensors(scenes.tokens, fields)
-            plans[f"{training.name}/{seed}/{loader}"] = plans_of(planner, scenes).numpy()
-        if re.search(args.weights, rows[training.name]["name"]):
+            plans[f"{training.name}/{seed}/{loader}"] = in_mm(plans_of(planner, scenes))
+        if re.search(args.weights, f"{rows[training.name]['name']}/{seed}"):
             weights[f"{training.name}/{seed}"] = training.weights[seed]
         seconds = round(time.monotonic() - start, 1)
         finished.append(
@@ -130,7 +137,12 @@ def main() -> None:
         )
         print(f"{seconds} s: {rows[training.name]['name']}, seed {seed}: {training.losses[seed]}", flush=True)
 
-    train_together(trainings, device, keep, start + args.seconds)
+    recording, training_s = train_together(trainings, device, keep, start + args.seconds)
+    steps = sum(
+        sum(map(len, t.losses.values())) * (len(t.scenes) // t.config.train_dataloader.batch_size)
+        for t in trainings
+    )
+    print(f"recorded in {recording:.1f} s; {steps} steps of finished seeds in {training_s:.1f} s", flush=True)
     for training in trainings:
         if training.error is not None:
             print(f"failed: {rows[training.name]['name']}: {training.error!r}", flush=True)
@@ -138,16 +150,17 @@ def main() -> None:
         "rows": {name: {"name": row["name"], "plan": row["plan"]} for name, row in rows.items()},
         "runs": finished,
         "failed": {t.name: repr(t.error) for t in trainings if t.error is not None},
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": {"recording": recording, "training": training_s, "all": time.monotonic() - start},
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor(),
         "peak memory [GB]": torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else None,
         "tokens": {loader: list(scenes.tokens) for loader, scenes in judged.items()},
         "made_with": environment(),
     }
-    (args.out / "runs.json").write_text(json.dumps(told))
-    for number in range(4):
-        chosen = {key: value for index, (key, value) in enumerate(plans.items()) if index % 4 == number}
-        with (args.out / f"plans-{number}.npz").open("wb") as file:
+    (args.out / f"runs-{part}.json").write_text(json.dumps(told))
+    files = max(1, 4 // parts)
+    for number in range(files):
+        chosen = {key: value for index, (key, value) in enumerate(plans.items()) if index % files == number}
+        with (args.out / f"plans-{part}-{number}.npz").open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **chosen)
     if weights:
         data = io.BytesIO()
@@ -158,8 +171,13 @@ def main() -> None:
             },
             data,
         )
-        (args.out / "weights.pt").write_bytes(data.getvalue())
+        (args.out / f"weights-{part}.pt").write_bytes(data.getvalue())
     print(f"{time.monotonic() - start:.1f} s: done", flush=True)
+
+
+def in_mm(plans: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Plans in whole millimetres and milliradians, which take half the bytes."""
+    return (plans.double() * 1000).round().to(torch.int32).numpy()
 
 
 def shift(count: int) -> torch.Tensor:

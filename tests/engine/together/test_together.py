@@ -13,6 +13,7 @@ from beyonddrive.engine.together.scenes import SceneTensors, TogetherError
 from beyonddrive.engine.together.step import RecordedStep
 from beyonddrive.engine.together.training import Training, check_recipe, plans_of, train_together
 from beyonddrive.heads.plan_prior import plan_priors
+from beyonddrive.registry import DATASETS
 from beyonddrive.structures.scene_random import SEED_KEY
 from beyonddrive.tests.test_planner_contract import batch_of, fitted_planner, small_configs
 from beyonddrive.tests.test_steps_without_waits import one_config_each
@@ -123,6 +124,13 @@ def test_what_would_be_left_out_is_refused(together_recipe, change, named):
     config.merge_from_dict(change)
     with pytest.raises(TogetherError, match=named):
         check_recipe(config)
+
+
+def test_augmented_scenes_are_refused(together_recipe, tmp_path):
+    data = together_recipe.train_dataloader.dataset
+    data.pipeline = [{"type": "ViewAugmentation"}, *data.pipeline]
+    with pytest.raises(TogetherError, match="ViewAugmentation: draws anew"):
+        SceneTensors.read(DATASETS.build(data))
 
 
 def test_packed_scenes_lose_nothing_but_details_of_images(tmp_path):
