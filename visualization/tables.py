@@ -59,7 +59,7 @@ class Results:
         path: The csv file.
         values: (S,) scores in [0, 1] by scene token, in the order of ``basis.columns``; NaN for an optional
             one that a scene lacks.
-        failures: Scenes without scores, with the reason.
+        failures: Scenes without scores, and logs that are lost as a whole, with the reason.
         basis: Which score it is.
         scored: What the scores are of; None in a file that does not say, such as those of older versions.
         halves: Of two stages: scene -> its place in a group.
@@ -103,6 +103,8 @@ class ScoreRow:
 def read_results(label: str, path: Path) -> Results:
     """Read a csv file of scored scenes, of the PDM score or of the EPDMS of one or two stages.
 
+    A row without a token, but with a log and a reason, is of a log that is lost as a whole.
+
     Raises:
         ResultsError: If the file is missing, lacks a column, repeats a scene, a score is not in [0, 1], or
             its scenes are not those that its label is of.
@@ -122,13 +124,16 @@ def read_results(label: str, path: Path) -> Results:
     texts: set[str] = set()
     for line in reader:
         token, where = line["token"], f"{path}, line {reader.line_num}"
+        cells = [line[name] for name in basis.columns]
+        has_failed = not any(cells) and bool(line.get("error"))
+        if has_failed and not token:
+            token = line.get("log") or ""
         if not token or token in values or token in failures:
             raise ResultsError(
                 f"{where}: token {token!r} is empty or there twice; run beyonddrive test again"
             )
-        cells = [line[name] for name in basis.columns]
         texts.add(line.get(LABEL) or "")
-        if not any(cells) and line.get("error"):
+        if has_failed:
             failures[token] = line["error"]
             continue
         values[token] = _scores(cells, where, basis)

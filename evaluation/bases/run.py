@@ -22,6 +22,7 @@ from beyonddrive.evaluation.bases.scenes import (
     SceneRecord,
     SceneWork,
     do,
+    listed,
     parts_of,
     start_worker,
 )
@@ -88,10 +89,13 @@ class BasesScoring:
             split = two_stages.logs
         self.split = split
         self.logs = root.log_paths(split)
+        self._log_names = None if isinstance(two_stages, str) else two_stages.split.log_names
         self.zero = frozenset(self.missing) if zero_missing else frozenset[str]()
         computed = tuple(b for b in self.bases if b.stages == 1 or not self.left_out)
         in_groups = {token for group in self.groups for token in (group.now, group.previous)}
         of_one_stage = any(basis.stages == 1 for basis in computed)
+        if self._log_names is not None and not of_one_stage:
+            self.logs = [path for path in self.logs if path.stem in self._log_names]
         self.originals = [
             token for token in plans if len(token) != TOKEN_LENGTH and (of_one_stage or token in in_groups)
         ]
@@ -153,7 +157,10 @@ class BasesScoring:
                 results = executor.map(do, logs, "", start_worker, (self._work,))
                 with closing(results):  # type: ignore[type-var]
                     yield from self._originals(results, open_, bar)
-        reason = f"no window of 4 + 8 frames of split {self.split} in {self.root.root} has this current frame"
+        where = f"split {self.split} in {self.root.root}"
+        if len(self.logs) < len(self.root.log_paths(self.split)):
+            where += f", in the {len(self.logs)} logs that the two-stage split names,"
+        reason = f"no window of 4 + 8 frames of {where} has this current frame"
         if self.problems:
             reason += f"; it may be in a log that cannot be read ({len(self.problems)} of them)"
         for token in [token for token in self.originals if token in open_]:
@@ -201,7 +208,7 @@ class BasesScoring:
 
     def _two_stages(self, basis: Basis, records: Mapping[str, SceneRecord], plan: int) -> BasisResult:
         try:
-            result = two_stage_result(basis, records, self.groups, plan, self.zero)
+            result = two_stage_result(basis, listed(records, self._log_names), self.groups, plan, self.zero)
         except TwoStageError as error:
             result = BasisResult(ScoreLabel.of(basis, ()), plan, RUN_COLUMNS)
             result.note = str(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -175,6 +175,29 @@ def parts_of(bases: Iterable[Basis], is_follow_up: bool) -> list[str]:
     needed = [basis for basis in bases if basis.stages == 2 or not is_follow_up]
     names = ["pdms" if basis.score == "PDMS" else basis.traffic for basis in needed]
     return list(dict.fromkeys(names))
+
+
+def listed(
+    records: Mapping[str, SceneRecord], log_names: Collection[str] | None
+) -> Mapping[str, SceneRecord]:
+    """Records of a two-stage split: scenes of logs that it does not name have no scores.
+
+    Args:
+        records: Scene -> what is known of it.
+        log_names: Logs that the split names; None for any.
+    """
+    if log_names is None:
+        return records
+    names = frozenset(log_names)
+    return {
+        token: record if record.log_name in names or not record.arrays else _not_listed(record)
+        for token, record in records.items()
+    }
+
+
+def _not_listed(record: SceneRecord) -> SceneRecord:
+    reason = f"its log {record.log_name} is not among log_names of the two-stage split"
+    return record._replace(arrays={}, reasons=dict.fromkeys(POLICIES, reason))
 
 
 # ------------------------------------------------------------------ in a worker

@@ -206,6 +206,27 @@ def test_a_broken_scene_costs_its_group_and_the_rest_goes_on(golden, groups, tmp
     assert (label.num_scenes, label.scenes) == (len(scored), scenes_digest(scored))
 
 
+@pytest.mark.parametrize("basis", ["two-stage-logged", "epdms,two-stage-logged"])
+def test_scenes_of_two_stages_are_of_the_logs_that_the_split_names(golden, small, tmp_path, capsys, basis):
+    tokens, root = small
+    (root / "navsim_logs/two_stage/0_not_named.pkl").write_bytes(b"no log")
+    write_arrays(tmp_path / "plans.npz", plans_of(golden, tokens))
+    code = tool.main(arguments(tmp_path, "--basis", basis, data=root))
+    only_two = basis == "two-stage-logged"
+    assert code == 0 and ("0_not_named" in capsys.readouterr().err) == (not only_two)
+    log = rows_of(tmp_path / "table_scenes/two-stage-logged.csv")[tokens[0]]["log"]
+    split = json.loads((root / "two_stage_split.json").read_text())
+    split["log_names"].remove(log)
+    (root / "two_stage_split.json").write_text(json.dumps(split))
+    assert tool.main(arguments(tmp_path, "--basis", basis, data=root)) == 1
+    table = json.loads((tmp_path / "table.json").read_text())
+    failures = table["bases"][-1]["failures"]
+    assert set(failures) == set(tokens) and "is not among log_names" in failures[tokens[-1]]
+    first = failures[tokens[0]]
+    assert ("logs that the two-stage split names" if only_two else "is not among log_names") in first
+    assert table["rows"][0]["score"] is None if only_two else table["rows"][0]["num_scenes"] == 2
+
+
 def test_without_data_of_two_stages_it_is_said_in_one_line(golden, small, tmp_path, capsys):
     tokens, root = small
     shutil.rmtree(root / "synthetic_scene_pickles")

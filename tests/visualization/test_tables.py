@@ -37,9 +37,19 @@ def test_reasons_may_hold_commas_and_new_lines(tmp_path):
     assert read_results("LTF", path).failures == {"b": "two,\nlines"}
 
 
+def test_a_log_that_is_lost_as_a_whole_counts_as_failed(tmp_path):
+    path = write(tmp_path / "a.csv", "a,x,1,1,1,1,1,1,1,,", ",y,,,,,,,,,truncated", ",z,,,,,,,,,gone")
+    assert read_results("LTF", path).failures == {"y": "truncated", "z": "gone"}
+    write(path, "a,x,1,1,1,1,1,1,1,,", ",y,,,,,,,,,truncated", ",y,,,,,,,,,truncated")
+    with pytest.raises(ResultsError, match="line 4: token 'y' is empty or there twice"):
+        read_results("LTF", path)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        (",y,1,1,1,1,1,1,1,,", "line 3: token '' is empty"),
+        (",,,,,,,,,,gone", "line 3: token '' is empty"),
         ("b,x,nan,1,1,1,1,1,1,,", "line 3: NC is 'nan'"),
         ("b,x,1,1,1.5,1,1,1,1,,", "line 3: EP is '1.5'"),
         ("b,x,1,1,1,1,1,,1,,", "line 3: DDC is ''"),
