@@ -147,6 +147,7 @@ METRICS = Registry(
     locations=[
         "beyonddrive.evaluation.pdms_metric",
         "beyonddrive.evaluation.epdms_metric",
+        "beyonddrive.evaluation.bases.metrics",
         "beyonddrive.evaluation.detection_metric",
         "beyonddrive.evaluation.plan_writer",
     ],

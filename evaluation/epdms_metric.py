@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from beyonddrive.datasets.navsim.synthetic import TOKEN_LENGTH
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS, run_score
 from beyonddrive.evaluation.pdm.scores.scorer import Progress
 from beyonddrive.evaluation.pdms_metric import EvaluationError, PDMSMetric, SceneRow
@@ -14,12 +15,7 @@ from beyonddrive.evaluation.scene_scoring import ScoreSettings
 from beyonddrive.evaluation.score_labels import BASES, Basis
 from beyonddrive.registry import METRICS
 
-SYNTHETIC_TOKEN = 17
-"""Characters in the token of a synthetic follow-up scene; logged ones have 16 (EPDMS_V2, section 1)."""
-_FOLLOW_UP = (
-    "the two-stage score of NAVSIM v2 needs the synthetic follow-up scenes and their sensor files, which "
-    "this metric does not read; it gives the one-stage score of logged scenes"
-)
+_FOLLOW_UP = "it gives the one-stage score of logged scenes; use TwoStageMetric"
 
 
 @METRICS.register_module()
@@ -32,7 +28,8 @@ class EPDMSMetric(PDMSMetric):
     if none has; the others are scored without it.
 
     All figures carry the prefix ``epdms_one_stage``: they are not the two-stage scores of NAVSIM v2's
-    leaderboards, which also drive on in synthetic follow-up scenes.
+    leaderboards, which also drive on in follow-up scenes, nor those in traffic that reacts
+    (:class:`~beyonddrive.evaluation.bases.metrics.ReactiveEPDMSMetric`).
 
     Args:
         split: Split that the scenes belong to.
@@ -41,7 +38,7 @@ class EPDMSMetric(PDMSMetric):
         data_root: Data root in NAVSIM's layout.
         maps_root: Maps, if they are not in ``data_root/maps``.
         human_filter: Do not charge a plan with what the human driver fails as well.
-        stages: 1; the two-stage score is refused.
+        stages: 1; two stages have a :class:`~beyonddrive.evaluation.bases.metrics.TwoStageMetric`.
         num_workers: Processes per rank that score; 0 scores in this process.
         out_file: csv file with one row per scene: token, log, ten scores in [0, 1], and the reason if there
             are none.
@@ -71,7 +68,7 @@ class EPDMSMetric(PDMSMetric):
         prefix: str | None = None,
     ) -> None:
         if stages != 1:
-            raise EvaluationError(f"EPDMSMetric: stages={stages}: {_FOLLOW_UP}; use stages=1")
+            raise EvaluationError(f"EPDMSMetric: stages={stages}: {_FOLLOW_UP}")
         self.human_filter = human_filter
         super().__init__(
             split,
@@ -97,11 +94,11 @@ class EPDMSMetric(PDMSMetric):
         """Keep the plans of a batch.
 
         Raises:
-            EvaluationError: If one is of a synthetic scene.
+            EvaluationError: If one is of a follow-up scene.
         """
         for sample in data_samples:
-            if len(sample["token"]) == SYNTHETIC_TOKEN:
-                raise EvaluationError(f"EPDMSMetric: {sample['token']} is a synthetic scene: {_FOLLOW_UP}")
+            if len(sample["token"]) == TOKEN_LENGTH:
+                raise EvaluationError(f"EPDMSMetric: {sample['token']} is a follow-up scene: {_FOLLOW_UP}")
         super().process(data_batch, data_samples)
 
     def complete(self, rows: list[SceneRow]) -> list[SceneRow]:

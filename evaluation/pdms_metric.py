@@ -143,13 +143,17 @@ class PDMSMetric(BaseMetric):
     def dataset_meta(self, dataset_meta: dict[str, Any] | None) -> None:
         self._dataset_meta = dataset_meta
         splits = (dataset_meta or {}).get("splits") or [self.scorer.split]
-        if splits != [self.scorer.split]:
+        if not self.reads(splits):
             raise EvaluationError(
                 f"{type(self).__name__}: split is '{self.scorer.split}', but the data set reads "
                 f"'{', '.join(splits)}'; make them one"
             )
         # A missing store is an error now, not after the first epoch.
         self.scorer.open()
+
+    def reads(self, splits: Sequence[str]) -> bool:
+        """Whether it can score scenes of these splits."""
+        return list(splits) == [self.scorer.split]
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the plans of a batch: (8, 3) the chosen one, then (M, 8, 3) proposals if asked for."""
@@ -265,16 +269,16 @@ class PDMSMetric(BaseMetric):
         head = f"{self.title}: the figures are of {self.share}; without a score:"
         print_log("\n".join([head, *lines]), "current", level=logging.WARNING)
 
+    def scored(self, row: SceneRow) -> ScoredScene:
+        """A row as the file of results has it."""
+        return ScoredScene(row.token, row.log_name, row.values, row.reason, oracle=row.oracle)
+
     def _write_files(self, plans: dict[str, NDArray[np.floating]]) -> None:
         """Write the files; what cannot be written must not take the figures with it."""
         self.unwritten = []
         try:
             if self.out_file is not None:
-                scenes = [
-                    ScoredScene(row.token, row.log_name, row.values, row.reason, oracle=row.oracle)
-                    for row in self.rows
-                ]
-                text = scenes_to_csv(scenes, self.columns, self.label)
+                text = scenes_to_csv([self.scored(row) for row in self.rows], self.columns, self.label)
                 write_atomically(self.out_file, text.encode())
                 write_made_with(self.out_file)
         except OSError as error:

@@ -230,22 +230,19 @@ def plan_two_stages(config: Any, args: argparse.Namespace) -> None:
     from beyonddrive.engine.configs import ConfigError
     from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 
-    split = TwoStageSplit.read(args.split_file)
     loader = config.get("test_dataloader")
     if not loader:
         raise ConfigError("test_dataloader: the config has none, so there are no scenes to plan for")
-    settings = dict(unwrapped_settings(loader["dataset"])[0])
-    logs = args.split or split.data_split or settings.get("split")
-    first = {**settings, "scene_filter": split.scene_filter.to_dict(), "split": logs}
-    second = {
-        "type": "FollowUpDataset",
-        "scenes_dir": str(args.synthetic_scenes),
-        "sensor_dir": None if args.synthetic_sensors is None else str(args.synthetic_sensors),
-        "tokens": list(split.second),
-        "feature_pipeline": settings.get("feature_pipeline", ()),
-        "pipeline": settings.get("pipeline", ()),
-    }
-    loader["dataset"] = ConfigDict(type="ConcatDataset", datasets=[first, second])
+    settings = unwrapped_settings(loader["dataset"])[0]
+    kept = ("data_root", "maps_root", "feature_pipeline", "pipeline")
+    loader["dataset"] = ConfigDict(
+        type="TwoStageDataset",
+        split=args.split or TwoStageSplit.read(args.split_file).data_split or settings.get("split"),
+        two_stage=str(args.split_file),
+        synthetic_scenes=str(args.synthetic_scenes),
+        synthetic_sensors=None if args.synthetic_sensors is None else str(args.synthetic_sensors),
+        **{key: settings[key] for key in kept if key in settings},
+    )
 
 
 # ------------------------------------------------------------------ check

@@ -97,10 +97,10 @@ def test_human_filter_can_be_switched_off(runs, data_root):
 
 
 def test_two_stages_are_refused(data_root):
-    with pytest.raises(EvaluationError, match=r"stages=2.*synthetic follow-up scenes.*use stages=1"):
+    with pytest.raises(EvaluationError, match=r"stages=2.*use TwoStageMetric"):
         metric_of(data_root, stages=2)
     metric = metric_of(data_root)
-    with pytest.raises(EvaluationError, match="a synthetic scene"):
+    with pytest.raises(EvaluationError, match="a follow-up scene"):
         metric.process(None, [predicted("0" * 17, "log", np.zeros((8, 3)))])
 
 
