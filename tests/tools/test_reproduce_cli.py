@@ -3,13 +3,23 @@
 import hashlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
 
-from beyonddrive.checkpoints.published_weights import PublishedError, PublishedRow, check_sum, fetch
+from beyonddrive.checkpoints.published_weights import (
+    PublishedError,
+    PublishedRow,
+    check_sum,
+    fetch,
+    read_metafile,
+)
 from beyonddrive.engine.runner import build_test_runner, evaluate, load_config
+from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.tools import reproduce as tool
+
+METAFILES = sorted((Path(__file__).parents[2] / "configs").glob("*/metafile.yml"))
 
 
 @pytest.fixture
@@ -109,9 +119,20 @@ def test_what_cannot_be_fetched_is_said(tmp_path, hub, capsys):
     with pytest.raises(PublishedError, match="no address of its checkpoint is known"):
         fetch(tool.find_row("ltf-delta", None))
     assert tool.main(["nothing", "--data-root=x"]) == 1
-    assert "there are diffusiondrive, ltf, ltf-delta" in capsys.readouterr().err
+    assert "there are diffusiondrive, diffusiondrive-beyonddrive, flow_policy" in capsys.readouterr().err
     (tmp_path / "m.yml").write_text("Models: [{Name: a}]")
     assert tool.main(["a", "--data-root=x", f"--metafile={tmp_path / 'm.yml'}"]) == 1
     assert "m.yml: an entry lacks the key 'Config'" in capsys.readouterr().err
     (tmp_path / "f").write_bytes(b"abc")
     assert check_sum(tmp_path / "f", "").startswith("ba7816bf")
+
+
+def test_every_published_row_has_a_config_and_figures_of_it():
+    names = [row.name for path in METAFILES for row in read_metafile(path).values()]
+    assert len(set(names)) == len(names) >= 9
+    for path in METAFILES:
+        for row in read_metafile(path).values():
+            assert (path.parent / f"{row.config}.py").is_file()
+            assert row.metrics.keys() <= set(SCORE_COLUMNS) and "PDMS" in row.metrics
+            assert all(50 < value <= 100 for value in row.metrics.values())
+            assert bool(row.repo) == bool(row.file)
