@@ -14,6 +14,7 @@ from beyonddrive.engine.wrapped_datasets import drawing_transforms
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.sample import PlanSample
 
+_CHECKED = ("inputs.camera", "inputs.lidar", "inputs.status", "gt.trajectory", "gt.agent_states")
 _PARTS = ("inputs", "gt", "negatives")
 
 
@@ -71,6 +72,19 @@ class SceneTensors:
                     f"scene {tokens[0]}: such planners are trained by beyonddrive train"
                 )
         return cls(tuple(tokens), {key: torch.stack([row[key] for row in rows]) for key in rows[0]})
+
+    def check_finite(self) -> None:
+        """Check what a data preprocessor would check in every batch.
+
+        Raises:
+            TogetherError: Names the scene and the field of a value that is NaN or infinite.
+        """
+        for key, value in self.fields.items():
+            if key in _CHECKED and value.is_floating_point():
+                finite = value.flatten(1).isfinite().all(dim=1)
+                if not bool(finite.all()):
+                    token = self.tokens[int((~finite).nonzero()[0])]
+                    raise TogetherError(f"scene {token}: {key} holds NaN or infinity: rebuild its features")
 
     def select(self, keys: Sequence[str]) -> SceneTensors:
         """The same scenes with some fields only."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,10 +91,21 @@ class RecordedStep:
                 self._begin()
                 self.loss.copy_(self._step(self.index).detach())
                 self._end()
+            except BaseException:
+                self._give_up()
+                raise
             finally:
                 gc.enable()
             restore()
         torch.cuda.synchronize(self.device)
+
+    def _give_up(self) -> None:
+        """End a recording that failed, so that the next one can begin."""
+        self._parts.clear()
+        if self._graph is not None:
+            with suppress(RuntimeError):
+                self._graph.capture_end()
+            self._graph = None
 
     def start(self, numbers: Sequence[int], seeds: Sequence[int]) -> None:
         """Begin a step; :meth:`advance` does the rest.

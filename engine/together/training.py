@@ -49,6 +49,7 @@ class Training:
         config: The recipe, as :func:`load_config` returns it.
         scenes: Its training split, on the device.
         seeds: To train with, one after the other.
+        start: Weights to start from by seed, where :func:`new_planner` has made them before.
         weights: The last epoch's weights by seed, on the CPU, as they come.
         losses: Loss after each epoch by seed.
         error: What ended it early.
@@ -58,6 +59,7 @@ class Training:
     config: Config
     scenes: SceneTensors
     seeds: Sequence[int]
+    start: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
     weights: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     losses: dict[int, list[float]] = field(default_factory=dict)
     error: Exception | None = None
@@ -72,88 +74,124 @@ def train_together(
     device: torch.device,
     finished: Finished | None = None,
     until: float = float("inf"),
-) -> tuple[float, float]:
+    width: int = 16,
+    order: Sequence[tuple[Training, int]] | None = None,
+) -> int:
     """Train all; fills their ``weights`` and ``losses``. One that fails gets its ``error``, the rest goes on.
 
     Args:
-        trainings: What to train.
+        trainings: What to train, the most wanted first.
         device: Where their scenes are.
         finished: Called for every seed that is trained to the end; the planner goes on with the next seed.
         until: ``time.monotonic()`` at which to stop; seeds that are not done by then leave nothing.
+        width: Trainings at a time.
+        order: Training and seed of every run, as they are begun; by default the first seeds of all trainings
+            before the second ones.
 
     Returns:
-        Seconds of recording, and of training.
+        Steps of all trainings.
     """
     mmengine_compat.apply()
-    running: list[tuple[Training, Iterator[None]]] = []
-    for training in trainings:
-        running.append((training, _run(training, device, finished)))
-    times = [time.monotonic()]
-    for phase in ("record", "train"):
-        while running and time.monotonic() < until:
-            left = []
-            for training, steps in running:
-                try:
-                    next(steps)
-                except StopIteration:
-                    continue
-                except Exception as error:
-                    training.error = error
-                    continue
-                left.append((training, steps))
-            running = left
-            if phase == "record":
+    waiting = list(order if order is not None else seed_by_seed(trainings))
+    recorded: dict[int, _Recorded] = {}
+    running: dict[int, Iterator[int]] = {}
+    by_id = {id(training): training for training in trainings}
+    count = 0
+    while (waiting or running) and time.monotonic() < until:
+        for job in list(waiting):
+            if len(running) >= width:
                 break
-        times.append(time.monotonic())
-    return times[1] - times[0], times[2] - times[1]
+            if id(job[0]) not in running:  # (one recorded step serves all seeds, one at a time)
+                waiting.remove(job)
+                if job[0].error is None:
+                    running[id(job[0])] = _train(recorded, *job, device, finished)
+        for key, steps in list(running.items()):
+            try:
+                count += next(steps)
+            except StopIteration:
+                del running[key]
+            except Exception as error:
+                by_id[key].error = error
+                del running[key]
+                recorded.pop(key, None)
+    return count
 
 
-def _run(training: Training, device: torch.device, finished: Finished | None) -> Iterator[None]:
-    """Record, then train with every seed; hands over whenever it would have to wait."""
+def seed_by_seed(trainings: Sequence[Training]) -> list[tuple[Training, int]]:
+    """Every training with its first seed, then every one with its second seed, and so on."""
+    longest = max((len(training.seeds) for training in trainings), default=0)
+    return [(t, t.seeds[place]) for place in range(longest) for t in trainings if place < len(t.seeds)]
+
+
+@dataclass
+class _Recorded:
+    """What all seeds of a recipe share."""
+
+    planner: Any
+    wrapper: OptimWrapper
+    step: RecordedStep
+
+
+def _record(training: Training, seed: int, device: torch.device) -> _Recorded:
     config, scenes = training.config, training.scenes
-    with DefaultScope.overwrite_default_scope(config.get("default_scope", "beyonddrive")):
-        check_recipe(config)
-        planner = new_planner(config, training.seeds[0], scenes).to(device)
-        wrapper = _optimizer(planner, config, device)
+    check_recipe(config)
+    scenes.check_finite()
+    planner = new_planner(config, seed, scenes).to(device)
+    wrapper = _optimizer(planner, config, device)
     batch = config.train_dataloader.batch_size
     step = RecordedStep(lambda index: _step(planner, wrapper, scenes, index), batch, device)
     planner.train()
-    check_scenes(planner, scenes, batch)
     before = _copy(planner)
     step.record(lambda: _reset(planner, wrapper, before))
-    yield
-    for seed in training.seeds:
-        with DefaultScope.overwrite_default_scope(config.get("default_scope", "beyonddrive")):
-            _reset(planner, wrapper, _copy(new_planner(config, seed, scenes, planner)))
-            rates = _schedulers(wrapper, config)
+    return _Recorded(planner, wrapper, step)
+
+
+def _train(
+    recorded: dict[int, _Recorded],
+    training: Training,
+    seed: int,
+    device: torch.device,
+    finished: Finished | None,
+) -> Iterator[int]:
+    """Train with a seed; hands over when a step is on its way: 1 for a new one, 0 for one that goes on."""
+    config, scenes = training.config, training.scenes
+    with DefaultScope.overwrite_default_scope(config.get("default_scope", "beyonddrive")):
+        if id(training) not in recorded:
+            recorded[id(training)] = _record(training, seed, device)
+        own = recorded[id(training)]
+        planner, wrapper, step = own.planner, own.wrapper, own.step
+        start = training.start.get(seed)
+        _reset(
+            planner, wrapper, _copy(new_planner(config, seed, scenes, planner)) if start is None else start
+        )
+        rates = _schedulers(wrapper, config)
+    _settle(device)
+    batch = config.train_dataloader.batch_size
+    sampler = RoundDownSampler(range(len(scenes)), shuffle=True, seed=seed)
+    losses: list[float] = []
+    number = 0
+    for epoch in range(config.train_cfg.max_epochs):
+        sampler.set_epoch(epoch)
+        order = list(sampler)
+        for first in range(0, len(order) - batch + 1, batch):
+            chosen = order[first : first + batch]
+            step.start(chosen, [step_seed(seed, number, scenes.tokens[index]) for index in chosen])
+            number += 1
+            yield 1
+            while not step.advance():
+                yield 0
+        losses.append(float(step.loss))
+        if not np.isfinite(losses[-1]):
+            raise TogetherError(f"{training.name}, seed {seed}: loss {losses[-1]} after epoch {epoch + 1}")
+        for rate in rates:
+            rate.step()
+        _share_rates(wrapper)
         _settle(device)
-        sampler = RoundDownSampler(range(len(scenes)), shuffle=True, seed=seed)
-        losses: list[float] = []
-        number = 0
-        for epoch in range(config.train_cfg.max_epochs):
-            sampler.set_epoch(epoch)
-            order = list(sampler)
-            for start in range(0, len(order) - batch + 1, batch):
-                chosen = order[start : start + batch]
-                step.start(chosen, [step_seed(seed, number, scenes.tokens[index]) for index in chosen])
-                yield
-                while not step.advance():
-                    yield
-                number += 1
-            losses.append(float(step.loss))
-            if not np.isfinite(losses[-1]):
-                raise TogetherError(
-                    f"{training.name}, seed {seed}: loss {losses[-1]} after epoch {epoch + 1}"
-                )
-            for rate in rates:
-                rate.step()
-            _share_rates(wrapper)
-            _settle(device)
-        training.losses[seed] = losses
-        training.weights[seed] = {key: value.cpu() for key, value in _copy(planner).items()}
-        if finished is not None:
-            finished(training, seed, planner.eval())
-            planner.train()
+    training.losses[seed] = losses
+    training.weights[seed] = {key: value.cpu() for key, value in _copy(planner).items()}
+    if finished is not None:
+        finished(training, seed, planner.eval())
+        planner.train()
 
 
 def check_recipe(config: Config) -> None:
@@ -198,14 +236,6 @@ def _acts(name: str) -> bool:
     return kind is None or any(getattr(kind, do) is not getattr(Hook, do) for do in _ACTING)
 
 
-def check_scenes(planner: Any, scenes: SceneTensors, batch: int) -> None:
-    """Check all scenes as the planner's data preprocessor checks a batch."""
-    device = next(iter(scenes.fields.values())).device
-    for start in range(0, len(scenes), 16 * batch):
-        index = torch.arange(start, min(start + 16 * batch, len(scenes)), device=device)
-        planner.data_preprocessor(scenes.batch(index, [scenes.tokens[i] for i in index.tolist()]))
-
-
 def new_planner(config: Config, seed: int, scenes: SceneTensors, other: nn.Module | None = None) -> Any:
     """A planner with the weights that a training with ``seed`` starts from, on the CPU.
 
@@ -236,22 +266,31 @@ def plans_of(planner: Any, scenes: SceneTensors, batch: int = 500) -> Tensor:
     """Plans (N, 8, 3) of all scenes, on the CPU: x, y [m], heading [rad], ego frame."""
     found = []
     device = next(planner.parameters()).device
+    inputs = scenes.select([key for key in scenes.fields if key.startswith("inputs.")])
     for start in range(0, len(scenes), batch):
         index = torch.arange(start, min(start + batch, len(scenes)), device=device)
-        data = scenes.batch(index, [scenes.tokens[i] for i in index.tolist()])
-        found += [sample.pred.trajectory for sample in planner.test_step(data)]
-    return torch.stack(found).cpu()
+        data = inputs.batch(index, scenes.tokens[start : start + batch])
+        found.append(planner.plan(_inputs(planner, data), data["data_samples"]).trajectory)
+    plans = torch.cat(found).cpu()
+    if not bool(plans.isfinite().all()):
+        raise TogetherError(f"{type(planner).__name__} plans NaN or infinity")
+    return plans
+
+
+def _inputs(planner: Any, data: dict[str, Any]) -> dict[str, Tensor]:
+    """Inputs of a batch as the planner's data preprocessor hands them over."""
+    keys = planner.data_preprocessor.keys
+    return {
+        key: value.float() / 255 if key == "camera" and value.dtype == torch.uint8 else value
+        for key, value in data["inputs"].items()
+        if keys is None or key in keys
+    }
 
 
 def _step(planner: Any, wrapper: OptimWrapper, scenes: SceneTensors, index: Tensor) -> Tensor:
     """One update of the planner, as mmengine's optimizer wrapper does it."""
     data = scenes.batch(index)
-    inputs = {
-        key: value.float() / 255 if key == "camera" and value.dtype == torch.uint8 else value
-        for key, value in data["inputs"].items()
-        if planner.data_preprocessor.keys is None or key in planner.data_preprocessor.keys
-    }
-    losses = planner(inputs, data["data_samples"], mode="loss")
+    losses = planner(_inputs(planner, data), data["data_samples"], mode="loss")
     total, _ = planner.parse_losses(losses)
     wrapper.optimizer.zero_grad(set_to_none=True)
     total.backward()

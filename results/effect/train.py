@@ -14,6 +14,8 @@ import json
 import platform
 import re
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,15 @@ from beyonddrive.engine import mmengine_compat
 from beyonddrive.engine.environment import environment
 from beyonddrive.engine.together.packing import unpack_scenes
 from beyonddrive.engine.together.scenes import SceneTensors
-from beyonddrive.engine.together.training import Training, plans_of, train_together
+from beyonddrive.engine.together.training import Training, new_planner, plans_of, seed_by_seed, train_together
 
 
 class Store:
     """Fields of the packed files on a device, each there once."""
 
-    def __init__(self, folder: Path, device: torch.device, limit: int | None = None) -> None:
-        self.folder, self.device, self.limit = folder, device, limit
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
+        self.folder, self.limit = folder, limit
+        self.device = torch.device("cpu")
         self._files: dict[str, SceneTensors] = {}
         self._moved: dict[tuple[str, str, tuple[str, ...]], torch.Tensor] = {}
 
@@ -51,7 +54,7 @@ class Store:
         return SceneTensors(tokens, {key: self._field(name, key, tokens) for key, name in fields.items()})
 
     def _field(self, name: str, key: str, tokens: tuple[str, ...]) -> torch.Tensor:
-        place = (name, key, (tokens[0], str(len(tokens))))
+        place = (name, key, (tokens[0], str(len(tokens)), str(self.device)))
         if place not in self._moved:
             scenes = self.file(name)
             value = scenes.fields[key]
@@ -71,6 +74,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop then, with what is done")
     parser.add_argument("--rows", default="", help="only recipes whose name matches this expression")
+    parser.add_argument(
+        "--first", nargs="*", default=[], help="recipes by name, in groups: those that come first"
+    )
+    parser.add_argument("--processes", type=int, default=8, help="that build planners")
+    parser.add_argument("--width", type=int, default=24, help="trainings at a time")
     parser.add_argument("--scenes", type=int, help="only the first ones, to try the scripts out")
     parser.add_argument("--epochs", type=int, help="fewer, to try the scripts out")
     parser.add_argument(
@@ -86,37 +94,49 @@ def main() -> None:
     device = torch.device(args.device)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    store = Store(args.packed, device, args.scenes)
-    judged = {
-        loader: store.file(loader)
-        for loader in ("test", "val")
-        if (args.packed / f"{loader}.safetensors").exists()
-    }
-    judged = {k: store.scenes(dict.fromkeys(v.fields, k)) for k, v in judged.items()}
-    print(
-        f"{time.monotonic() - start:.1f} s: {', '.join(f'{len(v)} {k}' for k, v in judged.items())} scenes",
-        flush=True,
-    )
-
-    trainings = []
+    store = Store(args.packed, args.scenes)
+    chosen = []
     rows: dict[str, Any] = json.loads((args.packed / "rows.json").read_text())
     part, parts = map(int, args.part.split("/"))
     for number, (recipe, row) in enumerate(rows.items()):
-        if number % parts != part or not re.search(args.rows, row["name"]):
-            continue
-        config = Config.fromstring(row["config"].replace("WORLD", str(args.packed)), ".py")
-        if args.epochs:
-            config.train_cfg.max_epochs = args.epochs
-        trainings.append(Training(recipe, config, store.scenes(row["fields"]), range(args.seeds)))
-    shuffled = next((t for t in trainings if rows[t.name]["name"] == "LTF"), None)
-    if shuffled is not None:
-        # A control that is no recipe: each scene gets the images of another one, in the test too.
-        fields = dict(shuffled.scenes.fields)
-        fields["inputs.camera"] = fields["inputs.camera"][shift(len(shuffled.scenes)).to(device)]
-        other = SceneTensors(shuffled.scenes.tokens, fields)
-        trainings.append(Training("shuffled", shuffled.config.copy(), other, range(args.seeds)))
-        rows["shuffled"] = {"name": "LTF, images of other scenes", "plan": "planners"}
-    print(f"{time.monotonic() - start:.1f} s: {len(trainings)} recipes, {args.seeds} seeds", flush=True)
+        if number % parts == part and re.search(args.rows, row["name"]):
+            config = Config.fromstring(row["config"].replace("WORLD", str(args.packed)), ".py")
+            if args.epochs:
+                config.train_cfg.max_epochs = args.epochs
+            chosen.append((recipe, config, row["fields"]))
+    asked = [(recipe, seed) for recipe, _, _ in chosen for seed in range(args.seeds)]
+    _prepared.update({recipe: (config, store.scenes(fields)) for recipe, config, fields in chosen})
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("fork")) as pool:
+        # (many planners to build: one process would take minutes, and no CUDA is to be there when it forks)
+        made = dict(zip(asked, pool.map(first_weights, *zip(*asked, strict=True)), strict=True))
+    judged = {
+        key: store.file(key) for key in ("test", "val") if (args.packed / f"{key}.safetensors").exists()
+    }
+    print(f"{time.monotonic() - start:.1f} s: {len(made)} planners to train", flush=True)
+
+    store.device = device
+    judged = {k: store.scenes(dict.fromkeys(v.fields, k)) for k, v in judged.items()}
+    trainings = []
+    for recipe, config, fields in chosen:
+        begin = {s: {k: torch.from_numpy(v) for k, v in made[recipe, s].items()} for s in range(args.seeds)}
+        trainings.append(Training(recipe, config, store.scenes(fields), range(args.seeds), begin))
+        if rows[recipe]["name"] == "LTF":
+            # A control that is no recipe: each scene gets the images of another one, in the test too.
+            own = dict(trainings[-1].scenes.fields)
+            own["inputs.camera"] = own["inputs.camera"][shift(len(trainings[-1].scenes)).to(device)]
+            other = SceneTensors(trainings[-1].scenes.tokens, own)
+            trainings.append(Training("shuffled", config.copy(), other, range(args.seeds), begin))
+            rows["shuffled"] = {"name": "LTF, images of other scenes", "plan": "planners"}
+    groups: list[list[Training]] = [[] for _ in range(len(args.first) + 1)]
+    for training in trainings:
+        name = rows[training.name]["name"]
+        groups[next((n for n, text in enumerate(args.first) if re.search(text, name)), -1)].append(training)
+    order = [run for group in groups for run in seed_by_seed(group)]
+    print(
+        f"{time.monotonic() - start:.1f} s: {len(order)} trainings of {len(trainings)} recipes; judged on "
+        f"{', '.join(f'{len(v)} {k}' for k, v in judged.items())} scenes",
+        flush=True,
+    )
 
     plans: dict[str, np.ndarray[Any, Any]] = {}
     weights: dict[str, dict[str, torch.Tensor]] = {}
@@ -137,12 +157,10 @@ def main() -> None:
         )
         print(f"{seconds} s: {rows[training.name]['name']}, seed {seed}: {training.losses[seed]}", flush=True)
 
-    recording, training_s = train_together(trainings, device, keep, start + args.seconds)
-    steps = sum(
-        sum(map(len, t.losses.values())) * (len(t.scenes) // t.config.train_dataloader.batch_size)
-        for t in trainings
-    )
-    print(f"recorded in {recording:.1f} s; {steps} steps of finished seeds in {training_s:.1f} s", flush=True)
+    begun = time.monotonic()
+    steps = train_together(trainings, device, keep, start + args.seconds, args.width, order)
+    seconds = time.monotonic() - begun
+    print(f"{steps} steps in {seconds:.1f} s: {steps / seconds:.0f} a second", flush=True)
     for training in trainings:
         if training.error is not None:
             print(f"failed: {rows[training.name]['name']}: {training.error!r}", flush=True)
@@ -150,7 +168,8 @@ def main() -> None:
         "rows": {name: {"name": row["name"], "plan": row["plan"]} for name, row in rows.items()},
         "runs": finished,
         "failed": {t.name: repr(t.error) for t in trainings if t.error is not None},
-        "seconds": {"recording": recording, "training": training_s, "all": time.monotonic() - start},
+        "seconds": {"training": seconds, "all": time.monotonic() - start},
+        "steps": steps,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor(),
         "peak memory [GB]": torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else None,
         "tokens": {loader: list(scenes.tokens) for loader, scenes in judged.items()},
@@ -159,9 +178,9 @@ def main() -> None:
     (args.out / f"runs-{part}.json").write_text(json.dumps(told))
     files = max(1, 4 // parts)
     for number in range(files):
-        chosen = {key: value for index, (key, value) in enumerate(plans.items()) if index % files == number}
+        some = {key: value for index, (key, value) in enumerate(plans.items()) if index % files == number}
         with (args.out / f"plans-{part}-{number}.npz").open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **chosen)
+            np.savez_compressed(file, allow_pickle=False, **some)
     if weights:
         data = io.BytesIO()
         torch.save(
@@ -173,6 +192,17 @@ def main() -> None:
         )
         (args.out / f"weights-{part}.pt").write_bytes(data.getvalue())
     print(f"{time.monotonic() - start:.1f} s: done", flush=True)
+
+
+_prepared: dict[str, tuple[Config, SceneTensors]] = {}
+"""Recipes and scenes on the CPU, for the processes that build planners."""
+
+
+def first_weights(recipe: str, seed: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Weights that a training starts from."""
+    torch.set_num_threads(1)
+    planner = new_planner(_prepared[recipe][0], seed, _prepared[recipe][1])
+    return {key: value.numpy() for key, value in planner.state_dict().items()}
 
 
 def in_mm(plans: torch.Tensor) -> np.ndarray[Any, Any]:

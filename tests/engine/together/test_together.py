@@ -58,11 +58,23 @@ def test_weights_are_those_of_the_runner(together_recipe, tmp_path):
     scenes = SceneTensors.read(runner.train_dataloader.dataset)
     finished = []
     training = Training("blind", together_recipe, scenes, [5, 3])
-    train_together([training], CPU, lambda *told: finished.append(told[1]))
+    planned = {}
+
+    def keep(training, seed, planner):
+        finished.append(seed)
+        planned[seed] = plans_of(planner, scenes)
+
+    train_together([training], CPU, keep)
     assert training.error is None
     assert finished == [5, 3]
     for key, value in runner.model.state_dict().items():
         assert torch.equal(value, training.weights[3][key]), key
+    runner.model.eval()
+    batch = runner.train_dataloader.collate_fn(
+        [runner.train_dataloader.dataset[i] for i in range(len(scenes))]
+    )
+    wanted = torch.stack([sample.pred.trajectory for sample in runner.model.test_step(batch)])
+    assert torch.allclose(planned[3], wanted, atol=1e-5)
     assert any(not torch.equal(a, training.weights[5][key]) for key, a in training.weights[3].items())
 
 
@@ -104,7 +116,7 @@ def test_one_that_fails_leaves_the_others(together_recipe, tmp_path):
     train_together(
         [bad, good], CPU, lambda training, seed, planner: planned.append(plans_of(planner, scenes))
     )
-    assert "target gt.trajectory holds NaN" in str(bad.error)
+    assert "gt.trajectory holds NaN" in str(bad.error)
     assert good.error is None
     assert planned[0].shape == (len(scenes), 8, 3)
 
