@@ -65,6 +65,10 @@ class NoHostNumbers(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        if func is Tensor.__getitem__ and result.is_meta:
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            if any(isinstance(part, list) for part in index):
+                raise WaitError("an index that is a list is copied to the device, and waits")
         if func in (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor) and result.is_meta:
             raise WaitError(f"{func.__name__} copies numbers to the device, and waits")
         return result
@@ -115,6 +119,7 @@ WAITS: dict[str, Callable[[Tensor], Any]] = {
     "an index that is a mask": lambda x: x[x > 0],
     "writing by a mask": lambda x: x.clone().index_put_((x > 0,), x[0]),
     "an index on the host": lambda x: x[torch.tensor([0, 1])],
+    "an index that is a list": lambda x: x[[0, 1]],
     "where": lambda x: (x > 0).nonzero(),
     "different values": lambda x: x.unique(),
     "numbers of the host": lambda x: torch.tensor([1.0, 2.0], device=x.device),

@@ -99,14 +99,18 @@ class WorldModel(nn.Module):
         self.start_weights: list[float] = start[self.start_cells].tolist()
         num_cells = bev_size[0] * bev_size[1]
         shared = [cell for cell in range(num_cells) if cell not in self.start_cells]
-        self.shared_cells = shared
-        # Sequences are [ego | cells of the ego | other cells] inside; this undoes it for the map.
-        self.map_order = [(self.start_cells + shared).index(cell) + 1 for cell in range(num_cells)]
+        # Sequences are [ego | cells of the ego | other cells] inside; map_order undoes that. (Lists as
+        # indices would be copied to the GPU in every step, and the host would wait.)
+        order = [(self.start_cells + shared).index(cell) + 1 for cell in range(num_cells)]
+        self.shared_cells: Tensor
+        self.map_order: Tensor
+        self.register_buffer("shared_cells", torch.tensor(shared, dtype=torch.int64), persistent=False)
+        self.register_buffer("map_order", torch.tensor(order), persistent=False)
 
     def prepare(self, bev: Tensor) -> _Prefix:
         """Compute what all plans of the scenes (B, N, d) share."""
         layer = self._layers()[0]
-        tokens = (bev + self.position_embedding.weight[1:])[:, self.shared_cells]
+        tokens = (bev + self.position_embedding.weight[1:]).index_select(1, self.shared_cells)
         query, key, value = self._project(layer, tokens)
         logits = query @ key.mT  # (B, H, S, S)
         peak = logits.amax(dim=-1)
@@ -130,7 +134,7 @@ class WorldModel(nn.Module):
         for layer in self._layers()[1:]:
             x = layer(x)
         x = x.unflatten(0, (batch, plans))
-        return x[:, :, 0], x[:, :, self.map_order]
+        return x[:, :, 0], x.index_select(2, self.map_order)
 
     def _own_tokens(self, bev: Tensor, ego: Tensor) -> Tensor:
         """The tokens (B, A, K, d) of the sequences that depend on the plan: the ego, and the map under it."""
