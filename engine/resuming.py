@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import CheckpointHook
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor
+from torch.optim import Optimizer
 
 from beyonddrive.engine.config_values import ConfigError
 from beyonddrive.engine.recipe_changes import check_recipe
@@ -171,3 +173,24 @@ def earlier_checkpoint(path: str | Path) -> Path | None:
         if zipfile.is_zipfile(other):  # the table of contents is at the end of the file
             return other
     return None
+
+
+def steps_to_host(wrapper: Any) -> None:
+    """Put the counts of steps of loaded optimizers where these want them.
+
+    A checkpoint that is loaded straight to a GPU brings these single numbers there, and Adam would wait for
+    each of them in every step. Only a fused or capturable update reads them from the GPU.
+    """
+    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    for optimizer in [one.optimizer for one in wrappers if isinstance(one, OptimWrapper)]:
+        _steps_to_host(optimizer)
+
+
+def _steps_to_host(optimizer: Optimizer) -> None:
+    for group in optimizer.param_groups:
+        if group.get("fused") or group.get("capturable"):
+            continue
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            if isinstance(step := state.get("step"), Tensor):
+                state["step"] = step.cpu()

@@ -23,9 +23,12 @@ EPOCHS = 4
 STEPS_AN_EPOCH = 3
 KILLED_AFTER = 7
 """In the middle of the third epoch, of which two are kept."""
-ALLOWED = {"device": 2e-3, "resumed": 1e-5, "float16": 5e-2}
+ALLOWED = {"device": 2e-2, "resumed": 1e-5, "float16": 5e-2}
 """Relative differences of the loss of a step: GPU and CPU; with and without a kill, on one device, where
-kernels that add up in any order round differently; float16 and float32."""
+kernels that add up in any order round differently; float16 and float32. Rounding grows from step to step, and
+by leaps where it changes which box is matched with which agent; the first step is held to :data:`FIRST`."""
+FIRST = 1e-4
+"""Relative difference of the first step's loss on GPU and CPU."""
 LIMIT = 240.0
 """Seconds of one training."""
 
@@ -116,6 +119,11 @@ def largest(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
     return max((abs(a - b) / max(abs(b), 1e-6) for a, b in pairs), default=float("inf"))
 
 
+def _first(found: dict[str, Any]) -> dict[str, Any]:
+    """What was found, with the first step's loss only."""
+    return {"losses": {step: loss for step, loss in found["losses"].items() if int(step) == 1}}
+
+
 def jobs_of(recipes: Sequence[str], device: str, mixed: str) -> list[Job]:
     """All trainings: each recipe on the device and on the CPU, and of ``mixed`` two more on the device."""
     jobs = []
@@ -146,14 +154,20 @@ def compare(
         difference = largest(ours, theirs)
         number = len(ours["losses"])
         good = difference <= ALLOWED[kind] and number >= least and ours["device"] == device
+        allowed = f"{ALLOWED[kind]:g}"
         text = f"{number} steps by {ours['backend']} on {ours['device']}"
         text += f", losses differ by {difference:.1e}{note}"
+        if kind == "device":
+            start = largest(_first(ours), _first(theirs))
+            good = good and start <= FIRST
+            text += f", the first by {start:.1e}"
+            allowed += f", first {FIRST:g}"
         if ours["refused_waits"]:
             text += f", {ours['refused_waits']} steps without a wait"
         if ours["scale"] is not None:
             text += f", scale {ours['scale']:g} at the end"
         figures: dict[str, object] = {"ours": ours, "theirs": theirs}
-        rows.append(Row("training", what, PASS if good else FAIL, text, f"{ALLOWED[kind]:g}", figures))
+        rows.append(Row("training", what, PASS if good else FAIL, text, allowed, figures))
 
     for recipe in recipes:
         name = short_name(recipe)

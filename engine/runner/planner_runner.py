@@ -21,7 +21,7 @@ from beyonddrive.engine.config_values import ConfigError, nearest
 from beyonddrive.engine.hooks.rank_agreement import agree
 from beyonddrive.engine.loops import SceneLoop, SceneTestLoop, SceneValLoop
 from beyonddrive.engine.lost_workers import naming_lost_workers
-from beyonddrive.engine.resuming import earlier_checkpoint
+from beyonddrive.engine.resuming import earlier_checkpoint, steps_to_host
 from beyonddrive.engine.runner.failures import explain_failure
 from beyonddrive.engine.samplers import RoundDownSampler
 from beyonddrive.engine.wrapped_datasets import check_nothing_lost, drawing_transforms
@@ -181,6 +181,7 @@ class PlannerRunner(Runner):
             if earlier is None:
                 raise
             raise CheckpointError(f"{error}. The one before it is whole: --resume {earlier}") from error
+        steps_to_host(self.optim_wrapper)
 
     def train(self) -> nn.Module:
         """Train.
