@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -117,6 +119,27 @@ def _kept_bytes(planner: Planner, inputs: Inputs) -> int:
     """Bytes of the storages that autograd keeps, each counted once, without weights and inputs."""
     own = [*planner.parameters(), *planner.buffers()]
     own += [value for given in inputs.values() for value in (given if isinstance(given, list) else [given])]
+    with torch.enable_grad(), kept_storages(own) as kept:
+        planner(inputs, mode="tensor")
+        return sum(kept().values())
+
+
+@contextmanager
+def kept_storages(own: Iterable[Tensor]) -> Iterator[Callable[[], dict[int, int]]]:
+    """Watch what autograd keeps for the backward pass.
+
+    Args:
+        own: Tensors that do not count: weights, inputs.
+
+    Yields:
+        Returns, for each storage that has been kept so far, its address and its bytes.
+
+    >>> weight = torch.ones(3, requires_grad=True)
+    >>> with kept_storages([weight]) as kept:
+    ...     loss = (weight.exp() * weight).sum()
+    ...     sum(kept().values())
+    12
+    """
     known = {tensor.untyped_storage().data_ptr() for tensor in own}
     kept: dict[int, tuple[int, Tensor]] = {}
 
@@ -127,6 +150,5 @@ def _kept_bytes(planner: Planner, inputs: Inputs) -> int:
             kept[storage.data_ptr()] = (storage.nbytes(), tensor.detach())
         return tensor
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        planner(inputs, mode="tensor")
-    return sum(size for size, _ in kept.values())
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield lambda: {address: size for address, (size, _) in kept.items()}

@@ -27,6 +27,7 @@ from beyonddrive.engine.loops import SceneTestLoop, SceneValLoop
 
 READ_BESIDES_RUNNER: Mapping[str, Any] = {
     "activation_checkpointing": None,
+    "channels_last": bool,
     "compile": None,
     "custom_imports": None,
     "efficient_conv_bn_eval": None,
@@ -37,6 +38,7 @@ READ_BESIDES_RUNNER: Mapping[str, Any] = {
     "negative_selection": None,
     "num_threads": int | None,
     "sync_bn": str | None,
+    "tf32": bool | None,
 }
 """Settings that a config may have besides those that mmengine's runner names, and their types."""
 _DIRECTIVES = ("type", "_scope_", "_delete_")
@@ -308,7 +310,8 @@ def _check_auto_scale_lr(path: str, node: Any) -> None:
 
 def _check_compile(path: str, node: Any) -> None:
     if isinstance(node, Mapping):
-        check_keys(path, node, reader_of(torch.compile))
+        reader = reader_of(torch.compile)
+        check_keys(path, node, reader._replace(keys={**reader.keys, "parts": None}))
 
 
 def _check_visualizer(path: str, node: Any) -> None:

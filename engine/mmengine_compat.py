@@ -15,6 +15,9 @@ a failure of the stock library, and each has a test that shows the failure witho
    this suite, wherever it is installed, and so with any package that has configs.
 5. *Figures of a step*: each loss and the gradient norm are turned into numbers at once, which waits for the
    GPU; :mod:`beyonddrive.engine.late_figures` reads them when the log is written.
+6. *Activation checkpointing*: mmengine's gives a part whose inputs need no gradient, such as a backbone, no
+   gradients at all, takes no keyword arguments and counts batches twice in batch norms;
+   :func:`~beyonddrive.engine.activation_checkpointing.checkpoint_activations` does neither.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from typing import Any
 
 import mmengine.config.config
 import mmengine.dist.utils
+import mmengine.runner.runner
 import mmengine.utils
 import mmengine.utils.package_utils
 import torch
@@ -42,6 +46,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from beyonddrive.engine import late_figures
+from beyonddrive.engine.activation_checkpointing import checkpoint_activations
 from beyonddrive.engine.checkpoint_files import load_checkpoint_file, weights_of
 from beyonddrive.engine.config_files import find_config
 from beyonddrive.engine.devices import Inventory, choose_backend, meeting_all_ranks
@@ -177,6 +182,7 @@ def apply() -> None:
     if not hasattr(config._get_cfg_path, _MARK):
         config._get_cfg_path = staticmethod(_own_cfg_path(config._get_cfg_path))
     late_figures.apply()
+    mmengine.runner.runner.turn_on_activation_checkpointing = checkpoint_activations
     for module in (mmengine.utils.package_utils, mmengine.utils, mmengine.config.config):
         module.is_installed = _is_installed
         module.get_installed_path = _get_installed_path

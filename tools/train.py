@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from beyonddrive.tools._command_line import (
     add_config,
@@ -16,6 +17,9 @@ from beyonddrive.tools._command_line import (
     command_parser,
     run_distributed,
 )
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,10 +42,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="scale the learning rate to the scenes per step, by auto_scale_lr.base_batch_size of the config",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="make one step in a single process, print its shapes, parameters, operations and memory",
+    )
     parser.add_argument("--seed", type=int, help="seed of everything; default: that of the config")
     add_config_options(parser)
     add_launcher_options(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.dry_run and (args.resume or args.launcher != "none"):
+        parser.error("--dry-run: makes the first step in a single process, without --resume and --launcher")
+    return args
 
 
 def train(args: argparse.Namespace) -> int:
@@ -49,10 +61,25 @@ def train(args: argparse.Namespace) -> int:
     from beyonddrive.engine.runner import build_train_runner, load_config
 
     config = load_config(args.config, args.cfg_options)
+    if args.dry_run:
+        return _dry_run(config, args)
     resume = args.resume or False
     build_train_runner(
         config, args.work_dir, resume, args.amp, args.launcher, args.seed, args.auto_scale_lr
     ).train()
+    return 0
+
+
+def _dry_run(config: Config, args: argparse.Namespace) -> int:
+    """Make a step that leaves nothing behind."""
+    from tempfile import TemporaryDirectory
+
+    from beyonddrive.engine.runner import build_train_runner
+    from beyonddrive.tools._dry_run import dry_run
+
+    config.log_level = "WARNING"
+    with TemporaryDirectory() as folder:
+        dry_run(build_train_runner(config, folder, False, args.amp, "none", args.seed, args.auto_scale_lr))
     return 0
 
 

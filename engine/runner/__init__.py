@@ -277,6 +277,8 @@ def _build(config: Config, start: str | None = None) -> PlannerRunner:
     config.experiment_name = config.get("experiment_name") or (f"{name}-{number}" if number else name)
     if config.get("num_threads"):
         torch.set_num_threads(config.num_threads)
+    if config.get("tf32") is not None:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
     for part in ("train", "val", "test"):
         loader = config.get(f"{part}_dataloader")
         if loader is not None and not loader.get("num_workers"):

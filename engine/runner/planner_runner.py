@@ -17,6 +17,7 @@ from torch import nn
 
 from beyonddrive.engine.build_errors import building
 from beyonddrive.engine.checkpoint_files import CheckpointError
+from beyonddrive.engine.compilation import compile_parts
 from beyonddrive.engine.config_values import ConfigError, nearest
 from beyonddrive.engine.hooks.rank_agreement import agree
 from beyonddrive.engine.loops import SceneLoop, SceneTestLoop, SceneValLoop
@@ -70,9 +71,15 @@ class PlannerRunner(Runner):
         return logger
 
     def build_model(self, model: Any) -> nn.Module:
-        """Build the planner."""
+        """Build the planner; with ``channels_last`` convolutions keep the channels of a pixel together."""
         with building("model", model):
-            return super().build_model(model)
+            built = super().build_model(model)
+        return built.to(memory_format=torch.channels_last) if self.cfg.get("channels_last") else built
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile parts of the planner for its training, see :func:`compile_parts`."""
+        if target == "train_step" and (parts := compile_parts(self.model, self.cfg.get("compile"))):
+            self.logger.info(f"compiled on first use, which takes a while: {', '.join(parts)}")
 
     def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:
         """Build the hooks."""

@@ -53,6 +53,27 @@ def test_train_then_test_writes_one_row_per_scene(tmp_path, blind_recipe, monkey
         assert sorted(plans) == sorted(row["token"] for row in rows)
 
 
+def test_a_dry_run_prints_one_step_and_leaves_nothing(tmp_path, blind_recipe, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert train.main([str(blind_recipe), "--dry-run"]) == 0
+    lines = [line.split() for line in capfd.readouterr().out.splitlines()]
+    assert ["3", "steps", "an", "epoch,", "2", "epochs;", "a", "step", "has", "2", "scenes"] in lines
+    assert ["input", "status", "(2,", "8)", "float32"] in lines
+    assert ["target", "gt.trajectory", "2", "x", "(8,", "3)", "float32"] in lines
+    assert ["output", "pred.trajectory", "2", "x", "(8,", "3)", "float32"] in lines
+    planner = MODELS.build(load_config(str(blind_recipe)).model)
+    numbers = sum(parameter.numel() for parameter in planner.parameters())
+    (total,) = (line for line in lines if line[0] == type(planner).__name__)
+    assert total[1] == total[2] == f"{numbers:,}"
+    # Two scenes, two operations a weight of a layer, and twice that backwards but for the inputs' gradients.
+    step = float(lines[-1][3]) * 1e9
+    assert 2 * 2 * 2 * numbers * 0.8 < step < 2 * 2 * 3 * numbers
+    assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(SystemExit):
+        train.main([str(blind_recipe), "--dry-run", "--resume"])
+
+
 def test_the_script_runs_from_anywhere_and_needs_no_checkpoint_without_weights(tmp_path, split_root):
     config = REPOSITORY / "configs/constant_velocity/constant_velocity_synth.py"
     options = [

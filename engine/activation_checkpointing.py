@@ -1,0 +1,76 @@
+"""Parts of a planner that compute their activations again in the backward pass instead of keeping them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import MethodType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from beyonddrive.engine.config_values import ConfigError, nearest
+
+_compiled: WeakKeyDictionary[nn.Module, Callable[..., Any]] = WeakKeyDictionary()
+"""Forward passes of parts that are compiled, too; a copy of a part has none."""
+
+
+def checkpoint_activations(model: nn.Module, modules: Sequence[str] | str) -> None:
+    """Keep no activations of the parts of a model that ``modules`` names (``backbone``, ``decoder``, ...).
+
+    Losses, gradients and running statistics stay as they are; the second pass draws the dropouts of the
+    first, and leaves the statistics of batch norms alone.
+
+    Raises:
+        ConfigError: If the model has no such part.
+    """
+    for name in [modules] if isinstance(modules, str) else modules:
+        parts = dict(model.named_modules())
+        if not name or name not in parts:
+            hint = nearest(name, set(parts) - {""})
+            raise ConfigError(f"activation_checkpointing: the planner has no part {name!r}; {hint}")
+        # (a bound method: a copy of the planner, such as that of EMAHook, gets one of its own)
+        parts[name].forward = MethodType(_forward, parts[name])
+
+
+def is_checkpointed(part: nn.Module) -> bool:
+    """Whether a part keeps no activations."""
+    return getattr(part.forward, "__func__", None) is _forward
+
+
+def compile_inside(part: nn.Module, settings: Mapping[str, Any]) -> None:
+    """Compile what such a part computes, in both passes."""
+    _compiled[part] = torch.compile(type(part).forward, **settings)
+
+
+# (what is compiled around such a part calls it as it is: the passes are controlled from outside of graphs)
+@torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _kept_statistics(self)
+
+    forward = MethodType(_compiled.get(self, type(self).forward), self)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+
+@contextmanager
+def _kept_statistics(module: nn.Module) -> Iterator[None]:
+    """What batch norms add to their running statistics weighs nothing."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    counts = [
+        None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms
+    ]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None and count is not None:
+                norm.num_batches_tracked.copy_(count)

@@ -1,0 +1,53 @@
+"""``compile=True`` of a config: parts of a planner by ``torch.compile``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from beyonddrive.engine.activation_checkpointing import compile_inside, is_checkpointed
+from beyonddrive.engine.config_values import ConfigError, nearest
+
+USUAL = "backbone"
+"""The part that is compiled if none is named."""
+
+
+def compile_parts(model: nn.Module, settings: bool | Mapping[str, Any] | None) -> list[str]:
+    """Compile parts of a planner in place; weights keep their names.
+
+    mmengine compiles the whole training step, whose checks, losses and optimizer break it into pieces that
+    are compiled again whenever a batch has other targets. Parts have inputs of one size and no branches.
+
+    Args:
+        model: A planner, perhaps wrapped for distributed training.
+        settings: True, or arguments of ``torch.compile`` and ``parts``, names of parts; by default the
+            backbone.
+
+    Returns:
+        Names of the compiled parts.
+
+    Raises:
+        ConfigError: If the planner has no such part, or the settings are something else.
+    """
+    if not settings:
+        return []
+    if not isinstance(settings, (bool, Mapping)):
+        raise ConfigError(f"compile={settings!r}: give True, or dict(parts=[...], mode=...)")
+    given = {} if isinstance(settings, bool) else dict(settings)
+    names = given.pop("parts", [USUAL])
+    planner: Any = model.module if is_model_wrapper(model) else model
+    parts = dict(planner.named_modules())
+    names = [names] if isinstance(names, str) else list(names)
+    for name in names:
+        if not name or name not in parts:
+            hint = nearest(name, set(parts) - {""})
+            raise ConfigError(f"compile.parts: the planner has no part {name!r}; {hint}")
+    for name in names:
+        if is_checkpointed(parts[name]):
+            compile_inside(parts[name], given)
+        else:
+            parts[name].compile(**given)
+    return names
