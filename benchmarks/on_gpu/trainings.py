@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,11 +141,13 @@ def jobs_of(recipes: Sequence[str], device: str, mixed: str) -> list[Job]:
 def compare(
     found: dict[str, dict[str, Any] | str], device: str, recipes: Sequence[str], mixed: str
 ) -> list[Row]:
-    """One row for each recipe and for the two more of ``mixed``."""
+    """One row for each recipe, and for the two more of ``mixed``, whose trainings have ended."""
     steps = EPOCHS * STEPS_AN_EPOCH
     rows = []
 
     def row(what: str, first: str, second: str, kind: str, note: str, least: int = steps) -> None:
+        if first not in found or second not in found:
+            return
         ours, theirs = found[first], found[second]
         if isinstance(ours, str) or isinstance(theirs, str):
             reason = ours if isinstance(ours, str) else theirs
@@ -208,12 +210,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     jobs = jobs_of(recipes, args.device, mixed)
     # The longest first: what resumes is two trainings.
     jobs.sort(key=lambda job: not job.resume)
+    found: dict[str, dict[str, Any] | str] = {}
+    written: dict[str, Row] = {}
     with ThreadPoolExecutor(args.workers) as pool:
-        found = dict(zip((job.name for job in jobs), pool.map(attempt, jobs), strict=True))
-    rows = compare(found, args.device, recipes, mixed)
-    for row in rows:
-        append(args.out, row)
-    return int(any(row.verdict == FAIL for row in rows))
+        futures = {pool.submit(attempt, job): job.name for job in jobs}
+        for future in as_completed(futures):
+            found[futures[future]] = future.result()
+            for row in compare(found, args.device, recipes, mixed):
+                if row.what not in written:  # (at once: the rest may be killed)
+                    written[row.what] = row
+                    append(args.out, row)
+    return int(any(row.verdict == FAIL for row in written.values()))
 
 
 if __name__ == "__main__":
