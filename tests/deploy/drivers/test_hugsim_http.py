@@ -1,0 +1,218 @@
+"""The package's own client drives a server of ours, and survives servers that misbehave."""
+
+import json
+import os
+import pickle
+import threading
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from beyonddrive.deploy.drivers.engines import DriverError
+from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of
+from beyonddrive.deploy.drivers.hugsim_http import HttpSettings, drive_http, open_client
+from beyonddrive.tests.deploy.drivers.conftest import observation
+
+hugsim_client = pytest.importorskip("hugsim_client", reason="the extra 'hugsim' is not installed")
+
+
+class Server:
+    """The official server's behaviour (HUGSIM, section 4), and what it may do wrong."""
+
+    def __init__(self, steps=(2, 1), token=""):
+        self.steps, self.token = steps, token
+        self.scenario = self.step = 0
+        self.plans, self.bodies, self.states_sent = [], [], 0
+        self.spoil = lambda path, number, content: (200, content)
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.answer()
+
+            def do_POST(self):
+                self.answer()
+
+            def answer(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                status, content = server.serve(self.path, self.headers.get("auth-token"), body)
+                if status is None:  # (the line goes dead)
+                    self.connection.close()
+                    return
+                with suppress(BrokenPipeError):  # (of a client that has given up)
+                    self.send_response(status)
+                    self.send_header("Content-Length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def serve(self, path, token, body):
+        if token is None or token != self.token:
+            return 401, b"wrong token"
+        if path == "/reset":
+            self.scenario = self.step = 0
+            return self.spoil(path, 0, b'{"success": true}')
+        if path == "/get_current_state":
+            content = self.state(False)
+        elif path == "/execute_action":
+            told = json.loads(json.loads(body)["plan_traj"])
+            self.bodies.append(json.loads(body))
+            self.plans.append(np.array(told["data"], told["dtype"]).reshape(told["shape"]))
+            self.step += 1
+            over = self.step == self.steps[self.scenario]
+            if over and self.scenario + 1 < len(self.steps):
+                self.scenario, self.step = self.scenario + 1, 0
+            content = self.state(over)
+        else:
+            return 404, b"no such page"
+        self.states_sent += 1
+        return self.spoil(path, self.states_sent, content)
+
+    def state(self, over):
+        obs, info = observation(self.step)
+        done = self.step >= self.steps[self.scenario]
+        obs = {"rgb": obs["rgb"]}
+        return pickle.dumps(
+            {"done": done, "cur_scene_done": over or done, "state": {"obs": obs, "info": info}}
+        )
+
+
+@pytest.fixture
+def server():
+    made = Server()
+    yield made
+    made.http.shutdown()
+    made.http.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch):
+    """The package waits five seconds between its attempts."""
+    monkeypatch.setattr(hugsim_client.HugsimClient._execute_action.retry, "sleep", lambda seconds: None)
+
+
+def test_all_scenarios_are_driven(server, driver, told, tmp_path):
+    report = drive_http(HttpSettings(server.address + "/"), driver, {"planner": "Told"}, tmp_path)
+    assert not report.trouble and report.headline() == "3 plans in 2 session(s)"
+    assert {name: r.counts for name, r in report.sessions.items()} == {
+        "scenario 1": {"inference": 2},
+        "scenario 2": {"inference": 1},
+    }
+    wanted = answer_of(told.answer, HugsimConventions())
+    assert all(np.array_equal(plan, wanted) and plan.dtype == np.float64 for plan in server.plans)
+    assert len({body["transaction_id"] for body in server.bodies}) == 3
+    kept = json.loads((tmp_path / "driver.json").read_text())
+    assert kept["protocol"] == "hugsim-http" and kept["plans"] == 3
+
+
+def test_published_rows_are_driven_in_float32(server, driver):
+    drive_http(HttpSettings(server.address, conventions=HugsimConventions.released()), driver)
+    assert {plan.dtype for plan in server.plans} == {np.dtype(np.float32)}
+
+
+def test_the_client_opens_no_listener(server, monkeypatch):
+    """Which the package does by default, on all interfaces; so a second one in a process would fail, too."""
+    monkeypatch.setenv("IN_HF_SPACE", "true")
+    before = threading.active_count()
+    open_client(HttpSettings(server.address))
+    open_client(HttpSettings(server.address))
+    assert threading.active_count() == before and os.environ["IN_HF_SPACE"] == "true"
+
+
+def test_a_wrong_token_is_said_so(driver):
+    server = Server(token="secret")
+    try:
+        report = drive_http(HttpSettings(server.address, "guess"), driver)
+        assert "refuses the token (401): give the right one by --token-file" in report.trouble
+        assert not drive_http(HttpSettings(server.address, "secret"), driver).trouble
+    finally:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+def _code(path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(path),)
+
+    return pickle.dumps({"done": False, "cur_scene_done": False, "state": {"obs": {}, "info": Evil()}})
+
+
+@pytest.mark.parametrize("where", ["/get_current_state", "/execute_action"])
+def test_code_from_the_server_is_never_run(server, driver, tmp_path, where):
+    mark = tmp_path / "ran"
+    server.spoil = lambda path, number, content: (200, _code(mark) if path == where else content)
+    report = drive_http(HttpSettings(server.address), driver)
+    assert "refused to load" in report.trouble and not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path, number, content: (200, content[:-50]), "cannot be read"),
+        (lambda path, number, content: (200, b""), "empty"),
+        (lambda path, number, content: (200, pickle.dumps([1])), "no state with obs and info"),
+        (lambda path, number, content: (200, pickle.dumps({"state": None})), "no state with obs and info"),
+        (lambda path, number, content: (500, b"out of memory"), "out of memory"),
+        (lambda path, number, content: (404, b"no such page"), "no such page"),
+        (lambda path, number, content: (None, b""), "ConnectionError"),
+    ],
+    ids=["half", "empty", "list", "none", "500", "404", "dead"],
+)
+def test_a_server_that_fails_leaves_a_report(server, driver, tmp_path, spoil, said):
+    server.spoil = lambda path, number, content: (
+        (200, content) if number < 2 else spoil(path, number, content)
+    )
+    report = drive_http(HttpSettings(server.address, wait=5.0), driver, None, tmp_path)
+    assert said in report.trouble and report.trouble.startswith("execute_action: ")
+    kept = json.loads((tmp_path / "driver.json").read_text())
+    assert kept["plans"] == 1 and kept["sessions"]["scenario 1"]["ended"] == "the server went away"
+
+
+def test_a_failed_action_is_repeated_by_the_package(server, driver):
+    """Three attempts with one transaction id; the server steps once."""
+    failures = iter([True, True, False, False, False])
+    server.spoil = lambda path, number, content: (
+        (503, b"busy") if path == "/execute_action" and next(failures) else (200, content)
+    )
+    server.steps = (5,)
+    assert not drive_http(HttpSettings(server.address), driver).trouble
+    ids = [body["transaction_id"] for body in server.bodies]
+    assert ids[0] == ids[1] == ids[2] != ids[3]
+
+
+def test_a_silent_server_is_given_up(server, driver):
+    server.spoil = lambda path, number, content: time.sleep(1.0) or (200, content)
+    started = time.monotonic()
+    report = drive_http(HttpSettings(server.address, wait=0.1), driver)
+    assert "reset: ReadTimeout" in report.trouble and time.monotonic() - started < 5
+
+
+def test_a_state_that_cannot_be_driven_by_gets_a_fallback(server, driver):
+    def spoil(path, number, content):
+        if number == 2 and path == "/execute_action":
+            value = pickle.loads(content)
+            value["state"]["info"]["ego_velo"] = float("nan")
+            content = pickle.dumps(value)
+        return 200, content
+
+    server.spoil = spoil
+    report = drive_http(HttpSettings(server.address), driver)
+    assert report.sessions["scenario 1"].counts == {"inference": 1, "bad_frame": 1, "straight_on": 1}
+    assert report.headline().startswith("FALLBACKS: 1 of 3 plans")
+
+
+def test_no_address_and_no_more_bytes_than_allowed(server, driver):
+    with pytest.raises(DriverError, match="must begin with http"):
+        HttpSettings("localhost:8065")
+    report = drive_http(HttpSettings(server.address, limit=1000), driver)
+    assert "more than 1000 bytes" in report.trouble
