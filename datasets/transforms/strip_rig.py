@@ -8,7 +8,7 @@ falls in the images that there are. A ray that no camera sees is taken from the 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -37,6 +37,8 @@ _EDGE = 0.3
 """Edges are continued by at most this share of an image."""
 _SHARPNESS = 4.0
 """Images of training have this many pixels for one of the strip; finer ones are averaged first."""
+_WORTH = 0.01
+"""A camera that adds less than this share of a panel is left out."""
 _KEPT = 32
 
 
@@ -108,15 +110,7 @@ class StripRig:
         # (HUGSIM has no images of some scenes' rear cameras, which a strip does not need)
         black = [name for name, view in cameras.items() if _is_black(view)]
         sampling = self._sampling({name: cameras[name] for name in cameras if name not in black}, size)
-        worst = int(np.argmin(sampling.coverage))
-        if sampling.coverage[worst] < MIN_COVERAGE:
-            without = f", with {', '.join(black)} all black," if black else ""
-            raise StripError(
-                "camera_black" if black else "camera_missing",
-                f"the cameras {', '.join(sorted(cameras)) or '(none)'}{without} show "
-                f"{sampling.coverage[worst]:.0%} of what the {PANELS[worst]} camera of rig {self.name!r} "
-                f"shows: one is missing, or looks elsewhere",
-            )
+        self._check_coverage(cameras, sampling.coverage, black)
         strip = np.zeros((*size, 3), np.uint8)
         for part in sampling.parts:
             image = cameras[part.name].image
@@ -129,6 +123,22 @@ class StripRig:
             else:
                 np.copyto(window, shown, where=part.owned[..., None])
         return np.ascontiguousarray(np.moveaxis(strip, -1, 0))
+
+    def pixels_per_radian(self, width: int) -> float:
+        """How fine a strip of this width is near the axis of its cameras."""
+        return self.lens.focal * width / _strip_size()[0]
+
+    def needed(self, cameras: Mapping[str, CameraView]) -> tuple[str, ...]:
+        """Names of the cameras whose images a strip is made from; of the images only the sizes are looked at.
+
+        Raises:
+            StripError: If the cameras show too little of what the rig shows.
+        """
+        if self.is_native(cameras):
+            return CAMERAS
+        sampling = self._sampling(cameras, (64, 256))
+        self._check_coverage(cameras, sampling.coverage)
+        return tuple(part.name for part in sampling.parts)
 
     def coverage(self, cameras: Mapping[str, CameraView]) -> tuple[float, float, float]:
         """Shares of the left, front and right panel that the cameras show."""
@@ -155,6 +165,19 @@ class StripRig:
             if off > _SAME_LENS or turn > _SAME_TURN:
                 return False
         return True
+
+    def _check_coverage(
+        self, cameras: Mapping[str, CameraView], coverage: tuple[float, ...], black: Sequence[str] = ()
+    ) -> None:
+        worst = int(np.argmin(coverage))
+        if coverage[worst] >= MIN_COVERAGE:
+            return
+        without = f", with {', '.join(black)} all black," if black else ""
+        raise StripError(
+            "camera_black" if black else "camera_missing",
+            f"the cameras {', '.join(sorted(cameras)) or '(none)'}{without} show {coverage[worst]:.0%} of "
+            f"what the {PANELS[worst]} camera of rig {self.name!r} shows: one is missing, or looks elsewhere",
+        )
 
     def _released(self, cameras: Mapping[str, CameraView], size: tuple[int, int]) -> NDArray[np.uint8]:
         images = []
@@ -186,7 +209,7 @@ class StripRig:
 
     def _compute(self, cameras: Mapping[str, CameraView], size: tuple[int, int]) -> _Sampling:
         rays, panels = self._rays(size)
-        finest = _SHARPNESS * self.lens.focal * size[1] / _strip_size()[0]
+        finest = _SHARPNESS * self.pixels_per_radian(size[1])
         pixels, sizes, inside = {}, {}, {}
         for name, view in cameras.items():
             height, width = view.image.shape[:2]
@@ -206,7 +229,10 @@ class StripRig:
             shares = [float(inside[name][here].mean()) for name in names]
             order = sorted(range(len(names)), key=lambda index: -shares[index])
             for index in order:
-                owner[here & (owner < 0) & inside[names[index]]] = index
+                new = here & (owner < 0) & inside[names[index]]
+                # (a camera is not decoded for a few pixels at an edge)
+                if new.sum() >= _WORTH * here.sum():
+                    owner[new] = index
             coverage.append(float((owner[here] >= 0).mean()))
             for index in order[:1] if order and shares[order[0]] > 0 else ():
                 found, small = pixels[names[index]], np.array(sizes[names[index]])

@@ -137,6 +137,19 @@ class PlannerDriver:
         """
         return self._fall_back(self._session(session), session, kind, reason, None)
 
+    def fall_back(self, frame: Frame, kind: str, reason: str) -> DrivenPlan:
+        """The plan for a frame that lacks something, such as its images.
+
+        Args:
+            frame: With the pose and the motion of the ego.
+            kind: What to count it as.
+            reason: What it lacks.
+        """
+        state = self._session(frame.session)
+        if np.isfinite(frame.velocity[0]):
+            state.speed = float(frame.velocity[0])
+        return self._fall_back(state, frame.session, kind, reason, _moment(frame))
+
     def close(self, session: str) -> DriverReport:
         """End a session; one that never began has an empty report."""
         with self._lock:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
+from beyonddrive.datasets.transforms.camera import LoadCameraStitch
 from beyonddrive.datasets.transforms.strip_rig import RIGS, StripRig
 from beyonddrive.deploy.drivers.engines import DriverError
 from beyonddrive.engine.wrapped_datasets import unwrapped_settings
@@ -32,6 +33,8 @@ class FrameInputs:
         self.features = [step for step in features if not getattr(step, "is_target", False)]
         self.steps = [step for step in steps if not getattr(step, "is_target", False)]
         self.rig = rig
+        self.strip_widths = [step.size[1] for step in self.features if isinstance(step, LoadCameraStitch)]
+        """Widths of the strips that are made of cameras [px]."""
         self.num_history_frames = max((getattr(f, "num_history_frames", 0) for f in self.features), default=0)
 
     @classmethod
