@@ -105,8 +105,11 @@ class Painter:
         self._poses = np.stack([ego_pose(frame) for frame in frames])
         lit = {int(connector) for frame in frames for connector, _ in frame["traffic_lights"]}
         self._light = daylight(seed, frames[0]["log_name"])
-        self.scenery: Scenery = prepare_scenery(nuplan_map, self._poses[:, :2], lit, self._light.sun)
+        self._set_up(prepare_scenery(nuplan_map, self._poses[:, :2], lit, self._light.sun))
         self._brakes = brake_lamps(frames)
+
+    def _set_up(self, scenery: Scenery) -> None:
+        self.scenery = scenery
         self._models: dict[tuple[Any, ...], PolygonSoup] = {}
         self._prepared: tuple[int, _FrameSolids] | None = None
         self._scratch: dict[

@@ -79,6 +79,8 @@ class Episode:
         traffic: The other road users.
         background: (n, 3) points that the ego may collide with, world frame.
         settings: Switches.
+        pivot: Distance of the point that the kinematics move behind the pose of the ego [m]. HUGSIM moves the
+            front camera as if it were the rear axle: 0.
 
     Attributes:
         frames: The record so far.
@@ -90,6 +92,7 @@ class Episode:
     traffic: Traffic
     background: NDArray[np.float32]
     settings: HugsimSettings = field(default_factory=lambda: PRESETS["pr57"])
+    pivot: float = 0.0
     frames: list[Frame] = field(default_factory=list, init=False)
     ends: tuple[str, ...] = field(default=(), init=False)
 
@@ -120,8 +123,12 @@ class Episode:
             self.traffic.boxes(),
         )
 
-    def step(self, plan: ArrayLike | None) -> bool:
+    def step(self, plan: ArrayLike | None, recorded: ArrayLike | None = None) -> bool:
         """Drive one step by a plan (N, 2) right, ahead; None ends the episode as a failure of the planner.
+
+        Args:
+            plan: Where the point that the kinematics move is to go.
+            recorded: (N, 2) where the pose of the ego goes by it; the same if there is no pivot.
 
         Returns:
             Whether the episode goes on.
@@ -148,7 +155,7 @@ class Episode:
                 box,
                 boxes,
                 ("car",) * len(boxes),
-                plan_in_record(points, box),
+                plan_in_record(points if recorded is None else check_plan(recorded), box),
                 self.settings.plan_timestep,
                 background or foreground,
                 rc,
@@ -178,6 +185,10 @@ class Episode:
         self._ab = self._ab + self._speed * STEP * np.array([np.sin(heading), np.cos(heading)])
         turn = self._speed * np.tan(self._steering) / WHEELBASE * STEP
         self._euler = self._euler + np.array([0.0, turn, 0.0])
+        if self.pivot:
+            turned = self._euler[1]
+            swing = [np.sin(turned) - np.sin(heading), np.cos(turned) - np.cos(heading)]
+            self._ab = self._ab + self.pivot * np.array(swing)
 
     def _state(self) -> Floats:
         return np.array([*self._ab, self._euler[1], self._speed])

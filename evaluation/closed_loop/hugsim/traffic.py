@@ -102,6 +102,10 @@ class Traffic:
             # (the official code keeps states in float32)
             mover.state = state.astype(np.float32).astype(np.float64)
 
+    def states(self) -> Floats:
+        """States (A, 4) a, b, yaw, speed of the agents now."""
+        return np.array([mover.state for mover in self._movers]).reshape(-1, 4)
+
     def boxes(self) -> Floats:
         """Boxes (A, 7) x, y, z, width, length, height, yaw in the record frame."""
         rows = []
