@@ -39,6 +39,7 @@ VERBS = {
     "score-vocabulary": Verb("score_vocabulary", "score the plans of a vocabulary in every scene"),
     "score": Verb("score", "score plans from anywhere by the PDM score or EPDMS"),
     "drive": Verb("drive", "put a planner behind a simulator: HUGSIM's pipes and HTTP, AlpaSim"),
+    "closed-loop": Verb("closed_loop", "drive planners in generated towns that live, and score them"),
     "hugsim-score": Verb("hugsim_score", "score what HUGSIM's closed loop left behind"),
     "convert": Verb("convert_checkpoint", "convert checkpoints of original releases, both ways"),
     "check-golden": Verb("check_golden", "compare planners with golden outputs of their originals"),

@@ -61,6 +61,7 @@ ALLOWED = {
     "deploy.drivers": BELOW | {"plugins.base", "deploy", "datasets", "evaluation"},
     "datasets": BELOW,
     "synth": BELOW | {"datasets"},
+    "synth.live": BELOW | {"datasets", "synth", "evaluation", "evaluation.pdm"},
     "evaluation.pdm": BELOW | {"datasets"},
     "evaluation": BELOW | {"datasets", "evaluation.pdm"},
     "generators": BELOW | {"datasets", "evaluation", "evaluation.pdm"},

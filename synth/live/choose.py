@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.evaluation.closed_loop.hugsim.scenario import Agent, Scenario
 from beyonddrive.structures.se2 import to_local
-from beyonddrive.synth.curves import at, arc_length
+from beyonddrive.synth.curves import arc_length, at
 from beyonddrive.synth.live.scenario import CARS, JOIN, STAY, Event, LiveScenario
 from beyonddrive.synth.live.town import LiveError, LiveTown
 from beyonddrive.synth.live.ways import Way, WayFinder
@@ -102,7 +102,7 @@ def _seconds(rng: Draw) -> float:
 def _lead(way: Way, rng: Draw) -> Event:
     """Somebody drives ahead, slower than the ego, and goes on with the traffic."""
     start = float(rng.uniform(20.0, 30.0))
-    path = np.stack([way.beside(start + step, 0.0) for step in range(0, 40)])
+    path = np.stack([way.beside(start + step, 0.0) for step in range(40)])
     speed = round(float(rng.uniform(4.0, 6.5)), 2)
     return Event("lead", str(rng.choice(_CARS)), 0.0, _place(way, path), speed, 2.0, JOIN)
 
@@ -154,10 +154,8 @@ def _cut_in(finder: WayFinder, way: Way, rng: Draw) -> Event | None:
 
 def _late_turn(finder: WayFinder, way: Way, rng: Draw) -> Event | None:
     """At a junction somebody turns across the way of the ego when it is too late to."""
-    path, lanes = way.place.path, way.place.lanes
-    mine = {
-        (c.from_lane, c.to_lane): c for c in finder.town.network.connections if c.from_lane in lanes
-    }
+    lanes = way.place.lanes
+    mine = {(c.from_lane, c.to_lane): c for c in finder.town.network.connections if c.from_lane in lanes}
     found = []
     for i in range(len(lanes) - 1):
         own = mine[lanes[i], lanes[i + 1]]

@@ -21,7 +21,6 @@ from beyonddrive.evaluation.closed_loop.hugsim.record import Frame as RecordFram
 from beyonddrive.evaluation.closed_loop.hugsim.settings import PRESETS, HugsimSettings
 from beyonddrive.evaluation.closed_loop.hugsim.tracker import WHEELBASE
 from beyonddrive.structures.frame import Command, DrivenPlan, Driver, DriverReport, Frame
-from beyonddrive.structures.se2 import to_local
 from beyonddrive.synth.live.eyes import Eyes
 from beyonddrive.synth.live.place import CAMERA, Place, place_of, rear_of
 from beyonddrive.synth.live.points import Points, ground_points, solid_points
@@ -175,7 +174,7 @@ class Stage:
 
 @contextmanager
 def staged(
-    scenario: LiveScenario, towns: Path, settings: LiveSettings, holds_ego: bool = True
+    scenario: LiveScenario, towns: Path, settings: LiveSettings, episode_type: type[Episode] = Episode
 ) -> Iterator[Stage]:
     """Set a scenario up in this process.
 
@@ -183,7 +182,7 @@ def staged(
         scenario: The scenario.
         towns: Folder of the towns.
         settings: How it is driven.
-        holds_ego: Whether the ego is moved by plans; otherwise SUMO drives it.
+        episode_type: What moves the ego: HUGSIM's kinematics, or in a class of its own SUMO.
 
     Raises:
         LiveError: If there is no such town or the path is not in it.
@@ -193,19 +192,15 @@ def staged(
     with clock.on("set up"):
         town = _town(towns / scenario.town)
         place = place_of(town.network, scenario.lanes, scenario.station, scenario.length)
-        plan = TrafficPlan(
-            scenario.start_time + ROOM, scenario.vehicles_per_km, scenario.pedestrians_per_km
-        )
+        plan = TrafficPlan(scenario.start_time + ROOM, scenario.vehicles_per_km, scenario.pedestrians_per_km)
     with sumo_world(town, plan, scenario.seed + settings.seed) as world:
         with clock.on("set up"):
-            traffic = LiveTraffic(scenario, town, place, world, holds_ego)
+            traffic = LiveTraffic(scenario, town, place, world, holds_ego=episode_type is Episode)
             eyes = Eyes(town, place, world, scenario.name, scenario.seed + settings.seed)
             ground, solid = ground_points(town, place), solid_points(place, eyes.standing())
             pivot = CAMERA[0] if settings.pivot == "rear_axle" else 0.0
-            episode = Episode(scenario.hugsim, place.route, traffic, solid, settings.hugsim, pivot)
-        yield Stage(
-            scenario, settings, town, place, world, traffic, eyes, episode, ground, solid, clock
-        )
+            episode = episode_type(scenario.hugsim, place.route, traffic, solid, settings.hugsim, pivot)
+        yield Stage(scenario, settings, town, place, world, traffic, eyes, episode, ground, solid, clock)
 
 
 _TOWNS: dict[Path, LiveTown] = {}
@@ -257,7 +252,7 @@ def drive(
             with clock.on("plan"):
                 plan = driver.plan(frame)
             if keep_film:
-                film.append(_film_row(stage, frame, plan))
+                film.append(film_row(stage, frame, plan))
             with clock.on("move"):
                 points = check_plan(answer(plan.poses))
                 recorded = points if settings.pivot == "camera" else camera_points(plan.poses)
@@ -290,15 +285,12 @@ def score_of(
     return score_run(frames, grids[0], grids[1], settings)
 
 
-def _film_row(stage: Stage, frame: Frame, plan: DrivenPlan) -> dict[str, Any]:
-    now = stage.traffic.now
-    rear = stage.place.to_town(frame.pose)
+def film_row(stage: Stage, frame: Frame, plan: DrivenPlan) -> dict[str, Any]:
+    """What a video shows of a step."""
     return {
         "image": frame.cameras["CAM_F0"].image,
-        "boxes": np.column_stack([to_local(now.pose, rear), now.size[:, :2]]),
-        "kinds": now.kinds,
-        "pose": rear,
-        "poses": np.asarray(plan.poses, dtype=np.float64),
+        "frame": stage.eyes.frame,
+        "plan": np.asarray(plan.poses, dtype=np.float64),
         "source": plan.source,
-        "speed": float(frame.velocity[0]),
+        "time": frame.time,
     }

@@ -1,7 +1,7 @@
 """Where a scenario takes place: the path of the ego through a town, and HUGSIM's frames around it.
 
-HUGSIM's world has its origin at the first camera of the path (HUGSIM, section 1): a to the right, b ahead. The
-*scene frame* here is the same with x = b ahead and y = -a to the left, which is the plane of the record.
+HUGSIM's world has its origin at the first camera of the path (HUGSIM, section 1): a to the right, b ahead.
+The *scene frame* here is the same with x = b ahead and y = -a to the left, the plane of the record.
 """
 
 from __future__ import annotations
@@ -96,6 +96,12 @@ class Place:
         left = rotate(ahead[:, :2] - self.path[:, :2], -self.path[:, 2])[:, 1]
         commands = np.where(left < -COMMAND_OFFSET, RIGHT, np.where(left > COMMAND_OFFSET, LEFT, FORWARD))
         return Route(poses, commands, CAMERA[2])
+
+
+def camera_from(rear: ArrayLike) -> Floats:
+    """Front camera (3,) of a rear axle (3,)."""
+    x, y, heading = np.asarray(rear, dtype=np.float64)
+    return np.array([x + CAMERA[0] * np.cos(heading), y + CAMERA[0] * np.sin(heading), heading])
 
 
 def rear_of(camera: ArrayLike) -> Floats:

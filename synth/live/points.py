@@ -14,7 +14,7 @@ GROUND_SPACING = 0.4
 """Between points of the road [m]: any quarter of the ego's footprint holds one."""
 GROUND_REACH = 60.0
 """Plans may reach so far from the path [m]."""
-SOLID_REACH = 15.0
+SOLID_REACH = 12.5
 """What stands farther from the path cannot be met: the episode ends before [m]."""
 SOLID_TOP = 3.2
 """Nothing above the boxes that the scorer looks into [m]."""
@@ -59,7 +59,7 @@ def _box_points(box: NDArray[np.float64]) -> NDArray[np.float64]:
     if high <= low:
         return np.zeros((0, 3))
     thin = min(length, width)
-    step = float(np.clip(thin / 5, 0.05, 0.12))
+    step = float(np.clip(thin / 5, 0.05, 0.16))
     u, v = (np.linspace(-side / 2, side / 2, max(int(side / step), 1) + 1) for side in (length, width))
     grid_u, grid_v = (grid.ravel() for grid in np.meshgrid(u, v, indexing="ij"))
     if thin > 1.0:

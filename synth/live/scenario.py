@@ -121,7 +121,14 @@ class LiveScenario:
         """As in a file."""
         ego = self.hugsim
         agents = [
-            [*agent.start[:2], agent.height, *agent.start[2:], agent.car, agent.planner, dict(agent.arguments)]
+            [
+                *agent.start[:2],
+                agent.height,
+                *agent.start[2:],
+                agent.car,
+                agent.planner,
+                dict(agent.arguments),
+            ]
             for agent in ego.agents
         ]
         return {
@@ -162,14 +169,14 @@ def read_live_scenario(path: Path) -> LiveScenario:
 
 
 def scenario_of(content: Mapping[str, Any], where: str) -> LiveScenario:
-    """A scenario of the contents of a file; ``where`` is for messages. Raises as :func:`read_live_scenario`."""
+    """A scenario of the contents of a file; ``where`` names it. Raises as :func:`read_live_scenario`."""
     known = (*HUGSIM_KEYS, *LIVE_KEYS)
     if unknown := sorted(set(map(str, content)) - set(known)):
         raise LiveError(f"{where}: does not know the key {unknown[0]!r}; it knows {', '.join(known)}")
     if missing := [key for key in LIVE_KEYS if key not in content]:
         raise LiveError(
-            f"{where}: lacks the key {missing[0]!r}: the live world drives in generated towns only; scenarios "
-            "for it are written by beyonddrive closed-loop scenarios"
+            f"{where}: lacks the key {missing[0]!r}: the live world has generated towns only; scenarios for it "
+            "are written by beyonddrive closed-loop scenarios"
         )
     try:
         hugsim = read_scenario(content)
@@ -178,7 +185,7 @@ def scenario_of(content: Mapping[str, Any], where: str) -> LiveScenario:
     for i, agent in enumerate(hugsim.agents):
         if agent.planner not in ("ConstantPlanner", "AttackPlanner"):
             raise LiveError(
-                f"{where}: plan_list[{i}]: {agent.planner} does not drive here, for SUMO moves the traffic; use "
+                f"{where}: plan_list[{i}]: {agent.planner} does not drive here, SUMO moves the traffic; use "
                 "vehicles_per_km, ConstantPlanner or AttackPlanner"
             )
         _car(agent.car, f"{where}: plan_list[{i}]")

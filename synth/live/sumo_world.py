@@ -256,7 +256,9 @@ def sumo_world(town: LiveTown, plan: TrafficPlan, seed: int) -> Iterator[SumoWor
     try:
         import libsumo
     except ImportError as error:
-        raise SumoError(f"the live world needs libsumo: pip install 'beyonddrive[synth]' ({error})") from error
+        raise SumoError(
+            f"the live world needs libsumo: pip install 'beyonddrive[synth]' ({error})"
+        ) from error
     if libsumo.isLoaded():
         raise SumoError("another SUMO runs in this process; run scenarios at once in processes of their own")
     with tempfile.TemporaryDirectory(prefix="beyonddrive-sumo-") as folder:

@@ -127,7 +127,11 @@ def town_of(seed: int, number: int) -> tuple[str, str, int]:
     >>> town_of(0, 1)[1]
     'us-ma-boston'
     """
-    return town_name(seed, SPLIT, number), list(ORIGINS)[number % len(ORIGINS)], town_seed(seed, SPLIT, number)
+    return (
+        town_name(seed, SPLIT, number),
+        list(ORIGINS)[number % len(ORIGINS)],
+        town_seed(seed, SPLIT, number),
+    )
 
 
 def build_live_town(towns: Path, seed: int, number: int) -> LiveTown:
@@ -184,7 +188,9 @@ def open_live_town(folder: Path) -> LiveTown:
     try:
         about: Mapping[str, Any] = json.loads(path.read_text())
         if about["format"] != FORMAT:
-            raise LiveError(f"{path}: has format {about['format']}, this version reads {FORMAT}: make it anew")
+            raise LiveError(
+                f"{path}: has format {about['format']}, this version reads {FORMAT}: make it anew"
+            )
         x, y = about["offset"]
         return LiveTown(folder, about["name"], about["location"], int(about["seed"]), (float(x), float(y)))
     except FileNotFoundError as error:

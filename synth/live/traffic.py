@@ -9,11 +9,14 @@ from beyonddrive.evaluation.closed_loop.hugsim.traffic import Traffic
 from beyonddrive.synth.curves import arc_length, headings
 from beyonddrive.synth.live.place import CAMERA, Place, rear_of
 from beyonddrive.synth.live.scenario import CARS, JOIN, Event, LiveScenario
-from beyonddrive.synth.live.sumo_world import STEP, Everybody, SumoWorld
+from beyonddrive.synth.live.sumo_world import EGO, STEP, Everybody, SumoWorld
 from beyonddrive.synth.live.town import LiveTown
 
 MOVING_RANGE, STANDING_RANGE = 90.0, 60.0
 """Who moves, and what stands, is told up to this distance from the ego [m]."""
+
+RECORD_RANGE = 50.0
+"""The record tells of those up to this distance [m]: farther than a plan gets."""
 
 Floats = NDArray[np.float64]
 
@@ -48,7 +51,7 @@ class _Actor:
 
 
 class LiveTraffic:
-    """Moves everybody; what :class:`beyonddrive.evaluation.closed_loop.hugsim.episode.Episode` needs of traffic.
+    """Moves everybody, as HUGSIM's :class:`~beyonddrive.evaluation.closed_loop.hugsim.episode.Episode` asks.
 
     Args:
         scenario: The scenario.
@@ -62,6 +65,7 @@ class LiveTraffic:
         self, scenario: LiveScenario, town: LiveTown, place: Place, world: SumoWorld, holds_ego: bool = True
     ) -> None:
         self.place, self.world, self._holds_ego = place, world, holds_ego
+        self._begun = self._let_go = False
         self._agents = Traffic(
             scenario.hugsim, place.route, {car: (w, length, h) for car, (length, w, h) in CARS.items()}
         )
@@ -91,18 +95,22 @@ class LiveTraffic:
         self.now = self._look()
 
     def move(self, ego: ArrayLike, time: float) -> None:
-        """One step: everyone sees the ego (4,) a, b, heading [to the right], speed as it is before its move."""
+        """One step: everyone sees the ego (4,) a, b, heading [to the right], speed before its move."""
         state = np.asarray(ego, dtype=np.float64)
         self._ego = self.place.camera_of(state)
         progress = self.place.progress(self._ego[:2])
         for actor in self._actors:
             actor.move(progress)
         self._agents.move(state, time)
-        if self._holds_ego:
+        if self._holds_ego or not self._begun:
             # SUMO puts the ego there at the end of the step, when it will have moved on.
             ahead = rear_of(self._ego)
             ahead[:2] += state[3] * STEP * np.array([np.cos(ahead[2]), np.sin(ahead[2])])
             self.world.hold_ego(ahead, float(state[3]))
+        elif not self._let_go:
+            self.world.let_go(EGO)
+            self._let_go = True
+        self._begun = True
         for name, _, pose, size, speed in self._guests():
             self.world.hold_guest(name, pose, size[0], speed)
         for actor in self._actors:
@@ -113,8 +121,8 @@ class LiveTraffic:
         self.now = self._look()
 
     def boxes(self) -> Floats:
-        """Boxes (A, 7) x, y, z, width, length, height, yaw in the record frame."""
-        now = self.now
+        """Boxes (A, 7) x, y, z, width, length, height, yaw in the record frame of those who are near."""
+        now = self.now.chosen(np.hypot(*(self.now.pose[:, :2] - self._ego[:2]).T) < RECORD_RANGE)
         local = self.place.to_scene(now.pose)
         length, width, height = now.size.T
         return np.column_stack([local[:, :2], height / 2 - CAMERA[2], width, length, height, local[:, 2]])
@@ -149,5 +157,3 @@ class LiveTraffic:
                 car = actor.event.car
                 found.append((actor.name, car, actor.pose, CARS[car], actor.speed))
         return found
-
-

@@ -1,0 +1,1 @@
+"""PDM-Closed: see README.md."""

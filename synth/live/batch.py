@@ -1,0 +1,254 @@
+"""Many scenarios: driven in processes, one folder each, resumed where a run was killed.
+
+::
+
+    <out>/settings.json                 what the run was made with; another run is refused
+    <out>/seed_<k>/<scene>_<mode>/      one episode, as HUGSIM leaves it: data.pkl, ground.ply, scene.ply
+    <out>/seed_<k>/.../episode.json     how it went; written last, so it says that the episode is complete
+    <out>/summary.json, episodes.csv    all of it, with intervals
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beyonddrive.engine.executors import Executor
+from beyonddrive.engine.files import atomic_file, remove_leftovers, write_atomically
+from beyonddrive.evaluation.closed_loop.hugsim.messages import write_message
+from beyonddrive.evaluation.closed_loop.hugsim.run_files import GROUND, RECORD, SCENE
+from beyonddrive.structures.errors import describe_error
+from beyonddrive.structures.frame import Driver
+from beyonddrive.synth.live.drive import Answer, LiveSettings, Outcome, drive
+from beyonddrive.synth.live.points import Points
+from beyonddrive.synth.live.scenario import read_live_scenario
+from beyonddrive.synth.live.town import LiveError
+
+EPISODE, SETTINGS = "episode.json", "settings.json"
+TOWNS, POINTS = "towns", "points"
+"""Folders beside the scenarios: their towns, and what HUGSIM's scorer wants to know of each scene."""
+Drives = Callable[..., Outcome]
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who drives, made anew in every process.
+
+    Attributes:
+        make_driver: Makes the driver.
+        answer: Makes its plans HUGSIM's.
+        drives: Drives a scenario; :func:`beyonddrive.synth.live.drive.drive`, or another for a driver that
+            makes no plans.
+        film: Writes a video of an outcome to a folder; None for no videos.
+    """
+
+    make_driver: Callable[[], Driver]
+    answer: Answer
+    drives: Drives = drive
+    film: Callable[[Outcome, Path], None] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scenario with one seed of the traffic."""
+
+    scenario: Path
+    towns: Path
+    seed: int
+    folder: Path
+    settings: LiveSettings
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job that gave no episode, and why."""
+
+    name: str
+    reason: str
+
+
+_crew: list[tuple[Crew, Driver]] = []
+
+
+def _start(crew: Crew) -> None:
+    _crew[:] = [(crew, crew.make_driver())]
+
+
+def _work(job: Job) -> dict[str, Any] | Failed:
+    done = read_episode(job.folder)
+    if done is not None:
+        return done
+    crew, driver = _crew[0]
+    try:
+        outcome = crew.drives(
+            read_live_scenario(job.scenario),
+            job.towns,
+            driver,
+            crew.answer,
+            job.settings,
+            keep_film=crew.film is not None,
+        )
+        return _write(job, outcome, crew.film)
+    except Exception as error:  # (one scenario that fails must not end the others)
+        return Failed(f"seed {job.seed}: {job.scenario.name}", describe_error(error))
+
+
+def read_episode(folder: Path) -> dict[str, Any] | None:
+    """How an episode went; None if it is not complete."""
+    try:
+        found: dict[str, Any] = json.loads((folder / EPISODE).read_text())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def run_jobs(
+    jobs: Sequence[Job], crew: Crew, executor: Executor, progress: bool = True
+) -> Iterator[dict[str, Any] | Failed]:
+    """Drive jobs that are not done yet; what is done is read. In the order of the jobs."""
+    left = [job for job in jobs if read_episode(job.folder) is None]
+    for job in left:
+        remove_leftovers(job.folder) if job.folder.exists() else None
+    made = executor.map(
+        _work, left, desc="episodes" if progress else "", initializer=_start, initargs=(crew,)
+    )
+    results = dict(zip((job.folder for job in left), made, strict=True))
+    for job in jobs:
+        done = results.get(job.folder) or read_episode(job.folder)
+        assert done is not None
+        yield done
+
+
+def jobs_of(
+    scenarios: Path, out: Path, settings: LiveSettings, seeds: Sequence[int], difficulties: Sequence[str] = ()
+) -> list[Job]:
+    """Jobs of all scenarios in a folder, town by town.
+
+    Args:
+        scenarios: Folder of scenario files, and of their towns.
+        out: Where results go.
+        settings: How all are driven.
+        seeds: Of the traffic.
+        difficulties: Only these; all if empty.
+
+    Raises:
+        LiveError: If there is none, one cannot be read, or two write to one folder.
+    """
+    files = sorted([*scenarios.rglob("*.yaml"), *scenarios.rglob("*.yml")])
+    found = []
+    for path in files:
+        scenario = read_live_scenario(path)
+        if not difficulties or scenario.hugsim.difficulty in difficulties:
+            found.append((scenario.town, scenario.name, path))
+    if not found:
+        wanted = f" of {', '.join(difficulties)}" if difficulties else ""
+        raise LiveError(
+            f"{scenarios}: holds no scenarios{wanted}; beyonddrive closed-loop scenarios --out DIR writes some"
+        )
+    names = Counter(name for _, name, _ in found)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise LiveError(f"{scenarios}: two scenarios write to {twice[0]}; give one of them another mode")
+    jobs = []
+    for seed in seeds:
+        own = LiveSettings(**{**vars(settings), "seed": seed})
+        for _, name, path in sorted(found):
+            jobs.append(Job(path, scenarios / TOWNS, seed, out / f"seed_{seed}" / name, own))
+    return jobs
+
+
+def claim(out: Path, about: Mapping[str, Any]) -> None:
+    """Begin or resume a run in a folder.
+
+    Raises:
+        LiveError: If the folder holds a run that was made otherwise; names what differs.
+    """
+    path = out / SETTINGS
+    wanted = json.loads(json.dumps(about))
+    if path.exists():
+        there = json.loads(path.read_text())
+        differing = sorted(key for key in set(there) | set(wanted) if there.get(key) != wanted.get(key))
+        if differing:
+            raise LiveError(
+                f"{path}: the run there was made with another {', '.join(differing)}; choose another --out or "
+                "remove it"
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise LiveError(f"{out}: is not empty and holds no closed-loop run; choose another --out")
+    else:
+        write_atomically(path, json.dumps(wanted, indent=1).encode())
+
+
+def list_digest(jobs: Sequence[Job]) -> str:
+    """Digest of the scenario list: names and contents."""
+    lines = sorted({f"{job.folder.name} {blake2b(job.scenario.read_bytes()).hexdigest()}" for job in jobs})
+    return blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+
+
+def _write(job: Job, outcome: Outcome, film: Callable[[Outcome, Path], None] | None) -> dict[str, Any]:
+    record = [{"type": "closeloop", "frames": [frame.to_dict() for frame in outcome.frames]}]
+    data = write_message(record)
+    write_atomically(job.folder / RECORD, data, sync=False)
+    # The points follow from the scenario, so that runs share those beside the scenarios.
+    for name, points in ((GROUND, outcome.ground), (SCENE, outcome.solid)):
+        _write_points(job, name, points)
+    if film is not None:
+        film(outcome, job.folder)
+    episode = {**describe(outcome), "seed": job.seed, "record": blake2b(data, digest_size=8).hexdigest()}
+    write_atomically(job.folder / EPISODE, json.dumps(episode, indent=1).encode())
+    return episode
+
+
+def _write_points(job: Job, name: str, points: Points) -> None:
+    target, shared = job.folder / name, job.towns.parent / POINTS / job.folder.name / name
+    if not shared.exists():
+        write_points(target, points)
+        return
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(shared)
+    except OSError:  # (another file system, or one without links)
+        shutil.copyfile(shared, target)
+
+
+def write_points(path: Path, points: Points) -> None:
+    """Write points (n, 3) as a ply file."""
+    from plyfile import PlyData, PlyElement
+
+    rows = np.asarray(np.rec.fromarrays(points.T, dtype=[(axis, "<f4") for axis in "xyz"]))
+    with atomic_file(path, sync=False) as file:
+        PlyData([PlyElement.describe(rows, "vertex")]).write(file)
+
+
+def describe(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as JSON values."""
+    losses = Counter(
+        text.split(" at +")[0].split(" of ")[0] for frame in outcome.score.frames for text in frame.losses
+    )
+    return {
+        "name": outcome.scenario.name,
+        "difficulty": outcome.scenario.hugsim.difficulty,
+        "town": outcome.scenario.town,
+        "ends": list(outcome.ends),
+        "steps": len(outcome.frames),
+        "kilometres": outcome.kilometres,
+        "collided": outcome.collided,
+        "scores": outcome.score.means,
+        "unscored": outcome.score.unscored,
+        "losses": dict(losses),
+        "driver": outcome.report.to_dict(),
+        "seconds": {name: round(value, 3) for name, value in outcome.seconds.items()},
+    }
+
+
+def settings_dict(settings: LiveSettings) -> dict[str, Any]:
+    """Settings as JSON values, without the seed."""
+    return {key: value for key, value in asdict(settings).items() if key != "seed"}

@@ -1,0 +1,150 @@
+"""Figures of a run: means and rates with intervals over scenarios and seeds."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.evaluation.statistics.intervals import Estimate, estimate
+from beyonddrive.synth.live.town import LiveError
+
+FIGURES = {"hdscore": "HD-Score", "rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "TTC", "c": "COM"}
+"""Figures of an episode, by their names in HUGSIM's ``eval.json`` and in tables."""
+RATE = "collisions per km"
+DIFFICULTIES = ("easy", "medium", "hard", "extreme")
+ALL = "all"
+CONFIDENCE, RESAMPLES = 0.95, 1999
+
+Episode = Mapping[str, Any]
+Floats = NDArray[np.float64]
+
+
+def table_of(episodes: Sequence[Episode]) -> tuple[list[str], list[int], dict[str, Floats]]:
+    """Episodes as arrays: names of T scenarios, S seeds, and arrays (S, T) by figure.
+
+    Raises:
+        LiveError: If a scenario was not driven with every seed.
+    """
+    seeds = sorted({int(e["seed"]) for e in episodes})
+    names = sorted({str(e["name"]) for e in episodes})
+    found = {(int(e["seed"]), str(e["name"])): e for e in episodes}
+    lacking = [(seed, name) for seed in seeds for name in names if (seed, name) not in found]
+    if lacking:
+        raise LiveError(
+            f"{lacking[0][1]} was not driven with seed {lacking[0][0]} ({len(lacking)} episodes lack); "
+            "run the same command again"
+        )
+    rows = [[found[seed, name] for name in names] for seed in seeds]
+    arrays = {key: np.array([[float(e["scores"][key]) for e in row] for row in rows]) for key in FIGURES}
+    arrays["collided"] = np.array([[float(e["collided"]) for e in row] for row in rows])
+    arrays["kilometres"] = np.array([[float(e["kilometres"]) for e in row] for row in rows])
+    return names, seeds, arrays
+
+
+def rate(collisions: Floats, kilometres: Floats, seed: int = 0) -> tuple[float, float, float]:
+    """Collisions per kilometre of (S, T) episodes, and the ends of its bootstrap interval over both."""
+    total = float(kilometres.sum())
+    if total == 0.0:
+        return float("nan"), float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    num_seeds, num_scenes = collisions.shape
+    values = []
+    for _ in range(RESAMPLES):
+        rows = rng.integers(num_seeds, size=num_seeds)[:, None]
+        columns = rng.integers(num_scenes, size=num_scenes)
+        driven = float(kilometres[rows, columns].sum())
+        values.append(float(collisions[rows, columns].sum()) / driven if driven > 0 else np.nan)
+    low, high = np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(collisions.sum()) / total, float(low), float(high)
+
+
+def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Figures by difficulty and of all episodes, as JSON values.
+
+    Raises:
+        LiveError: If a scenario was not driven with every seed.
+    """
+    names, seeds, arrays = table_of(episodes)
+    kind_of = {str(e["name"]): str(e["difficulty"]) for e in episodes}
+    kinds = np.array([kind_of[name] for name in names])
+    groups = [kind for kind in DIFFICULTIES if (kinds == kind).any()]
+    groups += sorted(set(kinds.tolist()) - set(DIFFICULTIES))
+    result: dict[str, Any] = {"seeds": seeds, "scenarios": len(names), "groups": {}}
+    for group in [*groups, ALL]:
+        columns = np.ones(len(names), dtype=bool) if group == ALL else kinds == group
+        result["groups"][group] = {
+            "scenarios": int(columns.sum()),
+            **{key: _interval(estimate(arrays[key][:, columns])) for key in FIGURES},
+            "collision_rate": dict(
+                zip(
+                    ("mean", "low", "high"),
+                    rate(arrays["collided"][:, columns], arrays["kilometres"][:, columns]),
+                    strict=True,
+                )
+            ),
+            "kilometres": float(arrays["kilometres"][:, columns].sum()),
+        }
+    ends: dict[str, int] = {}
+    for episode in episodes:
+        for reason in episode["ends"]:
+            ends[reason] = ends.get(reason, 0) + 1
+    result["ends"] = dict(sorted(ends.items(), key=lambda item: -item[1]))
+    result["fallbacks"] = sum(int(e["driver"]["fallbacks"]) for e in episodes)
+    result["steps"] = sum(int(e["steps"]) for e in episodes)
+    return result
+
+
+def _interval(value: Estimate) -> dict[str, float]:
+    return {"mean": value.mean, "low": value.low, "high": value.high}
+
+
+def as_text(summary: Mapping[str, Any]) -> str:
+    """A summary as a table; x 100 but for the rate. Fallbacks come first."""
+    lines = []
+    if summary["fallbacks"]:
+        lines.append(f"{summary['fallbacks']} of {summary['steps']} plans were fallbacks, not the planner's")
+    head = ["", *FIGURES.values(), RATE]
+    rows = [head]
+    for group, figures in summary["groups"].items():
+        cells = [f"{group} ({figures['scenarios']})"]
+        cells += [_cell(figures[key], 100.0, 1) for key in FIGURES]
+        cells.append(_cell(figures["collision_rate"], 1.0, 2))
+        rows.append(cells)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines += [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    lines.append("ends: " + ", ".join(f"{name} {count}" for name, count in summary["ends"].items()))
+    return "\n".join(lines)
+
+
+def _cell(value: Mapping[str, float], factor: float, digits: int) -> str:
+    mean, low, high = (factor * value[key] for key in ("mean", "low", "high"))
+    if np.isnan(low):
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def as_csv(episodes: Sequence[Episode]) -> str:
+    """A line per episode."""
+    file = io.StringIO()
+    columns = ["seed", "name", "difficulty", *FIGURES, "steps", "kilometres", "collided", "fallbacks", "ends"]
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    for e in episodes:
+        plain = {key: e[key] for key in ("seed", "name", "difficulty", "steps", "kilometres")}
+        writer.writerow(
+            {
+                **plain,
+                **{key: repr(float(e["scores"][key])) for key in FIGURES},
+                "collided": int(e["collided"]),
+                "fallbacks": e["driver"]["fallbacks"],
+                "ends": "; ".join(e["ends"]),
+            }
+        )
+    return file.getvalue()

@@ -1,0 +1,86 @@
+"""Who drives in the live world, from a config and a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from beyonddrive.structures.frame import Driver
+    from beyonddrive.synth.live.batch import Crew
+
+HUMAN, PDM_CLOSED = "HumanReplay", "PdmClosed"
+"""Planners that replay: in the live world SUMO, and PDM-Closed on the true state, drive in their place."""
+
+
+@dataclass(frozen=True)
+class PlannerSpec:
+    """A planner; made anew in every process.
+
+    Attributes:
+        config: Its config.
+        checkpoint: Its weights; None for one that has none.
+        options: Values by dotted key that replace those of the config file.
+        exported: Whether its fast copy drives.
+    """
+
+    config: str
+    checkpoint: Path | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    exported: bool = True
+
+    @property
+    def type(self) -> str:
+        """Class of the planner."""
+        from beyonddrive.apis import load_config
+
+        return str(load_config(self.config, self.options).model["type"])
+
+    def __call__(self) -> Driver:
+        """Make the driver."""
+        import torch
+
+        from beyonddrive.tools._driver import open_driver
+
+        torch.set_num_threads(1)  # processes share the cores, and a plan is the same bits in all of them
+        return open_driver(
+            self.config, self.checkpoint, exported=self.exported, rig="synth", options=self.options
+        )
+
+
+def wants_lidar(spec: PlannerSpec) -> bool:
+    """Whether the planner looks at LiDAR."""
+    from beyonddrive.apis import load_config
+    from beyonddrive.registry import MODELS
+    from beyonddrive.tools._agent_folder import without_downloads
+
+    model = load_config(spec.config, spec.options).model
+    planner = MODELS.build(without_downloads(model.to_dict()))
+    return bool({"lidar", "points"} & set(planner.required_inputs))
+
+
+def crew_of(spec: PlannerSpec) -> Crew:
+    """The crew of a planner."""
+    from beyonddrive.deploy.drivers.hugsim import HugsimConventions
+    from beyonddrive.synth.live.batch import Crew
+    from beyonddrive.synth.live.reference import Nobody, PdmClosedDriver, drive_by_sumo
+
+    kind = spec.type
+    answer = _Answer(HugsimConventions())
+    if kind == HUMAN:
+        return Crew(Nobody, answer, drive_by_sumo)
+    if kind == PDM_CLOSED:
+        return Crew(PdmClosedDriver, answer)
+    return Crew(spec, answer)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    conventions: Any
+
+    def __call__(self, poses: Any) -> Any:
+        from beyonddrive.deploy.drivers.hugsim import answer_of
+
+        return answer_of(poses, self.conventions)

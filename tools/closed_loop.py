@@ -1,0 +1,158 @@
+"""Drive planners in generated towns that live: ``beyonddrive closed-loop scenarios|run|serve``.
+
+``scenarios --out DIR`` writes scenarios in towns that no planner was trained on. ``run CONFIG CHECKPOINT
+--scenarios DIR --out RESULTS`` drives a planner in all of them: SUMO moves the traffic, which reacts to the
+ego, the painter paints what its cameras see, and HUGSIM's tracker and kinematics move it. Run it again after
+a kill: it goes on. The exit code is 1 if a scenario gave no episode.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from beyonddrive.tools._command_line import (
+    add_config,
+    add_config_options,
+    add_executor_options,
+    command_parser,
+    executor_of,
+    refuse_file,
+    run_command,
+    tell_all,
+)
+from beyonddrive.tools.create_data import image_size
+
+if TYPE_CHECKING:
+    from beyonddrive.synth.live.drive import LiveSettings
+
+VERB = "closed-loop"
+DIFFICULTIES = ("easy", "medium", "hard", "extreme")
+PRESET_NAMES = ("pr57", "main", "mid_2025", "paper_2024")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_parser(VERB, "Drive planners in generated towns that live.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    write = actions.add_parser("scenarios", help="write scenarios, and the towns that they are in")
+    write.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    write.add_argument("--per-kind", type=int, default=40, help="scenarios of each difficulty")
+    write.add_argument("--towns", type=int, default=8, help="towns that share them")
+    write.add_argument("--seed", type=int, default=0, help="everything follows from it")
+    add_executor_options(write)
+    run = actions.add_parser("run", help="drive a planner in scenarios, and score it")
+    add_config(run, "planner; human_synth lets SUMO drive, pdm_closed_synth PDM-Closed")
+    run.add_argument("checkpoint", nargs="?", type=Path, metavar="CHECKPOINT", help="its weights")
+    run.add_argument("--scenarios", type=Path, required=True, metavar="DIR", help="folder of scenarios")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
+    run.add_argument("--seeds", default="0", help="of the traffic, like 0:3 or 0,5")
+    run.add_argument("--difficulty", nargs="+", choices=DIFFICULTIES, default=(), help="only these scenarios")
+    run.add_argument("--video", action="store_true", help="write an animated video.webp of every episode")
+    run.add_argument("--modules", action="store_true", help="plan by the modules, not by their fast copy")
+    _add_settings(run)
+    add_config_options(run)
+    add_executor_options(run)
+    args = parser.parse_args(argv)
+    refuse_file(parser, "--out", args.out)
+    return args
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", choices=PRESET_NAMES, default="pr57", help="HUGSIM's switches")
+    parser.add_argument(
+        "--pivot",
+        choices=("rear_axle", "camera"),
+        default="rear_axle",
+        help="what HUGSIM's kinematics move; in HUGSIM it is the front camera",
+    )
+    parser.add_argument(
+        "--image-size", type=image_size, default=(480, 270), metavar="WxH", help="of the images [px]"
+    )
+    parser.add_argument("--max-steps", type=int, default=400, help="an episode ends after so many")
+
+
+def settings_of(args: argparse.Namespace, lidar: bool) -> LiveSettings:
+    """How a command line wants scenarios to be driven."""
+    from beyonddrive.evaluation.closed_loop.hugsim.settings import preset
+    from beyonddrive.synth.live.drive import LiveSettings
+
+    return LiveSettings(
+        args.image_size, lidar, preset(args.preset).changed(resets=1), args.pivot, args.max_steps
+    )
+
+
+def write(args: argparse.Namespace) -> int:
+    """Write scenarios."""
+    from beyonddrive.synth.live.writer import ListPlan, write_scenarios
+
+    made = write_scenarios(args.out, ListPlan(args.per_kind, args.towns, args.seed), executor_of(args))
+    counts = ", ".join(f"{count} {name}" for name, count in made["scenarios"].items())
+    print(f"{args.out}: {counts} scenarios in {args.towns} towns")
+    return 0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Drive a planner in scenarios."""
+    from dataclasses import replace
+
+    from beyonddrive.engine.environment import environment
+    from beyonddrive.engine.files import write_atomically
+    from beyonddrive.engine.sweeps.plan import read_seeds
+    from beyonddrive.synth.live import batch, summary
+    from beyonddrive.tools._live_crew import PlannerSpec, crew_of, wants_lidar
+
+    spec = PlannerSpec(args.config, args.checkpoint, args.cfg_options or {}, not args.modules)
+    settings = settings_of(args, wants_lidar(spec))
+    jobs = batch.jobs_of(args.scenarios, args.out, settings, read_seeds(args.seeds), args.difficulty)
+    batch.claim(args.out, {**_about(spec, settings), "scenario_list": batch.list_digest(jobs)})
+    crew = crew_of(spec)
+    if args.video:
+        from beyonddrive.tools._live_film import write_film
+
+        crew = replace(crew, film=write_film)
+    results = list(batch.run_jobs(jobs, crew, executor_of(args)))
+    failed = [result for result in results if isinstance(result, batch.Failed)]
+    tell_all(VERB, [f"{item.name}: no episode: {item.reason}" for item in failed])
+    if failed:
+        return 1
+    episodes = [result for result in results if not isinstance(result, batch.Failed)]
+    figures = summary.summarise(episodes)
+    write_atomically(args.out / "episodes.csv", summary.as_csv(episodes).encode())
+    content: dict[str, Any] = {**figures, "made_with": environment()}
+    write_atomically(args.out / "summary.json", json.dumps(content, indent=1).encode())
+    print(summary.as_text(figures))
+    return 0
+
+
+def _about(spec: Any, settings: LiveSettings) -> dict[str, Any]:
+    from hashlib import blake2b
+
+    from beyonddrive.synth.live.batch import settings_dict
+    from beyonddrive.version import __version__
+
+    weights = None
+    if spec.checkpoint is not None:
+        weights = blake2b(spec.checkpoint.read_bytes(), digest_size=8).hexdigest()
+    return {
+        "config": Path(spec.config).stem,
+        "options": {key: str(value) for key, value in spec.options.items()},
+        "checkpoint": weights,
+        "exported": spec.exported,
+        **settings_dict(settings),
+        "version": __version__,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write scenarios, or drive in them."""
+    args = parse_args(argv)
+    return run_command(VERB, lambda: {"scenarios": write, "run": run}[args.action](args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
