@@ -28,6 +28,7 @@ from beyonddrive.tools._command_line import (
 from beyonddrive.tools.create_data import image_size
 
 if TYPE_CHECKING:
+    from beyonddrive.synth.live.batch import Job
     from beyonddrive.synth.live.drive import LiveSettings
 
 VERB = "closed-loop"
@@ -54,24 +55,43 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument("--difficulty", nargs="+", choices=DIFFICULTIES, default=(), help="only these scenarios")
     run.add_argument("--video", action="store_true", help="write an animated video.webp of every episode")
     run.add_argument("--modules", action="store_true", help="plan by the modules, not by their fast copy")
+    run.add_argument(
+        "--image-size", type=image_size, default=(480, 270), metavar="WxH", help="of the images [px]"
+    )
     _add_settings(run)
     add_config_options(run)
     add_executor_options(run)
+    serve = actions.add_parser("serve", help="be a simulator that speaks HUGSIM's protocols")
+    serve.add_argument("--protocol", choices=("pipes", "http"), required=True)
+    serve.add_argument("--scenarios", type=Path, required=True, metavar="DIR", help="folder of scenarios")
+    serve.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of results, and of pipes"
+    )
+    serve.add_argument("--seed", type=int, default=0, help="of the traffic")
+    serve.add_argument(
+        "--difficulty", nargs="+", choices=DIFFICULTIES, default=(), help="only these scenarios"
+    )
+    serve.add_argument(
+        "--planner", type=Path, metavar="SCRIPT", help="pipes: started as SCRIPT DEVICE FOLDER"
+    )
+    serve.add_argument("--device", default="0", help="pipes: what the script is told to run on")
+    serve.add_argument("--deadline", type=float, default=120.0, help="pipes: longest wait for a plan [s]")
+    serve.add_argument("--host", default="127.0.0.1", help="http: where it listens; this machine alone")
+    serve.add_argument("--port", type=int, default=8065, help="http: 0 takes a free one")
+    serve.add_argument("--token-file", type=Path, help="http: file with the token that clients must send")
+    _add_settings(serve, pivot="camera")
     args = parser.parse_args(argv)
     refuse_file(parser, "--out", args.out)
     return args
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_settings(parser: argparse.ArgumentParser, pivot: str = "rear_axle") -> None:
     parser.add_argument("--preset", choices=PRESET_NAMES, default="pr57", help="HUGSIM's switches")
     parser.add_argument(
         "--pivot",
         choices=("rear_axle", "camera"),
-        default="rear_axle",
-        help="what HUGSIM's kinematics move; in HUGSIM it is the front camera",
-    )
-    parser.add_argument(
-        "--image-size", type=image_size, default=(480, 270), metavar="WxH", help="of the images [px]"
+        default=pivot,
+        help=f"what HUGSIM's kinematics move; in HUGSIM it is the front camera (default: {pivot})",
     )
     parser.add_argument("--max-steps", type=int, default=400, help="an episode ends after so many")
 
@@ -81,9 +101,8 @@ def settings_of(args: argparse.Namespace, lidar: bool) -> LiveSettings:
     from beyonddrive.evaluation.closed_loop.hugsim.settings import preset
     from beyonddrive.synth.live.drive import LiveSettings
 
-    return LiveSettings(
-        args.image_size, lidar, preset(args.preset).changed(resets=1), args.pivot, args.max_steps
-    )
+    size = getattr(args, "image_size", LiveSettings.image_size)
+    return LiveSettings(size, lidar, preset(args.preset).changed(resets=1), args.pivot, args.max_steps)
 
 
 def write(args: argparse.Namespace) -> int:
@@ -112,9 +131,9 @@ def run(args: argparse.Namespace) -> int:
     batch.claim(args.out, {**_about(spec, settings), "scenario_list": batch.list_digest(jobs)})
     crew = crew_of(spec)
     if args.video:
-        from beyonddrive.tools._live_film import write_film
+        from beyonddrive.tools._live_film import write_video
 
-        crew = replace(crew, film=write_film)
+        crew = replace(crew, film=write_video)
     results = list(batch.run_jobs(jobs, crew, executor_of(args)))
     failed = [result for result in results if isinstance(result, batch.Failed)]
     tell_all(VERB, [f"{item.name}: no episode: {item.reason}" for item in failed])
@@ -132,9 +151,6 @@ def run(args: argparse.Namespace) -> int:
 def _about(spec: Any, settings: LiveSettings) -> dict[str, Any]:
     from hashlib import blake2b
 
-    from beyonddrive.synth.live.batch import settings_dict
-    from beyonddrive.version import __version__
-
     weights = None
     if spec.checkpoint is not None:
         weights = blake2b(spec.checkpoint.read_bytes(), digest_size=8).hexdigest()
@@ -143,15 +159,67 @@ def _about(spec: Any, settings: LiveSettings) -> dict[str, Any]:
         "options": {key: str(value) for key, value in spec.options.items()},
         "checkpoint": weights,
         "exported": spec.exported,
-        **settings_dict(settings),
-        "version": __version__,
+        **settings_dict_of(settings),
     }
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Be a simulator."""
+    from beyonddrive.synth.live import batch
+    from beyonddrive.synth.live.server import server_settings
+
+    settings = server_settings(settings_of(args, False), resets=2 if args.protocol == "pipes" else 1)
+    jobs = batch.jobs_of(args.scenarios, args.out, settings, (args.seed,), args.difficulty)
+    about = {**settings_dict_of(settings), "protocol": args.protocol}
+    batch.claim(args.out, {**about, "scenario_list": batch.list_digest(jobs)})
+    return _serve_pipes(args, jobs) if args.protocol == "pipes" else _serve_http(args, jobs)
+
+
+def settings_dict_of(settings: LiveSettings) -> dict[str, Any]:
+    """Settings as JSON values, with the version."""
+    from beyonddrive.synth.live.batch import settings_dict
+    from beyonddrive.version import __version__
+
+    return {**settings_dict(settings), "version": __version__}
+
+
+def _serve_pipes(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
+    from beyonddrive.synth.live.batch import read_episode
+    from beyonddrive.synth.live.serve_pipes import serve_pipes
+
+    left = [job for job in jobs if read_episode(job.folder) is None]
+    failures = 0
+    for job in left:
+        print(f"{job.folder}: waits for a planner" if args.planner is None else f"{job.folder}", flush=True)
+    for episode in serve_pipes(left, args.deadline, args.planner, args.device):
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in episode["scores"].items())
+        print(f"{episode['name']}: {', '.join(episode['ends'])}; {scores}", flush=True)
+        failures += "planner_failure" in episode["driver"]["counts"]
+    return int(failures > 0)
+
+
+def _serve_http(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
+    from beyonddrive.synth.live.serve_http import HttpSimulator, http_server
+
+    token = "" if args.token_file is None else args.token_file.read_text().strip()
+    simulator = HttpSimulator(jobs, token)
+    server = http_server(simulator, args.host, args.port)
+    print(f"http://{args.host}:{server.server_address[1]}: {len(jobs)} scenarios", flush=True)
+    try:
+        while not simulator.is_done:
+            server.handle_request()
+    except KeyboardInterrupt:
+        return 1
+    finally:
+        simulator.close()
+        server.server_close()
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write scenarios, or drive in them."""
     args = parse_args(argv)
-    return run_command(VERB, lambda: {"scenarios": write, "run": run}[args.action](args))
+    return run_command(VERB, lambda: {"scenarios": write, "run": run, "serve": serve}[args.action](args))
 
 
 if __name__ == "__main__":

@@ -47,13 +47,13 @@ class Crew:
         answer: Makes its plans HUGSIM's.
         drives: Drives a scenario; :func:`beyonddrive.synth.live.drive.drive`, or another for a driver that
             makes no plans.
-        film: Writes a video of an outcome to a folder; None for no videos.
+        film: Writes a video of an outcome, whose town is in one folder, to another; None for no videos.
     """
 
     make_driver: Callable[[], Driver]
     answer: Answer
     drives: Drives = drive
-    film: Callable[[Outcome, Path], None] | None = None
+    film: Callable[[Outcome, Path, Path], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _work(job: Job) -> dict[str, Any] | Failed:
             job.settings,
             keep_film=crew.film is not None,
         )
-        return _write(job, outcome, crew.film)
+        return write_outcome(job, outcome, crew.film)
     except Exception as error:  # (one scenario that fails must not end the others)
         return Failed(f"seed {job.seed}: {job.scenario.name}", describe_error(error))
 
@@ -151,7 +151,7 @@ def jobs_of(
     if not found:
         wanted = f" of {', '.join(difficulties)}" if difficulties else ""
         raise LiveError(
-            f"{scenarios}: holds no scenarios{wanted}; beyonddrive closed-loop scenarios --out DIR writes some"
+            f"{scenarios}: holds no scenarios{wanted}; beyonddrive closed-loop scenarios --out D writes some"
         )
     names = Counter(name for _, name, _ in found)
     twice = [name for name, count in names.items() if count > 1]
@@ -178,7 +178,7 @@ def claim(out: Path, about: Mapping[str, Any]) -> None:
         differing = sorted(key for key in set(there) | set(wanted) if there.get(key) != wanted.get(key))
         if differing:
             raise LiveError(
-                f"{path}: the run there was made with another {', '.join(differing)}; choose another --out or "
+                f"{path}: the run there was made with another {', '.join(differing)}; take another --out or "
                 "remove it"
             )
     elif out.exists() and any(out.iterdir()):
@@ -193,7 +193,10 @@ def list_digest(jobs: Sequence[Job]) -> str:
     return blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
-def _write(job: Job, outcome: Outcome, film: Callable[[Outcome, Path], None] | None) -> dict[str, Any]:
+def write_outcome(
+    job: Job, outcome: Outcome, film: Callable[[Outcome, Path, Path], None] | None = None
+) -> dict[str, Any]:
+    """Write an episode to its folder, and return how it went."""
     record = [{"type": "closeloop", "frames": [frame.to_dict() for frame in outcome.frames]}]
     data = write_message(record)
     write_atomically(job.folder / RECORD, data, sync=False)
@@ -201,7 +204,7 @@ def _write(job: Job, outcome: Outcome, film: Callable[[Outcome, Path], None] | N
     for name, points in ((GROUND, outcome.ground), (SCENE, outcome.solid)):
         _write_points(job, name, points)
     if film is not None:
-        film(outcome, job.folder)
+        film(outcome, job.towns, job.folder)
     episode = {**describe(outcome), "seed": job.seed, "record": blake2b(data, digest_size=8).hexdigest()}
     write_atomically(job.folder / EPISODE, json.dumps(episode, indent=1).encode())
     return episode

@@ -288,7 +288,7 @@ def score_of(
 def film_row(stage: Stage, frame: Frame, plan: DrivenPlan) -> dict[str, Any]:
     """What a video shows of a step."""
     return {
-        "image": frame.cameras["CAM_F0"].image,
+        "view": frame.cameras["CAM_F0"],
         "frame": stage.eyes.frame,
         "plan": np.asarray(plan.poses, dtype=np.float64),
         "source": plan.source,

@@ -175,8 +175,8 @@ def scenario_of(content: Mapping[str, Any], where: str) -> LiveScenario:
         raise LiveError(f"{where}: does not know the key {unknown[0]!r}; it knows {', '.join(known)}")
     if missing := [key for key in LIVE_KEYS if key not in content]:
         raise LiveError(
-            f"{where}: lacks the key {missing[0]!r}: the live world has generated towns only; scenarios for it "
-            "are written by beyonddrive closed-loop scenarios"
+            f"{where}: lacks the key {missing[0]!r}: the live world has generated towns only; scenarios for "
+            "it are written by beyonddrive closed-loop scenarios"
         )
     try:
         hugsim = read_scenario(content)

@@ -1,0 +1,231 @@
+"""The live world behind the HTTP protocol of the RealADSim server (HUGSIM, section 4)."""
+
+from __future__ import annotations
+
+import hmac
+import html
+import json
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.evaluation.closed_loop.hugsim.messages import write_message
+from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
+from beyonddrive.structures.errors import describe_error
+from beyonddrive.synth.live.batch import Job
+from beyonddrive.synth.live.server import SimulatorSession, results_of
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY = 1 << 20
+KEPT_REPLIES = 100
+LOG_LINES = 100
+_TYPES = ("float32", "float64")
+
+
+class RequestError(HugsimError):
+    """A request that cannot be answered: its status is the first argument of the reply."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class HttpSimulator:
+    """Answers requests; one session for everybody, as the official server has it.
+
+    Args:
+        jobs: Scenarios in the order in which they are driven.
+        token: That a request must carry; empty for none.
+    """
+
+    def __init__(self, jobs: Sequence[Job], token: str = "") -> None:
+        self._session = SimulatorSession(jobs)
+        self._token = token
+        self._replies: OrderedDict[str, bytes] = OrderedDict()
+        self._lines: deque[str] = deque(maxlen=LOG_LINES)
+        self._last = b""
+        self.is_done = False
+        self._has_begun = False
+
+    def check_token(self, given: str | None) -> None:
+        """Refuse a wrong token, in the same time whatever it is.
+
+        Raises:
+            RequestError: 401, or 422 without one.
+        """
+        if self._token:
+            if given is None:
+                raise RequestError(422, "the header auth-token is missing")
+            if not hmac.compare_digest(given.encode(), self._token.encode()):
+                raise RequestError(401, "the auth-token is another")
+
+    def reset(self) -> bytes:
+        """Start again at the first scenario."""
+        self._begin(0)
+        self.is_done = False
+        return json.dumps({"success": True}).encode()
+
+    def state(self) -> bytes:
+        """The present state."""
+        if not self._has_begun:
+            self._begin(0)
+        return self._last if self.is_done else self._reply(False)
+
+    def act(self, body: bytes) -> bytes:
+        """Take a plan.
+
+        Raises:
+            RequestError: If it is none; nothing has moved then.
+        """
+        plan, transaction = read_action(body)
+        if transaction in self._replies:
+            return self._replies[transaction]
+        if not self._has_begun:
+            self._begin(0)
+        if self.is_done:
+            return self._last
+        try:
+            goes_on = self._session.step(plan)
+        except HugsimError as error:
+            raise RequestError(400, str(error)) from error
+        if not goes_on:
+            self._end()
+        reply = self._last if self.is_done else self._reply(not goes_on)
+        self._replies[transaction] = reply
+        while len(self._replies) > KEPT_REPLIES:
+            self._replies.popitem(last=False)
+        return reply
+
+    def page(self) -> bytes:
+        """What happened last, for people."""
+        lines = "<br>".join(html.escape(line) for line in self._lines)
+        return f"<html><body>{lines}</body></html>".encode()
+
+    def close(self) -> None:
+        """End SUMO."""
+        self._session.close()
+
+    def _begin(self, index: int) -> None:
+        self._session.begin(index)
+        self._has_begun = True
+        self._say(f"scenario {self._session.job.folder.name} begins")
+
+    def _end(self) -> None:
+        """The present scenario is over: write it, and go to the next."""
+        last = self._reply(True, done=True)
+        results_of(self._session.job)
+        written = self._session.finish()
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in written["scores"].items())
+        self._say(f"{written['name']}: {', '.join(written['ends'])}; {scores}")
+        if self._session.index + 1 < len(self._session.jobs):
+            self._begin(self._session.index + 1)
+            return
+        self.is_done, self._last = True, last
+        self._say("all scenarios are done")
+
+    def _reply(self, scene_done: bool, done: bool = False) -> bytes:
+        obs, info = self._session.observe()
+        state = {"obs": obs, "info": info}
+        return write_message({"done": done, "cur_scene_done": scene_done, "state": state})
+
+    def _say(self, line: str) -> None:
+        logger.info(line)
+        self._lines.append(line)
+
+
+def read_action(body: bytes) -> tuple[NDArray[np.floating], str]:
+    """Plan and transaction of the body of ``/execute_action``.
+
+    Raises:
+        RequestError: 422 if a field is missing or no text, 400 if the plan cannot be read.
+    """
+    try:
+        fields = json.loads(body)
+    except ValueError as error:
+        raise RequestError(422, f"the body is no JSON ({error})") from error
+    names = ("plan_traj", "transaction_id")
+    if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in names):
+        raise RequestError(422, "the body needs the texts plan_traj and transaction_id")
+    try:
+        given = json.loads(fields["plan_traj"])
+        kind = str(given["dtype"])
+        if kind not in _TYPES:
+            raise ValueError(f"dtype {kind!r} is none of {', '.join(_TYPES)}")
+        plan = np.array(given["data"], dtype=kind)
+        if list(plan.shape) != list(given["shape"]):
+            raise ValueError(f"data have the shape {list(plan.shape)}, not {given['shape']}")
+    except (ValueError, TypeError, KeyError) as error:
+        raise RequestError(400, f"plan_traj: cannot be read ({describe_error(error)})") from error
+    return plan, fields["transaction_id"]
+
+
+_ROUTES = {
+    "/reset": "POST",
+    "/get_current_state": "GET",
+    "/execute_action": "POST",
+    "/submition_info": "GET",
+}
+
+
+def http_server(simulator: HttpSimulator, host: str, port: int) -> HTTPServer:
+    """A server of a simulator, one request at a time; port 0 takes a free one."""
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 60
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._answer("GET")
+
+        def do_POST(self) -> None:
+            self._answer("POST")
+
+        def _answer(self, method: str) -> None:
+            try:
+                kind, reply = self._reply(method)
+                status = 200
+            except RequestError as error:
+                kind, reply, status = "application/json", _detail(str(error)), error.status
+            except Exception as error:  # (a server outlives a scenario that fails)
+                logger.warning("%s", describe_error(error), exc_info=True)
+                kind, reply, status = "application/json", _detail(describe_error(error)), 500
+            if status != 200:
+                self.close_connection = True  # (the body may not have been read)
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+
+        def _reply(self, method: str) -> tuple[str, bytes]:
+            if self.path not in _ROUTES:
+                raise RequestError(404, f"there is no {self.path}")
+            if _ROUTES[self.path] != method:
+                raise RequestError(405, f"{self.path} takes {_ROUTES[self.path]}")
+            if self.path == "/submition_info":
+                return "text/html; charset=utf-8", simulator.page()
+            simulator.check_token(self.headers.get("auth-token"))
+            if self.path == "/get_current_state":
+                return "application/octet-stream", simulator.state()
+            length = self.headers.get("Content-Length", "0")
+            if not length.isdigit() or int(length) > MAX_BODY:
+                raise RequestError(413, f"a body may have {MAX_BODY} bytes")
+            body = self.rfile.read(int(length))
+            if self.path == "/reset":
+                return "application/json", simulator.reset()
+            return "application/octet-stream", simulator.act(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            logger.debug(format, *args)
+
+    return HTTPServer((host, port), Handler)
+
+
+def _detail(reason: str) -> bytes:
+    return json.dumps({"detail": reason}).encode()
