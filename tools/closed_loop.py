@@ -78,6 +78,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     serve.add_argument("--deadline", type=float, default=120.0, help="pipes: longest wait for a plan [s]")
     serve.add_argument("--host", default="127.0.0.1", help="http: where it listens; this machine alone")
     serve.add_argument("--port", type=int, default=8065, help="http: 0 takes a free one")
+    serve.add_argument("--once", action="store_true", help="http: end with the last scenario")
     serve.add_argument("--token-file", type=Path, help="http: file with the token that clients must send")
     _add_settings(serve, pivot="camera")
     args = parser.parse_args(argv)
@@ -206,7 +207,7 @@ def _serve_http(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     server = http_server(simulator, args.host, args.port)
     print(f"http://{args.host}:{server.server_address[1]}: {len(jobs)} scenarios", flush=True)
     try:
-        while not simulator.is_done:
+        while not (args.once and simulator.is_done):
             server.handle_request()
     except KeyboardInterrupt:
         return 1

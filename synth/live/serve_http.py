@@ -177,8 +177,7 @@ def http_server(simulator: HttpSimulator, host: str, port: int) -> HTTPServer:
     """A server of a simulator, one request at a time; port 0 takes a free one."""
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = 60
-        protocol_version = "HTTP/1.1"
+        timeout = 60  # (a request that stops half-way must not hold the others up for ever)
 
         def do_GET(self) -> None:
             self._answer("GET")
@@ -195,8 +194,6 @@ def http_server(simulator: HttpSimulator, host: str, port: int) -> HTTPServer:
             except Exception as error:  # (a server outlives a scenario that fails)
                 logger.warning("%s", describe_error(error), exc_info=True)
                 kind, reply, status = "application/json", _detail(describe_error(error)), 500
-            if status != 200:
-                self.close_connection = True  # (the body may not have been read)
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(reply)))

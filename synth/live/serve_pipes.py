@@ -62,7 +62,7 @@ def _drive(
     deadline: float,
     process: subprocess.Popen[bytes] | None,
 ) -> DriverReport:
-    """The loop; a planner that dies, is silent or sends no plan ends the scenario, and what was driven stays."""
+    """The loop; a planner that dies, is silent or sends no plan ends the scenario; what it drove stays."""
     observations, plans = pipes
     alive: Callable[[], bool] | None = None if process is None else lambda: process.poll() is None
     report = DriverReport()

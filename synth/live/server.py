@@ -1,7 +1,7 @@
-"""HUGSIM's side of its protocols, played by the live world: observations out, plans in (HUGSIM, sections 2 to 4).
+"""HUGSIM's side of its protocols, played by the live world: observations out, plans in (HUGSIM, 2 to 4).
 
-Images only: neither ``semantic`` nor ``depth`` is rendered. Cameras are those of HUGSIM's nuScenes scenes, but
-level, with the calibration that is told in ``cam_params``.
+Images only: neither ``semantic`` nor ``depth`` is rendered. Cameras are those of HUGSIM's nuScenes scenes,
+but level, with the calibration that ``cam_params`` tells.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def hugsim_rig() -> tuple[dict[str, CameraPose], dict[str, dict[str, Any]]]:
     """The cameras as the painter takes them, and as ``cam_params`` tells of them.
 
     >>> poses, params = hugsim_rig()
-    >>> (params["CAM_FRONT"]["v2c"] @ [*poses["CAM_FRONT"]["sensor2lidar_translation"], 1.0]).round(9).tolist()
+    >>> place = poses["CAM_FRONT"]["sensor2lidar_translation"]
+    >>> abs(params["CAM_FRONT"]["v2c"] @ [*place, 1.0]).round(9).tolist()
     [0.0, 0.0, 0.0, 1.0]
     """
     poses, params = {}, {}
