@@ -29,7 +29,7 @@ class PlannerSpec:
     config: str
     checkpoint: Path | None
     options: Mapping[str, Any] = field(default_factory=dict)
-    exported: bool = True
+    exported: bool = False
 
     @property
     def type(self) -> str:

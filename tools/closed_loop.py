@@ -54,7 +54,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument("--seeds", default="0", help="of the traffic, like 0:3 or 0,5")
     run.add_argument("--difficulty", nargs="+", choices=DIFFICULTIES, default=(), help="only these scenarios")
     run.add_argument("--video", action="store_true", help="write an animated video.webp of every episode")
-    run.add_argument("--modules", action="store_true", help="plan by the modules, not by their fast copy")
+    run.add_argument("--exported", action="store_true", help="plan by the fast copy of the planner")
     run.add_argument(
         "--image-size", type=image_size, default=(480, 270), metavar="WxH", help="of the images [px]"
     )
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     from beyonddrive.synth.live import batch, summary
     from beyonddrive.tools._live_crew import PlannerSpec, crew_of, wants_lidar
 
-    spec = PlannerSpec(args.config, args.checkpoint, args.cfg_options or {}, not args.modules)
+    spec = PlannerSpec(args.config, args.checkpoint, args.cfg_options or {}, args.exported)
     settings = settings_of(args, wants_lidar(spec))
     jobs = batch.jobs_of(args.scenarios, args.out, settings, read_seeds(args.seeds), args.difficulty)
     batch.claim(args.out, {**_about(spec, settings), "scenario_list": batch.list_digest(jobs)})

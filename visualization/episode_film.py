@@ -51,7 +51,7 @@ def draw_step(row: Mapping[str, Any], nuplan_map: NuPlanMap, lines: Sequence[str
     width = BEV.width + ahead.shape[1]
     canvas = Canvas(width, HEIGHT + CAPTION, (255, 255, 255))
     for i, line in enumerate(lines[:2]):
-        canvas.text((10.0, HEIGHT + 8.0 + 18.0 * i), line, 13)
+        canvas.text(10.0, HEIGHT + 8.0 + 18.0 * i, line, 13)
     picture = canvas.finish()
     picture[:HEIGHT, : ahead.shape[1]] = ahead
     picture[:HEIGHT, ahead.shape[1] :] = above

@@ -1,0 +1,96 @@
+"""A town to drive in with a few scenarios, and drivers that need no planner."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+
+from beyonddrive.structures.frame import DrivenPlan, DriverReport
+from beyonddrive.structures.se2 import to_local
+from beyonddrive.synth.live.batch import TOWNS
+from beyonddrive.synth.live.choose import scenarios_of
+from beyonddrive.synth.live.drive import LiveSettings
+from beyonddrive.synth.live.town import build_live_town
+
+pytest.importorskip("libsumo")
+
+TINY = LiveSettings(image_size=(96, 54), max_steps=120)
+
+
+class FollowPath:
+    """Goes along the path of the scenario at one speed; it knows the path, and sees nobody."""
+
+    def __init__(self, speed=7.0):
+        self.speed = speed
+        self.frames = []
+
+    def attach(self, stage):
+        self.stage = stage
+
+    def reset(self, session, seed=None):
+        self.report = DriverReport()
+        self.frames = []
+
+    def plan(self, frame):
+        self.frames.append(frame)
+        self.report.count("inference")
+        path = self.stage.place.path
+        rear = self.stage.place.to_town(frame.pose)
+        along = self.stage.place.progress(rear[:2]) + 0.5 * self.speed * np.arange(1, 9)
+        stations = np.arange(len(path), dtype=float)
+        poses = np.stack([np.interp(along, stations, column) for column in path.T], axis=1)
+        beyond = np.maximum(along - stations[-1], 0.0)[:, None]
+        poses[:, :2] += beyond * [np.cos(path[-1, 2]), np.sin(path[-1, 2])]
+        return DrivenPlan(to_local(poses, rear))
+
+    def close(self, session):
+        return self.report
+
+
+def points_of(poses):
+    """A plan as HUGSIM takes it."""
+    return np.stack([-poses[:, 1], poses[:, 0]], axis=1)
+
+
+@pytest.fixture(scope="session")
+def live_folder(tmp_path_factory):
+    """Folder of scenarios of one town: ``<difficulty>/*.yaml`` and ``towns``."""
+    folder = tmp_path_factory.mktemp("live")
+    town = build_live_town(folder / TOWNS, 0, 1)
+    for scenario in scenarios_of(town, {"easy": 2, "medium": 1, "hard": 3, "extreme": 1}):
+        path = folder / scenario.hugsim.difficulty / f"{scenario.name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(scenario.to_dict(), sort_keys=False))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def live_town(live_folder):
+    """The town."""
+    return build_live_town(live_folder / TOWNS, 0, 1)
+
+
+@pytest.fixture(scope="session")
+def scenarios(live_town):
+    """Scenarios by mode, such as ``hard_00``."""
+    found = scenarios_of(live_town, {"easy": 2, "medium": 1, "hard": 3, "extreme": 1})
+    return {scenario.hugsim.mode: scenario for scenario in found}
+
+
+@pytest.fixture
+def tiny():
+    """Settings for small pictures and short episodes."""
+    return replace(TINY)
+
+
+@pytest.fixture
+def follow():
+    """The driver that follows the path."""
+    return FollowPath
+
+
+@pytest.fixture
+def answer():
+    """Makes a plan HUGSIM's."""
+    return points_of
