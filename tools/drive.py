@@ -179,7 +179,7 @@ def _hugsim(args: argparse.Namespace, driver: PlannerDriver, about: dict[str, An
     from beyonddrive.deploy.drivers.hugsim_http import HttpSettings, drive_http
 
     token = None if args.token_file is None else args.token_file.read_text().strip()
-    http = HttpSettings(args.server, token, args.wait, args.hf_space, conventions)
+    http = HttpSettings(args.server, token, args.wait, args.hf_space, conventions=conventions)
     return drive_http(http, driver, about, args.report_dir)
 
 

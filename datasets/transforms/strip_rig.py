@@ -115,7 +115,7 @@ class StripRig:
         for part in sampling.parts:
             image = cameras[part.name].image
             if (image.shape[1], image.shape[0]) != part.image_size:
-                image = cv2.resize(image, part.image_size, interpolation=cv2.INTER_AREA)
+                image = np.asarray(cv2.resize(image, part.image_size, interpolation=cv2.INTER_AREA), np.uint8)
             shown = cv2.remap(image, *part.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             window = strip[part.rows, part.columns]
             if part.owned is None:
@@ -220,7 +220,7 @@ class StripRig:
             found = np.clip(lens.project(rays @ view.rotation), -4.0 * max(small), 5.0 * max(small))
             pixels[name], sizes[name] = found, small
             with np.errstate(invalid="ignore"):
-                inside[name] = ((found >= 0) & (found < small)).all(axis=-1)
+                inside[name] = np.asarray(((found >= 0) & (found < small)).all(axis=-1), bool)
         owner = np.full(size, -1)
         names = list(cameras)
         coverage = []
@@ -235,9 +235,9 @@ class StripRig:
                     owner[new] = index
             coverage.append(float((owner[here] >= 0).mean()))
             for index in order[:1] if order and shares[order[0]] > 0 else ():
-                found, small = pixels[names[index]], np.array(sizes[names[index]])
+                where, extent = pixels[names[index]], np.array(sizes[names[index]])
                 with np.errstate(invalid="ignore"):
-                    near = ((found > -_EDGE * small) & (found < (1 + _EDGE) * small)).all(axis=-1)
+                    near = ((where > -_EDGE * extent) & (where < (1 + _EDGE) * extent)).all(axis=-1)
                 owner[here & (owner < 0) & near] = index
         parts = []
         for index, name in enumerate(names):

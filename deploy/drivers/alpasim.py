@@ -74,7 +74,7 @@ class _Session:
     started: float = field(default_factory=time.monotonic)
 
 
-class AlpasimDriver(BaseDriver):  # type: ignore[misc]
+class AlpasimDriver(BaseDriver):
     """The policy that the package serves.
 
     Args:
@@ -243,6 +243,8 @@ def _motion_of(answer: Trajectory) -> Motion:
     """Where a runtime finds the ego 2 s after a plan, the rig turned by a quarter (ALPASIM, section 10)."""
     turned = Pose.from_xyz_yaw(10.0, -3.0, 0.2, np.pi / 2)
     reached = answer.transform(turned).interpolate(2_000_000)
+    if reached is None:
+        raise DriverError("the answer of the self-test ends before 2 s")
     # (to the left of a rig that looks along +y is -x)
     return Motion(10.0 - float(reached.position[0]), float(reached.position[1]) + 3.0)
 

@@ -202,10 +202,11 @@ def scenario_of(content: Mapping[str, Any], where: str) -> LiveScenario:
         hugsim,
         str(content["town"]),
         tuple(lanes),
-        *(
-            _number(content, key, where)
-            for key in ("start_station", "length", "vehicles_per_km", "pedestrians_per_km", "start_time")
-        ),
+        _number(content, "start_station", where),
+        _number(content, "length", where),
+        _number(content, "vehicles_per_km", where),
+        _number(content, "pedestrians_per_km", where),
+        _number(content, "start_time", where),
         seed,
         tuple(_event(event, f"{where}: events[{i}]") for i, event in enumerate(events)),
     )

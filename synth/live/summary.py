@@ -55,7 +55,7 @@ def rate(collisions: Floats, kilometres: Floats, seed: int = 0) -> tuple[float, 
     num_seeds, num_scenes = collisions.shape
     values = []
     for _ in range(RESAMPLES):
-        rows = rng.integers(num_seeds, size=num_seeds)[:, None]
+        rows = np.asarray(rng.integers(num_seeds, size=num_seeds)).reshape(-1, 1)
         columns = rng.integers(num_scenes, size=num_scenes)
         driven = float(kilometres[rows, columns].sum())
         values.append(float(collisions[rows, columns].sum()) / driven if driven > 0 else np.nan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +17,6 @@ from beyonddrive.evaluation.closed_loop.hugsim.route import Route, plan_in_recor
 from beyonddrive.evaluation.closed_loop.hugsim.scenario import Scenario
 from beyonddrive.evaluation.closed_loop.hugsim.settings import PRESETS, HugsimSettings
 from beyonddrive.evaluation.closed_loop.hugsim.tracker import WHEELBASE
-from beyonddrive.evaluation.closed_loop.hugsim.traffic import Traffic
 
 EGO_SIZE = (1.6, 3.0, 1.5)
 """Width, length and height of the ego [m]."""
@@ -69,6 +69,16 @@ class Observation:
     obj_boxes: Floats
 
 
+class Movers(Protocol):
+    """What moves the other road users."""
+
+    def move(self, ego: NDArray[np.float64], time: float) -> None:
+        """Move them by a step: the ego's state a, b, heading, speed, and the time [s]."""
+
+    def boxes(self) -> NDArray[np.float64]:
+        """Where they are, as ``Traffic.boxes``."""
+
+
 @dataclass
 class Episode:
     """One run of a scenario.
@@ -89,7 +99,7 @@ class Episode:
 
     scenario: Scenario
     route: Route
-    traffic: Traffic
+    traffic: Movers
     background: NDArray[np.float32]
     settings: HugsimSettings = field(default_factory=lambda: PRESETS["pr57"])
     pivot: float = 0.0
