@@ -65,7 +65,7 @@ def solve_on_host(values: Tensor, solver: Solver) -> Tensor:
         values: Copied to the host.
         solver: From an array to an array.
 
-    >>> solve_on_host(torch.tensor([3.0, 1.0]), np.argsort)
+    >>> solve_on_host(torch.tensor([3.0, 1.0]), lambda values: values.argsort())
     tensor([1, 0])
     """
     if _running is not None:
