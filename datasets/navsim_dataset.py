@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -193,6 +194,32 @@ class NavsimDataset(BaseDataset):
         for path in sorted({entry.log_path for entry in self.data_list if isinstance(entry, SceneRef)}):
             found |= place.of_log(path)
         return found
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells the data of one training from those of another, as JSON values.
+
+        Returns:
+            ``split``, ``scenes``, ``tokens`` (digest of the scenes in their order), ``files``, ``digest`` of
+            the files that they were read from, and ``by``: ``content`` if they come from a cache, which knows
+            the digests of its sources, else ``name and size``, for reading all logs would take hours.
+        """
+        tokens = self.tokens
+        parts: list[Any]
+        if self._cache is not None:
+            by = "content"
+            parts = sorted([name, known.size, known.digest] for name, known in self.sources.items())
+        else:
+            by = "name and size"
+            paths = {entry.log_path for entry in self.data_list if isinstance(entry, SceneRef)}
+            parts = sorted([path.name, path.stat().st_size] for path in paths)
+        return {
+            "split": self.split,
+            "scenes": len(tokens),
+            "tokens": _digest(tokens),
+            "files": len(parts),
+            "digest": _digest(parts),
+            "by": by,
+        }
 
     def full_init(self) -> None:
         """Find the scenes, in the cache or else in the logs; does nothing the second time."""
@@ -417,6 +444,10 @@ def _token(entry: SceneRef | str) -> str:
 
 def _without_targets(transforms: Sequence[Transform]) -> list[Transform]:
     return [transform for transform in transforms if not getattr(transform, "is_target", False)]
+
+
+def _digest(value: Any) -> str:
+    return blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
 
 
 def _plain(value: Any) -> Any:

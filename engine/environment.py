@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -70,6 +71,28 @@ def write_made_with(path: Path) -> Path:
     beside = path.with_name(path.name + MADE_WITH)
     write_atomically(beside, (json.dumps(facts, indent=1) + "\n").encode(), sync=False)
     return beside
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the checkout that this package runs from, and whether tracked files differ from it.
+
+    Returns:
+        ``commit`` and ``changed``; None if the package was installed, or git is not.
+    """
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():  # (an installed package may lie below a repository of somebody else)
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changed = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "changed": changed}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:

@@ -5,6 +5,7 @@ from beyonddrive.engine.hooks.checkpoint_guard import CheckpointGuardHook
 from beyonddrive.engine.hooks.finite_losses import FiniteLossesHook
 from beyonddrive.engine.hooks.logger import PlannerLoggerHook
 from beyonddrive.engine.hooks.rank_agreement import RankAgreementHook
+from beyonddrive.engine.hooks.run_record import RunRecordHook
 from beyonddrive.engine.hooks.scene_random import SceneRandomHook
 from beyonddrive.engine.hooks.seed import EpochSeedHook
 
@@ -15,5 +16,6 @@ __all__ = [
     "PlannerCheckpointHook",
     "PlannerLoggerHook",
     "RankAgreementHook",
+    "RunRecordHook",
     "SceneRandomHook",
 ]

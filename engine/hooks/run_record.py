@@ -1,0 +1,56 @@
+"""The hook that writes down what a training was made with, beside its log."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import get_world_size, master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from beyonddrive.engine.environment import environment, git_state
+from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.wrapped_datasets import unwrapped
+from beyonddrive.registry import HOOKS
+
+RECORD = "run.json"
+"""Name of the file, in the folder of the log; the config lies in ``vis_data`` there."""
+
+
+@HOOKS.register_module()
+class RunRecordHook(Hook):
+    """Writes ``run.json`` into the folder of each start's log: a resumed training has one for each start.
+
+    It holds versions and machine (:func:`~beyonddrive.engine.environment.environment`), ``git`` (commit of
+    the checkout and whether files differ from it; null for an installed package), ``command``, ``seed``,
+    ``processes``, ``first_step``, and ``data``: for each data set of the training its split, the number of
+    its scenes and a digest of what they were read from.
+    """
+
+    priority = "VERY_LOW"
+
+    @master_only
+    def before_train(self, runner: Runner) -> None:
+        """Write it."""
+        datasets = unwrapped(runner.train_dataloader.dataset)
+        facts = {
+            **environment(),
+            "git": git_state(),
+            "command": sys.argv,
+            "seed": runner.seed,
+            "processes": get_world_size(),
+            "first_step": runner.iter + 1,
+            "data": [_describe(dataset) for dataset in datasets],
+        }
+        write_atomically(Path(runner.log_dir) / RECORD, (json.dumps(facts, indent=1) + "\n").encode())
+
+
+def _describe(dataset: Any) -> dict[str, Any]:
+    """What a data set says of itself; of a foreign one its class and length."""
+    described = getattr(dataset, "fingerprint", None)
+    if callable(described):
+        return dict(described())
+    return {"type": type(dataset).__name__, "scenes": len(dataset)}
