@@ -2,7 +2,7 @@
 
 A server of the driver runs in a process of its own with the tiny LTF, weights as they are initialised, which
 costs the same. Eight clients in this process send, every 100 ms of their own clock, an ego pose and three
-JPEG images and ask for a plan, as the runtime does on its 10 Hz track. Printed: the rate of the slowest session
+JPEG images and ask for a plan, as the runtime does at 10 Hz. Printed: the rate of the slowest session
 against the 10 Hz that are asked for, how long a step took, and the share of steps beyond 100 ms.
 The images are made before the clock starts. ``--full-decode`` decodes images as large as they are: the
 alternative that decoding as fine as the planner's strip needs them is measured against.
