@@ -18,6 +18,8 @@ a failure of the stock library, and each has a test that shows the failure witho
 6. *Activation checkpointing*: mmengine's gives a part whose inputs need no gradient, such as a backbone, no
    gradients at all, takes no keyword arguments and counts batches twice in batch norms;
    :func:`~beyonddrive.engine.activation_checkpointing.checkpoint_activations` does neither.
+7. *Text of configs*: every checkpoint has the config in it, whose text yapf formats anew each time, for
+   longer than a small checkpoint takes. Text that was formatted is remembered.
 """
 
 from __future__ import annotations
@@ -169,6 +171,21 @@ def _own_cfg_path(find: Callable[[str, str], tuple[str, str | None]]) -> Callabl
     return path_of
 
 
+def _remember_text(format_code: Callable[..., Any]) -> Callable[..., Any]:
+    """Format a text once; of a run there are few, for its config hardly changes."""
+
+    @functools.lru_cache(maxsize=8)
+    def by_settings(text: str, style: tuple[tuple[str, Any], ...], verify: bool) -> Any:
+        return format_code(text, style_config=dict(style), **({"verify": True} if verify else {}))
+
+    @functools.wraps(format_code)
+    def format_once(text: str, style_config: dict[str, Any], verify: bool = False) -> Any:
+        return by_settings(text, tuple(style_config.items()), verify)
+
+    setattr(format_once, _MARK, True)
+    return format_once
+
+
 def apply() -> None:
     """Install all remedies; calling it again changes nothing."""
     CheckpointLoader.register_scheme(prefixes="", loader=load_from_local, force=True)
@@ -186,3 +203,5 @@ def apply() -> None:
     for module in (mmengine.utils.package_utils, mmengine.utils, mmengine.config.config):
         module.is_installed = _is_installed
         module.get_installed_path = _get_installed_path
+    if not hasattr(mmengine.config.config.FormatCode, _MARK):
+        mmengine.config.config.FormatCode = _remember_text(mmengine.config.config.FormatCode)

@@ -3,8 +3,12 @@ import os
 import subprocess
 import sys
 
+import mmengine.config.config
 import pytest
+from mmengine.config import Config
 from mmengine.runner import checkpoint
+from yapf.yapflib.errors import YapfError
+from yapf.yapflib.yapf_api import FormatCode
 
 from beyonddrive.engine import mmengine_compat
 
@@ -129,3 +133,27 @@ def test_configs_of_other_packages_are_found_without_pkg_resources(printed):
 def test_float16_without_scaling_is_refused():
     with pytest.raises(ValueError, match="AmpOptimWrapper"):
         mmengine_compat.AutocastOptimWrapper(dtype="float16", optimizer=None)
+
+
+def test_a_text_is_formatted_once(monkeypatch):
+    formatted = []
+
+    def stock(text, **kwargs):
+        formatted.append(text)
+        return FormatCode(text, **kwargs)
+
+    remembered = mmengine_compat._remember_text(stock)
+    for text in ("x=dict( a = 1)\n", "x=dict( a = 2)\n", "x=dict( a = 1)\n"):
+        assert remembered(text, style_config={"based_on_style": "pep8"}) == (
+            text.replace("=", " = ", 1).replace("( a = ", "(a="),
+            True,
+        )
+    assert len(formatted) == 2
+    with pytest.raises(YapfError):
+        remembered("x=(", style_config={"based_on_style": "pep8"})
+    config = Config({"a": {"b": [1, 2]}})
+    mmengine_compat.apply()
+    known = mmengine.config.config.FormatCode
+    text = config.pretty_text
+    monkeypatch.setattr(mmengine.config.config, "FormatCode", known.__wrapped__)
+    assert config.pretty_text == text

@@ -45,23 +45,12 @@ def golden():
     return scenes
 
 
-def score(tmp_path, plans, *options):
-    np.savez(tmp_path / "plans.npz", **plans)
-    done = run(
-        "--data-root", GOLDEN / "data", "--split", "golden", "--plans", tmp_path / "plans.npz",
-        "--out", tmp_path / "scores.npz", *options,
-    )  # fmt: skip
-    scores = {}
-    if (tmp_path / "scores.npz").exists():
-        with np.load(tmp_path / "scores.npz", allow_pickle=False) as archive:
-            scores = dict(archive)
-    return done, scores
-
-
 def test_scores_of_all_golden_scenes_in_two_processes(golden, tmp_path):
     plans = {token: poses for token, (poses, _) in golden.items()}
-    done, scores = score(tmp_path, plans, "--num-workers", "2")
+    np.savez(tmp_path / "plans.npz", **plans)
+    done = run(*arguments(tmp_path, "--num-workers", "2"))
     assert done.returncode == 0, done.stderr
+    scores = read(tmp_path / "scores.npz")
     assert list(scores) == list(golden)
     for token, (_, expected) in golden.items():
         assert scores[token].dtype == np.float64
@@ -70,44 +59,48 @@ def test_scores_of_all_golden_scenes_in_two_processes(golden, tmp_path):
     assert "480 plans of 12 scenes, 0 scenes failed" in done.stdout
 
 
-def test_maps_may_be_elsewhere_and_progress_pooled(golden, tmp_path):
+def test_maps_may_be_elsewhere_and_progress_pooled(golden, tmp_path, capsys):
     (tmp_path / "root").mkdir()
     (tmp_path / "root/navsim_logs").symlink_to(GOLDEN / "data/navsim_logs")
     token = next(iter(golden))
     np.savez(tmp_path / "plans.npz", **{token: golden[token][0].astype(np.float32)})
-    done = run(
-        "--data-root", tmp_path / "root", "--maps-root", GOLDEN / "data/maps", "--split", "golden",
-        "--plans", tmp_path / "plans.npz", "--out", tmp_path / "scores.npz", "--progress", "pooled",
-        "--cache-dir", tmp_path / "caches",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    options = (
+        "--maps-root",
+        GOLDEN / "data/maps",
+        "--progress",
+        "pooled",
+        "--cache-dir",
+        tmp_path / "caches",
+    )
+    assert tool.main(arguments(tmp_path, *options, data=tmp_path / "root")) == 0, capsys.readouterr().err
     pooled = np.load(tmp_path / "scores.npz")[token]
     assert (pooled[:, 2] <= golden[token][1][:, 2] + 1e-6).all()
     assert len(list((tmp_path / "caches").glob("*.safetensors"))) == 1
 
 
-def test_what_cannot_be_scored_is_listed_and_the_rest_is_written(golden, tmp_path):
+def test_what_cannot_be_scored_is_listed_and_the_rest_is_written(golden, tmp_path, capsys):
     tokens = list(golden)
     plans = {token: golden[token][0] for token in tokens[:4]}
     plans[tokens[1]] = plans[tokens[1]][:, :7]
     plans[tokens[2]] = np.full((2, 8, 3), np.nan)
     plans["0123456789abcdef"] = np.zeros((1, 8, 3))
-    done, scores = score(tmp_path, plans)
-    assert done.returncode == 1
+    np.savez(tmp_path / "plans.npz", **plans)
+    assert tool.main(arguments(tmp_path)) == 1
+    scores = read(tmp_path / "scores.npz")
     assert list(scores) == [tokens[0], tokens[3]]
     np.testing.assert_allclose(scores[tokens[3]], golden[tokens[3]][1], rtol=0, atol=1e-6)
-    reasons = {line.split(": ")[1]: line for line in done.stderr.splitlines() if line.startswith("score: ")}
+    error = capsys.readouterr().err
+    reasons = {line.split(": ")[1]: line for line in error.splitlines() if line.startswith("score: ")}
     assert set(reasons) == {tokens[1], tokens[2], "0123456789abcdef"}
     assert "shape (N, 8, 3)" in reasons[tokens[1]]
     assert "NaN or infinity" in reasons[tokens[2]]
     assert "no frame of split golden" in reasons["0123456789abcdef"]
 
 
-def test_nothing_is_written_if_the_plans_cannot_be_read(tmp_path):
+def test_nothing_is_written_if_the_plans_cannot_be_read(tmp_path, capsys):
     (tmp_path / "plans.npz").write_bytes(b"PK\x03\x04 and then nothing")
-    done = run(*arguments(tmp_path))
-    assert done.returncode == 2
-    assert "plans.npz: not an npz archive" in done.stderr and "Traceback" not in done.stderr
+    assert tool.main(arguments(tmp_path)) == 2
+    assert "plans.npz: not an npz archive" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["plans.npz"]
 
 
@@ -336,13 +329,11 @@ def test_caches_of_another_split_are_refused_and_nothing_is_written(tmp_path, ca
     assert sorted(path.name for path in tmp_path.iterdir()) == ["caches", "plans.npz"]
 
 
-def test_unknown_split(golden, tmp_path):
+def test_unknown_split(tmp_path, capsys):
     np.savez(tmp_path / "plans.npz", a=np.zeros((1, 8, 3)))
-    done = run(
-        "--data-root", GOLDEN / "data", "--split", "mini", "--plans", tmp_path / "plans.npz",
-        "--out", tmp_path / "scores.npz",
-    )  # fmt: skip
-    assert done.returncode == 2 and "no such split" in done.stderr and "['golden']" in done.stderr
+    assert tool.main(arguments(tmp_path, split="mini")) == 2
+    error = capsys.readouterr().err
+    assert "no such split" in error and "['golden']" in error
     assert not (tmp_path / "scores.npz").exists()
 
 
