@@ -136,7 +136,7 @@ def freeze_norms(model: nn.Module) -> None:
 def planner_names() -> list[str]:
     """Configs that can be trained here."""
     names = [name for name in small_configs() if "pillars" not in name or find_spec("mmdet3d")]
-    return [name for name in names if not name.startswith(("human", "constant"))]
+    return [name for name in names if not name.startswith(("human", "constant", "pdm_closed"))]
 
 
 def loss_step(name: str, rank: int, ranks: int, count_over: str = "all_ranks") -> dict[str, Any]:

@@ -238,7 +238,7 @@ def test_no_process_outlives_its_parent(scorer, batch, end):
     try:
         assert len(ids) == 2 and all(map(is_alive, ids))
         (os.killpg if end == signal.SIGINT else os.kill)(parent.pid, end)
-        parent.wait(10)
+        parent.wait(60)
         wait_until(lambda: not any(map(is_alive, ids)), 5.0)
     finally:
         os.killpg(parent.pid, signal.SIGKILL)
