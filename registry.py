@@ -126,6 +126,7 @@ DATASETS = Registry(
         "beyonddrive.datasets.navsim_dataset",
         "beyonddrive.datasets.follow_up_dataset",
         "beyonddrive.datasets.info_dataset",
+        "beyonddrive.datasets.shuffled_inputs",
     ],
 )
 #: Transforms: scene -> inputs and targets.

@@ -17,7 +17,7 @@ Checkpoint = Literal["last", "best"]
 LOADERS = ("test", "val")
 """Data loaders of a config on which a sweep can judge."""
 _KEYS = {"title", "rows", "seeds", "options", "loaders", "checkpoint", "subsets"}
-_ROW_KEYS = {"config", "bases", "options", "baseline"}
+_ROW_KEYS = {"config", "bases", "options", "baseline", "shared_options"}
 
 
 class SweepError(BeyondDriveError, ValueError):
@@ -183,7 +183,8 @@ def read_plan(path: Path) -> SweepPlan:
     """Read a plan from a yaml file.
 
     ``rows`` maps names to ``config``, ``bases``, ``options`` and ``baseline``; ``options`` beside them are
-    those of all rows; ``seeds`` is a list or a text like ``0:5``; ``subsets`` maps names to scene filters.
+    those of all rows but those with ``shared_options: false``; ``seeds`` is a list or a text like ``0:5``;
+    ``subsets`` maps names to scene filters.
 
     Raises:
         SweepError: If it cannot be read, or a key is not understood; names the file.
@@ -210,7 +211,10 @@ def _plan_of(content: Any) -> SweepPlan:
         bases = row.get("bases", [])
         if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
             raise SweepError(f"{where}.bases: must be a list of configs, got {bases!r}")
-        options = {**shared, **_texts(f"{where}.options", row.get("options", {}))}
+        is_shared = row.get("shared_options", True)
+        if not isinstance(is_shared, bool):
+            raise SweepError(f"{where}.shared_options: must be true or false, got {is_shared!r}")
+        options = {**(shared if is_shared else {}), **_texts(f"{where}.options", row.get("options", {}))}
         rows.append(Row(str(name), row["config"], tuple(bases), options, row.get("baseline")))
     seeds = top.get("seeds", [0])
     if not isinstance(seeds, list):

@@ -43,6 +43,16 @@ def test_a_config_may_be_the_baseline():
     assert [(row.name, row.baseline) for row in plan.rows] == [("plain", None), ("more", "plain")]
 
 
+def test_a_row_may_do_without_the_options_of_all_rows(tmp_path):
+    path = tmp_path / "plan.yml"
+    row = "  human: {config: human_synth, shared_options: false, options: {seed: 1}}\n"
+    path.write_text(PLAN.replace("rows:\n", "rows:\n" + row))
+    assert read_plan(path).row("human").options == {"seed": "1"}
+    path.write_text(path.read_text().replace("shared_options: false", "shared_options: 0"))
+    with pytest.raises(SweepError, match=r"rows\.human\.shared_options: must be true or false"):
+        read_plan(path)
+
+
 def test_a_file_has_rows_shared_options_and_subsets(tmp_path):
     path = tmp_path / "plan.yml"
     path.write_text(PLAN)
