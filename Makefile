@@ -27,6 +27,7 @@ check: $(VENV)/.test-ready
 	$(BIN)/ruff format --check .
 	mkdir -p $(VENV)/typecheck && ln -sfn $(CURDIR) $(VENV)/typecheck/beyonddrive
 	cd $(VENV)/typecheck && $(abspath $(BIN))/mypy --config-file $(CURDIR)/setup.cfg --package beyonddrive
+	$(BIN)/python results/check.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,164 @@
+"""Recomputes every figure that README, docs and reports take from ``results/``: ``python results/check.py``.
+
+A table of figures in a document stands between ``<!-- table: effect/planners test -->`` and ``<!-- end
+-->``; rows can be chosen: ``<!-- table: effect/planners test | LTF | LTF, published -->``. A figure within
+a sentence stands between ``<!-- figure: effect/planners test | LTF, published | difference -->`` and ``<!--
+end -->``; its last word is ``score``, ``difference``, ``interval`` (95 % of the difference, over seeds and
+scenes), ``student`` (95 %, over seeds), ``seeds``, ``scenes`` or the name of a column. The exit code is 1
+if anything differs from what the scores give; ``--write`` writes it anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from beyonddrive.evaluation.statistics.score_table import score_file
+from beyonddrive.results.tables import RESULTS, KeptTable, kept_tables
+from beyonddrive.visualization.sweep_report import REPORT, write_report
+from beyonddrive.visualization.sweep_tables import TableRow, signed
+
+ROOT = RESULTS.parent
+MARKED = re.compile(r"(<!-- (table|figure): ([^>]+?) -->)(.*?)(<!-- end -->)", re.DOTALL)
+COLUMNS = ("NC", "DAC", "EP", "TTC", "C", "DDC")
+"""Of the tables in documents, in this order, as far as the scores have them."""
+
+
+class FigureError(Exception):
+    """A mark names what is not there."""
+
+
+def documents() -> Iterator[Path]:
+    """Where figures may stand."""
+    yield ROOT / "README.md"
+    for pattern in ("docs/**/*.md", "plugins/*/README.md", "results/**/*.md"):
+        yield from sorted(ROOT.glob(pattern))
+
+
+@cache
+def rows_of(source: str) -> dict[str, TableRow]:
+    """Rows of a source, such as ``effect/planners test``, by name."""
+    name, _, part = source.partition(" ")
+    table = KeptTable(name)
+    if not score_file(table.folder, part).exists():
+        raise FigureError(f"results/{name} has no scores of '{part}'")
+    return {row.name: row for row in table.rows(part)}
+
+
+def row_of(source: str, name: str) -> TableRow:
+    """One row of a source."""
+    rows = rows_of(source)
+    if name not in rows:
+        raise FigureError(f"results/{source}: no row '{name}'; there is {'; '.join(rows)}")
+    return rows[name]
+
+
+def table_text(source: str, names: list[str]) -> str:
+    """A table for a document."""
+    rows = [row_of(source, name) for name in names or rows_of(source)]
+    columns = [column for column in COLUMNS if column in rows[0].columns]
+    header = ["planner", "seeds", "PDMS", "difference", "95 %", *columns]
+    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
+    for row in rows:
+        spread = f" ± {row.score.std:.1f}" if row.score.num_seeds > 1 else ""
+        cells = [row.name, str(row.score.num_seeds), f"{row.score.mean:.1f}{spread}"]
+        cells += [figure(row, "difference", 1), figure(row, "interval", 1)] if row.difference else ["", ""]
+        lines.append("| " + " | ".join([*cells, *(f"{row.columns[c]:.1f}" for c in columns)]) + " |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def figure(row: TableRow, what: str, digits: int = 2) -> str:
+    """One figure of a row."""
+    if what in row.columns:
+        return f"{row.columns[what]:.{digits}f}"
+    if what == "score":
+        return f"{row.score.mean:.{digits}f}"
+    if what == "seeds":
+        return str(row.score.num_seeds)
+    if what == "scenes":
+        return f"{row.score.num_scenes:,}"
+    found = row.difference
+    if found is None or what not in ("difference", "interval", "student"):
+        raise FigureError(f"row '{row.name}' has no '{what}'")
+    if what == "difference":
+        return signed(found.mean, digits)
+    low, high = (found.low, found.high) if what == "interval" else (found.seed_low, found.seed_high)
+    return f"{signed(low, digits)} to {signed(high, digits)}"
+
+
+def text_of(kind: str, mark: str) -> str:
+    """What stands behind a mark."""
+    source, *rest = (part.strip() for part in mark.split(" | "))
+    if kind == "table":
+        return table_text(source, rest)
+    if len(rest) != 2:
+        raise FigureError(f"'{mark}': a figure is '<table> <part> | <row> | <what>'")
+    return figure(row_of(source, rest[0]), rest[1])
+
+
+def check_document(path: Path, write: bool) -> list[str]:
+    """Differences of a document, which are mended if ``write``."""
+    text = path.read_text()
+    problems = []
+
+    def renewed(match: re.Match[str]) -> str:
+        start, kind, mark, old, end = match.groups()
+        line = text.count("\n", 0, match.start()) + 1
+        try:
+            new = text_of(kind, mark)
+        except FigureError as error:
+            problems.append(f"{path.relative_to(ROOT)}:{line}: {error}")
+            return match.group()
+        if new != old:
+            problems.append(
+                f"{path.relative_to(ROOT)}:{line}: has {old.strip()}\nbut the scores give {new.strip()}"
+            )
+        return f"{start}{new}{end}"
+
+    new_text = MARKED.sub(renewed, text)
+    if write and new_text != text:
+        path.write_text(new_text)
+    return problems
+
+
+def check_report(table: KeptTable, write: bool) -> list[str]:
+    """Whether the report of a table is what its scores give."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        for part in table.parts:
+            shutil.copy(score_file(table.folder, part), place)
+        new = write_report(place, table.plan)
+    kept = table.folder / REPORT
+    if kept.exists() and kept.read_text() == new:
+        return []
+    if write:
+        write_report(table.folder, table.plan)
+    return [f"{kept.relative_to(ROOT)}: is not what its scores give"]
+
+
+def main() -> int:
+    """Check; 1 if something differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write what differs anew")
+    args = parser.parse_args()
+    tables = list(kept_tables())
+    problems = [problem for table in tables for problem in check_report(table, args.write)]
+    marks = 0
+    for path in documents():
+        marks += len(MARKED.findall(path.read_text()))
+        problems += check_document(path, args.write)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    told = "written anew" if args.write else "differ"
+    print(f"results: {len(tables)} tables, {marks} marks in documents, {len(problems)} {told}")
+    return int(bool(problems) and not args.write)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

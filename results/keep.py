@@ -1,0 +1,99 @@
+"""Adds the runs of a sweep to a table that is kept: ``python results/keep.py SWEEP effect/planners``.
+
+``SWEEP`` is the folder of ``beyonddrive sweep --plan results/effect/planners.yml --out SWEEP``, where the
+sweep may still be at work: complete runs are taken. A run of the table that was made from another recipe is
+refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.sweeps.runs import RECORD, Outcome, Run
+from beyonddrive.evaluation.statistics.score_table import (
+    RunKey,
+    ScoreTable,
+    score_file,
+    write_runs,
+    write_table,
+)
+from beyonddrive.results.tables import MADE_WITH, KeptTable
+from beyonddrive.visualization.sweep_report import Finished, collect, differing_values, write_report
+
+
+def finished_runs(sweep: Path, table: KeptTable) -> dict[RunKey, tuple[Finished, dict[str, Any]]]:
+    """Complete runs of a sweep with their records."""
+    found = {}
+    for row in table.plan.rows:
+        for path in sorted((sweep / "runs" / row.slug).glob(f"*/{RECORD}")):
+            told = json.loads(path.read_text())
+            run = Run(
+                row.name, told["seed"], told["config"], told["options"], path.parent, told["recipe"],
+                told["checkpoint"] is not None, tuple(told["loaders"]), told["checkpoint_rule"], 1,
+            )  # fmt: skip
+            outcome = Outcome(row.name, run.seed, run.folder, told["seconds"], told["checkpoint"])
+            told["date"] = time.strftime("%Y-%m-%d", time.gmtime(path.stat().st_mtime))
+            found[RunKey(row.name, run.seed)] = Finished(run, outcome), told
+    return found
+
+
+def joined(old: ScoreTable | None, new: ScoreTable) -> ScoreTable:
+    """Runs of both, those of ``new`` in place of the same of ``old``."""
+    if old is None:
+        return new
+    if (old.tokens, old.columns) != (new.tokens, new.columns):
+        raise SystemExit("keep: the runs of the sweep were judged on other scenes or by another score")
+    values = dict(zip(old.runs, old.values, strict=True)) | dict(zip(new.runs, new.values, strict=True))
+    return ScoreTable(tuple(values), old.tokens, old.columns, np.stack(list(values.values())))
+
+
+def main() -> int:
+    """Keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("sweep", type=Path, metavar="SWEEP")
+    parser.add_argument("table", help="plan below results/, without the ending")
+    args = parser.parse_args()
+    table = KeptTable(args.table)
+    found = finished_runs(args.sweep, table)
+    if not found:
+        raise SystemExit(f"keep: {args.sweep}: no complete run of {args.table}.yml")
+    made = table.made_with()
+    for key, (_, told) in found.items():
+        name = f"{key.row}/{key.seed}"
+        if name in made and made[name]["recipe"] != told["recipe"]:
+            raise SystemExit(f"keep: {name}: the table has it from another recipe; take it out first")
+        keys = ("recipe", "config", "checkpoint_rule", "checkpoint", "date", "seconds", "made_with")
+        made[name] = {part: told[part] for part in keys}
+    tables = {
+        part: joined(table.scores(part) if score_file(table.folder, part).exists() else None, new)
+        for part, new in collect(table.plan, [run for run, _ in found.values()]).items()
+    }
+    table.folder.mkdir(exist_ok=True)
+    for part, scores in tables.items():
+        write_table(table.folder, part, scores)
+    records = {
+        RunKey(name.rpartition("/")[0], int(name.rpartition("/")[2])): run for name, run in made.items()
+    }
+    write_runs(
+        table.folder,
+        tables,
+        differing_values(table.plan),
+        {key: run["checkpoint"] for key, run in records.items()},
+        {key: run["seconds"]["train"] for key, run in records.items() if "train" in run["seconds"]},
+    )
+    write_atomically(table.folder / MADE_WITH, (json.dumps(made, indent=1) + "\n").encode())
+    write_report(table.folder, table.plan)
+    print(f"{args.table}: {len(made)} runs")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
