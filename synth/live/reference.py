@@ -29,6 +29,10 @@ from beyonddrive.synth.live.sumo_world import SumoWorld
 Floats = NDArray[np.float64]
 
 
+GONE = "SUMO took the ego away"
+"""Why its drive ends if it stands for a minute."""
+
+
 class Nobody:
     """In the place of a driver where SUMO drives."""
 
@@ -131,7 +135,8 @@ def drive_by_sumo(
                 frame = stage.frame(episode.observe(), scenario.name)
                 film.append(film_row(stage, frame, DrivenPlan(np.zeros((0, 3)))))
             goes_on = episode.step(_STRAIGHT) and stage.world.ego_is_there()
-        ends = episode.ends or (f"{settings.max_steps} steps",)
+        late = len(episode.frames) >= settings.max_steps
+        ends = episode.ends or (f"{settings.max_steps} steps" if late else GONE,)
         frames = with_what_was_done(episode.frames)
         with stage.clock.on("score"):
             score = score_of(frames, stage.ground, stage.solid, settings.hugsim)

@@ -99,7 +99,7 @@ class SumoWorld:
     _sumo: Any
     time: float = 0.0
     _lengths: dict[str, tuple[str, tuple[float, float, float]]] = field(default_factory=dict)
-    _guests: set[str] = field(default_factory=set)
+    _guests: dict[str, tuple[str, float, float]] = field(default_factory=dict)
 
     def warm_up(self, until: float) -> None:
         """Run without an ego until a time [s]."""
@@ -147,13 +147,9 @@ class SumoWorld:
             size: (3,) length, width, height [m].
             roads: A route for it, in case it is let go.
         """
-        vehicle = self._sumo.vehicle
-        route = f"route-{name}"
-        self._sumo.route.add(route, list(roads))
-        vehicle.add(name, route, typeID=kind, depart="now", departLane="free", departPos="random_free")
-        vehicle.setLength(name, float(size[0]))
-        vehicle.setWidth(name, float(size[1]))
-        self._guests.add(name)
+        self._sumo.route.add(f"route-{name}", list(roads))
+        self._guests[name] = kind, float(size[0]), float(size[1])
+        self._enter(name)
 
     def hold_guest(self, name: str, pose: Floats, length: float, speed: float) -> None:
         """A guest will be there after the next step: centre and heading (3,), speed along it."""
@@ -165,12 +161,28 @@ class SumoWorld:
         vehicle.setSpeed(name, -1)
         vehicle.setSpeedMode(name, 31)
         vehicle.setLaneChangeMode(name, 1621)
-        self._guests.discard(name)
+        self._guests.pop(name, None)
+
+    def _enter(self, name: str) -> None:
+        """Bring the ego or a guest into the run; where it is, it is told before the next step."""
+        vehicle = self._sumo.vehicle
+        anywhere = {"depart": "now", "departLane": "free", "departPos": "random_free"}
+        if name == EGO:
+            vehicle.add(EGO, EGO, typeID=EGO_TYPE, **anywhere)
+            return
+        kind, length, width = self._guests[name]
+        vehicle.add(name, f"route-{name}", typeID=kind, **anywhere)
+        vehicle.setLength(name, length)
+        vehicle.setWidth(name, width)
 
     def _move(self, name: str, pose: Floats, front: float, speed: float) -> None:
         vehicle = self._sumo.vehicle
         x, y = pose[:2] + front * np.array([np.cos(pose[2]), np.sin(pose[2])])
-        vehicle.setSpeedMode(name, _FREE)
+        try:
+            vehicle.setSpeedMode(name, _FREE)
+        except self._sumo.TraCIException:  # (SUMO takes away who has not moved for a minute)
+            self._enter(name)
+            vehicle.setSpeedMode(name, _FREE)
         vehicle.setLaneChangeMode(name, _FREE)
         vehicle.setSpeed(name, max(float(speed), 0.0))
         angle = (90.0 - np.degrees(pose[2])) % 360.0

@@ -19,14 +19,15 @@ Floats = NDArray[np.float64]
 
 
 def pose_matrix(euler: ArrayLike, translation: ArrayLike) -> Floats:
-    """Pose (4, 4) of intrinsic XYZ Euler angles (3,) [rad] and a translation (3,) [m].
+    """Poses (..., 4, 4) of intrinsic XYZ Euler angles (..., 3) [rad] and translations (..., 3) [m].
 
     >>> pose_matrix([0, 0, 0], [1, 2, 3])[:3, 3].tolist()
     [1.0, 2.0, 3.0]
     """
-    pose = np.eye(4)
-    pose[:3, :3] = Rotation.from_euler("XYZ", np.asarray(euler, dtype=np.float64)).as_matrix()
-    pose[:3, 3] = translation
+    angles = np.asarray(euler, dtype=np.float64)
+    pose: Floats = np.tile(np.eye(4), (*angles.shape[:-1], 1, 1))
+    pose[..., :3, :3] = Rotation.from_euler("XYZ", angles).as_matrix()
+    pose[..., :3, 3] = translation
     return pose
 
 
@@ -100,18 +101,14 @@ class Route:
 
 
 def _densified(poses: Floats, commands: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
-    gaps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
+    place = poses[:, :3, 3]
+    wide = np.flatnonzero(np.linalg.norm(np.diff(place, axis=0), axis=1) > MAX_GAP)
+    if not len(wide):
+        return poses, commands[: len(poses) - 1]
     angles = euler_of(poses)
-    made, known = [], []
-    for i in range(len(poses) - 1):
-        made.append(poses[i])
-        known.append(commands[i])
-        if gaps[i] > MAX_GAP:
-            middle = (poses[i, :3, 3] + poses[i + 1, :3, 3]) / 2
-            made.append(pose_matrix((angles[i] + angles[i + 1]) / 2, middle))
-            known.append(commands[i])
-    made.append(poses[-1])
-    return np.array(made), np.array(known, dtype=np.int64)
+    middle = pose_matrix((angles[wide] + angles[wide + 1]) / 2, (place[wide] + place[wide + 1]) / 2)
+    known = commands[: len(poses) - 1]
+    return np.insert(poses, wide + 1, middle, axis=0), np.insert(known, wide + 1, known[wide])
 
 
 def plan_in_record(plan: NDArray[np.floating], ego_box: Floats) -> Floats:

@@ -7,6 +7,7 @@ import pytest
 
 from beyonddrive.structures.frame import Command, DrivenPlan
 from beyonddrive.synth.live.drive import camera_points, drive, staged
+from beyonddrive.synth.live.place import rear_of
 from beyonddrive.synth.live.reference import Nobody, PdmClosedDriver, drive_by_sumo
 
 
@@ -82,6 +83,21 @@ def test_traffic_brakes_for_an_ego_that_stands_in_its_way(live_folder, scenarios
         if came_near > 20:
             return
     pytest.fail("nobody came near: choose another scenario")
+
+
+def test_who_stands_for_minutes_stays_in_the_run(live_folder, scenarios, tiny, answer):
+    """SUMO takes away who has not moved for a minute: an ego that waits, and who waits for it."""
+    scenario = replace(scenarios["hard_01"], vehicles_per_km=0.0, pedestrians_per_km=0.0)
+    with staged(scenario, live_folder / "towns", tiny) as stage:
+        world, rear = stage.world, rear_of(stage.place.path[0])
+        for _ in range(500):
+            world.hold_ego(rear, 0.0)
+            for name, _, pose, size, _ in stage.traffic._guests():
+                world.hold_guest(name, pose, size[0], 0.0)
+            world.step()
+        assert world.ego_is_there() and "event-0" not in world.everybody().names
+        np.testing.assert_allclose(world.ego_state()[0][:2], rear[:2], atol=1e-6)
+        assert stage.episode.step(answer(Stand().plan(None).poses))
 
 
 @pytest.mark.parametrize(
