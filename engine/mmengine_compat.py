@@ -20,6 +20,9 @@ a failure of the stock library, and each has a test that shows the failure witho
    :func:`~beyonddrive.engine.activation_checkpointing.checkpoint_activations` does neither.
 7. *Text of configs*: every checkpoint has the config in it, whose text yapf formats anew each time, for
    longer than a small checkpoint takes. Text that was formatted is remembered.
+8. *Named instances*: ``get_instance`` and ``get_current_instance`` of loggers, message hubs and the like keep
+   the lock that they share when they raise, as before the first instance; every other thread of the process
+   then waits for ever. Who came without the lock leaves without it.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ import mmengine.config.config
 import mmengine.dist.utils
 import mmengine.runner.runner
 import mmengine.utils
+import mmengine.utils.manager
 import mmengine.utils.package_utils
 import torch
 from mmengine.config.utils import MODULE2PACKAGE
@@ -186,6 +190,24 @@ def _remember_text(format_code: Callable[..., Any]) -> Callable[..., Any]:
     return format_once
 
 
+def _leave_without_lock(method: classmethod[Any, ..., Any]) -> classmethod[Any, ..., Any]:
+    """Give back the lock of the named instances however a method of theirs ends."""
+    find = method.__func__
+
+    @functools.wraps(find)
+    def find_instance(cls: type, *args: Any, **kwargs: Any) -> Any:
+        lock = mmengine.utils.manager._lock
+        is_held = lock._is_owned()
+        try:
+            return find(cls, *args, **kwargs)
+        finally:
+            while not is_held and lock._is_owned():
+                lock.release()
+
+    setattr(find_instance, _MARK, True)
+    return classmethod(find_instance)
+
+
 def apply() -> None:
     """Install all remedies; calling it again changes nothing."""
     CheckpointLoader.register_scheme(prefixes="", loader=load_from_local, force=True)
@@ -203,5 +225,9 @@ def apply() -> None:
     for module in (mmengine.utils.package_utils, mmengine.utils, mmengine.config.config):
         module.is_installed = _is_installed
         module.get_installed_path = _get_installed_path
+    named = mmengine.utils.manager.ManagerMixin
+    for name in ("get_instance", "get_current_instance"):
+        if not hasattr(method := vars(named)[name], _MARK):  # (a class method has its function's attributes)
+            setattr(named, name, _leave_without_lock(method))
     if not hasattr(mmengine.config.config.FormatCode, _MARK):
         mmengine.config.config.FormatCode = _remember_text(mmengine.config.config.FormatCode)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from beyonddrive.datasets.stores.negative_pool import NegativePool, NegativeRecord, PoolError
-from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.files import remove_leftovers, write_atomically
 
 INDEX = "rounds.json"
 
@@ -30,7 +30,8 @@ def round_name(epoch: int) -> str:
 
 
 def write_index(root: str | Path, rounds: Sequence[str]) -> None:
-    """Say which rounds count, newest first."""
+    """Say which rounds count, newest first; what a killed training left of an index goes."""
+    remove_leftovers(Path(root))
     write_atomically(Path(root) / INDEX, (json.dumps({"rounds": list(rounds)}) + "\n").encode())
 
 

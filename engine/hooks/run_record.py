@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from beyonddrive.engine.environment import environment, git_state
-from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.files import remove_leftovers, write_atomically
 from beyonddrive.engine.wrapped_datasets import unwrapped
 from beyonddrive.registry import HOOKS
 
@@ -45,6 +45,9 @@ class RunRecordHook(Hook):
             "first_step": runner.iter + 1,
             "data": [_describe(dataset) for dataset in datasets],
         }
+        for start in Path(runner.work_dir).iterdir():  # one that was killed may have left a part of it
+            if start.is_dir():
+                remove_leftovers(start)
         write_atomically(Path(runner.log_dir) / RECORD, (json.dumps(facts, indent=1) + "\n").encode())
 
 

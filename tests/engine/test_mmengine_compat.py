@@ -56,11 +56,35 @@ def train(name, **kwargs):
 
 
 WITHOUT = """
-import pickle
+import pickle, threading
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.dist import init_dist
 from mmengine.model import MMDistributedDataParallel
+from mmengine.logging import MessageHub
+from mmengine.utils.manager import ManagerMixin, _lock
+class Unnamed(ManagerMixin):
+    def __init__(self, name):
+        raise KeyError(name)
+def ask_in_vain(*calls):
+    for call in calls:
+        try:
+            call()
+        except (RuntimeError, KeyError, AssertionError):
+            pass
+        else:
+            sys.exit('named instances: this was to fail')
+def others_wait():  # whether another thread finds the lock taken
+    waits = []
+    thread = threading.Thread(target=lambda: waits.append(not _lock.acquire(timeout=0.1) or _lock.release()))
+    thread.start()
+    thread.join()
+    return bool(waits[0])
+in_vain = (lambda: ManagerMixin.get_current_instance(), lambda: Unnamed.get_instance('a'),
+           lambda: Unnamed.get_instance(1))
+ask_in_vain(*in_vain)
+print('others wait', others_wait())
+while _lock._is_owned(): _lock.release()
 train('first')
 # (the fork onedl-mmengine lets torch unpickle anything where it refuses; the remedy does not)
 is_mended = 'weights_only' in inspect.getsource(checkpoint)
@@ -81,6 +105,9 @@ from beyonddrive.engine import mmengine_compat
 set_device = torch.cuda.set_device
 mmengine_compat.apply()
 mmengine_compat.apply()
+ask_in_vain(*in_vain)
+print('others wait still', others_wait())
+print('same hub', MessageHub.get_instance('first') is MessageHub.get_instance('first'), others_wait())
 print('wrapped on', wrap().device_ids)
 dist.destroy_process_group()
 init_dist('pytorch', 'nccl')
@@ -128,6 +155,11 @@ def test_mixed_precision_without_a_gpu_needs_its_own_wrapper(printed):
 def test_configs_of_other_packages_are_found_without_pkg_resources(printed):
     assert "look-up fails without" in printed
     assert "installed True False" in printed and "found True" in printed
+
+
+def test_threads_need_the_lock_of_named_instances_back(printed):
+    assert "others wait True" in printed, "the remedy can be deleted"
+    assert "others wait still False" in printed and "same hub True False" in printed
 
 
 def test_float16_without_scaling_is_refused():

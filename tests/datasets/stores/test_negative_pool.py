@@ -303,6 +303,13 @@ def test_rounds_join_the_pool_as_soon_as_the_index_names_them(root, tmp_path):
     assert transform(sample())["negative_plans"][:, 0, 1].tolist() == pytest.approx([0.2, 0.5])
 
 
+def test_what_a_kill_left_of_an_index_goes_with_the_next_one(tmp_path):
+    left = tmp_path / ".rounds.json.0123.partial"
+    left.write_text('{"rounds"')
+    write_index(tmp_path, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["rounds.json"]
+
+
 def test_rounds_alone_are_enough(tmp_path):
     transform = load_online(tmp_path, split="train")
     assert not transform(sample())["negative_valid"].any()

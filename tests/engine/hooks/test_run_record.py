@@ -22,9 +22,12 @@ def test_a_training_says_what_it_was_made_with(tmp_path, blind_recipe):
     assert found["git"] is None or len(found["git"]["commit"]) == 40
     (data,) = found["data"]
     assert (data["split"], data["scenes"], data["files"], data["by"]) == ("train", 6, 6, "name and size")
+    left = next((tmp_path / "work").glob("*/run.json")).with_name(".run.json.0123.partial")
+    left.write_text("{")  # as by a kill
     longer = load_config(blind_recipe, {"train_cfg.val_interval": 9, "train_cfg.max_epochs": 3})
     resumed = record_of(longer, tmp_path / "work", seed=7, resume=True)
     assert resumed["first_step"] == 7 and resumed["data"] == found["data"]
+    assert not left.exists()
     assert len(list((tmp_path / "work").glob("*/run.json"))) == 2
 
 

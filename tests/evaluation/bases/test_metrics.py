@@ -5,12 +5,15 @@ import json
 import shutil
 from itertools import chain
 from pathlib import Path
+from threading import Barrier, Lock, Thread, local
 
 import numpy as np
 import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
+import beyonddrive.evaluation.bases.metrics as basis_metrics
+import beyonddrive.evaluation.pdms_metric as pdms_metric
 from beyonddrive.engine import runner
 from beyonddrive.engine.wrapped_datasets import BadScene, lost_scenes, tokens_of
 from beyonddrive.evaluation.pdms_metric import EvaluationError
@@ -135,6 +138,47 @@ def test_a_training_validates_by_two_stages(tmp_path, monkeypatch, split, blind_
     training = runner.build_train_runner(config, work_dir=str(tmp_path / "work"))
     training.train()
     assert list((tmp_path / "work").glob("best_two_stage_EPDMS*.pth"))
+
+
+def test_ranks_score_what_they_planned_and_all_know_the_whole(monkeypatch, golden, split):
+    path, groups = split
+    tokens = [token for group in groups for token in (*group[:2], *chain(*group[2]))]
+    alone = metric_of(path)
+    alone.process(None, samples_of(golden, tokens))
+    wanted = alone.evaluate(len(tokens))
+    rank, barrier, slots, lock = local(), Barrier(2), [None, None], Lock()
+
+    def gather(value):
+        slots[rank.number] = value
+        barrier.wait(60)
+        found = list(slots)
+        barrier.wait(60)
+        return found
+
+    for module in (pdms_metric, basis_metrics):
+        monkeypatch.setattr(module, "get_world_size", lambda: 2)
+        monkeypatch.setattr(module, "all_gather_object", gather)
+    score_part = basis_metrics.TwoStageMetric._score
+
+    def one_at_a_time(metric):
+        with lock:  # (processes of their own share nothing)
+            return score_part(metric)
+
+    monkeypatch.setattr(basis_metrics.TwoStageMetric, "_score", one_at_a_time)
+    found = [None, None]
+
+    def run(number):
+        rank.number = number
+        metric = metric_of(path)
+        metric.process(None, samples_of(golden, tokens[number::2] + tokens[:1]))
+        found[number] = metric.evaluate(len(tokens))
+
+    threads = [Thread(target=run, args=(number,), daemon=True) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert found == [wanted, wanted]
 
 
 def test_a_group_with_a_scene_without_a_score_is_left_out_with_reasons(tmp_path, golden, split):

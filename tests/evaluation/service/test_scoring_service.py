@@ -209,7 +209,9 @@ def test_scenes_are_kept_within_the_memory_they_may_take(scorer, batch):
 
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
+# A shell that starts the tests in the background has SIGINT ignored, in all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import numpy as np
 from pathlib import Path
 from beyonddrive.evaluation.scene_scoring import SceneScorer
