@@ -1,6 +1,8 @@
 # Two commands on a fresh machine with Python 3.10 or newer:
 #   make demo   installs the project and runs the whole method on a generated world
 #   make test   installs the project and runs its checks and tests
+# one that makes the site, which the second does too:
+#   make docs   builds build/site/index.html
 # and two for the extra mmdet3d (docs/mmdet3d.md), which has an environment of its own:
 #   make mmdet3d        makes it; MMCV_WHEELS is a folder with a wheel of mmcv, or the one to keep a built one in
 #   make test-mmdet3d   runs the tests that need it
@@ -13,7 +15,7 @@ MMDET3D_BIN  := $(MMDET3D_VENV)/bin
 MMCV         := mmcv==2.1.0
 MMCV_WHEELS  ?= wheels
 
-.PHONY: demo test check mmdet3d test-mmdet3d clean
+.PHONY: demo test check docs mmdet3d test-mmdet3d clean
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/beyonddrive demo $(DEMO_ARGS)
@@ -22,12 +24,17 @@ test: check
 	$(BIN)/pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 # mypy takes a package's name from its folder, hence the link that gives the checkout the name beyonddrive.
-check: $(VENV)/.test-ready
+check: $(VENV)/.test-ready docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	mkdir -p $(VENV)/typecheck && ln -sfn $(CURDIR) $(VENV)/typecheck/beyonddrive
 	cd $(VENV)/typecheck && $(abspath $(BIN))/mypy --config-file $(CURDIR)/setup.cfg --package beyonddrive
 	$(BIN)/python results/check.py
+
+# (the variable silences a note of the theme about its successor)
+docs: $(VENV)/.test-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -38,7 +45,7 @@ $(VENV)/.demo-ready: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.test-ready: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[synth,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[synth,dev,docs]'
 	touch $@ $(VENV)/.demo-ready
 
 mmdet3d: $(MMDET3D_VENV)/.ready

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from beyonddrive import cli
 
@@ -91,3 +92,23 @@ def test_scripts_that_are_called_are_there(page):
     text = (ROOT / page).read_text()
     called = re.findall(r"(?<![\w/.-])((?:benchmarks|tools|results)/[\w/]+\.(?:py|sh))", text)
     assert not [name for name in called if not (ROOT / name).is_file()]
+
+
+class _Navigation(yaml.SafeLoader):
+    """Reads mkdocs.yml, which names functions, without looking for them."""
+
+
+_Navigation.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: suffix)
+
+
+def _named(entry):
+    """Files that an entry of a navigation names."""
+    if isinstance(entry, str):
+        return {entry}
+    return {name for part in (entry.values() if isinstance(entry, dict) else entry) for name in _named(part)}
+
+
+def test_the_site_has_a_place_for_every_document():
+    navigation = yaml.load((ROOT / "mkdocs.yml").read_text(), _Navigation)["nav"]
+    documents = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")}
+    assert _named(navigation) == documents - {"site/README.md"}, "see nav in mkdocs.yml"

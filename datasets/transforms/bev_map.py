@@ -146,10 +146,8 @@ def _rings(polygons: NDArray[np.object_], pose: NDArray[np.float64]) -> Iterable
 class FutureBEVMapTarget(BEVMapTarget):
     """Adds ``future_bev_semantic_map``: :class:`BEVMapTarget` at the end of a plan, in the ego frame now.
 
-    The map is the same; objects are where the log has them 4 s later. The ego itself is not drawn.
-
-    Args:
-        kwargs: As for :class:`BEVMapTarget`.
+    The map is the same; objects are where the log has them 4 s later. The ego itself is not drawn. Settings
+    are those of :class:`BEVMapTarget`.
     """
 
     def transform(self, results: Results) -> Results:

@@ -195,8 +195,8 @@ def no_at_fault_collision(
 ) -> tuple[float, int, int]:
     """Sub-score, sample and object of the first at-fault collision, -1 for none.
 
-    Args: states (41, 11), motion (41, 3) cosine, sine, speed, flags (41,), ``near`` (K,) the objects to
-        look at, ``ignored`` (M,) scratch.
+    ``states`` (41, 11), ``motion`` (41, 3) cosine, sine, speed, ``flags`` (41,), ``near`` (K,) the objects to
+    look at, ``ignored`` (M,) scratch.
     """
     # Read once: a field of a tuple of arrays costs as much as a test if it is read in a loop.
     boxes, half, map_index = traffic.boxes, traffic.half, traffic.map_index

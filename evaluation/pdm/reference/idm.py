@@ -168,8 +168,8 @@ def find_lead(
 ) -> bool:
     """Update lead (3,) progress, speed, rear with the nearest object ahead; False if the path is free.
 
-    Args: projection (N + R,) of the candidates of this map, NaN for the rest; position and pose (3,) of the
-        ego on the path one step before. Fields that the rules leave out keep what the buffer held.
+    ``projection`` (N + R,) is of the candidates of this map, NaN for the rest; ``position`` and ``pose`` (3,)
+    are the ego's on the path one step before. Fields that the rules leave out keep what the buffer held.
     """
     cos, sin = math.cos(pose[2]), math.sin(pose[2])
     ego = np.empty(4)
