@@ -95,6 +95,8 @@ def _spaced(prose: str) -> str:
             in_list = True
         elif "|" in line and SEPARATOR.match(after.strip()) and out[-1].strip():
             out.append("")
+        elif line.startswith("<!--") and "|" in out[-1]:
+            out.append("")
         elif line.startswith("#") or (line.strip() and line[0] != " " and not out[-1].strip()):
             in_list = False
         out.append(line)

@@ -40,9 +40,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     origins.clear()
     origins.update({file.src_uri: f"docs/{file.src_uri}" for file in files})
-    for section, folder, pattern in (("Planners", "planners", "plugins"), ("Measured", "results", "results")):
-        for readme in sorted(ROOT.glob(f"{pattern}/*/README.md")):
-            uri = f"{folder}/{readme.parent.name}.md"
+    for section, folder in (("Planners", "plugins"), ("Measured", "results")):
+        for readme in sorted([*ROOT.glob(f"{folder}/README.md"), *ROOT.glob(f"{folder}/*/README.md")]):
+            uri = f"{section.lower()}/{readme.parent.name}.md"
             origins[uri] = readme.relative_to(ROOT).as_posix()
             text = readme.read_text()
             add(uri, text, text.partition("\n")[0].lstrip("# "), section)

@@ -29,6 +29,7 @@ def tooling(monkeypatch):
         ("Text:\n- one\n- two\n", "Text:\n\n- one\n- two\n"),
         ("- one\n  - nested\n  1. other\n- two", "- one\n    - nested\n    1. other\n- two"),
         ("Text\n| a | b |\n| --- | ---: |\n| 1 | 2 |", "Text\n\n| a | b |\n| --- | ---: |\n| 1 | 2 |"),
+        ("| a |\n| --- |\n| 1 |\n<!-- end -->", "| a |\n| --- |\n| 1 |\n\n<!-- end -->"),
         ("a <name> of `<name>`, <b>x</b>", "a &lt;name> of `<name>`, <b>x</b>"),
         ("```\nText:\n- <no> list\n```\n", "```\nText:\n- <no> list\n```\n"),
         ("- one\n\n- two\nlazy\n\nText\n- three", "- one\n\n- two\nlazy\n\nText\n\n- three"),
