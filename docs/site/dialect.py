@@ -81,6 +81,10 @@ def section(text: str, title: str) -> str:
     return found[2].strip()
 
 
+def _begins_table(line: str, after: str) -> bool:
+    return "|" in line and SEPARATOR.match(after.strip()) is not None
+
+
 def _spaced(prose: str) -> str:
     """Blank lines before lists and tables, and nested items by four spaces."""
     lines, out, in_list = prose.split("\n"), [""], False
@@ -93,9 +97,7 @@ def _spaced(prose: str) -> str:
             if in_list and len(item[1]) > 1:
                 line = " " * (4 - len(item[1])) + line
             in_list = True
-        elif "|" in line and SEPARATOR.match(after.strip()) and out[-1].strip():
-            out.append("")
-        elif line.startswith("<!--") and "|" in out[-1]:
+        elif out[-1].strip() and (_begins_table(line, after) or ("|" in out[-1] and line.startswith("<!--"))):
             out.append("")
         elif line.startswith("#") or (line.strip() and line[0] != " " and not out[-1].strip()):
             in_list = False
