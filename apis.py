@@ -14,6 +14,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel
 
 from beyonddrive.checkpoints.loading import has_weights, load_weights
+from beyonddrive.checkpoints.zoo import ZOO, ZooError, find_released
 from beyonddrive.datasets.feature_caching import cache_features
 from beyonddrive.datasets.navsim.log_jobs import CacheReport
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
@@ -35,18 +36,24 @@ def init_planner(
     checkpoint: str | Path | None = None,
     device: str | torch.device = "cpu",
     options: Mapping[str, Any] | None = None,
+    zoo: str | Path | None = None,
 ) -> BaseModel:
     """Build a planner in evaluation mode, ready for ``planner(inputs, mode='tensor')``; it keeps its ``cfg``.
 
     Args:
         config: Config file, or a config as :func:`load_config` returns it.
         checkpoint: Weights: of this suite, or of an original release, which are converted on the way. Without
-            one, a planner that has weights keeps its initial ones, and a warning is logged.
+            one, a planner that has weights keeps its initial ones, and a warning is logged. ``"zoo"`` is the
+            released checkpoint of the config, whose checksum is compared.
         device: Where it runs.
         options: Values by dotted key that replace those of the config file.
+        zoo: Folder of released checkpoints, made by ``beyonddrive make-zoo``; by default those that are
+            installed: the folder ``zoo`` of this package, or of one that brings planners.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
+        ZooError: If no zoo has one of this config; or ``zoo`` is given and the checkpoint is not ``"zoo"``.
+        PublishedError: If the released checkpoint has not the checksum that the zoo's index names.
         CheckpointError: If the checkpoint is damaged, of another planner or size, or holds NaN.
         ConversionError: If it is an original's, and incomplete or of no known planner.
     """
@@ -55,6 +62,10 @@ def init_planner(
     elif options:
         config = config.copy()
         config.merge_from_dict(dict(options))
+    if checkpoint == ZOO:
+        checkpoint = find_released(Path(config.filename or "unnamed").stem, zoo)
+    elif zoo is not None:
+        raise ZooError(f"zoo={str(zoo)!r} is looked at for checkpoint={ZOO!r} only, got {checkpoint!r}")
     planner: BaseModel = MODELS.build(config.model)
     if checkpoint is None and has_weights(planner):
         logger.warning(

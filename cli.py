@@ -42,6 +42,7 @@ VERBS = {
     "closed-loop": Verb("closed_loop", "drive planners in generated towns that live, and score them"),
     "hugsim-score": Verb("hugsim_score", "score what HUGSIM's closed loop left behind"),
     "convert": Verb("convert_checkpoint", "convert checkpoints of original releases, both ways"),
+    "make-zoo": Verb("make_zoo", "make a folder of released checkpoints from trainings"),
     "check-golden": Verb("check_golden", "compare planners with golden outputs of their originals"),
     "export": Verb("export", "export a planner to ONNX or a torch.export program"),
     "visualize": Verb("visualize", "draw scenes with the plans of planners and their scores"),

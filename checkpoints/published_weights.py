@@ -14,6 +14,8 @@ from beyonddrive.structures.errors import BeyondDriveError
 
 METAFILE = "metafile.yml"
 """In the folder of a planner's configs."""
+NAVTEST = "NAVSIM navtest"
+"""Data set of the figures that :mod:`beyonddrive.tools.reproduce` compares with."""
 
 
 class PublishedError(BeyondDriveError, ValueError):
@@ -22,11 +24,11 @@ class PublishedError(BeyondDriveError, ValueError):
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """An entry of a metafile.
+    """A model of a metafile with published figures.
 
     Attributes:
         name: Name of the release.
-        config: Config that it is evaluated with.
+        config: Config that it is evaluated with: its bare name, or a path.
         metrics: Published figures, as printed.
         repo: Repository on the hub; empty if no address is known.
         file: File in it.
@@ -44,7 +46,7 @@ class PublishedRow:
 
 
 def read_metafile(path: Path) -> dict[str, PublishedRow]:
-    """Entries of a metafile by name.
+    """Models of a metafile, in OpenMMLab's form, that have published figures on navtest, by name.
 
     Raises:
         PublishedError: If it cannot be read, or an entry lacks a key.
@@ -53,11 +55,15 @@ def read_metafile(path: Path) -> dict[str, PublishedRow]:
         values: Any = yaml.safe_load(path.read_text())
         rows = {}
         for entry in values["Models"]:
+            name, config = str(entry["Name"]), str(entry["Config"])
+            figures = [r["Metrics"] for r in entry.get("Results") or () if r["Dataset"] == NAVTEST]
+            if not figures:
+                continue
             weights = entry.get("Weights") or {}
-            rows[str(entry["Name"])] = PublishedRow(
-                str(entry["Name"]),
-                str(entry["Config"]),
-                {str(key): float(value) for key, value in entry["Metrics"].items()},
+            rows[name] = PublishedRow(
+                name,
+                Path(config).stem if config.startswith("configs/") else config,
+                {str(key): float(value) for key, value in figures[0].items()},
                 str(weights.get("Repo", "")),
                 str(weights.get("File", "")),
                 str(weights.get("Revision", "main")),

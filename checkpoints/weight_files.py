@@ -77,7 +77,8 @@ def write_weights(path: str | Path, state: Mapping[str, Tensor], meta: Mapping[s
         if path.suffix == SAFETENSORS:
             # (safetensors refuses tensors that share memory, or are views)
             whole = {key: value.contiguous().clone() for key, value in state.items()}
-            partial.write_bytes(save(whole, metadata={"format": "pt", "meta": json.dumps(meta)}))
+            # (one entry: safetensors writes several in any order, and equal weights shall give equal files)
+            partial.write_bytes(save(whole, metadata={"meta": json.dumps(meta)}))
         else:
             torch.save({"state_dict": dict(state), "meta": dict(meta)}, partial)
         with partial.open("rb") as file:

@@ -27,14 +27,19 @@ def config_packages() -> list[str]:
     return [SCOPE, *dict.fromkeys(point.module.partition(".")[0] for point in plugin_entry_points())]
 
 
-def config_folder(package: str) -> Path | None:
-    """Folder of the configs of an installed package; None if it has none, or is not installed."""
+def package_folders(package: str) -> list[Path]:
+    """Folders of an installed package, of which it mostly has one; none if it is not installed."""
     try:
         spec = importlib.util.find_spec(package.replace("-", "_"))
     except (ImportError, ValueError):
-        return None
-    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-        for folder in (Path(place) / "configs", Path(place) / ".mim" / "configs"):
+        return []
+    return [Path(place) for place in (spec.submodule_search_locations or ())] if spec is not None else []
+
+
+def config_folder(package: str) -> Path | None:
+    """Folder of the configs of an installed package; None if it has none, or is not installed."""
+    for place in package_folders(package):
+        for folder in (place / "configs", place / ".mim" / "configs"):
             if folder.is_dir():
                 return folder
     return None
