@@ -1,4 +1,4 @@
-"""Drive planners in generated towns that live: ``beyonddrive closed-loop scenarios|run|serve``.
+"""Drive planners in generated towns that live: ``beyonddrive closed-loop scenarios|run|compare|serve``.
 
 ``scenarios --out DIR`` writes scenarios in towns that no planner was trained on. ``run CONFIG CHECKPOINT
 --scenarios DIR --out RESULTS`` drives a planner in all of them: SUMO moves the traffic, which reacts to the
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from beyonddrive.tools._command_line import (
     executor_of,
     refuse_file,
     run_command,
+    tell,
     tell_all,
 )
 from beyonddrive.tools.create_data import image_size
@@ -61,6 +64,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _add_settings(run)
     add_config_options(run)
     add_executor_options(run)
+    compare = actions.add_parser("compare", help="put runs of the same scenarios beside each other")
+    compare.add_argument(
+        "--row",
+        dest="rows",
+        action="append",
+        required=True,
+        metavar="NAME=RESULTS[,RESULTS]",
+        help="folders of one planner, one per training; the first row is what the others are compared with",
+    )
+    compare.add_argument("--out", type=Path, metavar="DIR", help="folder of comparison.json and pairs.csv")
     serve = actions.add_parser("serve", help="be a simulator that speaks HUGSIM's protocols")
     serve.add_argument("--protocol", choices=("pipes", "http"), required=True)
     serve.add_argument("--scenarios", type=Path, required=True, metavar="DIR", help="folder of scenarios")
@@ -82,7 +95,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     serve.add_argument("--token-file", type=Path, help="http: file with the token that clients must send")
     _add_settings(serve, pivot="camera")
     args = parser.parse_args(argv)
-    refuse_file(parser, "--out", args.out)
+    if args.out is not None:
+        refuse_file(parser, "--out", args.out)
     return args
 
 
@@ -120,10 +134,8 @@ def run(args: argparse.Namespace) -> int:
     """Drive a planner in scenarios."""
     from dataclasses import replace
 
-    from beyonddrive.engine.environment import environment
-    from beyonddrive.engine.files import write_atomically
     from beyonddrive.engine.sweeps.plan import read_seeds
-    from beyonddrive.synth.live import batch, summary
+    from beyonddrive.synth.live import batch
     from beyonddrive.tools._live_crew import PlannerSpec, crew_of, wants_lidar
 
     spec = PlannerSpec(args.config, args.checkpoint, args.cfg_options or {}, args.exported)
@@ -141,12 +153,20 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         return 1
     episodes = [result for result in results if not isinstance(result, batch.Failed)]
-    figures = summary.summarise(episodes)
-    write_atomically(args.out / "episodes.csv", summary.as_csv(episodes).encode())
-    content: dict[str, Any] = {**figures, "made_with": environment()}
-    write_atomically(args.out / "summary.json", json.dumps(content, indent=1).encode())
-    print(summary.as_text(figures))
+    _write_figures(args.out, episodes)
     return 0
+
+
+def _write_figures(out: Path, episodes: Sequence[dict[str, Any]]) -> None:
+    from beyonddrive.engine.environment import environment
+    from beyonddrive.engine.files import write_atomically
+    from beyonddrive.synth.live import summary
+
+    figures = summary.summarise(episodes)
+    write_atomically(out / "episodes.csv", summary.as_csv(episodes).encode())
+    content: dict[str, Any] = {**figures, "made_with": environment()}
+    write_atomically(out / "summary.json", json.dumps(content, indent=1).encode())
+    print(summary.as_text(figures))
 
 
 def _about(spec: Any, settings: LiveSettings) -> dict[str, Any]:
@@ -165,7 +185,7 @@ def _about(spec: Any, settings: LiveSettings) -> dict[str, Any]:
 
 
 def serve(args: argparse.Namespace) -> int:
-    """Be a simulator."""
+    """Be a simulator; what it drove is summarised as a run is."""
     from beyonddrive.synth.live import batch
     from beyonddrive.synth.live.server import server_settings
 
@@ -173,7 +193,37 @@ def serve(args: argparse.Namespace) -> int:
     jobs = batch.jobs_of(args.scenarios, args.out, settings, (args.seed,), args.difficulty)
     about = {**settings_dict_of(settings), "protocol": args.protocol}
     batch.claim(args.out, {**about, "scenario_list": batch.list_digest(jobs)})
-    return _serve_pipes(args, jobs) if args.protocol == "pipes" else _serve_http(args, jobs)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # (so that the record so far is written when somebody ends the server)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    failures = _serve_pipes(args, jobs) if args.protocol == "pipes" else _serve_http(args, jobs)
+    episodes = [batch.read_episode(job.folder) for job in jobs]
+    driven = [episode for episode in episodes if episode is not None]
+    if len(driven) == len(jobs):
+        _write_figures(args.out, driven)
+    return int(failures or len(driven) < len(jobs))
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Compare runs."""
+    from beyonddrive.engine.files import write_atomically
+    from beyonddrive.synth.live import compare as comparison
+    from beyonddrive.synth.live.town import LiveError
+
+    rows = []
+    for text in args.rows:
+        name, equals, folders = text.partition("=")
+        if not (name and equals and folders):
+            raise LiveError(f"--row: expected NAME=RESULTS[,RESULTS], got {text!r}")
+        rows.append(comparison.Row(name, tuple(map(Path, folders.split(",")))))
+    if len({row.name for row in rows}) < len(rows):
+        raise LiveError("--row: two rows have one name")
+    result = comparison.compare(rows)
+    if args.out is not None:
+        write_atomically(args.out / "comparison.json", json.dumps(result, indent=1).encode())
+        write_atomically(args.out / "pairs.csv", comparison.pairs_csv(rows).encode())
+    print(comparison.comparison_text(result))
+    return 0
 
 
 def settings_dict_of(settings: LiveSettings) -> dict[str, Any]:
@@ -185,7 +235,7 @@ def settings_dict_of(settings: LiveSettings) -> dict[str, Any]:
 
 
 def _serve_pipes(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
-    from beyonddrive.synth.live.batch import read_episode
+    from beyonddrive.synth.live.batch import Failed, read_episode
     from beyonddrive.synth.live.serve_pipes import serve_pipes
 
     left = [job for job in jobs if read_episode(job.folder) is None]
@@ -193,10 +243,15 @@ def _serve_pipes(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     for job in left:
         print(f"{job.folder}: waits for a planner" if args.planner is None else f"{job.folder}", flush=True)
     for episode in serve_pipes(left, args.deadline, args.planner, args.device):
+        if isinstance(episode, Failed):
+            tell(VERB, f"{episode.name}: no episode: {episode.reason}")
+            failures += 1
+            continue
         scores = ", ".join(f"{name} {value:.4f}" for name, value in episode["scores"].items())
-        print(f"{episode['name']}: {', '.join(episode['ends'])}; {scores}", flush=True)
+        reasons = "".join(f"; {text}" for text in episode["driver"]["reasons"].values())
+        print(f"{episode['name']}: {', '.join(episode['ends'])}; {scores}{reasons}", flush=True)
         failures += "planner_failure" in episode["driver"]["counts"]
-    return int(failures > 0)
+    return failures
 
 
 def _serve_http(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
@@ -206,21 +261,23 @@ def _serve_http(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     simulator = HttpSimulator(jobs, token)
     server = http_server(simulator, args.host, args.port)
     print(f"http://{args.host}:{server.server_address[1]}: {len(jobs)} scenarios", flush=True)
+    server.timeout = 0.2
     try:
         while not (args.once and simulator.is_done):
             server.handle_request()
     except KeyboardInterrupt:
-        return 1
+        pass
     finally:
-        simulator.close()
         server.server_close()
+        simulator.close()
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write scenarios, or drive in them."""
     args = parse_args(argv)
-    return run_command(VERB, lambda: {"scenarios": write, "run": run, "serve": serve}[args.action](args))
+    actions = {"scenarios": write, "run": run, "compare": compare, "serve": serve}
+    return run_command(VERB, lambda: actions[args.action](args))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import numpy as np
 from beyonddrive.engine.executors import Executor
 from beyonddrive.engine.files import atomic_file, remove_leftovers, write_atomically
 from beyonddrive.evaluation.closed_loop.hugsim.messages import write_message
+from beyonddrive.evaluation.closed_loop.hugsim.record import Frame
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import GROUND, RECORD, SCENE
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.frame import Driver
@@ -197,9 +198,7 @@ def write_outcome(
     job: Job, outcome: Outcome, film: Callable[[Outcome, Path, Path], None] | None = None
 ) -> dict[str, Any]:
     """Write an episode to its folder, and return how it went."""
-    record = [{"type": "closeloop", "frames": [frame.to_dict() for frame in outcome.frames]}]
-    data = write_message(record)
-    write_atomically(job.folder / RECORD, data, sync=False)
+    data = write_record(job, outcome.frames)
     # The points follow from the scenario, so that runs share those beside the scenarios.
     for name, points in ((GROUND, outcome.ground), (SCENE, outcome.solid)):
         _write_points(job, name, points)
@@ -208,6 +207,13 @@ def write_outcome(
     episode = {**describe(outcome), "seed": job.seed, "record": blake2b(data, digest_size=8).hexdigest()}
     write_atomically(job.folder / EPISODE, json.dumps(episode, indent=1).encode())
     return episode
+
+
+def write_record(job: Job, frames: Sequence[Frame]) -> bytes:
+    """Write a record to its folder, and return it."""
+    data = write_message([{"type": "closeloop", "frames": [frame.to_dict() for frame in frames]}])
+    write_atomically(job.folder / RECORD, data, sync=False)
+    return data
 
 
 def _write_points(job: Job, name: str, points: Points) -> None:

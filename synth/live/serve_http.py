@@ -7,9 +7,10 @@ import html
 import json
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Sequence
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,17 @@ from beyonddrive.evaluation.closed_loop.hugsim.messages import write_message
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.synth.live.batch import Job
-from beyonddrive.synth.live.server import SimulatorSession, results_of
+from beyonddrive.synth.live.server import SimulatorSession
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY = 1 << 20
 KEPT_REPLIES = 100
 LOG_LINES = 100
+PATIENCE = 30.0
+"""A connection that stands still is closed after this [s]."""
 _TYPES = ("float32", "float64")
+Answer = TypeVar("Answer")
 
 
 class RequestError(HugsimError):
@@ -49,6 +53,8 @@ class HttpSimulator:
         self._token = token
         self._replies: OrderedDict[str, bytes] = OrderedDict()
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
+        # One thread does all that touches SUMO, so that requests may come in as they like.
+        self._worker = ThreadPoolExecutor(1, "simulator")
         self._last = b""
         self.is_done = False
         self._has_begun = False
@@ -64,6 +70,10 @@ class HttpSimulator:
                 raise RequestError(422, "the header auth-token is missing")
             if not hmac.compare_digest(given.encode(), self._token.encode()):
                 raise RequestError(401, "the auth-token is another")
+
+    def ask(self, work: Callable[..., Answer], *args: Any) -> Answer:
+        """Do something as soon as what was asked before is done."""
+        return self._worker.submit(work, *args).result()
 
     def reset(self) -> bytes:
         """Start again at the first scenario."""
@@ -94,6 +104,10 @@ class HttpSimulator:
             goes_on = self._session.step(plan)
         except HugsimError as error:
             raise RequestError(400, str(error)) from error
+        except Exception as error:
+            self._session.close()
+            self._say(f"{self._session.job.folder.name} failed: {describe_error(error)}; waits for a reset")
+            raise
         if not goes_on:
             self._end()
         reply = self._last if self.is_done else self._reply(not goes_on)
@@ -108,8 +122,9 @@ class HttpSimulator:
         return f"<html><body>{lines}</body></html>".encode()
 
     def close(self) -> None:
-        """End SUMO."""
-        self._session.close()
+        """End SUMO; of a scenario that is not over the record so far stays."""
+        self.ask(self._session.close)
+        self._worker.shutdown()
 
     def _begin(self, index: int) -> None:
         self._session.begin(index)
@@ -119,7 +134,6 @@ class HttpSimulator:
     def _end(self) -> None:
         """The present scenario is over: write it, and go to the next."""
         last = self._reply(True, done=True)
-        results_of(self._session.job)
         written = self._session.finish()
         scores = ", ".join(f"{name} {value:.4f}" for name, value in written["scores"].items())
         self._say(f"{written['name']}: {', '.join(written['ends'])}; {scores}")
@@ -173,11 +187,11 @@ _ROUTES = {
 }
 
 
-def http_server(simulator: HttpSimulator, host: str, port: int) -> HTTPServer:
-    """A server of a simulator, one request at a time; port 0 takes a free one."""
+def http_server(simulator: HttpSimulator, host: str, port: int) -> ThreadingHTTPServer:
+    """A server of a simulator; port 0 takes a free one."""
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = 60  # (a request that stops half-way must not hold the others up for ever)
+        timeout = PATIENCE
 
         def do_GET(self) -> None:
             self._answer("GET")
@@ -194,11 +208,14 @@ def http_server(simulator: HttpSimulator, host: str, port: int) -> HTTPServer:
             except Exception as error:  # (a server outlives a scenario that fails)
                 logger.warning("%s", describe_error(error), exc_info=True)
                 kind, reply, status = "application/json", _detail(describe_error(error)), 500
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(reply)))
-            self.end_headers()
-            self.wfile.write(reply)
+            try:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(reply)))
+                self.end_headers()
+                self.wfile.write(reply)
+            except OSError as error:  # (the client has gone; it may ask again, with the same transaction)
+                logger.warning("a client went away: %s", describe_error(error))
 
         def _reply(self, method: str) -> tuple[str, bytes]:
             if self.path not in _ROUTES:
@@ -209,19 +226,21 @@ def http_server(simulator: HttpSimulator, host: str, port: int) -> HTTPServer:
                 return "text/html; charset=utf-8", simulator.page()
             simulator.check_token(self.headers.get("auth-token"))
             if self.path == "/get_current_state":
-                return "application/octet-stream", simulator.state()
+                return "application/octet-stream", simulator.ask(simulator.state)
             length = self.headers.get("Content-Length", "0")
             if not length.isdigit() or int(length) > MAX_BODY:
                 raise RequestError(413, f"a body may have {MAX_BODY} bytes")
             body = self.rfile.read(int(length))
             if self.path == "/reset":
-                return "application/json", simulator.reset()
-            return "application/octet-stream", simulator.act(body)
+                return "application/json", simulator.ask(simulator.reset)
+            return "application/octet-stream", simulator.ask(simulator.act, body)
 
         def log_message(self, format: str, *args: Any) -> None:
             logger.debug(format, *args)
 
-    return HTTPServer((host, port), Handler)
+    server = ThreadingHTTPServer((host, port), Handler)
+    server.daemon_threads = False  # (the last answer is sent before the end)
+    return server
 
 
 def _detail(reason: str) -> bytes:

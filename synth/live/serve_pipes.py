@@ -12,9 +12,11 @@ import numpy as np
 from beyonddrive.evaluation.closed_loop.hugsim.messages import MessageError, read_message, write_message
 from beyonddrive.evaluation.closed_loop.hugsim.pipes import OBSERVATIONS, PLANS, PeerError, Pipe
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
+from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.frame import DriverReport
-from beyonddrive.synth.live.batch import Job
-from beyonddrive.synth.live.server import SimulatorSession, results_of
+from beyonddrive.synth.live.batch import Failed, Job
+from beyonddrive.synth.live.server import SimulatorSession
+from beyonddrive.synth.live.town import LiveError
 
 DONE = "Done"
 PATIENCE = 100.0
@@ -25,8 +27,11 @@ MAX_PLAN = 1 << 20
 
 def serve_pipes(
     jobs: Sequence[Job], deadline: float, script: Path | None = None, device: str = "0"
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | Failed]:
     """Drive scenarios by planners at the other end of pipes in their folders; yields how each went.
+
+    A planner that fails ends its scenario, which counts; a scenario that fails is no episode. Neither ends
+    the others.
 
     Args:
         jobs: The scenarios.
@@ -36,22 +41,28 @@ def serve_pipes(
         device: Its first argument.
 
     Raises:
-        LiveError: If a scenario cannot be read.
-        SumoError: If SUMO fails.
+        LiveError: If there is no such script.
     """
+    if script is not None and not script.is_file():
+        raise LiveError(f"{script}: there is no such script; it is started with a device and a folder")
     session = SimulatorSession(jobs)
     try:
         for index, job in enumerate(jobs):
-            folder = results_of(job)
-            pipes = Pipe(folder / OBSERVATIONS), Pipe(folder / PLANS)
-            session.begin(index)
-            with (folder / "output.txt").open("wb") as log:
-                process = None if script is None else _started(script, device, folder, log)
-                try:
-                    report = _drive(session, pipes, deadline, process)
-                finally:
-                    _ended(process)
-            yield session.finish(report)
+            try:
+                session.begin(index)
+                pipes = Pipe(job.folder / OBSERVATIONS), Pipe(job.folder / PLANS)
+                with (job.folder / "output.txt").open("wb") as log:
+                    process = None if script is None else _started(script, device, job.folder, log)
+                    try:
+                        report = _drive(session, pipes, deadline, process)
+                    finally:
+                        _ended(process)
+                episode = session.finish(report)
+            except Exception as error:  # (SUMO raises what it likes)
+                session.close()
+                yield Failed(job.folder.name, describe_error(error))
+            else:
+                yield episode
     finally:
         session.close()
 
@@ -62,7 +73,10 @@ def _drive(
     deadline: float,
     process: subprocess.Popen[bytes] | None,
 ) -> DriverReport:
-    """The loop; a planner that dies, is silent or sends no plan ends the scenario; what it drove stays."""
+    """The loop; a planner that dies, is silent or sends no plan ends the scenario; what it drove stays.
+
+    The report counts plans and, once, a ``planner_failure``.
+    """
     observations, plans = pipes
     alive: Callable[[], bool] | None = None if process is None else lambda: process.poll() is None
     report = DriverReport()
@@ -73,8 +87,9 @@ def _drive(
             plan = read_message(plans.receive(deadline, alive, MAX_PLAN), MAX_PLAN)
             if isinstance(plan, dict):  # (a public fork sends the ego's motion, too)
                 plan = plan.get("plan")
-            if plan is not None and not isinstance(plan, np.ndarray):
-                raise MessageError(f"{plans.path}: a plan is an array (N, 2), got {type(plan).__name__}")
+            if not isinstance(plan, np.ndarray):
+                said = "None" if plan is None else f"a {type(plan).__name__}"
+                raise MessageError(f"{plans.path}: a plan is an array (N, 2), got {said}")
             goes_on = session.step(plan)
             report.count("plans")
     except (PeerError, HugsimError) as error:
@@ -88,10 +103,9 @@ def _drive(
 
 
 def _started(script: Path, device: str, folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    if not script.is_file():
-        raise HugsimError(f"{script}: there is no such script; it is started with a device and a folder")
-    shell = [] if script.stat().st_mode & 0o100 else ["bash"]
-    return subprocess.Popen([*shell, str(script), device, str(folder)], stdout=log, stderr=log)
+    path = script.resolve()
+    shell = [] if path.stat().st_mode & 0o100 else ["bash"]
+    return subprocess.Popen([*shell, str(path), device, str(folder)], stdout=log, stderr=log)
 
 
 def _ended(process: subprocess.Popen[bytes] | None) -> None:

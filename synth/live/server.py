@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import check_plan
 from beyonddrive.structures.frame import DriverReport
-from beyonddrive.synth.live.batch import Job, write_outcome
+from beyonddrive.synth.live.batch import EPISODE, Job, write_outcome, write_record
 from beyonddrive.synth.live.drive import LiveSettings, Outcome, Stage, camera_points, score_of, staged
 from beyonddrive.synth.live.place import CAMERA
 from beyonddrive.synth.live.scenario import read_live_scenario
@@ -105,6 +104,8 @@ class SimulatorSession:
         self.close()
         self.index = index
         job = self.job
+        job.folder.mkdir(parents=True, exist_ok=True)
+        (job.folder / EPISODE).unlink(missing_ok=True)
         scenario = read_live_scenario(job.scenario)
         self._stage = self._stack.enter_context(staged(scenario, job.towns, job.settings))
         self._after = {}
@@ -158,14 +159,16 @@ class SimulatorSession:
             stage.scenario, episode.frames, score, ends, report or DriverReport(), stage.ground, stage.solid,
             dict(stage.clock.seconds),
         )  # fmt: skip
-        written = write_outcome(self.job, outcome)
-        self.close()
-        return written
-
-    def close(self) -> None:
-        """End SUMO."""
         self._stage = None
         self._stack.close()
+        return write_outcome(self.job, outcome)
+
+    def close(self) -> None:
+        """End SUMO; of a scenario that is not over, the record so far stays without an ``episode.json``."""
+        stage, self._stage = self._stage, None
+        self._stack.close()
+        if stage is not None and stage.episode.frames:
+            write_record(self.job, stage.episode.frames)
 
     def _running(self) -> Stage:
         if self._stage is None:
@@ -183,9 +186,3 @@ def _camera_points(points: NDArray[np.floating]) -> NDArray[np.float64]:
 def server_settings(settings: LiveSettings, resets: int) -> LiveSettings:
     """Settings of a protocol: its resets (HUGSIM, section 3)."""
     return LiveSettings(**{**vars(settings), "hugsim": settings.hugsim.changed(resets=resets)})
-
-
-def results_of(job: Job) -> Path:
-    """Folder of a scenario's results, which exists."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    return job.folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,21 +46,45 @@ def table_of(episodes: Sequence[Episode]) -> tuple[list[str], list[int], dict[st
     return names, seeds, arrays
 
 
-def rate(collisions: Floats, kilometres: Floats, seed: int = 0) -> tuple[float, float, float]:
-    """Collisions per kilometre of (S, T) episodes, and the ends of its bootstrap interval over both."""
-    total = float(kilometres.sum())
-    if total == 0.0:
-        return float("nan"), float("nan"), float("nan")
+def rate(collisions: Floats, kilometres: Floats, seed: int = 0) -> dict[str, float]:
+    """Collisions per kilometre of (S, T) episodes, with its bootstrap interval over both."""
+    return _resampled(lambda pick: _share(collisions[pick], kilometres[pick]), collisions.shape, seed)
+
+
+def rate_difference(
+    ours: Mapping[str, Floats], base: Mapping[str, Floats], seed: int = 0
+) -> dict[str, float]:
+    """How many more collisions per kilometre than a baseline's, on the same episodes (S, T)."""
+
+    def apart(pick: Any) -> float:
+        mine, its = (_share(a["collided"][pick], a["kilometres"][pick]) for a in (ours, base))
+        return mine - its
+
+    return _resampled(apart, ours["collided"].shape, seed)
+
+
+def _share(collisions: Floats, kilometres: Floats) -> float:
+    driven = float(kilometres.sum())
+    return float(collisions.sum()) / driven if driven > 0 else float("nan")
+
+
+def _resampled(statistic: Callable[[Any], float], shape: tuple[int, ...], seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
-    num_seeds, num_scenes = collisions.shape
     values = []
     for _ in range(RESAMPLES):
-        rows = np.asarray(rng.integers(num_seeds, size=num_seeds)).reshape(-1, 1)
-        columns = rng.integers(num_scenes, size=num_scenes)
-        driven = float(kilometres[rows, columns].sum())
-        values.append(float(collisions[rows, columns].sum()) / driven if driven > 0 else np.nan)
-    low, high = np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(collisions.sum()) / total, float(low), float(high)
+        seeds = np.asarray(rng.integers(shape[0], size=shape[0])).reshape(-1, 1)
+        values.append(statistic((seeds, rng.integers(shape[1], size=shape[1]))))
+    low = high = float("nan")
+    if not np.isnan(values).all():
+        low, high = map(float, np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
+    return {"mean": statistic(np.s_[:, :]), "low": low, "high": high}
+
+
+def rows_of(kinds: NDArray[np.str_]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Groups of scenarios and which are theirs: by difficulty, then all."""
+    there = set(kinds.tolist())
+    groups = [kind for kind in DIFFICULTIES if kind in there] + sorted(there - set(DIFFICULTIES))
+    return [*((group, kinds == group) for group in groups), (ALL, np.ones(len(kinds), dtype=bool))]
 
 
 def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -72,21 +96,12 @@ def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
     names, seeds, arrays = table_of(episodes)
     kind_of = {str(e["name"]): str(e["difficulty"]) for e in episodes}
     kinds = np.array([kind_of[name] for name in names])
-    groups = [kind for kind in DIFFICULTIES if (kinds == kind).any()]
-    groups += sorted(set(kinds.tolist()) - set(DIFFICULTIES))
     result: dict[str, Any] = {"seeds": seeds, "scenarios": len(names), "groups": {}}
-    for group in [*groups, ALL]:
-        columns = np.ones(len(names), dtype=bool) if group == ALL else kinds == group
+    for group, columns in rows_of(kinds):
         result["groups"][group] = {
             "scenarios": int(columns.sum()),
             **{key: _interval(estimate(arrays[key][:, columns])) for key in FIGURES},
-            "collision_rate": dict(
-                zip(
-                    ("mean", "low", "high"),
-                    rate(arrays["collided"][:, columns], arrays["kilometres"][:, columns]),
-                    strict=True,
-                )
-            ),
+            "collision_rate": rate(arrays["collided"][:, columns], arrays["kilometres"][:, columns]),
             "kilometres": float(arrays["kilometres"][:, columns].sum()),
         }
     ends: dict[str, int] = {}

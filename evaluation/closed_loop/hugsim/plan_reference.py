@@ -13,13 +13,16 @@ PLAN_STEP = 0.5
 FINE_STEP = 0.25
 """Seconds between the points of a resampled reference."""
 HALF_PI = np.pi / 2
+FARTHEST = 1e6
+"""No plan leads farther [m]; the tracker's squares would leave the range of numbers."""
 
 
 def check_plan(plan: ArrayLike) -> NDArray[np.floating]:
     """A plan (N, 2) right, ahead [m] as float32 or float64, as it was given.
 
     Raises:
-        HugsimError: If it has fewer than two points, another shape, or holds NaN or infinity.
+        HugsimError: If it has fewer than two points, another shape, or holds NaN, infinity or more than
+            :data:`FARTHEST`.
     """
     array = np.asarray(plan)
     if array.dtype != np.float32:
@@ -31,6 +34,8 @@ def check_plan(plan: ArrayLike) -> NDArray[np.floating]:
         raise HugsimError(f"plan: must be (N, 2) points right and ahead, N at least 2, got {array.shape}")
     if not np.isfinite(array).all():
         raise HugsimError("plan: holds NaN or infinity; send zeros to brake")
+    if np.abs(array).max() > FARTHEST:
+        raise HugsimError(f"plan: holds a point more than {FARTHEST:g} m away")
     return array
 
 

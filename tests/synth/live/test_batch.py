@@ -1,0 +1,218 @@
+"""Many scenarios: in processes, after a kill, with one that fails; figures of all, and rows side by side."""
+
+import json
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor
+from beyonddrive.evaluation.closed_loop.hugsim.benchmark import read_scenarios
+from beyonddrive.evaluation.closed_loop.hugsim.run_files import (
+    GROUND,
+    RECORD,
+    SCENE,
+    read_points,
+    read_record,
+)
+from beyonddrive.synth.live import batch, summary
+from beyonddrive.synth.live.compare import Row, compare, comparison_text, pairs_csv
+from beyonddrive.synth.live.town import LiveError
+from beyonddrive.tests.synth.live.conftest import TINY, FollowPath, points_of
+
+SHORT = replace(TINY, max_steps=4, image_size=(32, 18))
+
+
+class Raises(FollowPath):
+    """Raises in one scenario."""
+
+    def plan(self, frame):
+        if frame.session.endswith("easy_01"):
+            raise RuntimeError("no idea")
+        return super().plan(frame)
+
+
+class DiesInTheSecond(FollowPath):
+    """Its process is killed in the second scenario."""
+
+    def plan(self, frame):
+        if frame.session.endswith("easy_01") and frame.time > 0.4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().plan(frame)
+
+
+def jobs_in(live_folder, out, difficulties=("easy",), seeds=(0,)):
+    return batch.jobs_of(live_folder, out, SHORT, seeds, difficulties)
+
+
+def drive_all(jobs, driver=FollowPath, executor=None):
+    crew = batch.Crew(driver, points_of)
+    return list(batch.run_jobs(jobs, crew, executor or SerialExecutor(), progress=False))
+
+
+def files_below(folder):
+    """Contents by name; seconds are not the same twice."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            if path.name == batch.EPISODE:
+                content = {k: v for k, v in json.loads(content).items() if k != "seconds"}
+            found[str(path.relative_to(folder))] = content
+    return found
+
+
+@pytest.fixture(scope="session")
+def driven(live_folder, tmp_path_factory):
+    """Two scenarios with two seeds, driven in this process."""
+    out = tmp_path_factory.mktemp("driven")
+    return out, drive_all(jobs_in(live_folder, out, seeds=(0, 1)))
+
+
+def test_processes_give_the_same_files(live_folder, tmp_path, driven):
+    jobs = jobs_in(live_folder, tmp_path, seeds=(0, 1))
+    episodes = drive_all(jobs, executor=ProcessExecutor(2))
+    assert files_below(tmp_path) == files_below(driven[0])
+    assert [(e["seed"], e["name"]) for e in episodes] == [(job.seed, job.folder.name) for job in jobs]
+    # (without traffic in an easy scenario its seed changes nothing)
+    assert len({e["record"] for e in episodes}) == 2
+
+
+def test_an_episode_is_one_of_hugsim(live_folder, driven):
+    """The official scorer's files are there, and scoring them anew gives what the episode says."""
+    from beyonddrive.evaluation.closed_loop.hugsim.hd_score import score_run
+
+    listed = {item.name: item for item in read_scenarios(live_folder)}
+    for episode in driven[1]:
+        folder = driven[0] / f"seed_{episode['seed']}" / episode["name"]
+        points = [read_points(folder / name) for name in (GROUND, SCENE)]
+        again = score_run(read_record(folder / RECORD), *points, SHORT.hugsim)
+        assert again.means == pytest.approx(episode["scores"], abs=1e-12)
+        assert listed[episode["name"]].difficulty == episode["difficulty"]
+
+
+def test_a_killed_run_goes_on_where_it_was(live_folder, tmp_path, driven):
+    jobs = jobs_in(live_folder, tmp_path)
+    process = multiprocessing.get_context("fork").Process(target=drive_all, args=(jobs, DiesInTheSecond))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    first = jobs[0].folder / batch.EPISODE
+    assert batch.read_episode(jobs[0].folder) and batch.read_episode(jobs[1].folder) is None
+    written = first.stat().st_mtime_ns
+    drive_all(jobs)
+    assert first.stat().st_mtime_ns == written
+    wanted = {k: v for k, v in files_below(driven[0]).items() if k.startswith("seed_0")}
+    assert files_below(tmp_path) == wanted
+
+
+def test_one_that_fails_does_not_end_the_others(live_folder, tmp_path):
+    jobs = jobs_in(live_folder, tmp_path)
+    results = drive_all(jobs, Raises)
+    assert results[0]["steps"] == 4
+    assert isinstance(results[1], batch.Failed) and "no idea" in results[1].reason
+    assert batch.read_episode(jobs[1].folder) is None
+
+
+def test_a_folder_of_another_run_is_refused(live_folder, tmp_path):
+    batch.claim(tmp_path / "run", {"config": "a", "seed": [0]})
+    batch.claim(tmp_path / "run", {"config": "a", "seed": (0,)})
+    with pytest.raises(LiveError, match="made with another config; take another --out"):
+        batch.claim(tmp_path / "run", {"config": "b", "seed": [0]})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(LiveError, match="is not empty and holds no closed-loop run"):
+        batch.claim(tmp_path / "mine", {})
+    with pytest.raises(LiveError, match="holds no scenarios of hard"):
+        batch.jobs_of(live_folder / "easy", tmp_path, SHORT, (0,), ("hard",))
+    jobs = jobs_in(live_folder, tmp_path, ())
+    assert batch.list_digest(jobs) != batch.list_digest(jobs[1:])
+
+
+def made_up(name, seed, hdscore, collided=0, kilometres=0.1):
+    scores = {**dict.fromkeys(summary.FIGURES, 1.0), "hdscore": hdscore}
+    return {
+        "name": name, "seed": seed, "difficulty": name.split("_")[0], "scores": scores, "ends": ["Complete"],
+        "kilometres": kilometres, "collided": bool(collided), "steps": 10,
+        "driver": {"fallbacks": collided, "counts": {}},
+    }  # fmt: skip
+
+
+def test_figures_by_difficulty_and_of_all():
+    episodes = [
+        made_up("easy_0", 0, 0.5), made_up("easy_1", 0, 1.0), made_up("hard_0", 0, 0.0, 1, 0.3),
+        made_up("easy_0", 1, 0.7), made_up("easy_1", 1, 1.0), made_up("hard_0", 1, 0.2, 1, 0.2),
+    ]  # fmt: skip
+    figures = summary.summarise(episodes)
+    easy, hard, every = (figures["groups"][name] for name in ("easy", "hard", "all"))
+    assert (easy["scenarios"], hard["scenarios"], every["scenarios"]) == (2, 1, 3)
+    assert easy["hdscore"]["mean"] == pytest.approx(0.8) and every["hdscore"]["mean"] == pytest.approx(
+        3.4 / 6
+    )
+    assert every["hdscore"]["low"] < 3.4 / 6 < every["hdscore"]["high"]
+    assert hard["collision_rate"]["mean"] == pytest.approx(2 / 0.5)
+    assert every["collision_rate"]["mean"] == pytest.approx(2 / 0.9)
+    text = summary.as_text(figures)
+    assert text.startswith("2 of 60 plans were fallbacks, not the planner's")
+    assert summary.as_csv(episodes).splitlines()[3].startswith("0,hard_0,hard,0.0,1.0")
+    with pytest.raises(LiveError, match=r"hard_0 was not driven with seed 1 \(1 episodes lack\)"):
+        summary.summarise(episodes[:-1])
+    standing = summary.summarise([made_up("easy_0", 0, 0.0, 0, 0.0)])
+    assert np.isnan(standing["groups"]["all"]["collision_rate"]["mean"])
+
+
+def write_made_up(folder, episodes, **settings):
+    batch.claim(folder, {"config": folder.name, "preset": "pr57", **settings})
+    for episode in episodes:
+        path = folder / f"seed_{episode['seed']}" / episode["name"]
+        path.mkdir(parents=True)
+        (path / batch.EPISODE).write_text(json.dumps(episode))
+
+
+def test_rows_are_compared_scenario_by_scenario(tmp_path):
+    """Scenarios differ more than rows do; of pairs the difference is known well."""
+    scores = np.linspace(0.1, 0.8, 6)
+    for run in range(2):
+        plain = [made_up(f"easy_{i}", 0, value + 0.01 * run, 1) for i, value in enumerate(scores)]
+        better = [made_up(f"easy_{i}", 0, value + 0.01 * run + 0.1) for i, value in enumerate(scores)]
+        write_made_up(tmp_path / f"plain_{run}", plain)
+        write_made_up(tmp_path / f"better_{run}", better)
+    write_made_up(tmp_path / "still", [made_up(f"easy_{i}", 0, 0.0, 1) for i in range(6)])
+    rows = [
+        Row("plain", (tmp_path / "plain_0", tmp_path / "plain_1")),
+        Row("better", (tmp_path / "better_0", tmp_path / "better_1")),
+        Row("still", (tmp_path / "still",)),
+    ]
+    found = compare(rows)["groups"]["all"]["rows"]
+    assert found["plain"]["difference"] is None
+    apart = found["better"]["difference"]
+    assert [apart["hdscore"][key] for key in ("low", "mean", "high")] == pytest.approx([0.1] * 3)
+    assert apart["collision_rate"]["mean"] == pytest.approx(-10.0)
+    assert found["still"]["difference"]["hdscore"]["mean"] == pytest.approx(-scores.mean() - 0.005)
+    assert "+10.0 [+10.0, +10.0]" in comparison_text(compare(rows))
+    lines = pairs_csv(rows).splitlines()
+    assert len(lines) == 1 + 2 * 6 and lines[0].startswith("run,name,difficulty,plain: hdscore,plain: rc")
+    # The row without a training has the same episodes in both runs.
+    assert lines[1].split(",")[-8:] == lines[7].split(",")[-8:]
+
+
+def test_rows_that_do_not_pair_are_refused(tmp_path):
+    write_made_up(tmp_path / "a", [made_up("easy_0", 0, 0.1), made_up("easy_1", 0, 0.1)])
+    write_made_up(tmp_path / "less", [made_up("easy_0", 0, 0.1)])
+    write_made_up(tmp_path / "other", [made_up("easy_0", 0, 0.1), made_up("easy_1", 0, 0.1)], pivot="camera")
+    three = [made_up("easy_0", seed, 0.1) for seed in range(3)]
+    write_made_up(tmp_path / "three", three)
+    write_made_up(tmp_path / "two", three[:2])
+    rows = {path.name: Row(path.name, (path,)) for path in tmp_path.iterdir()}
+    for pair, said in (
+        (("a", "less"), "only one of them has driven easy_1"),
+        (("a", "other"), "has another pivot than"),
+        (("two", "three"), "2 and 3 runs and seeds do not pair"),
+    ):
+        with pytest.raises(LiveError, match=said):
+            compare([rows[name] for name in pair])
+    with pytest.raises(LiveError, match="holds no run"):
+        compare([Row("none", (tmp_path / "none",))])

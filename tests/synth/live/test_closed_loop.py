@@ -1,0 +1,158 @@
+"""``beyonddrive closed-loop``: scenarios, run, compare, serve; films; and what it refuses."""
+
+import csv
+import json
+import socket
+import threading
+import time
+
+import pytest
+import yaml
+from PIL import Image
+
+from beyonddrive.synth.live import batch
+from beyonddrive.tools import closed_loop
+
+QUICK = ["--max-steps", "3", "--num-workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def results(live_folder, tmp_path_factory):
+    """The straight-on planner in two easy scenarios, with films, and what SUMO's driver did there."""
+    out = tmp_path_factory.mktemp("results")
+    words = ["--scenarios", str(live_folder), "--difficulty", "easy", "--image-size", "64x36", *QUICK]
+    straight = ["run", "constant_velocity_synth", *words, "--out", str(out / "straight"), "--video"]
+    assert closed_loop.main(straight) == 0
+    assert closed_loop.main(["run", "human_synth", *words, "--out", str(out / "human")]) == 0
+    return out, straight
+
+
+def test_a_run_leaves_a_line_per_episode_and_their_means(results):
+    out, _ = results
+    with (out / "straight" / "episodes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"][-7:] for row in rows] == ["easy_00", "easy_01"]
+    assert {row["steps"] for row in rows} == {"3"} and {row["fallbacks"] for row in rows} == {"0"}
+    figures = json.loads((out / "straight" / "summary.json").read_text())
+    mean = sum(float(row["hdscore"]) for row in rows) / 2
+    assert figures["groups"]["all"]["hdscore"]["mean"] == pytest.approx(mean)
+    settings = json.loads((out / "straight" / "settings.json").read_text())
+    assert settings["config"] == "constant_velocity_synth" and settings["image_size"] == [64, 36]
+
+
+def test_films_have_a_picture_per_step(results):
+    films = sorted((results[0] / "straight").rglob("video.webp"))
+    assert len(films) == 2
+    with Image.open(films[0]) as film:
+        first = film.convert("RGB").tobytes()
+        assert film.n_frames == 3 and film.info["duration"] == 250
+        film.seek(2)
+        assert film.convert("RGB").tobytes() != first
+        # The front camera and the bird's-eye view beside each other, and lines below.
+        assert film.size == (640 + 360, 360 + 46)
+
+
+def test_a_second_run_reads_what_is_done_and_refuses_other_settings(results, capsys):
+    out, words = results
+    before = {path: path.stat().st_mtime_ns for path in out.rglob(batch.EPISODE)}
+    assert closed_loop.main(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob(batch.EPISODE)} == before
+    assert closed_loop.main([*words, "--preset", "main"]) == 1
+    assert "made with another hugsim; take another --out" in capsys.readouterr().err
+
+
+def test_rows_beside_each_other(results, tmp_path, capsys):
+    out, _ = results
+    words = ["compare", "--row", f"straight={out}/straight", "--row", f"SUMO={out}/human"]
+    assert closed_loop.main([*words, "--out", str(tmp_path)]) == 0
+    assert "less straight" in capsys.readouterr().out
+    table = json.loads((tmp_path / "comparison.json").read_text())["groups"]["easy"]["rows"]
+    apart = table["SUMO"]["hdscore"]["mean"] - table["straight"]["hdscore"]["mean"]
+    assert table["SUMO"]["difference"]["hdscore"]["mean"] == pytest.approx(apart)
+    assert len((tmp_path / "pairs.csv").read_text().splitlines()) == 3
+    assert closed_loop.main(["compare", "--row", "straight"]) == 1
+    assert "expected NAME=RESULTS" in capsys.readouterr().err
+    assert closed_loop.main([*words, "--row", f"SUMO={out}/straight"]) == 1
+    assert "two rows have one name" in capsys.readouterr().err
+
+
+def test_scenarios_are_made_once_and_go_on_after_a_kill(tmp_path, capsys):
+    out = tmp_path / "made"
+    words = ["scenarios", "--out", str(out), "--per-kind", "1", "--towns", "1", "--num-workers", "0"]
+    assert closed_loop.main(words) == 0
+    assert "1 easy, 1 medium, 1 hard, 1 extreme scenarios in 1 towns" in capsys.readouterr().out
+    files = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    assert len([path for path in files if path.suffix == ".yaml"]) == 4
+    # As a kill leaves it that comes before the last scenario.
+    (out / "scenarios.json").rename(out / ".scenarios.json")
+    (last,) = out.glob("extreme/*.yaml")
+    content = last.read_bytes()
+    last.unlink()
+    assert closed_loop.main(words) == 0
+    assert last.read_bytes() == content
+    kept = [path for path in files if path.stat().st_mtime_ns == files[path]]
+    assert len([path for path in kept if path.suffix == ".yaml"]) == 3
+    assert closed_loop.main([*words, "--seed", "4"]) == 1
+    assert "the scenarios there have another seed" in capsys.readouterr().err
+    assert closed_loop.main([*words, "--per-kind", "0"]) == 1
+    assert "expected one scenario per town or more" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(live_folder, tmp_path, capsys):
+    (known,) = [path for path in live_folder.glob("hard/*.yaml") if path.stem.endswith("hard_01")]
+    for change, said in (
+        (lambda c: c.update(weather="rain"), "does not know the key 'weather'"),
+        (
+            lambda c: c["events"][0].update(kind="meteor"),
+            "kind must be one of lead, jaywalk, cut_in, late_turn",
+        ),
+        (lambda c: c.update(vehicles_per_km="many"), "vehicles_per_km: expected a number"),
+    ):
+        content = yaml.safe_load(known.read_text())
+        change(content)
+        folder = tmp_path / "scenarios"
+        folder.mkdir(exist_ok=True)
+        (folder / "odd.yaml").write_text(yaml.safe_dump(content))
+        words = ["run", "constant_velocity_synth", "--scenarios", str(folder), "--out", str(tmp_path / "out")]
+        assert closed_loop.main([*words, *QUICK]) == 1
+        told = capsys.readouterr().err
+        assert f"{folder}/odd.yaml" in told and said in told and "Traceback" not in told
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        closed_loop.main([*words, "--difficulty", "impossible"])
+    assert "invalid choice: 'impossible'" in capsys.readouterr().err
+    assert closed_loop.main(["run", "ltf_tiny_1xb16-12e_synth", "--scenarios", str(live_folder),
+                             "--out", str(tmp_path / "out"), *QUICK]) == 1  # fmt: skip
+    assert "has weights: give its checkpoint" in capsys.readouterr().err
+
+
+def test_the_server_ends_with_the_last_scenario_and_sums_up(live_folder, tmp_path, monkeypatch, capsys):
+    hugsim_client = pytest.importorskip("hugsim_client", reason="the extra 'hugsim' is not installed")
+    monkeypatch.setattr(closed_loop.signal, "signal", lambda *_: None)
+    monkeypatch.setenv("IN_HF_SPACE", "false")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def drive():
+        import numpy as np
+        import requests
+
+        client = hugsim_client.HugsimClient(f"http://127.0.0.1:{port}", "")
+        for _ in range(200):
+            try:
+                client.reset_env()
+                break
+            except requests.ConnectionError:
+                time.sleep(0.05)
+        while not client.execute_action(np.column_stack([np.zeros(8), np.arange(1.0, 9.0)])).done:
+            pass
+
+    thread = threading.Thread(target=drive, daemon=True)
+    thread.start()
+    words = ["serve", "--protocol", "http", "--scenarios", str(live_folder), "--difficulty", "medium"]
+    words += ["--out", str(tmp_path / "out"), "--port", str(port), "--once", "--max-steps", "2"]
+    assert closed_loop.main(words) == 0
+    thread.join(30)
+    assert f"http://127.0.0.1:{port}: 1 scenarios" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["steps"] == 2

@@ -1,0 +1,186 @@
+"""The live world as a RealADSim server: the package's client, ours, and clients that misbehave."""
+
+import http.client
+import json
+import pickle
+import socket
+import threading
+import uuid
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from beyonddrive.evaluation.closed_loop.hugsim.run_files import read_record
+from beyonddrive.synth.live import batch
+from beyonddrive.synth.live.serve_http import MAX_BODY, HttpSimulator, http_server
+from beyonddrive.synth.live.server import server_settings
+from beyonddrive.tests.deploy.drivers.conftest import driver, observation, told  # noqa: F401
+from beyonddrive.tests.synth.live.conftest import TINY
+
+TOKEN = "open sesame"
+AHEAD = np.column_stack([np.zeros(8), 2.0 * np.arange(1, 9)])
+
+
+class Client:
+    """Requests as anybody may write them."""
+
+    def __init__(self, port):
+        self.port = port
+
+    def ask(self, method, path, body=None, token=TOKEN):
+        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        line.request(method, path, body, {} if token is None else {"auth-token": token})
+        reply = line.getresponse()
+        return reply.status, reply.read()
+
+    def state(self):
+        return pickle.loads(self.ask("GET", "/get_current_state")[1])
+
+    def act(self, plan=AHEAD, transaction=None, **fields):
+        status, content = self.ask("POST", "/execute_action", action(plan, transaction, **fields))
+        return status, pickle.loads(content) if status == 200 else json.loads(content)["detail"]
+
+
+def action(plan, transaction=None, **fields):
+    given = {"data": np.asarray(plan).tolist(), "shape": list(np.shape(plan)), "dtype": "float64", **fields}
+    return json.dumps({"plan_traj": json.dumps(given), "transaction_id": transaction or uuid.uuid4().hex})
+
+
+def jobs_in(live_folder, out, steps=3):
+    settings = server_settings(replace(TINY, max_steps=steps, pivot="camera"), resets=1)
+    return batch.jobs_of(live_folder, out, settings, (0,), ("easy",))
+
+
+@pytest.fixture
+def serving(live_folder, tmp_path):
+    """Serve two scenarios of three steps."""
+    jobs = jobs_in(live_folder, tmp_path)
+    simulator = HttpSimulator(jobs, TOKEN)
+    server = http_server(simulator, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield simulator, Client(server.server_address[1]), jobs
+    server.shutdown()
+    server.server_close()
+    simulator.close()
+
+
+def test_our_driver_drives_it_by_the_packages_client(serving, driver, told):  # noqa: F811
+    pytest.importorskip("hugsim_client", reason="the extra 'hugsim' is not installed")
+    from beyonddrive.deploy.drivers.hugsim_http import HttpSettings, drive_http
+
+    simulator, client, jobs = serving
+    report = drive_http(HttpSettings(f"http://127.0.0.1:{client.port}", TOKEN), driver)
+    assert not report.trouble and report.headline() == "6 plans in 2 session(s)"
+    assert len(told.given) == 6 and simulator.is_done
+    for job in jobs:
+        episode = batch.read_episode(job.folder)
+        assert episode["steps"] == 3 and episode["ends"] == ["3 steps"]
+        frames = read_record(job.folder / "data.pkl")
+        assert [frame.time for frame in frames] == [0.25, 0.5, 0.75]
+    # The plan is an arc to the left.
+    assert frames[-1].ego_box[6] > 0.0
+
+
+def test_it_says_what_hugsim_says(serving):
+    state = serving[1].state()
+    obs, info = observation()
+    assert set(state) == {"done", "cur_scene_done", "state"} and set(state["state"]) == {"obs", "info"}
+    assert set(state["state"]["obs"]) == {"rgb"} and set(state["state"]["info"]) == set(info)
+    assert list(state["state"]["obs"]["rgb"]) == list(obs["rgb"])
+    assert {image.shape for image in state["state"]["obs"]["rgb"].values()} == {(450, 800, 3)}
+    for name, wanted in info["cam_params"].items():
+        given = state["state"]["info"]["cam_params"][name]
+        for key, value in wanted["intrinsic"].items():
+            assert given["intrinsic"][key] == pytest.approx(value, abs=6e-3), (name, key)
+        # (level cameras, and HUGSIM's own to some centimetres and a degree)
+        np.testing.assert_allclose(given["v2c"][:3, :3], wanted["v2c"][:3, :3], atol=0.03)
+    after = serving[1].act()[1]["state"]["info"]
+    assert set(after) == {*info, "rc", "collision"} and after["timestamp"] == 0.25
+
+
+def test_what_is_no_action_is_refused_and_moves_nothing(serving):
+    _, client, _ = serving
+    assert client.ask("GET", "/get_current_state", token="sesame")[0] == 401
+    assert client.ask("POST", "/execute_action", action(AHEAD), token=None)[0] == 422
+    assert client.ask("GET", "/execute_action")[0] == 405 and client.ask("GET", "/nowhere")[0] == 404
+    assert client.ask("POST", "/execute_action", b" " * (MAX_BODY + 1))[0] == 413
+    for body in (b"", b"{", b"[1]", b'{"plan_traj": "{}"}', b'{"plan_traj": {}, "transaction_id": "a"}'):
+        assert client.ask("POST", "/execute_action", body)[0] == 422
+    broken = AHEAD.copy()
+    broken[3, 1] = np.nan
+    for plan, fields, said in (
+        (broken, {}, "NaN"),
+        (AHEAD[:1], {}, "N at least 2"),
+        (np.zeros((0, 2)), {"shape": [0]}, "N at least 2"),
+        (1e200 * AHEAD, {}, "more than 1e+06 m away"),
+        (AHEAD, {"shape": [2, 8]}, "not [2, 8]"),
+        (AHEAD, {"dtype": "object"}, "dtype 'object' is none of"),
+        (AHEAD, {"data": "rm -rf"}, "cannot be read"),
+    ):
+        status, detail = client.act(plan, **fields)
+        assert status == 400 and said in detail
+    assert client.state()["state"]["info"]["timestamp"] == 0
+    assert client.act()[0] == 200
+
+
+def test_clients_that_stop_half_way_hold_nobody_up(serving):
+    _, client, _ = serving
+    half = socket.create_connection(("127.0.0.1", client.port))
+    half.sendall(b"POST /execute_action HTTP/1.1\r\nauth-token: open sesame\r\nContent-Length: 500\r\n\r\n{")
+    # Its answer is never read; the action counts, and is not done twice.
+    body = action(AHEAD, "once").encode()
+    deaf = socket.create_connection(("127.0.0.1", client.port))
+    head = f"POST /execute_action HTTP/1.1\r\nauth-token: {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
+    deaf.sendall(head.encode() + body)
+    deaf.close()
+    for _ in range(2):
+        status, reply = client.act(AHEAD, "once")
+        assert status == 200 and reply["state"]["info"]["timestamp"] == 0.25
+    half.close()
+    assert client.act()[1]["state"]["info"]["timestamp"] == 0.5
+
+
+def test_after_the_end_nothing_moves_and_a_reset_begins_again(serving):
+    _, client, jobs = serving
+    replies = [client.act()[1] for _ in range(6)]
+    assert [(r["done"], r["cur_scene_done"]) for r in replies] == [
+        (False, False), (False, False), (False, True), (False, False), (False, False), (True, True)
+    ]  # fmt: skip
+    # The reply that ends a scenario holds the first state of the next.
+    assert [r["state"]["info"]["timestamp"] for r in replies] == [0.25, 0.5, 0.0, 0.25, 0.5, 0.75]
+    assert "rc" not in replies[2]["state"]["info"]
+    record = (jobs[1].folder / "data.pkl").read_bytes()
+    for reply in (client.act()[1], client.state()):
+        assert reply["done"] and reply["state"]["info"]["timestamp"] == 0.75
+    assert (jobs[1].folder / "data.pkl").read_bytes() == record
+    assert b"all scenarios are done" in client.ask("GET", "/submition_info", token=None)[1]
+    assert client.ask("POST", "/reset") == (200, b'{"success": true}')
+    assert not client.state()["done"] and batch.read_episode(jobs[0].folder) is None
+    assert batch.read_episode(jobs[1].folder)
+
+
+def test_the_record_so_far_stays(serving):
+    simulator, client, jobs = serving
+    for _ in range(2):
+        client.act()
+    simulator.ask(simulator._session.close)
+    assert len(read_record(jobs[0].folder / "data.pkl")) == 2
+    assert batch.read_episode(jobs[0].folder) is None
+
+
+def test_a_scenario_that_fails_leaves_a_server_that_can_be_reset(serving, monkeypatch):
+    simulator, client, jobs = serving
+    client.act()
+
+    def fails(plan):
+        raise RuntimeError("SUMO is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(simulator._session, "step", fails)
+        assert client.act() == (500, "RuntimeError: SUMO is gone")
+    status, detail = client.act()
+    assert status == 500 and "no scenario runs" in detail
+    assert len(read_record(jobs[0].folder / "data.pkl")) == 1
+    assert client.ask("POST", "/reset")[0] == 200 and client.act()[0] == 200
