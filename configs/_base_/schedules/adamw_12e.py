@@ -1,4 +1,4 @@
-# Short recipe for tiny planners on a CPU, where the fused update and channels together save a fifth of a step.
+# Short recipe for tiny planners on a CPU: the fused update and channels together save a fifth of a step.
 train_cfg = dict(by_epoch=True, max_epochs=12, val_interval=4)
 val_cfg = dict(type="SceneValLoop")
 test_cfg = dict(type="SceneTestLoop")
