@@ -15,7 +15,7 @@ MMDET3D_BIN  := $(MMDET3D_VENV)/bin
 MMCV         := mmcv==2.1.0
 MMCV_WHEELS  ?= wheels
 
-.PHONY: demo test check docs mmdet3d test-mmdet3d clean
+.PHONY: demo test check types docs mmdet3d test-mmdet3d clean
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/beyonddrive demo $(DEMO_ARGS)
@@ -23,14 +23,17 @@ demo: $(VENV)/.demo-ready
 test: check
 	$(BIN)/pytest -n 2 --dist loadfile $(TEST_ARGS)
 
-# mypy takes a package's name from its folder, hence the link that gives the checkout the name beyonddrive.
-check: $(VENV)/.test-ready docs
+check: $(VENV)/.test-ready types docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/python results/check.py
+
+# mypy takes a package's name from its folder, hence the link that gives the checkout the name beyonddrive.
+types: $(VENV)/.test-ready
 	mkdir -p $(VENV)/typecheck && ln -sfn $(CURDIR) $(VENV)/typecheck/beyonddrive
 	cd $(VENV)/typecheck && $(abspath $(BIN))/mypy --config-file $(CURDIR)/setup.cfg --package beyonddrive
-	$(BIN)/python results/check.py
 
 # (the variable silences a note of the theme about its successor)
 docs: $(VENV)/.test-ready

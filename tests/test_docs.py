@@ -12,7 +12,8 @@ from beyonddrive import cli
 ROOT = Path(__file__).parents[1]
 PAGES = [
     path.relative_to(ROOT).as_posix()
-    for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("plugins/*/*.md")))
+    for pattern in ("*.md", "docs/**/*.md", "plugins/*/*.md", "results/**/*.md", ".github/SECURITY.md")
+    for path in sorted(ROOT.glob(pattern))
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```.*?^```$|^    beyonddrive .*?[^\\\\]$", re.DOTALL | re.MULTILINE)

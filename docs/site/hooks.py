@@ -21,6 +21,12 @@ FILE_NAME = re.compile(r"\[`?[\w./]+\.md`?\]\(([^)\s]+)\)")
 REMOTE = re.compile(
     r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=\"https?:[^>]*>|<link\b[^>]*stylesheet[^>]*https?:[^>]*>"
 )
+SHOWN = {
+    "Planners": ["plugins/*/README.md"],
+    "Measured": ["results/README.md", "results/*/README.md"],
+    "Project": ["CONTRIBUTING.md", "CHANGELOG.md", ".github/SECURITY.md"],
+}
+"""Documents that are elsewhere, by the section of the navigation that shows them."""
 origins: dict[str, str] = {}
 """Page or file of the site -> the file of the repository that it shows."""
 
@@ -40,11 +46,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     origins.clear()
     origins.update({file.src_uri: f"docs/{file.src_uri}" for file in files})
-    for section, folder in (("Planners", "plugins"), ("Measured", "results")):
-        for readme in sorted([*ROOT.glob(f"{folder}/README.md"), *ROOT.glob(f"{folder}/*/README.md")]):
-            uri = f"{section.lower()}/{readme.parent.name}.md"
-            origins[uri] = readme.relative_to(ROOT).as_posix()
-            text = readme.read_text()
+    for section, patterns in SHOWN.items():
+        for path in (path for pattern in patterns for path in sorted(ROOT.glob(pattern))):
+            name = path.parent.name if path.name == "README.md" else path.stem.lower()
+            uri, text = f"{section.lower()}/{name}.md", path.read_text()
+            origins[uri] = path.relative_to(ROOT).as_posix()
             add(uri, text, text.partition("\n")[0].lstrip("# "), section)
     rooms: dict[str, list[Any]] = {}
     for name, modules in pages.packages():
