@@ -196,6 +196,9 @@ class ProcessExecutor(_WindowExecutor):
 class RayExecutor(_WindowExecutor):
     """Runs on a Ray cluster; needs the extra ``ray``.
 
+    Not by ``ray.util.ActorPool``, which gives an actor its next item only when the result before it has been
+    taken: in order, one slow item leaves all others idle. Here each has a few items in line.
+
     Args:
         address: Address of the cluster; ``None`` starts one on this machine.
         num_workers: Tasks in flight at once; ``None`` asks the cluster for its cores.

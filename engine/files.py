@@ -1,4 +1,9 @@
-"""Files that are either the old one or the whole new one, and locks between processes."""
+"""Files that are either the old one or the whole new one, and locks between processes.
+
+The locks are the system's own (``flock``), not those of the package filelock: here a file that is being
+written is its own lock, and the file of a lock goes with it, so that a store holds nothing but its shards.
+filelock has files for its locks only, and leaves them there or not from version to version.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +42,7 @@ def atomic_file(path: Path, sync: bool = True, replace: bool = True) -> Iterator
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _open_locked(partial) as file:  # so that remove_leftovers knows that someone writes it
+        with open_locked(partial) as file:  # so that remove_leftovers knows that someone writes it
             yield file
             file.flush()
             if sync:
@@ -83,7 +88,7 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        file = _open_locked(path, wait)
+        file = open_locked(path, wait)
     except BlockingIOError:
         raise LockedError(f"{path}: another process holds this lock") from None
     try:
@@ -93,8 +98,12 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
         file.close()
 
 
-def _open_locked(path: Path, wait: bool = True) -> BinaryIO:
-    """Open a file for writing that no other process has locked, and lock it."""
+def open_locked(path: Path, wait: bool = True) -> BinaryIO:
+    """Open a file for writing that no other process has locked, and lock it until it is closed.
+
+    Raises:
+        BlockingIOError: If another process has locked it and this one is not to wait.
+    """
     while True:
         file = path.open("wb")
         try:

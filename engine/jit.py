@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from numba import njit
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
+
+from beyonddrive.engine.files import open_locked
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -40,7 +41,7 @@ def source_stamp(path: str) -> str:
     return digest.hexdigest()
 
 
-_locks: list[IO[str]] = []
+_locks: list[BinaryIO] = []
 _has_announced = False
 
 
@@ -57,11 +58,9 @@ def _announce(folder: Path | None) -> None:
         logger.warning("no cache folder can be written: compiling kernels in every process, half a minute")
         return
     try:
-        lock = (folder / ".compiling.lock").open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _locks.append(open_locked(folder / ".compiling.lock", wait=False))  # as long as this process lives
     except OSError:
         return  # another process says it
-    _locks.append(lock)  # held as long as this process lives
     logger.warning("compiling kernels, once per installation: this can take half a minute")
 
 

@@ -93,9 +93,11 @@ def test_the_wheel_holds_every_module_and_config(site, tmp_path):
         "    importlib.import_module(name)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
-    scripts = [path.relative_to(ROOT) for path in (ROOT / "tools").glob("*.sh")]
-    missing = [str(p) for p in [*files, *scripts] if not (site / "beyonddrive" / p).exists()]
-    assert scripts and not missing, f"files that the wheel lacks: {missing}"
+    others = [path.relative_to(ROOT) for pattern in ("tools/*.sh", "*/*.j2") for path in ROOT.glob(pattern)]
+    missing = [str(p) for p in [*files, *others] if not (site / "beyonddrive" / p).exists()]
+    assert {path.suffix for path in others} == {".sh", ".j2"} and not missing, (
+        f"files that the wheel lacks: {missing}"
+    )
 
 
 def test_every_verb_helps(command):

@@ -1,4 +1,8 @@
-"""Ray actors as the backend of a scoring service, for scorers on other machines; needs the extra ``ray``."""
+"""Ray actors as the backend of a scoring service, for scorers on other machines; needs the extra ``ray``.
+
+Not by ``ray.util.ActorPool``, which does not say whose answer is missing when an actor is lost, and cannot
+take another one into its place.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How many seeds and scenes it takes to see a difference of a given size.
 
 The paired differences (S, T) of a pilot are split into what varies with the seed, what varies with the scene
-and the rest (two-way analysis of variance without replication, random effects).
+and the rest (two-way analysis of variance without replication, random effects), which scipy does not have.
 """
 
 from __future__ import annotations
