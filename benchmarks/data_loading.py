@@ -60,6 +60,7 @@ ENCODINGS: dict[str, dict[str, Any] | None] = {
     "webp-90": {"format": "webp", "quality": 90},
     "jpeg-95": {"format": "jpeg", "quality": 95},
     "jpeg-90": {"format": "jpeg", "quality": 90},
+    "jpeg-75": {"format": "jpeg", "quality": 75},
 }
 NAVTRAIN = 103_000
 """Scenes of navtrain."""

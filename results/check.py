@@ -70,7 +70,7 @@ def table_text(source: str, names: list[str]) -> str:
         cells = [row.name, str(row.score.num_seeds), f"{row.score.mean:.1f}{spread}"]
         cells += [figure(row, "difference", 1), figure(row, "interval", 1)] if row.difference else ["", ""]
         lines.append("| " + " | ".join([*cells, *(f"{row.columns[c]:.1f}" for c in columns)]) + " |")
-    return "\n" + "\n".join(lines) + "\n"
+    return "\n\n" + "\n".join(lines) + "\n\n"
 
 
 def figure(row: TableRow, what: str, digits: int = 2) -> str:

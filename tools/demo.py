@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -86,7 +87,7 @@ class Size:
 
 
 SIZES = {
-    "full": Size("train:1200,val:150,test:300", 12, 6, "480x270"),
+    "full": Size("train:3000,val:150,test:600", 12, 6, "480x270"),
     # Just large enough that every stage has something to do; the table means nothing.
     "smoke": Size("train:16,val:4,test:4", 1, 1, "160x90"),
 }
@@ -94,10 +95,17 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Stage:
-    """A named part of the demo; its commands are made when it starts, when what they read exists."""
+    """A named part of the demo.
+
+    Attributes:
+        name: Of the part.
+        commands: Makes its commands when it starts, when what they read exists.
+        at_once: Whether the commands run side by side.
+    """
 
     name: str
     commands: Callable[[], list[Command]]
+    at_once: bool = False
 
 
 def tool(verb: str, *args: object) -> Command:
@@ -110,17 +118,17 @@ def config(name: str) -> str:
     return f"beyonddrive::{name}.py"
 
 
-def best_checkpoint(name: str) -> Path:
-    """Return the checkpoint of the highest validation PDMS that training left.
+def last_checkpoint(name: str) -> Path:
+    """Return the checkpoint of the last epoch: no choice that follows the noise of a small validation split.
 
     Raises:
         FileNotFoundError: If there is none.
     """
     folder = WORK / Path(name).name
-    found = sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise FileNotFoundError(f"{folder}: no best_*.pth; the training stage of {name} left no checkpoint")
-    return found[-1]
+    told = folder / "last_checkpoint"
+    if not told.exists():
+        raise FileNotFoundError(f"{told}: not there; the training stage of {name} left no checkpoint")
+    return folder / Path(told.read_text().strip()).name
 
 
 def results(name: str) -> Path:
@@ -128,18 +136,19 @@ def results(name: str) -> Path:
     return DEMO / "results" / Path(name).name
 
 
-def train(name: str, size: Size) -> Callable[[], list[Command]]:
-    """Commands that train a planner, or go on where a killed training stopped."""
-    options = ["--cfg-options", f"train_cfg.max_epochs={size.epochs}"]
+def train(size: Size, *names: str) -> Callable[[], list[Command]]:
+    """Commands that train planners, or go on where a killed training stopped; they share the cores."""
+    threads = max(1, (os.cpu_count() or 1) // len(names))
+    options = ["--cfg-options", f"train_cfg.max_epochs={size.epochs}", f"num_threads={threads}"]
     if size.epochs < 4:
         options.append("train_cfg.val_interval=1")
-    return lambda: [tool("train", config(name), "--resume", *options)]
+    return lambda: [tool("train", config(name), "--resume", *options) for name in names]
 
 
 def evaluate(name: str) -> Command:
     """Command that evaluates a planner on the test split."""
     out = results(name)
-    weights = [best_checkpoint(name)] if name not in (HUMAN, CONSTANT_VELOCITY) else []
+    weights = [last_checkpoint(name)] if name not in (HUMAN, CONSTANT_VELOCITY) else []
     args = ["--out", out / "results.csv", "--plans", out / "plans.npz", "--work-dir", out]
     return tool("test", config(name), *weights, *args)
 
@@ -147,7 +156,7 @@ def evaluate(name: str) -> Command:
 def mine(split: str, workers: int) -> Command:
     """Command that mines the negatives of a split."""
     where = ["--split", split, "--out", f"{DATA}/pool/{split}"]
-    return tool("mine", config(GENERATOR), best_checkpoint(GENERATOR), *where, "--num-workers", workers)
+    return tool("mine", config(GENERATOR), last_checkpoint(GENERATOR), *where, "--num-workers", workers)
 
 
 def pictures(size: Size, rows: Mapping[str, str]) -> list[Command]:
@@ -174,10 +183,12 @@ def vocabulary(name: str, plans: int, workers: int) -> list[Command]:
 def stages(size: Size, seed: int, workers: int) -> list[Stage]:
     """List the stages of the demo, in order."""
     return [
-        *_preparation(size, seed, workers, lidar=False, cached=(LTF, EGO_MLP)),
-        Stage("train the ego-status MLP", train(EGO_MLP, size)),
-        Stage("train LTF", train(LTF, size)),
-        Stage("train LTF + BeyondDrive", train(BEYONDDRIVE, size)),
+        *_data(size, seed, workers, lidar=False, cached=(LTF, EGO_MLP)),
+        # (two trainings with one thread each take less time than one after the other with two)
+        Stage("train the generator and LTF", train(size, GENERATOR, LTF), at_once=True),
+        _negatives(workers),
+        Stage("train the ego-status MLP", train(size, EGO_MLP)),
+        Stage("train LTF + BeyondDrive", train(size, BEYONDDRIVE)),
         *_conclusion(size, ROWS),
     ]
 
@@ -187,20 +198,22 @@ def stages_of_all_planners(size: Size, seed: int, workers: int) -> list[Stage]:
     rows = ROWS | MORE_ROWS
     made = [command for name, plans in VOCABULARIES.items() for command in vocabulary(name, plans, workers)]
     trained = [
-        Stage(f"train {row}", train(name, size))
+        Stage(f"train {row}", train(size, name))
         for row, name in rows.items()
         if name not in (HUMAN, CONSTANT_VELOCITY, GENERATOR)
     ]
     return [
-        *_preparation(size, seed, workers, lidar=True, cached=(LTF, EGO_MLP, MORE_ROWS["TransFuser"], WOTE)),
+        *_data(size, seed, workers, lidar=True, cached=(LTF, EGO_MLP, MORE_ROWS["TransFuser"], WOTE)),
+        Stage("train the generator", train(size, GENERATOR)),
+        _negatives(workers),
         Stage("make vocabularies", lambda: made),
         *trained,
         *_conclusion(size, rows),
     ]
 
 
-def _preparation(size: Size, seed: int, workers: int, lidar: bool, cached: Sequence[str]) -> list[Stage]:
-    """Stages up to the negatives; ``cached`` are planners whose features differ."""
+def _data(size: Size, seed: int, workers: int, lidar: bool, cached: Sequence[str]) -> list[Stage]:
+    """Stages up to the trainings; ``cached`` are planners whose features differ."""
     world = ["--out", DATA, "--seed", seed, "--splits", size.splits, "--image-size", size.image_size]
     world += ["--cameras", "front", "--lidar" if lidar else "--no-lidar", "--num-workers", workers]
     caches = [tool("cache-features", config(name), "--num-workers", workers) for name in cached]
@@ -208,10 +221,12 @@ def _preparation(size: Size, seed: int, workers: int, lidar: bool, cached: Seque
     return [
         Stage("generate the world", lambda: [tool("create-data", "synth", *world)]),
         Stage("cache features and metrics", lambda: caches),
-        Stage("train the generator", train(GENERATOR, size)),
-        # The negatives of the test split are for the pictures; no planner sees them.
-        Stage("mine and score negatives", lambda: [mine("train", workers), mine("test", workers)]),
     ]
+
+
+def _negatives(workers: int) -> Stage:
+    """Mining; the negatives of the test split are for the pictures, no planner sees them."""
+    return Stage("mine and score negatives", lambda: [mine("train", workers), mine("test", workers)])
 
 
 def _conclusion(size: Size, rows: Mapping[str, str]) -> list[Stage]:
@@ -246,6 +261,34 @@ def run(command: Command) -> None:
     subprocess.run(command, check=True)
 
 
+def run_at_once(commands: Sequence[Command]) -> None:
+    """Run commands side by side; the first one's output is shown, that of the others goes to files.
+
+    Raises:
+        subprocess.CalledProcessError: If one fails; the others are ended.
+    """
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for number, command in enumerate(commands):
+            if number == 0:
+                print(f"$ {shown(command)} &", flush=True)
+                running.append(subprocess.Popen(command))
+                continue
+            log = DEMO / "logs" / f"{Path(command[len(COMMAND) + 1]).stem}.txt"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            print(f"$ {shown(command)} > {log} 2>&1 &", flush=True)
+            with log.open("wb") as file:
+                running.append(subprocess.Popen(command, stdout=file, stderr=file))
+        for command, process in zip(commands, running, strict=True):
+            if code := process.wait():
+                raise subprocess.CalledProcessError(code, command)
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
 def run_stage(stage: Stage) -> None:
     """Run the commands of a stage.
 
@@ -253,8 +296,12 @@ def run_stage(stage: Stage) -> None:
         DemoError: If one fails, or what it reads is not there.
     """
     try:
-        for command in stage.commands():
-            run(command)
+        commands = stage.commands()
+        if stage.at_once:
+            run_at_once(commands)
+        else:
+            for command in commands:
+                run(command)
     except subprocess.CalledProcessError as error:
         said = f"{shown(error.cmd)} ended with exit code {error.returncode}"
         raise DemoError(f"stage '{stage.name}' failed: {said}") from error

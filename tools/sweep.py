@@ -96,7 +96,12 @@ def plan_of(args: argparse.Namespace) -> SweepPlan:
         lacking = [name for name in args.rows if name not in {row.name for row in rows}]
         if lacking:
             raise SweepError(f"--rows: the plan has no {', '.join(lacking)}")
-        kept = {*args.rows, *(plan.row(name).baseline for name in args.rows)}
+        kept: set[str] = set()
+        names = list(args.rows)
+        while names:  # (with their baselines, and the baselines of these)
+            row = plan.row(names.pop())
+            kept.add(row.name)
+            names += [row.baseline] if row.baseline and row.baseline not in kept else []
         rows = tuple(row for row in rows if row.name in kept)
     rows = tuple(replace(row, options={**row.options, **options}) for row in rows)
     seeds = read_seeds(args.seeds) if args.seeds else plan.seeds

@@ -32,6 +32,7 @@ def ran(monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "run", run)
+    monkeypatch.setattr(demo, "run_at_once", lambda commands: [run(command) for command in commands])
     return names
 
 
@@ -51,12 +52,12 @@ def test_the_demo_ends_with_its_table_and_does_nothing_twice(ran, tmp_path, capf
         assert len(values) >= 7 and all(0 <= v <= 100 for v in values)
     assert "<img" in (tmp_path / "work_dirs/demo/report.html").read_text()
     stages = json.loads((tmp_path / "work_dirs/demo/stages.json").read_text())
-    assert len(stages["seconds"]) == 9
+    assert len(stages["seconds"]) == 8
 
     ran.clear()
     capfd.readouterr()
     assert demo.main(args) == 0
-    assert capfd.readouterr().out.count(": complete (") == 9
+    assert capfd.readouterr().out.count(": complete (") == 8
     assert ran == ["report"]
 
     assert demo.main([*args, "--seed", "1"]) == 1
@@ -75,6 +76,25 @@ def test_a_stage_is_a_command_that_is_shown_and_its_failure_ends_the_demo(tmp_pa
     assert demo.main([]) == 1
     assert "stage 'break' failed" in capfd.readouterr().err
     assert not demo.DEMO.joinpath("stages.json").exists()
+
+
+def test_commands_at_once_end_together_and_the_hidden_ones_leave_their_output(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "COMMAND", ("python",))
+    shown = [
+        sys.executable,
+        "-c",
+        "import pathlib, time\nwhile not pathlib.Path('b').exists(): time.sleep(0.01)",
+    ]
+    hidden = [sys.executable, "other.py", "-"]
+    Path("other.py").write_text("print('told'); open('b', 'w')")
+    demo.run_at_once([shown, hidden])
+    (log,) = (tmp_path / "work_dirs" / "demo" / "logs").iterdir()
+    assert log.read_text() == "told\n" and log.name in capfd.readouterr().out
+
+    waits = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with pytest.raises(subprocess.CalledProcessError):
+        demo.run_at_once([[sys.executable, "-c", "raise SystemExit(3)"], waits])
 
 
 def is_in_the_demo(config):

@@ -82,10 +82,11 @@ def test_a_file_has_rows_shared_options_and_subsets(tmp_path):
 
 def test_rows_of_a_file_are_chosen_with_their_baselines(tmp_path):
     path = tmp_path / "plan.yml"
-    path.write_text(PLAN + "  # one more\n")
+    plain, blind = "plain: {config: ltf_tiny_1xb16-12e_synth}", "blind: {config: ego_mlp_1xb16-12e_synth}"
+    path.write_text(PLAN.replace(plain, f"{blind}\n  {plain[:-1]}, baseline: blind}}\n  odd: {{config: x}}"))
     words = ["--plan", str(path), "--out", str(tmp_path / "out"), "--rows", "repelled", "--seeds", "7"]
     plan = plan_of(parse_args([*words, "--cfg-options", "data_root=mine"]))
-    assert [row.name for row in plan.rows] == ["plain", "repelled"]
+    assert [row.name for row in plan.rows] == ["blind", "plain", "repelled"]
     assert plan.seeds == (7,) and plan.row("repelled").options["data_root"] == "mine"
     with pytest.raises(SweepError, match="--rows: the plan has no quux"):
         plan_of(parse_args([*words[:4], "--rows", "quux"]))
