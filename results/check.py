@@ -26,7 +26,7 @@ from beyonddrive.visualization.sweep_tables import TableRow, signed
 
 ROOT = RESULTS.parent
 MARKED = re.compile(r"(<!-- (table|figure): ([^>]+?) -->)(.*?)(<!-- end -->)", re.DOTALL)
-COLUMNS = ("NC", "DAC", "EP", "TTC", "C", "DDC")
+COLUMNS = ("NC", "DAC", "EP", "TTC", "C", "DDC", "RC", "COM", "collisions")
 """Of the tables in documents, in this order, as far as the scores have them."""
 
 
@@ -51,6 +51,12 @@ def rows_of(source: str) -> dict[str, TableRow]:
     return {row.name: row for row in table.rows(part)}
 
 
+def column_of(source: str) -> str:
+    """Name of the score of a source."""
+    name, _, part = source.partition(" ")
+    return KeptTable(name).scores(part).columns[-1]
+
+
 def row_of(source: str, name: str) -> TableRow:
     """One row of a source."""
     rows = rows_of(source)
@@ -62,8 +68,9 @@ def row_of(source: str, name: str) -> TableRow:
 def table_text(source: str, names: list[str]) -> str:
     """A table for a document."""
     rows = [row_of(source, name) for name in names or rows_of(source)]
+    score = column_of(source)
     columns = [column for column in COLUMNS if column in rows[0].columns]
-    header = ["planner", "seeds", "PDMS", "difference", "95 %", *columns]
+    header = ["planner", "seeds", score, "difference", "95 %", *columns]
     lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
     for row in rows:
         spread = f" ± {row.score.std:.1f}" if row.score.num_seeds > 1 else ""
@@ -133,12 +140,12 @@ def check_report(table: KeptTable, write: bool) -> list[str]:
         place = Path(folder)
         for part in table.parts:
             shutil.copy(score_file(table.folder, part), place)
-        new = write_report(place, table.plan)
+        new = write_report(place, table.plan, parts=table.parts)
     kept = table.folder / REPORT
     if kept.exists() and kept.read_text() == new:
         return []
     if write:
-        write_report(table.folder, table.plan)
+        write_report(table.folder, table.plan, parts=table.parts)
     return [f"{kept.relative_to(ROOT)}: is not what its scores give"]
 
 

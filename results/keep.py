@@ -90,7 +90,7 @@ def main() -> int:
         {key: run["seconds"]["train"] for key, run in records.items() if "train" in run["seconds"]},
     )
     write_atomically(table.folder / MADE_WITH, (json.dumps(made, indent=1) + "\n").encode())
-    write_report(table.folder, table.plan)
+    write_report(table.folder, table.plan, parts=table.parts)
     print(f"{args.table}: {len(made)} runs")
     return 0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from beyonddrive.engine.sweeps.plan import SweepPlan, read_plan
-from beyonddrive.evaluation.statistics.score_table import RUNS, ScoreTable, read_table, score_file
+from beyonddrive.evaluation.statistics.score_table import ScoreTable, read_table
 from beyonddrive.visualization.sweep_tables import TableRow, table_rows
 
 RESULTS = Path(__file__).parent
@@ -39,9 +39,8 @@ class KeptTable:
 
     @property
     def parts(self) -> list[str]:
-        """Loaders and subsets that have scores."""
-        names = (*self.plan.loaders, *self.plan.subsets)
-        return [part for part in names if score_file(self.folder, part).exists()]
+        """Loaders, subsets or difficulties that have scores."""
+        return sorted(path.stem.removeprefix("scores_") for path in self.folder.glob("scores_*.npz"))
 
     def scores(self, part: str) -> ScoreTable:
         """Scores by run and scene."""
@@ -60,5 +59,5 @@ class KeptTable:
 def kept_tables() -> Iterator[KeptTable]:
     """All tables that have runs."""
     for path in sorted(RESULTS.glob("**/*.yml")):
-        if (path.with_suffix("") / RUNS).exists():
+        if any(path.with_suffix("").glob("scores_*.npz")):
             yield KeptTable(path.relative_to(RESULTS).with_suffix("").as_posix())

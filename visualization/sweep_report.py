@@ -114,13 +114,19 @@ def differing_values(plan: SweepPlan) -> dict[str, dict[str, str]]:
     }
 
 
-def write_report(out: Path, plan: SweepPlan, errors: Mapping[tuple[str, int], str] | None = None) -> str:
+def write_report(
+    out: Path,
+    plan: SweepPlan,
+    errors: Mapping[tuple[str, int], str] | None = None,
+    parts: Sequence[str] | None = None,
+) -> str:
     """Compute tables and pictures from the scores of a sweep that are on disk.
 
     Args:
         out: Folder of the sweep.
         plan: What was trained.
         errors: Why runs have no scores, by row and seed.
+        parts: Of what; the loaders and subsets of the plan if None.
 
     Returns:
         The report.
@@ -128,7 +134,7 @@ def write_report(out: Path, plan: SweepPlan, errors: Mapping[tuple[str, int], st
     Raises:
         StatisticsError: If scores are missing or damaged.
     """
-    parts = (*plan.loaders, *plan.subsets)
+    parts = (*plan.loaders, *plan.subsets) if parts is None else parts
     text = [f"# {plan.title}", "", _method(plan), ""]
     baselines = {row.name: row.baseline for row in plan.rows}
     for part in parts:

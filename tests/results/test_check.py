@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
-from beyonddrive.results import check, keep, tables
+from beyonddrive.results import check, keep, keep_closed_loop, tables
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
 PLAN = """
@@ -97,6 +97,46 @@ def test_a_run_from_another_recipe_is_refused(root, monkeypatch):
         call(keep, monkeypatch, root / "sweep", "effect/two")
     with pytest.raises(SystemExit, match="no complete run"):
         call(keep, monkeypatch, root / "nothing", "effect/two")
+
+
+def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch, capsys):
+    def drive(name, gain, controller="pr57"):
+        folder = root / name
+        folder.mkdir()
+        (folder / "settings.json").write_text(
+            json.dumps({"config": name, "options": {}, "checkpoint": None, "exported": False,
+                        "hugsim": {"controller": controller}})
+        )  # fmt: skip
+        lines = ["seed,name,difficulty,hdscore,rc,nc,dac,ttc,c,steps,kilometres,collided,fallbacks,ends"]
+        for index in range(6):
+            figures = f"{0.1 * index + gain},1.0,1.0,1.0,1.0,1.0,9,0.1,{index % 2},0,Complete"
+            lines.append(f"0,s{index},{('easy', 'hard')[index % 2]},{figures}")
+        (folder / "episodes.csv").write_text("\n".join(lines))
+        return folder
+
+    plain, better = drive("plain", 0.0), drive("better", 0.25)
+    rows = ["--row", f"plain={plain},{plain}", "--row", f"better={better},{better}"]
+    assert call(keep_closed_loop, monkeypatch, "effect/two", *rows) == 0
+    mark = "figure: effect/two {} | better | {}"
+    told = {
+        mark.format("all", "difference"): "+25.00",
+        mark.format("hard", "score"): "55.00",
+        mark.format("hard", "collisions"): "100.00",
+        mark.format("easy", "collisions"): "0.00",
+    }
+    (root / "README.md").write_text(
+        "".join(f"<!-- {key} -->{value}<!-- end -->" for key, value in told.items())
+    )
+    assert call(check, monkeypatch) == 0, capsys.readouterr().err
+    with pytest.raises(SystemExit, match="other scenarios or settings"):
+        call(
+            keep_closed_loop,
+            monkeypatch,
+            "effect/two",
+            *rows[:2],
+            "--row",
+            f"better={drive('odd', 0.0, 'main')}",
+        )
 
 
 @pytest.mark.parametrize(

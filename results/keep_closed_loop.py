@@ -1,0 +1,102 @@
+"""Adds closed-loop runs to a table that is kept.
+
+``python results/keep_closed_loop.py closed_loop/planners --row "LTF=closed/ltf_0,closed/ltf_1" ...``
+
+A folder is one of ``beyonddrive closed-loop run --out``; those of a row are its trainings, in the order of
+their seeds. All must have driven the same scenarios with the same settings. Scores are kept by scenario, of
+all and by difficulty, with the share of episodes that ended in a collision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.engine.files import write_atomically
+from beyonddrive.evaluation.statistics.score_table import (
+    RunKey,
+    ScoreTable,
+    table_of,
+    write_runs,
+    write_table,
+)
+from beyonddrive.results.tables import MADE_WITH, KeptTable
+from beyonddrive.visualization.sweep_report import differing_values, write_report
+
+COLUMNS = {
+    "rc": "RC",
+    "nc": "NC",
+    "dac": "DAC",
+    "ttc": "TTC",
+    "c": "COM",
+    "collided": "collisions",
+    "hdscore": "HD-Score",
+}
+"""Columns of ``episodes.csv`` and their names; the last is the score."""
+OWN = ("config", "options", "checkpoint", "exported")
+"""Settings in which rows may differ."""
+
+
+def episodes_of(folder: Path) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
+    """Figures by scenario, and difficulties by scenario, of a run with one seed of the traffic."""
+    with (folder / "episodes.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    names = [line["name"] for line in lines]
+    if len(set(names)) != len(names):
+        raise SystemExit(f"keep: {folder}: has several seeds of the traffic; a run of a table has one")
+    scores = {line["name"]: np.array([float(line[key]) for key in COLUMNS]) for line in lines}
+    return scores, {line["name"]: line["difficulty"] for line in lines}
+
+
+def main() -> int:
+    """Keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("table", help="plan below results/, without the ending")
+    parser.add_argument("--row", action="append", required=True, metavar="NAME=DIR,DIR")
+    args = parser.parse_args()
+    table = KeptTable(args.table)
+    scores: dict[RunKey, dict[str, NDArray[np.float64]]] = {}
+    made: dict[str, Any] = {}
+    kinds: dict[str, str] = {}
+    shared: dict[str, Any] | None = None
+    for text in args.row:
+        name, _, folders = text.partition("=")
+        for seed, folder in enumerate(map(Path, folders.split(","))):
+            settings = json.loads((folder / "settings.json").read_text())
+            same = {key: value for key, value in settings.items() if key not in OWN}
+            if shared not in (None, same):
+                raise SystemExit(f"keep: {folder}: was driven with other scenarios or settings than the rest")
+            shared = same
+            scores[RunKey(table.plan.row(name).name, seed)], kinds = episodes_of(folder)
+            date = time.strftime("%Y-%m-%d", time.gmtime((folder / "episodes.csv").stat().st_mtime))
+            own = {key: settings[key] for key in OWN if key != "checkpoint"}
+            made[f"{name}/{seed}"] = {"date": date, **own, "settings": same}
+    whole = table_of(scores, tuple(COLUMNS.values()))
+    tables = {"all": whole}
+    for kind in sorted(set(kinds.values())):
+        tables[kind] = whole.part([name for name, own in kinds.items() if own == kind])
+    keep(table, tables, made)
+    print(f"{args.table}: {len(made)} runs of {len(whole.tokens)} scenarios")
+    return 0
+
+
+def keep(table: KeptTable, tables: dict[str, ScoreTable], made: dict[str, Any]) -> None:
+    """Write everything."""
+    table.folder.mkdir(parents=True, exist_ok=True)
+    for part, scores in tables.items():
+        write_table(table.folder, part, scores)
+    write_runs(table.folder, tables, differing_values(table.plan), {}, {})
+    write_atomically(table.folder / MADE_WITH, (json.dumps(made, indent=1) + "\n").encode())
+    write_report(table.folder, table.plan, parts=table.parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
