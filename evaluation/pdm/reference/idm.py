@@ -24,6 +24,7 @@ from beyonddrive.evaluation.pdm.kernels.constants import (
     STEP,
 )
 from beyonddrive.evaluation.pdm.kernels.polyline import interpolate, project
+from beyonddrive.evaluation.pdm.kernels.rings import point_segment
 from beyonddrive.evaluation.pdm.kernels.str_tree import listing_order
 
 
@@ -70,20 +71,6 @@ def corridor_candidates(
                 continue
             if box_in_corridor(box, obstacles.half[m, 0], obstacles.half[m, 1], edges):
                 projection[k, m] = project(line, length, box[0], box[1])
-
-
-@kernel
-def point_segment(px: float, py: float, ax: float, ay: float, bx: float, by: float) -> float:
-    """Squared distance of a point to a segment."""
-    ux, uy, dx, dy = bx - ax, by - ay, px - ax, py - ay
-    square = ux * ux + uy * uy
-    along = dx * ux + dy * uy
-    if square == 0.0 or along <= 0.0:
-        return dx * dx + dy * dy
-    if along >= square:
-        return (px - bx) ** 2 + (py - by) ** 2
-    cross = ux * dy - uy * dx
-    return cross * cross / square
 
 
 @kernel

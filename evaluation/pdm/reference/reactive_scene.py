@@ -6,6 +6,7 @@ Nothing here depends on a plan, so it is found once per scene.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import shapely
@@ -13,8 +14,11 @@ import shapely
 from beyonddrive.evaluation.pdm.inputs.map_index import MapIndex
 from beyonddrive.evaluation.pdm.inputs.tracks import TYPE_INDEX, Tracks
 from beyonddrive.evaluation.pdm.kernels.arrays import Bools, Floats
+from beyonddrive.evaluation.pdm.kernels.bands import ring_capacity
+from beyonddrive.evaluation.pdm.kernels.collision import Traffic
+from beyonddrive.evaluation.pdm.kernels.constants import NUM_FRAMES_V2
 from beyonddrive.evaluation.pdm.kernels.polyline import arc_length
-from beyonddrive.evaluation.pdm.reference.rails import Rail
+from beyonddrive.evaluation.pdm.reference.rails import Fleet
 from beyonddrive.evaluation.pdm.reference.start_segments import LaneLocator, StartSegment
 from beyonddrive.structures.boxes import ego_corners
 from beyonddrive.structures.errors import BeyondDriveError
@@ -31,6 +35,21 @@ MIN_VERTEX_GAP = 1e-8
 
 class ReactiveTrafficError(BeyondDriveError, ValueError):
     """The traffic of a scene cannot be simulated, as the official code cannot; names the vehicle."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rail:
+    """The baseline that a vehicle drives along, without its last vertex.
+
+    Attributes:
+        xy: (R, 2) vertices.
+        heading: (R,) directions, unwrapped.
+        length: (R,) arc lengths along the whole baseline [m].
+    """
+
+    xy: Floats
+    heading: Floats
+    length: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +92,39 @@ class ReactiveScene:
     vehicles: tuple[SimulatedVehicle, ...]
     others: tuple[int, ...]
     may_stand: Bools
+
+    @cached_property
+    def unmoved(self) -> Traffic:
+        """Traffic as the kernels take it, in which no vehicle is there after the current frame."""
+        tracks, traffic = self.tracks, self.tracks.traffic(NUM_FRAMES_V2)
+        boxes, now = traffic.boxes, tracks.poses[0]
+        boxes[1:, tracks.types == TYPE_INDEX["vehicle"]] = np.nan
+        boxes[0] = np.column_stack([now[:, :2], np.cos(now[:, 2]), np.sin(now[:, 2])])
+        return traffic
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """The vehicles as the kernels take them."""
+        vehicles, rails = self.vehicles, [vehicle.rail for vehicle in self.vehicles]
+        standing = np.array(self.others, dtype=np.int64)[self.may_stand]
+        turns = (float(np.abs(np.diff(rail.heading)).sum()) for rail in rails)
+        sizes = [len(rail.length) for rail in rails]
+        return Fleet(
+            np.array([vehicle.row for vehicle in vehicles], dtype=np.int64),
+            np.array([[0.5 * v.length, 0.5 * v.width] for v in vehicles]).reshape(-1, 2),
+            np.array([vehicle.snapped for vehicle in vehicles]).reshape(-1, 3),
+            np.array([vehicle.progress for vehicle in vehicles]),
+            np.array([vehicle.speed for vehicle in vehicles]),
+            np.array([vehicle.target for vehicle in vehicles]),
+            np.cumsum([0, *sizes]),
+            np.concatenate([np.zeros((0, 2)), *(rail.xy for rail in rails)]),
+            np.concatenate([np.zeros(0), *(rail.heading for rail in rails)]),
+            np.concatenate([np.zeros(0), *(rail.length for rail in rails)]),
+            max(map(ring_capacity, sizes, turns), default=0),
+            standing,
+            self.unmoved.boxes[0, standing],
+            0.5 * self.tracks.size[standing],
+        )
 
 
 def reactive_scene(tracks: Tracks, ego: Floats, index: MapIndex, locator: LaneLocator) -> ReactiveScene:
