@@ -21,7 +21,7 @@ demo: $(VENV)/.demo-ready
 	$(BIN)/beyonddrive demo $(DEMO_ARGS)
 
 test: check
-	$(BIN)/pytest -n 2 --dist loadfile $(TEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 check: $(VENV)/.test-ready types docs
 	$(BIN)/ruff check .

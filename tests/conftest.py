@@ -41,8 +41,28 @@ train_dataloader = dict(dataset=dict(negatives=dict(online=True, progress="pair"
 """
 
 
-def pytest_collection_modifyitems(items):
-    """Skip what needs mmdet3d where it is not installed, and mark what else is to be run where it is."""
+SLOW_FILES = (
+    "test_planners_meet_the_runner.py",
+    "tools/test_demo.py",
+    "deploy/test_export.py",
+    "engine/test_killed_training.py",
+    "tools/test_sweep.py",
+    "test_wheel.py",
+    "test_split_invariance.py",
+)
+"""Files that take half a minute and more, longest first."""
+
+
+def pytest_collection_modifyitems(config, items):
+    """Skip what needs mmdet3d where it is not installed, and mark what else is to be run where it is.
+
+    Of several processes none is to be left with a slow file when the others have nothing to do any more, so
+    those files come first; xdist would begin with the files that have most tests.
+    """
+    if hasattr(config, "workerinput"):
+        places = {REPOSITORY / "tests" / name: number for number, name in enumerate(SLOW_FILES)}
+        assert all(path.is_file() for path in places), "SLOW_FILES names a file that is gone"
+        items.sort(key=lambda item: places.get(item.path, len(places)))
     missing = find_spec("mmdet3d") is None
     for item in items:
         if missing and item.get_closest_marker("mmdet3d"):
