@@ -125,6 +125,7 @@ DATASETS = Registry(
     locations=[
         "beyonddrive.datasets.navsim_dataset",
         "beyonddrive.datasets.follow_up_dataset",
+        "beyonddrive.datasets.private_dataset",
         "beyonddrive.datasets.info_dataset",
         "beyonddrive.datasets.shuffled_inputs",
     ],

@@ -100,11 +100,6 @@ def _check_writing(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         parser.error("--split-file: needed to know which scenes the board wants")
     if args.mode == "config" and two_stages and args.synthetic_scenes is None:
         parser.error(f"--synthetic-scenes: board {args.board} wants plans of follow-up scenes")
-    if args.mode == "config" and args.board == "private":
-        parser.error(
-            "--board private: its files have a layout of their own, which CONFIG does not read; plan for its "
-            "scenes and give --plans"
-        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,7 +124,7 @@ def wanted_scenes(board: Board | None, split_file: Path | None, form: str) -> Wa
             raise SubmissionError(f"{split_file}: lists no tokens; give NAVSIM's scene_filter/navtest.yaml")
         wanted = Wanted(str(split_file), tokens)
     else:
-        split = TwoStageSplit.read(split_file)
+        split = TwoStageSplit.read(split_file, with_pairs=board is not None and board.has_pairs)
         wanted = Wanted(str(split_file), split.first, split.second)
     if board is not None and (warning := wanted.counts_differ(board)):
         tell("submit", f"warning: {warning}")
@@ -170,6 +165,8 @@ def write(args: argparse.Namespace) -> int:
             for checkpoint in args.checkpoints or [None]:
                 with planned(args, checkpoint) as (plans, here):
                     source = str(checkpoint or args.config)
+                    if wanted is not None and not board.has_pairs:
+                        wanted = wanted.with_partners(plans)
                     seeds.append(split_stages(plans, wanted or here, board.form, source))
         team = Team(args.team, args.authors, args.email, args.institution, args.country)
         submission = Submission(team, board.form, tuple(seeds))
@@ -229,15 +226,19 @@ def plan_two_stages(config: Any, args: argparse.Namespace) -> None:
     from beyonddrive.datasets.navsim.two_stage_split import TwoStageSplit
     from beyonddrive.engine.configs import ConfigError
     from beyonddrive.engine.wrapped_datasets import unwrapped_settings
+    from beyonddrive.evaluation.submissions.boards import BOARDS
 
     loader = config.get("test_dataloader")
     if not loader:
         raise ConfigError("test_dataloader: the config has none, so there are no scenes to plan for")
     settings = unwrapped_settings(loader["dataset"])[0]
+    has_pairs = BOARDS[args.board].has_pairs
     kept = ("data_root", "maps_root", "feature_pipeline", "pipeline")
     loader["dataset"] = ConfigDict(
-        type="TwoStageDataset",
-        split=args.split or TwoStageSplit.read(args.split_file).data_split or settings.get("split"),
+        type="TwoStageDataset" if has_pairs else "PrivateTestDataset",
+        split=args.split
+        or TwoStageSplit.read(args.split_file, has_pairs).data_split
+        or settings.get("split"),
         two_stage=str(args.split_file),
         synthetic_scenes=str(args.synthetic_scenes),
         synthetic_sensors=None if args.synthetic_sensors is None else str(args.synthetic_sensors),
@@ -248,7 +249,7 @@ def plan_two_stages(config: Any, args: argparse.Namespace) -> None:
 # ------------------------------------------------------------------ check
 def check(args: argparse.Namespace) -> int:
     """Read a submission, say what is in it, and score it if there are data."""
-    from beyonddrive.evaluation.submissions.boards import BOARDS
+    from beyonddrive.evaluation.submissions.boards import BOARDS, SubmissionError
     from beyonddrive.evaluation.submissions.checking import write_rows
     from beyonddrive.evaluation.submissions.official_file import read_submission
 
@@ -261,6 +262,11 @@ def check(args: argparse.Namespace) -> int:
     elif wanted is not None:
         for stages in submission.seeds:
             wanted.check(stages, str(args.check))
+    if board is not None and not board.has_pairs and args.data_root is not None:
+        raise SubmissionError(
+            f"--data-root: board {board.name} cannot be scored here: neither its table of pairs nor "
+            f"annotations and maps of its scenes are public; leave --data-root out to check the file alone"
+        )
     if args.data_root is None:
         tell("submit", "not scored: give --data-root to score it")
         return 0

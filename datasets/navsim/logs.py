@@ -24,7 +24,7 @@ class LogError(BeyondDriveError, ValueError):
     """A log cannot be read, or does not hold what a NAVSIM log holds; the message names the file."""
 
 
-def read_log(path: Path) -> list[Frame]:
+def read_log(path: Path, in_time_order: bool = True) -> list[Frame]:
     """Read one log: its frames in time order, 0.5 s apart (NAVSIM_FORMAT, section 2).
 
     Only plain Python values and numpy arrays are built from the pickle; whatever else it asks for is refused
@@ -34,6 +34,7 @@ def read_log(path: Path) -> list[Frame]:
 
     Args:
         path: ``<root>/navsim_logs/<split>/<log_name>.pkl``.
+        in_time_order: Whether frames must be in time order; a file of several logs has them in any.
 
     Raises:
         LogError: If the file is missing, truncated, corrupt, asks for code, or lacks a key; the message names
@@ -48,11 +49,11 @@ def read_log(path: Path) -> list[Frame]:
         raise LogError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
     except PlainPickleError as error:
         raise LogError(f"{path}: {error}; {_REMEDY}") from error
-    _check_log(path, frames)
+    _check_log(path, frames, in_time_order)
     return frames
 
 
-def _check_log(path: Path, frames: Any) -> None:
+def _check_log(path: Path, frames: Any, in_time_order: bool) -> None:
     if not isinstance(frames, list):
         raise LogError(f"{path}: a log is a list of frames, this is a {type(frames).__name__}; {_REMEDY}")
     seen: dict[str, int] = {}
@@ -68,7 +69,7 @@ def _check_log(path: Path, frames: Any) -> None:
                 f"{path}: frame {index}: key 'token': {token} is also the token of frame {seen[token]}; "
                 f"{_REMEDY}"
             )
-        if stamp <= last_stamp:
+        if in_time_order and stamp <= last_stamp:
             raise LogError(
                 f"{path}: frame {index}: key 'timestamp': {stamp} us is not after the frame before it "
                 f"({last_stamp} us); {_REMEDY}"

@@ -29,7 +29,8 @@ class TwoStageSplit:
         path: The file it was read from.
         first: Tokens of original scenes.
         second: Tokens of follow-up scenes.
-        pairs: The table ``[[now, previous, [[now2, previous2], ...]], ...]``, as it is in the file.
+        pairs: The table ``[[now, previous, [[now2, previous2], ...]], ...]``, as it is in the file; None if
+            it has none.
         data_split: Split whose logs hold the original scenes; empty if the file does not say.
         log_names: Logs that scenes may be of; None for all.
     """
@@ -52,12 +53,13 @@ class TwoStageSplit:
         )
 
     @classmethod
-    def read(cls, path: Path) -> TwoStageSplit:
+    def read(cls, path: Path, with_pairs: bool = True) -> TwoStageSplit:
         """Read a split: one yaml or JSON file with all keys, or NAVSIM's two.
 
         Args:
             path: ``train_test_split/<name>.yaml`` of NAVSIM; its ``scene_filter/<name>.yaml`` is looked for
                 beside it and beside its folder.
+            with_pairs: Whether there must be a table of pairs; that of the private test is not public.
 
         Raises:
             TwoStageSplitError: If a file or key is missing, or a list holds something else than texts.
@@ -73,7 +75,7 @@ class TwoStageSplit:
                     f"the same name there"
                 )
             values = {**_read(found), **values}
-        if PAIRS not in values:
+        if with_pairs and PAIRS not in values:
             raise TwoStageSplitError(
                 f"{path}: has no {PAIRS}, the table of pairs; give NAVSIM's train_test_split/{path.name}, "
                 f"which has it"
@@ -83,7 +85,7 @@ class TwoStageSplit:
             path,
             _texts(path, FIRST, values[FIRST]),
             _texts(path, SECOND, values.get(SECOND)),
-            values[PAIRS],
+            values.get(PAIRS),
             str(values.get("data_split") or ""),
             None if logs is None else _texts(path, "log_names", logs),
         )

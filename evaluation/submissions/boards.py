@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from beyonddrive.datasets.navsim.synthetic import TOKEN_LENGTH
 from beyonddrive.structures.errors import BeyondDriveError
 
 Form = Literal["v1", "v2"]
@@ -26,12 +27,15 @@ class Board:
         split: Name of NAVSIM's split files.
         form: Form of its file.
         counts: Scenes of each stage, as far as they are known (EPDMS_TWO_STAGE, section 0).
+        has_pairs: Whether its table of pairs is public, without which it cannot be scored here; one of two
+            stages that has none has files of another layout, too (SUBMISSION, section 2).
     """
 
     name: str
     split: str
     form: Form
     counts: tuple[int, ...] = ()
+    has_pairs: bool = True
 
 
 BOARDS = {
@@ -40,7 +44,7 @@ BOARDS = {
         Board("navtest", "navtest", "v1"),
         Board("warmup", "warmup_two_stage", "v2", (16, 204)),
         Board("navhard", "navhard_two_stage", "v2", (450, 5462)),
-        Board("private", "private_test_hard_two_stage", "v2", (140, 1732)),
+        Board("private", "private_test_hard_two_stage", "v2", (140, 1732), has_pairs=False),
     )
 }
 """Leaderboards by the name on command lines."""
@@ -85,6 +89,11 @@ class Wanted:
                 f"({shown(missing)}; {self.source}): with a single one missing there is no score; plan for "
                 f"them, or mend the data that they need"
             )
+
+    def with_partners(self, planned: Iterable[str]) -> Wanted:
+        """The same, and follow-up scenes that were planned for besides: partners that no list names."""
+        followers = [token for token in planned if len(token) == TOKEN_LENGTH]
+        return replace(self, second=list(dict.fromkeys([*self.second, *followers])))
 
     def counts_differ(self, board: Board) -> str:
         """What a board would say of these numbers of scenes; empty if they fit, or are not known."""

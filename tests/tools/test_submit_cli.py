@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -105,6 +106,58 @@ def test_a_planner_of_two_stages_is_submitted_and_scored(
     words = [word for word in words if not word.startswith(("--synth", "--out"))]
     assert tool.main([*words, where[1], "--out=s.pkl", "--cfg-options", f"data_root={data}"]) == 1
     assert f"{token} has no plan" in capsys.readouterr().err and not Path("s.pkl").exists()
+
+
+@pytest.fixture
+def private_test(tmp_path):
+    """A private test as NAVSIM lays it out: two groups of original scenes in one log, two follow-ups."""
+    logs = sorted((TWO_STAGE.parent / "pdms/data/navsim_logs/golden").glob("*.pkl"))[:4]
+    groups = []
+    for number, path in enumerate(logs):
+        frames = pickle.loads(path.read_bytes())[:5]
+        for frame in frames:
+            del frame["anns"]
+            frame["scene_token"] = f"group{number}"
+            frame["token"] = f"{number}{frame['token'][1:]}" + ("f" if number > 1 else "")
+        groups.append(frames)
+    folder, later = tmp_path / "private/navsim_logs/private", tmp_path / "follow-ups"
+    folder.mkdir(parents=True)
+    later.mkdir()
+    # Mixed, as nothing says that they are not, and with a group that is too short.
+    mixed = [*groups[1][::-1], *groups[0]]
+    mixed.insert(3, groups[1][0] | {"token": "short", "scene_token": "short"})
+    (folder / "log.pkl").write_bytes(pickle.dumps(mixed))
+    for number in (2, 3):
+        (later / f"{number}.pkl").write_bytes(pickle.dumps(groups[number]))
+    tokens = [[frame["token"] for frame in group[3:]] for group in groups]
+    split = {"tokens": tokens[0] + tokens[1], "data_split": "private"}
+    split["reactive_synthetic_initial_tokens"] = [tokens[2][0], tokens[3][0]]
+    (tmp_path / "private_test.yaml").write_text(json.dumps(split))
+    return tokens
+
+
+def test_the_private_test_is_submitted_and_checked(
+    tmp_path, monkeypatch, capsys, blind_recipe, weights, private_test
+):
+    monkeypatch.chdir(tmp_path)
+    where = ["--board=private", "--split-file=private_test.yaml", "--synthetic-scenes=follow-ups"]
+    words = [str(blind_recipe), weights, *where, *TEAM, "--out=submission.pkl"]
+    assert tool.main([*words, "--cfg-options", "data_root=private"]) == 0
+    assert "v2, 4 + 4 plans" in capsys.readouterr().out
+    [(first, second)] = read_submission(Path("submission.pkl")).seeds
+    assert sorted(first) == sorted(private_test[0] + private_test[1])
+    assert sorted(second) == sorted(private_test[2] + private_test[3])
+    assert tool.main(["--check=submission.pkl", *where]) == 0
+    assert tool.main(["--check=submission.pkl", *where, "--data-root=private"]) == 1
+    assert "board private cannot be scored here: neither its table" in capsys.readouterr().err
+    assert tool.main(["--check=submission.pkl", "--board=navhard", "--split-file=private_test.yaml"]) == 1
+    assert "has no reactive_all_mapping" in capsys.readouterr().err
+    broken = next(Path("follow-ups").glob("*.pkl"))
+    broken.write_bytes(pickle.dumps(pickle.loads(broken.read_bytes())[:4]))
+    Path("submission.pkl").unlink()
+    assert tool.main([*words, "--cfg-options", "data_root=private"]) == 1
+    assert "no group of 5 frames, but of 4" in capsys.readouterr().err
+    assert not Path("submission.pkl").exists()
 
 
 def test_recorded_scores_of_the_official_code_are_met(tmp_path, capsys, one_group):
