@@ -217,7 +217,7 @@ def measure(scenes: Mapping[str, Arrays], encodings: Sequence[str], seconds: flo
         for encoding in encodings:
             folder = Path(name) / encoding
             encoded = write_store(folder, scenes, ENCODINGS[encoding])
-            check_equal(pickles, Stored(folder), 0.03 if "-9" in encoding else 1e-6)
+            check_equal(pickles, Stored(folder), 0.03 if "quality" in (ENCODINGS[encoding] or {}) else 1e-6)
             rate = rate_of(Stored(folder), seconds, collate_samples)
             size, files = size_of(folder)
             row = {"layout": encoding, "rate": rate, "bytes": size / count, "files": files / count}

@@ -1,11 +1,13 @@
 """Recomputes every figure that README, docs and reports take from ``results/``: ``python results/check.py``.
 
 A table of figures in a document stands between ``<!-- table: effect/planners test -->`` and ``<!-- end
--->``; rows can be chosen: ``<!-- table: effect/planners test | LTF | LTF, published -->``. A figure within
-a sentence stands between ``<!-- figure: effect/planners test | LTF, published | difference -->`` and ``<!--
-end -->``; its last word is ``score``, ``difference``, ``interval`` (95 % of the difference, over seeds and
-scenes), ``student`` (95 %, over seeds), ``seeds``, ``scenes`` or the name of a column. The exit code is 1
-if anything differs from what the scores give; ``--write`` writes it anew.
+-->``; rows can be chosen: ``<!-- table: effect/planners test | LTF | LTF, published -->``. ``<!-- parts:
+effect/planners | LTF, published | hard | failure_beyond_2m -->`` compares a row with its baseline in
+several parts. A figure within a sentence stands between ``<!-- figure: effect/planners test | LTF,
+published | difference -->`` and ``<!-- end -->``; its last word is ``score``, ``difference``, ``interval``
+(95 % of the difference, over seeds and scenes), ``student`` (95 %, over seeds), ``seeds``, ``scenes`` or
+the name of a column. The exit code is 1 if anything differs from what the scores give; ``--write`` writes
+it anew.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from beyonddrive.visualization.sweep_report import REPORT, write_report
 from beyonddrive.visualization.sweep_tables import TableRow, signed
 
 ROOT = RESULTS.parent
-MARKED = re.compile(r"(<!-- (table|figure): ([^>]+?) -->)(.*?)(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (table|parts|figure): ([^>]+?) -->)(.*?)(<!-- end -->)", re.DOTALL)
 COLUMNS = ("NC", "DAC", "EP", "TTC", "C", "DDC", "RC", "COM", "collisions")
 """Of the tables in documents, in this order, as far as the scores have them."""
 
@@ -80,6 +82,20 @@ def table_text(source: str, names: list[str]) -> str:
     return "\n\n" + "\n".join(lines) + "\n\n"
 
 
+def parts_text(name: str, row_name: str, parts: list[str]) -> str:
+    """A row and its baseline in several parts."""
+    lines = ["| scenes | number | without | with | difference | 95 % |", "| --- |" + " ---: |" * 5]
+    for part in parts:
+        row = row_of(f"{name} {part}", row_name)
+        if row.baseline is None or row.difference is None:
+            raise FigureError(f"row '{row_name}' has no baseline in '{part}'")
+        base = row_of(f"{name} {part}", row.baseline)
+        cells = [part.replace("_", " "), figure(row, "scenes"), *(figure(r, "score", 1) for r in (base, row))]
+        cells += [figure(row, "difference", 1), figure(row, "interval", 1)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n\n" + "\n".join(lines) + "\n\n"
+
+
 def figure(row: TableRow, what: str, digits: int = 2) -> str:
     """One figure of a row."""
     if what in row.columns:
@@ -104,7 +120,9 @@ def text_of(kind: str, mark: str) -> str:
     source, *rest = (part.strip() for part in mark.split(" | "))
     if kind == "table":
         return table_text(source, rest)
-    if len(rest) != 2:
+    if kind == "parts" and len(rest) > 1:
+        return parts_text(source, rest[0], rest[1:])
+    if kind == "parts" or len(rest) != 2:
         raise FigureError(f"'{mark}': a figure is '<table> <part> | <row> | <what>'")
     return figure(row_of(source, rest[0]), rest[1])
 

@@ -40,7 +40,9 @@ class KeptTable:
     @property
     def parts(self) -> list[str]:
         """Loaders, subsets or difficulties that have scores."""
-        return sorted(path.stem.removeprefix("scores_") for path in self.folder.glob("scores_*.npz"))
+        found = {path.stem.removeprefix("scores_") for path in self.folder.glob("scores_*.npz")}
+        first = [part for part in (*self.plan.loaders, *self.plan.subsets) if part in found]
+        return [*first, *sorted(found.difference(first))]
 
     def scores(self, part: str) -> ScoreTable:
         """Scores by run and scene."""

@@ -54,7 +54,7 @@ def collect(plan: SweepPlan, finished: Sequence[Finished]) -> dict[str, ScoreTab
     for loader in plan.loaders:
         scores, columns, first = {}, None, None
         for run, outcome in finished:
-            if outcome.error is not None:
+            if outcome.error is not None or loader not in run.loaders:
                 continue
             results = read_results(run.row, run.results(loader))
             if results.failures:
@@ -137,14 +137,14 @@ def write_report(
     parts = (*plan.loaders, *plan.subsets) if parts is None else parts
     text = [f"# {plan.title}", "", _method(plan), ""]
     baselines = {row.name: row.baseline for row in plan.rows}
-    for part in parts:
-        table = read_table(out, part)
+    tables = {part: read_table(out, part) for part in parts}
+    lacking = [row.name for row in plan.rows if not any(t.seeds(row.name) for t in tables.values())]
+    if lacking:
+        text += [f"Without runs so far: {'; '.join(lacking)}.", ""]
+    for part, table in tables.items():
         rows = table_rows(table, baselines)
         score = table.columns[-1]
-        lacking = [row.name for row in plan.rows if not table.seeds(row.name)]
         text += [f"## {part}: {len(table.tokens)} scenes", "", markdown(rows, score)]
-        if lacking:
-            text += [f"No run of {', '.join(lacking)} has scores.", ""]
         text += [f"![Scores and differences, {part}](intervals_{part}.png)", ""]
         power = power_table(rows)
         if power:

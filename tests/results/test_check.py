@@ -1,6 +1,7 @@
 """Figures in documents are those of the scores that are kept, and a sweep's runs join them."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -61,14 +62,16 @@ def test_runs_join_a_table_and_documents_follow_it(root, monkeypatch, capsys):
     readme = root / "README.md"
     readme.write_text(
         "<!-- table: effect/two test | better --><!-- end -->\n"
+        "<!-- parts: effect/two | better | test --><!-- end -->\n"
         "It gains <!-- figure: effect/two test | better | difference -->+99<!-- end --> points.\n"
     )
     assert call(check, monkeypatch) == 1
-    assert "README.md:2: has +99\nbut the scores give +10.00" in capsys.readouterr().err
+    assert "README.md:3: has +99\nbut the scores give +10.00" in capsys.readouterr().err
     assert call(check, monkeypatch, "--write") == 0
     assert call(check, monkeypatch) == 0
     assert "-->+10.00<!-- end --> points" in readme.read_text()
     assert "| better | 1 | " in readme.read_text()
+    assert re.search(r"\| test \| 40 \| [\d.]+ \| [\d.]+ \| \+10.0 \| ", readme.read_text())
 
     # a second seed comes later, by another sweep: both are kept, and figures that are now old are told
     later = root / "later"
@@ -146,6 +149,7 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         ("figure: effect/two test | odd | score", "no row 'odd'; there is plain"),
         ("figure: effect/two test | plain | difference", "row 'plain' has no 'difference'"),
         ("figure: effect/two test | plain", "a figure is"),
+        ("parts: effect/two | plain | test", "row 'plain' has no baseline in 'test'"),
     ],
 )
 def test_marks_that_name_what_is_not_there(root, monkeypatch, capsys, mark, told):
