@@ -100,6 +100,13 @@ def test_the_wheel_holds_every_module_and_config(site, tmp_path):
     )
 
 
+def test_the_wheel_holds_nothing_else_of_the_checkout(site):
+    """Neither tests nor what makes the site, nor files of the root that only a checkout needs."""
+    top = {path.name for path in (site / "beyonddrive").iterdir()}
+    assert not top & {*OUTSIDE, "docker", "mkdocs.yml", "Makefile", "CHANGELOG.md", "CITATION.cff"}
+    assert not list((site / "beyonddrive").rglob("*.ipynb"))
+
+
 def test_every_verb_helps(command):
     assert command("--version").stdout == f"beyonddrive {__version__}\n"
     assert all(f"  {verb} " in command("--help").stdout for verb in cli.VERBS)

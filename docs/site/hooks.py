@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import dialect
+import notebook
 import pages
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -52,6 +53,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             uri, text = f"{section.lower()}/{name}.md", path.read_text()
             origins[uri] = path.relative_to(ROOT).as_posix()
             add(uri, text, text.partition("\n")[0].lstrip("# "), section)
+    for path in sorted((ROOT / "docs").glob("*.ipynb")):
+        text, pictures = notebook.as_page(notebook.read(path), path.stem)
+        for name, content in pictures.items():
+            files.append(File.generated(config, name, content=content))
+        text += f'\nThe notebook as a file: <a href="../{path.name}" download>{path.name}</a>.\n'
+        origins[f"{path.stem}.md"] = f"docs/{path.name}"  # to which links of other documents lead
+        add(f"{path.stem}.md", text, text.partition("\n")[0].lstrip("# "), "Start")
+        nav["Start"].insert(1, nav["Start"].pop())
     rooms: dict[str, list[Any]] = {}
     for name, modules in pages.packages():
         short = name.removeprefix("beyonddrive.")
