@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from griffe import Class, Extension, Module, Object
+from griffe import Attribute, Class, Extension, Module, Object
 from pymdownx.slugs import slugify
 
 ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):`(~?)([\w.]+)`")
 DOCTEST = re.compile(r"^( *)>>> .*(?:\n\1\S.*)*", re.MULTILINE)
 SPECS = Path(__file__).resolve().parents[1] / "specs"
 SECTION = re.compile(r"\b([A-Z][A-Z0-9_]+), (sections?) (\d+(?:\.\d+)?)")
+
+LONGEST_VALUE = 80
+"""Characters; the value of a constant stands in its heading, for which more is too much."""
 
 
 class Docstrings(Extension):
@@ -27,6 +30,8 @@ class Docstrings(Extension):
         for obj in objects:
             paths[obj.name].add(obj.path)
         for obj in objects:
+            if isinstance(obj, Attribute) and len(str(obj.value)) > LONGEST_VALUE:
+                obj.value = None
             if obj.docstring:
                 text = ROLE.sub(lambda role, obj=obj: _link(role, obj, paths), obj.docstring.value)  # type: ignore[misc]
                 text = DOCTEST.sub(_fence, text)

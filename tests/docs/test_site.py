@@ -91,6 +91,14 @@ def f():
     assert "\n```pycon\n>>> f()\n1\n```\n\nMore." in text
 
 
+def test_values_stand_in_headings_if_they_are_short(tooling, tmp_path):
+    table = f'SHORT = (1, 2)\nLONG = {list(range(40))}\ndef f():\n    """Nothing."""\n'
+    docstring_of(tooling, tmp_path, table)
+    extensions = griffe.load_extensions(tooling["docstrings"].Docstrings)
+    module = griffe.load("beyonddrive", search_paths=[tmp_path], extensions=extensions)["m"]
+    assert str(module["SHORT"].value) == "(1, 2)" and module["LONG"].value is None
+
+
 def test_a_section_that_is_not_there_is_an_error(tooling, tmp_path):
     with pytest.raises(ValueError, match="METHOD, section 99, which"):
         docstring_of(tooling, tmp_path, 'def f():\n    """See METHOD, section 99."""\n')
