@@ -158,7 +158,3 @@ def test_marks_that_name_what_is_not_there(root, monkeypatch, capsys, mark, told
     (root / "README.md").write_text(f"<!-- {mark} -->1<!-- end -->\n")
     assert call(check, monkeypatch) == 1
     assert told in capsys.readouterr().err
-
-
-def test_the_figures_of_this_project(monkeypatch, capsys):
-    assert call(check, monkeypatch) == 0, capsys.readouterr().err
