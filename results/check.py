@@ -6,13 +6,15 @@ effect/planners | LTF, published | hard | failure_beyond_2m -->`` compares a row
 several parts. A figure within a sentence stands between ``<!-- figure: effect/planners test | LTF,
 published | difference -->`` and ``<!-- end -->``; its last word is ``score``, ``difference``, ``interval``
 (95 % of the difference, over seeds and scenes), ``student`` (95 %, over seeds), ``seeds``, ``scenes`` or
-the name of a column. The exit code is 1 if anything differs from what the scores give; ``--write`` writes
+the name of a column. ``<!-- value: effect/offsets | LTF/0 | across 4 s -->`` is a cell of
+``effect/offsets.csv``. The exit code is 1 if anything differs from what the scores give; ``--write`` writes
 it anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import re
 import shutil
 import sys
@@ -27,8 +29,8 @@ from beyonddrive.visualization.sweep_report import REPORT, write_report
 from beyonddrive.visualization.sweep_tables import TableRow, signed
 
 ROOT = RESULTS.parent
-MARKED = re.compile(r"(<!-- (table|parts|figure): ([^>]+?) -->)(.*?)(<!-- end -->)", re.DOTALL)
-COLUMNS = ("NC", "DAC", "EP", "TTC", "C", "DDC", "RC", "COM", "collisions")
+MARKED = re.compile(r"(<!-- (table|parts|figure|value): ([^>]+?) -->)(.*?)(<!-- end -->)", re.DOTALL)
+COLUMNS = ("NC", "DAC", "EP", "TTC", "C", "DDC", "RC", "COM", "completed", "collisions", "left the way")
 """Of the tables in documents, in this order, as far as the scores have them."""
 
 
@@ -115,9 +117,21 @@ def figure(row: TableRow, what: str, digits: int = 2) -> str:
     return f"{signed(low, digits)} to {signed(high, digits)}"
 
 
+def cell(source: str, row: str, column: str) -> str:
+    """A cell of a table in CSV whose first column is ``row``."""
+    path = RESULTS / f"{source}.csv"
+    lines = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    found = [line[column] for line in lines if line["row"] == row and column in line]
+    if not found:
+        raise FigureError(f"results/{source}.csv has no row '{row}' with '{column}'")
+    return found[0]
+
+
 def text_of(kind: str, mark: str) -> str:
     """What stands behind a mark."""
     source, *rest = (part.strip() for part in mark.split(" | "))
+    if kind == "value":
+        return cell(source, *rest) if len(rest) == 2 else cell(source, "", "")
     if kind == "table":
         return table_text(source, rest)
     if kind == "parts" and len(rest) > 1:

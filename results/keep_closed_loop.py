@@ -31,16 +31,12 @@ from beyonddrive.evaluation.statistics.score_table import (
 from beyonddrive.results.tables import MADE_WITH, KeptTable
 from beyonddrive.visualization.sweep_report import differing_values, write_report
 
-COLUMNS = {
-    "rc": "RC",
-    "nc": "NC",
-    "dac": "DAC",
-    "ttc": "TTC",
-    "c": "COM",
-    "collided": "collisions",
-    "hdscore": "HD-Score",
-}
-"""Columns of ``episodes.csv`` and their names; the last is the score."""
+COLUMNS = {"rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "TTC", "c": "COM", "collided": "collisions"}
+"""Columns of ``episodes.csv`` and their names here."""
+ENDS = {"Complete": "completed", "Far from preset trajectory": "left the way"}
+"""Ends of an episode whose share is kept."""
+NAMES = (*COLUMNS.values(), *ENDS.values(), "HD-Score")
+"""Columns of the table; the last is the score."""
 OWN = ("config", "options", "checkpoint", "exported")
 """Settings in which rows may differ."""
 
@@ -52,7 +48,16 @@ def episodes_of(folder: Path) -> tuple[dict[str, NDArray[np.float64]], dict[str,
     names = [line["name"] for line in lines]
     if len(set(names)) != len(names):
         raise SystemExit(f"keep: {folder}: has several seeds of the traffic; a run of a table has one")
-    scores = {line["name"]: np.array([float(line[key]) for key in COLUMNS]) for line in lines}
+    scores = {
+        line["name"]: np.array(
+            [
+                *(float(line[key]) for key in COLUMNS),
+                *(float(end in line["ends"]) for end in ENDS),
+                float(line["hdscore"]),
+            ]
+        )
+        for line in lines
+    }
     return scores, {line["name"]: line["difficulty"] for line in lines}
 
 
@@ -79,7 +84,7 @@ def main() -> int:
             date = time.strftime("%Y-%m-%d", time.gmtime((folder / "episodes.csv").stat().st_mtime))
             own = {key: settings[key] for key in OWN if key != "checkpoint"}
             made[f"{name}/{seed}"] = {"date": date, **own, "settings": same}
-    whole = table_of(scores, tuple(COLUMNS.values()))
+    whole = table_of(scores, NAMES)
     tables = {"all": whole}
     for kind in sorted(set(kinds.values())):
         tables[kind] = whole.part([name for name, own in kinds.items() if own == kind])

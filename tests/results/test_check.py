@@ -117,6 +117,7 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         (folder / "episodes.csv").write_text("\n".join(lines))
         return folder
 
+    (root / "results" / "effect" / "cells.csv").write_text("row,width\na,1.5\nb,2.5\n")
     plain, better = drive("plain", 0.0), drive("better", 0.25)
     rows = ["--row", f"plain={plain},{plain}", "--row", f"better={better},{better}"]
     assert call(keep_closed_loop, monkeypatch, "effect/two", *rows) == 0
@@ -126,6 +127,7 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         mark.format("hard", "score"): "55.00",
         mark.format("hard", "collisions"): "100.00",
         mark.format("easy", "collisions"): "0.00",
+        "value: effect/cells | b | width": "2.5",
     }
     (root / "README.md").write_text(
         "".join(f"<!-- {key} -->{value}<!-- end -->" for key, value in told.items())
@@ -150,6 +152,7 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         ("figure: effect/two test | plain | difference", "row 'plain' has no 'difference'"),
         ("figure: effect/two test | plain", "a figure is"),
         ("parts: effect/two | plain | test", "row 'plain' has no baseline in 'test'"),
+        ("value: effect/odd | plain | PDMS", "results/effect/odd.csv has no row 'plain' with 'PDMS'"),
     ],
 )
 def test_marks_that_name_what_is_not_there(root, monkeypatch, capsys, mark, told):
