@@ -60,9 +60,13 @@ def run(notebook: Notebook, parameters: Mapping[str, Any] | None = None) -> dict
 def _run_cell(source: str, names: dict[str, Any]) -> Any:
     """Run a cell; the value of its last line, if that is an expression."""
     tree = ast.parse(source)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    last = tree.body[-1] if tree.body else None
+    if isinstance(last, ast.Expr):
+        tree.body.pop()
     exec(compile(tree, "<cell>", "exec"), names)
-    return None if last is None else eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)  # noqa: S307
+    if not isinstance(last, ast.Expr):
+        return None
+    return eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)  # noqa: S307
 
 
 def _data(shown: Any) -> dict[str, Any]:
@@ -75,7 +79,8 @@ def _data(shown: Any) -> dict[str, Any]:
 
 def as_page(notebook: Notebook, name: str) -> tuple[str, dict[str, bytes]]:
     """Markdown of a notebook, and its pictures by the names of files that the page shows."""
-    blocks, pictures = [], {}
+    blocks: list[str] = []
+    pictures: dict[str, bytes] = {}
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         blocks.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
