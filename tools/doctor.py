@@ -47,7 +47,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help=f"logs of a split to read (default {LOGS}); 0 reads all of them",
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="also write what was found, - prints it instead"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        nargs="?",
+        const=Path("-"),
+        help="also write what was found; without a file, or with -, print it instead",
     )
     add_executor_options(parser)
     add_config_options(parser)

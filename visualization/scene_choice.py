@@ -34,6 +34,10 @@ def read_plans(path: Path) -> dict[str, NDArray[np.float64]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {token: archive[token] for token in archive.files}
+    except FileNotFoundError:
+        raise PlansError(
+            f"{path}: there is no such file of plans; write it with beyonddrive test --plans"
+        ) from None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
         raise PlansError(
             f"{path}: not an npz file of plans ({error}); write it with beyonddrive test --plans"

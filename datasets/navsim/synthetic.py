@@ -102,13 +102,18 @@ def read_synthetic_scene(path: Path) -> SyntheticScene:
     """Read a follow-up scene.
 
     Raises:
-        SceneError: If the file is damaged, holds anything beyond data and the known classes, or lacks
-            something; names file and key. Nothing in it was run.
+        SceneError: If the file is missing or damaged, holds anything beyond data and the known classes, or
+            lacks something; names file and key. Nothing in it was run.
         OSError: If it cannot be read.
     """
     try:
         content = load_plain_pickle(path, CLASSES)
         return _scene(content)
+    except FileNotFoundError:
+        raise SceneError(
+            f"{path}: there is no such follow-up scene; get it again, or give the folder that has it "
+            f"(--synthetic-scenes)"
+        ) from None
     except PlainPickleError as error:
         raise SceneError(f"{path}: {error}") from error
     except KeyError as error:

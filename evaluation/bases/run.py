@@ -225,13 +225,16 @@ class BasesScoring:
 
 def _count(plans: Mapping[str, NDArray[Any]], source: str) -> int:
     """Plans of the first scene whose plans can be read."""
+    first = ""
     for token in plans:
         try:
             if count := len(check_plans(plans[token], token)):
                 return count
-        except (PlanError, PlanFileError):
-            continue
-    raise PlanFileError(f"{source}: not a single scene has plans (N, 8, 3)")
+        except (PlanError, PlanFileError) as error:
+            first = first or f"; the first: {error}"
+    raise PlanFileError(
+        f"{source}: not a single scene has plans (N, 8, 3){first}; write 8 poses x, y, heading every 0.5 s"
+    )
 
 
 def files_of(two_stages: TwoStageData | str) -> list[Path]:

@@ -129,7 +129,9 @@ def write_bases(
         ]
         name = f"{result.label.basis}-{result.plan}" if several else result.label.basis
         text = scenes_to_csv(scenes, result.columns, result.label)
-        write_atomically(stem.with_name(f"{stem.name}_scenes") / f"{name}.csv", text.encode())
+        rows = stem.with_name(f"{stem.name}_scenes") / f"{name}.csv"
+        write_atomically(rows, text.encode())
+        write_made_with(rows)
     write_atomically(table, to_csv(results).encode())
     write_atomically(values, (json.dumps(to_json(results, plans, problems), indent=1) + "\n").encode())
     for path in (table, values):

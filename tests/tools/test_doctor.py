@@ -47,7 +47,7 @@ def test_a_sound_machine_passes(capsys, tmp_path):
 
 def test_json_alone_on_standard_output(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "all_checks", lambda args: iter([Check("disk", "fail", "none")]))
-    assert doctor.main(["--json", "-"]) == 1
+    assert doctor.main(["--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
     assert printed["exit_code"] == 1 and printed["checks"][0]["message"] == "none"
 

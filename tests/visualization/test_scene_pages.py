@@ -175,6 +175,8 @@ def test_plans_are_read_and_checked(tmp_path, golden_rows):
     }
     with pytest.raises(PlanError, match=r"plans\.npz: a"):
         read_plans(write_plans(tmp_path / "plans.npz", a=plans[0][:5]))
+    with pytest.raises(PlansError, match=r"none\.npz: there is no such file of plans"):
+        read_plans(tmp_path / "none.npz")
     for content in (b"", b"PK\x03\x04 broken"):
         path.write_bytes(content)
         with pytest.raises(PlansError, match=r"plans\.npz: not an npz file"):

@@ -128,3 +128,8 @@ def test_a_class_that_is_not_on_the_list_is_refused_by_its_name(tmp_path):
     with pytest.raises(SceneError, match=r"nuplan\.common\.actor_state\.ego_state\.EgoState") as error:
         read_synthetic_scene(path)
     assert str(path) in str(error.value)
+
+
+def test_a_file_that_is_missing_is_named_with_what_to_do(tmp_path):
+    with pytest.raises(SceneError, match=r"a\.pkl: there is no such follow-up scene; get it again, or give"):
+        read_synthetic_scene(tmp_path / "a.pkl")
