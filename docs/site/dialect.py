@@ -9,10 +9,12 @@ import re
 from collections.abc import Callable, Iterator
 
 FENCE = re.compile(r" *(```+|~~~+)")
-ITEM = re.compile(r"( *)(?:[-*+]|\d+[.)]) +\S")
+ITEM = re.compile(r"( *)(?:[-*+]|\d+\.) +\S")
 SEPARATOR = re.compile(r"\|?[ :|-]*-[ :|-]*\|[ :|-]*$")
 LINK = re.compile(r"(!?\[[^\]\n]*\])\(([^)\s]+)\)")
 CODE_SPAN = re.compile(r"(`+)(?:(?!\1).)+?\1", re.DOTALL)
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+"""At the beginning of a line it would be a paragraph of its own."""
 PLACEHOLDER = re.compile(r"<(?=[a-z][a-z_ ]*>)(?!(?:a|autoref|b|br|div|figure|i|img|kbd|p|span|sub|sup)>)")
 """``<name>`` in prose, which a browser would take for an unknown element and hide."""
 
@@ -81,10 +83,6 @@ def section(text: str, title: str) -> str:
     return found[2].strip()
 
 
-def _begins_table(line: str, after: str) -> bool:
-    return "|" in line and SEPARATOR.match(after.strip()) is not None
-
-
 def _spaced(prose: str) -> str:
     """Blank lines before lists and tables, and nested items by four spaces."""
     lines, out, in_list = prose.split("\n"), [""], False
@@ -97,7 +95,7 @@ def _spaced(prose: str) -> str:
             if in_list and len(item[1]) > 1:
                 line = " " * (4 - len(item[1])) + line
             in_list = True
-        elif out[-1].strip() and (_begins_table(line, after) or ("|" in out[-1] and line.startswith("<!--"))):
+        elif out[-1].strip() and "|" in line and SEPARATOR.match(after.strip()):
             out.append("")
         elif line.startswith("#") or (line.strip() and line[0] != " " and not out[-1].strip()):
             in_list = False
@@ -107,5 +105,6 @@ def _spaced(prose: str) -> str:
 
 def to_python_markdown(text: str) -> str:
     """The same page for Python-Markdown."""
+    text = map_prose(text, lambda prose: COMMENT.sub("", prose))
     spaced = "".join(_spaced(piece) if is_prose else piece for is_prose, piece in prose_and_code(text))
     return map_prose(spaced, lambda prose: PLACEHOLDER.sub("&lt;", prose))
