@@ -56,7 +56,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
     run.add_argument("--seeds", default="0", help="of the traffic, like 0:3 or 0,5")
     run.add_argument("--difficulty", nargs="+", choices=DIFFICULTIES, default=(), help="only these scenarios")
-    run.add_argument("--video", action="store_true", help="write an animated video.webp of every episode")
+    run.add_argument(
+        "--video",
+        nargs="*",
+        choices=DIFFICULTIES,
+        help="write an animated video.webp of every episode, or of those of these difficulties",
+    )
     run.add_argument("--exported", action="store_true", help="plan by the fast copy of the planner")
     run.add_argument(
         "--image-size", type=image_size, default=(480, 270), metavar="WxH", help="of the images [px]"
@@ -143,10 +148,10 @@ def run(args: argparse.Namespace) -> int:
     jobs = batch.jobs_of(args.scenarios, args.out, settings, read_seeds(args.seeds), args.difficulty)
     batch.claim(args.out, {**_about(spec, settings), "scenario_list": batch.list_digest(jobs)})
     crew = crew_of(spec)
-    if args.video:
+    if args.video is not None:
         from beyonddrive.tools._live_film import write_video
 
-        crew = replace(crew, film=write_video)
+        crew = replace(crew, film=write_video, filmed=tuple(args.video))
     results = list(batch.run_jobs(jobs, crew, executor_of(args)))
     failed = [result for result in results if isinstance(result, batch.Failed)]
     tell_all(VERB, [f"{item.name}: no episode: {item.reason}" for item in failed])

@@ -1,8 +1,9 @@
 """The whole method on a laptop: ``beyonddrive demo`` (``make demo`` installs first).
 
-Generates a world, trains the generator, mines negatives with it, trains LTF without and with them, and
-compares the planners on held-out scenes. Each stage is one command, printed before it runs, so that it can be
-run alone. Stages that are complete are not run again; ``--fresh`` starts over.
+Generates a world, trains the generator, mines negatives with it, trains LTF without and with them, compares
+the planners on held-out scenes, and drives them in a town that lives. Each stage is one command, printed
+before it runs, so that it can be run alone. Stages that are complete are not run again; ``--fresh`` starts
+over.
 ``--all-planners`` goes on with every other planner, without and with negatives.
 """
 
@@ -28,6 +29,7 @@ from beyonddrive.version import __version__
 DATA = "data/synth"
 WORK = Path("work_dirs")
 DEMO = WORK / "demo"
+LIVE = DEMO / "closed_loop"
 
 GENERATOR = "flow_policy/flow_policy_tiny_1xb16-12e_synth"
 LTF = "ltf/ltf_tiny_1xb16-12e_synth"
@@ -64,6 +66,9 @@ MORE_ROWS = {
 }
 """Rows that ``--all-planners`` adds."""
 
+FILMED = "hard"
+"""Difficulty of the closed-loop scenario that is filmed."""
+
 VOCABULARIES = {WOTE: 32, VOCABULARY: 64}
 """Plans in the vocabularies of the planners that choose from one."""
 
@@ -84,12 +89,13 @@ class Size:
     epochs: int
     pictures: int
     image_size: str
+    driven: str
 
 
 SIZES = {
-    "full": Size("train:3000,val:150,test:600", 12, 6, "480x270"),
+    "full": Size("train:3000,val:150,test:600", 12, 6, "480x270", f"--max-steps 120 --video {FILMED}"),
     # Just large enough that every stage has something to do; the table means nothing.
-    "smoke": Size("train:16,val:4,test:4", 1, 1, "160x90"),
+    "smoke": Size("train:16,val:4,test:4", 1, 1, "160x90", f"--max-steps 2 --video --difficulty {FILMED}"),
 }
 
 
@@ -148,9 +154,13 @@ def train(size: Size, *names: str) -> Callable[[], list[Command]]:
 def evaluate(name: str) -> Command:
     """Command that evaluates a planner on the test split."""
     out = results(name)
-    weights = [last_checkpoint(name)] if name not in (HUMAN, CONSTANT_VELOCITY) else []
     args = ["--out", out / "results.csv", "--plans", out / "plans.npz", "--work-dir", out]
-    return tool("test", config(name), *weights, *args)
+    return tool("test", config(name), *weights(name), *args)
+
+
+def weights(name: str) -> list[Path]:
+    """Checkpoint of a planner, if it has any."""
+    return [] if name in (HUMAN, CONSTANT_VELOCITY) else [last_checkpoint(name)]
 
 
 def mine(split: str, workers: int) -> Command:
@@ -168,6 +178,32 @@ def pictures(size: Size, rows: Mapping[str, str]) -> list[Command]:
     plans = [f"{row}={results(name) / 'plans.npz'}" for row, name in rows.items() if name != HUMAN]
     look = ["--num", size.pictures, "--pool", f"{DATA}/pool/test", "--out", DEMO / "pictures"]
     return [tool("visualize", *scenes, *look, "--plans", *plans)]
+
+
+def driven(size: Size, rows: Mapping[str, str], seed: int, workers: int) -> list[Command]:
+    """Commands that make a scenario of each difficulty in a new town, and drive every planner in them."""
+    made = ["scenarios", "--out", LIVE / "scenarios", "--per-kind", 1, "--towns", 1, "--seed", seed]
+    commands = [tool("closed-loop", *made, "--num-workers", 0)]
+    for name in rows.values():
+        where = ["--scenarios", LIVE / "scenarios", "--out", LIVE / Path(name).name]
+        look = ["--image-size", size.image_size, *size.driven.split(), "--num-workers", workers]
+        commands.append(tool("closed-loop", "run", config(name), *weights(name), *where, *look))
+    return commands
+
+
+def closed_loop_table(rows: Mapping[str, str]) -> Command:
+    """Command that prints what the planners did in the closed loop; the human there is SUMO."""
+    found = [f"--row={row}={LIVE / Path(name).name}" for row, name in rows.items()]
+    return tool("closed-loop", "compare", *found, "--out", LIVE / "table")
+
+
+def show_films(rows: Mapping[str, str]) -> None:
+    """Put a film of each planner beside the report, and say where it is."""
+    for row, name in rows.items():
+        for film in sorted((LIVE / Path(name).name).glob(f"seed_*/*_{FILMED}_00/video.webp")):
+            beside = DEMO / f"{Path(name).name}.webp"
+            shutil.copyfile(film, beside)
+            print(f"{row} in a closed loop: {beside}", flush=True)
 
 
 def vocabulary(name: str, plans: int, workers: int) -> list[Command]:
@@ -189,7 +225,7 @@ def stages(size: Size, seed: int, workers: int) -> list[Stage]:
         _negatives(workers),
         Stage("train the ego-status MLP", train(size, EGO_MLP)),
         Stage("train LTF + BeyondDrive", train(size, BEYONDDRIVE)),
-        *_conclusion(size, ROWS),
+        *_conclusion(size, ROWS, seed, workers),
     ]
 
 
@@ -208,7 +244,7 @@ def stages_of_all_planners(size: Size, seed: int, workers: int) -> list[Stage]:
         _negatives(workers),
         Stage("make vocabularies", lambda: made),
         *trained,
-        *_conclusion(size, rows),
+        *_conclusion(size, rows, seed, workers),
     ]
 
 
@@ -229,11 +265,12 @@ def _negatives(workers: int) -> Stage:
     return Stage("mine and score negatives", lambda: [mine("train", workers), mine("test", workers)])
 
 
-def _conclusion(size: Size, rows: Mapping[str, str]) -> list[Stage]:
+def _conclusion(size: Size, rows: Mapping[str, str], seed: int, workers: int) -> list[Stage]:
     """Stages after the trainings."""
     return [
         Stage("evaluate on held-out scenes", lambda: [evaluate(name) for name in rows.values()]),
         Stage("draw pictures", lambda: pictures(size, ROWS)),
+        Stage("drive in a closed loop", lambda: driven(size, rows, seed, workers)),
     ]
 
 
@@ -356,7 +393,8 @@ def demo(args: argparse.Namespace) -> int:
         run_stage(stage)
         done["seconds"][stage.name] = time.perf_counter() - start
         write_atomically(ledger, json.dumps(done, indent=2).encode())
-    run_stage(Stage("report", lambda: [report(done["seconds"], rows)]))
+    run_stage(Stage("report", lambda: [report(done["seconds"], rows), closed_loop_table(rows)]))
+    show_films(rows)
     return 0
 
 

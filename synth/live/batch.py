@@ -49,12 +49,14 @@ class Crew:
         drives: Drives a scenario; :func:`beyonddrive.synth.live.drive.drive`, or another for a driver that
             makes no plans.
         film: Writes a video of an outcome, whose town is in one folder, to another; None for no videos.
+        filmed: Only scenarios of these difficulties are filmed; all if empty.
     """
 
     make_driver: Callable[[], Driver]
     answer: Answer
     drives: Drives = drive
     film: Callable[[Outcome, Path, Path], None] | None = None
+    filmed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,12 @@ def _work(job: Job) -> dict[str, Any] | Failed:
         return done
     crew, driver = _crew[0]
     try:
+        scenario = read_live_scenario(job.scenario)
+        film = crew.film if not crew.filmed or scenario.hugsim.difficulty in crew.filmed else None
         outcome = crew.drives(
-            read_live_scenario(job.scenario),
-            job.towns,
-            driver,
-            crew.answer,
-            job.settings,
-            keep_film=crew.film is not None,
+            scenario, job.towns, driver, crew.answer, job.settings, keep_film=film is not None
         )
-        return write_outcome(job, outcome, crew.film)
+        return write_outcome(job, outcome, film)
     except Exception as error:  # (one scenario that fails must not end the others)
         return Failed(f"seed {job.seed}: {job.scenario.name}", describe_error(error))
 

@@ -158,6 +158,8 @@ def comparison_text(result: Mapping[str, Any]) -> str:
 
 def _signed(value: Mapping[str, float], factor: float, digits: int) -> str:
     mean, low, high = (factor * value[key] for key in ("mean", "low", "high"))
+    if np.isnan(low):  # (of one scenario)
+        return f"{mean:+.{digits}f}"
     return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 

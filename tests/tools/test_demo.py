@@ -42,7 +42,7 @@ def test_the_demo_ends_with_its_table_and_does_nothing_twice(ran, tmp_path, capf
     assert demo.main(args) == 0, capfd.readouterr().err[-3000:]
     assert set(ran) == {
         *("create-data", "cache-features", "cache-metrics", "train", "mine"),
-        *("test", "visualize", "report"),
+        *("test", "visualize", "closed-loop", "report"),
     }
     table = (tmp_path / "work_dirs/demo/table.md").read_text()
     for row in ROWS:
@@ -52,13 +52,17 @@ def test_the_demo_ends_with_its_table_and_does_nothing_twice(ran, tmp_path, capf
         assert len(values) >= 7 and all(0 <= v <= 100 for v in values)
     assert "<img" in (tmp_path / "work_dirs/demo/report.html").read_text()
     stages = json.loads((tmp_path / "work_dirs/demo/stages.json").read_text())
-    assert len(stages["seconds"]) == 8
+    assert len(stages["seconds"]) == 9
+    driven = json.loads((tmp_path / "work_dirs/demo/closed_loop/table/comparison.json").read_text())
+    assert tuple(driven["groups"]["all"]["rows"]) == ROWS
+    films = sorted(path.stem for path in (tmp_path / "work_dirs/demo").glob("*.webp"))
+    assert films == sorted(Path(name).name for name in demo.ROWS.values())
 
     ran.clear()
     capfd.readouterr()
     assert demo.main(args) == 0
-    assert capfd.readouterr().out.count(": complete (") == 8
-    assert ran == ["report"]
+    assert capfd.readouterr().out.count(": complete (") == 9
+    assert ran == ["report", "closed-loop"]
 
     assert demo.main([*args, "--seed", "1"]) == 1
     assert "--fresh" in capfd.readouterr().err
