@@ -227,7 +227,8 @@ def apply() -> None:
         module.get_installed_path = _get_installed_path
     named = mmengine.utils.manager.ManagerMixin
     for name in ("get_instance", "get_current_instance"):
-        if not hasattr(method := vars(named)[name], _MARK):  # (a class method has its function's attributes)
+        method = vars(named)[name]
+        if not hasattr(method.__func__, _MARK):
             setattr(named, name, _leave_without_lock(method))
     if not hasattr(mmengine.config.config.FormatCode, _MARK):
         mmengine.config.config.FormatCode = _remember_text(mmengine.config.config.FormatCode)

@@ -189,3 +189,19 @@ def test_a_text_is_formatted_once(monkeypatch):
     text = config.pretty_text
     monkeypatch.setattr(mmengine.config.config, "FormatCode", known.__wrapped__)
     assert config.pretty_text == text
+
+
+def test_remedies_are_not_put_on_each_other():
+    def depth(function):
+        return 1 + depth(function.__wrapped__) if hasattr(function, "__wrapped__") else 0
+
+    def depths():
+        methods = vars(mmengine.utils.manager.ManagerMixin)
+        found = [methods[name].__func__ for name in ("get_instance", "get_current_instance")]
+        config = mmengine.config.config
+        found += [config.Config._get_cfg_path, config.FormatCode, mmengine.dist.utils._init_dist_pytorch]
+        return [depth(function) for function in found]
+
+    before = depths()
+    mmengine_compat.apply()
+    assert depths() == before
