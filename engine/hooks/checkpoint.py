@@ -22,6 +22,9 @@ _PARTIAL = ".partial"
 _VALIDATED = "last_validated"
 """Name under which a checkpoint keeps the step of the last validation; mmengine prints names with ``val``."""
 
+_OUTDATED = "outdated_ckpt_ids"
+"""Name under which a checkpoint keeps the steps of those that are removed after it."""
+
 
 @HOOKS.register_module()
 class PlannerCheckpointHook(CheckpointHook):
@@ -88,6 +91,8 @@ class PlannerCheckpointHook(CheckpointHook):
             key: known[f"best_ckpt_{key}"] for key in self._keys if f"best_ckpt_{key}" in known
         }
         self.keep_ckpt_ids = deque(known.get("keep_ckpt_ids", ()))
+        for old in known.get(_OUTDATED, ()):  # a kill between writing a checkpoint and removing these
+            self._remove(self.filename_tmpl.format(old))
         step = self._step(runner)
         if self._validation_is_due(runner, step) and known.get(_VALIDATED) != step:
             self.last_ckpt = str(Path(self.out_dir) / self.filename_tmpl.format(step))
@@ -169,6 +174,7 @@ class PlannerCheckpointHook(CheckpointHook):
                 outdated.append(self.keep_ckpt_ids.popleft())
             # The checkpoint carries this list, so that a resumed run goes on removing.
             runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+            runner.message_hub.update_info(_OUTDATED, outdated)
         filename = self.filename_tmpl.format(step)
         self.last_ckpt = str(Path(self.out_dir) / filename)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)

@@ -103,7 +103,8 @@ def test_the_plans_are_those_of_the_same_scenes_with_a_future(
     longer, plans = PlanFile(tmp_path / "whole.npz"), PlanFile(tmp_path / "ended.npz")
     assert set(plans) <= set(longer) and len(plans) == 3
     for token in plans:
-        np.testing.assert_array_equal(plans[token], longer[token])
+        # (batches of other sizes may be summed up in another order)
+        np.testing.assert_allclose(plans[token], longer[token], rtol=0, atol=1e-6)
 
 
 def test_what_cannot_be_planned_for_is_said(

@@ -179,6 +179,26 @@ def test_best_and_newest_checkpoints_are_kept_and_signed(tmp_path, blind_recipe)
     assert not list((tmp_path / "w").glob(".*.partial"))
 
 
+def test_a_kill_before_an_old_checkpoint_is_removed_leaves_it_to_the_resumed_run(
+    tmp_path, blind_recipe, monkeypatch
+):
+    options = {"train_cfg.max_epochs": 4, "default_hooks.checkpoint.max_keep_ckpts": 2}
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PlannerCheckpointHook, "_remove", kill)
+        with pytest.raises(Killed):
+            train(blind_recipe, tmp_path / "killed", options)
+    assert sorted(path.name for path in (tmp_path / "killed").glob("epoch_*")) == [
+        f"epoch_{epoch}.pth" for epoch in (1, 2, 3)
+    ]
+    train(blind_recipe, tmp_path / "killed", options, resume=True)
+    kept = sorted(path.name for path in (tmp_path / "killed").glob("epoch_*"))
+    assert kept == ["epoch_3.pth", "epoch_4.pth"]
+
+
 def test_the_best_checkpoint_of_each_metric_is_kept_and_found_again(tmp_path, blind_recipe):
     keys = ["pdms/PDMS", "pdms/EP"]
     options = {
