@@ -5,10 +5,10 @@ A table of figures in a document stands between ``<!-- table: effect/planners te
 effect/planners | LTF, published | hard | failure_beyond_2m -->`` compares a row with its baseline in
 several parts. A figure within a sentence stands between ``<!-- figure: effect/planners test | LTF,
 published | difference -->`` and ``<!-- end -->``; its last word is ``score``, ``difference``, ``interval``
-(95 % of the difference, over seeds and scenes), ``student`` (95 %, over seeds), ``seeds``, ``scenes`` or
-the name of a column. ``<!-- value: effect/offsets | LTF/0 | across 4 s -->`` is a cell of
-``effect/offsets.csv``. The exit code is 1 if anything differs from what the scores give; ``--write`` writes
-it anew.
+(95 % of the difference, over seeds and scenes), ``student`` (95 %, over seeds), ``by seed`` (differences),
+``seeds``, ``scenes`` or the name of a column. ``<!-- value: effect/offsets | LTF/0 | across 4 s -->`` is a
+cell of ``effect/offsets.csv``, ``<!-- cells: effect/offsets | right -->`` a column with the names of all
+rows. The exit code is 1 if anything differs from what the scores give; ``--write`` writes it anew.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from beyonddrive.visualization.sweep_report import REPORT, write_report
 from beyonddrive.visualization.sweep_tables import TableRow, signed
 
 ROOT = RESULTS.parent
-MARKED = re.compile(r"(<!-- (table|parts|figure|value): ([^>]+?) -->)(.*?)(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (table|parts|cells|figure|value): ([^>]+?) -->)(.*?)(<!-- end -->)", re.DOTALL)
 COLUMNS = ("NC", "DAC", "EP", "TTC", "C", "DDC", "RC", "COM", "completed", "collisions", "left the way")
 """Of the tables in documents, in this order, as far as the scores have them."""
 
@@ -117,6 +117,29 @@ def figure(row: TableRow, what: str, digits: int = 2) -> str:
     return f"{signed(low, digits)} to {signed(high, digits)}"
 
 
+def cells_text(source: str, columns: list[str]) -> str:
+    """Some columns of a table in CSV, all its rows."""
+    path = RESULTS / f"{source}.csv"
+    names = [line["row"] for line in csv.DictReader(path.read_text().splitlines())] if path.exists() else []
+    lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
+    lines += ["| " + " | ".join([name, *(cell(source, name, c) for c in columns)]) + " |" for name in names]
+    if not names or not columns:
+        raise FigureError(f"results/{source}.csv has no rows, or no columns are named")
+    return "\n\n" + "\n".join(lines) + "\n\n"
+
+
+def by_seed(source: str, row: TableRow) -> str:
+    """Differences of a row from its baseline, one for each seed that both have."""
+    name, _, part = source.partition(" ")
+    table = KeptTable(name).scores(part)
+    if row.baseline is None:
+        raise FigureError(f"row '{row.name}' has no baseline")
+    score = table.columns[-1]
+    seeds = sorted(set(table.seeds(row.name)) & set(table.seeds(row.baseline)))
+    apart = table.of(row.name, score, seeds) - table.of(row.baseline, score, seeds)
+    return ", ".join(signed(float(value), 1) for value in apart.mean(axis=1))
+
+
 def cell(source: str, row: str, column: str) -> str:
     """A cell of a table in CSV whose first column is ``row``."""
     path = RESULTS / f"{source}.csv"
@@ -134,6 +157,10 @@ def text_of(kind: str, mark: str) -> str:
         return cell(source, *rest) if len(rest) == 2 else cell(source, "", "")
     if kind == "table":
         return table_text(source, rest)
+    if kind == "cells":
+        return cells_text(source, rest)
+    if kind == "figure" and rest[1:] == ["by seed"]:
+        return by_seed(source, row_of(source, rest[0]))
     if kind == "parts" and len(rest) > 1:
         return parts_text(source, rest[0], rest[1:])
     if kind == "parts" or len(rest) != 2:

@@ -128,6 +128,8 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         mark.format("hard", "collisions"): "100.00",
         mark.format("easy", "collisions"): "0.00",
         "value: effect/cells | b | width": "2.5",
+        "cells: effect/cells | width": "\n\n| | width |\n| --- | ---: |\n| a | 1.5 |\n| b | 2.5 |\n\n",
+        mark.format("all", "by seed"): "+25.0, +25.0",
     }
     (root / "README.md").write_text(
         "".join(f"<!-- {key} -->{value}<!-- end -->" for key, value in told.items())
@@ -152,6 +154,8 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         ("figure: effect/two test | plain | difference", "row 'plain' has no 'difference'"),
         ("figure: effect/two test | plain", "a figure is"),
         ("parts: effect/two | plain | test", "row 'plain' has no baseline in 'test'"),
+        ("cells: effect/odd | PDMS", "results/effect/odd.csv has no rows"),
+        ("figure: effect/two test | plain | by seed", "row 'plain' has no baseline"),
         ("value: effect/odd | plain | PDMS", "results/effect/odd.csv has no row 'plain' with 'PDMS'"),
     ],
 )
