@@ -19,14 +19,14 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from beyonddrive.evaluation.statistics.score_table import score_file
+from beyonddrive.evaluation.statistics.score_table import ScoreTable, score_file
 from beyonddrive.results.tables import RESULTS, KeptTable, kept_tables
 from beyonddrive.visualization.sweep_report import REPORT, write_report
-from beyonddrive.visualization.sweep_tables import TableRow, signed
+from beyonddrive.visualization.sweep_tables import TableRow, markdown_table, signed
 
 ROOT = RESULTS.parent
 MARKED = re.compile(r"(<!-- (table|parts|cells|figure|value): ([^>]+?) -->)(.*?)(<!-- end -->)", re.DOTALL)
@@ -45,20 +45,19 @@ def documents() -> Iterator[Path]:
         yield from sorted(ROOT.glob(pattern))
 
 
-@cache
-def rows_of(source: str) -> dict[str, TableRow]:
-    """Rows of a source, such as ``effect/planners test``, by name."""
+def scores_of(source: str) -> ScoreTable:
+    """Scores of a source, such as ``effect/planners test``."""
     name, _, part = source.partition(" ")
     table = KeptTable(name)
     if not score_file(table.folder, part).exists():
         raise FigureError(f"results/{name} has no scores of '{part}'")
-    return {row.name: row for row in table.rows(part)}
+    return table.scores(part)
 
 
-def column_of(source: str) -> str:
-    """Name of the score of a source."""
-    name, _, part = source.partition(" ")
-    return KeptTable(name).scores(part).columns[-1]
+@cache
+def rows_of(source: str) -> dict[str, TableRow]:
+    """Rows of a source by name."""
+    return {row.name: row for row in KeptTable(source.partition(" ")[0]).rows(scores_of(source))}
 
 
 def row_of(source: str, name: str) -> TableRow:
@@ -69,24 +68,28 @@ def row_of(source: str, name: str) -> TableRow:
     return rows[name]
 
 
+def block(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for a document, with the empty lines that Markdown wants around it."""
+    return f"\n\n{markdown_table(header, rows)}\n"
+
+
 def table_text(source: str, names: list[str]) -> str:
     """A table for a document."""
     rows = [row_of(source, name) for name in names or rows_of(source)]
-    score = column_of(source)
     columns = [column for column in COLUMNS if column in rows[0].columns]
-    header = ["planner", "seeds", score, "difference", "95 %", *columns]
-    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
+    header = ["planner", "seeds", scores_of(source).columns[-1], "difference", "95 %", *columns]
+    lines = []
     for row in rows:
         spread = f" ± {row.score.std:.1f}" if row.score.num_seeds > 1 else ""
         cells = [row.name, str(row.score.num_seeds), f"{row.score.mean:.1f}{spread}"]
         cells += [figure(row, "difference", 1), figure(row, "interval", 1)] if row.difference else ["", ""]
-        lines.append("| " + " | ".join([*cells, *(f"{row.columns[c]:.1f}" for c in columns)]) + " |")
-    return "\n\n" + "\n".join(lines) + "\n\n"
+        lines.append([*cells, *(f"{row.columns[c]:.1f}" for c in columns)])
+    return block(header, lines)
 
 
 def parts_text(name: str, row_name: str, parts: list[str]) -> str:
     """A row and its baseline in several parts."""
-    lines = ["| scenes | number | without | with | difference | 95 % |", "| --- |" + " ---: |" * 5]
+    lines = []
     for part in parts:
         row = row_of(f"{name} {part}", row_name)
         if row.baseline is None or row.difference is None:
@@ -94,8 +97,8 @@ def parts_text(name: str, row_name: str, parts: list[str]) -> str:
         base = row_of(f"{name} {part}", row.baseline)
         cells = [part.replace("_", " "), figure(row, "scenes"), *(figure(r, "score", 1) for r in (base, row))]
         cells += [figure(row, "difference", 1), figure(row, "interval", 1)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n\n" + "\n".join(lines) + "\n\n"
+        lines.append(cells)
+    return block(["scenes", "number", "without", "with", "difference", "95 %"], lines)
 
 
 def figure(row: TableRow, what: str, digits: int = 2) -> str:
@@ -117,21 +120,23 @@ def figure(row: TableRow, what: str, digits: int = 2) -> str:
     return f"{signed(low, digits)} to {signed(high, digits)}"
 
 
+def csv_lines(source: str) -> list[dict[str, str]]:
+    """Lines of a table in CSV; none if it is not there."""
+    path = RESULTS / f"{source}.csv"
+    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+
+
 def cells_text(source: str, columns: list[str]) -> str:
     """Some columns of a table in CSV, all its rows."""
-    path = RESULTS / f"{source}.csv"
-    names = [line["row"] for line in csv.DictReader(path.read_text().splitlines())] if path.exists() else []
-    lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
-    lines += ["| " + " | ".join([name, *(cell(source, name, c) for c in columns)]) + " |" for name in names]
+    names = [line["row"] for line in csv_lines(source)]
     if not names or not columns:
         raise FigureError(f"results/{source}.csv has no rows, or no columns are named")
-    return "\n\n" + "\n".join(lines) + "\n\n"
+    return block(["", *columns], [[name, *(cell(source, name, c) for c in columns)] for name in names])
 
 
 def by_seed(source: str, row: TableRow) -> str:
     """Differences of a row from its baseline, one for each seed that both have."""
-    name, _, part = source.partition(" ")
-    table = KeptTable(name).scores(part)
+    table = scores_of(source)
     if row.baseline is None:
         raise FigureError(f"row '{row.name}' has no baseline")
     score = table.columns[-1]
@@ -142,9 +147,7 @@ def by_seed(source: str, row: TableRow) -> str:
 
 def cell(source: str, row: str, column: str) -> str:
     """A cell of a table in CSV whose first column is ``row``."""
-    path = RESULTS / f"{source}.csv"
-    lines = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
-    found = [line[column] for line in lines if line["row"] == row and column in line]
+    found = [line[column] for line in csv_lines(source) if line["row"] == row and column in line]
     if not found:
         raise FigureError(f"results/{source}.csv has no row '{row}' with '{column}'")
     return found[0]

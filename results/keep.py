@@ -16,17 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.runs import RECORD, Outcome, Run
-from beyonddrive.evaluation.statistics.score_table import (
-    RunKey,
-    ScoreTable,
-    score_file,
-    write_runs,
-    write_table,
-)
-from beyonddrive.results.tables import MADE_WITH, KeptTable
-from beyonddrive.visualization.sweep_report import Finished, collect, differing_values, write_report
+from beyonddrive.evaluation.statistics.score_table import RunKey, ScoreTable, score_file
+from beyonddrive.results.tables import KeptTable
+from beyonddrive.visualization.sweep_report import Finished, collect
 
 
 def finished_runs(sweep: Path, table: KeptTable) -> dict[RunKey, tuple[Finished, dict[str, Any]]]:
@@ -76,21 +69,15 @@ def main() -> int:
         part: joined(table.scores(part) if score_file(table.folder, part).exists() else None, new)
         for part, new in collect(table.plan, [run for run, _ in found.values()]).items()
     }
-    table.folder.mkdir(exist_ok=True)
-    for part, scores in tables.items():
-        write_table(table.folder, part, scores)
     records = {
         RunKey(name.rpartition("/")[0], int(name.rpartition("/")[2])): run for name, run in made.items()
     }
-    write_runs(
-        table.folder,
+    table.write(
         tables,
-        differing_values(table.plan),
+        made,
         {key: run["checkpoint"] for key, run in records.items()},
         {key: run["seconds"]["train"] for key, run in records.items() if "train" in run["seconds"]},
     )
-    write_atomically(table.folder / MADE_WITH, (json.dumps(made, indent=1) + "\n").encode())
-    write_report(table.folder, table.plan, parts=table.parts)
     print(f"{args.table}: {len(made)} runs")
     return 0
 

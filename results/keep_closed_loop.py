@@ -20,16 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.engine.files import write_atomically
-from beyonddrive.evaluation.statistics.score_table import (
-    RunKey,
-    ScoreTable,
-    table_of,
-    write_runs,
-    write_table,
-)
-from beyonddrive.results.tables import MADE_WITH, KeptTable
-from beyonddrive.visualization.sweep_report import differing_values, write_report
+from beyonddrive.evaluation.statistics.score_table import RunKey, table_of
+from beyonddrive.results.tables import KeptTable
 
 COLUMNS = {"rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "TTC", "c": "COM", "collided": "collisions"}
 """Columns of ``episodes.csv`` and their names here."""
@@ -88,19 +80,9 @@ def main() -> int:
     tables = {"all": whole}
     for kind in sorted(set(kinds.values())):
         tables[kind] = whole.part([name for name, own in kinds.items() if own == kind])
-    keep(table, tables, made)
+    table.write(tables, made, {}, {})
     print(f"{args.table}: {len(made)} runs of {len(whole.tokens)} scenarios")
     return 0
-
-
-def keep(table: KeptTable, tables: dict[str, ScoreTable], made: dict[str, Any]) -> None:
-    """Write everything."""
-    table.folder.mkdir(parents=True, exist_ok=True)
-    for part, scores in tables.items():
-        write_table(table.folder, part, scores)
-    write_runs(table.folder, tables, differing_values(table.plan), {}, {})
-    write_atomically(table.folder / MADE_WITH, (json.dumps(made, indent=1) + "\n").encode())
-    write_report(table.folder, table.plan, parts=table.parts)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.plan import SweepPlan, read_plan
-from beyonddrive.evaluation.statistics.score_table import ScoreTable, read_table
+from beyonddrive.evaluation.statistics.score_table import (
+    RunKey,
+    ScoreTable,
+    read_table,
+    write_runs,
+    write_table,
+)
+from beyonddrive.visualization.sweep_report import differing_values, write_report
 from beyonddrive.visualization.sweep_tables import TableRow, table_rows
 
 RESULTS = Path(__file__).parent
@@ -48,14 +56,35 @@ class KeptTable:
         """Scores by run and scene."""
         return read_table(self.folder, part)
 
-    def rows(self, part: str) -> list[TableRow]:
-        """Means, intervals and differences of the rows that have runs."""
-        return table_rows(self.scores(part), {row.name: row.baseline for row in self.plan.rows})
+    def rows(self, scores: ScoreTable) -> list[TableRow]:
+        """Means, intervals and differences of the rows that have runs, from the scores of a part."""
+        return table_rows(scores, {row.name: row.baseline for row in self.plan.rows})
 
     def made_with(self) -> dict[str, Any]:
         """How each run was made, by ``row/seed``; empty if there is none yet."""
         path = self.folder / MADE_WITH
         return json.loads(path.read_text()) if path.exists() else {}
+
+    def write(
+        self,
+        tables: Mapping[str, ScoreTable],
+        made: Mapping[str, Any],
+        checkpoints: Mapping[RunKey, str | None],
+        seconds: Mapping[RunKey, float],
+    ) -> None:
+        """Keep the scores by part, how the runs were made, and the report of all parts.
+
+        Args:
+            tables: Scores of all runs, by part.
+            made: As :meth:`made_with` gives it.
+            checkpoints: Names of what was judged.
+            seconds: Of each training.
+        """
+        for part, scores in tables.items():
+            write_table(self.folder, part, scores)
+        write_runs(self.folder, tables, differing_values(self.plan), checkpoints, seconds)
+        write_atomically(self.folder / MADE_WITH, (json.dumps(made, indent=1) + "\n").encode())
+        write_report(self.folder, self.plan, parts=self.parts)
 
 
 def kept_tables() -> Iterator[KeptTable]:

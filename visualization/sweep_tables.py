@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -113,13 +113,23 @@ def _header(score: str, names: Sequence[str]) -> list[str]:
     return ["row", "seeds", score, "95 %", *against, *names]
 
 
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells as a table in Markdown: names in the first column, figures in the others.
+
+    >>> print(markdown_table(["row", "PDMS"], [["human", "94.9"]]), end="")
+    | row | PDMS |
+    | --- | ---: |
+    | human | 94.9 |
+    """
+    names = "|" + "".join(f" {name} |" if name else " |" for name in header)
+    lines = [names, "| --- |" + " ---: |" * (len(header) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)]) + "\n"
+
+
 def markdown(rows: Sequence[TableRow], score: str) -> str:
     """The table in Markdown: means ± standard deviation over seeds, intervals, differences."""
     names = list(rows[0].columns) if rows else []
-    header = _header(score, names)
-    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
-    lines += ["| " + " | ".join(_cells(row, names)) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    return markdown_table(_header(score, names), [_cells(row, names) for row in rows])
 
 
 def latex(rows: Sequence[TableRow], score: str) -> str:
@@ -142,14 +152,12 @@ def power_table(rows: Sequence[TableRow]) -> str:
     with_spread = [row for row in rows if row.spread is not None]
     if not with_spread:
         return ""
-    header = ["row", *(f"{seeds} seeds" for seeds in POWER_SEEDS)]
-    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * len(POWER_SEEDS)]
+    lines = []
     for row in with_spread:
         assert row.spread is not None
         needed = [row.spread.scenes_for(POWER_WIDTH, seeds) for seeds in POWER_SEEDS]
-        cells = [row.name, *("none suffices" if count is None else str(count) for count in needed)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append([row.name, *("none suffices" if count is None else str(count) for count in needed)])
+    return markdown_table(["row", *(f"{seeds} seeds" for seeds in POWER_SEEDS)], lines)
 
 
 def intervals_picture(rows: Sequence[TableRow], score: str) -> bytes:

@@ -75,12 +75,7 @@ class PrivateTestRoot(NavsimRoot):
 
     def log_refs(self, path: Path, scene_filter: SceneFilter) -> list[SceneRef]:
         """Where the scenes of one file are; none, and a line in :attr:`problems`, if it cannot be read."""
-        try:
-            frames = self._frames(path)
-        except LogError as error:
-            self._report(str(error))
-            self.lost_logs[path.stem] = str(error)
-            return []
+        frames = self._frames_if_readable(path)
         wanted = None if scene_filter.tokens is None else set(scene_filter.tokens)
         found = []
         for start in range(0, len(frames), GROUP):

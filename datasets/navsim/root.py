@@ -145,18 +145,22 @@ class NavsimRoot:
 
     def log_refs(self, path: Path, scene_filter: SceneFilter) -> list[SceneRef]:
         """Where the scenes of one log are; none, and a line in :attr:`problems`, if it cannot be read."""
-        try:
-            frames = self._frames(path)
-        except LogError as error:
-            self._report(str(error))
-            self.lost_logs[path.stem] = str(error)
-            return []
+        frames = self._frames_if_readable(path)
         tokens = None if scene_filter.tokens is None else frozenset(scene_filter.tokens)
         return [
             SceneRef(frames[start + HISTORY - 1]["token"], path, start, scene_filter.num_frames)
             for start in scene_filter.window_starts(len(frames))
             if scene_filter.keeps(frames[start + HISTORY - 1], tokens)
         ]
+
+    def _frames_if_readable(self, path: Path) -> list[Frame]:
+        """Frames of a log; none, and a line in :attr:`problems`, if it cannot be read."""
+        try:
+            return self._frames(path)
+        except LogError as error:
+            self._report(str(error))
+            self.lost_logs[path.stem] = str(error)
+            return []
 
     def load(self, ref: SceneRef, split: str | None = None) -> Scene:
         """Read one scene. The last log stays in memory, so ask in the order of the logs.
