@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import html
 import json
 import logging
+import socket
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,8 @@ from beyonddrive.synth.live.server import SimulatorSession
 logger = logging.getLogger(__name__)
 
 MAX_BODY = 1 << 20
+MAX_UNREAD = 16 * MAX_BODY
+"""Of a refused request so much is taken in, so that its client is not cut off before it reads why [byte]."""
 KEPT_REPLIES = 100
 LOG_LINES = 100
 PATIENCE = 30.0
@@ -216,6 +220,17 @@ def http_server(simulator: HttpSimulator, host: str, port: int) -> ThreadingHTTP
                 self.wfile.write(reply)
             except OSError as error:  # (the client has gone; it may ask again, with the same transaction)
                 logger.warning("a client went away: %s", describe_error(error))
+            if status != 200:
+                self._take_in_the_rest()
+
+        def _take_in_the_rest(self) -> None:
+            """Read what a refused client still sends: closed on unread bytes, TCP would drop the answer."""
+            unread = MAX_UNREAD
+            with contextlib.suppress(OSError):
+                self.wfile.flush()
+                self.connection.shutdown(socket.SHUT_WR)
+                while unread > 0 and (taken := len(self.rfile.read1(min(unread, 1 << 16)))):
+                    unread -= taken
 
         def _reply(self, method: str) -> tuple[str, bytes]:
             if self.path not in _ROUTES:

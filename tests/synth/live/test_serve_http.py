@@ -125,6 +125,17 @@ def test_what_is_no_action_is_refused_and_moves_nothing(serving):
     assert client.act()[0] == 200
 
 
+def test_the_reason_of_a_refusal_arrives_however_long_the_body(serving):
+    """A client that still sends when it is refused would otherwise see a broken pipe instead of the reason."""
+    _, client, _ = serving
+    body = b" " * (8 * MAX_BODY)
+    for _ in range(5):
+        assert client.ask("POST", "/execute_action", body)[0] == 413
+        assert client.ask("POST", "/nowhere", body)[0] == 404
+        assert client.ask("POST", "/execute_action", body, token="sesame")[0] == 401
+    assert client.act()[0] == 200
+
+
 def test_clients_that_stop_half_way_hold_nobody_up(serving):
     _, client, _ = serving
     half = socket.create_connection(("127.0.0.1", client.port))
