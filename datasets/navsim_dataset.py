@@ -59,6 +59,8 @@ class NavsimDataset(BaseDataset):
         cache_dir: Folder of a feature cache (:func:`~beyonddrive.datasets.feature_caching.cache_features`) to
             read arrays from; neither logs, maps nor sensor files are needed then. With
             ``scene_filter.max_scenes`` the cache of the whole split will do.
+        inputs_only: Read what a planner is given and nothing that comes later: no targets, and scenes without
+            a future, as a private test has them. Not with ``cache_dir``.
         indices: A part of the scenes, as mmengine has it: the first ``indices``, the last ones if negative,
             or those at a list of positions. Positions count over what the split should have, in its order,
             so that a scene that is lost is lost to the part; so they do for ``scene_filter.max_scenes`` and

@@ -177,7 +177,8 @@ def test_variants_change_what_their_names_say(tmp_path):
     assert (repulsion("margin").margin, repulsion("margin").margin_unit) == (2.0, "expert")
     assert (repulsion("moment").window.before, repulsion("moment").window.after) == (1.0, 0.5)
     assert (selector("in_range").min_distance, selector("in_range").max_distance) == (0.3, 3.0)
-    assert repulsion("in_range").average == "batch"
+    assert repulsion("in_range").average == repulsion("near").average == "batch"
+    assert (selector("near").min_distance, selector("near").max_distance) == (0.0, 2.0)
     assert selector("dac").column == "DAC"
     assert selector("pooled").distance == "reference"
     assert head_of(config("all_modes")).mode_repulsion.margin == 0.5
