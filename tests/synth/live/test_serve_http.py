@@ -126,7 +126,7 @@ def test_what_is_no_action_is_refused_and_moves_nothing(serving):
 
 
 def test_the_reason_of_a_refusal_arrives_however_long_the_body(serving):
-    """A client that still sends when it is refused would otherwise see a broken pipe instead of the reason."""
+    """A client that still sends when it is refused would else see a broken pipe instead of the reason."""
     _, client, _ = serving
     body = b" " * (8 * MAX_BODY)
     for _ in range(5):
