@@ -1,8 +1,8 @@
 """Adds the runs of a sweep to a table that is kept: ``python results/keep.py SWEEP effect/planners``.
 
 ``SWEEP`` is the folder of ``beyonddrive sweep --plan results/effect/planners.yml --out SWEEP``, where the
-sweep may still be at work: complete runs are taken. A run of the table that was made from another recipe is
-refused.
+sweep may still be at work: complete runs are taken, with the seeds that they have. A run of the table that
+was made from another recipe is refused.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ def finished_runs(sweep: Path, table: KeptTable) -> dict[RunKey, tuple[Finished,
     for row in table.plan.rows:
         for path in sorted((sweep / "runs" / row.slug).glob(f"*/{RECORD}")):
             told = json.loads(path.read_text())
+            is_trained = told["checkpoint"] is not None
+            seed = told["seed"] if is_trained else 0
             run = Run(
-                row.name, told["seed"], told["config"], told["options"], path.parent, told["recipe"],
-                told["checkpoint"] is not None, tuple(told["loaders"]), told["checkpoint_rule"], 1,
+                row.name, seed, told["config"], told["options"], path.parent, told["recipe"],
+                is_trained, tuple(told["loaders"]), told["checkpoint_rule"], 1,
+                further=table.plan.further,
             )  # fmt: skip
-            outcome = Outcome(row.name, run.seed, run.folder, told["seconds"], told["checkpoint"])
+            outcome = Outcome(row.name, seed, run.folder, told["seconds"], told["checkpoint"])
             told["date"] = time.strftime("%Y-%m-%d", time.gmtime(path.stat().st_mtime))
-            found[RunKey(row.name, run.seed)] = Finished(run, outcome), told
+            found[RunKey(row.name, seed)] = Finished(run, outcome), told
     return found
 
 
@@ -42,10 +45,15 @@ def joined(old: ScoreTable | None, new: ScoreTable) -> ScoreTable:
     """Runs of both, those of ``new`` in place of the same of ``old``."""
     if old is None:
         return new
-    if (old.tokens, old.columns) != (new.tokens, new.columns):
+    # (tables of version 0.2 have no label; what they hold is as long as the columns are the same)
+    label = old.label or new.label
+    if (old.tokens, old.columns, label) != (new.tokens, new.columns, new.label):
         raise SystemExit("keep: the runs of the sweep were judged on other scenes or by another score")
     values = dict(zip(old.runs, old.values, strict=True)) | dict(zip(new.runs, new.values, strict=True))
-    return ScoreTable(tuple(values), old.tokens, old.columns, np.stack(list(values.values())))
+    untrained = old.untrained | new.untrained
+    return ScoreTable(
+        tuple(values), old.tokens, old.columns, np.stack(list(values.values())), label, untrained
+    )
 
 
 def main() -> int:

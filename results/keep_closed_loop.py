@@ -62,6 +62,7 @@ def main() -> int:
     table = KeptTable(args.table)
     scores: dict[RunKey, dict[str, NDArray[np.float64]]] = {}
     made: dict[str, Any] = {}
+    untrained: set[str] = set()
     kinds: dict[str, str] = {}
     shared: dict[str, Any] | None = None
     for text in args.row:
@@ -72,11 +73,13 @@ def main() -> int:
             if shared not in (None, same):
                 raise SystemExit(f"keep: {folder}: was driven with other scenarios or settings than the rest")
             shared = same
+            if settings["checkpoint"] is None and "," not in folders:
+                untrained.add(name)
             scores[RunKey(table.plan.row(name).name, seed)], kinds = episodes_of(folder)
             date = time.strftime("%Y-%m-%d", time.gmtime((folder / "episodes.csv").stat().st_mtime))
             own = {key: settings[key] for key in OWN if key != "checkpoint"}
             made[f"{name}/{seed}"] = {"date": date, **own, "settings": same}
-    whole = table_of(scores, NAMES)
+    whole = table_of(scores, NAMES, untrained=untrained)
     tables = {"all": whole}
     for kind in sorted(set(kinds.values())):
         tables[kind] = whole.part([name for name, own in kinds.items() if own == kind])

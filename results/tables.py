@@ -18,7 +18,7 @@ from beyonddrive.evaluation.statistics.score_table import (
     write_runs,
     write_table,
 )
-from beyonddrive.visualization.sweep_report import differing_values, write_report
+from beyonddrive.visualization.sweep_report import differing_values, parts_of, write_report
 from beyonddrive.visualization.sweep_tables import TableRow, table_rows
 
 RESULTS = Path(__file__).parent
@@ -49,7 +49,7 @@ class KeptTable:
     def parts(self) -> list[str]:
         """Loaders, subsets or difficulties that have scores."""
         found = {path.stem.removeprefix("scores_") for path in self.folder.glob("scores_*.npz")}
-        first = [part for part in (*self.plan.loaders, *self.plan.subsets) if part in found]
+        first = [part for part in parts_of(self.plan) if part in found]
         return [*first, *sorted(found.difference(first))]
 
     def scores(self, part: str) -> ScoreTable:
@@ -75,14 +75,15 @@ class KeptTable:
         """Keep the scores by part, how the runs were made, and the report of all parts.
 
         Args:
-            tables: Scores of all runs, by part.
+            tables: Scores of all runs, by part; parts that are kept and not given stay.
             made: As :meth:`made_with` gives it.
             checkpoints: Names of what was judged.
             seconds: Of each training.
         """
         for part, scores in tables.items():
             write_table(self.folder, part, scores)
-        write_runs(self.folder, tables, differing_values(self.plan), checkpoints, seconds)
+        kept = {part: self.scores(part) for part in self.parts}
+        write_runs(self.folder, kept, differing_values(self.plan), checkpoints, seconds)
         write_atomically(self.folder / MADE_WITH, (json.dumps(made, indent=1) + "\n").encode())
         write_report(self.folder, self.plan, parts=self.parts)
 

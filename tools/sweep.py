@@ -36,6 +36,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--loaders", nargs="+", choices=("test", "val"), help="where every run is judged; default: test"
     )
     parser.add_argument(
+        "--further", nargs="+", metavar="BASIS", help="judge on these bases, too, such as epdms"
+    )
+    parser.add_argument(
         "--checkpoint",
         choices=("last", "best"),
         help="which one is judged; best: by validation (default: last)",
@@ -82,6 +85,7 @@ def plan_of(args: argparse.Namespace) -> SweepPlan:
         name: value
         for name, value in (
             ("loaders", args.loaders and tuple(args.loaders)),
+            ("further", args.further and tuple(args.further)),
             ("checkpoint", args.checkpoint),
         )
         if value
@@ -127,9 +131,12 @@ def values_of(text: str) -> list[str]:
 def sweep(args: argparse.Namespace) -> int:
     """Carry out what is left, and write the report; 1 if a run failed."""
     from beyonddrive.engine.sweeps.runs import Outcome, carry_out, read_record, runs_of
+    from beyonddrive.evaluation.bases.evaluators import basis_named
     from beyonddrive.visualization.sweep_report import Finished, write_report, write_sweep
 
     plan = plan_of(args)
+    for name in plan.further:
+        basis_named(name)
     if args.report_only:
         print(write_report(args.out, plan))
         return 0
@@ -140,7 +147,7 @@ def sweep(args: argparse.Namespace) -> int:
         return 1
     jobs_per_gpu = -(-args.jobs // gpus) if gpus else 1
     runs = runs_of(plan, args.out, max(1, cores // args.jobs), gpus, jobs_per_gpu)
-    done = [run for run in runs if read_record(run) is not None]
+    done = [run for run in runs if read_record(run) is not None and not run.open_judgements]
     print(
         f"{len(runs)} runs of {len(plan.rows)} rows, {len(done)} complete; {args.jobs} at a time", flush=True
     )

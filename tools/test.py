@@ -2,7 +2,7 @@
 
 A planner without weights needs no checkpoint. The exit code is 1 if a scene could not be scored.
 ``--plans-only --plans plans.npz`` plans for scenes that cannot be scored: logs of a private test, which end
-now and have no annotations.
+now and have no annotations. ``--basis epdms`` judges by another score than the config's.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="test",
         help="which scenes and metrics of the config; val: those of validation during training",
     )
+    parser.add_argument(
+        "--basis",
+        metavar="NAME",
+        help="judge on this basis, such as epdms, instead of by the metrics of the config",
+    )
     parser.add_argument("--work-dir", help="logs; default: work_dirs/<name of the config>/test")
     parser.add_argument("--out", metavar="results.csv", help="write one row per scene")
     parser.add_argument(
@@ -47,6 +52,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.plans_only and args.plans is None:
         parser.error("--plans-only: needs --plans, the file that the plans are written to")
+    if args.plans_only and args.basis is not None:
+        parser.error(f"--basis {args.basis}: with --plans-only nothing is scored; leave one of them out")
     if args.plans_only and args.out is not None:
         parser.error(f"--out {args.out}: with --plans-only nothing is scored; leave one of them out")
     return args
@@ -84,11 +91,14 @@ def evaluate(args: argparse.Namespace) -> int:
 
     from beyonddrive.checkpoints.loading import load_weights
     from beyonddrive.engine import evaluators, runner
+    from beyonddrive.evaluation.bases.evaluators import basis_named, judge_on
     from beyonddrive.evaluation.plan_writer import plan_only
 
     config = runner.load_config(args.config, args.cfg_options)
     if args.loader == "val":
         evaluators.test_on_validation(config)
+    if args.basis is not None:
+        judge_on(config, basis_named(args.basis))
     inputs = [args.checkpoint] if args.checkpoint else []
     if args.plans_only:
         plan_only(config, args.plans, inputs)

@@ -14,12 +14,12 @@ from beyonddrive.evaluation.statistics.score_table import (
     RunKey,
     ScoreTable,
     read_table,
+    score_file,
     table_of,
     write_runs,
     write_table,
 )
 from beyonddrive.visualization.sweep_tables import (
-    POWER_WIDTH,
     intervals_picture,
     latex,
     markdown,
@@ -45,38 +45,66 @@ class Finished(NamedTuple):
 def collect(plan: SweepPlan, finished: Sequence[Finished]) -> dict[str, ScoreTable]:
     """Scores by scene of the runs that have them, by part: the loaders, and the subsets of the first loader.
 
+    Scores on a further basis are parts of their own, ``test-epdms`` beside ``test``; runs that were not
+    judged on it are not in them.
+
     Raises:
         ResultsError: If a file of scores is damaged.
         StatisticsError: If two runs were judged on different scenes, or a subset has others.
         SweepError: If scenes of a run have no scores, two runs were scored differently, or nothing is there.
     """
     tables: dict[str, ScoreTable] = {}
+    scored = [run for run, outcome in finished if outcome.error is None]
+    first = plan.loaders[0]
     for loader in plan.loaders:
-        scores, columns, first = {}, None, None
-        for run, outcome in finished:
-            if outcome.error is not None or loader not in run.loaders:
-                continue
-            results = read_results(run.row, run.results(loader))
-            if results.failures:
-                raise SweepError(f"{results.path}: {len(results.failures)} scenes have no scores; see it")
-            if columns not in (None, results.basis.columns):
-                raise SweepError(f"{results.path}: holds {results.basis.name}, the other runs another score")
-            first = first or results
-            if differing := label_differences([first, results]):
-                raise SweepError(
-                    f"{results.path}: does not compare with {first.path}: {'; '.join(differing)}"
-                )
-            columns = results.basis.columns
-            scores[RunKey(run.row, run.seed)] = results.values
-        if columns is None:
+        judged = [run for run in scored if loader in run.loaders]
+        if not judged:
             raise SweepError("not a single run has scores; see what is told of each")
-        tables[loader] = table_of(scores, columns)
+        tables[loader] = _table(judged, loader)
+    for basis in plan.further:
+        if judged := [run for run in scored if run.results(first, basis).exists()]:
+            tables[part_on(first, basis)] = _table(judged, first, basis)
     for name, file in plan.subsets.items():
         tokens = SceneFilter.from_yaml(file).tokens
         if not tokens:
             raise SweepError(f"{file}: names no tokens; a subset is a scene filter with a list of them")
-        tables[name] = tables[plan.loaders[0]].part(tokens)
+        for basis in ("", *plan.further):
+            if (whole := part_on(first, basis)) in tables:
+                tables[part_on(name, basis)] = tables[whole].part(tokens)
     return tables
+
+
+def part_on(part: str, basis: str) -> str:
+    """What a part is called on a further basis; an empty one is the metric of the config.
+
+    >>> part_on("hard", "epdms"), part_on("hard", "")
+    ('hard-epdms', 'hard')
+    """
+    return f"{part}-{basis}" if basis else part
+
+
+def parts_of(plan: SweepPlan) -> list[str]:
+    """All parts that a plan may have, in the order of the report."""
+    first = [
+        part_on(part, basis) for part in (plan.loaders[0], *plan.subsets) for basis in ("", *plan.further)
+    ]
+    return [*first, *plan.loaders[1:]]
+
+
+def _table(runs: Sequence[Run], loader: str, basis: str = "") -> ScoreTable:
+    """Scores by scene of runs that were judged alike."""
+    read = [read_results(run.row, run.results(loader, basis)) for run in runs]
+    first = read[0]
+    for results in read:
+        if results.failures:
+            raise SweepError(f"{results.path}: {len(results.failures)} scenes have no scores; see it")
+        if results.basis.columns != first.basis.columns:
+            raise SweepError(f"{results.path}: holds {results.basis.name}, the other runs another score")
+        if differing := label_differences([first, results]):
+            raise SweepError(f"{results.path}: does not compare with {first.path}: {'; '.join(differing)}")
+    scores = {RunKey(run.row, run.seed): found.values for run, found in zip(runs, read, strict=True)}
+    untrained = {run.row for run in runs if not run.is_trained}
+    return table_of(scores, first.basis.columns, first.scored, untrained)
 
 
 def write_sweep(out: Path, plan: SweepPlan, finished: Sequence[Finished]) -> str:
@@ -126,7 +154,7 @@ def write_report(
         out: Folder of the sweep.
         plan: What was trained.
         errors: Why runs have no scores, by row and seed.
-        parts: Of what; the loaders and subsets of the plan if None.
+        parts: Of what; all parts of the plan that have scores if None.
 
     Returns:
         The report.
@@ -134,7 +162,9 @@ def write_report(
     Raises:
         StatisticsError: If scores are missing or damaged.
     """
-    parts = (*plan.loaders, *plan.subsets) if parts is None else parts
+    if parts is None:
+        own = {*plan.loaders, *plan.subsets}  # (that these are lacking is an error)
+        parts = [part for part in parts_of(plan) if part in own or score_file(out, part).exists()]
     text = [f"# {plan.title}", "", _method(plan), ""]
     baselines = {row.name: row.baseline for row in plan.rows}
     tables = {part: read_table(out, part) for part in parts}
@@ -144,11 +174,14 @@ def write_report(
     for part, table in tables.items():
         rows = table_rows(table, baselines)
         score = table.columns[-1]
-        text += [f"## {part}: {len(table.tokens)} scenes", "", markdown(rows, score)]
+        text += [f"## {part}: {len(table.tokens)} scenes", ""]
+        text += [f"{table.label}.", ""] if table.label else []
+        text += [markdown(rows, score)]
         text += [f"![Scores and differences, {part}](intervals_{part}.png)", ""]
         power = power_table(rows)
         if power:
-            text += [f"Scenes for an interval of ±{POWER_WIDTH} around the difference:", "", power]
+            text += ["What the differences vary with (standard deviations in points), and what it takes:", ""]
+            text += [power]
         write_atomically(out / f"table_{part}.tex", latex(rows, score).encode())
         write_atomically(out / f"intervals_{part}.png", intervals_picture(rows, score))
     if errors:
@@ -167,5 +200,6 @@ def _method(plan: SweepPlan) -> str:
         "means of the seeds. 95 %: bootstrap intervals over seeds and scenes, drawn independently. "
         "Differences are paired by seed and scene with the row that a row names as its baseline; beside the "
         "bootstrap stands Student's interval over the seeds, which is the more careful one with few seeds. "
+        "With one seed there is no interval over seeds, and the bootstrap's is over scenes alone. "
         "All rows are shown."
     )

@@ -6,16 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from beyonddrive.evaluation.statistics.intervals import Estimate, estimate, paired_difference
 from beyonddrive.evaluation.statistics.power import Spread, spread_of
-from beyonddrive.evaluation.statistics.score_table import ScoreTable
+from beyonddrive.evaluation.statistics.score_table import ScoreTable, known_mean
 
 _ROW_INCHES = 0.32
 _BASE_INCHES = 1.1
 _WIDTH_INCHES = 8.0
-POWER_SEEDS = (3, 5, 10)
+POWER_SEEDS = (3, 10, 20)
 POWER_WIDTH = 0.5
 """Half the width of the interval that the table of power is about, in points."""
 
@@ -27,7 +29,7 @@ class TableRow:
     Attributes:
         name: For readers.
         score: The score, in percent.
-        columns: Means of the other columns, in percent.
+        columns: Means of the other columns that any scene has, in percent; NaN if this row has none.
         baseline: Row that it is compared with; None for none.
         difference: Paired difference of the score from the baseline, in points.
         column_differences: Means of the paired differences of the other columns.
@@ -46,30 +48,31 @@ class TableRow:
 def table_rows(table: ScoreTable, baselines: Mapping[str, str | None]) -> list[TableRow]:
     """Estimate every row of the scores that has runs, in the order of ``baselines``.
 
-    A row and its baseline are compared on the seeds that both have; a baseline without a training has one
-    run, which is compared with every seed.
+    A row and its baseline are compared on the seeds that both have, so a difference can be of fewer seeds
+    than the score; a baseline without a training has one run, which is compared with every seed.
 
     Args:
         table: Scores of the runs.
         baselines: Name of the baseline, or None, by row.
     """
     score = table.columns[-1]
-    others = table.columns[:-1]
+    others = [
+        name
+        for name in table.columns[:-1]
+        if not np.isnan(table.values[..., table.columns.index(name)]).all()
+    ]
     rows = []
     for name, baseline in baselines.items():
         if not table.seeds(name):
             continue
         values = table.of(name, score)
-        means = {column: float(table.of(name, column).mean()) for column in others}
+        means = {column: _mean(table.of(name, column)) for column in others}
         rows.append(TableRow(name, estimate(values), means))
         if baseline is None:
             continue
-        theirs = table.seeds(baseline)
-        common = sorted(set(table.seeds(name)) & set(theirs))
-        ours = table.seeds(name) if len(theirs) == 1 else common
-        if not theirs or not ours:
+        ours, against = paired_seeds(table, name, baseline)
+        if not ours:
             continue
-        against = theirs if len(theirs) == 1 else common
         mine, base = table.of(name, score, ours), table.of(baseline, score, against)
         rows[-1] = TableRow(
             name,
@@ -78,12 +81,30 @@ def table_rows(table: ScoreTable, baselines: Mapping[str, str | None]) -> list[T
             baseline,
             paired_difference(mine, base),
             {
-                column: float((table.of(name, column, ours) - table.of(baseline, column, against)).mean())
+                column: _mean(table.of(name, column, ours) - table.of(baseline, column, against))
                 for column in others
             },
             spread_of(mine - base) if min(mine.shape) > 1 else None,
         )
     return rows
+
+
+def paired_seeds(table: ScoreTable, row: str, baseline: str) -> tuple[list[int], list[int]]:
+    """Seeds of a row and of its baseline that are compared with each other; none if none fit."""
+    ours, theirs = table.seeds(row), table.seeds(baseline)
+    if not ours or not theirs:
+        return [], []
+    if baseline in table.untrained:
+        return ours, theirs
+    if row in table.untrained:
+        return ours * len(theirs), theirs
+    common = sorted(set(ours) & set(theirs))
+    return common, common
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    mean = known_mean(values)
+    return float("nan") if mean is None else mean
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -95,6 +116,15 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{value:+.{digits}f}"
 
 
+def difference_text(row: TableRow, digits: int = 2) -> str:
+    """The difference of a row, with the number of seeds if it has more than its baseline; empty without."""
+    if row.difference is None:
+        return ""
+    seeds = row.difference.num_seeds
+    fewer = "" if seeds == row.score.num_seeds else f" ({seeds} seed{'s' if seeds > 1 else ''})"
+    return f"{signed(row.difference.mean, digits)}{fewer}"
+
+
 def _cells(row: TableRow, names: Sequence[str]) -> list[str]:
     spread = f" ± {row.score.std:.2f}" if row.score.num_seeds > 1 else ""
     cells = [row.name, str(row.score.num_seeds), f"{row.score.mean:.2f}{spread}"]
@@ -104,13 +134,18 @@ def _cells(row: TableRow, names: Sequence[str]) -> list[str]:
     else:
         found = row.difference
         student = f"{signed(found.seed_low)} to {signed(found.seed_high)}" if found.num_seeds > 1 else "-"
-        cells += [signed(found.mean), f"{signed(found.low)} to {signed(found.high)}", student]
-    return [*cells, *(f"{row.columns[name]:.1f}" for name in names)]
+        cells += [difference_text(row), f"{signed(found.low)} to {signed(found.high)}", student]
+    return [*cells, *(share_text(row.columns[name]) for name in names)]
 
 
 def _header(score: str, names: Sequence[str]) -> list[str]:
     against = ["difference", "95 % (seeds, scenes)", "95 % (Student, seeds)"]
     return ["row", "seeds", score, "95 %", *against, *names]
+
+
+def share_text(percent: float) -> str:
+    """A mean in percent; a dash for a row that has none."""
+    return "-" if np.isnan(percent) else f"{percent:.1f}"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -148,16 +183,32 @@ def _escaped(text: str) -> str:
 
 
 def power_table(rows: Sequence[TableRow]) -> str:
-    """How many scenes make the interval of each difference as narrow as ``POWER_WIDTH``, in Markdown."""
-    with_spread = [row for row in rows if row.spread is not None]
-    if not with_spread:
-        return ""
+    """What makes the interval of each difference as narrow as ``POWER_WIDTH``, in Markdown; empty if unknown.
+
+    Standard deviations of what varies with the seed, the scene and both, in points; half the width of the
+    interval now; seeds that suffice with the scenes that are there, and scenes that do with so many seeds.
+    """
     lines = []
-    for row in with_spread:
-        assert row.spread is not None
-        needed = [row.spread.scenes_for(POWER_WIDTH, seeds) for seeds in POWER_SEEDS]
-        lines.append([row.name, *("none suffices" if count is None else str(count) for count in needed)])
-    return markdown_table(["row", *(f"{seeds} seeds" for seeds in POWER_SEEDS)], lines)
+    for row in rows:
+        if row.spread is None or row.difference is None:
+            continue
+        spread, seeds, scenes = row.spread, row.difference.num_seeds, row.difference.num_scenes
+        cells = [f"{np.sqrt(part):.2f}" for part in (spread.seeds, spread.scenes, spread.rest)]
+        cells += [
+            f"±{spread.half_width(seeds, scenes):.2f}",
+            count_text(spread.seeds_for(POWER_WIDTH, scenes)),
+        ]
+        cells += [count_text(spread.scenes_for(POWER_WIDTH, wanted)) for wanted in POWER_SEEDS]
+        lines.append([row.name, *cells])
+    if not lines:
+        return ""
+    header = ["row", "by seed", "by scene", "rest", "now", f"seeds for ±{POWER_WIDTH}"]
+    return markdown_table([*header, *(f"scenes with {seeds} seeds" for seeds in POWER_SEEDS)], lines)
+
+
+def count_text(needed: int | None) -> str:
+    """How many seeds or scenes are needed."""
+    return "none suffices" if needed is None else f"{needed:,}"
 
 
 def intervals_picture(rows: Sequence[TableRow], score: str) -> bytes:

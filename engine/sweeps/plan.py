@@ -16,7 +16,7 @@ from beyonddrive.structures.errors import BeyondDriveError
 Checkpoint = Literal["last", "best"]
 LOADERS = ("test", "val")
 """Data loaders of a config on which a sweep can judge."""
-_KEYS = {"title", "rows", "seeds", "options", "loaders", "checkpoint", "subsets"}
+_KEYS = {"title", "rows", "seeds", "options", "loaders", "further", "checkpoint", "subsets"}
 _ROW_KEYS = {"config", "bases", "options", "baseline", "shared_options"}
 
 
@@ -56,6 +56,8 @@ class SweepPlan:
         rows: In the order of the table.
         seeds: Every row is trained with each; a row without a training has one run.
         loaders: Loaders of the configs on which every run is judged.
+        further: Names of bases, such as ``epdms``, on which it is judged besides by the metric of its config,
+            on the first loader.
         checkpoint: ``last``: that of the last epoch; ``best``: that of the highest validation score.
         subsets: Scene filters by name: parts of the judged scenes that get a table of their own.
         title: Of the report.
@@ -67,6 +69,7 @@ class SweepPlan:
     checkpoint: Checkpoint = "last"
     subsets: Mapping[str, Path] = field(default_factory=dict)
     title: str = "Sweep"
+    further: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [row.name for row in self.rows]
@@ -76,6 +79,7 @@ class SweepPlan:
             ("rows", names),
             ("rows", [row.slug for row in self.rows]),
             ("seeds", self.seeds),
+            ("further", self.further),
         ):
             twice = sorted({str(value) for value in values if list(values).count(value) > 1})
             if twice:
@@ -184,7 +188,7 @@ def read_plan(path: Path) -> SweepPlan:
 
     ``rows`` maps names to ``config``, ``bases``, ``options`` and ``baseline``; ``options`` beside them are
     those of all rows but those with ``shared_options: false``; ``seeds`` is a list or a text like ``0:5``;
-    ``subsets`` maps names to scene filters.
+    ``further`` lists bases; ``subsets`` maps names to scene filters.
 
     Raises:
         SweepError: If it cannot be read, or a key is not understood; names the file.
@@ -224,6 +228,9 @@ def _plan_of(content: Any) -> SweepPlan:
     loaders = top.get("loaders", ["test"])
     if not isinstance(loaders, list):
         raise SweepError(f"loaders: must be a list, got {loaders!r}")
+    further = top.get("further", [])
+    if not isinstance(further, list) or not all(isinstance(name, str) for name in further):
+        raise SweepError(f"further: must be a list of bases such as epdms, got {further!r}")
     subsets = {
         str(name): Path(str(file)) for name, file in _mapping("subsets", top.get("subsets", {}), None).items()
     }
@@ -234,6 +241,7 @@ def _plan_of(content: Any) -> SweepPlan:
         top.get("checkpoint", "last"),
         subsets,
         str(top.get("title", "Sweep")),
+        tuple(further),
     )
 
 

@@ -48,6 +48,7 @@ class Run:
         recipe: Hash of the config with all its values, seed aside.
         is_trained: Whether there is anything to train.
         loaders: Loaders on which it is judged.
+        further: Further bases on which it is judged on the first of them.
         checkpoint: Which checkpoint is judged.
         threads: Threads of its processes.
         gpus: GPUs of the machine.
@@ -66,10 +67,24 @@ class Run:
     threads: int
     gpus: int = 0
     jobs_per_gpu: int = 1
+    further: tuple[str, ...] = ()
 
-    def results(self, loader: str) -> Path:
-        """Scores by scene on a loader."""
-        return self.folder / f"{loader}.csv"
+    def results(self, loader: str, basis: str = "") -> Path:
+        """Scores by scene on a loader, by the metric of the config or on a basis."""
+        return self.folder / f"{'-'.join(filter(None, (loader, basis)))}.csv"
+
+    @property
+    def judgements(self) -> list[tuple[str, str]]:
+        """Loaders and bases on which it is judged; an empty basis is the metric of the config."""
+        own = [(loader, "") for loader in self.loaders]
+        return [*own, *((self.loaders[0], basis) for basis in self.further)]
+
+    @property
+    def open_judgements(self) -> list[tuple[str, str]]:
+        """Those whose scores are not there."""
+        return [
+            (loader, basis) for loader, basis in self.judgements if not self.results(loader, basis).exists()
+        ]
 
     @property
     def work_dir(self) -> Path:
@@ -118,7 +133,7 @@ def runs_of(plan: SweepPlan, out: Path, threads: int, gpus: int = 0, jobs_per_gp
             options = dict(row.options)
             runs.append(
                 Run(row.name, seed, path, options, folder, recipe, is_trained, plan.loaders, plan.checkpoint,
-                    threads, gpus, jobs_per_gpu)
+                    threads, gpus, jobs_per_gpu, plan.further)
             )  # fmt: skip
     for run in runs:
         _check_record(run)
@@ -150,7 +165,9 @@ def _check_record(run: Run) -> None:
 
 
 def read_record(run: Run) -> dict[str, object] | None:
-    """What a complete run says of itself; None if it is not complete.
+    """What a trained and judged run says of itself; None if it is not complete.
+
+    A complete run can lack scores that are asked for now, such as those on a further basis.
 
     Raises:
         SweepError: If the record is damaged.
@@ -159,8 +176,10 @@ def read_record(run: Run) -> dict[str, object] | None:
     if not path.exists():
         return None
     try:
-        record = json.loads(path.read_text())
-        return {key: record[key] for key in ("recipe", "checkpoint_rule", "checkpoint", "seconds", "loaders")}
+        record: dict[str, object] = json.loads(path.read_text())
+        for key in ("recipe", "checkpoint_rule", "checkpoint", "seconds", "loaders"):
+            record[key]
+        return record
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SweepError(f"{path}: damaged ({error!r}); delete this folder") from error
 
@@ -169,13 +188,12 @@ def carry_out(run: Run) -> Outcome:
     """Train and judge, unless that is done; what goes wrong is told, not raised."""
     try:
         record = read_record(run)
-        done = record is not None and all(run.results(loader).exists() for loader in run.loaders)
-        if record is not None and done:
+        if record is not None and not run.open_judgements:
             seconds, checkpoint = record["seconds"], record["checkpoint"]
             assert isinstance(seconds, dict) and (checkpoint is None or isinstance(checkpoint, str))
             return Outcome(run.row, run.seed, run.folder, seconds, checkpoint)
         with file_lock(run.folder / ".lock", wait=False), _gpu(run) as gpu:
-            return _carry_out(run, gpu)
+            return _carry_out(run, gpu, record)
     except LockedError:
         error = f"{run.folder}: another process works in it; wait for it"
     except subprocess.CalledProcessError as failed:
@@ -186,34 +204,31 @@ def carry_out(run: Run) -> Outcome:
     return Outcome(run.row, run.seed, run.folder, {}, error=error)
 
 
-def _carry_out(run: Run, gpu: int | None) -> Outcome:
-    seconds: dict[str, float] = {}
+def _carry_out(run: Run, gpu: int | None, record: Mapping[str, object] | None) -> Outcome:
+    """Train and judge; of a run that has a record only the scores that it lacks are made."""
+    seconds: dict[str, float] = dict(record["seconds"]) if record else {}  # type: ignore[call-overload]
     options = [f"{key}={value}" for key, value in run.options.items()]
     options.append(f"num_threads={run.threads}")
     options = ["--cfg-options", *options]
     checkpoint: Path | None = None
-    if run.is_trained:
+    if run.is_trained and record is None:
         start = time.perf_counter()
         place = ["--work-dir", str(run.work_dir), "--resume", "--seed", str(run.seed)]
         _call(run, gpu, ["train", run.config, *place, *options])
         seconds["train"] = time.perf_counter() - start
+    if run.is_trained:
         checkpoint = _chosen(run)
     weights = [str(checkpoint)] if checkpoint else []
-    for loader in run.loaders:
+    for loader, basis in run.judgements if record is None else run.open_judgements:
         start = time.perf_counter()
-        place = [
-            "--work-dir",
-            str(run.folder / loader),
-            "--out",
-            str(run.results(loader)),
-            "--loader",
-            loader,
-        ]
+        results = run.results(loader, basis)
+        place = ["--work-dir", str(run.folder / loader), "--out", str(results), "--loader", loader]
+        place += ["--basis", basis] if basis else []
         _call(run, gpu, ["test", run.config, *weights, *place, *options])
-        seconds[loader] = time.perf_counter() - start
+        seconds[results.stem] = time.perf_counter() - start
     name = checkpoint.name if checkpoint else None
     outcome = Outcome(run.row, run.seed, run.folder, seconds, name)
-    record = {
+    told = {
         "row": run.row,
         "seed": run.seed,
         "config": run.config,
@@ -223,9 +238,9 @@ def _carry_out(run: Run, gpu: int | None) -> Outcome:
         "checkpoint": name,
         "loaders": list(run.loaders),
         "seconds": seconds,
-        "made_with": environment(),
+        "made_with": record["made_with"] if record and "made_with" in record else environment(),
     }
-    write_atomically(run.folder / RECORD, json.dumps(record, indent=2).encode())
+    write_atomically(run.folder / RECORD, json.dumps(told, indent=2).encode())
     return outcome
 
 

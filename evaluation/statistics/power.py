@@ -2,6 +2,10 @@
 
 The paired differences (S, T) of a pilot are split into what varies with the seed, what varies with the scene
 and the rest (two-way analysis of variance without replication, random effects), which scipy does not have.
+
+What varies with the seed is known from few seeds, so it takes Student's quantile; the scenes are many and
+take the normal one. The half widths of both parts are independent, so their squares add up (as MOVER, the
+method of variance estimates recovery, joins intervals).
 """
 
 from __future__ import annotations
@@ -32,11 +36,18 @@ class Spread:
     def half_width(self, num_seeds: int, num_scenes: int, confidence: float = CONFIDENCE) -> float:
         """Half the width of the interval of a mean difference over so many seeds and scenes.
 
+        Infinite with one seed if anything varies with it: one seed does not say how far another would lie.
+
         >>> round(Spread(seeds=0.0, scenes=1.0, rest=0.0).half_width(1, 400), 3)
         0.098
+        >>> round(Spread(seeds=1.0, scenes=0.0, rest=0.0).half_width(3, 400), 3)
+        2.484
         """
-        variance = self.seeds / num_seeds + self.scenes / num_scenes + self.rest / (num_seeds * num_scenes)
-        return float(stats.norm.ppf(0.5 + confidence / 2.0) * np.sqrt(variance))
+        of_seeds = self.seeds / num_seeds + self.rest / (num_seeds * num_scenes)
+        squares = [_square_quantile(confidence) * self.scenes / num_scenes]
+        if of_seeds > 0.0:
+            squares.append(_square_quantile(confidence, num_seeds) * of_seeds)
+        return float(np.sqrt(sum(squares)))
 
     def scenes_for(self, half_width: float, num_seeds: int, confidence: float = CONFIDENCE) -> int | None:
         """Scenes that make the interval as narrow as that; None if no number does with so few seeds.
@@ -44,11 +55,34 @@ class Spread:
         >>> Spread(seeds=0.0, scenes=1.0, rest=0.0).scenes_for(0.098, 1)
         400
         """
-        deviation = half_width / float(stats.norm.ppf(0.5 + confidence / 2.0))
-        left = deviation**2 - self.seeds / num_seeds
+        if not np.isfinite(self.half_width(num_seeds, 1, confidence)):
+            return None
+        student = _square_quantile(confidence, num_seeds) if num_seeds > 1 else 0.0
+        left = half_width**2 - student * self.seeds / num_seeds
         if left <= 0.0:
             return None
-        return int(np.ceil((self.scenes + self.rest / num_seeds) / left - 1e-9))
+        wanted = _square_quantile(confidence) * self.scenes + student * self.rest / num_seeds
+        return max(1, int(np.ceil(wanted / left - 1e-9)))
+
+    def seeds_for(
+        self, half_width: float, num_scenes: int, confidence: float = CONFIDENCE, most: int = 1000
+    ) -> int | None:
+        """Fewest seeds that make the interval as narrow as that; None if not even ``most`` do.
+
+        >>> spread = Spread(seeds=0.5, scenes=100.0, rest=100.0)
+        >>> spread.seeds_for(0.5, 3000), spread.seeds_for(0.5, 1000)
+        (20, None)
+        """
+        found = (n for n in range(1, most + 1) if self.half_width(n, num_scenes, confidence) <= half_width)
+        return next(found, None)
+
+
+def _square_quantile(confidence: float, num_seeds: int | None = None) -> float:
+    """Square of the two-sided quantile: Student's of so many seeds (infinite for one), else the normal."""
+    tail = 0.5 + confidence / 2.0
+    if num_seeds is None:
+        return float(stats.norm.ppf(tail)) ** 2
+    return float(stats.t.ppf(tail, num_seeds - 1)) ** 2 if num_seeds > 1 else float("inf")
 
 
 def spread_of(differences: ArrayLike) -> Spread:

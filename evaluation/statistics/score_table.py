@@ -1,7 +1,8 @@
 """Scores of many runs by scene: in memory (runs, scenes, columns), and as two files.
 
 ``runs.csv`` has a line per run: its row, seed, values, checkpoint and mean scores. ``scores_<part>.npz`` has
-the scores by scene that these are the means of. Intervals, tables and pictures are all computed from them.
+the scores by scene that these are the means of, and the label of what they are. Intervals, tables and
+pictures are all computed from them.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import csv
 import io
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from beyonddrive.engine.files import atomic_file, write_atomically
+from beyonddrive.evaluation.score_labels import LabelError, ScoreLabel, scenes_digest
 from beyonddrive.evaluation.statistics.intervals import StatisticsError
 
 RUNS = "runs.csv"
@@ -39,13 +41,17 @@ class ScoreTable:
         runs: R runs.
         tokens: T scenes.
         columns: C names, such as ``SCORE_COLUMNS``; the last is the score itself.
-        values: (R, T, C) float32 in [0, 1].
+        values: (R, T, C) float32 in [0, 1]; NaN where a scene lacks a sub-score, such as extended comfort.
+        label: What the scores are; None if nobody said.
+        untrained: Rows without a training, whose one run stands for every seed.
     """
 
     runs: tuple[RunKey, ...]
     tokens: tuple[str, ...]
     columns: tuple[str, ...]
     values: NDArray[np.float32]
+    label: ScoreLabel | None = None
+    untrained: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         shape = (len(self.runs), len(self.tokens), len(self.columns))
@@ -90,11 +96,15 @@ class ScoreTable:
             )
         keep = np.array([token in set(tokens) for token in self.tokens])
         kept = tuple(token for token, is_kept in zip(self.tokens, keep, strict=True) if is_kept)
-        return ScoreTable(self.runs, kept, self.columns, self.values[:, keep])
+        label = self.label and replace(self.label, num_scenes=len(kept), scenes=scenes_digest(kept))
+        return replace(self, tokens=kept, values=self.values[:, keep], label=label)
 
 
 def table_of(
-    scores: Mapping[RunKey, Mapping[str, NDArray[np.float64]]], columns: Sequence[str]
+    scores: Mapping[RunKey, Mapping[str, NDArray[np.float64]]],
+    columns: Sequence[str],
+    label: ScoreLabel | None = None,
+    untrained: Collection[str] = (),
 ) -> ScoreTable:
     """Put the scores (C,) by token of several runs together.
 
@@ -112,7 +122,19 @@ def table_of(
         tokens = own
     found = [[values[token] for token in tokens or ()] for values in scores.values()]
     shape = (len(scores), len(tokens or ()), len(columns))
-    return ScoreTable(tuple(scores), tokens or (), tuple(columns), np.array(found, np.float32).reshape(shape))
+    array = np.array(found, np.float32).reshape(shape)
+    return ScoreTable(tuple(scores), tokens or (), tuple(columns), array, label, frozenset(untrained))
+
+
+def known_mean(values: ArrayLike) -> float | None:
+    """The mean of the values that are there, which are not NaN; None if none is.
+
+    >>> known_mean([1.0, float("nan"), 2.0]), known_mean([float("nan")])
+    (1.5, None)
+    """
+    known = np.asarray(values, np.float64)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if known.size else None
 
 
 def score_file(folder: Path, part: str) -> Path:
@@ -128,6 +150,8 @@ def write_table(folder: Path, part: str, table: ScoreTable) -> None:
         "tokens": np.array(table.tokens, dtype=np.str_),
         "columns": np.array(table.columns, dtype=np.str_),
         "values": table.values,
+        "label": np.array(table.label.to_text() if table.label else "", dtype=np.str_),
+        "untrained": np.array(sorted(table.untrained), dtype=np.str_),
     }
     with atomic_file(score_file(folder, part)) as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -146,8 +170,12 @@ def read_table(folder: Path, part: str) -> ScoreTable:
                 RunKey(str(row), int(seed)) for row, seed in zip(file["rows"], file["seeds"], strict=True)
             )
             tokens, columns = map(str, file["tokens"]), map(str, file["columns"])
-            return ScoreTable(runs, tuple(tokens), tuple(columns), file["values"])
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, StatisticsError) as error:
+            # Files of version 0.2 say neither what the scores are nor which rows are not trained.
+            text = str(file.get("label", ""))
+            untrained = frozenset(map(str, file.get("untrained", ())))
+            label = ScoreLabel.parse(text) if text else None
+            return ScoreTable(runs, tuple(tokens), tuple(columns), file["values"], label, untrained)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, StatisticsError, LabelError) as error:
         raise StatisticsError(
             f"{path}: no scores of a sweep ({error}); run beyonddrive sweep again"
         ) from error
@@ -162,6 +190,8 @@ def write_runs(
 ) -> None:
     """Write ``runs.csv``: a line per run and part, with mean scores in percent.
 
+    A sub-score that a part does not have, or no scene of it, is an empty cell.
+
     Args:
         folder: Where it goes.
         tables: Scores by part.
@@ -170,13 +200,15 @@ def write_runs(
         seconds: Of each training.
     """
     names = list(dict.fromkeys(name for row in values.values() for name in row))
-    columns = next(iter(tables.values())).columns if tables else ()
+    columns = list(dict.fromkeys(name for table in tables.values() for name in reversed(table.columns)))
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_OWN[:2], *names, *_OWN[2:], *reversed(columns), "train_seconds"])
+    writer.writerow([*_OWN[:2], *names, *_OWN[2:], *columns, "train_seconds"])
     for part, table in tables.items():
         for run, scores in zip(table.runs, table.values, strict=True):
-            means = [f"{100.0 * value:.4f}" for value in scores.astype(np.float64).mean(axis=0)[::-1]]
+            found = dict(zip(table.columns, scores.T.astype(np.float64), strict=True))
+            known = {name: mean for name in columns if (mean := known_mean(found.get(name, ()))) is not None}
+            means = [f"{100.0 * known[name]:.4f}" if name in known else "" for name in columns]
             own = [values.get(run.row, {}).get(name, "") for name in names]
             told = [part, checkpoints.get(run) or "", len(table.tokens)]
             took = f"{seconds[run]:.1f}" if run in seconds else ""

@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
+from beyonddrive.evaluation.score_labels import BASES, ScoreLabel
 from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
-from beyonddrive.results import check, keep, keep_closed_loop, tables
+from beyonddrive.results import check, keep, keep_closed_loop, marks, tables
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
 PLAN = """
@@ -27,10 +29,9 @@ def root(tmp_path, monkeypatch):
     (results / "effect").mkdir(parents=True)
     (results / "effect" / "two.yml").write_text(PLAN)
     (tmp_path / "README.md").write_text("nothing\n")
-    for module in (tables, check):
-        monkeypatch.setattr(module, "RESULTS", results)
+    monkeypatch.setattr(tables, "RESULTS", results)
     monkeypatch.setattr(check, "ROOT", tmp_path)
-    check.rows_of.cache_clear()
+    marks.rows_of.cache_clear()
     return tmp_path
 
 
@@ -50,8 +51,18 @@ def write_run(sweep, row, seed, gain, recipe="r"):
 
 def call(module, monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, words)])
-    check.rows_of.cache_clear()
+    marks.rows_of.cache_clear()
     return module.main()
+
+
+def write_epdms(sweep, row, seed, gain, basis="epdms"):
+    """A run of a sweep is judged by EPDMS, too; no scene has a neighbour."""
+    tokens = [f"t{index:02d}" for index in range(40)]
+    values = np.random.default_rng(seed).uniform(0.2, 0.8, (40, len(RUN_COLUMNS))) + gain
+    values[:, RUN_COLUMNS.index("EC")] = np.nan
+    scenes = [ScoredScene(token, "log", value) for token, value in zip(tokens, values, strict=True)]
+    text = scenes_to_csv(scenes, RUN_COLUMNS, ScoreLabel.of(BASES[basis], tokens))
+    (sweep / "runs" / row / f"seed{seed}" / "test-epdms.csv").write_text(text)
 
 
 def test_runs_join_a_table_and_documents_follow_it(root, monkeypatch, capsys):
@@ -81,6 +92,105 @@ def test_runs_join_a_table_and_documents_follow_it(root, monkeypatch, capsys):
     assert call(check, monkeypatch) == 1
     assert call(check, monkeypatch, "--write") == 0
     assert "-->+15.00<!-- end -->" in readme.read_text()
+
+
+def test_rows_have_the_seeds_that_they_have(root, monkeypatch):
+    sweep = root / "sweep"
+    for seed in range(3):
+        write_run(sweep, "plain", seed, 0.0)
+    for seed, gain in ((1, 0.1), (4, 0.2)):
+        write_run(sweep, "better", seed, gain)
+    assert call(keep, monkeypatch, sweep, "effect/two") == 0
+    mark = "<!-- figure: effect/two test | better | {} --><!-- end -->"
+    readme = root / "README.md"
+    names = ("seeds", "difference", "by seed")
+    readme.write_text(
+        "".join(map(mark.format, names))
+        + "<!-- table: effect/two test --><!-- end --><!-- parts: effect/two | better | test --><!-- end -->"
+    )
+    assert call(check, monkeypatch, "--write") == 0
+    assert call(check, monkeypatch) == 0
+    text = readme.read_text()
+    assert re.findall("-->([^<>|]*)<!-- end", text)[:3] == ["2", "+10.00", "+10.0"]
+    assert re.search(r"\| plain \| 3 \| [\d.]+ ± [\d.]+ \|  \|  \|", text)
+    assert re.search(r"\| better \| 2 \| [\d.]+ ± [\d.]+ \| \+10.0 \(1 seed\) \| \+10.0 to \+10.0 \|", text)
+    without, with_ = map(float, re.search(r"\| test \| 40 \| ([\d.]+) \| ([\d.]+) \| \+10.0", text).groups())
+    assert with_ - without == pytest.approx(10.0, abs=0.11)  # both of seed 1
+
+    # the seeds that were lacking come later
+    write_run(root / "later", "better", 0, 0.15)
+    assert call(keep, monkeypatch, root / "later", "effect/two") == 0
+    assert call(check, monkeypatch, "--write") == 0
+    assert re.findall("-->([^<>|]*)<!-- end", readme.read_text())[:3] == ["3", "+12.50", "+15.0, +10.0"]
+
+
+def test_scores_on_a_further_basis_stand_beside_the_others(root, monkeypatch, capsys):
+    plan = root / "results" / "effect" / "two.yml"
+    plan.write_text(PLAN + "further: [epdms]\n")
+    sweep = root / "sweep"
+    for seed in (0, 1):
+        write_run(sweep, "plain", seed, 0.0)
+        write_run(sweep, "better", seed, 0.1)
+    assert call(keep, monkeypatch, sweep, "effect/two") == 0
+    folder = root / "results" / "effect" / "two"
+    assert not list(folder.glob("*epdms*"))
+
+    # a run that is not judged yet is left out, and its pair with it
+    write_epdms(sweep, "plain", 0, 0.0)
+    write_epdms(sweep, "plain", 1, 0.0)
+    write_epdms(sweep, "better", 1, 0.05)
+    assert call(keep, monkeypatch, sweep, "effect/two") == 0
+    readme = root / "README.md"
+    readme.write_text(
+        "<!-- scores: effect/two test, test-epdms --><!-- end -->\n"
+        "<!-- figure: effect/two test-epdms | better | LK -->1<!-- end -->\n"
+    )
+    assert call(check, monkeypatch, "--write") == 0
+    assert call(check, monkeypatch) == 0
+    text = readme.read_text()
+    head = "| planner | seeds | PDMS | difference | 95 % | EPDMS, logged traffic, human filter on |"
+    assert head in text and "+5.0 | +5.0 to +5.0 |" in text and " (1 of the seeds) |" in text
+    report = (folder / "report.md").read_text()
+    assert "epdms: EPDMS, 1 stage, logged traffic, human filter on, scorer 1, 40 scenes" in report
+    lines = (folder / "runs.csv").read_text().splitlines()
+    assert len(lines) == 1 + 4 + 3 and lines[0].count("PDMS") == 2
+
+    # scores on another basis do not join, and parts that a later sweep lacks stay
+    write_epdms(sweep, "better", 1, 0.05, "epdms-unfiltered")
+    for row in ("plain", "better"):
+        (sweep / "runs" / row / "seed0" / "test-epdms.csv").unlink(missing_ok=True)
+    (sweep / "runs" / "plain" / "seed1" / "test-epdms.csv").unlink()
+    with pytest.raises(SystemExit, match="other scenes or by another score"):
+        call(keep, monkeypatch, sweep, "effect/two")
+    (sweep / "runs" / "better" / "seed1" / "test-epdms.csv").unlink()
+    assert call(keep, monkeypatch, sweep, "effect/two") == 0
+    assert (folder / "runs.csv").read_text().splitlines() == lines
+
+    # a figure that no scene has is refused
+    readme.write_text("<!-- figure: effect/two test-epdms | better | EC -->1<!-- end -->")
+    assert call(check, monkeypatch) == 1
+    assert "row 'better' has no 'EC'" in capsys.readouterr().err
+
+
+def test_power_needs_two_seeds_that_are_shared(root, monkeypatch, capsys):
+    sweep = root / "sweep"
+    write_run(sweep, "plain", 0, 0.0)
+    write_run(sweep, "better", 0, 0.1)
+    readme = root / "README.md"
+    marks_of = [f"figure: effect/two test | better | {what}" for what in ("student", "seeds needed")]
+    marks_of += ["power: effect/two test | better"]
+    readme.write_text("".join(f"<!-- {mark} --><!-- end -->" for mark in marks_of))
+    assert call(keep, monkeypatch, sweep, "effect/two") == 0
+    assert call(check, monkeypatch) == 1
+    told = capsys.readouterr().err
+    assert "its difference is of 1 seed(s)" in told and "shares two seeds with its baseline" in told
+    for row, gain in (("plain", 0.0), ("better", 0.11)):
+        write_run(sweep, row, 1, gain)
+    assert call(keep, monkeypatch, sweep, "effect/two") == 0
+    assert call(check, monkeypatch, "--write") == 0
+    text = readme.read_text()
+    # 10 and 11 points: 0.71 by seed alone, so 0.5 needs t(n - 1) 0.71 / sqrt(n) <= 0.5, which is n = 11
+    assert "seeds needed -->11<!--" in text and "| better | 0.71 | 0.00 | 0.00 | ±6.35 | 11 |" in text
 
 
 def test_a_report_that_was_edited_is_told(root, monkeypatch, capsys):

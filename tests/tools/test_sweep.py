@@ -55,9 +55,23 @@ def test_a_grid_is_trained_once_and_a_failed_run_leaves_the_rest(tmp_path, blind
     assert "| blind_recipe max_epochs=2 | 2 |" in report and "Runs without scores" not in report
     assert (out / "runs.csv").read_text().count("\n") == 5
     assert (out / "table_test.tex").exists() and (out / "intervals_test.png").exists()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/*.csv")}
+    before |= {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/train/*.pth")}
     record = json.loads((broken / "run.json").read_text())
     assert (record["seed"], record["checkpoint"]) == (1, "epoch_2.pth")
     capsys.readouterr()
+
+    # A further basis judges what is trained, and nothing is trained or judged again.
+    assert main([*words, "--further", "epdms"]) == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert "## test-epdms: 3 scenes\n\nepdms: EPDMS, 1 stage, logged traffic, human filter on" in (
+        told := (out / "report.md").read_text()
+    )
+    assert told.count("| blind_recipe max_epochs=2 | 2 |") == 2
+    record = json.loads((broken / "run.json").read_text())
+    assert set(record["seconds"]) == {"train", "test", "test-epdms"}
+    assert main([*words, "--further", "two-stage"]) == 1
+    assert "no metric judges logged scenes on the basis 'two-stage'" in capsys.readouterr().err
 
     # The report alone, and a recipe that is another one now.
     assert main([*words, "--report-only"]) == 0

@@ -94,19 +94,21 @@ def test_the_script_runs_from_anywhere_and_needs_no_checkpoint_without_weights(t
     assert len(rows) == 3
 
 
-def test_the_one_stage_epdms_is_an_option(tmp_path, split_root, monkeypatch, capfd):
+def test_another_basis_is_an_option(tmp_path, split_root, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     config = str(REPOSITORY / "configs/human/human_synth.py")
     options = [
-        "test_evaluator.type=EPDMSMetric", f"test_evaluator.cache_dir={tmp_path / 'caches'}",
+        f"test_evaluator.cache_dir={tmp_path / 'caches'}",
         f"data_root={split_root}", "test_dataloader.dataset.scene_filter=None",
     ]  # fmt: skip
     assert cache_metrics.main([config, "--loaders", "test", "--cfg-options", *options]) == 0
-    assert test.main([config, "--out", "human.csv", "--cfg-options", *options]) == 0
+    assert test.main([config, "--basis", "epdms", "--out", "human.csv", "--cfg-options", *options]) == 0
     rows = rows_of(tmp_path / "human.csv")
-    assert len(rows) == 3
+    assert len(rows) == 3 and all("basis=epdms;" in row["label"] for row in rows)
     mean = 100 * np.mean([float(row["EPDMS"]) for row in rows])
     assert f"epdms_one_stage/EPDMS  {mean:>7.2f}" in capfd.readouterr().out
+    assert test.main([config, "--basis", "two-stage", "--cfg-options", *options]) == 1
+    assert "on the basis 'two-stage'; there are pdms, epdms, " in capfd.readouterr().err
 
 
 def test_a_bad_scene_makes_the_exit_code_and_is_named(tmp_path, split_root, monkeypatch, capfd):

@@ -1,14 +1,15 @@
 """Tables of sweeps: what they say, and that files give back what was written."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from beyonddrive.evaluation.score_labels import BASES, ScoreLabel
 from beyonddrive.evaluation.statistics.intervals import StatisticsError
 from beyonddrive.evaluation.statistics.score_table import (
     RunKey,
-    ScoreTable,
     read_table,
     table_of,
     write_runs,
@@ -47,14 +48,49 @@ def test_differences_are_paired_and_rows_without_runs_are_left_to_the_report(tab
 
 
 def test_an_untrained_baseline_is_compared_with_every_seed(table):
-    (row,) = table_rows(table, {"plain": "human"})
+    known = replace(table, untrained=frozenset({"human"}))
+    (row,) = table_rows(known, {"plain": "human"})
     assert row.difference is not None and row.difference.num_seeds == 3
+    (other_way,) = table_rows(known, {"human": "plain"})
+    assert other_way.difference is not None and other_way.difference.num_seeds == 3
+    assert other_way.difference.mean == pytest.approx(-row.difference.mean)
+
+
+def without(table, *runs):
+    kept = [index for index, run in enumerate(table.runs) if run not in runs]
+    return replace(table, runs=tuple(table.runs[i] for i in kept), values=table.values[kept])
 
 
 def test_seeds_that_only_one_of_two_has_are_not_compared(table):
-    fewer = ScoreTable(table.runs[:-1], table.tokens, table.columns, table.values[:-1])
-    row = table_rows(fewer, BASELINES)[2]
+    row = table_rows(without(table, RunKey("better_5%", 2)), BASELINES)[2]
     assert row.score.num_seeds == 2 and row.difference is not None and row.difference.num_seeds == 2
+
+    # a trained baseline with one seed is compared with that seed alone, and the table says so
+    fewer = without(table, RunKey("plain", 0), RunKey("plain", 2))
+    rows = table_rows(fewer, BASELINES)
+    assert rows[2].score.num_seeds == 3 and rows[2].spread is None
+    own = fewer.of("better_5%", "PDMS", [1]) - fewer.of("plain", "PDMS", [1])
+    assert rows[2].difference is not None and rows[2].difference.mean == pytest.approx(own.mean())
+    assert f"| {own.mean():+.2f} (1 seed) |" in markdown(rows, "PDMS")
+    assert power_table(rows) == ""
+
+    # with none in common there is nothing to compare
+    apart = without(fewer, RunKey("better_5%", 1))
+    assert table_rows(apart, BASELINES)[2].difference is None
+
+
+def test_a_sub_score_that_scenes_lack_is_left_out_of_its_mean(table):
+    values = table.values.copy()
+    values[:, ::2, 0] = np.nan
+    rows = table_rows(replace(table, values=values), BASELINES)
+    assert rows[0].columns == {"NC": 100.0} and rows[2].column_differences == {"NC": 0.0}
+    values[..., 0] = np.nan
+    nowhere = replace(table, values=values)
+    rows = table_rows(nowhere, BASELINES)
+    assert rows[0].columns == {} and "nan" not in markdown(rows, "PDMS")
+    values[0, :, 0] = 1.0
+    rows = table_rows(replace(table, values=values), BASELINES)
+    assert markdown(rows, "PDMS").splitlines()[3].endswith("| - |")
 
 
 def test_markdown_latex_and_picture(table):
@@ -69,9 +105,14 @@ def test_markdown_latex_and_picture(table):
 
 
 def test_files_give_back_what_was_written(tmp_path, table):
+    label = ScoreLabel.of(BASES["pdms"], table.tokens)
+    table = replace(table, label=label, untrained=frozenset({"human"}))
     write_table(tmp_path, "test", table)
     back = read_table(tmp_path, "test")
     assert (back.runs, back.tokens, back.columns) == (table.runs, table.tokens, table.columns)
+    assert (back.label, back.untrained) == (label, {"human"})
+    part = back.part(["t01", "t02"]).label
+    assert part is not None and part.num_scenes == 2 and not part.differences(label)
     np.testing.assert_array_equal(back.values, table.values)
     values = {"plain": {"config": "a", "weight": "0"}, "better_5%": {"config": "b", "weight": "5"}}
     first = table.runs[1]

@@ -94,8 +94,30 @@ def test_the_spread_of_a_pilot_foretells_the_interval():
     spread = spread_of(_differences(rng, 0.0, 0.5, 2.0, 40, 3000, rest=3.0))
     assert (spread.seeds, spread.scenes, spread.rest) == pytest.approx((0.25, 4.0, 9.0), rel=0.5)
     found = estimate(_differences(rng, 0.0, 0.0, 2.0, 5, 500, rest=3.0))
-    foretold = Spread(0.0, 4.0, 9.0).half_width(5, 500)
-    assert (found.high - found.low) / 2.0 == pytest.approx(foretold, rel=0.2)
+    foretold = Spread(0.0, 4.0, 0.0).half_width(5, 500)
+    known = found.high - found.low
+    assert known / 2.0 == pytest.approx(np.hypot(foretold, 1.96 * 3.0 / np.sqrt(5 * 500)), rel=0.2)
+
+
+@pytest.mark.parametrize("num_seeds", [3, 10])
+def test_as_many_of_a_hundred_intervals_as_they_say_are_half_a_width_from_the_truth(num_seeds):
+    rng = np.random.default_rng(7)
+    held = 0
+    for _ in range(400):
+        values = _differences(rng, 1.0, 0.5, 3.0, num_seeds, 60, rest=3.0)
+        width = spread_of(values).half_width(num_seeds, 60)
+        held += abs(values.mean() - 1.0) <= width
+    assert held >= 370
+
+
+def test_seeds_needed():
+    spread = Spread(seeds=0.5, scenes=100.0, rest=100.0)
+    seeds = spread.seeds_for(0.5, 3000)
+    assert seeds is not None
+    assert spread.half_width(seeds, 3000) <= 0.5 < spread.half_width(seeds - 1, 3000)
+    assert spread.seeds_for(0.5, 1500) is None  # the scenes alone leave more
+    assert Spread(0.0, 100.0, 0.0).seeds_for(0.5, 3000) == 1  # every seed gives the same
+    assert np.isinf(spread.half_width(1, 3000))
 
 
 def test_scenes_needed_and_seeds_too_few():

@@ -1,0 +1,232 @@
+"""What stands behind a mark of a document, computed from the tables that are kept.
+
+A table of figures is marked ``<!-- table: effect/planners test -->``; rows can be chosen: ``<!-- table:
+effect/planners test | LTF | LTF, published -->``. Further:
+
+``scores: effect/planners test, test-epdms | LTF``: scores and differences of several parts side by side;
+``power: effect/planners test | LTF, published``: what narrows the interval of a difference;
+``parts: effect/planners | LTF, published | hard | test``: a row and its baseline in several parts;
+``figure: effect/planners test | LTF, published | difference``: a figure within a sentence. Its last word is
+``score``, ``difference``, ``interval`` (95 % of the difference, over seeds and scenes), ``student`` (95 %,
+over seeds), ``by seed`` (differences), ``seeds``, ``scenes``, ``half width``, ``seeds needed`` (for an
+interval of half a point to either side with these scenes), ``scenes needed 20`` (the same, with 20 seeds) or
+a column;
+``value: effect/offsets | LTF/0 | across 4 s``: a cell of ``effect/offsets.csv``;
+``cells: effect/offsets | right``: a column of it with the names of all rows.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from functools import cache
+from math import isnan
+
+from beyonddrive.evaluation.statistics.score_table import ScoreTable, score_file
+from beyonddrive.results import tables
+from beyonddrive.results.tables import KeptTable
+from beyonddrive.visualization.sweep_tables import (
+    POWER_WIDTH,
+    TableRow,
+    count_text,
+    difference_text,
+    markdown_table,
+    paired_seeds,
+    power_table,
+    share_text,
+    signed,
+)
+
+COLUMNS = (
+    *("NC", "DAC", "TLC", "EP", "TTC", "C", "LK", "HC", "EC", "DDC"),
+    *("RC", "COM", "completed", "collisions", "left the way"),
+)
+"""Of the tables in documents, in this order, as far as the scores have them."""
+
+
+class FigureError(Exception):
+    """A mark names what is not there."""
+
+
+def scores_of(source: str) -> ScoreTable:
+    """Scores of a source, such as ``effect/planners test``."""
+    name, _, part = source.partition(" ")
+    table = KeptTable(name)
+    if not score_file(table.folder, part).exists():
+        raise FigureError(f"results/{name} has no scores of '{part}'")
+    return table.scores(part)
+
+
+@cache
+def rows_of(source: str) -> dict[str, TableRow]:
+    """Rows of a source by name."""
+    return {row.name: row for row in KeptTable(source.partition(" ")[0]).rows(scores_of(source))}
+
+
+def row_of(source: str, name: str) -> TableRow:
+    """One row of a source."""
+    rows = rows_of(source)
+    if name not in rows:
+        raise FigureError(f"results/{source}: no row '{name}'; there is {'; '.join(rows)}")
+    return rows[name]
+
+
+def block(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for a document, with the empty lines that Markdown wants around it."""
+    return f"\n\n{markdown_table(header, rows)}\n"
+
+
+def table_text(source: str, names: list[str]) -> str:
+    """A table for a document."""
+    rows = [row_of(source, name) for name in names or rows_of(source)]
+    columns = [column for column in COLUMNS if column in rows[0].columns]
+    header = ["planner", "seeds", scores_of(source).columns[-1], "difference", "95 %", *columns]
+    lines = []
+    for row in rows:
+        cells = [row.name, str(row.score.num_seeds), *score_cells(row)]
+        lines.append([*cells, *(share_text(row.columns[c]) for c in columns)])
+    return block(header, lines)
+
+
+def score_cells(row: TableRow) -> list[str]:
+    """Score, difference from the baseline and its interval."""
+    spread = f" ± {row.score.std:.1f}" if row.score.num_seeds > 1 else ""
+    interval = figure(row, "interval", 1) if row.difference else ""
+    return [f"{row.score.mean:.1f}{spread}", difference_text(row, 1), interval]
+
+
+def scores_text(name: str, parts: list[str], names: list[str]) -> str:
+    """Scores and differences of several parts side by side; a dash where a row was not judged."""
+    found = {part: rows_of(f"{name} {part}") for part in parts}
+    header = ["planner", "seeds"]
+    for part in parts:
+        header += [what_is_scored(scores_of(f"{name} {part}")), "difference", "95 %"]
+    lines = []
+    for row_name in names or found[parts[0]]:
+        first = row_of(f"{name} {parts[0]}", row_name)
+        cells = [row_name, str(first.score.num_seeds)]
+        for rows in found.values():
+            row = rows.get(row_name)
+            own = ["-", "", ""] if row is None else score_cells(row)
+            if row is not None and row.score.num_seeds != first.score.num_seeds:
+                own[0] += f" ({row.score.num_seeds} of the seeds)"
+            cells += own
+        lines.append(cells)
+    return block(header, lines)
+
+
+def what_is_scored(table: ScoreTable) -> str:
+    """The score of a table, and what the label says of traffic and filter if there are several."""
+    label = table.label
+    if label is None or label.human_filter == "none":
+        return table.columns[-1]
+    return f"{label.score}, {label.traffic} traffic, human filter {label.human_filter}"
+
+
+def power_text(source: str, names: list[str]) -> str:
+    """What makes intervals as narrow as half a point, of rows with more than one seed."""
+    found = power_table([row_of(source, name) for name in names or rows_of(source)])
+    if not found:
+        raise FigureError(
+            f"results/{source}: no row of {', '.join(names)} shares two seeds with its baseline"
+        )
+    return f"\n\n{found}\n"
+
+
+def parts_text(name: str, row_name: str, parts: list[str]) -> str:
+    """A row and its baseline in several parts, both on the seeds that are compared."""
+    lines = []
+    for part in parts:
+        row, table = row_of(f"{name} {part}", row_name), scores_of(f"{name} {part}")
+        if row.baseline is None or row.difference is None:
+            raise FigureError(f"row '{row_name}' has no baseline in '{part}'")
+        seeds = dict(zip((row_name, row.baseline), paired_seeds(table, row_name, row.baseline), strict=True))
+        pair = (table.of(own, table.columns[-1], seeds[own]) for own in (row.baseline, row_name))
+        cells = [part.replace("_", " "), figure(row, "scenes"), *(f"{scores.mean():.1f}" for scores in pair)]
+        cells += [figure(row, "difference", 1), figure(row, "interval", 1)]
+        lines.append(cells)
+    return block(["scenes", "number", "without", "with", "difference", "95 %"], lines)
+
+
+def figure(row: TableRow, what: str, digits: int = 2) -> str:
+    """One figure of a row."""
+    if what in row.columns and not isnan(row.columns[what]):
+        return f"{row.columns[what]:.{digits}f}"
+    if what == "score":
+        return f"{row.score.mean:.{digits}f}"
+    if what == "seeds":
+        return str(row.score.num_seeds)
+    if what == "scenes":
+        return f"{row.score.num_scenes:,}"
+    found = row.difference
+    if found is None:
+        raise FigureError(f"row '{row.name}' has no '{what}'")
+    if what == "difference":
+        return signed(found.mean, digits)
+    if found.num_seeds > 1 and row.spread is not None:
+        if what == "half width":
+            return f"{row.spread.half_width(found.num_seeds, found.num_scenes):.{digits}f}"
+        if what == "seeds needed":
+            return count_text(row.spread.seeds_for(POWER_WIDTH, found.num_scenes))
+        if what.startswith("scenes needed ") and what.split()[-1].isdecimal():
+            return count_text(row.spread.scenes_for(POWER_WIDTH, int(what.split()[-1])))
+    if what not in ("interval", "student") or (what == "student" and found.num_seeds < 2):
+        raise FigureError(f"row '{row.name}' has no '{what}'; its difference is of {found.num_seeds} seed(s)")
+    low, high = (found.low, found.high) if what == "interval" else (found.seed_low, found.seed_high)
+    return f"{signed(low, digits)} to {signed(high, digits)}"
+
+
+def csv_lines(source: str) -> list[dict[str, str]]:
+    """Lines of a table in CSV; none if it is not there."""
+    path = tables.RESULTS / f"{source}.csv"
+    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+
+
+def cells_text(source: str, columns: list[str]) -> str:
+    """Some columns of a table in CSV, all its rows."""
+    names = [line["row"] for line in csv_lines(source)]
+    if not names or not columns:
+        raise FigureError(f"results/{source}.csv has no rows, or no columns are named")
+    return block(["", *columns], [[name, *(cell(source, name, c) for c in columns)] for name in names])
+
+
+def by_seed(source: str, row: TableRow) -> str:
+    """Differences of a row from its baseline, one for each seed that both have."""
+    table = scores_of(source)
+    if row.baseline is None:
+        raise FigureError(f"row '{row.name}' has no baseline")
+    score = table.columns[-1]
+    ours, theirs = paired_seeds(table, row.name, row.baseline)
+    apart = table.of(row.name, score, ours) - table.of(row.baseline, score, theirs)
+    return ", ".join(signed(float(value), 1) for value in apart.mean(axis=1))
+
+
+def cell(source: str, row: str, column: str) -> str:
+    """A cell of a table in CSV whose first column is ``row``."""
+    found = [line[column] for line in csv_lines(source) if line["row"] == row and column in line]
+    if not found:
+        raise FigureError(f"results/{source}.csv has no row '{row}' with '{column}'")
+    return found[0]
+
+
+def text_of(kind: str, mark: str) -> str:
+    """What stands behind a mark."""
+    source, *rest = (part.strip() for part in mark.split(" | "))
+    if kind == "value":
+        return cell(source, *rest) if len(rest) == 2 else cell(source, "", "")
+    if kind == "table":
+        return table_text(source, rest)
+    if kind == "scores":
+        name, _, parts = source.partition(" ")
+        return scores_text(name, [part.strip() for part in parts.split(",")], rest)
+    if kind == "power":
+        return power_text(source, rest)
+    if kind == "cells":
+        return cells_text(source, rest)
+    if kind == "figure" and rest[1:] == ["by seed"]:
+        return by_seed(source, row_of(source, rest[0]))
+    if kind == "parts" and len(rest) > 1:
+        return parts_text(source, rest[0], rest[1:])
+    if kind == "parts" or len(rest) != 2:
+        raise FigureError(f"'{mark}': a figure is '<table> <part> | <row> | <what>'")
+    return figure(row_of(source, rest[0]), rest[1])

@@ -1,0 +1,60 @@
+"""The picture of gains by the distance of the nearest failure."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from beyonddrive.evaluation.statistics.score_table import RunKey, table_of
+from beyonddrive.results.effect import by_distance
+from beyonddrive.visualization.sweep_tables import table_rows
+
+BASELINES = {
+    "A": None,
+    "A, published": "A",
+    "B": None,
+    "B, published": "B",
+    "B, margin": "B",
+    "C, published": "C",
+}
+
+
+class Kept:
+    """Two bands; B, published has one seed and is 20 points better in the nearer band."""
+
+    parts = ("test", "failure_within_0.5m", "failure_beyond_2m")
+
+    def scores(self, part):
+        rng = np.random.default_rng(0)
+        gains = {"A": 0.0, "A, published": 0.1, "B": 0.0, "B, margin": 0.3}
+        gains["B, published"] = 0.2 if part == "failure_within_0.5m" else 0.0
+        scenes = rng.uniform(0.2, 0.6, 30)
+        return table_of(
+            {
+                RunKey(row, seed): {f"t{i:02d}": np.array([value]) for i, value in enumerate(scenes + gain)}
+                for row, gain in gains.items()
+                for seed in range(1 if row == "B, published" else 2)
+            },
+            ("PDMS",),
+        )
+
+    def rows(self, scores):
+        return table_rows(scores, BASELINES)
+
+
+def test_published_rows_are_compared_band_by_band():
+    found = by_distance.gains(Kept())
+    assert list(found) == ["A", "B"] and list(found["B"]) == ["failure_within_0.5m", "failure_beyond_2m"]
+    assert found["B"]["failure_within_0.5m"].mean == pytest.approx(20.0, abs=0.01)
+    assert found["B"]["failure_beyond_2m"].mean == pytest.approx(0.0, abs=0.01)
+    assert (found["A"]["failure_beyond_2m"].num_seeds, found["B"]["failure_beyond_2m"].num_seeds) == (2, 1)
+    assert by_distance.picture(found).startswith(b"\x89PNG")
+
+
+def test_without_a_published_row_there_is_no_picture(tmp_path, monkeypatch):
+    nothing = SimpleNamespace(parts=[])
+    monkeypatch.setattr(by_distance, "KeptTable", lambda name: nothing)
+    monkeypatch.setattr(by_distance, "PICTURE", tmp_path / "p.png")
+    with pytest.raises(SystemExit, match="no row with the published recipe"):
+        by_distance.main()
+    assert not list(tmp_path.iterdir())
