@@ -3,9 +3,12 @@
 A server of the driver runs in a process of its own with the tiny LTF, weights as they are initialised, which
 costs the same. Eight clients in this process send, every 100 ms of their own clock, an ego pose and three
 JPEG images and ask for a plan, as the runtime does at 10 Hz. Printed: the rate of the slowest session
-against the 10 Hz that are asked for, how long a step took, and the share of steps beyond 100 ms.
+against the 10 Hz that are asked for, how long a step took, the share of steps beyond 100 ms, and the
+processor time that the server and the clients spent on a plan: it says how many cores the sessions need at
+10 Hz, also where other programs keep them from getting it.
 The images are made before the clock starts. ``--full-decode`` decodes images as large as they are: the
-alternative that decoding as fine as the planner's strip needs them is measured against.
+alternative that decoding as fine as the planner's strip needs them is measured against. ``--planner`` drives
+the planner as it is, its fast copy, or the ONNX file that ``beyonddrive export`` makes of it.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,6 +31,7 @@ import numpy as np
 from carla_driver_interface import protocol as wire
 from carla_driver_interface.geometry import Pose
 from carla_driver_interface.server import serving
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from beyonddrive.datasets.transforms.strip_rig import CAMERAS, SIZE, synth_rig
@@ -33,13 +39,29 @@ from beyonddrive.datasets.transforms.strip_rig import CAMERAS, SIZE, synth_rig
 STEP_US = 100_000
 
 
-def serve(pipe: Any, config: str, full_decode: bool, exported: bool) -> None:
-    """The server's process."""
+PLANNERS = ("eager", "fast", "onnx")
+
+
+def engine_of(planner: Any, kind: str) -> Any:
+    """The planner as one of :data:`PLANNERS`."""
+    from beyonddrive.deploy import ExportedPlanner
+    from beyonddrive.deploy.drivers import GraphEngine, ModuleEngine
+    from beyonddrive.deploy.graph import PlannerGraph, write_graph
+
+    if kind != "onnx":
+        return ModuleEngine(ExportedPlanner(planner) if kind == "fast" else planner)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "planner.onnx")
+        write_graph(PlannerGraph(planner), path, 1)
+        return GraphEngine(path, planner)
+
+
+def serve(pipe: Any, config: str, full_decode: bool, kind: str) -> None:
+    """The server's process; whenever it is asked it tells its processor time."""
     import torch
 
     from beyonddrive.apis import load_config
-    from beyonddrive.deploy import ExportedPlanner
-    from beyonddrive.deploy.drivers import FrameInputs, ModuleEngine, PlannerDriver
+    from beyonddrive.deploy.drivers import FrameInputs, PlannerDriver
     from beyonddrive.deploy.drivers.alpasim import AlpasimDriver, AlpasimSettings
     from beyonddrive.deploy.drivers.self_test import warm_up
     from beyonddrive.registry import MODELS
@@ -47,14 +69,14 @@ def serve(pipe: Any, config: str, full_decode: bool, exported: bool) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     loaded = load_config(config)
-    planner = MODELS.build(loaded.model).eval()
-    engine = ModuleEngine(ExportedPlanner(planner) if exported else planner)
+    engine = engine_of(MODELS.build(loaded.model).eval(), kind)
     driver = PlannerDriver(engine, FrameInputs.from_config(loaded))
     seconds = warm_up(driver)
     policy = AlpasimDriver(driver, AlpasimSettings(reduce_images=not full_decode))
     with serving(policy, 0, "127.0.0.1", 16, mode="alpasim") as port:
         pipe.send((port, seconds))
-        pipe.recv()
+        while pipe.recv() == "time":
+            pipe.send(time.process_time())
     reports = policy.report.sessions.values()
     pipe.send([report.counts for report in reports])
 
@@ -128,20 +150,27 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--width", type=int, default=1920, help="of the images; their height is 9/16 of it")
     parser.add_argument("--full-decode", action="store_true")
-    parser.add_argument("--exported", action="store_true")
+    parser.add_argument("--planner", choices=PLANNERS, default="onnx")
     args = parser.parse_args()
     size = (args.width, args.width * 9 // 16)
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    server = spawn.Process(target=serve, args=(theirs, args.config, args.full_decode, args.exported))
+    server = spawn.Process(target=serve, args=(theirs, args.config, args.full_decode, args.planner))
     server.start()
     port, seconds = ours.recv()
-    start = threading.Barrier(args.sessions)
+    spent: list[NDArray[np.float64]] = []
+
+    def note_time() -> None:
+        ours.send("time")
+        spent.append(np.array([ours.recv(), time.process_time()]))
+
+    start = threading.Barrier(args.sessions, action=note_time)
     with ThreadPoolExecutor(args.sessions) as pool:
         futures = [
             pool.submit(drive, port, number, args.steps, size, start) for number in range(args.sessions)
         ]
         results = [future.result() for future in futures]
+    note_time()
     ours.send("end")
     counts = ours.recv()
     server.join()
@@ -150,7 +179,13 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; one plan alone {1000 * seconds:.1f} ms")
     print(
         f"{args.sessions} sessions, images {size[0]} x {size[1]}, "
-        f"{'full' if args.full_decode else 'reduced'} decode"
+        f"{'full' if args.full_decode else 'reduced'} decode, planner {args.planner}"
+    )
+    served, asked = 1000 * (spent[1] - spent[0]) / (args.sessions * args.steps)
+    cores = served * args.sessions / 100
+    print(
+        f"processor time per plan {served:.1f} ms (clients {asked:.1f} ms): {args.sessions} sessions at "
+        f"10 Hz need {cores:.2f} cores, {1 - cores / 2:.0%} of two are left"
     )
     print(f"slowest session {min(rates):.2f} Hz, {min(rates) / 10:.2f} of the 10 Hz asked for")
     print(

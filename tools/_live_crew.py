@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from beyonddrive.structures.frame import Driver
     from beyonddrive.synth.live.batch import Crew
 
-HUMAN, PDM_CLOSED = "HumanReplay", "PdmClosed"
-"""Planners that replay: in the live world SUMO, and PDM-Closed on the true state, drive in their place."""
-
 
 @dataclass(frozen=True)
 class PlannerSpec:
@@ -32,11 +29,15 @@ class PlannerSpec:
     exported: bool = False
 
     @property
-    def type(self) -> str:
+    def planner_class(self) -> type:
         """Class of the planner."""
         from beyonddrive.apis import load_config
+        from beyonddrive.registry import MODELS
 
-        return str(load_config(self.config, self.options).model["type"])
+        kind = load_config(self.config, self.options).model["type"]
+        found = MODELS.get(kind) if isinstance(kind, str) else kind
+        assert isinstance(found, type)
+        return found
 
     def __call__(self) -> Driver:
         """Make the driver."""
@@ -62,18 +63,33 @@ def wants_lidar(spec: PlannerSpec) -> bool:
 
 
 def crew_of(spec: PlannerSpec) -> Crew:
-    """The crew of a planner."""
+    """The crew of a planner.
+
+    What replays a log has nothing to replay in the live world: in place of the human SUMO drives, in place of
+    PDM-Closed's recorded plan PDM-Closed itself, which is told the world.
+
+    Raises:
+        LiveError: If one of these two is given weights, or asked for a fast copy.
+    """
     from beyonddrive.deploy.drivers.hugsim import HugsimConventions
+    from beyonddrive.plugins.human.planner import HumanReplay
+    from beyonddrive.plugins.pdm_closed.planner import PdmClosed
     from beyonddrive.synth.live.batch import Crew
     from beyonddrive.synth.live.reference import Nobody, PdmClosedDriver, drive_by_sumo
+    from beyonddrive.synth.live.town import LiveError
 
-    kind = spec.type
+    kind = spec.planner_class
     answer = _Answer(HugsimConventions())
-    if kind == HUMAN:
-        return Crew(Nobody, answer, drive_by_sumo)
-    if kind == PDM_CLOSED:
-        return Crew(PdmClosedDriver, answer)
-    return Crew(spec, answer)
+    if not issubclass(kind, HumanReplay | PdmClosed):
+        return Crew(spec, answer)
+    if spec.checkpoint is not None or spec.exported:
+        given = "--exported" if spec.checkpoint is None else str(spec.checkpoint)
+        raise LiveError(f"{given}: {kind.__name__} has no weights and no fast copy; leave it out")
+    return (
+        Crew(Nobody, answer, drive_by_sumo)
+        if issubclass(kind, HumanReplay)
+        else Crew(PdmClosedDriver, answer)
+    )
 
 
 @dataclass(frozen=True)

@@ -144,10 +144,10 @@ def run(args: argparse.Namespace) -> int:
     from beyonddrive.tools._live_crew import PlannerSpec, crew_of, wants_lidar
 
     spec = PlannerSpec(args.config, args.checkpoint, args.cfg_options or {}, args.exported)
+    crew = crew_of(spec)
     settings = settings_of(args, wants_lidar(spec))
     jobs = batch.jobs_of(args.scenarios, args.out, settings, read_seeds(args.seeds), args.difficulty)
     batch.claim(args.out, {**_about(spec, settings), "scenario_list": batch.list_digest(jobs)})
-    crew = crew_of(spec)
     if args.video is not None:
         from beyonddrive.tools._live_film import write_video
 

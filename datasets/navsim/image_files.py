@@ -26,7 +26,8 @@ def _has_jpeg_end(data: bytes) -> bool:
         marker = data[position + 1]
         if data[position] != 0xFF or marker == _START_OF_SCAN:
             # In a scan the byte FF is never followed by D9. Decoders pass over what is no segment.
-            return data.find(_END_OF_IMAGE, position) >= 0
+            # (from behind, where it is: a search from here would read the whole scan)
+            return data.rfind(_END_OF_IMAGE, position) >= 0
         if marker == 0xFF:  # a filling byte
             position += 1
             continue

@@ -8,9 +8,9 @@ falls in the images that there are. A ray that no camera sees is taken from the 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -40,6 +40,7 @@ _SHARPNESS = 4.0
 _WORTH = 0.01
 """A camera that adds less than this share of a panel is left out."""
 _KEPT = 32
+_T = TypeVar("_T")
 
 
 class StripError(BeyondDriveError, ValueError):
@@ -88,6 +89,7 @@ class StripRig:
     rotations: NDArray[np.float64]
     as_released: bool = False
     _samplings: dict[object, _Sampling] = field(default_factory=dict, init=False, repr=False)
+    _natives: dict[object, bool] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def strip(self, cameras: Mapping[str, CameraView], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -150,7 +152,10 @@ class StripRig:
         """Whether the cameras are those of this rig, by name, lens and direction."""
         if any(name not in cameras for name in CAMERAS):
             return False
-        views = [cameras[name] for name in CAMERAS]
+        own = {name: cameras[name] for name in CAMERAS}
+        return self._kept(self._natives, _calibration(own), lambda: self._are_native(list(own.values())))
+
+    def _are_native(self, views: Sequence[CameraView]) -> bool:
         if len({view.image.shape for view in views}) != 1:
             return False
         height, width = views[0].image.shape[:2]
@@ -193,19 +198,18 @@ class StripRig:
         return stitch(left, front, right, size)
 
     def _sampling(self, cameras: Mapping[str, CameraView], size: tuple[int, int]) -> _Sampling:
-        key = (
-            size,
-            tuple(
-                (name, view.image.shape[:2], view.lens.key, view.rotation.tobytes())
-                for name, view in sorted(cameras.items())
-            ),
+        return self._kept(
+            self._samplings, (size, _calibration(cameras)), lambda: self._compute(cameras, size)
         )
+
+    def _kept(self, store: dict[object, _T], key: object, make: Callable[[], _T]) -> _T:
+        """What follows from a calibration is found once for it."""
         with self._lock:
-            if key not in self._samplings:
-                while len(self._samplings) >= _KEPT:
-                    del self._samplings[next(iter(self._samplings))]
-                self._samplings[key] = self._compute(cameras, size)
-            return self._samplings[key]
+            if key not in store:
+                while len(store) >= _KEPT:
+                    del store[next(iter(store))]
+                store[key] = make()
+            return store[key]
 
     def _compute(self, cameras: Mapping[str, CameraView], size: tuple[int, int]) -> _Sampling:
         rays, panels = self._rays(size)
@@ -281,6 +285,13 @@ def stitch(
     strip = np.concatenate([left[outer], front[rows : height - rows], right[outer]], axis=1)
     resized = cv2.resize(strip, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(np.moveaxis(resized, -1, 0), dtype=np.uint8)
+
+
+def _calibration(cameras: Mapping[str, CameraView]) -> tuple[object, ...]:
+    return tuple(
+        (name, view.image.shape[:2], view.lens.key, view.rotation.tobytes())
+        for name, view in sorted(cameras.items())
+    )
 
 
 def _strip_size() -> tuple[int, int]:

@@ -205,7 +205,11 @@ class AlpasimDriver(BaseDriver):
 def trajectory_of(poses: Floats, now_us: int) -> Trajectory:
     """A plan (8, 3) as poses of the rig at ``now_us`` with their stamps [us]."""
     stamps = [now_us + _INTERVAL_US * (index + 1) for index in range(len(poses))]
-    return Trajectory(stamps, [Pose.from_xyz_yaw(x, y, 0.0, yaw) for x, y, yaw in poses.tolist()])
+    # (by Pose.from_xyz_yaw, one by one, they take a third of the time of a small network)
+    nothing, half = np.zeros(len(poses)), poses[:, 2] / 2
+    places = np.stack([poses[:, 0], poses[:, 1], nothing], axis=1)
+    turns = np.stack([nothing, nothing, np.sin(half), np.cos(half)], axis=1)
+    return Trajectory(stamps, [Pose(place, turn) for place, turn in zip(places, turns, strict=True)])
 
 
 def serve(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,6 +178,14 @@ class Stage:
         }
 
 
+@runtime_checkable
+class PrivilegedDriver(Driver, Protocol):
+    """A driver that is told the world, its map, route and everybody in it, instead of looking at images."""
+
+    def attach(self, stage: Stage) -> None:
+        """Be told the world of the session that was begun; it moves on before every frame."""
+
+
 @contextmanager
 def staged(
     scenario: LiveScenario, towns: Path, settings: LiveSettings, episode_type: type[Episode] = Episode
@@ -235,7 +243,7 @@ def drive(
     Args:
         scenario: The scenario.
         towns: Folder of the towns.
-        driver: Who drives; one that is told the whole world has a method ``attach(stage)``.
+        driver: Who drives; a :class:`PrivilegedDriver` is told the world.
         answer: Makes its plans HUGSIM's.
         settings: How it is driven.
         keep_film: Keep what a video needs.
@@ -249,7 +257,7 @@ def drive(
     with staged(scenario, towns, settings) as stage:
         episode, clock = stage.episode, stage.clock
         driver.reset(scenario.name, scenario.seed + settings.seed)
-        if hasattr(driver, "attach"):
+        if isinstance(driver, PrivilegedDriver):
             driver.attach(stage)
         goes_on = True
         while goes_on:

@@ -16,7 +16,7 @@ from beyonddrive.datasets.navsim.scene import HISTORY, Scene
 from beyonddrive.evaluation.closed_loop.hugsim.agents import STEP
 from beyonddrive.evaluation.closed_loop.hugsim.episode import Episode
 from beyonddrive.evaluation.closed_loop.hugsim.record import Frame as RecordFrame
-from beyonddrive.evaluation.reference_plan import reference_plan
+from beyonddrive.evaluation.reference_plan import driven_reference_plan
 from beyonddrive.structures.errors import BeyondDriveError, describe_error
 from beyonddrive.structures.frame import PLANNER, STRAIGHT_ON, DrivenPlan, Driver, DriverReport, Frame
 from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL
@@ -55,7 +55,8 @@ class Nobody:
 class PdmClosedDriver:
     """PDM-Closed at the wheel: PDMS's reference planner on the true state of the world.
 
-    Its plan is its choice by PDMS (PDMS_V1, section 12.8), made anew in every step.
+    Its plan is its choice by PDMS (PDMS_V1, section 12.8) as NAVSIM's tracker drives it, made anew in every
+    step.
     """
 
     def __init__(self) -> None:
@@ -76,7 +77,7 @@ class PdmClosedDriver:
         town, seen = self._stage.town, self._stage.eyes.frame
         scene = Scene(seen["log_name"], "closed-loop", [seen] * HISTORY)
         try:
-            poses = reference_plan(scene, town.nuplan_map)
+            poses = driven_reference_plan(scene, town.nuplan_map)
         except BeyondDriveError as error:
             self._report.count(STRAIGHT_ON, describe_error(error))
             times = POSE_INTERVAL * np.arange(1, NUM_POSES + 1)

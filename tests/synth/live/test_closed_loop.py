@@ -10,8 +10,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from beyonddrive.plugins.pdm_closed.planner import PdmClosed
+from beyonddrive.registry import MODELS
 from beyonddrive.synth.live import batch
+from beyonddrive.synth.live.reference import PdmClosedDriver, drive_by_sumo
 from beyonddrive.tools import closed_loop
+from beyonddrive.tools._live_crew import PlannerSpec, crew_of
 
 QUICK = ["--max-steps", "3", "--num-workers", "0"]
 
@@ -75,6 +79,32 @@ def test_rows_beside_each_other(results, tmp_path, capsys):
     assert "expected NAME=RESULTS" in capsys.readouterr().err
     assert closed_loop.main([*words, "--row", f"SUMO={out}/straight"]) == 1
     assert "two rows have one name" in capsys.readouterr().err
+
+
+def test_who_replays_a_log_is_driven_for_by_what_it_is_whatever_its_name(tmp_path, capsys):
+    @MODELS.register_module()
+    class SlowPdmClosed(PdmClosed):
+        pass
+
+    renamed = tmp_path / "renamed.py"
+    renamed.write_text(
+        "_base_ = 'beyonddrive::pdm_closed/pdm_closed_synth.py'\nmodel = dict(type='SlowPdmClosed')"
+    )
+    assert crew_of(PlannerSpec(str(renamed), None)).make_driver is PdmClosedDriver
+    assert crew_of(PlannerSpec("human_synth", None)).drives is drive_by_sumo
+    spec = PlannerSpec("constant_velocity_synth", None)
+    assert crew_of(spec).make_driver is spec
+
+
+@pytest.mark.parametrize("config", ["pdm_closed_synth", "human_synth"])
+def test_weights_for_who_has_none_are_refused(config, live_folder, tmp_path, capsys):
+    weights = tmp_path / "some.pth"
+    weights.write_bytes(b"weights")
+    words = ["--scenarios", str(live_folder), "--out", str(tmp_path / "out"), *QUICK]
+    assert closed_loop.main(["run", config, str(weights), *words]) == 1
+    assert "some.pth: " in (error := capsys.readouterr().err) and "no weights" in error
+    assert closed_loop.main(["run", config, *words, "--exported"]) == 1
+    assert "--exported: " in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_scenarios_are_made_once_and_go_on_after_a_kill(tmp_path, capsys):

@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from beyonddrive.datasets.navsim.scene import HISTORY, Scene
+from beyonddrive.evaluation.reference_plan import driven_reference_plan, reference_plan
 from beyonddrive.structures.frame import Command, DrivenPlan
 from beyonddrive.synth.live.drive import camera_points, drive, staged
 from beyonddrive.synth.live.place import rear_of
@@ -138,6 +140,30 @@ def test_pdm_closed_drives_and_stops_for_whoever_is_in_the_way(live_folder, scen
     )
     assert not outcome.collided and outcome.kilometres > 0.02
     assert outcome.report.counts == {"inference": 40}
+
+
+def test_pdm_closed_plans_from_where_the_ego_is_and_not_from_its_line(live_folder, scenarios, tiny):
+    with staged(scenarios["easy_00"], live_folder / "towns", tiny) as stage:
+        stage.look(stage.episode.observe())
+        seen = stage.eyes.frame
+        heading = 2.0 * np.arctan2(*seen["ego2global_rotation"][[3, 0]])
+        seen["ego2global_translation"] = seen["ego2global_translation"] + np.array(
+            [np.sin(heading), -np.cos(heading), 0.0]
+        )
+        scene = Scene(seen["log_name"], "closed-loop", [seen] * HISTORY)
+        line, driven = (
+            plan(scene, stage.town.nuplan_map) for plan in (reference_plan, driven_reference_plan)
+        )
+    # (the line is a metre beside the ego, and no car gets there at once)
+    assert abs(line[0, 1]) > 0.7 and abs(driven[0, 1]) < 0.3
+    assert slip_of(line) > 0.1 and slip_of(driven) < 0.05
+
+
+def slip_of(plan):
+    """Largest angle between where a step of a plan goes and where its ego looks."""
+    path = np.vstack([np.zeros(3), plan])
+    steps = np.diff(path, axis=0)
+    return np.abs(np.arctan2(steps[:, 1], steps[:, 0]) - (path[1:, 2] + path[:-1, 2]) / 2).max()
 
 
 def test_the_camera_swings_out_before_the_rear_axle():
