@@ -25,7 +25,8 @@ class CenterPointHead(nn.Module):
     """A map of the ground -> boxes of agents with velocity, one task of mmdet3d's ``CenterHead`` per class.
 
     Needs the extra ``mmdet3d``, but no LiDAR: on the map ``bev`` it also serves a planner that has cameras
-    only.
+    only. Where samples say how many LiDAR points each agent has (``AgentBoxTargets`` behind ``LoadPoints``),
+    those without one are no targets: nobody can find them.
 
     Args:
         in_channels: Channels of the map.
@@ -184,12 +185,13 @@ class CenterPointHead(nn.Module):
 
 
 def _instances(sample: PlanSample, device: torch.device) -> InstanceData:
-    """Targets of a scene as mmdet3d's head takes them."""
+    """Targets of a scene as mmdet3d's head takes them: agents without a LiDAR point are none, as in nuScenes."""
     gt = getattr(sample, "gt", None)
     if gt is None or "boxes" not in gt:
         raise KeyError(
             f"scene {sample.metainfo.get('token', '?')} has no gt.boxes: add AgentBoxTargets to the feature "
             f"pipeline and keep PackPlanInputs last"
         )
-    boxes = to_lidar_boxes(gt.boxes.to(device))
-    return InstanceData(bboxes_3d=boxes, labels_3d=gt.box_labels.to(device))
+    seen = gt.box_points > 0 if "box_points" in gt else torch.ones_like(gt.box_labels, dtype=torch.bool)
+    boxes = to_lidar_boxes(gt.boxes[seen].to(device))
+    return InstanceData(bboxes_3d=boxes, labels_3d=gt.box_labels[seen].to(device))
