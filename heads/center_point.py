@@ -185,7 +185,7 @@ class CenterPointHead(nn.Module):
 
 
 def _instances(sample: PlanSample, device: torch.device) -> InstanceData:
-    """Targets of a scene as mmdet3d's head takes them: agents without a LiDAR point are none, as in nuScenes."""
+    """Targets of a scene as mmdet3d's head takes them, without the agents that no LiDAR point is on."""
     gt = getattr(sample, "gt", None)
     if gt is None or "boxes" not in gt:
         raise KeyError(

@@ -102,6 +102,27 @@ def test_it_learns_to_find_agents(head):
         assert len(distance) and distance.min() < 1.0
 
 
+def test_agents_without_a_point_are_no_targets(head):
+    batch = tokens(torch.randn(1, 4, 32, 48, generator=torch.Generator().manual_seed(2)))
+    hidden, bare = sample(), sample(BOXES[:2], LABELS[:2])
+    hidden.gt.box_points = torch.tensor([7, 1, 0])
+    assert head.loss(batch, [hidden]) == head.loss(batch, [bare]) != head.loss(batch, [sample()])
+
+
+def test_one_task_for_all_classes_decodes_the_same(mmdet3d, monkeypatch):
+    tasks = [{"num_class": 3, "class_names": ["vehicle", "pedestrian", "bicycle"]}]
+    head = CenterPointHead(4, (32, 48), score_threshold=0.3, head={**SMALL, "tasks": tasks})
+    given = tokens(torch.zeros(1, 4, 32, 48))
+    assert head(given)["agent_heatmaps"].shape == (1, 3, 32, 48)
+    maps = ideal_maps(head, BOXES, LABELS)
+    monkeypatch.setattr(head, "_tasks", lambda tokens: maps)
+    (found,) = head.detect(given)
+    order = [int((found.boxes[:, :2] - box[:2]).norm(dim=1).argmin()) for box in BOXES]
+    assert sorted(order) == [0, 1, 2]
+    assert torch.allclose(found.boxes[order], BOXES, atol=1e-3)
+    assert found.box_labels[order].equal(LABELS)
+
+
 def test_no_agents_are_a_loss_and_no_boxes_an_error(head):
     batch = tokens(torch.zeros(1, 4, 32, 48))
     losses = head.loss(batch, [sample(BOXES[:0], LABELS[:0])])

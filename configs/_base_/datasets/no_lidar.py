@@ -1,5 +1,6 @@
-# Control of LiDAR: a sweep without a single point in every scene, in training, validation and test, for planners that
-# read points. Targets keep what the sweep says of the agents, so the same ones count in average precision.
+# Control of LiDAR for planners that read points: in training, validation and test every cloud is empty, as
+# that of a sensor that returns nothing, so every pillar is 0. Targets keep how many points each agent has,
+# hence the same agents count in average precision.
 _blind = dict(pipeline=[dict(type="BlankInputs", keys=("points",)), dict(type="PackPlanInputs")])
 
 train_dataloader = dict(dataset=_blind)

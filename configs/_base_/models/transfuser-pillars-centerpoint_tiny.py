@@ -1,5 +1,5 @@
-# transfuser-pillars_tiny with SECOND and its neck behind the pillars, and CenterHead on their map: 1 m cells, one
-# task for all classes (a third of the convolutions of a task for each).
+# transfuser-pillars_tiny with SECOND and its neck behind the pillars, and CenterHead on their map: 1 m cells,
+# one task for all classes (a third of the convolutions of a task for each).
 _base_ = "./transfuser-pillars_tiny.py"
 
 model = dict(
