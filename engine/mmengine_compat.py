@@ -183,11 +183,20 @@ def _remember_text(format_code: Callable[..., Any]) -> Callable[..., Any]:
         return format_code(text, style_config=dict(style), **({"verify": True} if verify else {}))
 
     @functools.wraps(format_code)
-    def format_once(text: str, style_config: dict[str, Any], verify: bool = False) -> Any:
-        return by_settings(text, tuple(style_config.items()), verify)
+    def format_once(text: str, *more: Any, **settings: Any) -> Any:
+        style = settings.get("style_config")
+        if more or not isinstance(style, dict) or settings.keys() - {"style_config", "verify"}:
+            return format_code(text, *more, **settings)  # (not asked by a config)
+        return by_settings(text, tuple(style.items()), bool(settings.get("verify", False)))
 
     setattr(format_once, _MARK, True)
     return format_once
+
+
+def formatting_module() -> Any:
+    """Where configs find yapf's ``FormatCode``; mmengine's fork takes it from yapf itself at every call."""
+    own = mmengine.config.config
+    return own if hasattr(own, "FormatCode") else importlib.import_module("yapf.yapflib.yapf_api")
 
 
 def _leave_without_lock(method: classmethod[Any, ..., Any]) -> classmethod[Any, ..., Any]:
@@ -230,5 +239,6 @@ def apply() -> None:
         method = vars(named)[name]
         if not hasattr(method.__func__, _MARK):
             setattr(named, name, _leave_without_lock(method))
-    if not hasattr(mmengine.config.config.FormatCode, _MARK):
-        mmengine.config.config.FormatCode = _remember_text(mmengine.config.config.FormatCode)
+    formatting = formatting_module()
+    if not hasattr(formatting.FormatCode, _MARK):
+        formatting.FormatCode = _remember_text(formatting.FormatCode)

@@ -170,9 +170,9 @@ def test_float16_without_scaling_is_refused():
 def test_a_text_is_formatted_once(monkeypatch):
     formatted = []
 
-    def stock(text, **kwargs):
+    def stock(text, *more, **kwargs):
         formatted.append(text)
-        return FormatCode(text, **kwargs)
+        return FormatCode(text, *more, **kwargs)
 
     remembered = mmengine_compat._remember_text(stock)
     for text in ("x=dict( a = 1)\n", "x=dict( a = 2)\n", "x=dict( a = 1)\n"):
@@ -181,13 +181,14 @@ def test_a_text_is_formatted_once(monkeypatch):
             True,
         )
     assert len(formatted) == 2
+    assert remembered("x=1\n", style_config="pep8") == remembered("x=1\n", "a file") == ("x = 1\n", True)
     with pytest.raises(YapfError):
         remembered("x=(", style_config={"based_on_style": "pep8"})
     config = Config({"a": {"b": [1, 2]}})
     mmengine_compat.apply()
-    known = mmengine.config.config.FormatCode
+    place = mmengine_compat.formatting_module()
     text = config.pretty_text
-    monkeypatch.setattr(mmengine.config.config, "FormatCode", known.__wrapped__)
+    monkeypatch.setattr(place, "FormatCode", place.FormatCode.__wrapped__)
     assert config.pretty_text == text
 
 
@@ -198,8 +199,11 @@ def test_remedies_are_not_put_on_each_other():
     def depths():
         methods = vars(mmengine.utils.manager.ManagerMixin)
         found = [methods[name].__func__ for name in ("get_instance", "get_current_instance")]
-        config = mmengine.config.config
-        found += [config.Config._get_cfg_path, config.FormatCode, mmengine.dist.utils._init_dist_pytorch]
+        found += [
+            mmengine.config.config.Config._get_cfg_path,
+            mmengine_compat.formatting_module().FormatCode,
+            mmengine.dist.utils._init_dist_pytorch,
+        ]
         return [depth(function) for function in found]
 
     before = depths()
