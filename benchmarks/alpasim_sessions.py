@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from beyonddrive.datasets.transforms.strip_rig import CAMERAS, SIZE, synth_rig
+from beyonddrive.deploy.drivers.alpasim_cameras import decoded_image
 
 STEP_US = 100_000
 
@@ -107,6 +108,15 @@ def picture(seed: int, size: tuple[int, int]) -> bytes:
         cv2.rectangle(image, corner.tolist(), (corner + rng.integers(10, 300, 2)).tolist(), colour, -1)
     noisy = np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
     return cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+
+
+def decode_time(size: tuple[int, int], reduction: int, repeats: int = 5) -> float:
+    """Processor time [ms] of decoding the three images of a plan at 1/``reduction`` of their size."""
+    images = [picture(index, size) for index in range(3)]
+    begun = time.process_time()
+    for image in images * repeats:
+        decoded_image(image, reduction)
+    return 1000 * (time.process_time() - begun) / repeats
 
 
 def drive(port: int, number: int, steps: int, size: tuple[int, int], start: threading.Barrier) -> list[float]:
@@ -187,6 +197,8 @@ def main() -> None:
         f"processor time per plan {served:.1f} ms (clients {asked:.1f} ms): {args.sessions} sessions at "
         f"10 Hz need {cores:.2f} cores, {1 - cores / 2:.0%} of two are left"
     )
+    shrunk = ", ".join(f"1/{by} {decode_time(size, by):.1f} ms" for by in (1, 2, 4, 8))
+    print(f"of which three images of {len(picture(0, size)) // 1000} KB, by size decoded: {shrunk}")
     print(f"slowest session {min(rates):.2f} Hz, {min(rates) / 10:.2f} of the 10 Hz asked for")
     print(
         f"a step takes {1000 * np.median(steps):.0f} ms (median), "

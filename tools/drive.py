@@ -50,6 +50,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="where the planner runs; cpu by default")
     parser.add_argument("--exported", action="store_true", help="drive the fast copy of the planner")
     parser.add_argument(
+        "--threads",
+        type=int,
+        help="of one plan, on the CPU; 1 where many sessions drive at once; all by default",
+    )
+    parser.add_argument(
         "--rig",
         default="auto",
         help="rig of the images that it was trained on: navsim, synth or auto (by the config's name)",
@@ -108,6 +113,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     alpasim.add_argument("--full-decode", action="store_true", help="decode images as large as they are")
     add_config_options(parser)
     args = parser.parse_args(argv)
+    if args.threads is not None and args.threads < 1:
+        parser.error(f"--threads: must be positive, got {args.threads}")
     if args.protocol == "hugsim-pipes" and (args.output_dir is None) == (args.write_script is None):
         parser.error("--protocol hugsim-pipes needs --output-dir, or --write-script")
     if args.protocol != "hugsim-pipes" and (args.output_dir or args.write_script):
@@ -139,6 +146,8 @@ def drive(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # (so that a report is written when a simulator ends its driver)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if args.threads is not None:
+        _use_threads(args.threads)
     settings = DriverSettings(args.max_cached_age, args.seed)
     driver = open_driver(
         args.config,
@@ -161,6 +170,14 @@ def drive(args: argparse.Namespace) -> int:
     report = _hugsim(args, driver, about)
     print(report.headline(), flush=True)
     return int(bool(report.trouble))
+
+
+def _use_threads(count: int) -> None:
+    import cv2
+    import torch
+
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
 
 
 def _hugsim(args: argparse.Namespace, driver: PlannerDriver, about: dict[str, Any]) -> RunReport:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import threading
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -38,6 +39,27 @@ def _episode(folder, steps=2):
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return simulator, thread
+
+
+@pytest.fixture
+def threads():
+    """What torch and OpenCV have before and after a test."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    yield before
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
+
+
+def test_a_plan_uses_as_many_threads_as_it_is_given(tmp_path, blind_recipe, checkpoint, threads, capsys):
+    _, thread = _episode(tmp_path / "out", steps=1)
+    words = [str(blind_recipe), str(checkpoint), "--protocol", "hugsim-pipes"]
+    words += ["--output-dir", str(tmp_path / "out"), "--first-wait", "10"]
+    assert drive.main([*words, "--threads", "3"]) == 0
+    thread.join(10)
+    assert (torch.get_num_threads(), cv2.getNumThreads()) == (3, 3)
+    with pytest.raises(SystemExit):
+        drive.parse_args([*words, "--threads", "0"])
+    assert "--threads: must be positive, got 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
