@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from beyonddrive.checkpoints.published_weights import read_metafile
-from beyonddrive.results import check as results
+from beyonddrive.results import marks as results
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
 ROOT = Path(__file__).parents[1]
