@@ -81,11 +81,11 @@ def test_rows_beside_each_other(results, tmp_path, capsys):
     assert "two rows have one name" in capsys.readouterr().err
 
 
-def test_who_replays_a_log_is_driven_for_by_what_it_is_whatever_its_name(tmp_path, capsys):
-    @MODELS.register_module()
+def test_who_replays_a_log_is_driven_for_by_what_it_is_whatever_its_name(tmp_path, monkeypatch):
     class SlowPdmClosed(PdmClosed):
         pass
 
+    monkeypatch.setitem(MODELS.module_dict, "SlowPdmClosed", SlowPdmClosed)
     renamed = tmp_path / "renamed.py"
     renamed.write_text(
         "_base_ = 'beyonddrive::pdm_closed/pdm_closed_synth.py'\nmodel = dict(type='SlowPdmClosed')"
