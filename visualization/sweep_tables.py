@@ -116,12 +116,21 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{value:+.{digits}f}"
 
 
+def seeds_text(count: int) -> str:
+    """How many seeds.
+
+    >>> seeds_text(1), seeds_text(3)
+    ('1 seed', '3 seeds')
+    """
+    return f"{count} seed{'s' if count > 1 else ''}"
+
+
 def difference_text(row: TableRow, digits: int = 2) -> str:
     """The difference of a row, with the number of seeds if it has more than its baseline; empty without."""
     if row.difference is None:
         return ""
     seeds = row.difference.num_seeds
-    fewer = "" if seeds == row.score.num_seeds else f" ({seeds} seed{'s' if seeds > 1 else ''})"
+    fewer = "" if seeds == row.score.num_seeds else f" ({seeds_text(seeds)})"
     return f"{signed(row.difference.mean, digits)}{fewer}"
 
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.evaluation.statistics.intervals import Estimate
 from beyonddrive.results.tables import KeptTable
+from beyonddrive.visualization.sweep_tables import seeds_text
 
 PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "gain_by_distance.png"
 BANDS = {
@@ -53,7 +54,7 @@ def picture(found: Mapping[str, Mapping[str, Estimate]]) -> bytes:
         means = [gain.mean for gain in bands.values()]
         reach = [[g.mean - g.low for g in bands.values()], [g.high - g.mean for g in bands.values()]]
         seeds = next(iter(bands.values())).num_seeds
-        label = f"{family} ({seeds} seed{'s' if seeds > 1 else ''})"
+        label = f"{family} ({seeds_text(seeds)})"
         axes.errorbar(places, means, reach, fmt="o-", linewidth=1.0, elinewidth=1.6, capsize=3, label=label)
     axes.set_xticks(range(len(BANDS)), list(BANDS.values()))
     axes.set(

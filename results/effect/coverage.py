@@ -10,8 +10,6 @@ proposals from the expert [m], and the mean pairwise distance of proposals and o
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from beyonddrive.generators.mining_job import mining_dataset
 from beyonddrive.generators.mining_source import DatasetSource
 from beyonddrive.generators.strategies import Strategy, build_strategy
 from beyonddrive.registry import DATASETS
+from beyonddrive.results.tables import csv_text
 
 OUT = Path(__file__).parent / "coverage.csv"
 CONFIG = "flow_policy_tiny_1xb16-12e_synth"
@@ -145,12 +144,7 @@ def cells(report: CoverageReport) -> dict[str, str]:
 
 def table(reports: Mapping[str, CoverageReport]) -> str:
     """The rows as csv text."""
-    text = io.StringIO(newline="")
-    lines = [{"row": row, **cells(report)} for row, report in reports.items()]
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return csv_text([{"row": row, **cells(report)} for row, report in reports.items()])
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.datasets.stores.selectors import NearestNegatives
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.results.tables import csv_text
 
 POSES = {"1 s": 1, "2 s": 3, "4 s": 7}
 OUT = Path(__file__).parent / "offsets.csv"
@@ -61,12 +61,9 @@ def main() -> None:
         figures = [f"{means[pose, axis]:+.3f}" for axis in (0, 1) for pose in POSES.values()]
         figures.append(f"{100.0 * (values[:, -1, 1] < 0.0).mean():.1f}")
         lines[name] = dict(zip(["row", *keys], [name, *figures], strict=True))
-    text_file = io.StringIO(newline="")
-    writer = csv.DictWriter(text_file, ["row", *keys], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines.values())
-    write_atomically(OUT, text_file.getvalue().encode())
-    print(text_file.getvalue())
+    text = csv_text(list(lines.values()))
+    write_atomically(OUT, text.encode())
+    print(text)
 
 
 if __name__ == "__main__":

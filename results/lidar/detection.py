@@ -8,8 +8,6 @@ and standard deviation over the seeds of each row, and the differences from its 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import numpy as np
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.plan import Row, SweepPlan
 from beyonddrive.engine.sweeps.runs import RECORD
-from beyonddrive.results.tables import KeptTable
+from beyonddrive.results.tables import KeptTable, csv_text
 
 FIGURES = ("AP_vehicle", "AP_pedestrian", "mAP", "ATE_vehicle", "AOE_vehicle", "AVE_vehicle")
 SHOWN = {"AP_vehicle": "vehicles", "AP_pedestrian": "pedestrians"}
@@ -67,15 +65,6 @@ def summary(row: Row, runs: dict[tuple[str, int], Figures]) -> dict[str, str]:
     return line
 
 
-def write_csv(path: Path, lines: list[dict[str, str]]) -> None:
-    """Write lines with the same keys."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    write_atomically(path, text.getvalue().encode())
-
-
 def main() -> None:
     """Read the logs and write both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -85,16 +74,15 @@ def main() -> None:
     args = parser.parse_args()
     table = KeptTable(args.table)
     runs = runs_of(args.sweep, table.plan, args.loader)
-    write_csv(
-        table.folder / "detection_runs.csv",
-        [
-            {"row": row, "seed": str(seed)} | {name: f"{figures[name]:.4f}" for name in FIGURES}
-            for (row, seed), figures in runs.items()
-        ],
-    )
+    lines = [
+        {"row": row, "seed": str(seed)} | {name: f"{figures[name]:.4f}" for name in FIGURES}
+        for (row, seed), figures in runs.items()
+    ]
+    write_atomically(table.folder / "detection_runs.csv", csv_text(lines).encode())
     rows = [row for row in table.plan.rows if any(name == row.name for name, _ in runs)]
-    write_csv(table.folder / "detection.csv", [summary(row, runs) for row in rows])
-    print((table.folder / "detection.csv").read_text(), end="")
+    text = csv_text([summary(row, runs) for row in rows])
+    write_atomically(table.folder / "detection.csv", text.encode())
+    print(text, end="")
 
 
 if __name__ == "__main__":
