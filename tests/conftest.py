@@ -214,26 +214,43 @@ def _one_line_an_array(table):
     return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
+@pytest.fixture(scope="session")
+def forked():
+    """``forked(function, *args)`` starts a process with the imports of this one that may be killed."""
+    import multiprocessing
+    import threading
+
+    from tqdm import tqdm
+
+    def alone(function, *args):
+        # The lock of the bars is shared; one that is killed while it holds it would never give it back.
+        tqdm.set_lock(threading.RLock())
+        function(*args)
+
+    def start(function, *args):
+        process = multiprocessing.get_context("fork").Process(target=alone, args=(function, *args))
+        process.start()
+        return process
+
+    return start
+
+
 @pytest.fixture
-def survives_kills(tmp_path):
+def survives_kills(tmp_path, forked):
     """``survives_kills(job)`` kills ``job(folder)`` at five random moments and finishes it each time.
 
     Whatever the moment, the folder must end with the bytes of one that nobody killed, and nothing half
     written in it.
     """
-    import multiprocessing
     import random
     import time
-
-    fork = multiprocessing.get_context("fork")
 
     def contents(folder):
         return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
     def check(job, ignore=lambda name: False):
         started = time.monotonic()
-        unbroken = fork.Process(target=job, args=(tmp_path / "unbroken",))
-        unbroken.start()
+        unbroken = forked(job, tmp_path / "unbroken")
         unbroken.join()
         seconds = time.monotonic() - started
         assert unbroken.exitcode == 0
@@ -242,9 +259,8 @@ def survives_kills(tmp_path):
         ends = []
         for number in range(5):
             folder = tmp_path / f"killed-{number}"
-            process = fork.Process(target=job, args=(folder,))
             started = time.monotonic()
-            process.start()
+            process = forked(job, folder)
             process.join(moments.uniform(0.05, 0.9) * seconds)
             # (on a machine that has less to do by now it has ended before: the next one is killed sooner)
             seconds = min(seconds, time.monotonic() - started) if process.exitcode == 0 else seconds

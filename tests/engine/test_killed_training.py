@@ -1,6 +1,5 @@
 """A training that is killed again and again ends with the weights of an unbroken one, to the last bit."""
 
-import multiprocessing
 import signal
 import time
 
@@ -29,16 +28,19 @@ def _train(recipe, work_dir, options):
     build_train_runner(load_config(recipe, options), str(work_dir), resume=True).train()
 
 
-def train_and_kill(recipe, work_dir, options, moment):
+@pytest.fixture
+def train_and_kill(forked):
     """Train, or go on, in a process of its own that is killed after ``moment`` seconds; its exit code."""
-    context = multiprocessing.get_context("fork")  # a fresh interpreter would import for seconds
-    process = context.Process(target=_train, args=(recipe, work_dir, options))
-    process.start()
-    process.join(moment)
-    if process.exitcode is None:
-        process.kill()
-        process.join()
-    return process.exitcode
+
+    def run(recipe, work_dir, options, moment):
+        process = forked(_train, recipe, work_dir, options)
+        process.join(moment)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+        return process.exitcode
+
+    return run
 
 
 def checkpoints(work_dir):
@@ -63,7 +65,9 @@ def assert_same(one, other, where=""):
 
 
 @pytest.mark.parametrize("kind", ["iterations, accumulation", "epochs, accumulation, EMA, online mining"])
-def test_killed_trainings_end_like_unbroken_ones(tmp_path, blind_recipe, repelled_recipe, kind):
+def test_killed_trainings_end_like_unbroken_ones(
+    tmp_path, blind_recipe, repelled_recipe, train_and_kill, kind
+):
     options = {"train_cfg.max_epochs": 4, "train_cfg.val_interval": 2, "log_level": "ERROR"} | ACCUMULATION
     recipe = blind_recipe
     if kind.startswith("iterations"):
