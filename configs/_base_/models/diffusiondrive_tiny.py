@@ -8,7 +8,7 @@ model = dict(
         _delete_=True,
         type="TruncatedDiffusionHead",
         num_anchors=20,
-        bev_size=(8, 8),
+        bev_size=(4, 4),
         bev_channels=16,
         denoiser=dict(dim=64, num_layers=2, num_heads=4, ffn_dim=128, time_dim=128, dropout=0.0),
         steps=2,

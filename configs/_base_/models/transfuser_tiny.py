@@ -1,8 +1,8 @@
-# TransFuser for two CPU cores: ltf_tiny with a LiDAR raster of 256 x 256 cells, absolute poses and agents.
+# TransFuser for two CPU cores: ltf_tiny with a LiDAR raster of 128 x 128 cells, absolute poses and agents.
 _base_ = "./ltf_tiny.py"
 
 model = dict(
-    backbone=dict(latent=False, bev_size=(256, 256), top_down_stride=8),
+    backbone=dict(latent=False),
     trajectory_head=dict(type="AbsoluteTrajectoryHead", activation="ReLU"),
     agent_head=dict(loss=dict(class_weight=10.0, box_weight=1.0)),
 )

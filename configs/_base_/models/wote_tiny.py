@@ -1,4 +1,4 @@
-# WoTE for two CPU cores: narrow ResNets, 64 x 256 images, 32 anchors, a map of 8 x 8 tokens.
+# WoTE for two CPU cores: narrow ResNets, 64 x 256 images, 32 anchors, a map of 4 x 4 tokens.
 # Anchors: beyonddrive build-vocabulary CONFIG train --size 32 --out data/synth/vocabularies/plans_32.npz
 _encoder = dict(
     name="resnet18", layers=(1, 1, 1, 1), channels=(16, 32, 64, 128), stem_type="deep", stem_width=8
@@ -9,7 +9,7 @@ model = dict(
         image_encoder=_encoder,
         bev_encoder=_encoder,
         image_size=(64, 256),
-        bev_size=(256, 256),
+        bev_size=(128, 128),
         num_layers=1,
         dropout=0.0,
         top_down=False,
@@ -19,7 +19,7 @@ model = dict(
         type="WorldModelHead",
         num_anchors=32,
         dim=64,
-        bev_size=(8, 8),
+        bev_size=(4, 4),
         num_heads=4,
         encoder=dict(hidden=64, num_layers=1, ffn_dim=128),
         offset_layers=2,
