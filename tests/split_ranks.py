@@ -67,7 +67,7 @@ class MadeUpSensors(BaseTransform):
         """Add ``camera`` and ``lidar``."""
         random = np.random.default_rng(zlib.crc32(results["token"].encode()))
         results["camera"] = random.integers(0, 256, (3, 64, 256), dtype=np.uint8)
-        results["lidar"] = random.random((1, 256, 256), dtype=np.float32)
+        results["lidar"] = random.random((1, 128, 128), dtype=np.float32)
         return results
 
 

@@ -161,7 +161,7 @@ class GreySensors(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add ``camera`` and ``lidar``."""
         results["camera"] = np.full((3, 64, 256), 90, np.uint8)
-        results["lidar"] = np.zeros((1, 256, 256), np.float32)
+        results["lidar"] = np.zeros((1, 128, 128), np.float32)
         return results
 
 

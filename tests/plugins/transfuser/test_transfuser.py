@@ -20,7 +20,7 @@ def test_raw_outputs_and_bad_inputs_of_a_planner_from_a_notebook():
     planner = init_planner(CONFIGS / "transfuser/transfuser_tiny_1xb16-12e_synth.py")
     inputs = {
         "camera": torch.rand(2, 3, 64, 256),
-        "lidar": torch.rand(2, 1, 256, 256),
+        "lidar": torch.rand(2, 1, 128, 128),
         "status": torch.rand(2, 8),
     }
     with torch.no_grad():
@@ -35,7 +35,7 @@ def test_raw_outputs_and_bad_inputs_of_a_planner_from_a_notebook():
         planner({**inputs, "lidar": None})
     with pytest.raises(ValueError, match=r"camera must be \(B, 3, 64, 256\), got \(2, 3, 32, 256\)"):
         planner({**inputs, "camera": torch.rand(2, 3, 32, 256)})
-    with pytest.raises(ValueError, match=r"lidar must be \(B, 1, 256, 256\)"):
-        planner({**inputs, "lidar": torch.rand(2, 1, 128, 128)})
+    with pytest.raises(ValueError, match=r"lidar must be \(B, 1, 128, 128\)"):
+        planner({**inputs, "lidar": torch.rand(2, 1, 256, 256)})
     with pytest.raises(PlannerInputError, match="input 'status' holds NaN"):
         planner({**inputs, "status": torch.full((2, 8), torch.nan)})
