@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,10 +103,10 @@ def plan_of(args: argparse.Namespace) -> SweepPlan:
             raise SweepError(f"--rows: the plan has no {', '.join(lacking)}")
         kept: set[str] = set()
         names = list(args.rows)
-        while names:  # (with their baselines, and the baselines of these)
+        while names:  # (with the rows that they need, and those that these need)
             row = plan.row(names.pop())
             kept.add(row.name)
-            names += [row.baseline] if row.baseline and row.baseline not in kept else []
+            names += [name for name in (row.baseline, row.weights) if name and name not in kept]
         rows = tuple(row for row in rows if row.name in kept)
     rows = tuple(replace(row, options={**row.options, **options}) for row in rows)
     seeds = read_seeds(args.seeds) if args.seeds else plan.seeds
@@ -157,7 +158,12 @@ def sweep(args: argparse.Namespace) -> int:
             print(f"{state:<10}{run.row}, seed {run.seed}: {run.folder}")
         return 0
     outcomes: list[Outcome] = []
-    for outcome in _executor(args).map(carry_out, runs, desc="runs"):
+    runs.sort(key=lambda run: run.weights is not None)
+    own = sum(run.weights is None for run in runs)
+    executor = _executor(args)
+    # Those with the weights of another run come when all of these are there.
+    trained = executor.map(carry_out, runs[:own], desc="runs")
+    for outcome in chain(trained, executor.map(carry_out, runs[own:], desc="with weights of other runs")):
         outcomes.append(outcome)
         if outcome.error is not None:
             tell("sweep", f"{outcome.row}, seed {outcome.seed}: {outcome.error}")

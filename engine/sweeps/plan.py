@@ -17,7 +17,7 @@ Checkpoint = Literal["last", "best"]
 LOADERS = ("test", "val")
 """Data loaders of a config on which a sweep can judge."""
 _KEYS = {"title", "rows", "seeds", "options", "loaders", "further", "checkpoint", "subsets"}
-_ROW_KEYS = {"config", "bases", "options", "baseline", "shared_options"}
+_ROW_KEYS = {"config", "bases", "options", "baseline", "shared_options", "weights"}
 
 
 class SweepError(BeyondDriveError, ValueError):
@@ -34,6 +34,8 @@ class Row:
         bases: Further base configs, which are merged over it in this order.
         options: Values by dotted key, as texts of ``--cfg-options``.
         baseline: Name of the row that it is compared with; None for a row that stands for itself.
+        weights: Name of the row whose checkpoints it judges, seed by seed, with its own config, such as other
+            inputs; None for a row that is trained.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Row:
     bases: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     baseline: str | None = None
+    weights: str | None = None
 
     @property
     def slug(self) -> str:
@@ -94,6 +97,11 @@ class SweepPlan:
             if row.baseline is not None and (row.baseline not in names or row.baseline == row.name):
                 raise SweepError(
                     f"rows.{row.name}.baseline: {row.baseline!r} is no other row; there is {', '.join(names)}"
+                )
+            if row.weights is not None and (row.weights not in names or self.row(row.weights).weights):
+                trained = ", ".join(other.name for other in self.rows if not other.weights)
+                raise SweepError(
+                    f"rows.{row.name}.weights: {row.weights!r} is no row that is trained; there is {trained}"
                 )
 
     def row(self, name: str) -> Row:
@@ -186,9 +194,9 @@ def _told(grid: Mapping[str, Sequence[str]]) -> str:
 def read_plan(path: Path) -> SweepPlan:
     """Read a plan from a yaml file.
 
-    ``rows`` maps names to ``config``, ``bases``, ``options`` and ``baseline``; ``options`` beside them are
-    those of all rows but those with ``shared_options: false``; ``seeds`` is a list or a text like ``0:5``;
-    ``further`` lists bases; ``subsets`` maps names to scene filters.
+    ``rows`` maps names to ``config``, ``bases``, ``options``, ``baseline`` and ``weights``; ``options``
+    beside them are those of all rows but those with ``shared_options: false``; ``seeds`` is a list or a
+    text like ``0:5``; ``further`` lists bases; ``subsets`` maps names to scene filters.
 
     Raises:
         SweepError: If it cannot be read, or a key is not understood; names the file.
@@ -219,7 +227,8 @@ def _plan_of(content: Any) -> SweepPlan:
         if not isinstance(is_shared, bool):
             raise SweepError(f"{where}.shared_options: must be true or false, got {is_shared!r}")
         options = {**(shared if is_shared else {}), **_texts(f"{where}.options", row.get("options", {}))}
-        rows.append(Row(str(name), row["config"], tuple(bases), options, row.get("baseline")))
+        others = (row.get("baseline"), row.get("weights"))
+        rows.append(Row(str(name), row["config"], tuple(bases), options, *others))
     seeds = top.get("seeds", [0])
     if not isinstance(seeds, list):
         seeds = read_seeds(str(seeds))

@@ -1,5 +1,7 @@
 """One run of a sweep: train a row with a seed, then judge its checkpoint, each as a command of its own.
 
+A row with the ``weights`` of another judges the checkpoint of that row's training and trains nothing.
+
 A run is a folder that goes on where it was killed. It is complete when its ``run.json`` is there, which says
 what it was made from; a run that was made from another config is refused, not reused.
 """
@@ -46,13 +48,14 @@ class Run:
         options: Values of ``--cfg-options``.
         folder: Where all of the run goes.
         recipe: Hash of the config with all its values, seed aside.
-        is_trained: Whether there is anything to train.
+        is_trained: Whether what it judges comes of a training.
         loaders: Loaders on which it is judged.
         further: Further bases on which it is judged on the first of them.
         checkpoint: Which checkpoint is judged.
         threads: Threads of its processes.
         gpus: GPUs of the machine.
         jobs_per_gpu: Runs that share a GPU.
+        weights: Folder of another run, the checkpoint of whose training it judges; None for its own.
     """
 
     row: str
@@ -68,6 +71,7 @@ class Run:
     gpus: int = 0
     jobs_per_gpu: int = 1
     further: tuple[str, ...] = ()
+    weights: Path | None = None
 
     def results(self, loader: str, basis: str = "") -> Path:
         """Scores by scene on a loader, by the metric of the config or on a basis."""
@@ -89,7 +93,12 @@ class Run:
     @property
     def work_dir(self) -> Path:
         """Checkpoints and logs of the training."""
-        return self.folder / "train"
+        return (self.weights or self.folder) / "train"
+
+    @property
+    def trained_by(self) -> str | None:
+        """Folder of the row whose training it judges; None for its own."""
+        return None if self.weights is None else self.weights.parent.name
 
 
 @dataclass(frozen=True)
@@ -126,14 +135,16 @@ def runs_of(plan: SweepPlan, out: Path, threads: int, gpus: int = 0, jobs_per_gp
     runs = []
     for position, seed in enumerate(plan.seeds):
         for row in plan.rows:
-            path, recipe, is_trained = read[row.name]
+            path, recipe, _ = read[row.name]
+            is_trained = read[row.weights or row.name][2]
             if position and not is_trained:
                 continue
             folder = out / "runs" / row.slug / (f"seed{seed}" if is_trained else "untrained")
             options = dict(row.options)
+            weights = out / "runs" / plan.row(row.weights).slug / folder.name if row.weights else None
             runs.append(
                 Run(row.name, seed, path, options, folder, recipe, is_trained, plan.loaders, plan.checkpoint,
-                    threads, gpus, jobs_per_gpu, plan.further)
+                    threads, gpus, jobs_per_gpu, plan.further, weights)
             )  # fmt: skip
     for run in runs:
         _check_record(run)
@@ -157,9 +168,12 @@ def _config_of(row: Row, out: Path) -> tuple[str, str, bool]:
 
 def _check_record(run: Run) -> None:
     record = read_record(run)
-    if record is not None and (record["recipe"], record["checkpoint_rule"]) != (run.recipe, run.checkpoint):
+    if record is None:
+        return
+    made_from = (record["recipe"], record["checkpoint_rule"], record.get("weights"))
+    if made_from != (run.recipe, run.checkpoint, run.trained_by):
         raise SweepError(
-            f"{run.folder / RECORD}: was made from another config or rule of checkpoints than row "
+            f"{run.folder / RECORD}: was made from another config, weights or rule of checkpoints than row "
             f"'{run.row}' has now; give another --out, or delete this folder"
         )
 
@@ -211,7 +225,9 @@ def _carry_out(run: Run, gpu: int | None, record: Mapping[str, object] | None) -
     options.append(f"num_threads={run.threads}")
     options = ["--cfg-options", *options]
     checkpoint: Path | None = None
-    if run.is_trained and record is None:
+    if run.weights is not None and not (run.weights / RECORD).exists():
+        raise SweepError(f"{run.weights}: is not trained yet, and row '{run.row}' judges its checkpoint")
+    if run.is_trained and run.weights is None and record is None:
         start = time.perf_counter()
         place = ["--work-dir", str(run.work_dir), "--resume", "--seed", str(run.seed)]
         _call(run, gpu, ["train", run.config, *place, *options])
@@ -236,6 +252,7 @@ def _carry_out(run: Run, gpu: int | None, record: Mapping[str, object] | None) -
         "recipe": run.recipe,
         "checkpoint_rule": run.checkpoint,
         "checkpoint": name,
+        "weights": run.trained_by,
         "loaders": list(run.loaders),
         "seconds": seconds,
         "made_with": record["made_with"] if record and "made_with" in record else environment(),

@@ -72,7 +72,7 @@ def main() -> None:
     for name in PLANS:
         plan = plan_of(name, args.world)
         for run in runs_of(plan, args.out / "configs" / name, 1):
-            if run.seed or not run.is_trained or run.recipe in rows:
+            if run.seed or run.weights or not run.is_trained or run.recipe in rows:
                 continue
             config = load_config(run.config, {key: OptionText(value) for key, value in run.options.items()})
             settings = config.train_dataloader.dataset

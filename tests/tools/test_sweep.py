@@ -7,7 +7,7 @@ import pytest
 
 from beyonddrive import cli
 from beyonddrive.engine.sweeps import runs
-from beyonddrive.tools.sweep import main
+from beyonddrive.tools.sweep import main, parse_args, plan_of
 
 
 @pytest.fixture
@@ -77,7 +77,44 @@ def test_a_grid_is_trained_once_and_a_failed_run_leaves_the_rest(tmp_path, blind
     assert main([*words, "--report-only"]) == 0
     assert capsys.readouterr().out.strip() == report.strip()
     assert main([*words, "--cfg-options", "model.hidden=8"]) == 1
-    assert "was made from another config or rule of checkpoints" in capsys.readouterr().err
+    assert "was made from another config, weights or rule of checkpoints" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_row_judges_the_checkpoints_of_another(tmp_path, blind_recipe, capsys):
+    """It comes when they are there, is judged with inputs of its own, and trains nothing."""
+    blank = tmp_path / "blank.py"
+    blank.write_text(
+        f'_base_ = "{blind_recipe}"\n'
+        '_steps = [dict(type="BlankInputs", keys=("status",)), dict(type="PackPlanInputs")]\n'
+        "test_dataloader = dict(dataset=dict(pipeline=_steps))\n"
+    )
+    plan = tmp_path / "plan.yml"
+    rows = f"rows:\n  blank: {{config: {blank}, weights: moving, baseline: moving}}\n"
+    plan.write_text(f"seeds: [0, 1]\n{rows}  moving: {{config: {blind_recipe}}}\n")
+    out = tmp_path / "sweep"
+    words = ["--plan", str(plan), "--out", str(out)]
+    assert main(words) == 0
+    assert "| blank | 2 |" in capsys.readouterr().out
+    assert len(list(out.glob("runs/moving/*/train/epoch_2.pth"))) == 2
+    assert not list(out.glob("runs/blank/*/train"))
+    record = json.loads((out / "runs/blank/seed1/run.json").read_text())
+    assert (record["checkpoint"], record["weights"]) == ("epoch_2.pth", "moving")
+    assert set(record["seconds"]) == {"test"}
+    scores = [(out / f"runs/{row}/seed1/test.csv").read_text() for row in ("blank", "moving")]
+    assert scores[0] != scores[1]
+
+    # A training that failed leaves nothing to judge, and another one is no longer that of the record.
+    (out / "runs/moving/seed0/run.json").unlink()
+    (out / "runs/blank/seed0/run.json").unlink()
+    (out / "runs/blank/seed0/test.csv").unlink()
+    outcome = runs.carry_out(
+        next(run for run in runs.runs_of(plan_of(parse_args(words)), out, 1) if run.weights)
+    )
+    assert "moving/seed0: is not trained yet, and row 'blank' judges its checkpoint" in outcome.error
+    plan.write_text(plan.read_text().replace("weights: moving, ", ""))
+    assert main(words) == 1
+    assert "was made from another config, weights or rule" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

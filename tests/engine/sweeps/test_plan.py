@@ -87,6 +87,9 @@ def test_rows_of_a_file_are_chosen_with_their_baselines(tmp_path):
     words = ["--plan", str(path), "--out", str(tmp_path / "out"), "--rows", "repelled", "--seeds", "7"]
     plan = plan_of(parse_args([*words, "--cfg-options", "data_root=mine"]))
     assert [row.name for row in plan.rows] == ["blind", "plain", "repelled"]
+    borrows = "  odd: {config: x, weights: plain}"
+    path.write_text(path.read_text().replace("  odd: {config: x}", borrows))
+    assert [row.name for row in plan_of(parse_args([*words[:5], "odd"])).rows] == ["blind", "plain", "odd"]
     assert plan.seeds == (7,) and plan.row("repelled").options["data_root"] == "mine"
     with pytest.raises(SweepError, match="--rows: the plan has no quux"):
         plan_of(parse_args([*words[:4], "--rows", "quux"]))
@@ -103,6 +106,8 @@ def test_rows_of_a_file_are_chosen_with_their_baselines(tmp_path):
         ("speed: 3", "no key speed; there is checkpoint"),
         ("rows: {a: {config: x, baseline: b}}", "rows.a.baseline: 'b' is no other row"),
         ("rows: {a: {config: x, baseline: a}}", "rows.a.baseline: 'a' is no other row"),
+        ("rows: {a: {config: x, weights: b}}", "rows.a.weights: 'b' is no row that is trained; there is $"),
+        ("rows: {a: {config: x, weights: a}}", "rows.a.weights: 'a' is no row that is trained"),
         ("rows: {a: {}}", "rows.a.config: must name a config"),
         ("rows: {A b: {config: x}, a-b: {config: x}}", "rows: a-b is there twice"),
         ("rows: {a: {config: x, bases: y}}", "rows.a.bases: must be a list"),
