@@ -1,8 +1,8 @@
 """Recomputes every figure that README, docs and reports take from ``results/``: ``python results/check.py``.
 
 A figure or a table of figures in a document stands between a mark and ``<!-- end -->``; :mod:`marks` says
-which marks there are. The exit code is 1 if anything differs from what the scores give; ``--write`` writes it
-anew.
+which marks there are. Pictures that are drawn from tables are held against these, too. The exit code is 1 if
+anything differs from what the scores give; ``--write`` writes it anew.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from beyonddrive.evaluation.statistics.score_table import score_file
+from beyonddrive.results.closed_loop import relate
+from beyonddrive.results.effect import by_distance
 from beyonddrive.results.marks import FigureError, text_of
+from beyonddrive.results.pictures import shows
 from beyonddrive.results.tables import RESULTS, KeptTable, kept_tables
 from beyonddrive.visualization.sweep_report import REPORT, write_report
 
@@ -24,6 +27,8 @@ ROOT = RESULTS.parent
 MARKED = re.compile(
     r"(<!-- (table|scores|power|parts|cells|figure|value): ([^>]+?) -->)(.*?)(<!-- end -->)", re.DOTALL
 )
+DRAWINGS = (by_distance, relate)
+"""Modules with a ``PICTURE``, the values that it has to show (``current``), and a ``main`` that draws it."""
 
 
 def documents() -> Iterator[Path]:
@@ -73,6 +78,17 @@ def check_report(table: KeptTable, write: bool) -> list[str]:
     return [f"{kept.relative_to(ROOT)}: is not what its scores give"]
 
 
+def check_pictures(write: bool) -> list[str]:
+    """Pictures that do not show what is in their tables."""
+    problems = []
+    for drawing in DRAWINGS:
+        if not shows(drawing.PICTURE, drawing.current()):
+            problems.append(f"{drawing.PICTURE.relative_to(ROOT)}: was drawn from other scores")
+            if write:
+                drawing.main()
+    return problems
+
+
 def main() -> int:
     """Check; 1 if something differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -80,6 +96,7 @@ def main() -> int:
     args = parser.parse_args()
     tables = list(kept_tables())
     problems = [problem for table in tables for problem in check_report(table, args.write)]
+    problems += check_pictures(args.write)
     marks = 0
     for path in documents():
         marks += len(MARKED.findall(path.read_text()))

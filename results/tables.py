@@ -97,7 +97,7 @@ def kept_tables() -> Iterator[KeptTable]:
             yield KeptTable(path.relative_to(RESULTS).with_suffix("").as_posix())
 
 
-def csv_text(lines: Sequence[Mapping[str, str]]) -> str:
+def csv_text(lines: Sequence[Mapping[str, object]]) -> str:
     """Lines with the same keys as csv with a header.
 
     >>> print(csv_text([{"row": "LTF", "right": "48.9"}]), end="")

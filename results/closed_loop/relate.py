@@ -7,8 +7,6 @@ Every training that is in both tables, ``effect/planners`` (PDMS on the test spl
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
@@ -16,37 +14,57 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from beyonddrive.engine.files import write_atomically
-from beyonddrive.results.tables import KeptTable
+from beyonddrive.results.pictures import PICTURES, write_picture
+from beyonddrive.results.tables import KeptTable, csv_text
 
-HERE = Path(__file__).parent
-PICTURE = HERE.parents[1] / "docs" / "pictures" / "open_closed.png"
+RELATION = Path(__file__).with_name("relation.csv")
+PICTURE = PICTURES / "open_closed.png"
+
+Points = dict[str, list[tuple[float, float]]]
+"""PDMS and HD-Score of the trainings of each row."""
 
 
-def main() -> None:
-    """Relate."""
+def current() -> Points:
+    """What the picture has to show."""
     opened = KeptTable("effect/planners").scores("test")
     closed = KeptTable("closed_loop/planners").scores("all")
-    points: dict[str, list[tuple[float, float]]] = {}
+    points: Points = {}
     for row in closed.rows:
         for seed in sorted(set(closed.seeds(row)) & set(opened.seeds(row) if row in opened.rows else ())):
             pair = (opened.of(row, "PDMS", [seed]).mean(), closed.of(row, "HD-Score", [seed]).mean())
             points.setdefault(row, []).append((float(pair[0]), float(pair[1])))
+    return points
+
+
+def relation(points: Points) -> str:
+    """Rank correlations over trainings, and over the means of rows, as csv."""
     every = np.array([pair for pairs in points.values() for pair in pairs])
     means = np.array([np.mean(pairs, axis=0) for pairs in points.values()])
+    return csv_text(
+        [
+            {"row": name, "points": len(v), "rank correlation": f"{spearmanr(*v.T).statistic:+.2f}"}
+            for name, v in (("trainings", every), ("rows", means))
+        ]
+    )
+
+
+def drawn(points: Points) -> Figure:
+    """The picture: a colour per row."""
     figure = Figure((5.0, 3.6), layout="constrained")
     axes = figure.subplots()
     for row, pairs in points.items():
         axes.plot(*np.transpose(pairs), "o", label=row)
     axes.set(xlabel="PDMS, open loop", ylabel="HD-Score, closed loop")
     axes.legend()
-    figure.savefig(PICTURE, dpi=110)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "points", "rank correlation"])
-    for name, values in (("trainings", every), ("rows", means)):
-        writer.writerow([name, len(values), f"{spearmanr(*values.T).statistic:+.2f}"])
-    write_atomically(HERE / "relation.csv", text.getvalue().encode())
-    print(text.getvalue())
+    return figure
+
+
+def main() -> None:
+    """Relate."""
+    points = current()
+    write_picture(PICTURE, drawn(points), points)
+    write_atomically(RELATION, relation(points).encode())
+    print(relation(points))
 
 
 if __name__ == "__main__":

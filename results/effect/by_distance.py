@@ -8,17 +8,16 @@ of ``subsets.py``, with the 95 % bootstrap interval over seeds and scenes, or ov
 from __future__ import annotations
 
 from collections.abc import Mapping
-from io import BytesIO
-from pathlib import Path
+from dataclasses import asdict
 
 from matplotlib.figure import Figure
 
-from beyonddrive.engine.files import write_atomically
 from beyonddrive.evaluation.statistics.intervals import Estimate
+from beyonddrive.results.pictures import PICTURES, write_picture
 from beyonddrive.results.tables import KeptTable
 from beyonddrive.visualization.sweep_tables import seeds_text
 
-PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "gain_by_distance.png"
+PICTURE = PICTURES / "gain_by_distance.png"
 BANDS = {
     "failure_within_0.5m": "within 0.5 m",
     "failure_at_0.5_to_1m": "0.5 to 1 m",
@@ -43,8 +42,18 @@ def gains(table: KeptTable) -> dict[str, dict[str, Estimate]]:
     return found
 
 
-def picture(found: Mapping[str, Mapping[str, Estimate]]) -> bytes:
-    """The picture as PNG: a colour per family, which the legend names with its number of seeds."""
+def values_of(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Gains as numbers."""
+    return {family: {band: asdict(gain) for band, gain in bands.items()} for family, bands in found.items()}
+
+
+def current() -> dict[str, dict[str, dict[str, float]]]:
+    """What the picture has to show."""
+    return values_of(gains(KeptTable("effect/planners")))
+
+
+def drawn(found: Mapping[str, Mapping[str, Estimate]]) -> Figure:
+    """The picture: a colour per family, which the legend names with its number of seeds."""
     figure = Figure((6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0.0, color="0.6", linewidth=1.0)
@@ -61,9 +70,7 @@ def picture(found: Mapping[str, Mapping[str, Estimate]]) -> bytes:
         xlabel="distance of the nearest failure from the expert", ylabel="gain in PDMS, published recipe"
     )
     axes.legend()
-    file = BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    return file.getvalue()
+    return figure
 
 
 def main() -> None:
@@ -71,7 +78,7 @@ def main() -> None:
     found = gains(KeptTable("effect/planners"))
     if not found:
         raise SystemExit("by_distance: no row with the published recipe has runs beside its baseline")
-    write_atomically(PICTURE, picture(found))
+    write_picture(PICTURE, drawn(found), values_of(found))
     for family, bands in found.items():
         told = (f"{BANDS[b]}: {g.mean:+.2f} ({g.low:+.2f} to {g.high:+.2f})" for b, g in bands.items())
         print(f"{family}: {'; '.join(told)}")

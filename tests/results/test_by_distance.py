@@ -7,6 +7,7 @@ import pytest
 
 from beyonddrive.evaluation.statistics.score_table import RunKey, table_of
 from beyonddrive.results.effect import by_distance
+from beyonddrive.results.pictures import shows, write_picture
 from beyonddrive.visualization.sweep_tables import table_rows
 
 BASELINES = {
@@ -48,7 +49,16 @@ def test_published_rows_are_compared_band_by_band():
     assert found["B"]["failure_within_0.5m"].mean == pytest.approx(20.0, abs=0.01)
     assert found["B"]["failure_beyond_2m"].mean == pytest.approx(0.0, abs=0.01)
     assert (found["A"]["failure_beyond_2m"].num_seeds, found["B"]["failure_beyond_2m"].num_seeds) == (2, 1)
-    assert by_distance.picture(found).startswith(b"\x89PNG")
+
+
+def test_a_picture_knows_what_it_shows(tmp_path):
+    found = by_distance.gains(Kept())
+    values, path = by_distance.values_of(found), tmp_path / "picture.png"
+    assert not shows(path, values)
+    write_picture(path, by_distance.drawn(found), values)
+    assert path.read_bytes().startswith(b"\x89PNG") and shows(path, values)
+    values["A"]["failure_beyond_2m"]["mean"] += 0.01
+    assert not shows(path, values)
 
 
 def test_without_a_published_row_there_is_no_picture(tmp_path, monkeypatch):

@@ -3,14 +3,17 @@
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
 from beyonddrive.evaluation.score_labels import BASES, ScoreLabel
 from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
 from beyonddrive.results import check, keep, keep_closed_loop, marks, tables
+from beyonddrive.results.pictures import write_picture
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
 PLAN = """
@@ -31,6 +34,7 @@ def root(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text("nothing\n")
     monkeypatch.setattr(tables, "RESULTS", results)
     monkeypatch.setattr(check, "ROOT", tmp_path)
+    monkeypatch.setattr(check, "DRAWINGS", ())
     marks.rows_of.cache_clear()
     return tmp_path
 
@@ -63,6 +67,19 @@ def write_epdms(sweep, row, seed, gain, basis="epdms"):
     scenes = [ScoredScene(token, "log", value) for token, value in zip(tokens, values, strict=True)]
     text = scenes_to_csv(scenes, RUN_COLUMNS, ScoreLabel.of(BASES[basis], tokens))
     (sweep / "runs" / row / f"seed{seed}" / "test-epdms.csv").write_text(text)
+
+
+def test_stale_pictures_are_found_and_drawn_anew(root, monkeypatch, capsys):
+    path, values = root / "picture.png", {"LTF": [1.0, 2.0]}
+    drawing = SimpleNamespace(
+        PICTURE=path, current=lambda: values, main=lambda: write_picture(path, Figure((1, 1)), values)
+    )
+    monkeypatch.setattr(check, "DRAWINGS", (drawing,))
+    assert call(check, monkeypatch, "--write") == 0
+    assert call(check, monkeypatch) == 0
+    values["LTF"][0] = 1.5
+    assert call(check, monkeypatch) == 1
+    assert "picture.png: was drawn from other scores" in capsys.readouterr().err
 
 
 def test_runs_join_a_table_and_documents_follow_it(root, monkeypatch, capsys):
