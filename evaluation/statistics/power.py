@@ -11,6 +11,7 @@ method of variance estimates recovery, joins intervals).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -77,6 +78,7 @@ class Spread:
         return next(found, None)
 
 
+@cache
 def _square_quantile(confidence: float, num_seeds: int | None = None) -> float:
     """Square of the two-sided quantile: Student's of so many seeds (infinite for one), else the normal."""
     tail = 0.5 + confidence / 2.0
