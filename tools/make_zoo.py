@@ -1,8 +1,9 @@
-"""Make a zoo of trained planners: ``beyonddrive make-zoo WORK_DIRS --out FOLDER``.
+"""Make a zoo of trained planners: ``beyonddrive make-zoo WORK_DIRS ... --out FOLDER``.
 
-WORK_DIRS is a folder with the work folders of trainings by published configs, at any depth. FOLDER gets the
-best checkpoint of each (the newest if none is marked as best), without optimiser and logs, as
-``CONFIG.safetensors``, an index, and checksums; ``init_planner(CONFIG, "zoo", zoo=FOLDER)`` reads it.
+WORK_DIRS are folders with the work folders of trainings by published configs, at any depth. FOLDER gets the
+checkpoint of the last epoch of each, or with ``--checkpoint best`` the one marked as best, without optimiser
+and logs, as ``CONFIG.safetensors``, an index, and checksums; ``init_planner(CONFIG, "zoo", zoo=FOLDER)``
+reads it.
 
 A training whose model is not that of the published config is refused; other settings that differ, such as
 fewer epochs, are written into the index. Nothing is written if anything is refused.
@@ -33,8 +34,16 @@ _PROVENANCE = ("seed", "processes", "git", "data")
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("make-zoo", "Make a folder of released checkpoints from trainings.")
-    parser.add_argument("work_dirs", metavar="WORK_DIRS", type=Path, help="folder with work folders")
+    parser.add_argument(
+        "work_dirs", metavar="WORK_DIRS", nargs="+", type=Path, help="folders with work folders"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder of the zoo")
+    parser.add_argument(
+        "--checkpoint",
+        choices=("last", "best"),
+        default="last",
+        help="which one is released; best: by validation (default: last)",
+    )
     parser.add_argument("--half", action="store_true", help="round parameters to float16; buffers stay")
     parser.add_argument(
         "--max-mb", type=float, default=5.0, help="most that a checkpoint may take (default 5)"
@@ -55,7 +64,8 @@ def make_zoo(args: argparse.Namespace) -> int:
     from beyonddrive.checkpoints.zoo import read_zoo, write_zoo
 
     trainings = find_trainings(args.work_dirs)
-    write_zoo(args.out, (release(*training, half=args.half) for training in trainings), args.max_mb)
+    released = (release(*training, half=args.half, best=args.checkpoint == "best") for training in trainings)
+    write_zoo(args.out, released, args.max_mb)
     for name, entry in read_zoo(args.out).items():
         megabytes = (args.out / entry.file).stat().st_size / 1e6
         print(f"{name}: {megabytes:.2f} MB, {entry.precision}, sha256 {entry.sha256}")
@@ -66,8 +76,8 @@ def make_zoo(args: argparse.Namespace) -> int:
     return 0
 
 
-def find_trainings(work_dirs: Path) -> list[tuple[Path, Path]]:
-    """Work folders below a folder, and the config file that each has.
+def find_trainings(work_dirs: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Work folders below folders, and the config file that each has.
 
     Raises:
         ZooError: If there is none, one has no single config, or two are of one config.
@@ -76,7 +86,8 @@ def find_trainings(work_dirs: Path) -> list[tuple[Path, Path]]:
     from beyonddrive.engine.runner import LAST_CHECKPOINT
 
     found: dict[str, tuple[Path, Path]] = {}
-    for folder in sorted(path.parent for path in work_dirs.rglob(LAST_CHECKPOINT)):
+    marks = {path.resolve() for work_dir in work_dirs for path in work_dir.rglob(LAST_CHECKPOINT)}
+    for folder in sorted(path.parent for path in marks):
         configs = sorted(folder.glob("*.py"))
         if len(configs) != 1:
             raise ZooError(
@@ -90,17 +101,17 @@ def find_trainings(work_dirs: Path) -> list[tuple[Path, Path]]:
         found[name] = (folder, configs[0])
     if not found:
         raise ZooError(
-            f"{work_dirs}: no training below (a folder with {LAST_CHECKPOINT}); "
-            f"beyonddrive train CONFIG --work-dir {work_dirs / 'NAME'} makes one"
+            f"{', '.join(map(str, work_dirs))}: no training below (a folder with {LAST_CHECKPOINT}); "
+            f"beyonddrive train CONFIG --work-dir {work_dirs[0] / 'NAME'} makes one"
         )
     return list(found.values())
 
 
-def release(folder: Path, config_file: Path, half: bool) -> Released:
+def release(folder: Path, config_file: Path, half: bool, best: bool) -> Released:
     """Weights and description of a training.
 
     Raises:
-        ZooError: If its model is not that of the published config, or there is no one best checkpoint.
+        ZooError: If its model is not that of the published config, or there is not the one checkpoint.
         CheckpointError: If the checkpoint is damaged, of another planner, or holds NaN.
     """
     from beyonddrive.checkpoints.loading import load_weights
@@ -115,7 +126,7 @@ def release(folder: Path, config_file: Path, half: bool) -> Released:
             f"{folder}: is no training of the published {config_file.stem}: {'; '.join(faults)}; give the "
             "config another name and a file of its own"
         )
-    path = choose_checkpoint(folder)
+    path = choose_checkpoint(folder, best)
     planner = MODELS.build(published.model).eval()
     load_weights(planner, path)
     meta = read_weights(path).meta
@@ -137,8 +148,8 @@ def release(folder: Path, config_file: Path, half: bool) -> Released:
     )
 
 
-def choose_checkpoint(folder: Path) -> Path:
-    """The best checkpoint of a work folder, or else the newest.
+def choose_checkpoint(folder: Path, best: bool) -> Path:
+    """The newest checkpoint of a work folder, or the one that is marked as best.
 
     Raises:
         ZooError: If several are best, each by another metric, or there is none.
@@ -146,13 +157,14 @@ def choose_checkpoint(folder: Path) -> Path:
     from beyonddrive.checkpoints.zoo import ZooError
     from beyonddrive.engine.runner import find_last_checkpoint
 
-    best = sorted(folder.glob("best_*.pth"))
-    if len(best) > 1:
-        raise ZooError(f"{folder}: {', '.join(p.name for p in best)} are all best; leave the one that counts")
-    chosen = best[0] if best else find_last_checkpoint(folder)
-    if chosen is None:
-        raise ZooError(f"{folder}: has no checkpoint")
-    return chosen
+    found = sorted(folder.glob("best_*.pth")) if best else [find_last_checkpoint(folder)]
+    if len(found) > 1:
+        raise ZooError(
+            f"{folder}: {', '.join(p.name for p in found)} are all best; leave the one that counts"
+        )
+    if not found or found[0] is None:
+        raise ZooError(f"{folder}: has no checkpoint{' that is marked as best' if best else ''}")
+    return found[0]
 
 
 def changes(published: Config, trained: Config, keys: Sequence[str]) -> list[str]:

@@ -91,7 +91,9 @@ def test_one_command_makes_a_zoo_whose_planners_plan_as_the_trained_ones(tmp_pat
 
 def test_full_precision_is_bit_by_bit_and_within_the_limit(tmp_path, capsys):
     planner = random_training(tmp_path / "trained" / "ltf", LTF)
-    words = [str(tmp_path / "trained"), "--out", str(tmp_path / "zoo")]
+    marked = tmp_path / "trained" / "ltf" / "best_pdms_epoch_3.pth"  # what is released is the last one
+    torch.save({"state_dict": {}, "meta": {"epoch": 3}}, marked)
+    words = [str(tmp_path / "trained"), str(tmp_path / "trained" / "ltf"), "--out", str(tmp_path / "zoo")]
     assert tool.main([*words, "--max-mb", "4"]) == 1
     assert "takes 4.4 MB, more than 4; give --half, or raise --max-mb" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["trained"]
@@ -125,6 +127,8 @@ def test_what_is_no_training_of_a_published_config_is_refused(tmp_path, capsys):
     (folder / "a" / f"{MLP}.py").rename(folder / "a" / "mine.py")
     refused("mine: no such config")
     (folder / "a" / "mine.py").rename(folder / "a" / f"{MLP}.py")
+    words += ["--checkpoint", "best"]
+    refused("has no checkpoint that is marked as best")
     for name in ("best_a_epoch_1.pth", "best_b_epoch_2.pth"):
         shutil.copy(folder / "a" / "epoch_12.pth", folder / "a" / name)
     refused("best_a_epoch_1.pth, best_b_epoch_2.pth are all best")
