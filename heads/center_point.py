@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from mmengine.structures import BaseDataElement, InstanceData
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from beyonddrive.heads.center_targets import CenterMap, CenterTargets, center_targets
 from beyonddrive.losses.counted_mean import CountOver, check_count_over, counted_mean
-from beyonddrive.openmmlab import from_lidar_boxes, to_lidar_boxes
+from beyonddrive.openmmlab import from_lidar_boxes
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.agent_boxes import AGENT_CLASSES, BOX_DIM
 from beyonddrive.structures.sample import PlanSample
@@ -58,6 +59,7 @@ class CenterPointHead(nn.Module):
         head: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.code_weights: Tensor
         lower, upper = list(map_range[:3]), list(map_range[3:])
         rows, columns = map_size
         if len(map_range) != 6 or not all(a < b for a, b in zip(lower, upper, strict=True)):
@@ -118,6 +120,17 @@ class CenterPointHead(nn.Module):
             both = isinstance(value, Mapping) and isinstance(settings.get(key), Mapping)
             settings[key] = {**settings[key], **value} if both else value
         self.head = MODELS.build(settings)
+        if not self.head.norm_bbox:
+            raise ValueError("CenterPointHead: head.norm_bbox must be true: sizes are learned as logarithms")
+        learnt = self.head.train_cfg
+        self.ground = CenterMap(
+            self.map_size,
+            (lower[0], lower[1]),
+            (cell[0], cell[1]),
+            learnt["min_radius"],
+            learnt["gaussian_overlap"],
+        )
+        self.register_buffer("code_weights", torch.tensor(learnt["code_weights"]), persistent=False)
         # Here, because mmengine does not look into lists of modules: heatmaps start near 0.1, not near 0.5.
         for task in self.head.task_heads:
             task.init_weights()
@@ -134,24 +147,36 @@ class CenterPointHead(nn.Module):
             KeyError: If a sample has no boxes; names the scene and what provides them.
         """
         tasks = self._tasks(tokens)
-        device = tokens.status.device
-        heatmaps, boxes, cells, masks = self.head.get_targets([_instances(s, device) for s in samples])
+        targets = self.targets(samples, tokens.status.device)
         heatmap_loss, box_loss = tokens.status.new_zeros(()), tokens.status.new_zeros(())
-        weights = torch.tensor(self.head.train_cfg["code_weights"], device=device)
-        for task, heatmap, box, cell, mask in zip(tasks, heatmaps, boxes, cells, masks, strict=True):
-            # (B, H, W): the clamp of mmdet3d's own loss, which keeps its logarithm finite
+        first = 0
+        for task in tasks:
+            # (B, C, H, W): the clamp of mmdet3d's own loss, which keeps its logarithm finite
             seen = task["heatmap"].sigmoid().clamp(1e-4, 1 - 1e-4)
+            classes = range(first, first := first + seen.shape[1])
+            heatmap = torch.stack([targets.heatmap(label) for label in classes], dim=1)
             peaks = heatmap.eq(1).sum()
             heatmap_loss = heatmap_loss + counted_mean(
                 self.head.loss_cls(seen, heatmap), peaks, self.count_over
             )
             raster = torch.cat([task[name] for name in ("reg", "height", "dim", "rot", "vel")], dim=1)
             raster = raster.flatten(2).transpose(1, 2)  # (B, H W, 10)
-            found = raster.gather(1, cell[..., None].expand(-1, -1, raster.shape[2]))
-            total = self.head.loss_bbox(found, box, mask[..., None].float() * weights)
+            found = raster.gather(1, targets.cells[..., None].expand(-1, -1, raster.shape[2]))
+            mask = (targets.labels >= classes[0]) & (targets.labels <= classes[-1])
+            total = self.head.loss_bbox(found, targets.values, mask[..., None] * self.code_weights)
             box_loss = box_loss + counted_mean(total, mask.sum(), self.count_over)
         scale = self.weight / len(tasks)
         return {"loss_center_heatmap": scale * heatmap_loss, "loss_center_box": scale * box_loss}
+
+    def targets(self, samples: Sequence[PlanSample], device: torch.device) -> CenterTargets:
+        """What is learned from scenes: their agents, without those that no LiDAR point is on.
+
+        Raises:
+            KeyError: If a sample has no boxes; names the scene and what provides them.
+        """
+        boxes, labels = zip(*(_agents(sample) for sample in samples), strict=True)
+        on_device = [[each.to(device, non_blocking=True) for each in kind] for kind in (boxes, labels)]
+        return center_targets(on_device[0], on_device[1], self.ground)
 
     @torch.no_grad()
     def detect(self, tokens: SceneTokens) -> list[BaseDataElement]:
@@ -184,14 +209,12 @@ class CenterPointHead(nn.Module):
             return [task[0] for task in self.head([raster.float().transpose(2, 3)])]
 
 
-def _instances(sample: PlanSample, device: torch.device) -> InstanceData:
-    """Targets of a scene as mmdet3d's head takes them, without the agents that no LiDAR point is on."""
+def _agents(sample: PlanSample) -> tuple[Tensor, Tensor]:
+    """Boxes (n, 9) and classes (n,) of a scene; the class is -1 where no LiDAR point is on the agent."""
     gt = getattr(sample, "gt", None)
     if gt is None or "boxes" not in gt:
         raise KeyError(
             f"scene {sample.metainfo.get('token', '?')} has no gt.boxes: add AgentBoxTargets to the feature "
             f"pipeline and keep PackPlanInputs last"
         )
-    seen = gt.box_points > 0 if "box_points" in gt else torch.ones_like(gt.box_labels, dtype=torch.bool)
-    boxes = to_lidar_boxes(gt.boxes[seen].to(device))
-    return InstanceData(bboxes_3d=boxes, labels_3d=gt.box_labels[seen].to(device))
+    return gt.boxes, gt.box_labels.where(gt.box_points > 0, -1) if "box_points" in gt else gt.box_labels
