@@ -149,12 +149,13 @@ class CenterPointHead(nn.Module):
         tasks = self._tasks(tokens)
         targets = self.targets(samples, tokens.status.device)
         heatmap_loss, box_loss = tokens.status.new_zeros(()), tokens.status.new_zeros(())
+        heatmaps = targets.heatmaps(sum(task["heatmap"].shape[1] for task in tasks))
         first = 0
         for task in tasks:
             # (B, C, H, W): the clamp of mmdet3d's own loss, which keeps its logarithm finite
             seen = task["heatmap"].sigmoid().clamp(1e-4, 1 - 1e-4)
             classes = range(first, first := first + seen.shape[1])
-            heatmap = torch.stack([targets.heatmap(label) for label in classes], dim=1)
+            heatmap = heatmaps[:, classes[0] : classes[-1] + 1]
             peaks = heatmap.eq(1).sum()
             heatmap_loss = heatmap_loss + counted_mean(
                 self.head.loss_cls(seen, heatmap), peaks, self.count_over

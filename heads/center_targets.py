@@ -54,10 +54,17 @@ class CenterTargets:
     bells_x: Tensor
     bells_y: Tensor
 
-    def heatmap(self, label: int) -> Tensor:
-        """(B, columns, rows) of a class: 1 at centres, falling off around them; the largest counts."""
-        bells_y = self.bells_y * (self.labels == label)[..., None]
-        return (bells_y[..., :, None] * self.bells_x[..., None, :]).amax(dim=1)
+    def heatmaps(self, num_classes: int) -> Tensor:
+        """(B, classes, columns, rows): 1 at centres, falling off around them; the largest counts."""
+        classes = torch.arange(num_classes, device=self.labels.device)
+        bells_y = self.bells_y[:, :, None] * (self.labels[..., None] == classes)[..., None]
+        maps = bells_y.new_zeros(len(bells_y), num_classes, bells_y.shape[-1], self.bells_x.shape[-1])
+        bell = torch.empty_like(maps)
+        # One box of each scene at a time: the bells of all of them would be larger than any other map here.
+        for y, x in zip(bells_y.unbind(1), self.bells_x.unbind(1), strict=True):
+            torch.mul(y[..., :, None], x[:, None, None, :], out=bell)
+            torch.maximum(maps, bell, out=maps)
+        return maps
 
 
 @torch.no_grad()

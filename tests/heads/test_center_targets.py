@@ -34,17 +34,17 @@ def test_a_box_is_in_its_cell_and_bells_meet_in_the_larger():
     wanted = [0.5, 0.75, 0.5, math.log(4), math.log(2), math.log(1.5), 1.0, 0.0, 3.0, -1.0]
     assert targets.values[0, 0].tolist() == pytest.approx(wanted, abs=1e-6)
     assert targets.labels.tolist() == [[1, 1], [-1, -1]]
-    heat = targets.heatmap(1)
+    heat = targets.heatmaps(2)[:, 1]
     assert heat.shape == (2, 48, 32) and heat[0, column, row] == heat[0, column, row + 2] == 1
     bell = math.exp(-1 / (2 * (5 / 6) ** 2))
     assert heat[0, column, [row - 1, row + 1]].tolist() == pytest.approx([bell, bell])
-    assert heat[0, column, row + 5] == 0 and not heat[1].any() and not targets.heatmap(0).any()
+    assert heat[0, column, row + 5] == 0 and not heat[1].any() and not targets.heatmaps(1).any()
 
 
 def test_scenes_without_boxes_have_empty_maps():
     none = torch.zeros(0, 9)
     targets = center_targets([none, none], [none[:, 0].long()] * 2, GROUND)
-    assert not targets.heatmap(0).any() and (targets.labels == -1).all() and targets.values.isfinite().all()
+    assert not targets.heatmaps(2).any() and (targets.labels == -1).all() and targets.values.isfinite().all()
 
 
 @pytest.mark.mmdet3d
@@ -60,10 +60,10 @@ def test_they_are_those_of_mmdet3d(mmdet3d, seed):
     instances = [InstanceData(bboxes_3d=to_lidar_boxes(b), labels_3d=labels) for b, labels in scenes]
     heatmaps, values, cells, masks = head.get_targets(instances)
     ours = center_targets([b for b, _ in scenes], [labels for _, labels in scenes], GROUND)
-    counted = 0
+    maps, counted = ours.heatmaps(3), 0
     for label, (heatmap, value, cell, mask) in enumerate(zip(heatmaps, values, cells, masks, strict=True)):
-        torch.testing.assert_close(ours.heatmap(label), heatmap[:, 0], rtol=0, atol=1e-6)
-        assert ours.heatmap(label).eq(1).equal(heatmap[:, 0].eq(1))
+        torch.testing.assert_close(maps[:, label], heatmap[:, 0], rtol=0, atol=1e-6)
+        assert maps[:, label].eq(1).equal(heatmap[:, 0].eq(1))
         for scene in range(len(scenes)):
             chosen, theirs = ours.labels[scene] == label, mask[scene].bool()
             assert ours.cells[scene][chosen].equal(cell[scene][theirs])
