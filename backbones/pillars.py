@@ -27,7 +27,7 @@ SECOND_WIDTHS = (128, 128, 256)
 class PointPillarsEncoder(BaseModule):
     """Point clouds -> a map of the ground, one feature vector per cell, as in PointPillars.
 
-    Voxelization, PillarFeatureNet and PointPillarsScatter are built from mmdet3d's registry. Rows of the map
+    Voxelization and PillarFeatureNet are built from mmdet3d's registry. Rows of the map
     run along x from behind to ahead, columns along y from right to left, as in the LiDAR histogram (MODELS,
     section 1); mmdet3d's own map has them the other way round. A cell without points is 0.
 
@@ -100,13 +100,6 @@ class PointPillarsEncoder(BaseModule):
                 **(voxel_encoder or {}),
             }
         )
-        self.scatter = MODELS.build(
-            {
-                "type": "mmdet3d.PointPillarsScatter",
-                "in_channels": self.pillar_channels,
-                "output_shape": [columns, rows],
-            }
-        )
         self.backbone: nn.Module | None = None
         self.neck: nn.Module | None = None
         self.out_channels, self.out_size = self.pillar_channels, self.grid_size
@@ -135,6 +128,18 @@ class PointPillarsEncoder(BaseModule):
         refined: Tensor = maps[0]
         return refined
 
+    def _placed(self, features: Tensor, places: Tensor, batch: int) -> Tensor:
+        """Features (M, C) of pillars at (M, 4) batch, z, y, x -> map (B, C, y, x), zero elsewhere.
+
+        The channels of a cell lie together, as the convolutions behind it have them: mmdet3d's
+        ``PointPillarsScatter`` makes the same map in the other order, which is then copied there and back.
+        """
+        rows, columns = self.grid_size
+        cells = (places[:, 0] * columns + places[:, 2]) * rows + places[:, 3]
+        raster = features.new_zeros(batch * columns * rows, features.shape[1])
+        raster = raster.index_copy(0, cells, features)
+        return raster.view(batch, columns, rows, -1).permute(0, 3, 1, 2)
+
     def forward(self, points: Sequence[Tensor]) -> Tensor:
         """Encode a batch.
 
@@ -158,7 +163,7 @@ class PointPillarsEncoder(BaseModule):
             raster = points[0].new_zeros(len(points), self.pillar_channels, *reversed(self.grid_size))
         else:
             features = self.voxel_encoder(pillars["voxels"], pillars["num_points"], pillars["coors"])
-            raster = self.scatter(features, pillars["coors"], len(points))
+            raster = self._placed(features, pillars["coors"].long(), len(points))
         # (B, C, y, x) -> (B, C, x, y)
         return self._refined(raster).transpose(2, 3)
 

@@ -267,5 +267,20 @@ def test_components_are_found_whatever_the_default_scope(mmdet3d):
     for scope in ("beyonddrive", "mmengine"):
         with DefaultScope.overwrite_default_scope(scope):
             encoder = PointPillarsEncoder(grid_size=(8, 8), feat_channels=(4,))
-        modules = [encoder.voxelizer, encoder.voxel_encoder, encoder.scatter]
+        modules = [encoder.voxelizer, encoder.voxel_encoder]
         assert all(type(module).__module__.startswith("mmdet3d.") for module in modules)
+
+
+def test_pillars_lie_where_mmdet3d_puts_them(mmdet3d):
+    encoder = PointPillarsEncoder(grid_size=(6, 4), feat_channels=(3,))
+    scatter = MODELS.build({"type": "mmdet3d.PointPillarsScatter", "in_channels": 3, "output_shape": [4, 6]})
+    rng = torch.Generator().manual_seed(0)
+    cells = torch.randperm(2 * 4 * 6, generator=rng)[:20]
+    places = torch.stack([cells // 24, torch.zeros(20).long(), cells % 24 // 6, cells % 6], dim=1)
+    features = torch.randn(20, 3, generator=rng, requires_grad=True)
+    ours, theirs = encoder._placed(features, places, 2), scatter(features, places, 2)
+    assert ours.equal(theirs) and ours.shape == (2, 3, 4, 6)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(ours.shape, generator=rng)
+    grads = [torch.autograd.grad((made * weight).sum(), features)[0] for made in (ours, theirs)]
+    assert grads[0].equal(grads[1])
