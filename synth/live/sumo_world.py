@@ -178,6 +178,10 @@ class SumoWorld:
     def _move(self, name: str, pose: Floats, front: float, speed: float) -> None:
         vehicle = self._sumo.vehicle
         x, y = pose[:2] + front * np.array([np.cos(pose[2]), np.sin(pose[2])])
+        if name in vehicle.getIDList() and not vehicle.getLaneID(name):
+            # On no lane: SUMO 1.27 may crash, and the process with it, when it is to move such a vehicle on.
+            vehicle.remove(name)
+            self._enter(name)
         try:
             vehicle.setSpeedMode(name, _FREE)
         except self._sumo.TraCIException:  # (SUMO takes away who has not moved for a minute)
