@@ -3,8 +3,9 @@
 ``python results/keep_closed_loop.py closed_loop/planners --row "LTF=closed/ltf_0,closed/ltf_1" ...``
 
 A folder is one of ``beyonddrive closed-loop run --out``; those of a row are its trainings, in the order of
-their seeds. All must have driven the same scenarios with the same settings. Scores are kept by scenario, of
-all and by difficulty, with the share of episodes that ended in a collision.
+their seeds, and take the place of what the table has of them. All must have driven the same scenarios with
+the same settings. Scores are kept by scenario, of all and by difficulty, with the share of episodes that
+ended in a collision.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.evaluation.statistics.score_table import RunKey, table_of
+from beyonddrive.evaluation.statistics.score_table import RunKey, score_file, table_of
+from beyonddrive.results.keep import joined
 from beyonddrive.results.tables import KeptTable
 
 COLUMNS = {"rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "TTC", "c": "COM", "collided": "collisions"}
@@ -61,10 +63,10 @@ def main() -> int:
     args = parser.parse_args()
     table = KeptTable(args.table)
     scores: dict[RunKey, dict[str, NDArray[np.float64]]] = {}
-    made: dict[str, Any] = {}
+    made = table.made_with()
     untrained: set[str] = set()
     kinds: dict[str, str] = {}
-    shared: dict[str, Any] | None = None
+    shared: dict[str, Any] | None = next((run["settings"] for run in made.values()), None)
     for text in args.row:
         name, _, folders = text.partition("=")
         for seed, folder in enumerate(map(Path, folders.split(","))):
@@ -80,9 +82,13 @@ def main() -> int:
             own = {key: settings[key] for key in OWN if key != "checkpoint"}
             made[f"{name}/{seed}"] = {"date": date, **own, "settings": same}
     whole = table_of(scores, NAMES, untrained=untrained)
-    tables = {"all": whole}
+    parts = {"all": whole}
     for kind in sorted(set(kinds.values())):
-        tables[kind] = whole.part([name for name, own in kinds.items() if own == kind])
+        parts[kind] = whole.part([name for name, own in kinds.items() if own == kind])
+    tables = {
+        part: joined(table.scores(part) if score_file(table.folder, part).exists() else None, new)
+        for part, new in parts.items()
+    }
     table.write(tables, made, {}, {})
     print(f"{args.table}: {len(made)} runs of {len(whole.tokens)} scenarios")
     return 0

@@ -33,8 +33,8 @@ def test_a_released_planner_plans(name):
     assert entry.training["epoch"] == 12 and not entry.changes
     planner = init_planner(name, ZOO)  # compares the checksum
     with torch.no_grad():
-        inputs = random_inputs(planner, 2, torch.Generator().manual_seed(0))
+        inputs = random_inputs(planner, 8, torch.Generator().manual_seed(0))
         plans = planner(inputs, mode="tensor")["trajectory"]
-    assert plans.shape == (2, 8, 3) and bool(plans.isfinite().all())
-    # it was trained: what it sees, or how fast it is, makes a difference
-    assert float((plans[0] - plans[1]).abs().max()) > 0.05
+    assert plans.shape == (8, 8, 3) and bool(plans.isfinite().all())
+    # what it sees, or how fast it is, makes a difference
+    assert float((plans - plans[:1]).abs().max()) > 0.05

@@ -157,13 +157,17 @@ def choose_checkpoint(folder: Path, best: bool) -> Path:
     from beyonddrive.checkpoints.zoo import ZooError
     from beyonddrive.engine.runner import find_last_checkpoint
 
-    found = sorted(folder.glob("best_*.pth")) if best else [find_last_checkpoint(folder)]
+    if not best:
+        if (newest := find_last_checkpoint(folder)) is None:
+            raise ZooError(f"{folder}: has no checkpoint")
+        return newest
+    found = sorted(folder.glob("best_*.pth"))
+    if not found:
+        raise ZooError(f"{folder}: has no checkpoint that is marked as best")
     if len(found) > 1:
         raise ZooError(
             f"{folder}: {', '.join(p.name for p in found)} are all best; leave the one that counts"
         )
-    if not found or found[0] is None:
-        raise ZooError(f"{folder}: has no checkpoint{' that is marked as best' if best else ''}")
     return found[0]
 
 

@@ -247,7 +247,8 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
     (root / "results" / "effect" / "cells.csv").write_text("row,width\na,1.5\nb,2.5\n")
     plain, better = drive("plain", 0.0), drive("better", 0.25)
     rows = ["--row", f"plain={plain},{plain}", "--row", f"better={better},{better}"]
-    assert call(keep_closed_loop, monkeypatch, "effect/two", *rows) == 0
+    assert call(keep_closed_loop, monkeypatch, "effect/two", *rows[:2]) == 0
+    assert call(keep_closed_loop, monkeypatch, "effect/two", *rows[2:]) == 0  # (what is there stays)
     mark = "figure: effect/two {} | better | {}"
     told = {
         mark.format("all", "difference"): "+25.00",
