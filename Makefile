@@ -1,4 +1,4 @@
-# Two commands on a fresh machine with Python 3.10 or newer:
+# Two commands on a fresh machine with Python 3.11 or newer:
 #   make demo   installs the project and runs the whole method on a generated world
 #   make test   installs the project and runs its checks and tests
 # one that makes the site, which the second does too:

@@ -111,12 +111,7 @@ def check_sum(path: Path, wanted: str) -> str:
         PublishedError: If it is not the one that is wanted; an empty one is not compared.
     """
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else None
-        if digest is None:
-            digest = hashlib.sha256()
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    found = digest.hexdigest()
+        found = hashlib.file_digest(file, "sha256").hexdigest()
     if wanted and found != wanted.lower():
         raise PublishedError(
             f"{path}: has the checksum {found}, the published file has {wanted}: it is damaged "
