@@ -1,4 +1,4 @@
-"""Average precision of the runs of a sweep: ``python results/lidar/detection.py SWEEP lidar/short``.
+"""Average precision of the runs of a sweep: ``python results/lidar/detection.py SWEEP lidar/planners``.
 
 A sweep keeps the scores of plans; what ``DetectionMetric`` says of a run is in the log of its test. This
 writes it to the folder of the table: ``detection_runs.csv`` has a line for each run, ``detection.csv`` mean
