@@ -14,10 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from beyonddrive.engine.sweeps.runs import RECORD, Outcome, Run
-from beyonddrive.evaluation.statistics.score_table import RunKey, ScoreTable, score_file
+from beyonddrive.evaluation.statistics.score_table import RunKey
 from beyonddrive.results.tables import KeptTable
 from beyonddrive.visualization.sweep_report import Finished, collect
 
@@ -41,21 +39,6 @@ def finished_runs(sweep: Path, table: KeptTable) -> dict[RunKey, tuple[Finished,
     return found
 
 
-def joined(old: ScoreTable | None, new: ScoreTable) -> ScoreTable:
-    """Runs of both, those of ``new`` in place of the same of ``old``."""
-    if old is None:
-        return new
-    # (tables of version 0.2 have no label; what they hold is as long as the columns are the same)
-    label = old.label or new.label
-    if (old.tokens, old.columns, label) != (new.tokens, new.columns, new.label):
-        raise SystemExit("keep: the runs of the sweep were judged on other scenes or by another score")
-    values = dict(zip(old.runs, old.values, strict=True)) | dict(zip(new.runs, new.values, strict=True))
-    untrained = old.untrained | new.untrained
-    return ScoreTable(
-        tuple(values), old.tokens, old.columns, np.stack(list(values.values())), label, untrained
-    )
-
-
 def main() -> int:
     """Keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -73,10 +56,7 @@ def main() -> int:
             raise SystemExit(f"keep: {name}: the table has it from another recipe; take it out first")
         keys = ("recipe", "config", "checkpoint_rule", "checkpoint", "date", "seconds", "made_with")
         made[name] = {part: told[part] for part in keys}
-    tables = {
-        part: joined(table.scores(part) if score_file(table.folder, part).exists() else None, new)
-        for part, new in collect(table.plan, [run for run, _ in found.values()]).items()
-    }
+    tables = collect(table.plan, [run for run, _ in found.values()])
     records = {
         RunKey(name.rpartition("/")[0], int(name.rpartition("/")[2])): run for name, run in made.items()
     }

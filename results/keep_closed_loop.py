@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.evaluation.statistics.score_table import RunKey, score_file, table_of
-from beyonddrive.results.keep import joined
+from beyonddrive.evaluation.statistics.score_table import RunKey, table_of
 from beyonddrive.results.tables import KeptTable
 
 COLUMNS = {"rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "TTC", "c": "COM", "collided": "collisions"}
@@ -85,11 +84,7 @@ def main() -> int:
     parts = {"all": whole}
     for kind in sorted(set(kinds.values())):
         parts[kind] = whole.part([name for name, own in kinds.items() if own == kind])
-    tables = {
-        part: joined(table.scores(part) if score_file(table.folder, part).exists() else None, new)
-        for part, new in parts.items()
-    }
-    table.write(tables, made, {}, {})
+    table.write(parts, made, {}, {})
     print(f"{args.table}: {len(made)} runs of {len(whole.tokens)} scenarios")
     return 0
 

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.plan import SweepPlan, read_plan
 from beyonddrive.evaluation.statistics.score_table import (
@@ -77,17 +79,36 @@ class KeptTable:
         """Keep the scores by part, how the runs were made, and the report of all parts.
 
         Args:
-            tables: Scores of all runs, by part; parts that are kept and not given stay.
+            tables: Scores of runs, by part; parts and runs that are kept and not given stay.
             made: As :meth:`made_with` gives it.
             checkpoints: Names of what was judged.
             seconds: Of each training.
         """
-        for part, scores in tables.items():
+        had = self.parts
+        whole = {
+            part: joined(self.scores(part) if part in had else None, new) for part, new in tables.items()
+        }
+        for part, scores in whole.items():
             write_table(self.folder, part, scores)
         kept = {part: self.scores(part) for part in self.parts}
         write_runs(self.folder, kept, differing_values(self.plan), checkpoints, seconds)
         write_atomically(self.folder / MADE_WITH, (json.dumps(made, indent=1) + "\n").encode())
         write_report(self.folder, self.plan, parts=self.parts)
+
+
+def joined(old: ScoreTable | None, new: ScoreTable) -> ScoreTable:
+    """Runs of both, those of ``new`` in place of the same of ``old``."""
+    if old is None:
+        return new
+    # (tables of version 0.2 have no label; what they hold is as long as the columns are the same)
+    label = old.label or new.label
+    if (old.tokens, old.columns, label) != (new.tokens, new.columns, new.label):
+        raise SystemExit("keep: the runs of the sweep were judged on other scenes or by another score")
+    values = dict(zip(old.runs, old.values, strict=True)) | dict(zip(new.runs, new.values, strict=True))
+    untrained = old.untrained | new.untrained
+    return ScoreTable(
+        tuple(values), old.tokens, old.columns, np.stack(list(values.values())), label, untrained
+    )
 
 
 def kept_tables() -> Iterator[KeptTable]:

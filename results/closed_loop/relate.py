@@ -63,8 +63,9 @@ def main() -> None:
     """Relate."""
     points = current()
     write_picture(PICTURE, drawn(points), points)
-    write_atomically(RELATION, relation(points).encode())
-    print(relation(points))
+    text = relation(points)
+    write_atomically(RELATION, text.encode())
+    print(text)
 
 
 if __name__ == "__main__":
