@@ -17,6 +17,8 @@ from beyonddrive.structures.agent_boxes import AGENT_CLASSES, BOX_DIM
 from beyonddrive.structures.sample import PlanSample
 from beyonddrive.structures.tokens import SceneTokens
 
+_LEARNT = ("min_radius", "gaussian_overlap", "code_weights")
+"""Settings of mmdet3d's ``train_cfg`` that targets and losses here follow."""
 _CODE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)
 """Of the terms of a box: offset x y, height, three sizes, sine and cosine of the heading, velocity x y."""
 
@@ -39,11 +41,12 @@ class CenterPointHead(nn.Module):
         max_boxes: Most boxes of a scene and class.
         count_over: Whether the agents of all ranks are counted in the denominators, or the rank's own.
         head: More settings of mmdet3d's ``CenterHead``, such as ``share_conv_channel``; mappings in it are
-            merged into what this class gives: ``train_cfg=dict(min_radius=1)``.
+            merged into what this class gives. Of ``train_cfg`` it takes ``min_radius``, ``gaussian_overlap``
+            and ``code_weights``: the rest is for targets of mmdet3d's own.
 
     Raises:
         MMDet3DError: If mmdet3d cannot be imported.
-        ValueError: If the settings make no map.
+        ValueError: If the settings make no map, or one of them would change nothing.
     """
 
     def __init__(
@@ -116,6 +119,8 @@ class CenterPointHead(nn.Module):
                 "nms_thr": 0.2,
             },
         }
+        if idle := sorted(set((head or {}).get("train_cfg", ())).difference(_LEARNT)):
+            raise ValueError(f"CenterPointHead: head.train_cfg: {', '.join(idle)} would change nothing here")
         for key, value in (head or {}).items():
             both = isinstance(value, Mapping) and isinstance(settings.get(key), Mapping)
             settings[key] = {**settings[key], **value} if both else value

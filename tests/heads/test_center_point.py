@@ -146,6 +146,8 @@ def test_what_makes_no_map_is_refused(head):
             CenterPointHead(4, (8, 8), **settings)
     with pytest.raises(ValueError, match="sizes are learned as logarithms"):
         CenterPointHead(4, (8, 8), head={"norm_bbox": False})
+    with pytest.raises(ValueError, match="max_objs would change nothing here"):
+        CenterPointHead(4, (8, 8), head={"train_cfg": {"max_objs": 5}})
 
 
 def test_a_camera_planner_can_have_it_on_the_fused_map(mmdet3d):
