@@ -85,6 +85,9 @@ class RepulsiveDistanceLoss(nn.Module):
             samples, so that ``weight`` against ``attraction_weight`` is what every sample sees.
         count_over: In distributed training ``'negatives'`` counts the samples of all ranks; ``'own_rank'``:
             those of the rank's own batch, as in the release.
+        centred: Take the mean push, over those samples of the rank's batch that are repelled, away from each
+            of them. Failures that lie more often on one side then move plans against each other, not all
+            of them to the other side. The value of the term stays the same, its gradient does not.
 
     Raises:
         ValueError: If a setting is out of range; in particular if ``weight >= attraction_weight`` without a
@@ -119,6 +122,7 @@ class RepulsiveDistanceLoss(nn.Module):
         window: Mapping[str, Any] | None = None,
         average: Average = "negatives",
         count_over: CountOver = "all_ranks",
+        centred: bool = False,
     ) -> None:
         super().__init__()
         _check_choices(
@@ -168,6 +172,7 @@ class RepulsiveDistanceLoss(nn.Module):
         self.window = None if window is None else FailureWindow(**window)
         self.average = average
         self.count_over = check_count_over(count_over, "RepulsiveDistanceLoss")
+        self.centred = centred
 
     @property
     def needs_columns(self) -> bool:
@@ -228,6 +233,13 @@ class RepulsiveDistanceLoss(nn.Module):
             ValueError: If the shapes do not fit together, or something is missing.
         """
         self._check(prediction, negatives)
+        term = self._term(prediction, negatives)
+        if self.centred and prediction.requires_grad:
+            term = term - _mean_push(term, prediction, negatives.valid.any(dim=1))
+        return term
+
+    def _term(self, prediction: Tensor, negatives: Negatives) -> Tensor:
+        """The term with the gradient of its definition."""
         valid = negatives.valid
         poses = None if self.window is None or negatives.times is None else self.window(negatives.times)
         # In float32: half-precision metres would round the distance to a near negative away.
@@ -294,6 +306,14 @@ def _distance(plans: Tensor, others: Tensor, poses: Tensor | None) -> Tensor:
     """Mean |.| (B, K) between plans (B, K, 8, D), with weights of the poses (B, K, 8)."""
     difference = (plans - others).abs().mean(dim=-1)
     return (difference if poses is None else difference * poses).mean(dim=-1)
+
+
+def _mean_push(term: Tensor, prediction: Tensor, repelled: Tensor) -> Tensor:
+    """0, with the mean gradient of ``term`` over the ``repelled`` (B,) rows of ``prediction`` in each of them."""
+    (push,) = torch.autograd.grad(term, prediction, retain_graph=True)
+    rows = repelled[:, None, None]
+    mean = (push * rows).sum(dim=0) / repelled.sum().clamp(min=1)
+    return ((prediction - prediction.detach()) * mean * rows).sum()
 
 
 def _check_choices(choices: Mapping[str, tuple[str, Any]]) -> None:

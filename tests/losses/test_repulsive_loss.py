@@ -295,3 +295,36 @@ def test_no_variant_lets_garbage_or_an_empty_batch_through(settings):
         assert bool(prediction.grad[0].any()) == bool(valid.any())
         assert value.isfinite()
         assert bool(value == 0) == (not valid.any())
+
+
+def _gradient(loss: RepulsiveDistanceLoss, prediction: torch.Tensor, negatives: Negatives) -> torch.Tensor:
+    leaf = prediction.clone().requires_grad_()
+    loss(leaf, negatives).backward()
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+@pytest.mark.parametrize("settings", [{}, {"reduction": "softmin"}, {"margin": 1.5}, {"average": "batch"}])
+def test_a_centred_repulsion_moves_plans_against_each_other_and_their_mean_not_at_all(settings):
+    generator = torch.Generator().manual_seed(0)
+    prediction = torch.randn(5, 8, 4, generator=generator)
+    plans = prediction[:, None] + torch.rand(5, 2, 8, 4, generator=generator) - 0.2
+    plans[0, 1] = torch.nan
+    valid = torch.tensor([[True, False], [True, True], [True, True], [False, True], [False, False]])
+    plain, centred = (
+        RepulsiveDistanceLoss(weight=5.0, attraction_weight=10.0, centred=flag, **settings)
+        for flag in (False, True)
+    )
+    negatives = Negatives(plans, valid)
+    assert centred(prediction, negatives) == plain(prediction, negatives)
+    free, held = (_gradient(loss, prediction, negatives) for loss in (plain, centred))
+    repelled = valid.any(dim=1)
+    torch.testing.assert_close(held[repelled], free[repelled] - free[repelled].mean(dim=0))
+    torch.testing.assert_close(held.sum(dim=0), torch.zeros(8, 4), atol=1e-6, rtol=0.0)
+    assert (held[~repelled] == 0).all() and held.abs().max() > 0
+
+
+def test_a_centred_repulsion_of_a_batch_without_negatives_moves_nothing():
+    loss = RepulsiveDistanceLoss(centred=True)
+    negatives = Negatives(torch.full((3, 1, 8, 4), torch.nan), torch.zeros(3, 1, dtype=torch.bool))
+    assert torch.equal(_gradient(loss, torch.ones(3, 8, 4), negatives), torch.zeros(3, 8, 4))
