@@ -38,6 +38,7 @@ VERBS = {
     "build-vocabulary": Verb("build_vocabulary", "make a vocabulary of plans by k-means"),
     "score-vocabulary": Verb("score_vocabulary", "score the plans of a vocabulary in every scene"),
     "score": Verb("score", "score plans from anywhere by the PDM score or EPDMS"),
+    "calibrate": Verb("calibrate", "find the turn and stretch of a planner's plans that score best"),
     "drive": Verb("drive", "put a planner behind a simulator: HUGSIM's pipes and HTTP, AlpaSim"),
     "closed-loop": Verb("closed_loop", "drive planners in generated towns that live, and score them"),
     "hugsim-score": Verb("hugsim_score", "score what HUGSIM's closed loop left behind"),

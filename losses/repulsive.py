@@ -309,7 +309,7 @@ def _distance(plans: Tensor, others: Tensor, poses: Tensor | None) -> Tensor:
 
 
 def _mean_push(term: Tensor, prediction: Tensor, repelled: Tensor) -> Tensor:
-    """0, with the mean gradient of ``term`` over the ``repelled`` (B,) rows of ``prediction`` in each of them."""
+    """0, with the mean gradient of ``term`` over the ``repelled`` (B,) rows of ``prediction`` in each."""
     (push,) = torch.autograd.grad(term, prediction, retain_graph=True)
     rows = repelled[:, None, None]
     mean = (push * rows).sum(dim=0) / repelled.sum().clamp(min=1)

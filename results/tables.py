@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -116,17 +114,3 @@ def kept_tables() -> Iterator[KeptTable]:
     for path in sorted(RESULTS.glob("**/*.yml")):
         if any(path.with_suffix("").glob("scores_*.npz")):
             yield KeptTable(path.relative_to(RESULTS).with_suffix("").as_posix())
-
-
-def csv_text(lines: Sequence[Mapping[str, object]]) -> str:
-    """Lines with the same keys as csv with a header.
-
-    >>> print(csv_text([{"row": "LTF", "right": "48.9"}]), end="")
-    row,right
-    LTF,48.9
-    """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()

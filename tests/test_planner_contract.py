@@ -239,6 +239,30 @@ def test_raw_outputs(planner: Planner) -> None:
     assert all(len(value) == 2 and value.isfinite().all() for value in outputs.values())
 
 
+def test_a_calibration_turns_and_stretches_what_is_planned_and_nothing_else(
+    planner: Planner, config: ConfigDict
+) -> None:
+    if not isinstance(planner, HeadPlanner):
+        pytest.skip("has no heads")
+    config.calibration = {"turn": 0.3, "stretch": 0.5}
+    calibrated, batch = fitted_planner(config), batch_of(planner, 2)
+    calibrated.load_state_dict(planner.state_dict())
+    assert isinstance(calibrated, HeadPlanner) and calibrated.calibration is not None
+    bare, moved = (model.eval().test_step(copy.deepcopy(batch)) for model in (planner, calibrated))
+    for name in set(bare[0].pred.keys()):
+        for one, other in zip(bare, moved, strict=True):
+            expected = one.pred.get(name)
+            if name in ("trajectory", "proposals"):
+                expected = calibrated.calibration(expected)
+            torch.testing.assert_close(other.pred.get(name), expected)
+    losses = []
+    for model in (planner, calibrated):
+        torch.manual_seed(0)
+        data = model.train().data_preprocessor(copy.deepcopy(batch), True)
+        losses.append(model.parse_losses(model(**data, mode="loss"))[0])
+    assert torch.equal(*losses)
+
+
 def test_evaluation_is_deterministic_and_independent_of_the_batch(planner: Planner) -> None:
     planner.eval()
     first, second = (plans(planner.test_step(batch_of(planner, 3))) for _ in range(2))

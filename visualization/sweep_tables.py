@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, StringIO
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -168,6 +169,20 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     names = "|" + "".join(f" {name} |" if name else " |" for name in header)
     lines = [names, "| --- |" + " ---: |" * (len(header) - 1)]
     return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)]) + "\n"
+
+
+def csv_text(lines: Sequence[Mapping[str, object]]) -> str:
+    """Lines with the same keys as csv with a header.
+
+    >>> print(csv_text([{"row": "LTF", "right": "48.9"}]), end="")
+    row,right
+    LTF,48.9
+    """
+    text = StringIO(newline="")
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def markdown(rows: Sequence[TableRow], score: str) -> str:

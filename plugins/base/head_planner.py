@@ -13,6 +13,7 @@ from beyonddrive.heads.base import TrajectoryHead
 from beyonddrive.losses.repulsive import RepulsiveDistanceLoss
 from beyonddrive.plugins.base.planner import Inputs, Planner
 from beyonddrive.registry import MODELS
+from beyonddrive.structures.calibration import PlanCalibration
 from beyonddrive.structures.sample import PlanSample
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
 
@@ -35,6 +36,8 @@ class HeadPlanner(Planner):
         repulsion: Settings of the repulsion from hard negatives, which make a BeyondDrive planner of it:
             those of :class:`RepulsiveDistanceLoss`, and ``mode_loss`` as for :class:`RepulsiveHead`, which
             then wraps the trajectory head. None for none. Checkpoints have the same keys either way.
+        calibration: Settings of a :class:`PlanCalibration` of what is planned; training does not see it. None
+            for none.
         data_preprocessor: Settings of the preprocessor; :class:`PlannerDataPreprocessor` by default.
         init_cfg: Initialisation as mmengine understands it.
 
@@ -44,7 +47,8 @@ class HeadPlanner(Planner):
 
     head_type: ClassVar[type[TrajectoryHead]] = TrajectoryHead
     config_parts: ClassVar[Mapping[str, Collection[str]]] = {
-        "repulsion": (*inspect.signature(RepulsiveDistanceLoss).parameters, "mode_loss")
+        "repulsion": (*inspect.signature(RepulsiveDistanceLoss).parameters, "mode_loss"),
+        "calibration": tuple(inspect.signature(PlanCalibration).parameters),
     }
 
     def __init__(
@@ -54,6 +58,7 @@ class HeadPlanner(Planner):
         bev_head: dict[str, Any] | None = None,
         detection_head: dict[str, Any] | None = None,
         repulsion: dict[str, Any] | None = None,
+        calibration: dict[str, Any] | None = None,
         data_preprocessor: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
@@ -73,6 +78,7 @@ class HeadPlanner(Planner):
                 f"{type(self).__name__}: trajectory_head must be a {self.head_type.__name__}, got "
                 f"{type(bare).__name__}"
             )
+        self.calibration = None if calibration is None else PlanCalibration(**calibration)
         self.agent_head = None if agent_head is None else MODELS.build(agent_head)
         self.bev_head = None if bev_head is None else MODELS.build(bev_head)
         self.detection_head = None if detection_head is None else MODELS.build(detection_head)
@@ -84,7 +90,7 @@ class HeadPlanner(Planner):
     def tensors(self, inputs: Inputs) -> dict[str, Tensor]:
         """Raw outputs of all heads by name."""
         tokens = self.encode(inputs)
-        named = self.trajectory_head.tensors(self.plan_from(tokens, inputs))
+        named = self.trajectory_head.tensors(self.calibrated(self.plan_from(tokens, inputs)))
         for head in (self.agent_head, self.bev_head, self.detection_head):
             if head is not None:
                 named.update(head(tokens))
@@ -103,7 +109,7 @@ class HeadPlanner(Planner):
     def plan(self, inputs: Inputs, samples: Sequence[PlanSample] | None = None) -> PlanOutput:
         """Plans of the trajectory head, and what the detection head finds."""
         tokens = self.encode(inputs)
-        output = self.plan_from(tokens, inputs, samples)
+        output = self.calibrated(self.plan_from(tokens, inputs, samples))
         if self.detection_head is not None:
             output.detections = self.detection_head.detect(tokens)
         return output
@@ -113,6 +119,10 @@ class HeadPlanner(Planner):
     ) -> PlanOutput:
         """Plans of scenes that have been encoded."""
         return self.trajectory_head(tokens)
+
+    def calibrated(self, output: PlanOutput) -> PlanOutput:
+        """Plans as they leave the planner."""
+        return output if self.calibration is None else self.calibration.of_output(output)
 
 
 class SensorPlanner(HeadPlanner):

@@ -94,7 +94,7 @@ class WoTE(SensorPlanner):
     def plan(self, inputs: Inputs, samples: Sequence[PlanSample] | None = None) -> PlanOutput:
         """Plans of the trajectory head."""
         tokens = self.encode(inputs, with_map=False)
-        output: PlanOutput = self.trajectory_head(tokens)
+        output = self.calibrated(self.trajectory_head(tokens))
         if self.detection_head is not None:
             output.detections = self.detection_head.detect(tokens)
         return output

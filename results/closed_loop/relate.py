@@ -15,7 +15,8 @@ from scipy.stats import spearmanr
 
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.results.pictures import PICTURES, write_picture
-from beyonddrive.results.tables import KeptTable, csv_text
+from beyonddrive.results.tables import KeptTable
+from beyonddrive.visualization.sweep_tables import csv_text
 
 RELATION = Path(__file__).with_name("relation.csv")
 PICTURE = PICTURES / "open_closed.png"

@@ -30,7 +30,7 @@ from beyonddrive.generators.mining_job import mining_dataset
 from beyonddrive.generators.mining_source import DatasetSource
 from beyonddrive.generators.strategies import Strategy, build_strategy
 from beyonddrive.registry import DATASETS
-from beyonddrive.results.tables import csv_text
+from beyonddrive.visualization.sweep_tables import csv_text
 
 OUT = Path(__file__).parent / "coverage.csv"
 CONFIG = "flow_policy_tiny_1xb16-12e_synth"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.datasets.stores.selectors import NearestNegatives
 from beyonddrive.engine.files import write_atomically
-from beyonddrive.results.tables import csv_text
+from beyonddrive.visualization.sweep_tables import csv_text
 
 POSES = {"1 s": 1, "2 s": 3, "4 s": 7}
 OUT = Path(__file__).parent / "offsets.csv"

@@ -1,2 +1,2 @@
-# Centred: no mean push of a batch, so that the side on which failures are more frequent moves no plan by itself.
+# Centred: no mean push of a batch; that failures are more frequent on one side moves no plan by itself.
 model = dict(repulsion=dict(centred=True))

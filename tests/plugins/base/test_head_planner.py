@@ -65,3 +65,12 @@ def test_a_head_is_not_repelled_twice():
 def test_settings_that_make_no_sense_are_refused(repulsion, error, words):
     with pytest.raises(error, match=words):
         build(repulsion=repulsion)
+
+
+def test_raw_outputs_are_calibrated_too_so_that_an_export_is():
+    planner, bare = build(calibration={"turn": 0.1, "stretch": 0.9}), build()
+    bare.load_state_dict(planner.state_dict())
+    status = {"status": torch.ones(2, 8)}
+    expected = planner.calibration(bare(status)["trajectory"])
+    assert torch.equal(planner(status)["trajectory"], expected)
+    assert not torch.equal(expected, bare(status)["trajectory"])
