@@ -10,8 +10,13 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import FUNCTIONS
 from mmengine.structures import BaseDataElement
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
+from beyonddrive.engine.batch_memory import BatchMemory
 from beyonddrive.structures.sample import PlanSample
+
+_memory = BatchMemory()
+"""Of this process, if it is a loader's worker."""
 
 
 class SampleBatch(list[PlanSample]):
@@ -29,9 +34,7 @@ class SampleBatch(list[PlanSample]):
         parts = [_parts_of(sample) for sample in self]
         if not parts or any(part is None or not _fit(parts[0], part) for part in parts):
             return SampleBatch, (list(self),)
-        stacked = {
-            key: torch.stack([part[key] for part in parts if part is not None]) for key in parts[0] or ()
-        }
+        stacked = {key: _sent([part[key] for part in parts if part is not None]) for key in parts[0] or ()}
         return _rebuilt, ([sample.metainfo for sample in self], stacked)
 
 
@@ -81,7 +84,8 @@ def _rebuilt(metainfo: Sequence[Mapping[str, Any]], stacked: _Parts) -> SampleBa
 def collate_samples(batch: Sequence[Any]) -> dict[str, Any]:
     """Collate packed samples: inputs of equal size stacked, others as lists, ``data_samples`` a list.
 
-    As mmengine's ``pseudo_collate``, with the same values, but made to be sent: see :class:`SampleBatch`.
+    As mmengine's ``pseudo_collate``, with the same values, but made to be sent: see :class:`SampleBatch` and
+    :mod:`beyonddrive.engine.batch_memory`.
 
     >>> batch = collate_samples([{"inputs": {"status": torch.zeros(8)}, "data_samples": PlanSample()}] * 2)
     >>> batch["inputs"]["status"].shape, len(batch["data_samples"])
@@ -100,4 +104,9 @@ def _stacked(values: Sequence[Any]) -> Any:
     """Tensors of one size as one tensor; anything else, such as points, as it is."""
     if not all(isinstance(value, Tensor) for value in values):
         return values
-    return torch.stack(list(values)) if len({(value.shape, value.dtype) for value in values}) == 1 else values
+    return _sent(values) if len({(value.shape, value.dtype) for value in values}) == 1 else values
+
+
+def _sent(values: Sequence[Tensor]) -> Any:
+    """Tensors of one shape and type as one tensor, or in a worker as what arrives as one."""
+    return torch.stack(list(values)) if get_worker_info() is None else _memory.stack(values)
