@@ -25,7 +25,7 @@ from beyonddrive.tools._command_line import (
 )
 
 TURNS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.025)
-STRETCHES = (0.84, 0.88, 0.91, 0.94, 0.97, 1.0)
+STRETCHES = (0.76, 0.8, 0.84, 0.88, 0.92, 0.96, 1.0)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
