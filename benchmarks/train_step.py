@@ -4,8 +4,10 @@ Planners of the published size, with random weights and made-up scenes, train fo
 the variants add up from left to right of ``plain, float32, tf32, bf16, channels_last, fused_adamw, compile``:
 
 * ``plain`` is what the same equations give without care: float32, eager, attention as written (softmax of a
-  product), torch's AdamW as it comes, every field of every sample copied to the device by itself;
-* ``float32`` is this package as its recipes run it in full precision: fused attention, one copy per field;
+  product), the latent of LTF encoded once for every scene though it is the same, torch's AdamW as it comes,
+  every field of every sample copied to the device by itself;
+* ``float32`` is this package as its recipes run it in full precision: fused attention, the latent encoded
+  once, one copy per field;
 * the others switch on one thing each, as the config does (docs/training.md, "Faster steps").
 
 A step is all that happens between a batch on the host and new weights: preparation, losses, backward,
@@ -164,6 +166,8 @@ class Step:
 
     def __init__(self, planner: Planner, settings: Settings, device: torch.device) -> None:
         self.planner, self.settings, self.device = planner.to(device), settings, device
+        if settings.plain:
+            _encode_latent_by_scene(planner)
         if settings.channels_last:
             self.planner.to(memory_format=torch.channels_last)
         if settings.compiled:
@@ -200,6 +204,20 @@ class Step:
             if self.settings.precision == "bf16":
                 stack.enter_context(torch.autocast(self.device.type, torch.bfloat16))
             yield
+
+
+def _encode_latent_by_scene(planner: Planner) -> None:
+    """Have a latent planner lead its latent through the stem once for every scene, as its equations read."""
+    backbone: Any = planner.backbone
+    if not backbone.latent:
+        return
+    forward = backbone.forward
+
+    def by_scene(camera: torch.Tensor, lidar: Any = None) -> Any:
+        backbone._bev_input = lambda lidar: backbone.lidar_latent.expand(len(camera), -1, -1, -1)
+        return forward(camera, lidar)
+
+    backbone.forward = by_scene
 
 
 def _no_waits(device: torch.device) -> Any:

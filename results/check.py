@@ -25,7 +25,8 @@ from beyonddrive.visualization.sweep_report import REPORT, write_report
 
 ROOT = RESULTS.parent
 MARKED = re.compile(
-    r"(<!-- (table|scores|power|parts|cells|figure|value): ([^>]+?) -->)(.*?)(<!-- end -->)", re.DOTALL
+    r"(<!-- (table|scores|power|parts|calibrated|cells|figure|value): ([^>]+?) -->)(.*?)(<!-- end -->)",
+    re.DOTALL,
 )
 DRAWINGS = (by_distance, relate)
 """Modules with a ``PICTURE``, the values that it has to show (``current``), and a ``main`` that draws it."""

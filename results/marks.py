@@ -6,6 +6,8 @@ effect/planners test | LTF | LTF, published -->``. Further:
 ``scores: effect/planners test, test-epdms | LTF``: scores and differences of several parts side by side;
 ``power: effect/planners test | LTF, published``: what narrows the interval of a difference;
 ``parts: effect/planners | LTF, published | hard | test``: a row and its baseline in several parts;
+``calibrated: effect/planners test | LTF | WoTE``: planners as they are trained and calibrated, each time with
+the difference that the published recipe makes;
 ``figure: effect/planners test | LTF, published | difference``: a figure within a sentence. Its last word is
 ``score``, ``difference``, ``interval`` (95 % of the difference, over seeds and scenes), ``student`` (95 %,
 over seeds), ``by seed`` (differences), ``seeds``, ``scenes``, ``half width``, ``seeds needed`` (for an
@@ -148,6 +150,23 @@ def parts_text(name: str, row_name: str, parts: list[str]) -> str:
     return block(["scenes", "number", "without", "with", "difference", "95 %"], lines)
 
 
+def calibrated_text(source: str, names: list[str]) -> str:
+    """Planners as trained and calibrated, and what the published recipe changes; a dash where it is not."""
+    found = rows_of(source)
+    lines = []
+    for name in names:
+        cells = [name, str(row_of(source, name).score.num_seeds)]
+        for ending in ("", ", calibrated"):
+            without, recipe = row_of(source, name + ending), found.get(f"{name}, published{ending}")
+            cells.append(score_cells(without)[0])
+            cells += ["-", ""] if recipe is None else score_cells(recipe)[1:]
+        lines.append(cells)
+    if not lines:
+        raise FigureError(f"results/{source}: no planners are named")
+    half = ["recipe", "95 %"]
+    return block(["planner", "seeds", "as trained", *half, "calibrated", *half], lines)
+
+
 def figure(row: TableRow, what: str, digits: int = 2) -> str:
     """One figure of a row."""
     if what in row.columns and not isnan(row.columns[what]):
@@ -219,6 +238,8 @@ def text_of(kind: str, mark: str) -> str:
     if kind == "scores":
         name, _, parts = source.partition(" ")
         return scores_text(name, [part.strip() for part in parts.split(",")], rest)
+    if kind == "calibrated":
+        return calibrated_text(source, rest)
     if kind == "power":
         return power_text(source, rest)
     if kind == "cells":

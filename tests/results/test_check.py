@@ -111,6 +111,35 @@ def test_runs_join_a_table_and_documents_follow_it(root, monkeypatch, capsys):
     assert "-->+15.00<!-- end -->" in readme.read_text()
 
 
+def test_planners_stand_beside_themselves_calibrated(root, monkeypatch):
+    (root / "results" / "effect" / "terms.yml").write_text(
+        "title: Terms\nseeds: [0]\nrows:\n"
+        "  A: {config: a}\n  A, published: {config: b, baseline: A}\n"
+        "  A, calibrated: {config: a, weights: A, baseline: A}\n"
+        "  A, published, calibrated: {config: b, weights: 'A, published', baseline: 'A, calibrated'}\n"
+        "  B: {config: c}\n  B, calibrated: {config: c, weights: B, baseline: B}\n"
+    )
+    gains = {
+        "a": 0,
+        "a-published": 4,
+        "a-calibrated": 6,
+        "a-published-calibrated": 7,
+        "b": 1,
+        "b-calibrated": 2,
+    }
+    for row, gain in gains.items():
+        write_run(root / "sweep", row, 0, gain / 100)
+    assert call(keep, monkeypatch, root / "sweep", "effect/terms") == 0
+    readme = root / "README.md"
+    readme.write_text("<!-- calibrated: effect/terms test | A | B --><!-- end -->")
+    assert call(check, monkeypatch, "--write") == 0
+    lines = [line.split(" | ") for line in readme.read_text().splitlines() if line.startswith("| ")]
+    assert lines[0][2:] == ["as trained", "recipe", "95 %", "calibrated", "recipe", "95 % |"]
+    assert lines[2][0] == "| A" and [lines[2][place] for place in (3, 6)] == ["+4.0", "+1.0"]
+    assert lines[3][0] == "| B" and [lines[3][place] for place in (3, 6)] == ["-", "-"]
+    assert round(float(lines[2][5]) - float(lines[2][2]), 1) == 6.0
+
+
 def test_rows_have_the_seeds_that_they_have(root, monkeypatch):
     sweep = root / "sweep"
     for seed in range(3):
@@ -282,6 +311,8 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         ("figure: effect/two test | plain | difference", "row 'plain' has no 'difference'"),
         ("figure: effect/two test | plain", "a figure is"),
         ("parts: effect/two | plain | test", "row 'plain' has no baseline in 'test'"),
+        ("calibrated: effect/two test", "no planners are named"),
+        ("calibrated: effect/two test | plain", "no row 'plain, calibrated'"),
         ("cells: effect/odd | PDMS", "results/effect/odd.csv has no rows"),
         ("figure: effect/two test | plain | by seed", "row 'plain' has no baseline"),
         ("value: effect/odd | plain | PDMS", "results/effect/odd.csv has no row 'plain' with 'PDMS'"),
