@@ -52,10 +52,17 @@ def main() -> int:
     made = table.made_with()
     for key, (_, told) in found.items():
         name = f"{key.row}/{key.seed}"
-        if name in made and made[name]["recipe"] != told["recipe"]:
-            raise SystemExit(f"keep: {name}: the table has it from another recipe; take it out first")
+        origin = {part: told.get(part) for part in ("recipe", "weights")}
+        if name in made and any(
+            made[name].get(part, origin[part]) != value for part, value in origin.items()
+        ):
+            raise SystemExit(
+                f"keep: {name}: the table has it from another recipe or other weights; take it out first"
+            )
         keys = ("recipe", "config", "checkpoint_rule", "checkpoint", "date", "seconds", "made_with")
         made[name] = {part: told[part] for part in keys}
+        if origin["weights"] is not None:
+            made[name]["weights"] = origin["weights"]
     tables = collect(table.plan, [run for run, _ in found.values()])
     records = {
         RunKey(name.rpartition("/")[0], int(name.rpartition("/")[2])): run for name, run in made.items()

@@ -39,7 +39,7 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write_run(sweep, row, seed, gain, recipe="r"):
+def write_run(sweep, row, seed, gain, recipe="r", weights=None):
     folder = sweep / "runs" / row / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -49,6 +49,7 @@ def write_run(sweep, row, seed, gain, recipe="r"):
     record = {
         "row": row, "seed": seed, "config": row, "options": {}, "recipe": recipe, "checkpoint_rule": "last",
         "checkpoint": "epoch_12.pth", "loaders": ["test"], "seconds": {"train": 60.0}, "made_with": {},
+        "weights": weights,
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record))
 
@@ -256,6 +257,16 @@ def test_a_run_from_another_recipe_is_refused(root, monkeypatch):
         call(keep, monkeypatch, root / "sweep", "effect/two")
     with pytest.raises(SystemExit, match="no complete run"):
         call(keep, monkeypatch, root / "nothing", "effect/two")
+
+
+def test_a_run_keeps_whose_weights_it_judges_and_refuses_others(root, monkeypatch):
+    write_run(root / "sweep", "better", 0, 0.1, weights="plain")
+    call(keep, monkeypatch, root / "sweep", "effect/two")
+    made = json.loads((root / "results" / "effect" / "two" / "made_with.json").read_text())
+    assert json.dumps(made).count('"weights": "plain"') == 1
+    write_run(root / "sweep", "better", 0, 0.1, weights="third")
+    with pytest.raises(SystemExit, match=r"better/0: the table has it from .* other weights"):
+        call(keep, monkeypatch, root / "sweep", "effect/two")
 
 
 def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch, capsys):
