@@ -28,7 +28,7 @@ class PlanCalibration:
 
     >>> plans = torch.tensor([[[1.0, 0.0, 0.0]] * 8])
     >>> PlanCalibration(turn=torch.pi / 2, stretch=2.0)(plans)[0, 0].round(decimals=4)
-    tensor([-0.0000, 2.0000, 1.5708])
+    tensor([0.0000, 2.0000, 1.5708])
     >>> PlanCalibration(stretch=0.0)
     Traceback (most recent call last):
         ...
