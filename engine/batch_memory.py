@@ -1,8 +1,8 @@
 """Shared memory that a loader's worker fills again and again, instead of fresh memory for every batch.
 
 A large tensor that a worker sends lies in shared memory. Fresh memory of the system costs more than filling
-it: every page is cleared and mapped, eight times as long as the copy takes (12 MB of images). So a worker
-keeps the pieces that it has sent, and fills one again as soon as the other process has let go of it.
+it, because every page is cleared and mapped first. So a worker keeps the pieces that it has sent, and fills
+one again as soon as the other process has let go of it.
 
 When that is, the receiver says in the last byte of the piece. It is told by the memory itself: the tensors
 made of a piece, their views and whatever else reads it hold one array, whose end writes the byte.
@@ -30,11 +30,12 @@ class Lent:
 
     Args:
         piece: (N + 1,) uint8 in shared memory: room for the tensor, and a byte that says whether it is lent.
-        like: A tensor of the type and shape that is sent.
+        dtype: Of the tensor.
+        shape: Of the tensor.
     """
 
-    def __init__(self, piece: Tensor, like: Tensor) -> None:
-        self._piece, self._dtype, self._shape = piece, like.dtype, like.shape
+    def __init__(self, piece: Tensor, dtype: torch.dtype, shape: torch.Size) -> None:
+        self._piece, self._dtype, self._shape = piece, dtype, shape
         piece[-1] = _LENT
 
     @property
@@ -61,14 +62,18 @@ class BatchMemory:
     def stack(self, values: Sequence[Tensor]) -> Lent | Tensor:
         """Tensors of one shape and type as one, as ``torch.stack`` gives it; sent cheaply if it is large."""
         size = len(values) * values[0].nbytes
-        like = values[0].new_empty((len(values), *values[0].shape), device="meta")
-        with self._lock:
-            piece = self._free_piece(size) if size >= LEAST else None
-            lent = None if piece is None else Lent(piece, like)
+        lent = self._lend(size, values) if size >= LEAST else None
         if lent is None:
             return torch.stack(list(values))
         torch.stack(list(values), out=lent.tensor)
         return lent
+
+    def _lend(self, size: int, values: Sequence[Tensor]) -> Lent | None:
+        """A piece for ``values``, which nobody else gets from now on; None if all are lent."""
+        with self._lock:
+            piece = self._free_piece(size)
+            shape = torch.Size((len(values), *values[0].shape))
+            return None if piece is None else Lent(piece, values[0].dtype, shape)
 
     def _free_piece(self, size: int) -> Tensor | None:
         """The smallest free piece with room for ``size`` bytes, or a new one; None if all are lent."""

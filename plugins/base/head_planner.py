@@ -87,6 +87,10 @@ class HeadPlanner(Planner):
     def encode(self, inputs: Inputs) -> SceneTokens:
         """Tokens of a batch."""
 
+    def encode_to_plan(self, inputs: Inputs) -> SceneTokens:
+        """Tokens of a batch that is only planned: what auxiliary heads alone read may be left out."""
+        return self.encode(inputs)
+
     def tensors(self, inputs: Inputs) -> dict[str, Tensor]:
         """Raw outputs of all heads by name."""
         tokens = self.encode(inputs)
@@ -108,7 +112,7 @@ class HeadPlanner(Planner):
 
     def plan(self, inputs: Inputs, samples: Sequence[PlanSample] | None = None) -> PlanOutput:
         """Plans of the trajectory head, and what the detection head finds."""
-        tokens = self.encode(inputs)
+        tokens = self.encode_to_plan(inputs)
         output = self.calibrated(self.plan_from(tokens, inputs, samples))
         if self.detection_head is not None:
             output.detections = self.detection_head.detect(tokens)

@@ -91,13 +91,9 @@ class WoTE(SensorPlanner):
         tokens: SceneTokens = self.decoder(features, inputs["status"], with_map)
         return tokens
 
-    def plan(self, inputs: Inputs, samples: Sequence[PlanSample] | None = None) -> PlanOutput:
-        """Plans of the trajectory head."""
-        tokens = self.encode(inputs, with_map=False)
-        output = self.calibrated(self.trajectory_head(tokens))
-        if self.detection_head is not None:
-            output.detections = self.detection_head.detect(tokens)
-        return output
+    def encode_to_plan(self, inputs: Inputs) -> SceneTokens:
+        """Tokens without the map."""
+        return self.encode(inputs, with_map=False)
 
     def loss(self, inputs: Inputs, samples: Sequence[PlanSample]) -> dict[str, Tensor]:
         """Terms of all heads, and of the map of the future."""

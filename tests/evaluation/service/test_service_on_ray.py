@@ -6,25 +6,13 @@ import signal
 import numpy as np
 import pytest
 
-from beyonddrive.datasets.navsim.root import NavsimRoot
-from beyonddrive.datasets.navsim.scene_filter import SceneFilter
-from beyonddrive.engine.executors import SerialExecutor
-from beyonddrive.evaluation.metric_caching import cache_metrics
-from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer
+from beyonddrive.evaluation.scene_scoring import ScenePlans
 from beyonddrive.evaluation.service import ScenesNotScoredError, ScoringService, ServiceSettings
 
 ray = pytest.importorskip("ray")
 
 
-@pytest.fixture(scope="module")
-def batch(golden_scenes):
-    chosen = sorted(golden_scenes, key=lambda item: item.scene.log_name)[:6]
-    return [item.scene.token for item in chosen], np.stack([item.scores["poses"][:4] for item in chosen])
-
-
-def test_scores_are_the_scorers_own_and_a_lost_actor_is_replaced(split_root, tmp_path, batch, caplog):
-    cache_metrics(NavsimRoot(split_root), "train", SceneFilter(), tmp_path / "caches", SerialExecutor())
-    scorer = SceneScorer("train", tmp_path / "caches")
+def test_scores_are_the_scorers_own_and_a_lost_actor_is_replaced(scorer, batch, caplog):
     tokens, plans = batch
     given = [ScenePlans(token, "", some) for token, some in zip(tokens, plans, strict=True)]
     wanted = np.stack([scene.values for scene in scorer.score(given)])
