@@ -1,7 +1,8 @@
 """Speed and memory of training steps: ``python benchmarks/train_step.py --device cpu|cuda [PLANNER ...]``.
 
-Planners of the published size, with random weights and made-up scenes, train for a few steps in each variant;
-the variants add up from left to right of ``plain, float32, tf32, bf16, channels_last, fused_adamw, compile``:
+Planners of the published size and a tiny one, with random weights and made-up scenes, train for a few
+steps in each variant; the variants add up from left to right of ``plain, float32, tf32, bf16, channels_last,
+fused_adamw, compile``:
 
 * ``plain`` is what the same equations give without care: float32, eager, attention as written (softmax of a
   product), the latent of LTF encoded once for every scene though it is the same, torch's AdamW as it comes,
@@ -49,6 +50,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import beyonddrive
 from beyonddrive.benchmarks.dropout import switch_off_dropout
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.precision import bfloat16_autocast
 from beyonddrive.engine.runner import load_config
 from beyonddrive.heads.plan_prior import plan_priors
 from beyonddrive.heads.plan_vocabulary import PlanVocabulary
@@ -63,8 +65,9 @@ PLANNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "diffusiondrive": ("diffusiondrive_r34", {}),
     "meanfuser": ("meanfuser_r34", {}),
     "wote": ("wote_r34", {}),
+    "ltf-tiny": ("ltf_tiny", {}),
 }
-"""Settings of a planner of the published size, and what its recipe adds."""
+"""Settings of a planner, of the published size unless it says tiny, and what its recipe adds."""
 VARIANTS = ("plain", "float32", "tf32", "bf16", "channels_last", "fused_adamw", "compile")
 TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
 """Relative difference of the loss that the rounding of a precision may make."""
@@ -202,7 +205,7 @@ class Step:
             if self.settings.plain:
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             if self.settings.precision == "bf16":
-                stack.enter_context(torch.autocast(self.device.type, torch.bfloat16))
+                stack.enter_context(bfloat16_autocast(self.device.type))
             yield
 
 

@@ -10,10 +10,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from beyonddrive.engine.config_values import ConfigError, nearest
+from beyonddrive.engine.precision import attention_kernels
 
 _compiled: WeakKeyDictionary[nn.Module, Callable[..., Any]] = WeakKeyDictionary()
 """Forward passes of parts that are compiled, too; a copy of a part has none."""
@@ -51,10 +53,18 @@ def compile_inside(part: nn.Module, settings: Mapping[str, Any]) -> None:
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
 def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _kept_statistics(self)
+        return nullcontext(), _as_before(self, attention_kernels())
 
     forward = MethodType(_compiled.get(self, type(self).forward), self)
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+
+@contextmanager
+def _as_before(module: nn.Module, kernels: list[SDPBackend]) -> Iterator[None]:
+    """What was computed once is computed again: by the same kernels, and statistics do not count it."""
+    # (torch itself takes autocast back, but not the choice of kernels)
+    with sdpa_kernel(kernels), _kept_statistics(module):
+        yield
 
 
 @contextmanager

@@ -31,6 +31,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,6 +57,7 @@ from beyonddrive.engine.activation_checkpointing import checkpoint_activations
 from beyonddrive.engine.checkpoint_files import load_checkpoint_file, weights_of
 from beyonddrive.engine.config_files import find_config
 from beyonddrive.engine.devices import Inventory, choose_backend, meeting_all_ranks
+from beyonddrive.engine.precision import bfloat16_autocast, has_bfloat16
 from beyonddrive.registry import OPTIM_WRAPPERS
 
 _MARK = "_beyonddrive_remedy"
@@ -75,7 +77,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
 
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
-    """Mixed precision by ``torch.autocast`` alone, on any device; bfloat16 needs no gradient scaling.
+    """Mixed precision by :func:`~beyonddrive.engine.precision.bfloat16_autocast`, on any device.
 
     Args:
         dtype: ``'bfloat16'``; float16 would need the gradient scaling of ``AmpOptimWrapper``.
@@ -92,13 +94,21 @@ class AutocastOptimWrapper(OptimWrapper):
                 "optim_wrapper.type='AmpOptimWrapper'"
             )
         super().__init__(**kwargs)
-        self.dtype = getattr(torch, dtype)
+        self._is_checked = False
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Run the forward pass in mixed precision."""
         device = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(device, dtype=self.dtype):
+        if not self._is_checked and not has_bfloat16(device):
+            print_log(
+                f"This {device} device has no instructions for bfloat16 and emulates it, which is slower "
+                "than float32: optim_wrapper.type='OptimWrapper'",
+                "current",
+                logging.WARNING,
+            )
+        self._is_checked = True
+        with super().optim_context(model), bfloat16_autocast(device):
             yield
 
 

@@ -7,6 +7,7 @@ A planner is found by itself: its folder in ``plugins/`` registers it, and a con
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from torch import Tensor
 
 import beyonddrive
 from beyonddrive.engine.configs import load_config
+from beyonddrive.engine.precision import bfloat16_autocast
 from beyonddrive.heads.plan_prior import plan_priors
 from beyonddrive.heads.plan_vocabulary import PlanVocabulary
 from beyonddrive.plugins.base.head_planner import HeadPlanner
@@ -183,7 +185,7 @@ def test_mixed_precision(planner: Planner) -> None:
     totals = []
     for enabled in (False, True):
         torch.manual_seed(0)
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        with bfloat16_autocast("cpu") if enabled else nullcontext():
             totals.append(planner.parse_losses(planner(**data, mode="loss"))[0])
     torch.testing.assert_close(totals[1].float(), totals[0], rtol=0.1, atol=0.1)
     if totals[1].requires_grad:
