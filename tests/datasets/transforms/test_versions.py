@@ -9,7 +9,7 @@ from beyonddrive.registry import TRANSFORMS
 
 NOT_CACHED = {
     *("BlankInputs", "LoadNegatives", "LoadVocabularyScores", "PackDet3DSample", "PackPlanInputs"),
-    "PerturbedNegatives",
+    *("PerturbedNegatives", "HideStatus"),
 }
 """They stand in a ``pipeline``, behind the cache."""
 BYTES = {"EncodeCamera"}
