@@ -19,13 +19,13 @@ a column;
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from functools import cache
 from math import isnan
 
 from beyonddrive.evaluation.statistics.score_table import ScoreTable, score_file
 from beyonddrive.results import tables
+from beyonddrive.results.row_files import read_rows
 from beyonddrive.results.tables import KeptTable
 from beyonddrive.visualization.sweep_tables import (
     POWER_WIDTH,
@@ -197,8 +197,7 @@ def figure(row: TableRow, what: str, digits: int = 2) -> str:
 
 def csv_lines(source: str) -> list[dict[str, str]]:
     """Lines of a table in CSV; none if it is not there."""
-    path = tables.RESULTS / f"{source}.csv"
-    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    return read_rows(tables.RESULTS / f"{source}.csv")
 
 
 def cells_text(source: str, columns: list[str]) -> str:

@@ -8,20 +8,19 @@ not ended by then, and the share [%] of all steps in which the ego stands (slowe
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.engine.files import write_atomically
+from beyonddrive.evaluation.closed_loop.hugsim.agents import STEP
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import RECORD, read_record
-from beyonddrive.visualization.sweep_tables import csv_text
+from beyonddrive.results.row_files import add_rows
 
 TIMES = {"start": 0, "1 s": 4, "2 s": 8, "4 s": 16}
-"""Steps of a quarter of a second."""
-STEP = 0.25
+"""In steps of a quarter of a second."""
 STANDS = 0.5
+"""Slower than this the ego stands [m/s]."""
 OUT = Path(__file__).with_name("speeds.csv")
 
 
@@ -32,31 +31,27 @@ def speeds(record: Path) -> NDArray[np.float64]:
     return found
 
 
-def line_of(name: str, episodes: list[NDArray[np.float64]]) -> dict[str, str]:
-    """The row of a name."""
-    line = {"row": name, "episodes": str(len(episodes))}
+def cells_of(episodes: list[NDArray[np.float64]]) -> dict[str, str]:
+    """Figures of a row."""
+    cells = {"episodes": str(len(episodes))}
     for key, step in TIMES.items():
         driven = [episode[step] for episode in episodes if len(episode) > step]
-        line[key] = f"{np.mean(driven):.2f}" if driven else ""
-    return line | {"stands": f"{100.0 * np.mean(np.concatenate(episodes) < STANDS):.1f}"}
+        cells[key] = f"{np.mean(driven):.2f}" if driven else ""
+    return cells | {"stands": f"{100.0 * np.mean(np.concatenate(episodes) < STANDS):.1f}"}
 
 
 def main() -> None:
     """Measure, and add the rows to ``speeds.csv``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--run", nargs="+", required=True, metavar="NAME=DIR,DIR")
-    lines = {}
-    if OUT.exists():
-        lines = {line["row"]: line for line in csv.DictReader(OUT.read_text().splitlines())}
+    rows = {}
     for text in parser.parse_args().run:
         name, _, folders = text.partition("=")
         found = [path for folder in folders.split(",") for path in sorted(Path(folder).glob(f"*/*/{RECORD}"))]
         if not found:
             parser.error(f"--run {name}: no episodes in {folders}")
-        lines[name] = line_of(name, [speeds(path) for path in found])
-    text = csv_text(list(lines.values()))
-    write_atomically(OUT, text.encode())
-    print(text)
+        rows[name] = cells_of([speeds(path) for path in found])
+    print(add_rows(OUT, rows))
 
 
 if __name__ == "__main__":

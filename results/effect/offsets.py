@@ -9,7 +9,6 @@ the nearest one of a scene, as a planner is repelled from it.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.datasets.stores.selectors import NearestNegatives
-from beyonddrive.engine.files import write_atomically
-from beyonddrive.visualization.sweep_tables import csv_text
+from beyonddrive.results.row_files import add_rows
 
 POSES = {"1 s": 1, "2 s": 3, "4 s": 7}
 OUT = Path(__file__).parent / "offsets.csv"
@@ -53,17 +51,13 @@ def main() -> None:
             plans = np.stack([archive[token].reshape(8, 3) for token in pool.tokens])
         found[name] = offsets(plans.astype(np.float64), experts)
     keys = [f"{way} {time}" for way in ("along", "across") for time in POSES] + ["right"]
-    lines = {}
-    if OUT.exists():
-        lines = {line["row"]: line for line in csv.DictReader(OUT.read_text().splitlines())}
+    rows = {}
     for name, values in found.items():
         means = values.mean(axis=0)
         figures = [f"{means[pose, axis]:+.3f}" for axis in (0, 1) for pose in POSES.values()]
         figures.append(f"{100.0 * (values[:, -1, 1] < 0.0).mean():.1f}")
-        lines[name] = dict(zip(["row", *keys], [name, *figures], strict=True))
-    text = csv_text(list(lines.values()))
-    write_atomically(OUT, text.encode())
-    print(text)
+        rows[name] = dict(zip(keys, figures, strict=True))
+    print(add_rows(OUT, rows))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from beyonddrive.engine.precision import bfloat16_autocast
 
 
 class Products(TorchDispatchMode):
-    """Notes products and attention with the type of their first argument."""
+    """Notes products and attention with the type of their last argument."""
 
     def __init__(self):
         super().__init__()
