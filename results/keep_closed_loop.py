@@ -3,9 +3,9 @@
 ``python results/keep_closed_loop.py closed_loop/planners --row "LTF=closed/ltf_0,closed/ltf_1" ...``
 
 A folder is one of ``beyonddrive closed-loop run --out``; those of a row are its trainings, in the order of
-their seeds, and take the place of what the table has of them. All must have driven the same scenarios with
-the same settings. Scores are kept by scenario, of all and by difficulty, with the share of episodes that
-ended in a collision.
+their seeds (or with them, ``NAME=0:DIR,2:DIR``), and take the place of what the table has of them. All must
+have driven the same scenarios with the same settings. Scores are kept by scenario, of all and by difficulty,
+with the shares of episodes by how they ended.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.evaluation.statistics.score_table import RunKey, table_of
 from beyonddrive.results.tables import KeptTable
+from beyonddrive.synth.live.compare import OWN
 
 COLUMNS = {"rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "TTC", "c": "COM", "collided": "collisions"}
 """Columns of ``episodes.csv`` and their names here."""
@@ -30,8 +31,6 @@ ENDS = {"Complete": "completed", "Far from preset trajectory": "left the way"}
 """Ends of an episode whose share is kept."""
 NAMES = (*COLUMNS.values(), *ENDS.values(), "HD-Score")
 """Columns of the table; the last is the score."""
-OWN = ("config", "options", "checkpoint", "exported")
-"""Settings in which rows may differ."""
 
 
 def episodes_of(folder: Path) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
@@ -68,7 +67,9 @@ def main() -> int:
     shared: dict[str, Any] | None = next((run["settings"] for run in made.values()), None)
     for text in args.row:
         name, _, folders = text.partition("=")
-        for seed, folder in enumerate(map(Path, folders.split(","))):
+        for number, part in enumerate(folders.split(",")):
+            given, _, path = part.rpartition(":")
+            seed, folder = int(given or number), Path(path)
             settings = json.loads((folder / "settings.json").read_text())
             same = {key: value for key, value in settings.items() if key not in OWN}
             if shared not in (None, same):
@@ -78,7 +79,8 @@ def main() -> int:
                 untrained.add(name)
             scores[RunKey(table.plan.row(name).name, seed)], kinds = episodes_of(folder)
             date = time.strftime("%Y-%m-%d", time.gmtime((folder / "episodes.csv").stat().st_mtime))
-            own = {key: settings[key] for key in OWN if key != "checkpoint"}
+            own = {key: settings[key] for key in OWN}
+            own["checkpoint"] = own["checkpoint"] and Path(own["checkpoint"]).name
             made[f"{name}/{seed}"] = {"date": date, **own, "settings": same}
     whole = table_of(scores, NAMES, untrained=untrained)
     parts = {"all": whole}

@@ -21,6 +21,9 @@ from beyonddrive.visualization.sweep_tables import csv_text
 RELATION = Path(__file__).with_name("relation.csv")
 PICTURE = PICTURES / "open_closed.png"
 
+RECIPE = ", published"
+"""How the row of a planner with the recipe is called."""
+
 Points = dict[str, list[tuple[float, float]]]
 """PDMS and HD-Score of the trainings of each row."""
 
@@ -50,13 +53,16 @@ def relation(points: Points) -> str:
 
 
 def drawn(points: Points) -> Figure:
-    """The picture: a colour per row."""
-    figure = Figure((5.0, 3.6), layout="constrained")
+    """The picture: a colour per planner, an arrow-head where it has the recipe."""
+    figure = Figure((6.6, 3.8), layout="constrained")
     axes = figure.subplots()
+    planners = list(dict.fromkeys(row.removesuffix(RECIPE) for row in points))
     for row, pairs in points.items():
-        axes.plot(*np.transpose(pairs), "o", label=row)
+        colour = f"C{planners.index(row.removesuffix(RECIPE))}"
+        marker = "^" if row.endswith(RECIPE) else "o"
+        axes.plot(*np.transpose(pairs), marker, color=colour, label=row, alpha=0.8)
     axes.set(xlabel="PDMS, open loop", ylabel="HD-Score, closed loop")
-    axes.legend()
+    figure.legend(loc="outside right", fontsize="small")
     return figure
 
 
