@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import math
 import os
 import pickle
 import platform
@@ -198,6 +199,11 @@ def size_of(folder: Path) -> tuple[int, int]:
     return sum(path.stat().st_size for path in files), len(files)
 
 
+def files_of_store(scenes: int) -> int:
+    """Files of a store of so many scenes: its shards and its manifest."""
+    return math.ceil(scenes / SHARD) + 1
+
+
 def measure(scenes: Mapping[str, Arrays], encodings: Sequence[str], seconds: float) -> list[dict[str, Any]]:
     """One row per layout."""
     count = len(scenes)
@@ -211,7 +217,7 @@ def measure(scenes: Mapping[str, Arrays], encodings: Sequence[str], seconds: flo
         rate = rate_of(pickles, seconds, default_collate)
         size, files = size_of(folder)
         rows.append(
-            {"layout": "gzip pickles", "rate": rate, "bytes": size / count, "files": files / count}
+            {"layout": "gzip pickles", "rate": rate, "bytes": size / count, "files": NAVTRAIN * files // count}
             | {"write": written, "faster": 1.0, "smaller": 1.0}
         )
         for encoding in encodings:
@@ -220,7 +226,8 @@ def measure(scenes: Mapping[str, Arrays], encodings: Sequence[str], seconds: flo
             check_equal(pickles, Stored(folder), 0.03 if "quality" in (ENCODINGS[encoding] or {}) else 1e-6)
             rate = rate_of(Stored(folder), seconds, collate_samples)
             size, files = size_of(folder)
-            row = {"layout": encoding, "rate": rate, "bytes": size / count, "files": files / count}
+            assert files == files_of_store(count), files
+            row = {"layout": encoding, "rate": rate, "bytes": size / count, "files": files_of_store(NAVTRAIN)}
             row |= {"write": encoded, "faster": rate / rows[0]["rate"]}
             rows.append(row | {"smaller": rows[0]["bytes"] / row["bytes"]})
     return rows
@@ -239,10 +246,9 @@ def show(rows: Sequence[Mapping[str, Any]], making: float, cores: int) -> None:
         "layout          GB      files    make, hours: 1 / 16 machines   an epoch's reading, minutes a worker"
     )
     for row in rows:
-        files = NAVTRAIN * row["files"]
         hours = NAVTRAIN * (1 / making + 1 / row["write"]) / 3600 / cores
         print(
-            f"{row['layout']:14} {NAVTRAIN * row['bytes'] / 1e9:6.1f} {files:9.0f} {hours:18.2f} / "
+            f"{row['layout']:14} {NAVTRAIN * row['bytes'] / 1e9:6.1f} {row['files']:9} {hours:18.2f} / "
             f"{hours / 16:.3f} {NAVTRAIN / row['rate'] / 60:24.1f}"
         )
     print(f"({cores} processes a machine)")

@@ -17,9 +17,11 @@ same batch and peak memory (CUDA: of the allocator; CPU: of the process, above t
 
 Before any time is taken the losses are compared: with dropout off, the first step must have the total loss of
 ``plain``, up to the rounding of the precision, or the variant has failed. On CUDA the steps run under
-``torch.cuda.set_sync_debug_mode("error")``: one that makes the host wait for the GPU has failed, too. What
-failed is named, the rest is measured, and the exit code is 1. With ``--time-limit`` what is not begun by then
-is named as skipped: compiled variants are last, and batches are taken in the order given.
+``torch.cuda.set_sync_debug_mode("error")``: one that makes the host wait for the GPU has failed, too. Waits
+for events, which that mode does not see and boxes of agents cost, are counted and written with the figures.
+What failed is named, the rest is measured, and the exit code is 1. With ``--time-limit`` what is not begun by
+then is named as skipped: batches are taken in the order given, and compiled variants are last but for one of
+the first batch.
 
 On a busy machine ``--cpu-time --threads 1`` counts processor time instead of the clock.
 """
@@ -49,6 +51,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import beyonddrive
 from beyonddrive.benchmarks.dropout import switch_off_dropout
+from beyonddrive.benchmarks.waits import Waits, refused
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.precision import bfloat16_autocast
 from beyonddrive.engine.runner import load_config
@@ -96,7 +99,19 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """Figures of a variant: median [ms], peak memory [MiB], loss and gradient norm of the first step."""
+    """Figures of a variant.
+
+    Attributes:
+        planner: Name.
+        batch: Samples of a step.
+        variant: Name.
+        ms: Median of a step [ms].
+        per_second: Samples.
+        peak_mib: Peak memory [MiB].
+        loss: Of the first step.
+        grad_norm: Of the first step.
+        waits: For events, of all steps that were timed.
+    """
 
     planner: str
     batch: int
@@ -106,6 +121,7 @@ class Result:
     peak_mib: float
     loss: float
     grad_norm: float
+    waits: int = 0
 
 
 # ------------------------------------------------------------------ planners and batches
@@ -223,19 +239,6 @@ def _encode_latent_by_scene(planner: Planner) -> None:
     backbone.forward = by_scene
 
 
-def _no_waits(device: torch.device) -> Any:
-    return _sync_errors() if device.type == "cuda" else nullcontext()
-
-
-@contextmanager
-def _sync_errors() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 def measure(name: str, batch: int, variant: str, settings: Settings, args: argparse.Namespace) -> Result:
     """Compare the first loss, then time steps."""
     device = torch.device(args.device)
@@ -254,11 +257,13 @@ def measure(name: str, batch: int, variant: str, settings: Settings, args: argpa
     step = Step(copy.deepcopy(build(name)), settings, device)
     clock = time.process_time if args.cpu_time else time.perf_counter
     times = []
+    waits = Waits()
     _reset_peak(device)
     for number in range(args.warm_up + args.steps):
         start = clock()
         # (in their first steps libraries are started, and tables move to the device)
-        with _no_waits(device) if number >= args.warm_up and not settings.plain else nullcontext():
+        watch = device.type == "cuda" and number >= args.warm_up and not settings.plain
+        with refused(waits) if watch else nullcontext():
             step(copy.copy(data))
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -266,7 +271,7 @@ def measure(name: str, batch: int, variant: str, settings: Settings, args: argpa
             times.append(clock() - start)
     middle = median(times)
     peak = (_peak(device) - before) / 2**20
-    return Result(name, batch, variant, 1e3 * middle, batch / middle, peak, loss, norm)
+    return Result(name, batch, variant, 1e3 * middle, batch / middle, peak, loss, norm, waits.count)
 
 
 class Processes:
@@ -361,17 +366,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def plan(args: argparse.Namespace) -> list[tuple[str, int, str]]:
-    """Planner, batch and variant of each measurement, in order; what is compiled takes long and is last."""
-    early = [variant for variant in args.variants if variant != "compile"]
-    late = [variant for variant in args.variants if variant == "compile"]
+    """Planner, batch and variant of each measurement, in order.
+
+    What is compiled takes long and is last, but for the first planner with the first batch, so that each
+    variant is measured before time runs out.
+    """
     names = args.planners or list(PLANNERS)
-    return [
-        (name, batch, variant)
-        for variants in (early, late)
-        for batch in args.batch
-        for name in names
-        for variant in variants
-    ]
+    early, late = [], []
+    for batch in args.batch:
+        for name in names:
+            for variant in args.variants:
+                (late if variant == "compile" else early).append((name, batch, variant))
+    of_first_batch = sum(batch == args.batch[0] for _, batch, _ in early)
+    return [*early[:of_first_batch], *late[:1], *early[of_first_batch:], *late[1:]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

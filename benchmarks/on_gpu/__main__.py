@@ -29,8 +29,8 @@ from beyonddrive.engine.environment import environment
 from beyonddrive.engine.files import write_atomically
 
 CHECKOUT = Path(beyonddrive.__path__[0])
-PATIENCE = 10.0
-"""Seconds between asking a part to end and killing it."""
+PATIENCE = 5.0
+"""Seconds between asking a part to end and killing it, and for which it is then waited."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def parts_of(args: argparse.Namespace, out: Path) -> list[Part]:
 
 
 PARTS = ("golden", "training", "export", "step")
-LIMITS = (60.0, 130.0, 80.0, 200.0)
+LIMITS = (60.0, 130.0, 80.0, 170.0)
+"""Seconds of the parts: within eight minutes also if each has to be killed."""
 
 
 def _named(option: str, values: Sequence[str] | None) -> list[str]:

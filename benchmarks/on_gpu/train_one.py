@@ -2,7 +2,7 @@
 
 It is a ``beyonddrive train`` whose losses are kept, without dropout (whose draws differ between devices) and
 with steps in which the host must not wait for the GPU: from the third on they run under
-``torch.cuda.set_sync_debug_mode("error")``.
+``torch.cuda.set_sync_debug_mode("error")``, and waits for events, which it does not see, are counted.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from beyonddrive.benchmarks.dropout import switch_off_dropout
+from beyonddrive.benchmarks.waits import Waits, refused
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.runner import build_train_runner, ending_processes, load_config
 from beyonddrive.registry import HOOKS
@@ -47,6 +49,7 @@ class WatchedStepsHook(Hook):
         self.losses, self.refuse_waits, self.kill_after = Path(losses), refuse_waits, kill_after
         self._totals: dict[int, torch.Tensor] = {}
         self._done = 0
+        self._waits = Waits()
 
     def before_train(self, runner: Runner) -> None:
         """Put the watch around the steps."""
@@ -55,15 +58,10 @@ class WatchedStepsHook(Hook):
         step = runner.model.train_step
 
         def watched(*args: Any, **kwargs: Any) -> Any:
-            refuse = self.refuse_waits and torch.cuda.is_available() and self._done >= WARM_UP
-            if refuse:
-                torch.cuda.set_sync_debug_mode("error")
-            try:
+            watch = self.refuse_waits and torch.cuda.is_available() and self._done >= WARM_UP
+            self._done += 1
+            with refused(self._waits) if watch else nullcontext():
                 return step(*args, **kwargs)
-            finally:
-                if refuse:
-                    torch.cuda.set_sync_debug_mode("default")
-                self._done += 1
 
         runner.model.train_step = watched
 
@@ -86,7 +84,8 @@ class WatchedStepsHook(Hook):
             "scale": None if scaler is None else scaler.get_scale(),
             "backend": backend,
             "device": device.type,
-            "refused_waits": max(0, self._done - WARM_UP) if watched else 0,
+            "watched": max(0, self._done - WARM_UP) if watched else 0,
+            "waits": self._waits.count,
         }
         write_atomically(self.losses, json.dumps(seen).encode())
 
@@ -106,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config(args.recipe, args.cfg_options)
     # (a gradient scaler asks after every step whether the gradients are finite)
     watch = {"losses": args.losses, "refuse_waits": not args.amp, "kill_after": args.kill_after}
+    # (the machine may lack tensorboard)
+    config.visualizer.vis_backends = [{"type": "LocalVisBackend"}]
     config.custom_hooks = [*config.custom_hooks, {"type": "WatchedStepsHook", **watch}]
     with ending_processes():
         launcher = "pytorch" if "RANK" in os.environ else "none"

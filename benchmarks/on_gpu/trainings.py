@@ -18,6 +18,7 @@ from typing import Any
 
 from beyonddrive.benchmarks.on_gpu.recipes import options_of, short_name, spelled, tiny_recipes
 from beyonddrive.benchmarks.on_gpu.rows import FAIL, PASS, Row, append
+from beyonddrive.benchmarks.waits import Waits, told
 
 EPOCHS = 4
 STEPS_AN_EPOCH = 3
@@ -164,8 +165,8 @@ def compare(
             good = good and start <= FIRST
             text += f", the first by {start:.1e}"
             allowed += f", first {FIRST:g}"
-        if ours["refused_waits"]:
-            text += f", {ours['refused_waits']} steps without a wait"
+        if ours["watched"]:
+            text += f", {told(ours['watched'], Waits(ours['waits']))}"
         if ours["scale"] is not None:
             text += f", scale {ours['scale']:g} at the end"
         figures: dict[str, object] = {"ours": ours, "theirs": theirs}

@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
-from beyonddrive.benchmarks import train_step
+from beyonddrive.benchmarks import train_step, waits
 from beyonddrive.benchmarks.on_gpu import __main__ as on_gpu
 from beyonddrive.benchmarks.on_gpu import goldens, recipes, rows, train_one, trainings
 
@@ -35,11 +36,34 @@ def test_a_training_is_watched(tmp_path, blind_recipe, monkeypatch):
     assert train_one.main([*given, "--cfg-options", *options]) == 0
     seen = json.loads((tmp_path / "l.json").read_text())
     assert list(seen["losses"]) == ["1", "2", "3", "4", "5", "6"]  # 2 epochs of 6 scenes, 2 a step
-    assert (seen["device"], seen["backend"], seen["refused_waits"]) == ("cpu", None, 0)
+    assert (seen["device"], seen["backend"], seen["watched"]) == ("cpu", None, 0)
+    assert list((tmp_path / "w").rglob("scalars.json"))
+    assert not list((tmp_path / "w").rglob("events.out.tfevents*"))  # (a machine may lack tensorboard)
 
 
 def seen(losses, device="cuda", **more):
-    return {"losses": losses, "device": device, "backend": "nccl", "refused_waits": 10, "scale": None, **more}
+    told = {"backend": "nccl", "watched": 10, "waits": 0, "scale": None, **more}
+    return {"losses": losses, "device": device, **told}
+
+
+def test_waits_for_events_are_told(monkeypatch):
+    class Event:
+        def synchronize(self):
+            return "done"
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    found = waits.Waits()
+    with waits.counting(found):
+        assert Event().synchronize() == "done"
+        Event().synchronize()
+    Event().synchronize()  # (not counted)
+    assert found.count == 2
+
+    recipe = "configs/ltf/ltf_tiny_1xb16-12e_synth.py"
+    losses = {str(step): 1.0 for step in range(1, 13)}
+    for count, text in ((0, "10 steps without a wait"), (10, "the host waited for an event 1 times")):
+        made = {"ltf_tiny-cuda": seen(losses, waits=count), "ltf_tiny-again": seen(losses, "cpu")}
+        assert text in trainings.compare(made, "cuda", [recipe], recipe)[0].found
 
 
 def test_trainings_pass_only_if_every_step_is_there_and_close():
@@ -162,3 +186,13 @@ class TestStepBenchmark:
     def test_what_is_not_begun_in_time_is_named(self, capsys):
         assert train_step.main(["--time-limit", "-1", "--batch", "4", "--variants", "float32"]) == 0
         assert capsys.readouterr().out.count("skipped: not begun") == 2
+
+    def test_each_variant_is_measured_before_other_batches(self, monkeypatch):
+        monkeypatch.setattr(train_step, "PLANNERS", {"a": ("a", {}), "b": ("b", {})})
+        args = train_step.parse_args(["--batch", "16", "4", "--variants", "float32", "compile"])
+        order = train_step.plan(args)
+        assert order[:5] == [
+            *((name, 16, variant) for name in "ab" for variant in ("plain", "float32")),
+            ("a", 16, "compile"),
+        ]
+        assert len(order) == len(set(order)) == 12 and [row[2] for row in order[-3:]] == ["compile"] * 3
