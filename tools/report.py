@@ -1,6 +1,7 @@
 """Compare planners: ``beyonddrive report --row human=human.csv --row LTF=ltf.csv --out report.html``.
 
 Prints one table as text and as markdown; ``--out`` also writes one HTML file that holds everything.
+Means alone say little of how planners differ: ``--difference LTF=MLP`` pairs two by scene, with an interval.
 """
 
 from __future__ import annotations
@@ -22,6 +23,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=[],
         metavar="NAME=results.csv",
         help="a planner; repeat in the order shown",
+    )
+    parser.add_argument(
+        "--difference",
+        action="append",
+        default=[],
+        metavar="NAME=BASELINE",
+        help="compare a row with another, scene by scene, with a 95%% interval over scenes; repeat",
+    )
+    parser.add_argument(
+        "--sight",
+        metavar="NAME=BLIND",
+        help="a row that sees and one that does not: compare them, and say so if sight does not pay",
     )
     parser.add_argument(
         "--common-scenes", action="store_true", help="compare on the scenes that all files have"
@@ -59,6 +72,11 @@ def report(args: argparse.Namespace) -> int:
     from beyonddrive.engine.runner.result_paths import check_results
     from beyonddrive.visualization.report import Report, write_report
     from beyonddrive.visualization.report_inputs import parse_times, read_coverage, read_picture_index
+    from beyonddrive.visualization.result_differences import (
+        differences_markdown,
+        paired_differences,
+        remarks_on,
+    )
     from beyonddrive.visualization.tables import (
         describe_labels,
         format_table,
@@ -76,6 +94,9 @@ def report(args: argparse.Namespace) -> int:
     results = [read_results(name, Path(path)) for name, path in named]
     rows = summarise(results, args.common_scenes, args.different_labels)
     labels = describe_labels(rows, label_differences(results))
+    sights = paired_differences(results, parse_named([args.sight] if args.sight else [], "--sight"))
+    differences = sights + paired_differences(results, parse_named(args.difference, "--difference"))
+    remarks = remarks_on(differences, sights[0] if sights else None)
     page = Report(
         args.title,
         rows,
@@ -84,8 +105,12 @@ def report(args: argparse.Namespace) -> int:
         read_picture_index(args.pictures) if args.pictures else (),
         args.note,
         labels,
+        differences,
+        remarks,
     )
-    markdown = "\n".join([format_table(rows, "markdown"), "", *(f"- {line}" for line in labels)])
+    told = [f"- {line}" for line in (*labels, *remarks)]
+    parts = [format_table(rows, "markdown"), differences_markdown(differences), "\n".join(told)]
+    markdown = "\n\n".join(filter(None, parts))
     if rows:
         print(*labels, "", format_table(rows), "", markdown, sep="\n")
     if args.markdown:

@@ -16,6 +16,8 @@ from beyonddrive.engine.files import write_atomically
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.visualization.palette import FAILURE_LABELS, FAILURES, PASS
 from beyonddrive.visualization.report_inputs import ReportError, ScenePicture
+from beyonddrive.visualization.result_differences import Difference
+from beyonddrive.visualization.sweep_tables import signed
 from beyonddrive.visualization.tables import ScoreRow, best_values, shown_columns
 
 JPEG_QUALITY = 88
@@ -52,6 +54,8 @@ class Report:
         pictures: Pictures; those of one token are shown together, in this order.
         note: A sentence below the headline, for example the data set.
         labels: What the figures of the planners are of.
+        differences: Between planners.
+        remarks: What the differences are worth, in sentences.
     """
 
     title: str
@@ -61,6 +65,8 @@ class Report:
     pictures: Sequence[ScenePicture] = ()
     note: str = ""
     labels: Sequence[str] = ()
+    differences: Sequence[Difference] = ()
+    remarks: Sequence[str] = ()
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -171,4 +177,4 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"duration": format_duration, "inlined": _inline}
+_TEMPLATES.filters |= {"duration": format_duration, "inlined": _inline, "signed": signed}

@@ -239,24 +239,20 @@ def summarise(
             f"{', '.join(str(result.path) for result in results)}: the scores do not compare, they differ in "
             f"{'; '.join(differing)}; score all on one basis, or give --different-labels"
         )
-    shared = set.intersection(*(set(result.values) for result in results))
-    halves = {t: half for result in results for t, half in result.halves.items()}
-    broken = {half.group for token, half in halves.items() if token not in shared}
-    shared = {token for token in shared if token not in halves or halves[token].group not in broken}
+    order = shared_scenes(results)
     for result in results:
-        extra = set(result.values) - shared
+        extra = set(result.values) - set(order)
         if extra and not common_scenes:
             raise ResultsError(
                 f"{result.path}: {len(extra)} of {len(result.values)} scenes are not scored in every "
                 f"other file, the first is {min(extra)}; score the same split, or give --common-scenes to "
-                f"compare on the {len(shared)} scenes that all have"
+                f"compare on the {len(order)} scenes that all have"
             )
-    if not shared:
+    if not order:
         raise ResultsError(
             f"{', '.join(str(result.path) for result in results)}: no scene is scored in all of them; "
             f"score the same split"
         )
-    order = sorted(shared)
     return [
         ScoreRow(
             result.label,
@@ -268,6 +264,14 @@ def summarise(
         )
         for result in results
     ]
+
+
+def shared_scenes(results: Sequence[Results]) -> list[str]:
+    """Tokens that all of at least one planner have, in order; of two stages, those of whole groups."""
+    shared = set.intersection(*(set(result.values) for result in results))
+    halves = {t: half for result in results for t, half in result.halves.items()}
+    broken = {half.group for token, half in halves.items() if token not in shared}
+    return sorted(token for token in shared if token not in halves or halves[token].group not in broken)
 
 
 def _means_of(result: Results, tokens: Sequence[str]) -> NDArray[np.float64]:
