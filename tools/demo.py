@@ -48,6 +48,12 @@ ROWS = {
 }
 """Rows of the table and their configs."""
 
+WITH_NEGATIVES = " + BeyondDrive"
+"""Ends the name of a row that is compared with the row without it."""
+
+SIGHT = ("LTF", "Ego-status MLP")
+"""Rows that see and that do not; where the first is no better, no other difference says anything."""
+
 VOCABULARY = "hydra_mdp/hydra_mdp_tiny_1xb16-12e_synth"
 VOCABULARY_BEYONDDRIVE = "hydra_mdp/hydra_mdp-beyonddrive_tiny_1xb16-12e_synth"
 WOTE = "wote/wote_tiny_1xb16-12e_synth"
@@ -277,10 +283,13 @@ def _conclusion(size: Size, rows: Mapping[str, str], seed: int, workers: int) ->
 def report(seconds: dict[str, float], rows: Mapping[str, str]) -> Command:
     """Command that prints the table and writes the report."""
     found = [f"--row={row}={results(name) / 'results.csv'}" for row, name in rows.items()]
+    repelled = [row for row in rows if row.endswith(WITH_NEGATIVES)]
+    compared = [f"--difference={row}={row.removesuffix(WITH_NEGATIVES)}" for row in repelled]
+    compared.append(f"--sight={'='.join(SIGHT)}")
     times = [f"--time={name}={value:.0f}" for name, value in seconds.items()]
     parts = ["--coverage", f"{DATA}/pool/train/coverage.json", "--pictures", DEMO / "pictures"]
     out = ["--title", "BeyondDrive on a generated world", "--out", DEMO / "report.html"]
-    return tool("report", *found, *times, *parts, *out, "--markdown", DEMO / "table.md")
+    return tool("report", *found, *compared, *times, *parts, *out, "--markdown", DEMO / "table.md")
 
 
 def shown(command: Command) -> str:

@@ -50,7 +50,11 @@ def test_the_demo_ends_with_its_table_and_does_nothing_twice(ran, tmp_path, capf
         assert figures, f"no row {row} in\n{table}"
         values = [float(v) for v in re.findall(r"\d+\.\d+", figures.group(1))]
         assert len(values) >= 7 and all(0 <= v <= 100 for v in values)
-    assert "<img" in (tmp_path / "work_dirs/demo/report.html").read_text()
+    page = (tmp_path / "work_dirs/demo/report.html").read_text()
+    assert "<img" in page
+    for shown in (table, page, capfd.readouterr().out):
+        assert "LTF + BeyondDrive minus LTF" in shown and "LTF minus Ego-status MLP" in shown
+        assert "a second training may differ by more" in shown and "at this size: LTF minus" in shown
     stages = json.loads((tmp_path / "work_dirs/demo/stages.json").read_text())
     assert len(stages["seconds"]) == 9
     driven = json.loads((tmp_path / "work_dirs/demo/closed_loop/table/comparison.json").read_text())
@@ -99,6 +103,18 @@ def test_commands_at_once_end_together_and_the_hidden_ones_leave_their_output(tm
     waits = [sys.executable, "-c", "import time; time.sleep(600)"]
     with pytest.raises(subprocess.CalledProcessError):
         demo.run_at_once([[sys.executable, "-c", "raise SystemExit(3)"], waits])
+
+
+@pytest.mark.parametrize("rows", [demo.ROWS, demo.ROWS | demo.MORE_ROWS])
+def test_every_planner_with_negatives_is_compared_with_the_same_without(rows):
+    options = demo.report({}, rows)
+    compared = {text.removeprefix("--difference=") for text in options if text.startswith("--difference=")}
+    repelled = [row for row, name in rows.items() if "-beyonddrive_" in name]
+    assert repelled and compared == {f"{row}={row.removesuffix(' + BeyondDrive')}" for row in repelled}
+    for pair in compared:
+        row, _, baseline = pair.partition("=")
+        assert rows[row].replace("-beyonddrive_", "_") == rows[baseline]
+    assert "--sight=LTF=Ego-status MLP" in options
 
 
 def is_in_the_demo(config):
