@@ -66,14 +66,15 @@ def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _clip_grad(self: OptimWrapper) -> None:
-    """As in mmengine, but the norm stays on the device."""
+    """As in mmengine, but the norm stays on the device; the wrapper keeps it as ``clipped_norm``."""
     parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
     parameters = [p for p in parameters if p.requires_grad and p.grad is not None]
     if not parameters:
         return
     norm = self.clip_func(parameters, **self.clip_grad_kwargs)
     if norm is not None:  # (clip_grad_value_ gives none)
-        self.message_hub.update_scalar(f"train/{self.grad_name}", torch.as_tensor(norm))
+        self.clipped_norm = torch.as_tensor(norm)
+        self.message_hub.update_scalar(f"train/{self.grad_name}", self.clipped_norm)
 
 
 def apply() -> None:

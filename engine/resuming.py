@@ -161,6 +161,14 @@ def last_written(runner: Runner) -> str | None:
     return str(runner._load_from) if getattr(runner, "is_resumed", False) else None
 
 
+def how_to_go_on(runner: Runner) -> str:
+    """From which checkpoint a run whose last steps are lost goes on, as the end of a message."""
+    checkpoint = last_written(runner)
+    if checkpoint is None:
+        return "no checkpoint had been written"
+    return f"the last good checkpoint is {checkpoint}, go on from it with --resume {checkpoint}"
+
+
 def earlier_checkpoint(path: str | Path) -> Path | None:
     """The newest checkpoint before this one in its folder that is whole; None if there is none."""
     path = Path(path)
@@ -181,9 +189,14 @@ def steps_to_host(wrapper: Any) -> None:
     A checkpoint that is loaded straight to a GPU brings these single numbers there, and Adam would wait for
     each of them in every step. Only a fused or capturable update reads them from the GPU.
     """
+    for one in single_wrappers(wrapper):
+        _steps_to_host(one.optimizer)
+
+
+def single_wrappers(wrapper: Any) -> list[OptimWrapper]:
+    """The wrappers of single optimizers that a run has."""
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-    for optimizer in [one.optimizer for one in wrappers if isinstance(one, OptimWrapper)]:
-        _steps_to_host(optimizer)
+    return [one for one in wrappers if isinstance(one, OptimWrapper)]
 
 
 def _steps_to_host(optimizer: Optimizer) -> None:

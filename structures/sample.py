@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.structures import BaseDataElement
@@ -74,6 +75,16 @@ class PlanSample(BaseDataElement):
     @pred.deleter
     def pred(self) -> None:
         del self._pred
+
+
+def tokens_of_batch(batch: Any) -> tuple[str, ...]:
+    """Tokens of the scenes of a batch; a batch of something else has none.
+
+    >>> tokens_of_batch({'data_samples': [PlanSample(metainfo=dict(token='a'))]}), tokens_of_batch(None)
+    (('a',), ())
+    """
+    samples = batch.get("data_samples") if isinstance(batch, dict) else None
+    return tuple(str(getattr(sample, "metainfo", {}).get("token", "?")) for sample in samples or ())
 
 
 def stack_field(samples: Sequence[PlanSample], element: str, field: str) -> Tensor:

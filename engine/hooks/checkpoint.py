@@ -176,8 +176,8 @@ class PlannerCheckpointHook(CheckpointHook):
             runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
             runner.message_hub.update_info(_OUTDATED, outdated)
         filename = self.filename_tmpl.format(step)
-        self.last_ckpt = str(Path(self.out_dir) / filename)
-        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
+        path = str(Path(self.out_dir) / filename)
+        runner.message_hub.update_info("last_ckpt", path)
         self._write(
             runner,
             filename,
@@ -187,6 +187,7 @@ class PlannerCheckpointHook(CheckpointHook):
             by_epoch=self.by_epoch,
             **self.args,
         )
+        self.last_ckpt = path  # now: until it is written, messages name the one before it
         if is_main_process():
             write_atomically(Path(runner.work_dir) / "last_checkpoint", self.last_ckpt.encode())
         for old in outdated:

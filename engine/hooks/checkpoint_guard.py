@@ -10,8 +10,15 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from beyonddrive.engine.checkpoint_files import CheckpointError, check_weights, nonfinite_keys
-from beyonddrive.engine.resuming import GRADIENTS, check_continuation, restore_gradients, sign_steps
+from beyonddrive.engine.resuming import (
+    GRADIENTS,
+    check_continuation,
+    how_to_go_on,
+    restore_gradients,
+    sign_steps,
+)
 from beyonddrive.registry import HOOKS
+from beyonddrive.structures.sample import tokens_of_batch
 from beyonddrive.version import __version__
 
 
@@ -25,6 +32,16 @@ class CheckpointGuardHook(Hook):
 
     def __init__(self) -> None:
         self._gradients: list[dict[str, Tensor]] | None = None
+        self._last = ""
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Note which scenes the weights have seen last."""
+        tokens = ", ".join(tokens_of_batch(data_batch)) or "without tokens"
+        self._last = (
+            f"step {runner.iter + 1} (epoch {runner.epoch + 1}) was the last, with the scenes {tokens}. "
+        )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add planner and version to ``meta``; refuse to save a planner that has diverged."""
@@ -32,8 +49,8 @@ class CheckpointGuardHook(Hook):
         if broken:
             raise CheckpointError(
                 f"planner {runner.model_name} diverged: {len(broken)} weights hold NaN or infinity, first "
-                f"{broken[0]}. Nothing was saved; lower optim_wrapper.optimizer.lr or clip_grad, and "
-                "continue with --resume from the last checkpoint"
+                f"{broken[0]}. {self._last}Nothing was saved, {how_to_go_on(runner)}; lower "
+                "optim_wrapper.optimizer.lr or clip_grad"
             )
         checkpoint["meta"].update(planner=runner.model_name, beyonddrive_version=__version__)
         sign_steps(runner, checkpoint["meta"])

@@ -11,6 +11,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
+from beyonddrive.engine.gradient_norms import norm_of_gradients
 from beyonddrive.registry import HOOKS
 
 
@@ -70,14 +71,10 @@ class PlannerLoggerHook(LoggerHook):
             or self.end_of_epoch(runner.train_dataloader, batch_idx)
         )
 
-    @torch.no_grad()
     def _measure(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        gradients = [
-            p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
-        ]
-        if not gradients:
+        norm = norm_of_gradients(optimizer)
+        if norm is None:
             return
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         # A fused optimizer is given the gradients as scaled, and the scale.
         scale = getattr(optimizer, "grad_scale", None)
         self._norms.append(norm if scale is None else norm / scale)

@@ -1,4 +1,4 @@
-"""Two ranks of which one dies, falls silent, or has a loss that is not finite: the other ends, too."""
+"""Two ranks of which one dies, falls silent, or has what is not finite: the other ends, too."""
 
 import multiprocessing
 import os
@@ -39,7 +39,10 @@ class Trouble(Hook):
 
     def spoil(self, head, inputs, output):
         self.handle.remove()
-        output.encoded.data.fill_(float("nan"))
+        if self.kind == "gradients":
+            output.encoded.register_hook(lambda gradient: gradient.fill_(float("nan")))
+        else:
+            output.encoded.data.fill_(float("nan"))
 
 
 def run_rank(rank, kind, recipe, folder, messages):
@@ -70,7 +73,7 @@ def messages_of(kind, recipe, folder):
         process.start()
     try:
         found = [messages.get(timeout=60 + TIMEOUT)]
-        if kind == "not finite":
+        if kind in ("losses", "gradients"):
             found.append(messages.get(timeout=60 + TIMEOUT))
         ranks[0].join(timeout=30)
         assert ranks[0].exitcode == 0
@@ -90,13 +93,22 @@ def test_a_rank_that_is_lost_ends_the_others_with_a_message(tmp_path, blind_reci
 
 
 def test_all_ranks_stop_after_the_same_step_and_say_whose_scenes_it_was(tmp_path, blind_recipe):
-    found = messages_of("not finite", blind_recipe, tmp_path)
+    found = messages_of("losses", blind_recipe, tmp_path)
     assert {name for name, _ in found.values()} == {"NonFiniteLossError"}
     assert all(text.startswith("step 5 (epoch 2): loss_trajectory is nan") for _, text in found.values())
     assert "rank 1 of 2 gave loss_trajectory; its scenes:" in found[1][1]
     assert "rank 0 of 2 gave finite terms, see the messages of the others" in found[0][1]
     scenes = [text.split("its scenes: ")[1].split(".")[0] for _, text in found.values()]
     assert len(set(scenes)) == 2 and all(len(scene) == 16 for scene in scenes)
+
+
+def test_all_ranks_stop_after_a_step_whose_gradients_are_not_finite(tmp_path, blind_recipe):
+    """Each has the mean over the ranks, so that none can say whose it was."""
+    found = messages_of("gradients", blind_recipe, tmp_path)
+    for rank, (_, text) in found.items():
+        assert text.startswith("step 5 (epoch 2): the norm of the gradients is nan, the losses are finite")
+        assert f"rank {rank} of 2, and gradients are means over all; its scenes of the batch:" in text
+    assert len(found) == 2
 
 
 H100, A100 = "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"

@@ -1,8 +1,11 @@
-"""A loss that is not finite ends the training, and the message says where to look and how to go on."""
+"""Losses or gradients that are not finite end a training; the message says where to look and how to go on."""
 
 import pytest
+import torch
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 
+from beyonddrive.engine.checkpoint_files import CheckpointError
 from beyonddrive.engine.hooks.finite_losses import NonFiniteLossError
 from beyonddrive.engine.runner import build_train_runner, find_last_checkpoint, load_config
 from beyonddrive.tools import train
@@ -22,6 +25,19 @@ class Spoil(Hook):
     def spoil(self, head, inputs, output):
         self.handle.remove()
         output.encoded.data.fill_(self.value)
+
+
+class SpoilGradients(Spoil):
+    """Makes gradients of a batch infinite or NaN, of a loss that is finite."""
+
+    def spoil(self, head, inputs, output):
+        self.handle.remove()
+        bias = next(parameter for parameter in head.parameters() if parameter.dim() == 1)
+        self.handle = bias.register_hook(self.spoil_gradient)
+
+    def spoil_gradient(self, gradient):
+        self.handle.remove()
+        return torch.full_like(gradient, self.value)
 
 
 QUICK = {"train_cfg.val_interval": 99}
@@ -61,7 +77,7 @@ def test_nothing_is_saved_or_validated_after_it(tmp_path, blind_recipe):
         runner = build_train_runner(load_config(blind_recipe, options), str(tmp_path / name))
         runner.register_hook(Spoil(at, float("inf")))
         runner.register_hook(Note())
-        with pytest.raises(NonFiniteLossError, match=rf"step {at} .*loss_trajectory is inf"):
+        with pytest.raises(NonFiniteLossError, match=rf"step {at} .*is inf.*--resume \S*/{last}\."):
             runner.train()
         assert find_last_checkpoint(tmp_path / name).name == last
     assert not validated
@@ -88,6 +104,88 @@ def test_what_the_step_after_it_raises_is_told_as_its_consequence(tmp_path, blin
     with pytest.raises(NonFiniteLossError, match="step 1 ") as caught:
         runner.train()
     assert "invalid numeric entries" in str(caught.value.__cause__)
+
+
+CLIPPED = {"optim_wrapper.clip_grad": {"_delete_": True, "max_norm": 50.0}}
+BY_VALUE = {"optim_wrapper.clip_grad": {"_delete_": True, "type": "value", "clip_value": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("at", "clip", "value"),
+    [(5, CLIPPED, "nan"), (6, {"optim_wrapper.clip_grad": None}, "inf")],  # 6 is the last step of its epoch
+)
+def test_gradients_that_are_not_finite_are_told_of_their_own_step(tmp_path, blind_recipe, at, clip, value):
+    spoil = SpoilGradients(at, float(value))
+    _, message = run(blind_recipe, tmp_path / "w", spoil, clip)
+    assert message.startswith(f"step {at} (epoch 2): the norm of the gradients is {value}, the losses are")
+    assert f"scenes of the batch: {', '.join(spoil.tokens)}." in message
+    assert f"--resume {tmp_path / 'w/epoch_1.pth'}" in message
+    assert not (tmp_path / "w/epoch_2.pth").exists()
+
+
+def test_infinite_gradients_that_clipping_makes_finite_are_no_end(tmp_path, blind_recipe):
+    runner = build_train_runner(load_config(blind_recipe, QUICK | BY_VALUE), str(tmp_path / "w"))
+    runner.register_hook(SpoilGradients(2, float("inf")))
+    runner.train()
+    assert runner.iter == 6
+
+
+def test_gradients_of_accumulated_batches_may_be_of_any_of_their_scenes(tmp_path, blind_recipe):
+    """The second batch of a step of two, and the first of the next one."""
+    options = {"optim_wrapper.accumulative_counts": 2, "train_cfg.max_epochs": 4}
+    for at, update in ((2, 2), (3, 4)):
+        spoil = SpoilGradients(at)
+        _, message = run(blind_recipe, tmp_path / str(at), spoil, options)
+        assert message.startswith(f"step {update} (epoch {update // 2}): the norm of the gradients")
+        named = message.split("scenes of the batches since the last update: ")[1].split(".")[0].split(", ")
+        assert len(named) == 4 and set(spoil.tokens) <= set(named)
+
+
+class ScaledOptimWrapper(OptimWrapper):
+    """Scales gradients as AmpOptimWrapper does, which insists on a GPU."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.loss_scaler = torch.amp.GradScaler("cpu")
+
+    def backward(self, loss, **kwargs):
+        super().backward(self.loss_scaler.scale(loss), **kwargs)
+
+    def step(self, **kwargs):
+        self.loss_scaler.step(self.optimizer, **kwargs)
+        self.loss_scaler.update()
+
+
+def test_a_gradient_scaler_passes_over_infinite_gradients_by_itself(tmp_path, blind_recipe):
+    """A fused optimizer is given them all the same, and told so."""
+    options = QUICK | {"optim_wrapper.optimizer.fused": True}
+    runner = build_train_runner(load_config(blind_recipe, options), str(tmp_path / "w"))
+    optimizer = runner.build_optim_wrapper(runner.optim_wrapper).optimizer
+    runner.optim_wrapper = ScaledOptimWrapper(optimizer=optimizer)
+    runner.register_hook(SpoilGradients(2, float("inf")))
+    runner.train()
+    assert runner.iter == 6 and runner.optim_wrapper.loss_scaler.get_scale() == 2.0**15
+
+
+def test_weights_that_cannot_be_saved_name_the_last_scenes_and_the_checkpoint_before(tmp_path, blind_recipe):
+    """Whatever made them so; here behind the back of losses and gradients."""
+    seen = []
+
+    class Break(Hook):
+        priority = "VERY_HIGH"
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            seen.append([sample.metainfo["token"] for sample in data_batch["data_samples"]])
+            if runner.iter + 1 == 4:
+                next(runner.model.parameters()).data.fill_(float("nan"))
+
+    by_steps = {"default_hooks.checkpoint.by_epoch": False, "default_hooks.checkpoint.interval": 2}
+    runner = build_train_runner(load_config(blind_recipe, QUICK | by_steps), str(tmp_path / "w"))
+    runner.register_hook(Break())
+    with pytest.raises(CheckpointError, match="weights hold NaN") as caught:
+        runner.train()
+    assert f"step 4 (epoch 2) was the last, with the scenes {', '.join(seen[-1])}." in str(caught.value)
+    assert f"the last good checkpoint is {tmp_path / 'w/iter_2.pth'}, go on from it" in str(caught.value)
 
 
 def test_a_resumed_run_names_what_it_went_on_from(tmp_path, blind_recipe):
