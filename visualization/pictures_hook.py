@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +16,9 @@ from beyonddrive.registry import HOOKS
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.plan import PlanError
 from beyonddrive.structures.sample import PlanSample
+
+_NOT_DRAWN = (ValueError, RuntimeError, OSError)
+"""What drawing raises, of files that are gone or damaged among others."""
 
 
 class PictureError(BeyondDriveError, ValueError):
@@ -39,7 +41,8 @@ class PlanPicturesHook(Hook):
     Args:
         num_scenes: Scenes to draw.
         interval: Validations from one drawing to the next.
-        optional: Train without pictures, and say why, where they cannot be drawn; the default recipe does.
+        optional: Train without pictures, and say why, where they cannot be drawn; so, too, without those of a
+            scene that cannot be drawn any more. The default recipe does.
 
     Raises:
         PictureError: If a number is not positive; when the training starts: if the visualizer cannot draw
@@ -84,7 +87,7 @@ class PlanPicturesHook(Hook):
             for scene, root in self._scenes.values():
                 try:
                     runner.visualizer.draw_scene(scene, root)
-                except (ValueError, RuntimeError, OSError) as error:
+                except _NOT_DRAWN as error:
                     raise PictureError(
                         f"PlanPicturesHook: scene {scene.token} cannot be drawn: {error}; without images set "
                         "visualizer.cameras=None"
@@ -116,7 +119,12 @@ class PlanPicturesHook(Hook):
             try:
                 runner.visualizer.add_scene(scene, root, sample, runner.epoch)
             except PlanError as error:  # which the metrics count as a failure
-                runner.logger.log(logging.WARNING, f"PlanPicturesHook: scene {token} is not drawn: {error}")
+                runner.logger.warning(f"PlanPicturesHook: scene {token} is not drawn: {error}")
+            except _NOT_DRAWN as error:
+                if not self.optional:
+                    raise
+                del self._scenes[token]  # so that it is said once
+                runner.logger.warning(f"PlanPicturesHook: scene {token} is drawn no more: {error}")
 
 
 def chosen_scenes(dataset: Any, num_scenes: int) -> dict[str, _Drawn]:

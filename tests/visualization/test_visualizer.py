@@ -9,6 +9,7 @@ import torch
 from mmengine.structures import BaseDataElement
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.sensors import SensorError
 from beyonddrive.engine.runner import build_train_runner, load_config
 from beyonddrive.registry import HOOKS, VISUALIZERS
 from beyonddrive.structures.plan import PlanError
@@ -45,6 +46,32 @@ def test_plans_of_the_same_scenes_are_drawn_after_each_validation(tmp_path, blin
 def test_a_training_that_need_not_draw_goes_on_where_it_cannot(tmp_path, blind_recipe):
     build_train_runner(load_config(blind_recipe, {"train_cfg.max_epochs": 1}), str(tmp_path / "w")).train()
     assert not pictures_of(tmp_path / "w")
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_a_file_that_is_gone_while_training_ends_only_pictures_that_are_asked_for(
+    tmp_path, blind_recipe, optional
+):
+    options = {**PICTURES, "default_hooks.pictures.optional": optional, "train_cfg.max_epochs": 3}
+    runner = build_train_runner(load_config(blind_recipe, options), str(tmp_path / "w"))
+    draw, tokens = runner.visualizer.draw_scene, runner.val_dataloader.dataset.dataset.tokens
+
+    def draw_scene(scene, root, sample=None):
+        if sample is not None and scene.token == tokens[0] and runner.epoch >= 2:
+            raise SensorError("CAM_F0.jpg: image is missing")
+        return draw(scene, root, sample)
+
+    runner.visualizer.draw_scene = draw_scene
+    if optional:
+        runner.train()
+    else:
+        with pytest.raises(SensorError, match="image is missing"):
+            runner.train()
+    drawn = [(tokens[0], 1), (tokens[1], 1)] + [(tokens[1], epoch) for epoch in (2, 3) if optional]
+    assert pictures_of(tmp_path / "w") == sorted(f"{token}_bev_{epoch}.png" for token, epoch in drawn)
+    (log,) = (tmp_path / "w").glob("*/*.log")
+    said = f"scene {tokens[0]} is drawn no more: CAM_F0.jpg: image is missing"
+    assert log.read_text().count(said) == (1 if optional else 0)
 
 
 def test_an_interval_counts_validations(tmp_path, blind_recipe):
