@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.hooks import EMAHook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -23,7 +25,8 @@ def dry_run(runner: Runner, say: Callable[[str], None] = print) -> None:
     """Make one step with the first batch, and print shapes, parameters, operations and memory of it.
 
     Attention is computed as written, for torch does not count its fused kernels; so activations are those of
-    plain attention, too, and on a GPU the peak is an upper bound. The runner is of no use afterwards.
+    plain attention, too, and on a GPU the peak is an upper bound. The optimizer makes its update also where a
+    recipe accumulates gradients over more batches. The runner is of no use afterwards.
 
     Args:
         runner: A runner that is ready to train, in a single process.
@@ -31,6 +34,9 @@ def dry_run(runner: Runner, say: Callable[[str], None] = print) -> None:
     """
     loop = runner.train_loop
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    averaging = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    for hook in averaging:
+        hook.before_run(runner)
     runner.call_hook("before_train")
     runner.call_hook("before_train_epoch")
     wrapper, planner = runner.optim_wrapper, runner.model.train()
@@ -51,7 +57,8 @@ def dry_run(runner: Runner, say: Callable[[str], None] = print) -> None:
             total, terms = planner.parse_losses(planner(**data, mode="loss"))
         forward = counter.get_total_flops()
         activations = sum(kept().values())
-        wrapper.update_params(total)
+        wrapper.backward(wrapper.scale_loss(total))
+        _update(wrapper)
     lines += [("loss", name, f"{float(value.detach()):.5g}") for name, value in terms.items()]
     with torch.no_grad():
         plans = planner.eval()(**data, mode="predict")
@@ -60,9 +67,11 @@ def dry_run(runner: Runner, say: Callable[[str], None] = print) -> None:
     _parts(planner, counter, say)
     optimizer = sum(v.nbytes for state in wrapper.optimizer.state.values() for v in state.values()
                     if isinstance(v, Tensor))  # fmt: skip
-    weights = sum(tensor.nbytes for tensor in [*planner.parameters(), *planner.buffers()])
     gradients = sum(p.nbytes for p in planner.parameters() if p.requires_grad)
-    sizes = {"weights": weights, "gradients": gradients, "optimizer": optimizer, "activations": activations}
+    sizes = {"weights": _nbytes(planner), "gradients": gradients, "optimizer": optimizer}
+    if averaging:
+        sizes["averaged weights"] = sum(_nbytes(hook.ema_model) for hook in averaging)
+    sizes["activations"] = activations
     shown = ", ".join(f"{name} {size / MIB:.1f}" for name, size in sizes.items())
     peak = ""
     if next(planner.parameters()).is_cuda:
@@ -70,6 +79,22 @@ def dry_run(runner: Runner, say: Callable[[str], None] = print) -> None:
     say(f"MiB: {shown}, together {sum(sizes.values()) / MIB:.1f}{peak}")
     gflops = counter.get_total_flops() / 1e9
     say(f"a step is {gflops:.4g} GFLOPs, of which {forward / 1e9:.4g} in the forward pass")
+
+
+def _update(wrapper: OptimWrapper) -> None:
+    """Make the optimizer's update, also where it would wait for more batches or be passed over."""
+    wrapper.step()
+    if not wrapper.optimizer.state:  # a gradient scaler passes over steps until its scale fits
+        for group in wrapper.optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.zero_()
+        wrapper.optimizer.step()
+    wrapper.zero_grad()
+
+
+def _nbytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
 
 
 def _parts(planner: nn.Module, counter: FlopCounterMode, say: Callable[[str], None]) -> None:

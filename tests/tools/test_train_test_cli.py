@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
 
 from beyonddrive.engine.checkpoint_files import load_checkpoint_file
 from beyonddrive.engine.runner import load_config
-from beyonddrive.registry import MODELS
+from beyonddrive.registry import MODELS, OPTIM_WRAPPERS
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.tools import cache_features, cache_metrics, test, train
 
@@ -72,6 +73,34 @@ def test_a_dry_run_prints_one_step_and_leaves_nothing(tmp_path, blind_recipe, mo
     assert sorted(tmp_path.iterdir()) == before
     with pytest.raises(SystemExit):
         train.main([str(blind_recipe), "--dry-run", "--resume"])
+
+
+def test_a_dry_run_counts_optimizer_and_averaged_weights_of_every_recipe(blind_recipe, capfd):
+    """Also if gradients are accumulated over more than the one batch, or a scaler passes over the step."""
+
+    def mebibytes(*options):
+        assert train.main([str(blind_recipe), "--dry-run", "--cfg-options", *options]) == 0
+        told = capfd.readouterr().out.splitlines()[-2].removeprefix("MiB: ").split(", together ")
+        sizes = {name: float(size) for name, size in (part.rsplit(" ", 1) for part in told[0].split(", "))}
+        assert float(told[1]) == pytest.approx(sum(sizes.values()), abs=0.3)
+        return sizes
+
+    model = "model.hidden=16384"
+    plain = mebibytes(model)
+    assert plain["optimizer"] == pytest.approx(2 * plain["weights"], abs=0.15) and plain["weights"] > 1
+    assert "averaged weights" not in plain
+    ema = "default_hooks.ema.type=EMAHook"
+    other = mebibytes(model, "optim_wrapper.accumulative_counts=2", ema)
+    assert other == {**plain, "averaged weights": plain["weights"]}
+    assert mebibytes(model, "optim_wrapper.type=SkippingOptimWrapper") == plain
+
+
+@OPTIM_WRAPPERS.register_module()
+class SkippingOptimWrapper(OptimWrapper):
+    """Passes over the first step, as a gradient scaler does whose first scale is too large."""
+
+    def step(self, **kwargs):
+        pass
 
 
 def test_the_script_runs_from_anywhere_and_needs_no_checkpoint_without_weights(tmp_path, split_root):
