@@ -8,7 +8,6 @@ import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,11 +21,11 @@ from beyonddrive.datasets.navsim.root import NavsimRoot, SceneRef, doubled_scene
 from beyonddrive.datasets.navsim.scene import Scene
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.stores.feature_cache import KIND, FeatureCache
-from beyonddrive.datasets.stores.fingerprints import Fingerprint
+from beyonddrive.datasets.stores.fingerprints import Fingerprint, digest_of
 from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError, differing_keys, read_manifest
 from beyonddrive.datasets.stores.pictures import decoded
 from beyonddrive.datasets.stores.sources import DataPlace, only_logs, only_maps
-from beyonddrive.datasets.transforms.base import Results
+from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.registry import DATASETS, TRANSFORMS
 from beyonddrive.structures.errors import BeyondDriveError
@@ -203,7 +202,12 @@ class NavsimDataset(BaseDataset):
         Returns:
             ``split``, ``scenes``, ``tokens`` (digest of the scenes in their order), ``files``, ``digest`` of
             the files that they were read from, and ``by``: ``content`` if they come from a cache, which knows
-            the digests of its sources, else ``name and size``, for reading all logs would take hours.
+            the digests of its sources, else ``name and size``, for reading all logs would take hours; and
+            ``stores``: for each store that a transform of ``pipeline`` reads, the name of the transform and
+            the fingerprint of the store.
+
+        Raises:
+            StoreError: If there is no such store, or it does not fit.
         """
         tokens = self.tokens
         parts: list[Any]
@@ -217,10 +221,15 @@ class NavsimDataset(BaseDataset):
         return {
             "split": self.split,
             "scenes": len(tokens),
-            "tokens": _digest(tokens),
+            "tokens": digest_of(tokens),
             "files": len(parts),
-            "digest": _digest(parts),
+            "digest": digest_of(parts),
             "by": by,
+            "stores": [
+                {"transform": type(step).__name__, **store.fingerprint()}
+                for step in self.transforms
+                if isinstance(step, BaseTransform) and (store := step.store_read()) is not None
+            ],
         }
 
     def full_init(self) -> None:
@@ -446,10 +455,6 @@ def _token(entry: SceneRef | str) -> str:
 
 def _without_targets(transforms: Sequence[Transform]) -> list[Transform]:
     return [transform for transform in transforms if not getattr(transform, "is_target", False)]
-
-
-def _digest(value: Any) -> str:
-    return blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
 
 
 def _plain(value: Any) -> Any:

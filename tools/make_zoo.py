@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _RECIPE = ("optim_wrapper", "param_scheduler", "train_cfg", "train_dataloader.batch_size")
 """Settings whose differences from the published config the index tells."""
-_PROVENANCE = ("seed", "processes", "git", "data")
+_PROVENANCE = ("seed", "processes", "git", "data", "validation")
 """What the index takes over from the ``run.json`` of a training."""
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from beyonddrive.datasets.stores.checksums import record_checksum
-from beyonddrive.datasets.stores.fingerprints import Fingerprint
+from beyonddrive.datasets.stores.fingerprints import Fingerprint, digest_of
 from beyonddrive.datasets.stores.manifests import (
     StoreError,
     StoreKind,
@@ -109,6 +109,21 @@ class ShardStore:
         """Files that its shards were made from."""
         return {name: known for index in self.indices.values() for name, known in index.sources.items()}
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this store from another, by its manifest and its index, as JSON values.
+
+        Returns:
+            ``kind``, ``records``, and ``digest`` of what the store was made with and of the checksums of all
+            its records, however they are divided into shards.
+        """
+        records = sorted(
+            pair
+            for index in self.indices.values()
+            for pair in zip(index.tokens, index.checksums, strict=True)
+        )
+        digest = digest_of([self.manifest["config"], records])
+        return {"kind": self.kind.name, "records": len(self), "digest": digest}
+
     def shard_of(self, token: str) -> str | None:
         """Name of the shard that holds a record; None if there is none."""
         return self._shard_of.get(token)
@@ -177,6 +192,10 @@ class StoreReader:
     def failures(self) -> dict[str, str]:
         """Scenes that have no record, with the reason."""
         return self._store.failures
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this store from another, see :meth:`ShardStore.fingerprint`."""
+        return self._store.fingerprint()
 
     def __len__(self) -> int:
         return len(self._store)

@@ -9,6 +9,7 @@ from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.frame import Frame
 
 if TYPE_CHECKING:
+    from beyonddrive.datasets.stores.shard_store import StoreReader
     from beyonddrive.datasets.stores.sources import DataPlace
 
 Results = dict[str, Any]
@@ -44,6 +45,14 @@ class BaseTransform(ABC):
         Raises:
             StoreError: With what differs, and the command that makes the store anew.
         """
+
+    def store_read(self) -> StoreReader | None:
+        """The store that this transform reads; None if it reads none.
+
+        Raises:
+            StoreError: If there is no such store, or it does not fit.
+        """
+        return None
 
     @abstractmethod
     def transform(self, results: Results) -> Results:

@@ -104,6 +104,10 @@ class LoadNegatives(BaseTransform):
             self._pool = NegativePool(self.root, self.expected, self.allow_partial)
         return self._pool
 
+    def store_read(self) -> NegativePool | None:
+        """The pool; None if there is only ``online``."""
+        return self.pool
+
     def read_rounds(self, folder: str | Path) -> None:
         """Say where the rounds of online mining are; the hook calls it before any worker starts."""
         self._rounds = OnlinePools(folder, {**self.expected, "generator": None})

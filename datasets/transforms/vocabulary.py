@@ -49,6 +49,10 @@ class LoadVocabularyScores(BaseTransform):
             self._scores = VocabularyScores(self.root, self.vocabulary, self.split)
         return self._scores
 
+    def store_read(self) -> VocabularyScores:
+        """The store."""
+        return self.scores
+
     def transform(self, results: Results) -> Results:
         """Read ``token``; add the scores."""
         results["vocabulary_scores"] = self.scores[results["token"]]

@@ -26,8 +26,12 @@ class RunRecordHook(Hook):
 
     It holds versions and machine (:func:`~beyonddrive.engine.environment.environment`), ``git`` (commit of
     the checkout and whether files differ from it; null for an installed package), ``command``, ``seed``,
-    ``processes``, ``first_step``, and ``data``: for each data set of the training its split, the number of
-    its scenes and a digest of what they were read from.
+    ``processes``, ``first_step``, ``data`` and ``validation``: for each data set of the training and of its
+    validation the split, the number of its scenes, a digest of what they were read from, and what tells the
+    stores from others that its transforms read, such as the pool of negatives.
+
+    Raises:
+        StoreError: When the training starts: if such a store is not there, or does not fit.
     """
 
     priority = "VERY_LOW"
@@ -35,7 +39,7 @@ class RunRecordHook(Hook):
     @master_only
     def before_train(self, runner: Runner) -> None:
         """Write it."""
-        datasets = unwrapped(runner.train_dataloader.dataset)
+        validation = () if runner.val_loop is None else unwrapped(runner.val_dataloader.dataset)
         facts = {
             **environment(),
             "git": git_state(),
@@ -43,7 +47,8 @@ class RunRecordHook(Hook):
             "seed": runner.seed,
             "processes": get_world_size(),
             "first_step": runner.iter + 1,
-            "data": [_describe(dataset) for dataset in datasets],
+            "data": [_describe(dataset) for dataset in unwrapped(runner.train_dataloader.dataset)],
+            "validation": [_describe(dataset) for dataset in validation],
         }
         for start in Path(runner.work_dir).iterdir():  # one that was killed may have left a part of it
             if start.is_dir():

@@ -80,6 +80,7 @@ def test_one_command_makes_a_zoo_whose_planners_plan_as_the_trained_ones(tmp_pat
             assert torch.equal(value, whole.get_buffer(key)), key
     assert index[MLP]["training"].items() >= {"checkpoint": "epoch_1.pth", "epoch": 1, "seed": 3}.items()
     assert index[MLP]["training"]["data"][0]["scenes"] == 6
+    assert index[MLP]["training"]["validation"] == []  # (there is none)
     assert index[MLP]["changes"] == [
         "train_cfg.max_epochs: trained with 1, published 12",
         "train_dataloader.batch_size: trained with 2, published 16",

@@ -1,10 +1,19 @@
 """What a training leaves about itself beside its log."""
 
 import json
+import shutil
+
+import numpy as np
+import pytest
 
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
+from beyonddrive.datasets.stores.manifests import StoreError
+from beyonddrive.datasets.stores.negative_pool import open_writer
+from beyonddrive.datasets.stores.shards import ShardWriter
+from beyonddrive.datasets.stores.vocabulary_scores import KIND, manifest_of, pack_scores
 from beyonddrive.engine import environment
 from beyonddrive.engine.runner import build_train_runner, load_config
+from beyonddrive.tests.datasets.small_pools import describe, record
 
 
 def record_of(config, work_dir, **options):
@@ -20,7 +29,8 @@ def test_a_training_says_what_it_was_made_with(tmp_path, blind_recipe):
     assert found["packages"].keys() >= {"torch", "numpy", "mmengine"}
     assert found["git"] == environment.git_state()
     assert found["git"] is None or len(found["git"]["commit"]) == 40
-    (data,) = found["data"]
+    (data,), (validation,) = found["data"], found["validation"]
+    assert (validation["split"], validation["scenes"], validation["stores"]) == ("val", 3, [])
     assert (data["split"], data["scenes"], data["files"], data["by"]) == ("train", 6, 6, "name and size")
     left = next((tmp_path / "work").glob("*/run.json")).with_name(".run.json.0123.partial")
     left.write_text("{")  # as by a kill
@@ -43,6 +53,46 @@ def test_other_data_have_another_fingerprint(split_root):
     first.rename(first.with_stem(f"{first.stem}-again"))  # the scenes are the same, their file is another
     renamed = fingerprint()
     assert renamed["scenes"] == 6 and renamed["digest"] != whole["digest"]
+
+
+def test_another_pool_in_the_same_folder_has_another_fingerprint(split_root, tmp_path):
+    pool = tmp_path / "pool"
+    dataset = NavsimDataset(split_root, "train", negatives={"pool": str(pool)}, indices=1)
+
+    def pool_of(scores, shards=("shard-00000",), **described):
+        shutil.rmtree(pool, ignore_errors=True)
+        writer = open_writer(pool, describe(num_scenes=2, **described), "a test")
+        tokens = ["near", "safe"]
+        for index, shard in enumerate(shards):
+            writer.write(shard, {token: record(scores, [1]) for token in tokens[index :: len(shards)]})
+        fresh = NavsimDataset(split_root, "train", negatives={"pool": str(pool)}, indices=1)
+        (store,) = fresh.fingerprint()["stores"]
+        assert (store["transform"], store["kind"], store["records"]) == ("LoadNegatives", "negatives", 2)
+        return store["digest"]
+
+    with pytest.raises(StoreError, match="no store here"):
+        dataset.fingerprint()
+    first = pool_of([0.5])
+    assert pool_of([0.5]) == first == pool_of([0.5], shards=("shard-00000", "shard-00001"))
+    assert len({first, pool_of([0.25]), pool_of([0.5], seed=1)}) == 3
+
+
+def test_scores_of_a_vocabulary_are_in_the_fingerprint(split_root, tmp_path):
+    plans = np.zeros((2, 8, 3), np.float32)
+    plans[1, :, 0] = np.arange(8)
+    np.savez(tmp_path / "plans.npz", plans=plans)
+
+    def digest_of(score):
+        folder = tmp_path / str(score)
+        ShardWriter(folder, KIND, manifest_of("train", plans), "a test").write(
+            "log", {"a": {"scores": pack_scores(np.full((2, 6), score))}}
+        )
+        step = {"type": "LoadVocabularyScores", "store": str(folder), "vocabulary": tmp_path / "plans.npz"}
+        (store,) = NavsimDataset(split_root, "train", pipeline=[step]).fingerprint()["stores"]
+        assert (store["transform"], store["kind"]) == ("LoadVocabularyScores", "vocabulary_scores")
+        return store["digest"]
+
+    assert digest_of(0.5) != digest_of(1.0)
 
 
 def test_an_installed_package_has_no_commit(tmp_path, monkeypatch):
