@@ -45,7 +45,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--no-sensors", action="store_true", help="do not look at sensor files")
     parser.add_argument(
-        "--decode", action="store_true", help="read images and sweeps whole, not their start and end alone"
+        "--decode", action="store_true", help="read images and sweeps whole, not a few places of them"
     )
     parser.add_argument("--strict", action="store_true", help="let warnings give the exit code 1, too")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write all findings to this file")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from beyonddrive.datasets.navsim.image_files import is_truncated
+from beyonddrive.datasets.navsim.image_files import LOST, image_damage
 from beyonddrive.datasets.navsim.sensors import SensorError, pcd_size, read_image, read_pcd
 
 _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}
@@ -19,7 +19,7 @@ def image_problem(path: Path, decode: bool = False) -> str:
 
     Args:
         path: The file.
-        decode: Read all of it, instead of its start and its end alone.
+        decode: Read all of it, instead of its start, its end, and three places between.
     """
     if decode:
         return _of_reading(path, read_image)
@@ -29,10 +29,10 @@ def image_problem(path: Path, decode: bool = False) -> str:
             if head not in _ENDS:
                 return "" if head and _is_decodable(path) else "is no image"
             end = _ENDS[head]
-            if _tail(file, len(end)) == end:
+            if _tail(file, len(end)) == end and not _is_blank_inside(file):
                 return ""
             file.seek(0)  # bytes behind the end mean nothing, but then all of it has to be looked at
-            return "is truncated" if is_truncated(file.read()) else ""
+            return image_damage(file.read())
     except OSError as error:
         return _absence(error)
 
@@ -70,6 +70,16 @@ def _of_reading(path: Path, read: Callable[[Path], object]) -> str:
 
 def _is_decodable(path: Path) -> bool:
     return not _of_reading(path, read_image)
+
+
+def _is_blank_inside(file: BinaryIO) -> bool:
+    """Whether there are zeros at a quarter, a half or three quarters of a file."""
+    size = file.seek(0, 2)
+    for place in (size // 4, size // 2, 3 * size // 4):
+        file.seek(place)
+        if file.read(len(LOST)) == LOST:
+            return True
+    return False
 
 
 def _tail(file: BinaryIO, size: int) -> bytes:

@@ -23,7 +23,7 @@ KINDS = {
     "token-twice": FindingKind(
         "error", "tokens that are there twice", "take one of the two logs out of the split"
     ),
-    "image": FindingKind("error", "images missing or truncated", _RESTORE),
+    "image": FindingKind("error", "images missing, truncated or damaged", _RESTORE),
     "sweep": FindingKind("error", "sweeps missing or short", f"{_RESTORE}, or use a planner without LiDAR"),
     "pose": FindingKind("error", "poses that are no numbers", "leave the scenes around this frame out"),
     "ego-state": FindingKind("error", "ego states that are no numbers", "leave the scene of this frame out"),

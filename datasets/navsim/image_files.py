@@ -1,38 +1,107 @@
-"""Image files: whether one is whole, which decoders do not tell."""
+"""Image files: what is wrong with one that decoders read all the same."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, b"\xff\xd9"
+_END_OF_IMAGE = b"\xff\xd9"
+_START_OF_SCAN, _HUFFMAN_TABLES, _SEQUENTIAL = 0xDA, 0xC4, (0xC0, 0xC1)
+_END_OF_BLOCK = 0
+_STANDARD = {0: 0x01, 1: _END_OF_BLOCK}
+"""First symbols of the AC tables of a JPEG that has none (ITU T.81, annex K), by number of the table."""
+LOST = bytes(512)
+"""What a lost sector of a disk reads as. See :func:`_are_no_picture` for why no picture holds it."""
 
 
-def is_truncated(data: bytes) -> bool:
-    r"""Whether a JPEG or PNG lacks its end; bytes behind it mean nothing, other formats are not looked at.
+def image_damage(data: bytes) -> str:
+    r"""What is wrong with a JPEG or PNG that decoders would fill with grey; empty if nothing is.
 
-    A decoder fills the missing part of a truncated file with grey and says nothing.
+    It lacks its end, or a part of a JPEG reads as zeros, as on a disk that has lost it. Bytes behind the end
+    mean nothing, other formats are not looked at. Zeros are found in sequential JPEGs unless a flat block is
+    zeros there: of progressive ones, and of those with Huffman tables for a flat picture, zeros tell nothing.
 
-    >>> is_truncated(b"\xff\xd8\xff\xda\x00\x02\x01\x02"), is_truncated(b"")
-    (True, False)
+    >>> image_damage(b"\xff\xd8\xff\xda\x00\x02\x01\x02"), image_damage(b"")
+    ('is truncated', '')
     """
     if data.startswith(_JPEG):
-        return not _has_jpeg_end(data)
-    return data.startswith(_PNG) and not _has_png_end(data)
+        return _jpeg_damage(data)
+    return "is truncated" if data.startswith(_PNG) and not _has_png_end(data) else ""
 
 
-def _has_jpeg_end(data: bytes) -> bool:
-    """Go from segment to segment: those before the first scan may hold a thumbnail with an end of its own."""
+class _Segment(NamedTuple):
+    """A segment of a JPEG: its marker, and where its content begins and ends."""
+
+    marker: int
+    start: int
+    end: int
+
+
+def _jpeg_damage(data: bytes) -> str:
+    segments = list(_segments(data))
+    scan = segments[-1].end if segments else len(_JPEG)
+    # In a scan the byte FF is never followed by D9. (From behind, where it is: a search from here would read
+    # the whole scan.)
+    if data.rfind(_END_OF_IMAGE, scan) < 0:
+        return "is truncated"
+    lost = data.find(LOST, scan)
+    if lost < 0 or data.find(_END_OF_IMAGE, scan, lost) >= 0 or not _are_no_picture(data, segments):
+        return ""
+    return f"has lost a part of its pixels, from byte {lost} on"
+
+
+def _segments(data: bytes) -> Iterator[_Segment]:
+    """Segments up to the header of the first scan, or to what is no segment, which decoders pass over.
+
+    Those before the scan may hold a thumbnail with an end, or scans, of its own.
+    """
     position = len(_JPEG)
-    while position + 4 <= len(data):
+    while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
-        if data[position] != 0xFF or marker == _START_OF_SCAN:
-            # In a scan the byte FF is never followed by D9. Decoders pass over what is no segment.
-            # (from behind, where it is: a search from here would read the whole scan)
-            return data.rfind(_END_OF_IMAGE, position) >= 0
         if marker == 0xFF:  # a filling byte
             position += 1
             continue
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        yield _Segment(marker, position + 4, end)
+        if marker == _START_OF_SCAN:
+            return
+        position = end
+
+
+def _are_no_picture(data: bytes, segments: list[_Segment]) -> bool:
+    """Whether zeros as long as :data:`LOST` in the first scan of a JPEG cannot be what an encoder wrote.
+
+    Zeros are the first code of a Huffman table again and again. Where that code ends a block, they are flat
+    blocks: 12 kB of them for a grey picture of 1920 x 1080 with tables of its own. Where it stands for a
+    coefficient, as in the usual table for brightness, they are blocks whose 63 coefficients are all the
+    same, which is no picture. A run without one whole block of this kind has at most 63 codes of 8 bits and
+    their values of 10 before and behind it, and 9 blocks of other components between, some 300 bytes.
+    """
+    frame = next((segment for segment in segments if segment.marker in _SEQUENTIAL), None)
+    if frame is None or (header := segments[-1]).marker != _START_OF_SCAN:
+        return False
+    try:
+        if data[header.start] != data[frame.start + 5]:
+            return False  # a scan of some components, which may be the flat ones
+        first = _first_codes(data, segments)
+        tables = [data[header.start + 2 + 2 * index] & 0x0F for index in range(data[header.start])]
+    except IndexError:
+        return False  # (no decoder reads that)
+    return any(first.get(table, _END_OF_BLOCK) != _END_OF_BLOCK for table in tables)
+
+
+def _first_codes(data: bytes, segments: list[_Segment]) -> dict[int, int]:
+    """What the first code of each AC table stands for, by number of the table."""
+    first = dict(_STANDARD)
+    for _, start, end in (segment for segment in segments if segment.marker == _HUFFMAN_TABLES):
+        position = start
+        while position < end:
+            kind, table = divmod(data[position], 16)
+            if kind == 1:
+                first[table] = data[position + 17]
+            position += 17 + sum(data[position + 1 : position + 17])
+    return first
 
 
 def _has_png_end(data: bytes) -> bool:

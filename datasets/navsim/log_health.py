@@ -38,7 +38,7 @@ class HealthSettings:
     Attributes:
         maps_root: Folder of the maps.
         sensor_root: Folder of the sensor files of the split; None does not look at them.
-        decode: Read images and sweeps whole, instead of their start and end alone.
+        decode: Read images and sweeps whole, instead of a few places of them.
         needed_by: Only the sensor files that scenes of this filter see: of the current frame and the three
             before it. None looks at those of all frames.
     """

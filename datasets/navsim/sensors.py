@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.navsim.image_files import is_truncated
+from beyonddrive.datasets.navsim.image_files import image_damage
 from beyonddrive.datasets.navsim.logs import Frame
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.structures.errors import BeyondDriveError
@@ -99,12 +99,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Read an image: uint8 (H, W, 3) RGB, rows and columns as they are in the file.
 
     Raises:
-        SensorError: If the file is missing, truncated or no image.
+        SensorError: If the file is missing, truncated or no image, or has lost a part, see
+            :func:`~beyonddrive.datasets.navsim.image_files.image_damage`.
     """
     path = Path(path)
     data = _read_bytes(path, "image")
-    if is_truncated(data):
-        raise SensorError(f"{path}: image is truncated ({len(data)} bytes); {_REMEDY}")
+    if damage := image_damage(data):
+        raise SensorError(f"{path}: image {damage} ({len(data)} bytes); {_REMEDY}")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED) if data else None
     except cv2.error:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from beyonddrive.datasets.navsim.image_files import is_truncated
+from beyonddrive.datasets.navsim.image_files import image_damage
 from beyonddrive.deploy.drivers.frame_inputs import FrameError
 from beyonddrive.structures.frame import CameraView
 from beyonddrive.structures.lenses import FTheta, Lens, LensError, Pinhole
@@ -48,7 +48,7 @@ class DeclaredCamera:
         """An image that was sent, with the lens of its size.
 
         Raises:
-            FrameError: If it is empty, half, or no image.
+            FrameError: If it is empty, half, damaged, or no image.
         """
         image = decoded_image(content, self.reduction)
         height, width = image.shape[:2]
@@ -99,10 +99,10 @@ def decoded_image(content: bytes, reduction: int = 1) -> NDArray[np.uint8]:
     """A JPEG or PNG, at 1, 1/2, 1/4 or 1/8 of its size: uint8 (H, W, 3) RGB.
 
     Raises:
-        FrameError: If it is empty, half, or no image.
+        FrameError: If it is empty, half, damaged, or no image.
     """
     image = None
-    if content and not is_truncated(content):
+    if content and not image_damage(content):
         try:
             image = cv2.imdecode(
                 np.frombuffer(content, np.uint8), _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
@@ -110,7 +110,9 @@ def decoded_image(content: bytes, reduction: int = 1) -> NDArray[np.uint8]:
         except cv2.error:
             image = None
     if image is None:
-        raise FrameError(f"an image of {len(content)} bytes cannot be decoded: it is empty, half or no image")
+        raise FrameError(
+            f"an image of {len(content)} bytes cannot be decoded: it is empty, half, damaged or no image"
+        )
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
