@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from beyonddrive import cli
+from beyonddrive.engine.config_check import check_config
+from beyonddrive.engine.configs import load_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -93,6 +95,24 @@ def test_scripts_that_are_called_are_there(page):
     text = (ROOT / page).read_text()
     called = re.findall(r"(?<![\w/.-])((?:benchmarks|tools|results)/[\w/]+\.(?:py|sh))", text)
     assert not [name for name in called if not (ROOT / name).is_file()]
+
+
+LINES = {
+    (page, line)
+    for page in PAGES
+    for line in re.findall(r"`((?:default_hooks|visualizer) = dict\([^`]*\))`", (ROOT / page).read_text())
+}
+
+
+@pytest.mark.parametrize(("page", "line"), sorted(LINES))
+def test_lines_of_config_are_taken_and_keep_figures_and_config_in_the_work_folder(page, line, tmp_path):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(f'_base_ = "beyonddrive::ltf/ltf_tiny_1xb16-12e_synth.py"\n{line}\n')
+    config = load_config(recipe)
+    check_config(config)
+    backends = [backend["type"] for backend in config.visualizer.vis_backends]
+    assert len(backends) == len(set(backends)) and "LocalVisBackend" in backends
+    assert config.default_hooks.pictures.optional
 
 
 class _Navigation(yaml.SafeLoader):
