@@ -15,23 +15,27 @@ FINE_STEP = 0.25
 HALF_PI = np.pi / 2
 FARTHEST = 1e6
 """No plan leads farther [m]; the tracker's squares would leave the range of numbers."""
+MOST_POINTS = 200
+"""No plan has more, 100 s; time and memory of the tracker grow with their square."""
 
 
 def check_plan(plan: ArrayLike) -> NDArray[np.floating]:
     """A plan (N, 2) right, ahead [m] as float32 or float64, as it was given.
 
     Raises:
-        HugsimError: If it has fewer than two points, another shape, or holds NaN, infinity or more than
-            :data:`FARTHEST`.
+        HugsimError: If it has fewer than two points or more than :data:`MOST_POINTS`, another shape, or holds
+            NaN, infinity or more than :data:`FARTHEST`.
     """
     array = np.asarray(plan)
     if array.dtype != np.float32:
         try:
             array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise HugsimError(f"plan: holds no numbers ({error})") from None
     if array.ndim != 2 or array.shape[1] != 2 or len(array) < 2:
         raise HugsimError(f"plan: must be (N, 2) points right and ahead, N at least 2, got {array.shape}")
+    if len(array) > MOST_POINTS:
+        raise HugsimError(f"plan: has {len(array)} points, {MOST_POINTS} are allowed")
     if not np.isfinite(array).all():
         raise HugsimError("plan: holds NaN or infinity; send zeros to brake")
     if np.abs(array).max() > FARTHEST:

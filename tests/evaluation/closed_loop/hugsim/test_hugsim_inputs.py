@@ -49,6 +49,9 @@ def episode():
         (np.zeros((8, 3)), "right and ahead"),
         (np.full((8, 2), math.nan), "NaN or infinity"),
         ([["a", "b"]] * 3, "no numbers"),
+        ([[0, 10**400]] * 3, "no numbers"),
+        (np.ones((201, 2)), "has 201 points, 200 are allowed"),
+        (np.ones((90_000, 2)), "has 90000 points, 200 are allowed"),
     ],
 )
 def test_a_plan_that_cannot_be_driven_moves_nothing(episode, plan, message):
@@ -58,6 +61,10 @@ def test_a_plan_that_cannot_be_driven_moves_nothing(episode, plan, message):
     after = episode.observe()
     assert after.time == before.time and not episode.frames
     assert np.array_equal(after.position, before.position)
+
+
+def test_a_plan_of_as_many_points_as_are_allowed_is_driven(episode):
+    assert episode.step(np.column_stack([np.zeros(200), np.arange(1, 201)]))
 
 
 def test_a_planner_that_fails_ends_the_episode_and_keeps_its_record(episode):
