@@ -275,7 +275,7 @@ def _serve_http(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     finally:
         server.server_close()
         simulator.close()
-    return 0
+    return len(simulator.failed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

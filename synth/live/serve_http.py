@@ -50,6 +50,10 @@ class HttpSimulator:
     Args:
         jobs: Scenarios in the order in which they are driven.
         token: That a request must carry; empty for none.
+
+    Attributes:
+        is_done: Whether the last scenario is over.
+        failed: Scenarios that gave no episode, and why; the next one began in their place.
     """
 
     def __init__(self, jobs: Sequence[Job], token: str = "") -> None:
@@ -59,9 +63,10 @@ class HttpSimulator:
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
         # One thread does all that touches SUMO, so that requests may come in as they like.
         self._worker = ThreadPoolExecutor(1, "simulator")
-        self._last = b""
+        self._state: dict[str, Any] = {"obs": {}, "info": {}}
         self.is_done = False
         self._has_begun = False
+        self.failed: dict[str, str] = {}
 
     def check_token(self, given: str | None) -> None:
         """Refuse a wrong token, in the same time whatever it is.
@@ -81,15 +86,15 @@ class HttpSimulator:
 
     def reset(self) -> bytes:
         """Start again at the first scenario."""
-        self._begin(0)
         self.is_done = False
+        self._begin(0)
         return json.dumps({"success": True}).encode()
 
     def state(self) -> bytes:
-        """The present state."""
+        """The present state; the last one after the end, without views if no scenario could be set up."""
         if not self._has_begun:
             self._begin(0)
-        return self._last if self.is_done else self._reply(False)
+        return self._reply(self.is_done)
 
     def act(self, body: bytes) -> bytes:
         """Take a plan.
@@ -103,18 +108,11 @@ class HttpSimulator:
         if not self._has_begun:
             self._begin(0)
         if self.is_done:
-            return self._last
-        try:
-            goes_on = self._session.step(plan)
-        except HugsimError as error:
-            raise RequestError(400, str(error)) from error
-        except Exception as error:
-            self._session.close()
-            self._say(f"{self._session.job.folder.name} failed: {describe_error(error)}; waits for a reset")
-            raise
+            return self._reply(True)
+        goes_on = self._drive(plan)
         if not goes_on:
-            self._end()
-        reply = self._last if self.is_done else self._reply(not goes_on)
+            self._begin(self._session.index + 1)
+        reply = self._reply(not goes_on)
         self._replies[transaction] = reply
         while len(self._replies) > KEPT_REPLIES:
             self._replies.popitem(last=False)
@@ -130,27 +128,54 @@ class HttpSimulator:
         self.ask(self._session.close)
         self._worker.shutdown()
 
-    def _begin(self, index: int) -> None:
-        self._session.begin(index)
+    def _begin(self, first: int) -> None:
+        """Begin a scenario, or the next one that can be set up; behind the last one all are done."""
         self._has_begun = True
-        self._say(f"scenario {self._session.job.folder.name} begins")
-
-    def _end(self) -> None:
-        """The present scenario is over: write it, and go to the next."""
-        last = self._reply(True, done=True)
-        written = self._session.finish()
-        scores = ", ".join(f"{name} {value:.4f}" for name, value in written["scores"].items())
-        self._say(f"{written['name']}: {', '.join(written['ends'])}; {scores}")
-        if self._session.index + 1 < len(self._session.jobs):
-            self._begin(self._session.index + 1)
-            return
-        self.is_done, self._last = True, last
+        for index in range(first, len(self._session.jobs)):
+            name = self._session.jobs[index].folder.name
+            self.failed.pop(name, None)
+            try:
+                self._session.begin(index)
+                self._look()
+            except Exception as error:  # (SUMO raises what it likes)
+                self._fail(error)
+            else:
+                self._say(f"scenario {name} begins")
+                return
+        self.is_done = True
         self._say("all scenarios are done")
 
-    def _reply(self, scene_done: bool, done: bool = False) -> bytes:
+    def _drive(self, plan: NDArray[np.floating]) -> bool:
+        """Drive a step; returns whether the scenario goes on. One that fails is over, too."""
+        try:
+            goes_on = self._session.step(plan)
+        except HugsimError as error:
+            raise RequestError(400, str(error)) from error
+        except Exception as error:
+            self._fail(error)
+            return False
+        try:
+            self._look()
+            if not goes_on:
+                written = self._session.finish()
+                scores = ", ".join(f"{name} {value:.4f}" for name, value in written["scores"].items())
+                self._say(f"{written['name']}: {', '.join(written['ends'])}; {scores}")
+        except Exception as error:
+            self._fail(error)
+            return False
+        return goes_on
+
+    def _fail(self, error: Exception) -> None:
+        failed = self._session.failed(error)
+        self.failed[failed.name] = failed.reason
+        self._say(f"{failed.name}: no episode: {failed.reason}")
+
+    def _look(self) -> None:
         obs, info = self._session.observe()
-        state = {"obs": obs, "info": info}
-        return write_message({"done": done, "cur_scene_done": scene_done, "state": state})
+        self._state = {"obs": obs, "info": info}
+
+    def _reply(self, scene_done: bool) -> bytes:
+        return write_message({"done": self.is_done, "cur_scene_done": scene_done, "state": self._state})
 
     def _say(self, line: str) -> None:
         logger.info(line)
@@ -165,7 +190,7 @@ def read_action(body: bytes) -> tuple[NDArray[np.floating], str]:
     """
     try:
         fields = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(422, f"the body is no JSON ({error})") from error
     names = ("plan_traj", "transaction_id")
     if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in names):
@@ -178,7 +203,7 @@ def read_action(body: bytes) -> tuple[NDArray[np.floating], str]:
         plan = np.array(given["data"], dtype=kind)
         if list(plan.shape) != list(given["shape"]):
             raise ValueError(f"data have the shape {list(plan.shape)}, not {given['shape']}")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise RequestError(400, f"plan_traj: cannot be read ({describe_error(error)})") from error
     return plan, fields["transaction_id"]
 

@@ -12,7 +12,6 @@ import numpy as np
 from beyonddrive.evaluation.closed_loop.hugsim.messages import MessageError, read_message, write_message
 from beyonddrive.evaluation.closed_loop.hugsim.pipes import OBSERVATIONS, PLANS, PeerError, Pipe
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
-from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.frame import DriverReport
 from beyonddrive.synth.live.batch import Failed, Job
 from beyonddrive.synth.live.server import SimulatorSession
@@ -59,8 +58,7 @@ def serve_pipes(
                         _ended(process)
                 episode = session.finish(report)
             except Exception as error:  # (SUMO raises what it likes)
-                session.close()
-                yield Failed(job.folder.name, describe_error(error))
+                yield session.failed(error)
             else:
                 yield episode
     finally:

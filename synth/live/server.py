@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import check_plan
+from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.frame import DriverReport
-from beyonddrive.synth.live.batch import EPISODE, Job, write_outcome, write_record
+from beyonddrive.synth.live.batch import EPISODE, Failed, Job, write_outcome, write_record
 from beyonddrive.synth.live.drive import LiveSettings, Outcome, Stage, camera_points, score_of, staged
 from beyonddrive.synth.live.place import CAMERA
 from beyonddrive.synth.live.scenario import read_live_scenario
@@ -166,9 +167,20 @@ class SimulatorSession:
     def close(self) -> None:
         """End SUMO; of a scenario that is not over, the record so far stays without an ``episode.json``."""
         stage, self._stage = self._stage, None
-        self._stack.close()
-        if stage is not None and stage.episode.frames:
-            write_record(self.job, stage.episode.frames)
+        try:
+            self._stack.close()
+        finally:
+            if stage is not None and stage.episode.frames:
+                write_record(self.job, stage.episode.frames)
+
+    def failed(self, error: Exception) -> Failed:
+        """Close the present scenario, which gives no episode because of an error. Raises nothing."""
+        reason = describe_error(error)
+        try:
+            self.close()
+        except Exception as further:  # (SUMO may fail to end, too; the next scenario begins all the same)
+            reason = f"{reason}; then {describe_error(further)}"
+        return Failed(self.job.folder.name, reason)
 
     def _running(self) -> Stage:
         if self._stage is None:

@@ -1,7 +1,10 @@
 """``beyonddrive closed-loop``: scenarios, run, compare, serve; films; and what it refuses."""
 
 import csv
+import http.client
 import json
+import pickle
+import shutil
 import socket
 import threading
 import time
@@ -12,7 +15,7 @@ from PIL import Image
 
 from beyonddrive.plugins.pdm_closed.planner import PdmClosed
 from beyonddrive.registry import MODELS
-from beyonddrive.synth.live import batch
+from beyonddrive.synth.live import batch, serve_http
 from beyonddrive.synth.live.reference import PdmClosedDriver, drive_by_sumo
 from beyonddrive.tools import closed_loop
 from beyonddrive.tools._live_crew import PlannerSpec, crew_of
@@ -187,3 +190,44 @@ def test_the_server_ends_with_the_last_scenario_and_sums_up(live_folder, tmp_pat
     thread.join(30)
     assert f"http://127.0.0.1:{port}: 1 scenarios" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["steps"] == 2
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["pivot"] == "camera" and settings["hugsim"]["resets"] == 1
+
+
+def test_the_server_goes_on_after_a_scenario_without_a_town_and_ends_with_1(
+    live_folder, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(closed_loop.signal, "signal", lambda *_: None)
+    folder = tmp_path / "scenarios"
+    shutil.copytree(live_folder / "easy", folder)
+    (folder / batch.TOWNS).symlink_to(live_folder / batch.TOWNS)
+    first, last = sorted(folder.glob("*.yaml"))
+    first.write_text(yaml.safe_dump(yaml.safe_load(first.read_text()) | {"town": "atlantis"}))
+    made = serve_http.http_server
+    done = []
+
+    def drive(port):
+        line = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        plan = {"data": [[0, 1], [0, 2]], "shape": [2, 2], "dtype": "float64"}
+        line.request(
+            "POST", "/execute_action", json.dumps({"plan_traj": json.dumps(plan), "transaction_id": "a"})
+        )
+        done.append(pickle.loads(line.getresponse().read())["done"])
+
+    def serve(simulator, host, port):
+        server = made(simulator, host, port)
+        threading.Thread(target=drive, args=(server.server_address[1],), daemon=True).start()
+        return server
+
+    monkeypatch.setattr(serve_http, "http_server", serve)
+    words = ["serve", "--protocol", "http", "--scenarios", str(folder), "--out", str(tmp_path / "out")]
+    with caplog.at_level("INFO"):
+        assert closed_loop.main([*words, "--port", "0", "--once", "--max-steps", "1"]) == 1
+    assert done == [True] and "there is no such town" in caplog.text
+    written = [path.parent.name for path in (tmp_path / "out").rglob(batch.EPISODE)]
+    assert len(written) == 1 and written[0].endswith(last.stem)
+
+
+def test_the_server_listens_on_this_machine_alone():
+    words = ["serve", "--protocol", "http", "--scenarios", "scenarios", "--out", "out"]
+    assert closed_loop.parse_args(words).host == "127.0.0.1"

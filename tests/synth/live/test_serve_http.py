@@ -6,13 +6,14 @@ import pickle
 import socket
 import threading
 import uuid
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import read_record
-from beyonddrive.synth.live import batch
+from beyonddrive.synth.live import batch, serve_http
 from beyonddrive.synth.live.serve_http import MAX_BODY, HttpSimulator, http_server
 from beyonddrive.synth.live.server import server_settings
 from beyonddrive.tests.deploy.drivers.conftest import driver, observation, told  # noqa: F401
@@ -52,10 +53,8 @@ def jobs_in(live_folder, out, steps=3):
     return batch.jobs_of(live_folder, out, settings, (0,), ("easy",))
 
 
-@pytest.fixture
-def serving(live_folder, tmp_path):
-    """Serve two scenarios of three steps."""
-    jobs = jobs_in(live_folder, tmp_path)
+@contextmanager
+def served(jobs):
     simulator = HttpSimulator(jobs, TOKEN)
     server = http_server(simulator, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -64,6 +63,13 @@ def serving(live_folder, tmp_path):
     server.shutdown()
     server.server_close()
     simulator.close()
+
+
+@pytest.fixture
+def serving(live_folder, tmp_path):
+    """Serve two scenarios of three steps."""
+    with served(jobs_in(live_folder, tmp_path)) as serving:
+        yield serving
 
 
 def test_our_driver_drives_it_by_the_packages_client(serving, driver, told):  # noqa: F811
@@ -106,7 +112,14 @@ def test_what_is_no_action_is_refused_and_moves_nothing(serving):
     assert client.ask("POST", "/execute_action", action(AHEAD), token=None)[0] == 422
     assert client.ask("GET", "/execute_action")[0] == 405 and client.ask("GET", "/nowhere")[0] == 404
     assert client.ask("POST", "/execute_action", b" " * (MAX_BODY + 1))[0] == 413
-    for body in (b"", b"{", b"[1]", b'{"plan_traj": "{}"}', b'{"plan_traj": {}, "transaction_id": "a"}'):
+    for body in (
+        b"",
+        b"{",
+        b"[1]",
+        b"[" * 100_000,
+        b'{"plan_traj": "{}"}',
+        b'{"plan_traj": {}, "transaction_id": "a"}',
+    ):
         assert client.ask("POST", "/execute_action", body)[0] == 422
     broken = AHEAD.copy()
     broken[3, 1] = np.nan
@@ -115,9 +128,11 @@ def test_what_is_no_action_is_refused_and_moves_nothing(serving):
         (AHEAD[:1], {}, "N at least 2"),
         (np.zeros((0, 2)), {"shape": [0]}, "N at least 2"),
         (1e200 * AHEAD, {}, "more than 1e+06 m away"),
+        (np.ones((90_000, 2), int), {}, "has 90000 points, 200 are allowed"),
         (AHEAD, {"shape": [2, 8]}, "not [2, 8]"),
         (AHEAD, {"dtype": "object"}, "dtype 'object' is none of"),
         (AHEAD, {"data": "rm -rf"}, "cannot be read"),
+        (AHEAD, {"data": [[0, 10**400]] * 8}, "cannot be read"),
     ):
         status, detail = client.act(plan, **fields)
         assert status == 400 and said in detail
@@ -181,7 +196,7 @@ def test_the_record_so_far_stays(serving):
     assert batch.read_episode(jobs[0].folder) is None
 
 
-def test_a_scenario_that_fails_leaves_a_server_that_can_be_reset(serving, monkeypatch):
+def test_a_scenario_that_fails_gives_way_to_the_next(serving, monkeypatch):
     simulator, client, jobs = serving
     client.act()
 
@@ -190,8 +205,67 @@ def test_a_scenario_that_fails_leaves_a_server_that_can_be_reset(serving, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(simulator._session, "step", fails)
-        assert client.act() == (500, "RuntimeError: SUMO is gone")
-    status, detail = client.act()
-    assert status == 500 and "no scenario runs" in detail
+        status, reply = client.act()
+    assert status == 200 and reply["cur_scene_done"] and not reply["done"]
+    assert reply["state"]["info"]["timestamp"] == 0.0 and "rc" not in reply["state"]["info"]
+    assert simulator.failed == {jobs[0].folder.name: "RuntimeError: SUMO is gone"}
     assert len(read_record(jobs[0].folder / "data.pkl")) == 1
-    assert client.ask("POST", "/reset")[0] == 200 and client.act()[0] == 200
+    assert batch.read_episode(jobs[0].folder) is None
+    assert client.act()[1]["state"]["info"]["timestamp"] == 0.25
+    # After a reset it is tried again.
+    assert client.ask("POST", "/reset")[0] == 200 and not simulator.failed
+    assert client.act()[0] == 200
+
+
+def test_a_scenario_that_cannot_be_written_gives_way_to_the_next(serving):
+    simulator, client, jobs = serving
+    jobs[0].folder.mkdir(parents=True)
+    (jobs[0].folder / "data.pkl").mkdir()  # (where its record would go)
+    replies = [client.act()[1] for _ in range(6)]
+    assert [reply["cur_scene_done"] for reply in replies] == [False, False, True] * 2 and replies[-1]["done"]
+    assert list(simulator.failed) == [jobs[0].folder.name]
+    assert batch.read_episode(jobs[0].folder) is None and batch.read_episode(jobs[1].folder)
+
+
+def test_a_scenario_that_cannot_be_set_up_gives_way_to_the_next(live_folder, tmp_path):
+    good, last = jobs_in(live_folder, tmp_path, steps=1)
+    lost = replace(good, towns=tmp_path / "nowhere", folder=tmp_path / "lost")
+    with served([good, lost, last, replace(lost, folder=tmp_path / "lost_too")]) as (simulator, client, _):
+        first, second, third = (client.act()[1] for _ in range(3))
+        assert not first["done"] and first["state"]["info"]["timestamp"] == 0.0
+        assert second["done"] and second["cur_scene_done"]
+        assert second["state"]["info"]["timestamp"] == third["state"]["info"]["timestamp"] == 0.25
+        assert list(simulator.failed) == ["lost", "lost_too"]
+        assert all("there is no such town" in reason for reason in simulator.failed.values())
+        assert b"lost: no episode: " in client.ask("GET", "/submition_info", token=None)[1]
+        assert batch.read_episode(good.folder) and batch.read_episode(last.folder)
+        assert client.ask("POST", "/reset")[0] == 200 and not client.state()["done"]
+
+
+def test_where_no_scenario_can_be_set_up_all_are_done(live_folder, tmp_path):
+    job = jobs_in(live_folder, tmp_path)[0]
+    with served([replace(job, towns=tmp_path / "nowhere")]) as (simulator, client, _):
+        assert client.ask("POST", "/reset")[0] == 200
+        for reply in (client.state(), client.act()[1]):
+            assert reply["done"] and reply["state"] == {"obs": {}, "info": {}}
+        assert simulator.is_done and len(simulator.failed) == 1
+
+
+def test_replies_are_kept_for_those_who_ask_again_but_not_for_ever(serving, monkeypatch):
+    monkeypatch.setattr(serve_http, "KEPT_REPLIES", 1)
+    simulator, client, _ = serving
+    times = [client.act(AHEAD, name)[1]["state"]["info"]["timestamp"] for name in ("a", "a", "b", "a")]
+    assert times == [0.25, 0.25, 0.5, 0.0]  # (the third step ends the scenario)
+    assert len(simulator._replies) == 1
+
+
+def test_tokens_are_compared_in_the_same_time_whatever_they_are(monkeypatch):
+    compared = []
+
+    def compare(given, token):
+        compared.append((given, token))
+        return True
+
+    monkeypatch.setattr(serve_http.hmac, "compare_digest", compare)
+    HttpSimulator([], TOKEN).check_token("sesame")
+    assert compared == [(b"sesame", TOKEN.encode())]
