@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,11 +54,11 @@ def serve_pipes(
                 session.begin(index)
                 pipes = Pipe(job.folder / OBSERVATIONS), Pipe(job.folder / PLANS)
                 with (job.folder / "output.txt").open("wb") as log:
-                    process = None if script is None else _started(script, device, job.folder, log)
-                    try:
-                        report = _drive(session, pipes, deadline, process)
-                    finally:
-                        _ended(process)
+                    if script is None:
+                        report = _drive(session, pipes, deadline)
+                    else:
+                        with _planner(script, device, job.folder, log) as process:
+                            report = _drive(session, pipes, deadline, process)
                 episode = session.finish(report)
             except Exception as error:  # (SUMO raises what it likes)
                 yield session.failed(error)
@@ -69,7 +72,7 @@ def _drive(
     session: SimulatorSession,
     pipes: tuple[Pipe, Pipe],
     deadline: float,
-    process: subprocess.Popen[bytes] | None,
+    process: subprocess.Popen[bytes] | None = None,
 ) -> DriverReport:
     """The loop; a planner that dies, is silent or sends no plan ends the scenario; what it drove stays.
 
@@ -100,17 +103,18 @@ def _drive(
     return report
 
 
-def _started(script: Path, device: str, folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+@contextmanager
+def _planner(script: Path, device: str, folder: Path, log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """A planner for one scenario; what it has started ends with it, and shares no GPU with the next."""
     path = script.resolve()
     shell = [] if path.stat().st_mode & 0o100 else ["bash"]
-    return subprocess.Popen([*shell, str(path), device, str(folder)], stdout=log, stderr=log)
-
-
-def _ended(process: subprocess.Popen[bytes] | None) -> None:
-    if process is None:
-        return
+    command = [*shell, str(path), device, str(folder)]
+    process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
-        process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
+        yield process
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+    finally:
+        with suppress(ProcessLookupError):  # (all of them have ended)
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()

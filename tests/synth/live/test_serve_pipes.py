@@ -1,7 +1,9 @@
 """The live world at HUGSIM's pipes: our driver, and planners that die, say nonsense or nothing."""
 
 import json
+import os
 import pickle
+import select
 import sys
 import threading
 from dataclasses import replace
@@ -13,6 +15,7 @@ from beyonddrive.deploy.drivers.hugsim_pipes import PipeSettings, drive_pipes
 from beyonddrive.evaluation.closed_loop.hugsim.pipes import OBSERVATIONS, PLANS, Pipe
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import read_record
 from beyonddrive.synth.live import batch
+from beyonddrive.synth.live import serve_pipes as serving
 from beyonddrive.synth.live.serve_pipes import serve_pipes
 from beyonddrive.synth.live.server import server_settings
 from beyonddrive.synth.live.town import LiveError
@@ -80,6 +83,8 @@ def test_a_planner_that_fails_ends_its_scenario_and_no_other(live_folder, tmp_pa
         "text": (pickle.dumps("left"), "got a str"),
         "nan": (pickle.dumps(lost), "NaN"),
         "point": (pickle.dumps(AHEAD[:1]), "N at least 2"),
+        "long": (pickle.dumps(np.ones((60_000, 2))), "has 60000 points, 200 are allowed"),
+        "endless": (b"x" * ((1 << 20) + 1), "the message is longer than 1048576 bytes"),
         "code": (b"cos\nsystem\n(S'true'\ntR.", "cannot be read"),
     }
     jobs = jobs_in(live_folder, tmp_path, (*bad, "good"))
@@ -146,6 +151,42 @@ print("device", sys.argv[1])
 """
 
 
+STAYS = """
+import os, pickle, sys, time
+import numpy as np
+
+lives = open(sys.argv[2] + "/lives", "wb")
+for answer in (np.ones((8, 2)), None):
+    with open(sys.argv[2] + "/obs_pipe", "rb") as pipe:
+        pickle.load(pipe)
+    if answer is not None:
+        with open(sys.argv[2] + "/plan_pipe", "wb") as pipe:
+            pickle.dump(answer, pipe)
+time.sleep(600)
+"""
+
+
+def test_a_planner_that_does_not_end_is_killed_with_all_that_it_started(live_folder, tmp_path, monkeypatch):
+    """Its script does not exec, so that the planner is a child of the shell that was started."""
+    monkeypatch.setattr(serving, "PATIENCE", 0.2)
+    (job,) = jobs_in(live_folder, tmp_path, steps=1)
+    job.folder.mkdir()
+    os.mkfifo(job.folder / "lives")
+    (tmp_path / "planner.py").write_text(STAYS)
+    (tmp_path / "run.sh").write_text(f'{sys.executable} {tmp_path}/planner.py "$1" "$2"\necho ended\n')
+    handle = os.open(job.folder / "lives", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        (episode,) = serve_pipes([job], 60.0, tmp_path / "run.sh")
+        # It hangs up when the last process that has it open is dead, and says nothing before.
+        poll = select.poll()
+        poll.register(handle, 0)
+        assert poll.poll(20_000)
+    finally:
+        os.close(handle)
+    assert episode["ends"] == ["1 steps"] and episode["driver"]["counts"] == {"plans": 1}
+    assert (job.folder / "output.txt").read_text() == ""
+
+
 def test_the_verb_starts_a_planner_for_every_scenario(live_folder, tmp_path, monkeypatch, capsys):
     """As HUGSIM does, by a script and a folder; the second planner dies after one plan."""
     monkeypatch.setattr(closed_loop.signal, "signal", lambda *_: None)
@@ -164,5 +205,7 @@ def test_the_verb_starts_a_planner_for_every_scenario(live_folder, tmp_path, mon
         batch.read_episode(second)["ends"] == ["planner_failure"] and batch.read_episode(second)["steps"] == 1
     )
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["scenarios"] == 2
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["pivot"] == "camera" and settings["hugsim"]["resets"] == 2
     # What is done is not driven again.
     assert closed_loop.main(words) == 0
