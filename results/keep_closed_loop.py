@@ -53,11 +53,20 @@ def episodes_of(folder: Path) -> tuple[dict[str, NDArray[np.float64]], dict[str,
     return scores, {line["name"]: line["difficulty"] for line in lines}
 
 
+def refuse_fallbacks(folder: Path) -> None:
+    """Refuse a run in which plans were not the planner's."""
+    with (folder / "episodes.csv").open(newline="") as file:
+        count = sum(int(line["fallbacks"]) for line in csv.DictReader(file))
+    if count:
+        raise SystemExit(f"keep: {folder}: {count} plans were fallbacks; --with-fallbacks keeps it as it is")
+
+
 def main() -> int:
     """Keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("table", help="plan below results/, without the ending")
     parser.add_argument("--row", action="append", required=True, metavar="NAME=DIR,DIR")
+    parser.add_argument("--with-fallbacks", action="store_true", help="keep runs with such plans, too")
     args = parser.parse_args()
     table = KeptTable(args.table)
     scores: dict[RunKey, dict[str, NDArray[np.float64]]] = {}
@@ -70,6 +79,8 @@ def main() -> int:
         for number, part in enumerate(folders.split(",")):
             given, _, path = part.rpartition(":")
             seed, folder = int(given or number), Path(path)
+            if not args.with_fallbacks:
+                refuse_fallbacks(folder)
             settings = json.loads((folder / "settings.json").read_text())
             same = {key: value for key, value in settings.items() if key not in OWN}
             if shared not in (None, same):

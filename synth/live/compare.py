@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from beyonddrive.evaluation.statistics.intervals import Estimate, estimate, paired_difference
 from beyonddrive.synth.live.batch import EPISODE, SETTINGS
-from beyonddrive.synth.live.summary import FIGURES, RATE, rate, rate_difference, rows_of, table_of
+from beyonddrive.synth.live.summary import (
+    FIGURES,
+    RATE,
+    fallback_line,
+    rate,
+    rate_difference,
+    rows_of,
+    table_of,
+)
 from beyonddrive.synth.live.town import LiveError
 
 OWN = ("config", "options", "checkpoint", "exported", "image_size", "lidar")
@@ -47,6 +55,8 @@ class _Driven:
 def compare(rows: Sequence[Row]) -> dict[str, Any]:
     """Figures of all rows, and how much higher they are than those of the first, as JSON values.
 
+    How many plans of each row were fallbacks comes first: its figures are not those of its planner alone.
+
     A row of one run, such as that of a driver without a training, pairs with every run of another.
 
     Raises:
@@ -68,7 +78,12 @@ def compare(rows: Sequence[Row]) -> dict[str, Any]:
                 "difference": None if item is first else _differences(cut, base),
             }
         groups[group] = {"scenarios": int(columns.sum()), "rows": table}
-    return {"baseline": first.row.name, "groups": groups}
+    return {
+        "fallbacks": {item.row.name: int(item.arrays["fallbacks"].sum()) for item in driven},
+        "steps": {item.row.name: sum(int(e["steps"]) for e in item.episodes) for item in driven},
+        "baseline": first.row.name,
+        "groups": groups,
+    }
 
 
 def _differences(
@@ -136,7 +151,15 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def comparison_text(result: Mapping[str, Any]) -> str:
-    """A comparison as a table, x 100 but for the rate; differences from the baseline with their intervals."""
+    """A comparison as a table, x 100 but for the rate; differences from the baseline with their intervals.
+
+    Rows with fallbacks are named first.
+    """
+    warnings = [
+        f"{name}: {fallback_line(count, result['steps'][name])}"
+        for name, count in result["fallbacks"].items()
+        if count
+    ]
     head = ["", "", *FIGURES.values(), RATE]
     lines = [head]
     for group, part in result["groups"].items():
@@ -150,10 +173,11 @@ def comparison_text(result: Mapping[str, Any]) -> str:
                 rates = _signed(apart["collision_rate"], 1.0, 2)
                 lines.append(["", f"  less {result['baseline']}", *cells, rates])
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
+    table = (
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+    return "\n".join([*warnings, *table])
 
 
 def _signed(value: Mapping[str, float], factor: float, digits: int) -> str:
@@ -173,7 +197,7 @@ def pairs_csv(rows: Sequence[Row]) -> str:
     for other in driven[1:]:
         _refuse_other(driven[0], other)
     most = max(len(item.arrays["rc"]) for item in driven)
-    keys = (*FIGURES, "collided", "kilometres")
+    keys = (*FIGURES, "collided", "kilometres", "fallbacks")
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(

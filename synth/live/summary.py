@@ -43,6 +43,7 @@ def table_of(episodes: Sequence[Episode]) -> tuple[list[str], list[int], dict[st
     arrays = {key: np.array([[float(e["scores"][key]) for e in row] for row in rows]) for key in FIGURES}
     arrays["collided"] = np.array([[float(e["collided"]) for e in row] for row in rows])
     arrays["kilometres"] = np.array([[float(e["kilometres"]) for e in row] for row in rows])
+    arrays["fallbacks"] = np.array([[float(e["driver"]["fallbacks"]) for e in row] for row in rows])
     return names, seeds, arrays
 
 
@@ -122,7 +123,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
     """A summary as a table; x 100 but for the rate. Fallbacks come first."""
     lines = []
     if summary["fallbacks"]:
-        lines.append(f"{summary['fallbacks']} of {summary['steps']} plans were fallbacks, not the planner's")
+        lines.append(fallback_line(summary["fallbacks"], summary["steps"]))
     head = ["", *FIGURES.values(), RATE]
     rows = [head]
     for group, figures in summary["groups"].items():
@@ -136,6 +137,15 @@ def as_text(summary: Mapping[str, Any]) -> str:
     ]
     lines.append("ends: " + ", ".join(f"{name} {count}" for name, count in summary["ends"].items()))
     return "\n".join(lines)
+
+
+def fallback_line(fallbacks: int, steps: int) -> str:
+    """What a table of figures says first.
+
+    >>> fallback_line(2, 60)
+    "2 of 60 plans were fallbacks, not the planner's"
+    """
+    return f"{fallbacks} of {steps} plans were fallbacks, not the planner's"
 
 
 def _cell(value: Mapping[str, float], factor: float, digits: int) -> str:

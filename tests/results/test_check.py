@@ -312,6 +312,11 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
             "--row",
             f"better={drive('odd', 0.0, 'main')}",
         )
+    episodes = better / "episodes.csv"
+    episodes.write_text(episodes.read_text().replace(",0,Complete", ",3,Complete"))
+    with pytest.raises(SystemExit, match="better: 18 plans were fallbacks; --with-fallbacks keeps it"):
+        call(keep_closed_loop, monkeypatch, "effect/two", *rows[2:])
+    assert call(keep_closed_loop, monkeypatch, "effect/two", *rows[2:], "--with-fallbacks") == 0
 
 
 @pytest.mark.parametrize(

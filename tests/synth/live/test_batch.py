@@ -196,7 +196,29 @@ def test_rows_are_compared_scenario_by_scenario(tmp_path):
     lines = pairs_csv(rows).splitlines()
     assert len(lines) == 1 + 2 * 6 and lines[0].startswith("run,name,difficulty,plain: hdscore,plain: rc")
     # The row without a training has the same episodes in both runs.
-    assert lines[1].split(",")[-8:] == lines[7].split(",")[-8:]
+    assert lines[1].split(",")[-9:] == lines[7].split(",")[-9:]
+
+
+def test_a_comparison_says_first_whose_plans_were_fallbacks(tmp_path):
+    write_made_up(tmp_path / "plain", [made_up(f"easy_{i}", 0, 0.5) for i in range(2)])
+    for run in range(2):
+        episodes = [made_up(f"easy_{i}", 0, 0.5) for i in range(2)]
+        episodes[1]["driver"]["fallbacks"] = 7 + run
+        write_made_up(tmp_path / f"lame_{run}", episodes)
+    rows = [
+        Row("plain", (tmp_path / "plain",)),
+        Row("lame", (tmp_path / "lame_0", tmp_path / "lame_1")),
+    ]
+    result = compare(rows)
+    assert next(iter(result)) == "fallbacks" and result["fallbacks"] == {"plain": 0, "lame": 15}
+    assert result["steps"] == {"plain": 20, "lame": 40}
+    lines = comparison_text(result).splitlines()
+    assert lines[0] == "lame: 15 of 40 plans were fallbacks, not the planner's"
+    assert "fallbacks" not in "".join(lines[1:])
+    assert "fallbacks" not in comparison_text(compare(rows[:1]))
+    cells = [line.split(",") for line in pairs_csv(rows).splitlines()]
+    assert cells[0][-1] == "lame: fallbacks"
+    assert [row[-1] for row in cells[1:]] == ["0.0", "7.0", "0.0", "8.0"]
 
 
 def test_rows_that_do_not_pair_are_refused(tmp_path):
