@@ -274,7 +274,8 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         folder = root / name
         folder.mkdir()
         (folder / "settings.json").write_text(
-            json.dumps({"config": name, "options": {}, "checkpoint": None, "exported": False,
+            json.dumps({"config": name, "options": {}, "checkpoint": f"w/{name}.pth",
+                        "exported": False, "image_size": [480, 270], "lidar": name == "better",
                         "hugsim": {"controller": controller}})
         )  # fmt: skip
         lines = ["seed,name,difficulty,hdscore,rc,nc,dac,ttc,c,steps,kilometres,collided,fallbacks,ends"]
