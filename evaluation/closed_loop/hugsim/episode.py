@@ -150,6 +150,7 @@ class Episode:
             self.ends = (PLANNER_FAILURE,)
             return False
         points = check_plan(plan)
+        told = points if recorded is None else check_plan(recorded)
         command = command_of(points, self._speed, self._steering, self.settings.controller).inputs[0]
         before = (self._time, self._ego_box(), self.traffic.boxes())
         self._time += STEP
@@ -165,7 +166,7 @@ class Episode:
                 box,
                 boxes,
                 ("car",) * len(boxes),
-                plan_in_record(points if recorded is None else check_plan(recorded), box),
+                plan_in_record(told, box),
                 self.settings.plan_timestep,
                 background or foreground,
                 rc,

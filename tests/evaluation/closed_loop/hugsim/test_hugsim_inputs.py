@@ -58,6 +58,8 @@ def test_a_plan_that_cannot_be_driven_moves_nothing(episode, plan, message):
     before = episode.observe()
     with pytest.raises(HugsimError, match=message):
         episode.step(plan)
+    with pytest.raises(HugsimError, match=message):
+        episode.step(AHEAD, plan)
     after = episode.observe()
     assert after.time == before.time and not episode.frames
     assert np.array_equal(after.position, before.position)
