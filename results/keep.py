@@ -14,10 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from beyonddrive.engine.sweeps.runs import RECORD, Outcome, Run
+from beyonddrive.engine.sweeps.records import CHECKPOINT_DIGEST, RECORD
+from beyonddrive.engine.sweeps.runs import Finished, Outcome, Run
 from beyonddrive.evaluation.statistics.score_table import RunKey
 from beyonddrive.results.tables import KeptTable
-from beyonddrive.visualization.sweep_report import Finished, collect
+from beyonddrive.visualization.sweep_report import collect
 
 
 def finished_runs(sweep: Path, table: KeptTable) -> dict[RunKey, tuple[Finished, dict[str, Any]]]:
@@ -63,6 +64,8 @@ def main() -> int:
         made[name] = {part: told[part] for part in keys}
         if origin["weights"] is not None:
             made[name]["weights"] = origin["weights"]
+        if told.get(CHECKPOINT_DIGEST) is not None:
+            made[name][CHECKPOINT_DIGEST] = told[CHECKPOINT_DIGEST]
     tables = collect(table.plan, [run for run, _ in found.values()])
     records = {
         RunKey(name.rpartition("/")[0], int(name.rpartition("/")[2])): run for name, run in made.items()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from beyonddrive.tools._command_line import KeyTexts, command_parser, refuse_fil
 
 if TYPE_CHECKING:
     from beyonddrive.engine.executors import Executor
+    from beyonddrive.engine.sweeps.folder import Recipes
     from beyonddrive.engine.sweeps.plan import SweepPlan
 
 
@@ -71,15 +72,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def plan_of(args: argparse.Namespace) -> SweepPlan:
-    """The plan that a command line means.
+def whole_plan(args: argparse.Namespace) -> SweepPlan:
+    """The plan that a command line means, with all its rows.
 
     Raises:
         SweepError: If it contradicts itself.
     """
     from dataclasses import replace
 
-    from beyonddrive.engine.sweeps.plan import SweepError, plan_of_grid, read_plan, read_seeds
+    from beyonddrive.engine.sweeps.plan import plan_of_grid, read_plan, read_seeds
 
     options = {key: str(value) for key, value in (args.cfg_options or {}).items()}
     settings: dict[str, Any] = {
@@ -96,21 +97,19 @@ def plan_of(args: argparse.Namespace) -> SweepPlan:
         seeds = read_seeds(args.seeds or "0")
         return plan_of_grid(args.configs, grid, options, seeds, args.baseline, **settings)
     plan = read_plan(args.plan)
-    rows = plan.rows
-    if args.rows:
-        lacking = [name for name in args.rows if name not in {row.name for row in rows}]
-        if lacking:
-            raise SweepError(f"--rows: the plan has no {', '.join(lacking)}")
-        kept: set[str] = set()
-        names = list(args.rows)
-        while names:  # (with the rows that they need, and those that these need)
-            row = plan.row(names.pop())
-            kept.add(row.name)
-            names += [name for name in (row.baseline, row.weights) if name and name not in kept]
-        rows = tuple(row for row in rows if row.name in kept)
-    rows = tuple(replace(row, options={**row.options, **options}) for row in rows)
+    rows = tuple(replace(row, options={**row.options, **options}) for row in plan.rows)
     seeds = read_seeds(args.seeds) if args.seeds else plan.seeds
     return replace(plan, rows=rows, seeds=seeds, **settings)
+
+
+def plan_of(args: argparse.Namespace) -> SweepPlan:
+    """The plan with the rows that are to be trained.
+
+    Raises:
+        SweepError: As :func:`whole_plan`, or if a row that is asked for is not there.
+    """
+    plan = whole_plan(args)
+    return plan.only(args.rows) if args.rows else plan
 
 
 def values_of(text: str) -> list[str]:
@@ -131,15 +130,20 @@ def values_of(text: str) -> list[str]:
 
 def sweep(args: argparse.Namespace) -> int:
     """Carry out what is left, and write the report; 1 if a run failed."""
-    from beyonddrive.engine.sweeps.runs import Outcome, carry_out, read_record, runs_of
+    from beyonddrive.engine.sweeps.folder import Recipes, runs_of
+    from beyonddrive.engine.sweeps.records import is_complete, read_record
+    from beyonddrive.engine.sweeps.runs import Outcome
+    from beyonddrive.engine.sweeps.work import carry_out
     from beyonddrive.evaluation.bases.evaluators import basis_named
-    from beyonddrive.visualization.sweep_report import Finished, write_report, write_sweep
+    from beyonddrive.visualization.sweep_report import read_subsets
 
     plan = plan_of(args)
     for name in plan.further:
         basis_named(name)
+    read_subsets(plan)  # (what is wrong with them is told before hours of training)
+    recipes = Recipes(args.out)
     if args.report_only:
-        print(write_report(args.out, plan))
+        print(_report(args, recipes))
         return 0
     cores = len(os.sched_getaffinity(0))
     gpus = _gpus()
@@ -147,11 +151,14 @@ def sweep(args: argparse.Namespace) -> int:
         tell("sweep", f"--jobs {args.jobs}: this machine has {cores} cores for it")
         return 1
     jobs_per_gpu = -(-args.jobs // gpus) if gpus else 1
-    runs = runs_of(plan, args.out, max(1, cores // args.jobs), gpus, jobs_per_gpu)
-    done = [run for run in runs if read_record(run) is not None and not run.open_judgements]
+    runs = runs_of(plan, args.out, max(1, cores // args.jobs), gpus, jobs_per_gpu, recipes)
+    done = [run for run in runs if is_complete(run, read_record(run))]
     print(
         f"{len(runs)} runs of {len(plan.rows)} rows, {len(done)} complete; {args.jobs} at a time", flush=True
     )
+    for run in runs:
+        if lacking := [loader for loader in plan.loaders if loader not in run.loaders]:
+            print(f"{run.row}: has no {' and '.join(lacking)}, and is judged on {' and '.join(run.loaders)}")
     if args.dry_run:
         for run in runs:
             state = "complete" if run in done else "to do"
@@ -165,15 +172,42 @@ def sweep(args: argparse.Namespace) -> int:
     trained = executor.map(carry_out, runs[:own], desc="runs")
     for outcome in chain(trained, executor.map(carry_out, runs[own:], desc="with weights of other runs")):
         outcomes.append(outcome)
-        if outcome.error is not None:
-            tell("sweep", f"{outcome.row}, seed {outcome.seed}: {outcome.error}")
-    failed = sum(outcome.error is not None for outcome in outcomes)
-    if failed < len(runs):
-        finished = [Finished(run, outcome) for run, outcome in zip(runs, outcomes, strict=True)]
-        print(write_sweep(args.out, plan, finished))
-    if failed:
-        tell("sweep", f"{failed} of {len(runs)} runs failed; the same command tries them again")
-    return int(bool(failed))
+        for said in filter(None, (outcome.note, outcome.error)):
+            tell("sweep", f"{outcome.row}, seed {outcome.seed}: {said}")
+    errors = {(it.row, it.seed): it.error for it in outcomes if it.error is not None}
+    if report := _report(args, recipes, errors):
+        print(report)
+    if errors:
+        tell("sweep", f"{len(errors)} of {len(runs)} runs failed; the same command tries them again")
+    return int(bool(errors))
+
+
+def _report(
+    args: argparse.Namespace, recipes: Recipes, errors: Mapping[tuple[str, int], str] | None = None
+) -> str | None:
+    """Write the report of all runs of the plan in the folder, whichever of them are asked for now.
+
+    Args:
+        args: The command line.
+        recipes: Configs of the rows.
+        errors: What failed now; None if nothing was tried.
+
+    Returns:
+        The report; None if no run is complete and something was tried.
+
+    Raises:
+        StatisticsError: If no run is there, nor scores of earlier ones.
+    """
+    from beyonddrive.engine.sweeps.folder import found_runs
+    from beyonddrive.visualization.sweep_report import write_report, write_sweep
+
+    plan = whole_plan(args)
+    finished, told = found_runs(plan, recipes)
+    told |= errors or {}
+    if finished:
+        return write_sweep(args.out, plan, finished, told)
+    # (without its runs a folder may still have the scores that were made of them)
+    return write_report(args.out, plan, told) if errors is None else None
 
 
 def _gpus() -> int:

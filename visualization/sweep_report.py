@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter, SceneFilterError
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.plan import SweepError, SweepPlan
-from beyonddrive.engine.sweeps.runs import Outcome, Run
+from beyonddrive.engine.sweeps.runs import Finished, Run
 from beyonddrive.evaluation.statistics.score_table import (
     RunKey,
     ScoreTable,
@@ -35,13 +35,6 @@ _RULES = {
 }
 
 
-class Finished(NamedTuple):
-    """A run and what became of it."""
-
-    run: Run
-    outcome: Outcome
-
-
 def collect(plan: SweepPlan, finished: Sequence[Finished]) -> dict[str, ScoreTable]:
     """Scores by scene of the runs that have them, by part: the loaders, and the subsets of the first loader.
 
@@ -51,27 +44,50 @@ def collect(plan: SweepPlan, finished: Sequence[Finished]) -> dict[str, ScoreTab
     Raises:
         ResultsError: If a file of scores is damaged.
         StatisticsError: If two runs were judged on different scenes, or a subset has others.
-        SweepError: If scenes of a run have no scores, two runs were scored differently, or nothing is there.
+        SweepError: If scenes of a run have no scores, two runs were scored differently, nothing is there, or
+            as :func:`read_subsets`.
     """
     tables: dict[str, ScoreTable] = {}
     scored = [run for run, outcome in finished if outcome.error is None]
     first = plan.loaders[0]
     for loader in plan.loaders:
-        judged = [run for run in scored if loader in run.loaders]
-        if not judged:
-            raise SweepError("not a single run has scores; see what is told of each")
-        tables[loader] = _table(judged, loader)
+        if judged := [run for run in scored if loader in run.loaders]:
+            tables[loader] = _table(judged, loader)
+    if not tables:
+        raise SweepError("not a single run has scores; see what is told of each")
     for basis in plan.further:
         if judged := [run for run in scored if run.results(first, basis).exists()]:
             tables[part_on(first, basis)] = _table(judged, first, basis)
-    for name, file in plan.subsets.items():
-        tokens = SceneFilter.from_yaml(file).tokens
-        if not tokens:
-            raise SweepError(f"{file}: names no tokens; a subset is a scene filter with a list of them")
+    for name, tokens in read_subsets(plan).items():
         for basis in ("", *plan.further):
             if (whole := part_on(first, basis)) in tables:
                 tables[part_on(name, basis)] = tables[whole].part(tokens)
     return tables
+
+
+def read_subsets(plan: SweepPlan) -> dict[str, Sequence[str]]:
+    """Tokens of the scenes of every subset.
+
+    Raises:
+        SweepError: If a file is missing, is no scene filter or names no tokens; names the subset.
+    """
+    subsets = {}
+    for name, file in plan.subsets.items():
+        if not file.exists():
+            raise SweepError(
+                f"subsets.{name}: {file}: there is no such file, neither from the current folder nor from "
+                "that of the plan"
+            )
+        try:
+            tokens = SceneFilter.from_yaml(file).tokens
+        except SceneFilterError as error:
+            raise SweepError(f"subsets.{name}: {error}") from error
+        if not tokens:
+            raise SweepError(
+                f"subsets.{name}: {file}: names no tokens; a subset is a scene filter with a list of them"
+            )
+        subsets[name] = tokens
+    return subsets
 
 
 def part_on(part: str, basis: str) -> str:
@@ -107,8 +123,16 @@ def _table(runs: Sequence[Run], loader: str, basis: str = "") -> ScoreTable:
     return table_of(scores, first.basis.columns, first.scored, untrained)
 
 
-def write_sweep(out: Path, plan: SweepPlan, finished: Sequence[Finished]) -> str:
+def write_sweep(
+    out: Path, plan: SweepPlan, finished: Sequence[Finished], errors: Mapping[tuple[str, int], str]
+) -> str:
     """Write ``runs.csv``, the scores, ``report.md``, and a LaTeX table and a picture for every part.
+
+    Args:
+        out: Folder of the sweep.
+        plan: What was trained; the report has its seeds and those of the runs.
+        finished: Runs that have scores.
+        errors: As :func:`write_report` takes them.
 
     Returns:
         The report.
@@ -119,6 +143,8 @@ def write_sweep(out: Path, plan: SweepPlan, finished: Sequence[Finished]) -> str
     tables = collect(plan, finished)
     for part, table in tables.items():
         write_table(out, part, table)
+    seeds = {run.seed for run, _ in finished if run.is_trained}
+    plan = replace(plan, seeds=tuple(sorted(seeds.union(plan.seeds))))
     keys = {RunKey(run.row, run.seed): outcome for run, outcome in finished}
     write_runs(
         out,
@@ -127,8 +153,7 @@ def write_sweep(out: Path, plan: SweepPlan, finished: Sequence[Finished]) -> str
         {key: outcome.checkpoint for key, outcome in keys.items()},
         {key: outcome.seconds["train"] for key, outcome in keys.items() if "train" in outcome.seconds},
     )
-    errors = [(run, outcome.error) for run, outcome in finished if outcome.error is not None]
-    return write_report(out, plan, {(run.row, run.seed): str(error) for run, error in errors})
+    return write_report(out, plan, errors, [part for part in parts_of(plan) if part in tables])
 
 
 def differing_values(plan: SweepPlan) -> dict[str, dict[str, str]]:

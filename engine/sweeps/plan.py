@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,6 +108,23 @@ class SweepPlan:
         """The row of a name."""
         return next(row for row in self.rows if row.name == name)
 
+    def only(self, names: Sequence[str]) -> SweepPlan:
+        """The plan with some of its rows, those that they need, and those that these need.
+
+        Raises:
+            SweepError: If there is no such row.
+        """
+        lacking = [name for name in names if name not in {row.name for row in self.rows}]
+        if lacking:
+            raise SweepError(f"--rows: the plan has no {', '.join(lacking)}")
+        kept: set[str] = set()
+        open_names = list(names)
+        while open_names:
+            row = self.row(open_names.pop())
+            kept.add(row.name)
+            open_names += [name for name in (row.baseline, row.weights) if name and name not in kept]
+        return replace(self, rows=tuple(row for row in self.rows if row.name in kept))
+
 
 def read_seeds(text: str) -> tuple[int, ...]:
     """Seeds from ``0:5`` (0 to 4) or ``0,3,7``.
@@ -196,7 +213,8 @@ def read_plan(path: Path) -> SweepPlan:
 
     ``rows`` maps names to ``config``, ``bases``, ``options``, ``baseline`` and ``weights``; ``options``
     beside them are those of all rows but those with ``shared_options: false``; ``seeds`` is a list or a
-    text like ``0:5``; ``further`` lists bases; ``subsets`` maps names to scene filters.
+    text like ``0:5``; ``further`` lists bases; ``subsets`` maps names to scene filters; their paths
+    start from the current folder, or from that of the plan if they are not there.
 
     Raises:
         SweepError: If it cannot be read, or a key is not understood; names the file.
@@ -206,9 +224,15 @@ def read_plan(path: Path) -> SweepPlan:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SweepError(f"{path}: cannot be read as a plan of a sweep ({error})") from error
     try:
-        return _plan_of(content)
+        plan = _plan_of(content)
     except SweepError as error:
         raise SweepError(f"{path}: {error}") from error
+    beside = {name: path.parent / file for name, file in plan.subsets.items()}
+    subsets = {
+        name: beside[name] if beside[name].exists() and not file.exists() else file
+        for name, file in plan.subsets.items()
+    }
+    return replace(plan, subsets=subsets)
 
 
 def _plan_of(content: Any) -> SweepPlan:

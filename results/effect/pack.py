@@ -16,8 +16,8 @@ from typing import Any
 
 from beyonddrive.engine.config_values import OptionText
 from beyonddrive.engine.configs import load_config
+from beyonddrive.engine.sweeps.folder import runs_of
 from beyonddrive.engine.sweeps.plan import SweepPlan, read_plan
-from beyonddrive.engine.sweeps.runs import runs_of
 from beyonddrive.engine.together.packing import pack_scenes, unpack_scenes
 from beyonddrive.engine.together.scenes import SceneTensors
 from beyonddrive.registry import DATASETS, TRANSFORMS

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from beyonddrive.engine.files import write_atomically
-from beyonddrive.engine.sweeps.runs import RECORD, runs_of
+from beyonddrive.engine.sweeps.folder import runs_of
+from beyonddrive.engine.sweeps.records import RECORD
 from beyonddrive.evaluation.pdms_metric import PDMSMetric
 from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
 from beyonddrive.results.effect.pack import PLANS, plan_of

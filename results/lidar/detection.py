@@ -15,7 +15,7 @@ import numpy as np
 
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.plan import Row, SweepPlan
-from beyonddrive.engine.sweeps.runs import RECORD
+from beyonddrive.engine.sweeps.records import RECORD
 from beyonddrive.results.tables import KeptTable
 from beyonddrive.visualization.sweep_tables import csv_text
 

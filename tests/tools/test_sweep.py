@@ -6,7 +6,8 @@ import subprocess
 import pytest
 
 from beyonddrive import cli
-from beyonddrive.engine.sweeps import runs
+from beyonddrive.engine.sweeps import work
+from beyonddrive.engine.sweeps.folder import runs_of
 from beyonddrive.tools.sweep import main, parse_args, plan_of
 
 
@@ -19,7 +20,7 @@ def in_this_process(monkeypatch):
         if (code := cli.main(list(words))) != 0:
             raise subprocess.CalledProcessError(code, ["python", "-m", "beyonddrive", *words])
 
-    monkeypatch.setattr(runs, "_call", call)
+    monkeypatch.setattr(work, "_call", call)
 
 
 def test_a_run_is_a_process_of_its_own_and_tells_why_it_failed(tmp_path, split_root, capsys):
@@ -108,9 +109,7 @@ def test_a_row_judges_the_checkpoints_of_another(tmp_path, blind_recipe, capsys)
     (out / "runs/moving/seed0/run.json").unlink()
     (out / "runs/blank/seed0/run.json").unlink()
     (out / "runs/blank/seed0/test.csv").unlink()
-    outcome = runs.carry_out(
-        next(run for run in runs.runs_of(plan_of(parse_args(words)), out, 1) if run.weights)
-    )
+    outcome = work.carry_out(next(run for run in runs_of(plan_of(parse_args(words)), out, 1) if run.weights))
     assert "moving/seed0: is not trained yet, and row 'blank' judges its checkpoint" in outcome.error
     plan.write_text(plan.read_text().replace("weights: moving, ", ""))
     assert main(words) == 1

@@ -1,0 +1,221 @@
+"""One run of a sweep: train a row with a seed, then judge its checkpoint, each as a command of its own.
+
+A row with the ``weights`` of another judges the checkpoint of that row's training and trains nothing.
+
+A run is a folder that goes on where it was killed. It is complete when its ``run.json`` is there, which says
+what it was made from; a run that was made from another config is refused, not reused, and scores of another
+checkpoint than is there now are made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from beyonddrive.engine.environment import environment
+from beyonddrive.engine.files import LockedError, file_lock
+from beyonddrive.engine.runner import find_last_checkpoint
+from beyonddrive.engine.sweeps.plan import SweepError
+from beyonddrive.engine.sweeps.records import (
+    CHECKPOINT_DIGEST,
+    RECORD,
+    WEIGHTS_RECIPE,
+    begin_training,
+    end_training,
+    forget_failure,
+    is_complete,
+    judged_by_weights,
+    note_failure,
+    out_of_date,
+    read_record,
+    write_record,
+)
+from beyonddrive.engine.sweeps.runs import Outcome, Run
+
+LOG = "log.txt"
+_TAIL = 12
+"""Lines of a log in which the reason of a failure is looked for."""
+_GPU_WAIT = 0.5
+"""Seconds between two looks for a free GPU."""
+
+
+def carry_out(run: Run) -> Outcome:
+    """Train and judge, unless that is done; what goes wrong is told and kept, not raised."""
+    record = None
+    try:
+        record = read_record(run)
+        if record is not None and is_complete(run, record):
+            outcome = Outcome(run.row, run.seed, run.folder, record["seconds"], record["checkpoint"])
+        else:
+            with file_lock(run.folder / ".lock", wait=False), _gpu(run) as gpu:
+                outcome = _carry_out(run, gpu, record)
+        forget_failure(run)
+        return outcome
+    except LockedError:
+        error = f"{run.folder}: another process works in it; wait for it"
+        return Outcome(run.row, run.seed, run.folder, {}, error=error)
+    except subprocess.CalledProcessError as failed:
+        verb = " ".join(failed.cmd[2:4])
+        error = f"{verb} ended with {failed.returncode}: {_reason(run.folder / LOG)}"
+    except (OSError, ValueError, RuntimeError) as failed:
+        error = str(failed)
+    if record is not None:
+        lacking = ["-".join(filter(None, judgement)) for judgement in run.open_judgements]
+        error = f"{', '.join(lacking)}: {error}" if lacking else error
+    note_failure(run, error)
+    return Outcome(run.row, run.seed, run.folder, {}, error=error)
+
+
+def _carry_out(run: Run, gpu: int | None, record: Mapping[str, Any] | None) -> Outcome:
+    """Train and judge; of a run that has a record only the scores that it lacks are made.
+
+    All scores are made again if they are of another checkpoint than is there now.
+    """
+    options = [f"{key}={value}" for key, value in run.options.items()]
+    options.append(f"num_threads={run.threads}")
+    options = ["--cfg-options", *options]
+    if run.weights is not None and not (run.weights / RECORD).exists():
+        raise SweepError(f"{run.weights}: is not trained yet, and row '{run.row}' judges its checkpoint")
+    seconds: dict[str, float] = dict(record["seconds"]) if record else {}
+    if run.trains and record is None:
+        begin_training(run)
+        place = ["--work-dir", str(run.work_dir), "--resume", "--seed", str(run.seed)]
+        _call(run, gpu, ["train", run.config, *place, *options])
+        seconds["train"] = end_training(run)
+    checkpoint = _chosen(run) if run.is_trained else None
+    digest = None if checkpoint is None else _digest(run, checkpoint)
+    stale = None
+    if record is not None:
+        stale = out_of_date(run, record)
+        if stale is None and record.get(CHECKPOINT_DIGEST, digest) != digest:
+            stale = f"{checkpoint} is another one now than was judged"
+    if stale is not None:
+        # Not complete from here on, so that a try that is killed leaves no mixture behind.
+        (run.folder / RECORD).unlink()
+        seconds = {name: took for name, took in seconds.items() if name == "train"}
+        record = None
+    weights = [str(checkpoint)] if checkpoint else []
+    for loader, basis in run.judgements if record is None else run.open_judgements:
+        start = time.perf_counter()
+        results = run.results(loader, basis)
+        place = ["--work-dir", str(run.folder / loader), "--out", str(results), "--loader", loader]
+        place += ["--basis", basis] if basis else []
+        _call(run, gpu, ["test", run.config, *weights, *place, *options])
+        seconds[results.stem] = time.perf_counter() - start
+    name = checkpoint.name if checkpoint else None
+    told = {
+        "row": run.row,
+        "seed": run.seed,
+        "config": run.config,
+        "options": dict(run.options),
+        "recipe": run.recipe,
+        "checkpoint_rule": run.checkpoint,
+        "checkpoint": name,
+        CHECKPOINT_DIGEST: digest,
+        "weights": run.trained_by,
+        WEIGHTS_RECIPE: run.weights_recipe,
+        "loaders": list(run.loaders),
+        "seconds": seconds,
+        "made_with": environment(),
+    }
+    if record is not None:  # (some of the scores are of then, and what nobody told of them stays untold)
+        known = (CHECKPOINT_DIGEST, WEIGHTS_RECIPE)
+        told = {key: value for key, value in told.items() if key in record or key not in known}
+        told["loaders"] = list(dict.fromkeys([*record["loaders"], *run.loaders]))
+        told["made_with"] = record.get("made_with", told["made_with"])
+    write_record(run, told)
+    note = None if stale is None else f"judged again: {stale}"
+    return Outcome(run.row, run.seed, run.folder, seconds, name, note=note)
+
+
+def _digest(run: Run, checkpoint: Path) -> str:
+    """Checksum of the checkpoint that is judged.
+
+    Raises:
+        SweepError: If the run that trained it was judged with another one.
+    """
+    with checkpoint.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if judged_by_weights(run) not in (None, digest):
+        raise SweepError(
+            f"{checkpoint}: is another one than row '{run.trained_by}' was judged with; delete "
+            f"{run.weights}/{RECORD}, so that both are judged again"
+        )
+    return digest
+
+
+def _chosen(run: Run) -> Path:
+    """The checkpoint that is judged.
+
+    Raises:
+        SweepError: If the training left none.
+    """
+    if run.checkpoint == "last":
+        found = find_last_checkpoint(run.work_dir)
+    else:
+        best = sorted(run.work_dir.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
+        found = best[-1] if best else None
+    if found is None:
+        raise SweepError(f"{run.work_dir}: the training left no {run.checkpoint} checkpoint")
+    return found
+
+
+def _call(run: Run, gpu: int | None, words: Sequence[str]) -> None:
+    """Run a verb; its output goes to the log of the run.
+
+    Raises:
+        subprocess.CalledProcessError: If it fails.
+    """
+    threads = str(run.threads)
+    env = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
+    if gpu is not None:
+        env["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with (run.folder / LOG).open("ab") as log:
+        command = [sys.executable, "-m", "beyonddrive", *words]
+        subprocess.run(command, check=True, stdout=log, stderr=log, env=env, preexec_fn=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to end this process with its parent: a killed sweep leaves no training behind."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _reason(log: Path) -> str:
+    """The last line of a log that says something."""
+    try:
+        lines = log.read_text(errors="replace").replace("\r", "\n").splitlines()[-_TAIL:]
+    except OSError as error:
+        return str(error)
+    told = [line.strip() for line in lines if line.strip()]
+    return f"{told[-1]} ({log})" if told else f"nothing in {log}"
+
+
+@contextlib.contextmanager
+def _gpu(run: Run) -> Iterator[int | None]:
+    """A GPU that is free for one more run; None on a machine without."""
+    if not run.gpus:
+        yield None
+        return
+    places = [(gpu, share) for share in range(run.jobs_per_gpu) for gpu in range(run.gpus)]
+    folder = run.folder.parents[2] / ".gpus"
+    while True:
+        for gpu, share in places:
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(file_lock(folder / f"{gpu}.{share}", wait=False))
+                except LockedError:
+                    continue
+                yield gpu
+                return
+        time.sleep(_GPU_WAIT)

@@ -1,0 +1,231 @@
+"""The folder of a sweep over several commands: what goes on, what is judged again, what the report has."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from beyonddrive.engine.sweeps import work
+from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
+from beyonddrive.structures.plan import SCORE_COLUMNS
+from beyonddrive.tools.sweep import main
+
+
+class Verbs:
+    """Trainings and tests that cost nothing: scores follow from what a checkpoint holds.
+
+    Attributes:
+        calls: Verb, row, seed and loader of each.
+        fails: Row and seed of runs whose verbs fail.
+        dies: Row and seed of a run that is killed in its training, after an epoch.
+        number: Part of what every checkpoint holds.
+    """
+
+    def __init__(self):
+        self.calls, self.fails, self.dies, self.number = [], set(), None, 0
+
+    def __call__(self, run, gpu, words):
+        place = {words[i]: words[i + 1] for i in range(2, len(words) - 1) if words[i].startswith("--")}
+        self.calls.append((words[0], run.row, run.seed, place.get("--loader")))
+        if (run.row, run.seed) in self.fails:
+            raise subprocess.CalledProcessError(1, ["python", "-m", "beyonddrive", *words])
+        if words[0] == "train":
+            folder = Path(place["--work-dir"])
+            folder.mkdir(parents=True, exist_ok=True)
+            is_killed = self.dies == (run.row, run.seed)
+            name = f"epoch_{1 if is_killed else 2}.pth"
+            (folder / name).write_text(f"{run.recipe} {run.seed} {self.number}")
+            (folder / "last_checkpoint").write_text(name)
+            if is_killed:
+                raise KeyboardInterrupt
+            return
+        weights = Path(words[2]).read_text() if words[2].endswith(".pth") else ""
+        values = np.random.default_rng(list(weights.encode())).uniform(0.1, 0.9, (5, len(SCORE_COLUMNS)))
+        scenes = [ScoredScene(f"t{index}", "log", value) for index, value in enumerate(values)]
+        Path(place["--out"]).write_text(scenes_to_csv(scenes, SCORE_COLUMNS))
+
+
+@pytest.fixture
+def verbs(monkeypatch):
+    verbs = Verbs()
+    monkeypatch.setattr(work, "_call", verbs)
+    return verbs
+
+
+@pytest.fixture
+def sweep(tmp_path, blind_recipe, verbs):
+    """Writes a plan with the rows A and B, which judges A's checkpoints, and carries it out."""
+    plan, out = tmp_path / "plans" / "plan.yml", tmp_path / "sweep"
+    plan.parent.mkdir()
+
+    def run(*words, hidden=16, rows="", top="seeds: [0, 1]"):
+        own = f"{{config: {blind_recipe}, options: {{model.hidden: {hidden}}}}}"
+        other = f"{{config: {blind_recipe}, weights: A, baseline: A}}"
+        plan.write_text(f"{top}\nrows:\n  A: {own}\n  B: {other}\n{rows}")
+        verbs.calls.clear()
+        return main(["--plan", str(plan), "--out", str(out), *words])
+
+    run.plan, run.out = plan, out
+    return run
+
+
+def record_of(run):
+    return json.loads((run / "run.json").read_text())
+
+
+def test_scores_of_another_checkpoint_are_made_again(sweep, verbs, capsys):
+    assert sweep() == 0
+    first, a = sweep.out / "runs/b/seed0", sweep.out / "runs/a"
+    scores, record = (first / "test.csv").read_text(), record_of(first)
+    assert record["weights_recipe"] == record_of(a / "seed0")["recipe"]
+    assert record["checkpoint_sha256"] == record_of(a / "seed0")["checkpoint_sha256"]
+    assert sweep() == 0 and not verbs.calls
+
+    # another recipe of the row whose checkpoints are judged
+    shutil.rmtree(a)
+    capsys.readouterr()
+    assert sweep("--dry-run", hidden=8) == 0
+    assert capsys.readouterr().out.count("to do") == 4
+    assert sweep(hidden=8) == 0
+    told = "B, seed 0: judged again: row 'a', whose checkpoint it judges, has another recipe now"
+    assert told in capsys.readouterr().err
+    assert (first / "test.csv").read_text() != scores
+    assert record_of(first)["weights_recipe"] == record_of(a / "seed0")["recipe"]
+
+    # the same recipe, trained again
+    shutil.rmtree(a / "seed1")
+    verbs.number = 1
+    assert sweep(hidden=8) == 0
+    assert "B, seed 1: judged again: row 'a' has another checkpoint now" in capsys.readouterr().err
+    assert [call[:3] for call in verbs.calls] == [("train", "A", 1), ("test", "A", 1), ("test", "B", 1)]
+    assert sweep(hidden=8) == 0 and not verbs.calls
+
+
+def test_a_checkpoint_that_was_exchanged_is_not_judged_beside_the_old_scores(sweep, capsys):
+    assert sweep() == 0
+    (sweep.out / "runs/b/seed0/test.csv").unlink()
+    (sweep.out / "runs/a/seed0/train/epoch_2.pth").write_text("another")
+    assert sweep() == 1
+    assert "epoch_2.pth: is another one than row 'a' was judged with; delete" in capsys.readouterr().err
+    (sweep.out / "runs/a/seed0/run.json").unlink()
+    assert sweep() == 0
+
+
+def test_records_of_earlier_versions_stay_valid(sweep, verbs):
+    assert sweep() == 0
+    for path in sweep.out.glob("runs/*/*/run.json"):
+        record = json.loads(path.read_text())
+        new = ("checkpoint_sha256", "weights_recipe")
+        path.write_text(json.dumps({key: value for key, value in record.items() if key not in new}))
+    assert sweep() == 0 and not verbs.calls
+    # scores that are added do not say of the earlier ones what nobody knows
+    assert sweep("--loaders", "test", "val") == 0
+    assert {call[3] for call in verbs.calls} == {"val"}
+    assert "checkpoint_sha256" not in record_of(sweep.out / "runs/a/seed0")
+    assert sweep("--loaders", "val") == 0 and not verbs.calls
+    assert record_of(sweep.out / "runs/b/seed1")["loaders"] == ["test", "val"]
+
+
+def test_a_killed_training_goes_on_as_what_it_began(sweep, verbs, capsys):
+    verbs.dies = ("A", 0)
+    with pytest.raises(KeyboardInterrupt):
+        sweep()
+    capsys.readouterr()
+    assert sweep(hidden=8) == 1
+    told = capsys.readouterr().err
+    assert "a/seed0/training.json: was made from another config" in told and not verbs.calls
+    # what was killed counts up to its last checkpoint
+    run = sweep.out / "runs/a/seed0"
+    started = json.loads((run / "training.json").read_text())["started"]
+    os.utime(run / "train/epoch_1.pth", (started + 500, started + 500))
+    verbs.dies = None
+    assert sweep() == 0
+    assert 500 <= record_of(run)["seconds"]["train"] < 600
+    assert record_of(sweep.out / "runs/a/seed1")["seconds"]["train"] < 100
+
+
+HUMAN = "  human: {config: human_synth, shared_options: false}\n"
+
+
+def test_rows_without_training_are_judged_on_what_they_have(sweep, verbs, capsys):
+    assert sweep("--loaders", "val", "test", "--further", "epdms", rows=HUMAN) == 0
+    assert "human: has no val, and is judged on test\n" in capsys.readouterr().out
+    assert [call[3] for call in verbs.calls if call[1] == "human"] == ["test"]
+    report = (sweep.out / "report.md").read_text()
+    assert "| human | 1 |" in report.partition("## test")[2]
+    # nothing else is there: no part of the other loader
+    shutil.rmtree(sweep.out)
+    assert sweep("--rows", "human", "--loaders", "test", "val", rows=HUMAN) == 0
+    assert "## val" not in (sweep.out / "report.md").read_text()
+
+
+def test_the_report_has_all_runs_of_the_plan_that_lie_there(sweep, capsys):
+    assert sweep("--rows", "A") == 0
+    assert "Without runs so far: B." in capsys.readouterr().out
+    assert sweep("--rows", "B", "--seeds", "1:3") == 0
+    report = (sweep.out / "report.md").read_text()
+    assert "Seeds 0, 1, 2." in report and "| A | 3 |" in report and "| B | 2 |" in report
+    lines = (sweep.out / "runs.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[:2] for line in lines] == [
+        ["A", "0"], ["A", "1"], ["A", "2"], ["B", "1"], ["B", "2"],
+    ]  # fmt: skip
+    # seeds of another recipe are left out and told
+    for seed in (1, 2):
+        shutil.rmtree(sweep.out / f"runs/a/seed{seed}")
+    assert sweep("--seeds", "1:3", hidden=8) == 0
+    report = (sweep.out / "report.md").read_text()
+    assert "| A | 2 |" in report and "- A, seed 0: " in report
+    assert "was made from another config" in report.partition("Runs without scores")[2]
+
+
+def test_failures_are_told_until_the_run_succeeds(sweep, verbs):
+    verbs.fails = {("A", 1)}
+    assert sweep() == 1
+    told = "- A, seed 1: beyonddrive train ended with 1"
+    text = (sweep.out / "report.md").read_text()
+    assert told in text and "- B, seed 1: " in text
+    (sweep.out / "report.md").unlink()
+    assert sweep("--report-only") == 0
+    assert (sweep.out / "report.md").read_text() == text
+    verbs.fails = set()
+    assert sweep() == 0
+    assert sweep("--report-only") == 0
+    assert "Runs without scores" not in (sweep.out / "report.md").read_text()
+    assert not list(sweep.out.glob("**/failed.txt"))
+
+    # a score that is asked for later does not take away those that are there
+    verbs.fails = {("A", 1)}
+    assert sweep("--loaders", "test", "val") == 1
+    test, _, val = (sweep.out / "report.md").read_text().partition("## val")
+    assert "| A | 2 |" in test and "| A | 1 |" in val and "- A, seed 1: val: beyonddrive test" in val
+
+
+def test_a_report_of_what_a_killed_sweep_left(sweep, verbs, capsys):
+    assert sweep("--report-only") == 1
+    assert "no scores of a sweep" in capsys.readouterr().err
+    verbs.dies = ("A", 1)
+    with pytest.raises(KeyboardInterrupt):
+        sweep()
+    assert sweep("--report-only") == 0
+    assert "| A | 1 |" in (sweep.out / "report.md").read_text()
+    # without the runs there are still the scores that were made of them
+    shutil.rmtree(sweep.out / "runs")
+    assert sweep("--report-only") == 0
+    assert "| A | 1 |" in (sweep.out / "report.md").read_text()
+
+
+def test_subsets_are_read_before_anything_is_trained(sweep, verbs, capsys):
+    top = "seeds: [0]\nsubsets: {hard: hard.yaml}"
+    hard = sweep.plan.parent / "hard.yaml"
+    assert sweep(top=top) == 1 and not verbs.calls
+    assert "subsets.hard: hard.yaml: there is no such file" in capsys.readouterr().err
+    hard.write_text("num_history_frames: 4\n")
+    assert sweep(top=top) == 1 and not verbs.calls
+    assert f"subsets.hard: {hard}: names no tokens" in capsys.readouterr().err
+    hard.write_text("tokens: [t1, t3]\n")
+    assert sweep(top=top) == 0
+    assert "## hard: 2 scenes" in capsys.readouterr().out
