@@ -134,6 +134,7 @@ def test_a_killed_training_goes_on_as_what_it_began(sweep, verbs, capsys):
     verbs.dies = ("A", 0)
     with pytest.raises(KeyboardInterrupt):
         sweep()
+    verbs.dies = None
     capsys.readouterr()
     assert sweep(hidden=8) == 1
     told = capsys.readouterr().err
@@ -142,7 +143,6 @@ def test_a_killed_training_goes_on_as_what_it_began(sweep, verbs, capsys):
     run = sweep.out / "runs/a/seed0"
     started = json.loads((run / "training.json").read_text())["started"]
     os.utime(run / "train/epoch_1.pth", (started + 500, started + 500))
-    verbs.dies = None
     assert sweep() == 0
     assert 500 <= record_of(run)["seconds"]["train"] < 600
     assert record_of(sweep.out / "runs/a/seed1")["seconds"]["train"] < 100
