@@ -17,6 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tqdm import tqdm
@@ -193,6 +194,27 @@ class ProcessExecutor(_WindowExecutor):
             yield _Workers(lambda item: pool.submit(call.function, item), Future.result)
 
 
+def connected_ray(address: str | None, num_cpus: int | None, user: str) -> Any:
+    """The module ``ray``, connected to a cluster.
+
+    Args:
+        address: Address of the cluster; ``None`` starts one on this machine.
+        num_cpus: Cores of one that is started here; ``None`` for all.
+        user: Who needs it.
+
+    Raises:
+        ImportError: If Ray is not installed.
+        ConnectionError: If there is no cluster at that address.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(f"{user} needs Ray: pip install 'beyonddrive[ray]'") from error
+    if not ray.is_initialized():
+        ray.init(address=address, num_cpus=num_cpus if address is None else None, log_to_driver=False)
+    return ray
+
+
 class RayExecutor(_WindowExecutor):
     """Runs on a Ray cluster; needs the extra ``ray``.
 
@@ -208,14 +230,8 @@ class RayExecutor(_WindowExecutor):
     """
 
     def __init__(self, address: str | None = None, num_workers: int | None = None) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise ImportError("RayExecutor needs Ray: pip install 'beyonddrive[ray]'") from error
-        if not ray.is_initialized():
-            ray.init(address=address, num_cpus=num_workers if address is None else None, log_to_driver=False)
-        self._ray = ray
-        super().__init__(num_workers or int(ray.cluster_resources().get("CPU", 1)))
+        self._ray = connected_ray(address, num_workers, type(self).__name__)
+        super().__init__(num_workers or int(self._ray.cluster_resources().get("CPU", 1)))
 
     @contextmanager
     def _workers(self, count: int, call: _Call[Item, Result]) -> Iterator[_Workers]:
@@ -236,6 +252,52 @@ class RayExecutor(_WindowExecutor):
         finally:
             for worker in workers:
                 self._ray.kill(worker)
+
+
+class RayTaskExecutor(Executor):
+    """Runs every item as a Ray task of its own, wherever the cluster has free what a task asks for.
+
+    For few long items; an item of milliseconds is better off in the workers of :class:`RayExecutor`. Tasks
+    work in the folder in which this process is, so the machines share it. Needs the extra ``ray``.
+
+    Args:
+        address: Address of the cluster; ``None`` starts one on this machine.
+        num_cpus: Cores that a task asks for.
+        num_gpus: GPUs that it asks for; tasks with less than one share one. A task sees those that it got.
+        limit: Tasks at a time; ``None`` for as many as the cluster holds.
+
+    Raises:
+        ImportError: If Ray is not installed.
+    """
+
+    def __init__(
+        self, address: str | None = None, num_cpus: int = 1, num_gpus: float = 0, limit: int | None = None
+    ) -> None:
+        self._ray = connected_ray(address, None, type(self).__name__)
+        self._task = self._ray.remote(num_cpus=num_cpus, num_gpus=num_gpus)(_work_in)
+        self.limit = limit
+
+    def _results(self, call: _Call[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
+        folder = str(Path.cwd())
+        handed: list[Any] = []
+        at_work: list[Any] = []
+        try:
+            for position in range(len(items)):
+                while position >= len(handed) or handed[position] in at_work:
+                    while len(handed) < len(items) and len(at_work) < (self.limit or len(items)):
+                        handed.append(self._task.remote(folder, call, items[len(handed)]))
+                        at_work.append(handed[-1])
+                    _, at_work = self._ray.wait(at_work)
+                yield self._ray.get(handed[position])
+        except (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.OutOfMemoryError) as error:
+            raise WorkerLostError(f"a Ray task was lost; run the same command again ({error})") from error
+
+
+def _work_in(folder: str, call: _Call[Item, Result], item: Item) -> Result:
+    """A task of Ray, whose processes begin in folders of their own."""
+    os.chdir(folder)
+    call.start()
+    return call.function(item)
 
 
 def make_executor(num_workers: int) -> Executor:

@@ -7,7 +7,6 @@ rest goes on; the exit code is then 1.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from beyonddrive.tools._command_line import KeyTexts, command_parser, refuse_file, run_command, tell
 
 if TYPE_CHECKING:
-    from beyonddrive.engine.executors import Executor
     from beyonddrive.engine.sweeps.folder import Recipes
     from beyonddrive.engine.sweeps.plan import SweepPlan
 
@@ -48,11 +46,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs",
         type=int,
-        default=1,
-        help="runs at a time; they share the cores, and the GPUs if there are any",
+        help="runs at a time; they share the cores, and the GPUs if there are any (default: 1; with --ray as "
+        "many as the cluster holds)",
     )
     parser.add_argument(
-        "--ray", nargs="?", const="", metavar="ADDRESS", help="run on the Ray cluster at this address"
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="runs are tasks of the Ray cluster at this "
+        "address, or of one that is started here; each asks for its cores, and for a GPU if there are any",
     )
     parser.add_argument("--report-only", action="store_true", help="train nothing; write the report again")
     parser.add_argument("--dry-run", action="store_true", help="name the runs, and what is left to do")
@@ -66,7 +69,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--plan: the file has the rows; --grid and --baseline are for configs")
     if args.rows and not args.plan:
         parser.error("--rows: chooses rows of a --plan")
-    if args.jobs < 1:
+    if args.jobs is not None and args.jobs < 1:
         parser.error(f"--jobs {args.jobs}: must be at least 1")
     refuse_file(parser, "--out", args.out)
     return args
@@ -131,6 +134,7 @@ def values_of(text: str) -> list[str]:
 def sweep(args: argparse.Namespace) -> int:
     """Carry out what is left, and write the report; 1 if a run failed."""
     from beyonddrive.engine.sweeps.folder import Recipes, runs_of
+    from beyonddrive.engine.sweeps.places import ray_cluster, this_machine
     from beyonddrive.engine.sweeps.records import is_complete, read_record
     from beyonddrive.engine.sweeps.runs import Outcome
     from beyonddrive.engine.sweeps.work import carry_out
@@ -145,17 +149,9 @@ def sweep(args: argparse.Namespace) -> int:
     if args.report_only:
         print(_report(args, recipes))
         return 0
-    cores = len(os.sched_getaffinity(0))
-    gpus = _gpus()
-    if args.jobs > cores:
-        tell("sweep", f"--jobs {args.jobs}: this machine has {cores} cores for it")
-        return 1
-    jobs_per_gpu = -(-args.jobs // gpus) if gpus else 1
-    runs = runs_of(plan, args.out, max(1, cores // args.jobs), gpus, jobs_per_gpu, recipes)
+    runs = runs_of(plan, args.out, recipes)
     done = [run for run in runs if is_complete(run, read_record(run))]
-    print(
-        f"{len(runs)} runs of {len(plan.rows)} rows, {len(done)} complete; {args.jobs} at a time", flush=True
-    )
+    print(f"{len(runs)} runs of {len(plan.rows)} rows, {len(done)} complete", flush=True)
     for run in runs:
         if lacking := [loader for loader in plan.loaders if loader not in run.loaders]:
             print(f"{run.row}: has no {' and '.join(lacking)}, and is judged on {' and '.join(run.loaders)}")
@@ -164,13 +160,19 @@ def sweep(args: argparse.Namespace) -> int:
             state = "complete" if run in done else "to do"
             print(f"{state:<10}{run.row}, seed {run.seed}: {run.folder}")
         return 0
+    place = (
+        this_machine(args.jobs or 1, _gpus())
+        if args.ray is None
+        else ray_cluster(args.ray or None, args.jobs)
+    )
+    print(f"{place.jobs} at a time, with {place.threads} threads each", flush=True)
     outcomes: list[Outcome] = []
-    runs.sort(key=lambda run: run.weights is not None)
-    own = sum(run.weights is None for run in runs)
-    executor = _executor(args)
+    own = [place.of(run) for run in runs if run.weights is None]
+    others = [place.of(run) for run in runs if run.weights is not None]
     # Those with the weights of another run come when all of these are there.
-    trained = executor.map(carry_out, runs[:own], desc="runs")
-    for outcome in chain(trained, executor.map(carry_out, runs[own:], desc="with weights of other runs")):
+    trained = place.executor.map(carry_out, own, desc="runs")
+    judged = place.executor.map(carry_out, others, desc="with weights of other runs")
+    for outcome in chain(trained, judged):
         outcomes.append(outcome)
         for said in filter(None, (outcome.note, outcome.error)):
             tell("sweep", f"{outcome.row}, seed {outcome.seed}: {said}")
@@ -214,14 +216,6 @@ def _gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def _executor(args: argparse.Namespace) -> Executor:
-    from beyonddrive.engine.executors import RayExecutor, make_executor
-
-    if args.ray is not None:
-        return RayExecutor(args.ray or None, args.jobs)
-    return make_executor(args.jobs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -85,15 +85,10 @@ class Recipes:
         return Recipe(path, digest, config.get("train_cfg") is not None, tuple(loaders))
 
 
-def runs_of(
-    plan: SweepPlan,
-    out: Path,
-    threads: int,
-    gpus: int = 0,
-    jobs_per_gpu: int = 1,
-    recipes: Recipes | None = None,
-) -> list[Run]:
+def runs_of(plan: SweepPlan, out: Path, recipes: Recipes | None = None) -> list[Run]:
     """Every run of a plan, seed by seed, so that an early stop leaves the rows comparable.
+
+    Each has one thread and no GPU, until a place to carry it out is chosen.
 
     A row without a training has one run, and is judged on those of the loaders that its config has.
 
@@ -107,14 +102,14 @@ def runs_of(
         for row in plan.rows:
             run = _run_of(plan, row, seed, recipes)
             if run.is_trained or not position:
-                runs.append(replace(run, threads=threads, gpus=gpus, jobs_per_gpu=jobs_per_gpu))
+                runs.append(run)
     for run in runs:
         check_record(run)
     return runs
 
 
 def _run_of(plan: SweepPlan, row: Row, seed: int, recipes: Recipes) -> Run:
-    """A run with a thread and no GPUs."""
+    """A run, whose place nobody has chosen yet."""
     recipe = recipes.of(row)
     other = plan.row(row.weights) if row.weights else None
     is_trained = recipes.of(other or row).is_trained
@@ -126,7 +121,7 @@ def _run_of(plan: SweepPlan, row: Row, seed: int, recipes: Recipes) -> Run:
         further = further if loaders[0] == plan.loaders[0] else ()
     return Run(
         row.name, seed, recipe.config, dict(row.options), folder, recipe.digest, is_trained, loaders,
-        plan.checkpoint, threads=1, further=further,
+        plan.checkpoint, further=further,
         weights=recipes.out / "runs" / other.slug / folder.name if other else None,
         weights_recipe=recipes.of(other).digest if other else None,
     )  # fmt: skip

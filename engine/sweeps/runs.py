@@ -41,7 +41,7 @@ class Run:
     is_trained: bool
     loaders: tuple[str, ...]
     checkpoint: Checkpoint
-    threads: int
+    threads: int = 1
     gpus: int = 0
     jobs_per_gpu: int = 1
     further: tuple[str, ...] = ()

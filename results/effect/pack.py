@@ -71,7 +71,7 @@ def main() -> None:
     sources: dict[str, dict[str, str]] = {}
     for name in PLANS:
         plan = plan_of(name, args.world)
-        for run in runs_of(plan, args.out / "configs" / name, 1):
+        for run in runs_of(plan, args.out / "configs" / name):
             if run.seed or run.weights or not run.is_trained or run.recipe in rows:
                 continue
             config = load_config(run.config, {key: OptionText(value) for key, value in run.options.items()})

@@ -50,7 +50,7 @@ def main() -> None:
         scores[loader] = score(args, loader, dict(zip(tokens, stacked, strict=True)))
     for name in PLANS:
         plan = plan_of(name, args.world)
-        for run in runs_of(plan, args.out / name, 1):
+        for run in runs_of(plan, args.out / name):
             if (found := done.get((run.recipe, run.seed))) is None:
                 continue
             column = keys.index((run.recipe, run.seed))

@@ -109,7 +109,7 @@ def test_a_row_judges_the_checkpoints_of_another(tmp_path, blind_recipe, capsys)
     (out / "runs/moving/seed0/run.json").unlink()
     (out / "runs/blank/seed0/run.json").unlink()
     (out / "runs/blank/seed0/test.csv").unlink()
-    outcome = work.carry_out(next(run for run in runs_of(plan_of(parse_args(words)), out, 1) if run.weights))
+    outcome = work.carry_out(next(run for run in runs_of(plan_of(parse_args(words)), out) if run.weights))
     assert "moving/seed0: is not trained yet, and row 'blank' judges its checkpoint" in outcome.error
     plan.write_text(plan.read_text().replace("weights: moving, ", ""))
     assert main(words) == 1
