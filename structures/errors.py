@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import reprlib
+from typing import Any
 
 
 class BeyondDriveError(Exception):
@@ -28,6 +30,34 @@ def describe_error(error: Exception, token: str = "") -> str:
         text = re.sub(rf"(?:scene )?{re.escape(token)}(?: of (log [^:]+))?: ", _log_alone, text)
     text = " ".join(text.split())
     return text if isinstance(error, BeyondDriveError) else f"{type(error).__name__}: {text}"
+
+
+class _Short(reprlib.Repr):
+    """Writes little of a value, however much of it there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxother = 2, 60
+        self.repr_bytes = self.repr_str
+
+    def repr_int(self, x: int, level: int) -> str:
+        # (Python refuses to write integers of thousands of digits)
+        return super().repr_int(x, level) if x.bit_length() < 100 else f"an integer of {x.bit_length()} bits"
+
+    def repr_ndarray(self, x: Any, level: int) -> str:
+        return f"array of {x.dtype}, {x.shape}"
+
+
+_SHORT = _Short()
+
+
+def shown(value: Any) -> str:
+    """A value of somebody else's, as a message shows it: never long, and never slow to write.
+
+    >>> shown([10**400, "a" * 1000, {"x": [[[1]]]}])
+    "[an integer of 1329 bits, 'aaaaaaaaaaaa...aaaaaaaaaaaaa', {'x': [...]}]"
+    """
+    return _SHORT.repr(value)
 
 
 def _log_alone(match: re.Match[str]) -> str:

@@ -11,7 +11,14 @@ import numpy as np
 
 from beyonddrive.datasets.transforms.strip_rig import StripError
 from beyonddrive.deploy.drivers.engines import DriverError, Engine
-from beyonddrive.deploy.drivers.fallbacks import LastPlan, moved_plan, straight_on
+from beyonddrive.deploy.drivers.fallbacks import (
+    FASTEST,
+    USUAL_STEP,
+    LastPlan,
+    Whereabouts,
+    moved_plan,
+    straight_on,
+)
 from beyonddrive.deploy.drivers.frame_inputs import FrameInputs, check_frame
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.frame import (
@@ -27,10 +34,10 @@ from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL, PlanError, che
 
 logger = logging.getLogger(__name__)
 
-MAX_SPEED = 70.0
-"""A plan that is faster than this between two poses is no plan [m/s]."""
 _SAME_MOMENT = 0.13
 """An earlier frame stands for a moment if it is so near: half a step of a simulator at 4 Hz [s]."""
+_LONGEST_REASON = 300
+"""A reason is cut after so many characters: it may quote what a simulator has sent."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class _Session:
     report: DriverReport = field(default_factory=DriverReport)
     index: int = 0
     last: LastPlan | None = None
+    time: float | None = None
     speed: float = 0.0
     earlier: deque[Frame] = field(default_factory=deque)
 
@@ -108,34 +116,38 @@ class PlannerDriver:
         try:
             check_frame(frame)
         except Exception as error:  # (what a peer sends may be of any type)
-            return self._fall_back(state, frame.session, "bad_frame", describe_error(error), _moment(frame))
-        state.speed = float(frame.velocity[0])
+            return self._fall_back(state, frame.session, "bad_frame", describe_error(error), _known(frame))
+        _note(state, _known(frame))
         frame = self._remember(state, frame)
         try:
             packed = self.inputs(frame, f"{state.seed}/{index}")
             poses = self._checked(self.engine(packed))
         except StripError as error:
-            return self._fall_back(state, frame.session, error.kind, str(error), _moment(frame))
+            return self._fall_back(state, frame.session, error.kind, str(error), _known(frame))
         except PlanError as error:
-            return self._fall_back(state, frame.session, "bad_plan", str(error), _moment(frame))
+            return self._fall_back(state, frame.session, "bad_plan", str(error), _known(frame))
         except Exception as error:  # (a planner is anybody's code, and the simulator waits for an answer)
             logger.warning("session %s: the planner raised", frame.session, exc_info=True)
             return self._fall_back(
-                state, frame.session, "planner_error", describe_error(error), _moment(frame)
+                state, frame.session, "planner_error", describe_error(error), _known(frame)
             )
         state.report.count("inference")
         state.last = LastPlan(poses, frame.time, np.asarray(frame.pose, np.float64))
         return DrivenPlan(poses, PLANNER)
 
-    def plan_without_frame(self, session: str, kind: str, reason: str) -> DrivenPlan:
-        """The plan for a moment of which nothing usable is known.
+    def plan_without_frame(
+        self, session: str, kind: str, reason: str, known: Whereabouts | None = None
+    ) -> DrivenPlan:
+        """The plan for a moment whose frame cannot be read.
 
         Args:
             session: Its name.
             kind: What to count it as.
             reason: Why there is no frame.
+            known: What is known of the moment all the same. Without a time it comes a usual step after the
+                one before; without a pose the ego is where its plan has it.
         """
-        return self._fall_back(self._session(session), session, kind, reason, None)
+        return self._fall_back(self._session(session), session, kind, reason, known or Whereabouts())
 
     def fall_back(self, frame: Frame, kind: str, reason: str) -> DrivenPlan:
         """The plan for a frame that lacks something, such as its images.
@@ -145,10 +157,7 @@ class PlannerDriver:
             kind: What to count it as.
             reason: What it lacks.
         """
-        state = self._session(frame.session)
-        if np.isfinite(frame.velocity[0]):
-            state.speed = float(frame.velocity[0])
-        return self._fall_back(state, frame.session, kind, reason, _moment(frame))
+        return self._fall_back(self._session(frame.session), frame.session, kind, reason, _known(frame))
 
     def close(self, session: str) -> DriverReport:
         """End a session; one that never began has an empty report."""
@@ -190,11 +199,16 @@ class PlannerDriver:
         return replace(frame, history=tuple(history))
 
     def _fall_back(
-        self, state: _Session, session: str, kind: str, reason: str, moment: tuple[float, Floats] | None
+        self, state: _Session, session: str, kind: str, reason: str, known: Whereabouts
     ) -> DrivenPlan:
+        if len(reason) > _LONGEST_REASON:
+            reason = reason[:_LONGEST_REASON] + " ..."
+        if known.time is None and state.time is not None:
+            known = known._replace(time=state.time + USUAL_STEP)
+        _note(state, known)
         cached = None
-        if moment is not None and state.last is not None:
-            cached = moved_plan(state.last, *moment, self.settings.max_cached_age)
+        if state.time is not None and state.last is not None:
+            cached = moved_plan(state.last, state.time, known.pose, self.settings.max_cached_age)
         source = STRAIGHT_ON if cached is None else CACHED_PLAN
         state.report.count(kind, reason)
         state.report.count(source)
@@ -205,16 +219,21 @@ class PlannerDriver:
         poses = check_plans(np.asarray(plan)[None], "the planner's answer")[0]
         steps = np.diff(np.vstack([np.zeros(2), poses[:, :2]]), axis=0)
         fastest = float(np.linalg.norm(steps, axis=1).max()) / POSE_INTERVAL
-        if fastest > MAX_SPEED:
+        if fastest > FASTEST:
             raise PlanError(f"the planner's answer drives {fastest:.0f} m/s: check its checkpoint and inputs")
         return poses
 
 
-def _moment(frame: Frame) -> tuple[float, Floats] | None:
-    """When and where a frame is of, if it says so."""
-    try:
-        time, pose = float(frame.time), np.asarray(frame.pose, np.float64)
-    except (TypeError, ValueError):
-        return None
-    known = pose.shape == (3,) and np.isfinite(time) and np.isfinite(pose).all()
-    return (time, pose) if known else None
+def _note(state: _Session, known: Whereabouts) -> None:
+    """Keep when it is and how fast the ego is, if that is known."""
+    if known.time is not None:
+        state.time = known.time
+    if known.speed is not None:
+        state.speed = known.speed
+
+
+def _known(frame: Frame) -> Whereabouts:
+    """What a frame says of its moment, whatever else is wrong with it."""
+    velocity = frame.velocity
+    ahead = velocity[0] if isinstance(velocity, np.ndarray) and velocity.shape == (2,) else None
+    return Whereabouts.of(frame.time, frame.pose, ahead)

@@ -9,10 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.deploy.drivers.core import PlannerDriver
 from beyonddrive.deploy.drivers.engines import DriverError
+from beyonddrive.deploy.drivers.fallbacks import USUAL_STEP, Whereabouts
 from beyonddrive.deploy.drivers.frame_inputs import FrameError
 from beyonddrive.evaluation.closed_loop.hugsim.tracker import WHEELBASE
-from beyonddrive.structures.frame import CameraView, Command, Floats, Frame
+from beyonddrive.structures.errors import describe_error, shown
+from beyonddrive.structures.frame import CameraView, Command, DrivenPlan, Floats, Frame
 from beyonddrive.structures.lenses import LensError, Pinhole
 from beyonddrive.structures.plan import POSE_INTERVAL
 
@@ -54,6 +57,32 @@ class HugsimConventions:
         return cls("always_forward", True, "absent", "float32")
 
 
+def planned(
+    driver: PlannerDriver, obs: Any, info: Any, session: str, conventions: HugsimConventions
+) -> tuple[DrivenPlan, float]:
+    """The plan for an observation, whatever it holds, and the moment that it is for (NaN if nobody knows)."""
+    try:
+        frame = frame_of(obs, info, session, conventions)
+    except Exception as error:  # (what a simulator sends can make nearly anything raise)
+        known = whereabouts_of(info)
+        plan = driver.plan_without_frame(session, "bad_frame", describe_error(error), known)
+        return plan, float("nan") if known.time is None else known.time
+    return driver.plan(frame), frame.time
+
+
+def whereabouts_of(info: Any) -> Whereabouts:
+    """When and where the ego is, as far as that much of ``info`` can be read."""
+
+    if not isinstance(info, Mapping):
+        return Whereabouts()
+    pose: Floats | None = None
+    try:
+        pose = _pose(info)
+    except FrameError:
+        pass
+    return Whereabouts.of(info.get("timestamp"), pose, info.get("ego_velo"))
+
+
 def frame_of(obs: Any, info: Any, session: str, conventions: HugsimConventions) -> Frame:
     """A frame of an observation.
 
@@ -68,7 +97,6 @@ def frame_of(obs: Any, info: Any, session: str, conventions: HugsimConventions) 
     """
     if not isinstance(obs, Mapping) or not isinstance(info, Mapping):
         raise FrameError(f"obs, info: must be dictionaries, got {type(obs).__name__}, {type(info).__name__}")
-    box = _numbers(info, "ego_box", 7)
     speed, steering = _number(info, "ego_velo"), -_number(info, "ego_steer")
     ahead = _number(info, "accelerate")
     if conventions.as_released:
@@ -87,8 +115,7 @@ def frame_of(obs: Any, info: Any, session: str, conventions: HugsimConventions) 
         velocity=velocity,
         acceleration=acceleration,
         command=_command(info, conventions),
-        # (the record frame is x ahead, y left, and its yaw is counter-clockwise)
-        pose=np.array([box[0], box[1], box[6]]),
+        pose=_pose(info),
         steering=steering,
         lidar=lidar,
     )
@@ -153,7 +180,12 @@ def garage_answer(poses: Floats, speed: float, step: float, conventions: HugsimC
 
 def step_of(info: Mapping[str, Any]) -> float:
     """Seconds until the next observation: ``dt`` of the garage variant, 0.25 of the release."""
-    return _number(info, "dt") if "dt" in info else 0.25
+    return _number(info, "dt") if "dt" in info else USUAL_STEP
+
+
+def _pose(info: Mapping[str, Any]) -> Floats:
+    # (the record frame is x ahead, y left, and its yaw is counter-clockwise)
+    return _numbers(info, "ego_box", 7)[[0, 1, 6]]
 
 
 def _command(info: Mapping[str, Any], conventions: HugsimConventions) -> Command:
@@ -183,10 +215,12 @@ def _cameras(obs: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Camer
             width, height = float(intrinsic["W"]), float(intrinsic["H"])
             fields = [float(intrinsic[part]) for part in ("fovx", "fovy", "cx", "cy")]
             to_camera = np.array(parameters[name]["v2c"], dtype=np.float64)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise FrameError(f"{key}: cannot be read ({type(error).__name__}: {error})") from None
-        if to_camera.shape != (4, 4) or not np.isfinite(to_camera).all() or not min(width, height) >= 1:
-            raise FrameError(f"{key}: v2c must be a finite (4, 4), H and W positive")
+        if to_camera.shape != (4, 4) or not np.isfinite(to_camera).all():
+            raise FrameError(f"{key}: v2c must be a finite (4, 4)")
+        if not all(1 <= size < np.inf for size in (width, height)):
+            raise FrameError(f"{key}.intrinsic: H and W must be finite and positive, got {height}, {width}")
         try:
             lens = Pinhole.of_fields_of_view(int(width), int(height), *fields)
         except LensError as error:
@@ -229,8 +263,8 @@ def _numbers(info: Mapping[str, Any], key: str, count: int) -> Floats:
         raise FrameError(f"info.{key}: is missing")
     try:
         values: Floats = np.array(info[key], dtype=np.float64)
-    except (TypeError, ValueError):
-        raise FrameError(f"info.{key}: must be numbers, got {info[key]!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise FrameError(f"info.{key}: must be numbers, got {shown(info[key])}") from None
     if values.shape != (count,) or not np.isfinite(values).all():
-        raise FrameError(f"info.{key}: must be {count} finite number(s), got {info[key]!r}")
+        raise FrameError(f"info.{key}: must be {count} finite number(s), got {shown(info[key])}")
     return values

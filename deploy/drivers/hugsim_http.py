@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 from beyonddrive.deploy.drivers.core import PlannerDriver
 from beyonddrive.deploy.drivers.engines import DriverError
-from beyonddrive.deploy.drivers.frame_inputs import FrameError
-from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of, frame_of
+from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of, planned
 from beyonddrive.deploy.drivers.hugsim_pipes import self_test
 from beyonddrive.deploy.drivers.run_report import RunReport
 from beyonddrive.evaluation.closed_loop.hugsim.messages import (
@@ -84,7 +83,7 @@ def drive_http(
     client = open_client(settings)
     about = {"protocol": "hugsim-http", "server": settings.server, **(about or {})}
     with RunReport(report_dir, about) as report:
-        number, session, ended = 1, "scenario 1", "the server went away"
+        number, session, ended = 1, "scenario 1", "the driver ended"
         driver.reset(session)
         try:
             _ask("reset", client.reset_env)
@@ -93,11 +92,8 @@ def drive_http(
                 report.trouble = "the server is done before it has begun: it has no scenario"
             while not state.done:
                 started = time.perf_counter()
-                try:
-                    frame = frame_of(state.state.obs, state.state.info, session, settings.conventions)
-                    plan, moment = driver.plan(frame), frame.time
-                except FrameError as error:
-                    plan, moment = driver.plan_without_frame(session, "bad_frame", str(error)), float("nan")
+                told = state.state
+                plan, moment = planned(driver, told.obs, told.info, session, settings.conventions)
                 report.planned(session, moment, plan, time.perf_counter() - started)
                 points = answer_of(plan.poses, settings.conventions)
                 state = _ask("execute_action", client.execute_action, points)
@@ -106,7 +102,7 @@ def drive_http(
                     number, session = number + 1, f"scenario {number + 1}"
                     driver.reset(session)
         except PeerError as error:
-            report.trouble = str(error)
+            report.trouble, ended = str(error), "the server went away"
         finally:
             rest = driver.close(session)
             if rest.counts:

@@ -17,9 +17,10 @@ from beyonddrive.deploy.drivers.frame_inputs import FrameError
 from beyonddrive.deploy.drivers.hugsim import (
     HugsimConventions,
     answer_of,
-    frame_of,
     garage_answer,
+    planned,
     step_of,
+    whereabouts_of,
 )
 from beyonddrive.deploy.drivers.run_report import RunReport
 from beyonddrive.deploy.drivers.self_test import Motion, check_convention
@@ -88,7 +89,7 @@ def drive_pipes(
     session = folder.resolve().name or "episode"
     observations, plans = Pipe(folder / OBSERVATIONS), Pipe(folder / PLANS)
     driver.reset(session)
-    misses, ended = 0, "done"
+    misses, gave_up, ended = 0, False, "the driver ended"
     about = {"protocol": f"hugsim-pipes ({settings.variant})", **(about or {})}
     with RunReport(report_dir or folder, about) as report:
         try:
@@ -100,15 +101,16 @@ def drive_pipes(
                 wait = settings.wait
                 answer, plan, moment = _answer(content, session, driver, settings, misses)
                 if plan is None:
+                    ended = "gave up" if gave_up else "done"
                     break
                 misses = 0 if plan.source == PLANNER else misses + 1
                 report.planned(session, moment, plan, time.perf_counter() - started)
                 plans.send(answer, settings.wait, lambda: os.getppid() == parent)
-                if answer == plan_message(None):
-                    ended = "gave up"
+                gave_up = gave_up or answer == plan_message(None)
         except (PeerError, MessageError) as error:
             report.trouble, ended = str(error), "the simulator went away"
-        report.session_ended(session, driver.close(session), ended)
+        finally:
+            report.session_ended(session, driver.close(session), ended)
     return report
 
 
@@ -134,9 +136,9 @@ def _answer(
             return b"", None, moment
         if not isinstance(message, tuple) or len(message) != 2:
             raise FrameError(f"the message is a {type(message).__name__}, not (obs, info)")
-        frame = frame_of(*message, session, settings.conventions)
-        info, moment = message[1], frame.time
-        plan = driver.plan(frame)
+        if isinstance(message[1], Mapping):
+            info = message[1]
+        plan, moment = planned(driver, *message, session, settings.conventions)
     except MessageError as error:
         plan = driver.plan_without_frame(session, "bad_message", str(error))
     except FrameError as error:
@@ -146,9 +148,12 @@ def _answer(
         return _given_up(settings), plan, moment
     if settings.follow_plan:
         try:
-            own = garage_answer(plan.poses, float(info["ego_velo"]), step_of(info), settings.conventions)
+            speed = whereabouts_of(info).speed
+            if speed is None:
+                raise FrameError("info.ego_velo: the speed of the ego is not known")
+            own = garage_answer(plan.poses, speed, step_of(info), settings.conventions)
             return plan_message(own), plan, moment
-        except (KeyError, DriverError) as error:
+        except DriverError as error:
             driver.report(session).count("tracker_instead", str(error))
     return plan_message(answer_of(plan.poses, settings.conventions)), plan, moment
 

@@ -197,17 +197,27 @@ def test_a_silent_server_is_given_up(server, driver):
     assert "reset: ReadTimeout" in report.trouble and time.monotonic() - started < 5
 
 
-def test_a_state_that_cannot_be_driven_by_gets_a_fallback(server, driver):
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda info: info.update(ego_velo=float("nan")),
+        lambda info: info["cam_params"]["CAM_FRONT"]["intrinsic"].update(W=float("inf")),
+        lambda info: info.update(ego_velo=1e308),
+    ],
+    ids=["nan", "inf", "fast"],
+)
+def test_a_state_that_cannot_be_driven_by_gets_a_fallback(server, driver, harm):
     def spoil(path, number, content):
         if number == 2 and path == "/execute_action":
             value = pickle.loads(content)
-            value["state"]["info"]["ego_velo"] = float("nan")
+            harm(value["state"]["info"])
             content = pickle.dumps(value)
         return 200, content
 
     server.spoil = spoil
     report = drive_http(HttpSettings(server.address), driver)
-    assert report.sessions["scenario 1"].counts == {"inference": 1, "bad_frame": 1, "straight_on": 1}
+    assert report.sessions["scenario 1"].counts == {"inference": 1, "bad_frame": 1, "cached_plan": 1}
+    assert not report.trouble
     assert report.headline().startswith("FALLBACKS: 1 of 3 plans")
 
 

@@ -13,6 +13,7 @@ import pytest
 from beyonddrive.deploy.drivers.engines import DriverError
 from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of
 from beyonddrive.deploy.drivers.hugsim_pipes import PipeSettings, drive_pipes
+from beyonddrive.deploy.drivers.self_test import arc
 from beyonddrive.evaluation.closed_loop.hugsim.messages import DONE
 
 QUICK = PipeSettings(first_wait=10.0, wait=10.0)
@@ -112,9 +113,95 @@ def test_what_cannot_be_read_gets_a_plan_and_the_episode_goes_on(episode, observ
     assert not mark.exists()
     assert all(answer.shape == (8, 2) and np.isfinite(answer).all() for answer in answers)
     counts = report.sessions[tmp_path.name].counts
-    assert counts == {"inference": 2, "bad_message": 3, "bad_frame": 3, "straight_on": 6}
+    assert counts == {"inference": 2, "bad_message": 3, "bad_frame": 3, "cached_plan": 6}
     assert report.headline().startswith("FALLBACKS: 6 of 8 plans in 1 session(s) are not the planner's")
     assert json.loads((tmp_path / "driver.json").read_text())["fallbacks"] == 6
+
+
+def test_the_plan_is_driven_on_while_nothing_can_be_read(episode, observation, told):
+    """The ego is taken to be where its plan has it, a step of 0.25 s later each time; then straight on."""
+    told.answer = arc(6.0, 0.3)
+
+    def script(simulator):
+        simulator.ask(observation(0))
+        for _ in range(8):
+            simulator.ask(b"")
+        simulator.tell(DONE)
+
+    answers, report = episode(script)
+    (counts,) = (session.counts for session in report.sessions.values())
+    assert counts == {"inference": 1, "bad_message": 8, "cached_plan": 6, "straight_on": 2}
+    # A car on a circle has the same circle ahead of it, up to the end of what was planned.
+    for number in (2, 4, 6):
+        assert np.allclose(answers[number][:5], answers[0][:5], atol=1e-6), number
+    assert np.allclose(answers[1][:5], answers[0][:5], atol=0.05)
+    assert np.allclose(answers[7], np.column_stack([np.zeros(8), 2.0 * np.arange(1, 9)]))
+
+
+@pytest.mark.parametrize("lost", ["timestamp", "ego_box", "ego_velo"])
+def test_what_can_be_read_of_a_bad_frame_is_used(episode, observation, told, lost):
+    """The ego has come 0.5 m farther, and 1 m aside, of what was planned: the plan leads back if that is known."""
+
+    def script(simulator):
+        simulator.ask(observation(0))
+        info = {"timestamp": 0.25, "ego_box": [1.0, 1.0, 0.0, 1.6, 3.0, 1.5, 0.0], "ego_velo": 4.0}
+        simulator.ask(observation(1, **{**info, lost: float("nan")}))
+        simulator.tell(DONE)
+
+    told.answer = arc(4.0, 0.0)
+    answers, report = episode(script)
+    (counts,) = (session.counts for session in report.sessions.values())
+    assert counts == {"inference": 1, "bad_frame": 1, "cached_plan": 1}
+    assert np.allclose(answers[1][:, 0], 0.0 if lost == "ego_box" else 1.0)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda info: info["cam_params"]["CAM_FRONT"]["intrinsic"].update(W=float("inf")),
+        lambda info: info["cam_params"]["CAM_FRONT"]["intrinsic"].update(H=float("nan")),
+        lambda info: info["cam_params"]["CAM_FRONT"]["intrinsic"].update(cx=10**400),
+        lambda info: info["cam_params"].update(CAM_FRONT=np.zeros(3)),
+        lambda info: info["cam_params"]["CAM_FRONT"].update(intrinsic=np.zeros(3)),
+        lambda info: info["cam_params"]["CAM_FRONT"].update(v2c=10**400),
+        lambda info: info.update(ego_velo=10**5000),
+        lambda info: info.update(ego_velo=1e308),
+        lambda info: info.update(timestamp=[10**400]),
+    ],
+    ids=["inf", "nan", "huge", "array", "array of lens", "huge pose", "huge speed", "fast", "huge time"],
+)
+def test_no_number_of_a_simulator_ends_an_episode(episode, observation, harm):
+    obs, info = observation(1, dt=0.25)
+    harm(info)
+
+    def script(simulator):
+        simulator.ask(observation(0, dt=0.25))
+        simulator.ask((obs, info))
+        simulator.tell(DONE)
+
+    answers, report = episode(script, replace(QUICK, variant="garage", follow_plan=True))
+    (session,) = report.sessions.values()
+    assert session.counts["inference"] == 1 and session.counts["bad_frame"] == 1 and session.fallbacks == 1
+    sent = answers[1]["plan"] if isinstance(answers[1], dict) else answers[1]
+    assert np.isfinite(sent).all() and np.abs(sent).max() < 20
+    assert len(session.reasons["bad_frame"]) < 310
+
+
+def test_a_driver_that_is_ended_leaves_what_it_has_driven(episode, observation, told, tmp_path):
+    def script(simulator):
+        simulator.ask(observation(0))
+        simulator.tell(observation(1))
+
+    def stopped(packed):
+        if len(told.given) == 2:
+            raise SystemExit(143)
+        return arc(4.0, 0.0)
+
+    told.answer = stopped
+    with pytest.raises(SystemExit):
+        episode(script)
+    kept = json.loads((tmp_path / "driver.json").read_text())
+    assert kept["plans"] == 1 and kept["sessions"][tmp_path.name]["ended"] == "the driver ended"
 
 
 def test_a_planner_that_raises_drives_on_with_what_it_had(episode, observation, told):
