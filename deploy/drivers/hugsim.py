@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -72,14 +73,11 @@ def planned(
 
 def whereabouts_of(info: Any) -> Whereabouts:
     """When and where the ego is, as far as that much of ``info`` can be read."""
-
     if not isinstance(info, Mapping):
         return Whereabouts()
     pose: Floats | None = None
-    try:
+    with suppress(FrameError):
         pose = _pose(info)
-    except FrameError:
-        pass
     return Whereabouts.of(info.get("timestamp"), pose, info.get("ego_velo"))
 
 

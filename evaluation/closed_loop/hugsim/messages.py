@@ -7,6 +7,7 @@ names numpy's constructors as numpy 1 and 2 know them.
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ DONE = "Done"
 """What a simulator says after an episode."""
 MAX_MESSAGE = 512 * 2**20
 """A message may have as many bytes; six cameras of 450 x 800 with depth and classes are 17 MB."""
+_UNFOLDS, _SMALL = 16, 2**16
+"""A message may say the same thing again, but not unfold into more than so often its size, or that of a small
+one [bytes and items]."""
 
 
 class MessageError(HugsimError):
@@ -44,18 +48,43 @@ def read_message(content: bytes, limit: int = MAX_MESSAGE) -> Any:
     """What a message holds, written under numpy 1 or 2.
 
     Raises:
-        MessageError: If it is empty, half, damaged, longer than ``limit``, or holds anything but data.
+        MessageError: If it is empty, half, damaged, longer than ``limit``, holds anything but data, or names
+            the same things so often that whoever writes or converts it would fill the memory.
     """
     if not content:
         raise MessageError("the message is empty: the other side closed the pipe without writing")
     if len(content) > limit:
         raise MessageError(f"the message has {len(content)} bytes, {limit} are allowed")
     try:
-        return loads_plain_pickle(content)
-    except PlainPickleError as error:
+        value = loads_plain_pickle(content)
+        unfolded = _unfolded(value, {})
+    except (PlainPickleError, RecursionError) as error:
         raise MessageError(f"the message cannot be read: {error}") from error
+    if unfolded > min(limit, _UNFOLDS * max(len(content), _SMALL)):
+        raise MessageError(f"the message has {len(content)} bytes and unfolds into {unfolded:.3g}")
+    return value
 
 
 def plan_message(plan: NDArray[np.floating] | dict[str, Any] | None) -> bytes:
     """The answer of a planner: (N, 2) right, ahead [m] every 0.5 s; None if it gives up."""
     return write_message(plan)
+
+
+def _unfolded(value: Any, known: dict[int, float]) -> float:
+    """Bytes and items of a value if whatever is named twice is there twice; infinite if it holds itself."""
+    size = 1.0
+    if isinstance(value, (str, bytes)):
+        return size + len(value)
+    if isinstance(value, np.ndarray):
+        size += value.nbytes
+        if not value.dtype.hasobject:
+            return size
+    elif not isinstance(value, (list, tuple, dict)):
+        return size
+    if id(value) not in known:
+        known[id(value)] = math.inf  # (of what holds itself, it is asked before it is known)
+        items: Any = value.flat if isinstance(value, np.ndarray) else value
+        if isinstance(value, dict):
+            items = [*value, *value.values()]
+        known[id(value)] = size + sum(_unfolded(item, known) for item in items)
+    return known[id(value)]

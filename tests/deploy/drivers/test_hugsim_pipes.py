@@ -140,7 +140,7 @@ def test_the_plan_is_driven_on_while_nothing_can_be_read(episode, observation, t
 
 @pytest.mark.parametrize("lost", ["timestamp", "ego_box", "ego_velo"])
 def test_what_can_be_read_of_a_bad_frame_is_used(episode, observation, told, lost):
-    """The ego has come 0.5 m farther, and 1 m aside, of what was planned: the plan leads back if that is known."""
+    """The ego is a metre aside of its plan: the plan leads back, unless nobody knows where the ego is."""
 
     def script(simulator):
         simulator.ask(observation(0))

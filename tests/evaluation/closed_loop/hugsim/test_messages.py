@@ -70,6 +70,57 @@ def test_what_is_no_data_is_refused_and_nothing_runs(tmp_path, payload):
     assert not mark.exists()
 
 
+def _doubling(inner, times):
+    for _ in range(times):
+        inner = [inner] * 10
+    return inner
+
+
+def _in_itself():
+    value = [1.0]
+    value += [value, value]
+    return value
+
+
+def _objects(item, count):
+    array = np.empty(count, object)
+    array[:] = [item] * count
+    return array
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        _doubling(0.0, 12),
+        {"info": tuple([_doubling(0.0, 12)] * 2)},
+        _doubling(np.zeros(10_000), 5),
+        _doubling("word" * 1000, 5),
+        _doubling(_objects([0.0] * 1000, 1000), 3),
+        _in_itself(),
+    ],
+    ids=["numbers", "dictionary", "array", "text", "objects", "in itself"],
+)
+def test_what_would_fill_the_memory_is_refused(value):
+    """A message of a few bytes may name the same list again and again."""
+    content = pickle.dumps(value)
+    assert len(content) < 100_000
+    with pytest.raises(MessageError, match="unfolds into"):
+        read_message(content)
+
+
+def test_what_is_named_twice_may_be_there_twice():
+    """As simulators do that have one black image for all cameras."""
+    black, lens = np.zeros((450, 800), np.float32), {"fovx": 1.0, "fovy": 0.5}
+    names = [f"CAM_{number}" for number in range(6)]
+    sent = {"depth": dict.fromkeys(names, black), "cam_params": dict.fromkeys(names, lens)}
+    read = read_message(pickle.dumps(sent))
+    assert read["cam_params"] == sent["cam_params"] and all(
+        d.shape == (450, 800) for d in read["depth"].values()
+    )
+    many = list(range(300_000))
+    assert read_message(pickle.dumps(many), 1 << 21) == many
+
+
 def test_a_message_larger_than_the_pipe_goes_both_ways(tmp_path):
     content = write_message(np.arange(300_000, dtype=np.float32))
     for number in range(3):  # the same pipe, one message after another
