@@ -18,6 +18,7 @@ from beyonddrive.deploy.drivers.alpasim_cameras import DeclaredCamera, declared_
 from beyonddrive.deploy.drivers.alpasim_ego import EgoMotion, command_of_route, ego_motion
 from beyonddrive.deploy.drivers.core import PlannerDriver
 from beyonddrive.deploy.drivers.engines import DriverError
+from beyonddrive.deploy.drivers.fallbacks import Whereabouts
 from beyonddrive.deploy.drivers.frame_inputs import FrameError
 from beyonddrive.deploy.drivers.run_report import RunReport
 from beyonddrive.deploy.drivers.self_test import Motion, check_convention
@@ -71,7 +72,8 @@ class AlpasimSettings:
 @dataclass
 class _Session:
     cameras: dict[str, DeclaredCamera] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
+    pose_lost: bool = False
+    """Whether the newest pose of the ego was none."""
 
 
 class AlpasimDriver(BaseDriver):
@@ -120,24 +122,40 @@ class AlpasimDriver(BaseDriver):
 
     def on_session_close(self, session: SessionState) -> None:
         """End, and log what became of it, fallbacks first."""
+        self._end(session.uuid, "closed")
+
+    def end_sessions(self, why: str) -> None:
+        """End all sessions that nobody has closed."""
         with self._lock:
-            self._sessions.pop(session.uuid, None)
-        closed = self.driver.close(session.uuid)
-        self.report.session_ended(session.uuid, closed, "closed")
-        shout = logger.warning if closed.fallbacks else logger.info
-        shout("session %s closed: %d fallbacks, %s", session.uuid, closed.fallbacks, closed.to_dict())
+            left = list(self._sessions)
+        for uuid in left:
+            self._end(uuid, why)
+
+    def on_egomotion(self, session: SessionState, new_poses: Trajectory) -> None:
+        """Forget poses that are not finite: the package lets every plan begin at the newest it has."""
+        if not new_poses.poses:
+            return
+        with session.lock:
+            known = session.ego_trajectory
+            # (what was there before has been looked at)
+            for index in reversed(range(max(len(known) - len(new_poses), 0), len(known))):
+                if not _is_finite(known.poses[index]):
+                    del known.timestamps_us[index], known.poses[index], session.dynamic_states[index]
+        with self._lock:
+            if session.uuid in self._sessions:
+                self._sessions[session.uuid].pose_lost = not _is_finite(new_poses.poses[-1])
 
     def drive(self, ctx: DriveContext) -> DriveResult:
         """Plan; never raises, for a rollout is lost by that."""
         started = time.perf_counter()
-        uuid = ctx.session.uuid
+        uuid, now = ctx.session.uuid, Whereabouts(1e-6 * ctx.time_now_us)
         try:
             plan = self._plan(ctx)
         except FrameError as error:
-            plan = self.driver.plan_without_frame(uuid, "bad_frame", str(error))
+            plan = self.driver.plan_without_frame(uuid, "bad_frame", str(error), now)
         except Exception as error:
             logger.exception("session %s: the driver failed", uuid)
-            plan = self.driver.plan_without_frame(uuid, "driver_error", describe_error(error))
+            plan = self.driver.plan_without_frame(uuid, "driver_error", describe_error(error), now)
         self.report.planned(uuid, 1e-6 * ctx.time_now_us, plan, time.perf_counter() - started)
         counts = self.driver.report(uuid).counts
         return DriveResult(
@@ -162,7 +180,7 @@ class AlpasimDriver(BaseDriver):
         if motion.trouble:
             report.count("dynamic_state_fallback", motion.trouble)
         with self._lock:
-            cameras = self._sessions[uuid].cameras
+            cameras, pose_lost = self._sessions[uuid].cameras, self._sessions[uuid].pose_lost
         frame = Frame(
             session=uuid,
             time=1e-6 * ctx.time_now_us,
@@ -172,6 +190,9 @@ class AlpasimDriver(BaseDriver):
             command=command_of_route(waypoints, self.settings.route_distance, self.settings.route_threshold),
             pose=_flat(poses[-1]),
         )
+        if pose_lost:
+            # (what is sent begins at the last pose that is one, and the plan of before is known from there)
+            return self.driver.fall_back(frame, "bad_frame", "pose: the newest of the ego is not finite")
         oldest = ctx.time_now_us - max(ctx.time_query_us - ctx.time_now_us, _SAME_MOMENT_US)
         try:
             views, moment = _views(cameras, images, ctx.time_now_us, oldest)
@@ -183,6 +204,15 @@ class AlpasimDriver(BaseDriver):
             return self.driver.fall_back(frame, error.kind, str(error))
         except FrameError as error:
             return self.driver.fall_back(frame, "bad_frame", str(error))
+
+    def _end(self, uuid: str, why: str) -> None:
+        with self._lock:
+            if self._sessions.pop(uuid, None) is None:
+                return
+        ended = self.driver.close(uuid)
+        self.report.session_ended(uuid, ended, why)
+        shout = logger.warning if ended.fallbacks else logger.info
+        shout("session %s, %s: %d fallbacks, %s", uuid, why, ended.fallbacks, ended.to_dict())
 
     def _needed(self, declared: Mapping[str, Any]) -> dict[str, DeclaredCamera]:
         """The declared cameras that the planner's strip is made of, reduced as far as that allows."""
@@ -239,6 +269,8 @@ def serve(
                 stop.wait()
         except RuntimeError as error:
             raise DriverError(f"--bind, --port: {error}") from error
+        finally:
+            policy.end_sessions("the server ended")
     print(report.headline(), flush=True)
     return 0
 
@@ -251,6 +283,10 @@ def _motion_of(answer: Trajectory) -> Motion:
         raise DriverError("the answer of the self-test ends before 2 s")
     # (to the left of a rig that looks along +y is -x)
     return Motion(10.0 - float(reached.position[0]), float(reached.position[1]) + 3.0)
+
+
+def _is_finite(pose: Pose) -> bool:
+    return bool(np.isfinite([*pose.position, *pose.quat_xyzw]).all())
 
 
 def _flat(pose: Pose) -> Floats:

@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -259,6 +260,38 @@ def test_cameras_that_are_missing_late_black_or_broken(runtime, policy, told):
     assert counts(policy)["inference"] == 2
 
 
+@pytest.mark.parametrize("lost", [(np.nan, 0.0, 0.0), (0.8, np.inf, 0.0)])
+def test_a_pose_that_is_none_is_driven_through_from_the_last_that_is_one(runtime, policy, lost):
+    """The package lets plans begin at the newest pose it has, so that it must not have that one."""
+    session = runtime()
+    session.ego([(START, 0.0, 0.0, 0.0)])
+    session.images(START)
+    good = session.drive(START)
+    now = START + 2 * STEP
+    session.ego([(START + STEP, 0.4, 0.0, 0.0), (now, *lost)])
+    session.images(now)
+    plan = session.drive(now)
+    assert len(plan) == 9 and plan.timestamps_us[0] == now
+    for pose in plan.poses:
+        assert np.isfinite([*pose.position, *pose.quat_xyzw]).all()
+    assert np.allclose(plan.positions[0], [0.4, 0.0, 0.3], atol=1e-6)
+    # (the plan of before, where it was in the world)
+    assert np.allclose(plan.positions[5], good.interpolate(now + 2_500_000).position, atol=0.05)
+    found = counts(policy)
+    assert found["bad_frame"] == 1 and found["cached_plan"] == 1 and found["inference"] == 1
+    session.ego([(now + STEP, 1.2, 0.0, 0.0)])
+    session.images(now + STEP)
+    session.drive(now + STEP)
+    assert counts(policy)["inference"] == 2
+
+
+def test_a_session_whose_first_pose_is_none_holds(runtime, policy):
+    session = runtime()
+    session.ego([(START, np.nan, 0.0, 0.0)])
+    session.images(START)
+    assert len(session.drive(START)) == 0 and counts(policy)["no_ego"] == 1
+
+
 def test_no_pose_and_a_stale_pose(runtime, policy):
     session = runtime()
     session.images(START)
@@ -396,7 +429,7 @@ def test_the_packages_own_loop_is_driven_to_the_left(policy, told, caplog):
             patch.setattr("carla_driver_interface.testing.unpack_debug_info", lambda payload: None)
             result = loop.run(4, seed=7)
     assert result.lateral_offsets_m[-1] > 0.3 and result.ego.positions[-1, 0] > 6.0
-    assert "closed: 0 fallbacks" in caplog.text and "seed 7" in caplog.text
+    assert ", closed: 0 fallbacks" in caplog.text and "seed 7" in caplog.text
 
 
 def test_a_server_ends_with_a_report(policy, told, tmp_path, monkeypatch):
@@ -415,3 +448,35 @@ def test_a_server_ends_with_a_report(policy, told, tmp_path, monkeypatch):
     assert kept["protocol"] == "alpasim" and kept["settings"]["route_distance"] == 5.0
     with pytest.raises(DriverError, match="--bind, --port"):
         alpasim.serve(policy.driver, AlpasimSettings(), "no such host", 0, 2)
+
+
+def test_a_server_that_ends_tells_of_sessions_that_nobody_closed(policy, told, tmp_path, monkeypatch, capsys):
+    from beyonddrive.deploy.drivers import alpasim
+
+    class Driven(threading.Event):
+        """Is waited for as long as a runtime takes that closes one session of two."""
+
+        def wait(self, timeout=None):
+            port = capsys.readouterr().out.rsplit(":", 1)[1].strip()
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                for name in ("closed", "open"):
+                    session = Runtime(channel, name)
+                    session.ego([(START, 0.0, 0.0, 0.0)])
+                    session.images(START)
+                    session.drive(START)
+                    if name == "closed":
+                        session.close()
+            return True
+
+    # (grpc has events of its own)
+    monkeypatch.setattr(alpasim, "threading", SimpleNamespace(**{**vars(threading), "Event": Driven}))
+    monkeypatch.setattr(alpasim.signal, "signal", lambda *_: None)
+    told.answer = RuntimeError("gone")
+    assert alpasim.serve(policy.driver, AlpasimSettings(), "127.0.0.1", 0, 2, None, tmp_path) == 0
+    kept = json.loads((tmp_path / "driver.json").read_text())
+    assert {name: session["ended"] for name, session in kept["sessions"].items()} == {
+        "closed": "closed",
+        "open": "the server ended",
+    }
+    assert kept["fallbacks"] == 2
+    assert "FALLBACKS: 2 of 2 plans in 2 session(s)" in capsys.readouterr().out
