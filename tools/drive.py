@@ -42,6 +42,7 @@ PROTOCOLS = ("hugsim-pipes", "hugsim-http", "alpasim")
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("drive", "Put a planner behind a simulator.")
+    parser.allow_abbrev = False  # (--write-script writes the words that it finds, by their full names)
     add_config(parser, "config of the planner")
     parser.add_argument(
         "checkpoint", nargs="?", help="its weights, or its graph file; none for a planner without weights"
@@ -123,6 +124,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--follow-plan: goes with --variant garage")
     if args.protocol == "alpasim" and (args.as_released or args.lidar != "absent"):
         parser.error("--as-released, --lidar: go with HUGSIM's protocols")
+    if args.protocol == "hugsim-http" and args.lidar == "depth":
+        parser.error("--lidar depth: goes with --protocol hugsim-pipes, over HTTP there is no depth")
     refuse_file(parser, "--output-dir", args.output_dir)
     refuse_file(parser, "--report-dir", args.report_dir)
     return args

@@ -13,6 +13,7 @@ import numpy as np
 
 from beyonddrive.deploy.drivers.core import PlannerDriver
 from beyonddrive.deploy.drivers.engines import DriverError
+from beyonddrive.deploy.drivers.fallbacks import USUAL_STEP
 from beyonddrive.deploy.drivers.frame_inputs import FrameError
 from beyonddrive.deploy.drivers.hugsim import (
     HugsimConventions,
@@ -27,7 +28,7 @@ from beyonddrive.deploy.drivers.self_test import Motion, check_convention
 from beyonddrive.evaluation.closed_loop.hugsim.messages import DONE, MessageError, plan_message, read_message
 from beyonddrive.evaluation.closed_loop.hugsim.pipes import OBSERVATIONS, PLANS, PeerError, Pipe
 from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import command_of
-from beyonddrive.structures.frame import PLANNER, DrivenPlan
+from beyonddrive.structures.frame import PLANNER, DrivenPlan, Floats
 from beyonddrive.structures.plan import NUM_POSES
 
 Variant = Literal["release", "garage"]
@@ -84,7 +85,7 @@ def drive_pipes(
     Returns:
         The report, which is also in that folder; its ``trouble`` says if the simulator went away.
     """
-    self_test(settings.conventions)
+    self_test(settings.conventions, settings.follow_plan)
     parent = os.getppid()
     session = folder.resolve().name or "episode"
     observations, plans = Pipe(folder / OBSERVATIONS), Pipe(folder / PLANS)
@@ -114,14 +115,26 @@ def drive_pipes(
     return report
 
 
-def self_test(conventions: HugsimConventions) -> None:
-    """Does the simulator's tracker turn and accelerate as a plan says."""
+def self_test(conventions: HugsimConventions, follow_plan: bool = False) -> None:
+    """Does the simulator's tracker turn and accelerate as a plan says, and with ``follow_plan`` the ego.
+
+    Raises:
+        DriverError: If not.
+    """
 
     def motion(points: Any) -> Motion:
         acceleration, steering_rate = command_of(points, 5.0, 0.0).inputs[0]
         return Motion(-float(steering_rate), float(acceleration))
 
+    def own(poses: Floats) -> dict[str, Any]:
+        return garage_answer(poses, 5.0, USUAL_STEP, conventions)
+
     check_convention(lambda poses: answer_of(poses, conventions), motion)
+    if follow_plan:
+        # The garage does what it is told: forward, left and turn; its steering is positive to the right.
+        check_convention(own, lambda told: Motion(told["pose_delta"][1], told["pose_delta"][0]))
+        check_convention(own, lambda told: Motion(told["pose_delta"][2], told["velo"]))
+        check_convention(own, lambda told: Motion(-told["steer"], told["acc"]))
 
 
 def _answer(

@@ -138,6 +138,9 @@ def test_graph_files_drive_like_their_planner(tmp_path, blind_recipe, checkpoint
         (["--protocol", "alpasim", "--output-dir", "x"], "go with --protocol hugsim-pipes"),
         (["--protocol", "hugsim-pipes", "--output-dir", "x", "--follow-plan"], "goes with --variant garage"),
         (["--protocol", "alpasim", "--as-released"], "go with HUGSIM's protocols"),
+        (["--protocol", "hugsim-http", "--lidar", "depth"], "over HTTP there is no depth"),
+        (["--protocol", "hugsim-pipes", "--write-s", "x"], "unrecognized arguments: --write-s"),
+        (["--protocol", "hugsim-pipes", "--write-script", "x", "--dev", "cuda"], "arguments: --dev"),
         (["--protocol", "carrier-pigeon"], "invalid choice"),
     ],
 )
@@ -145,6 +148,25 @@ def test_command_lines_that_make_no_sense(words, said, capsys):
     with pytest.raises(SystemExit):
         drive.main(["config.py", "weights.pth", *words])
     assert said in capsys.readouterr().err
+
+
+def test_only_this_machine_is_served_unless_it_is_told_otherwise():
+    words = ["config.py", "weights.pth", "--protocol", "alpasim"]
+    assert drive.parse_args(words).bind == "127.0.0.1"
+    assert drive.parse_args([*words, "--bind", "0.0.0.0"]).bind == "0.0.0.0"
+
+
+def test_a_planner_that_does_not_plan_is_known_before_a_simulator_waits(
+    tmp_path, blind_recipe, checkpoint, capsys
+):
+    content = torch.load(checkpoint)
+    for weights in content["state_dict"].values():
+        weights.fill_(1e38)  # (which loads, and plans NaN)
+    torch.save(content, checkpoint)
+    words = ["--protocol", "hugsim-pipes", "--output-dir", str(tmp_path / "out"), "--first-wait", "0.2"]
+    assert drive.main([str(blind_recipe), str(checkpoint), *words]) == 1
+    assert "self-test: EgoStatusMLP does not plan" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_drive_is_one_line(tmp_path, blind_recipe, checkpoint, capsys):

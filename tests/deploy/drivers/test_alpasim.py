@@ -432,6 +432,15 @@ def test_the_packages_own_loop_is_driven_to_the_left(policy, told, caplog):
     assert ", closed: 0 fallbacks" in caplog.text and "seed 7" in caplog.text
 
 
+def test_an_answer_that_means_another_thing_is_not_served(policy, monkeypatch):
+    from beyonddrive.deploy.drivers import alpasim
+
+    right = alpasim.trajectory_of
+    monkeypatch.setattr(alpasim, "trajectory_of", lambda poses, now: right(poses * [1.0, -1.0, -1.0], now))
+    with pytest.raises(DriverError, match="self-test"):
+        AlpasimDriver(policy.driver)
+
+
 def test_a_server_ends_with_a_report(policy, told, tmp_path, monkeypatch):
     from beyonddrive.deploy.drivers import alpasim
 

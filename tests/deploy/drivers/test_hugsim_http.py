@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from beyonddrive.deploy.drivers import hugsim_pipes
 from beyonddrive.deploy.drivers.engines import DriverError
 from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of
 from beyonddrive.deploy.drivers.hugsim_http import HttpSettings, drive_http, open_client
@@ -117,6 +118,13 @@ def test_all_scenarios_are_driven(server, driver, told, tmp_path):
 def test_published_rows_are_driven_in_float32(server, driver):
     drive_http(HttpSettings(server.address, conventions=HugsimConventions.released()), driver)
     assert {plan.dtype for plan in server.plans} == {np.dtype(np.float32)}
+
+
+def test_an_answer_that_means_another_thing_does_not_start(server, driver, monkeypatch):
+    monkeypatch.setattr(hugsim_pipes, "answer_of", lambda *args: answer_of(*args) * [-1.0, 1.0])
+    with pytest.raises(DriverError, match="self-test"):
+        drive_http(HttpSettings(server.address), driver)
+    assert server.states_sent == 0
 
 
 def test_the_client_opens_no_listener(server, monkeypatch):

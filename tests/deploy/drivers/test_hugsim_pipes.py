@@ -1,5 +1,6 @@
 """An episode over the pipes, with simulators that keep to the protocol and some that do not."""
 
+import itertools
 import json
 import os
 import pickle
@@ -10,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from beyonddrive.deploy.drivers import hugsim_pipes
 from beyonddrive.deploy.drivers.engines import DriverError
-from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of
+from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of, garage_answer
 from beyonddrive.deploy.drivers.hugsim_pipes import PipeSettings, drive_pipes
 from beyonddrive.deploy.drivers.self_test import arc
 from beyonddrive.evaluation.closed_loop.hugsim.messages import DONE
@@ -243,6 +245,52 @@ def test_the_garage_is_told_how_the_ego_moves(episode, observation):
     assert report.sessions.popitem()[1].counts["tracker_instead"] == 1
     with pytest.raises(DriverError, match="only the garage"):
         PipeSettings(follow_plan=True)
+
+
+def test_an_answer_that_means_another_thing_does_not_start(driver, tmp_path, monkeypatch):
+    monkeypatch.setattr(hugsim_pipes, "answer_of", lambda *args: answer_of(*args) * [-1.0, 1.0])
+    with pytest.raises(DriverError, match="self-test"):
+        drive_pipes(tmp_path / "out", driver, replace(QUICK, first_wait=0.2))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda told: told["pose_delta"].__setitem__(1, -told["pose_delta"][1]),
+        lambda told: told["pose_delta"].__setitem__(2, -told["pose_delta"][2]),
+        lambda told: told.update(steer=-told["steer"]),
+        lambda told: told.update(acc=-told["acc"]),
+    ],
+    ids=["place", "turn", "steering", "acceleration"],
+)
+def test_nor_does_one_that_moves_the_ego_elsewhere(driver, tmp_path, monkeypatch, harm):
+    """Without the ego's own motion it matters to nobody."""
+
+    def wrong(*args):
+        told = garage_answer(*args)
+        harm(told)
+        return told
+
+    monkeypatch.setattr(hugsim_pipes, "garage_answer", wrong)
+    settings = replace(QUICK, variant="garage", first_wait=0.2)
+    with pytest.raises(DriverError, match="self-test"):
+        drive_pipes(tmp_path / "out", driver, replace(settings, follow_plan=True))
+    assert "has sent nothing" in drive_pipes(tmp_path, driver, settings).trouble
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["no frame yet", "no reader of the plan"])
+def test_a_driver_ends_with_the_process_that_has_started_it(episode, observation, monkeypatch, told, asked):
+    """Its parent is another from the second time on that it asks, or from its first plan on."""
+    asks = itertools.count()
+    monkeypatch.setattr(os, "getppid", lambda: 1 if (told.given if asked else next(asks)) else 1000)
+
+    def script(simulator):
+        if asked:
+            simulator.tell(observation(0))
+
+    _, report = episode(script, replace(QUICK, first_wait=2.0, wait=2.0))
+    assert "the other side has ended" in report.trouble
 
 
 def test_a_simulator_that_goes_away_leaves_the_record(episode, observation, tmp_path):
