@@ -23,6 +23,7 @@ class FileComparison:
         worst: Largest difference, as a share of its tolerance.
         difference: That difference itself.
         faults: What does not agree, in words.
+        notes: What a reader has to know of how it was judged, in words.
 
     >>> found = FileComparison('a.npz')
     >>> found.add('speed', [1.0, 2.0], [1.0, 2.5], 0.1)
@@ -35,6 +36,12 @@ class FileComparison:
     worst: float = 0.0
     difference: float = 0.0
     faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def note(self, text: str) -> None:
+        """Tell something once, however often it is found."""
+        if text not in self.notes:
+            self.notes += (text,)
 
     def add(self, what: str, ours: Any, golden: Any, tolerance: float = 1e-12) -> None:
         """Compare an array or number with the golden one; NaN has to be where it is."""
@@ -54,7 +61,8 @@ class FileComparison:
     def __str__(self) -> str:
         """One line."""
         verdict = "FAIL: " + "; ".join(self.faults[:3]) if self.faults else "pass"
-        return f"{self.name:<32} {self.rows:6d} rows, worst {self.difference:.1e} {verdict}"
+        notes = f" ({'; '.join(self.notes)})" if self.notes else ""
+        return f"{self.name:<32} {self.rows:6d} rows, worst {self.difference:.1e} {verdict}{notes}"
 
 
 def compared(name: str, compare: Callable[[FileComparison], None]) -> FileComparison:

@@ -134,7 +134,10 @@ def check_all(args: argparse.Namespace) -> int:
         tell("check-golden", f"{args.directory}: no such folder")
         return 1
     if hugsim_golden.is_golden(args.directory):
-        return _check_files(args.directory, hugsim_golden.compare_directory(args.directory))
+        code = _check_files(args.directory, hugsim_golden.compare_directory(args.directory))
+        if passed_over := hugsim_golden.not_compared(args.directory):
+            print(f"not compared: {passed_over}")
+        return code
     if two_stage_golden.is_golden(args.directory):
         maps_root = args.maps_root or args.directory / "data" / "maps"
         if not maps_root.is_dir():

@@ -151,7 +151,7 @@ class Episode:
             return False
         points = check_plan(plan)
         told = points if recorded is None else check_plan(recorded)
-        command = command_of(points, self._speed, self._steering, self.settings.controller).inputs[0]
+        command = self.command(points)
         before = (self._time, self._ego_box(), self.traffic.boxes())
         self._time += STEP
         self.traffic.move(self._state(), self._time)
@@ -181,6 +181,10 @@ class Episode:
         }
         self.ends = tuple(name for name, holds in reasons.items() if holds)
         return not self.ends
+
+    def command(self, points: NDArray[np.floating]) -> Floats:
+        """Acceleration [m/s2] and steering rate [rad/s] (2,) that the controller makes of a plan."""
+        return command_of(points, self._speed, self._steering, self.settings.controller).inputs[0]
 
     def run(self, planner: Planner) -> list[Frame]:
         """Drive to the end and return the record."""
