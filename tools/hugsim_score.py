@@ -109,8 +109,14 @@ def score_many(args: argparse.Namespace) -> int:
         record = args.record / scenario.name / run_files.RECORD
         try:
             score = score_record(record, settings)
+        except ImportError:
+            raise
         except HugsimError as error:
             absent[scenario.name] = str(error) if record.exists() else "wrote no record"
+            continue
+        # Foreign records may fail in any way; one must not end the scoring of the others.
+        except Exception as error:
+            absent[scenario.name] = f"{record}: {type(error).__name__}: {error}"
             continue
         runs[scenario.name] = score
         if score.unscored:

@@ -78,6 +78,21 @@ def test_many_runs_count_what_is_absent_as_zero(results, tmp_path, capsys):
     assert "2 without a score count as 0" in capsys.readouterr().out
 
 
+def test_a_bad_record_counts_as_zero_and_stops_no_other(results, tmp_path, capsys):
+    folder, records = results
+    record = folder / "crowd_hard_00" / "data.pkl"
+    content = pickle.loads(record.read_bytes())
+    content[0]["frames"][2]["rc"] = "abc"
+    record.write_bytes(pickle.dumps(content))
+    out = tmp_path / "all.json"
+    assert main([str(folder), "--preset", "main", "--out", str(out)]) == 1
+    found = json.loads(out.read_text())
+    expected = records["plain"]["eval"]["hdscore"] / found["num_scenarios"]
+    assert found["mean_per_episode"]["hdscore"] == pytest.approx(expected)
+    reason = f"{record}: frame 2: rc: must be a finite number, got 'abc'"
+    assert found["absent"]["crowd_hard_00"] == reason and reason in capsys.readouterr().err
+
+
 def test_switches_change_the_figures_and_are_named(results, capsys):
     record = results[0] / "crowd_hard_00" / "data.pkl"
     assert main([str(record), "--scorer-box", "down"]) == 0

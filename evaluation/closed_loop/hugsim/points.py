@@ -10,6 +10,8 @@ from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 
 CELL = 2.0
 """Side of the squares that points are sorted into [m]."""
+_END = 2**30
+"""Squares are counted from -_END to _END - 1; what is beyond them belongs to the last ones."""
 
 ROAD, SIDEWALK, SKY = 0, 1, 10
 """Cityscapes train ids."""
@@ -59,13 +61,14 @@ class PointGrid:
         xyz = np.ascontiguousarray(points, dtype=np.float32)
         if xyz.ndim != 2 or xyz.shape[1] != 3 or not np.isfinite(xyz).all():
             raise HugsimError(f"points must be finite (n, 3), got {xyz.shape}")
-        self.low = xyz[:, :2].min(axis=0) if len(xyz) else np.zeros(2, np.float32)
-        cells = np.floor((xyz[:, :2].astype(np.float64) - self.low) / CELL).astype(np.int64)
-        self.shape = tuple(int(size) for size in (cells.max(axis=0) + 1 if len(xyz) else (1, 1)))
-        flat = cells[:, 0] * self.shape[1] + cells[:, 1]
-        order = np.argsort(flat, kind="stable")
+        cells = np.clip(np.floor(xyz[:, :2].astype(np.float64) / CELL), -_END, _END - 1).astype(np.int64)
+        keys = cells[:, 0] * (2 * _END) + cells[:, 1]
+        order = np.argsort(keys, kind="stable")
         self.points = xyz[order]
-        self.starts = np.searchsorted(flat[order], np.arange(self.shape[0] * self.shape[1] + 1))
+        # Occupied squares only: one floating point far away must not cost memory for all between.
+        self.squares, first = np.unique(keys[order], return_index=True)
+        self.starts = np.append(first, len(xyz))
+        self.rows = (int(cells[:, 0].min()), int(cells[:, 0].max())) if len(xyz) else (0, -1)
 
     def __len__(self) -> int:
         return len(self.points)
@@ -81,7 +84,7 @@ class PointGrid:
         """
         made = np.ascontiguousarray(boxes, dtype=np.float32).reshape(-1, 7)
         turn = np.stack([np.cos(made[:, 6]), np.sin(made[:, 6])], axis=1)
-        return _count_in_boxes(self.points, self.starts, self.low, self.shape, made, turn)
+        return _count_in_boxes(self.points, self.squares, self.starts, self.rows, made, turn)
 
     def filled_cells(self, footprints: ArrayLike, width: float, length: float) -> NDArray[np.int64]:
         """How many of the 2 x 2 cells of a footprint have a ground point strictly inside.
@@ -95,20 +98,19 @@ class PointGrid:
             (m,) 0 to 4.
         """
         poses = np.ascontiguousarray(footprints, dtype=np.float64).reshape(-1, 3)
-        return _filled_cells(self.points, self.starts, self.low, self.shape, poses, width, length)
+        return _filled_cells(self.points, self.squares, self.starts, self.rows, poses, width, length)
 
 
 @kernel
-def _cells(low: float, size: int, center: float, reach: float) -> tuple[int, int]:
-    """First and last square within reach of a coordinate; none if the first is beyond the last."""
-    first = int(np.floor((center - reach - low) / CELL))
-    last = int(np.floor((center + reach - low) / CELL))
-    return max(first, 0), min(last, size - 1)
+def _cells(center: float, reach: float) -> tuple[int, int]:
+    """First and last square within reach of a coordinate."""
+    first, last = np.floor((center - reach) / CELL), np.floor((center + reach) / CELL)
+    return int(min(max(first, -_END), _END - 1)), int(min(max(last, -_END), _END - 1))
 
 
 @kernel
 def _count_in_boxes(  # type: ignore[no-untyped-def]
-    points, starts, low, shape, boxes, turn
+    points, squares, starts, rows, boxes, turn
 ):
     counts = np.zeros(len(boxes), np.int64)
     half = np.float32(0.5)
@@ -116,13 +118,13 @@ def _count_in_boxes(  # type: ignore[no-untyped-def]
         x, y, z, width, length, height = boxes[b, :6]
         cos, sin = turn[b, 0], turn[b, 1]
         reach = half * np.sqrt(width * width + length * length) + np.float32(0.01)
-        first_row, last_row = _cells(low[0], shape[0], x, reach)
-        first_column, last_column = _cells(low[1], shape[1], y, reach)
-        for row in range(first_row, last_row + 1):
-            line = row * shape[1]
-            for i in range(
-                starts[line + first_column], starts[line + max(last_column, first_column - 1) + 1]
-            ):
+        first_row, last_row = _cells(x, reach)
+        first_column, last_column = _cells(y, reach)
+        for row in range(max(first_row, rows[0]), min(last_row, rows[1]) + 1):
+            line = row * (2 * _END)
+            first = np.searchsorted(squares, line + first_column)
+            after = np.searchsorted(squares, line + last_column + 1)
+            for i in range(starts[first], starts[after]):
                 dx, dy, dz = points[i, 0] - x, points[i, 1] - y, points[i, 2] - z
                 along, across = cos * dx + sin * dy, cos * dy - sin * dx
                 if abs(along) < half * length and abs(across) < half * width and 0 < dz < height:
@@ -132,21 +134,21 @@ def _count_in_boxes(  # type: ignore[no-untyped-def]
 
 @kernel
 def _filled_cells(  # type: ignore[no-untyped-def]
-    points, starts, low, shape, poses, width, length
+    points, squares, starts, rows, poses, width, length
 ):
     counts = np.zeros(len(poses), np.int64)
     for b in range(len(poses)):
         x, y, yaw = poses[b]
         cos, sin = np.cos(yaw), np.sin(yaw)
         reach = 0.5 * np.sqrt(width * width + length * length) + 0.01
-        first_row, last_row = _cells(low[0], shape[0], x, reach)
-        first_column, last_column = _cells(low[1], shape[1], y, reach)
+        first_row, last_row = _cells(x, reach)
+        first_column, last_column = _cells(y, reach)
         filled = np.zeros(4, np.bool_)
-        for row in range(first_row, last_row + 1):
-            line = row * shape[1]
-            for i in range(
-                starts[line + first_column], starts[line + max(last_column, first_column - 1) + 1]
-            ):
+        for row in range(max(first_row, rows[0]), min(last_row, rows[1]) + 1):
+            line = row * (2 * _END)
+            first = np.searchsorted(squares, line + first_column)
+            after = np.searchsorted(squares, line + last_column + 1)
+            for i in range(starts[first], starts[after]):
                 dx, dy = points[i, 0] - x, points[i, 1] - y
                 along, across = cos * dx + sin * dy, cos * dy - sin * dx
                 if along != 0 and across != 0 and abs(along) < length / 2 and abs(across) < width / 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,14 +81,14 @@ def _read_frame(frame: Any, where: str) -> Frame:
         names = tuple(str(name) for name in frame["obj_names"])
         boxes = _numbers(frame["obj_boxes"], (len(names), 7), f"{where}: obj_boxes")
         return Frame(
-            float(frame["time_stamp"]),
+            _number(frame["time_stamp"], f"{where}: time_stamp"),
             _numbers(frame["ego_box"], (7,), f"{where}: ego_box"),
             boxes,
             names,
             _numbers(planned["traj"], (-1, 3), f"{where}: planned_traj.traj"),
-            float(planned["timestep"]),
+            _number(planned["timestep"], f"{where}: planned_traj.timestep", positive=True),
             bool(frame["collision"]),
-            float(frame["rc"]),
+            _number(frame["rc"], f"{where}: rc"),
             bool(frame["is_key_frame"]),
         )
     except KeyError as error:
@@ -96,12 +97,23 @@ def _read_frame(frame: Any, where: str) -> Frame:
         raise HugsimError(f"{where}: {error}") from error
 
 
+def _number(value: Any, where: str, positive: bool = False) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or (positive and number <= 0):
+        raise HugsimError(f"{where}: must be a {'positive' if positive else 'finite'} number, got {value!r}")
+    return number
+
+
 def _numbers(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
     try:
         array = np.array(value, dtype=np.float64)
     except (ValueError, TypeError) as error:
         raise HugsimError(f"{where}: holds no numbers ({error})") from None
-    if not array.size:
+    if not array.size and shape[0] <= 0:
+        # (an empty list has lost its columns)
         array = array.reshape([max(size, 0) for size in shape])
     fits = array.ndim == len(shape) and all(w in (-1, h) for w, h in zip(shape, array.shape, strict=True))
     if not fits or not np.isfinite(array).all():

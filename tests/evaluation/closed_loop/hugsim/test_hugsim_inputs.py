@@ -144,6 +144,41 @@ def test_records_name_what_is_wrong(record, message):
         read_frames(record, "data.pkl")
 
 
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("rc", "abc", "frame 1: rc: must be a finite number, got 'abc'"),
+        ("rc", math.nan, "frame 1: rc: must be a finite number"),
+        ("time_stamp", math.nan, "frame 1: time_stamp: must be a finite number"),
+        ("obj_names", ["car"], r"frame 1: obj_boxes: must be finite numbers \(1, 7\), got \(0,\)"),
+        ("ego_box", [], r"frame 1: ego_box: must be finite numbers \(7,\)"),
+        ("timestep", 0, "frame 1: planned_traj.timestep: must be a positive number, got 0"),
+        ("timestep", math.inf, "frame 1: planned_traj.timestep: must be a positive number"),
+    ],
+)
+def test_values_that_would_spoil_a_score_are_named(episode, key, value, message):
+    frames = [frame.to_dict() for frame in episode.run(lambda seen: AHEAD)]
+    (frames[1]["planned_traj"] if key == "timestep" else frames[1])[key] = value
+    with pytest.raises(HugsimError, match=message):
+        read_frames({"frames": frames}, "data.pkl")
+
+
+def test_points_far_away_cost_no_memory_and_change_no_count():
+    cloud = np.random.default_rng(0).uniform(-20, 20, (5000, 3)).astype(np.float32)
+    far = np.array([[1e5, 1e5, 0], [-3e38, 3e38, 0], [3e9, -3e9, 0]], np.float32)
+    boxes = np.array([[x, y, -5.0, 3.0, 6.0, 9.0, 0.3 * x] for x in (-19, 0, 8.5) for y in (-3, 0, 17)])
+    near, wide = PointGrid(cloud), PointGrid(np.vstack([cloud, far]))
+    x, y, bottom, width, length, height, yaw = boxes.T[..., None]
+    dx, dy, dz = (cloud[:, i] - start for i, start in enumerate((x, y, bottom)))
+    along, across = np.cos(yaw) * dx + np.sin(yaw) * dy, np.cos(yaw) * dy - np.sin(yaw) * dx
+    inside = (abs(along) < length / 2) & (abs(across) < width / 2) & (dz > 0) & (dz < height)
+    assert np.array_equal(near.count_in_boxes(boxes), inside.sum(axis=1)) and inside.any(axis=1).all()
+    assert np.array_equal(wide.count_in_boxes(boxes), inside.sum(axis=1))
+    poses = boxes[:, [0, 1, 6]]
+    assert np.array_equal(wide.filled_cells(poses, 1.0, 2.0), near.filled_cells(poses, 1.0, 2.0))
+    assert wide.count_in_boxes([[1e5, 1e5, -1, 2, 2, 2, 0]]).tolist() == [1]
+
+
 def test_what_is_written_is_read_back(episode):
     frames = episode.run(lambda seen: AHEAD)
     again = read_frames([{"type": "closeloop", "frames": [frame.to_dict() for frame in frames]}])
