@@ -3,9 +3,9 @@
 ``beyonddrive hugsim-score RECORD.pkl --ground GROUND.ply --scene SCENE.ply`` scores one run, and
 ``beyonddrive hugsim-score RESULTS --scenarios SCENARIOS`` many at once: RESULTS holds one folder
 ``<scene>_<mode>`` per run with ``data.pkl``, ``ground.ply`` and ``scene.ply``. Scenarios that wrote nothing
-count as 0 and are listed. No GPU and no simulator are needed; the numbers are those of the official scorer,
-with every switch by name, because results with different switches cannot be compared. The exit code is 1 if a
-run has no score.
+count as 0 and are listed. No GPU and no simulator are needed; the numbers are those of the official scorer.
+Results with different switches cannot be compared, so those that acted are named; how a run was driven
+(controller, anchor of plans, resets), a record does not tell. The exit code is 1 if a run has no score.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimSettings
 
 PRESET_NAMES = ("pr57", "main", "mid_2025", "paper_2024")
+SCORED_WITH = ("comfort_lon_max", "scorer_box")
+"""Switches that act in the scorer; the others act while a run is driven."""
+_SAME_STEP = 1e-6
+"""Time steps that differ by less are the same [s]."""
 _SHOWN = 20
 
 
@@ -69,23 +73,57 @@ def score_record(
     return score_run(frames, road, solid, settings)
 
 
-def describe(settings: HugsimSettings, preset: str) -> str:
-    """The switches in one line."""
-    return f"preset {preset}: " + ", ".join(f"{key}={value}" for key, value in asdict(settings).items())
+def provenance(settings: HugsimSettings, preset: str, timesteps: set[float]) -> dict[str, Any]:
+    """Which switches acted here, which the records tell, and which nobody knows who has records only."""
+    switches = asdict(settings)
+    return {
+        "preset": preset,
+        "settings": {name: switches[name] for name in SCORED_WITH},
+        "from_records": {"plan_timestep": sorted(timesteps)},
+        "not_known": [name for name in switches if name not in (*SCORED_WITH, "plan_timestep")],
+    }
+
+
+def describe(settings: HugsimSettings, preset: str, timesteps: set[float]) -> str:
+    """The same in one line.
+
+    >>> from beyonddrive.evaluation.closed_loop.hugsim.settings import PRESETS
+    >>> print(describe(PRESETS["main"], "main", {0.5}).partition(";")[0])
+    scored with (preset main): comfort_lon_max=2.4, scorer_box=up
+    """
+    found = provenance(settings, preset, timesteps)
+    with_what = ", ".join(f"{name}={value}" for name, value in found["settings"].items())
+    steps = ", ".join(f"{step:g}" for step in found["from_records"]["plan_timestep"]) or "none"
+    return (
+        f"scored with (preset {preset}): {with_what}; read from the records: plan_timestep={steps}; "
+        f"not known from a record: {', '.join(found['not_known'])}"
+    )
+
+
+def _warn_of_timesteps(settings: HugsimSettings, preset: str, timesteps: set[float]) -> None:
+    other = sorted(step for step in timesteps if abs(step - settings.plan_timestep) > _SAME_STEP)
+    if other:
+        tell(
+            "hugsim-score",
+            f"records have a plan_timestep of {', '.join(f'{step:g}' for step in other)} s, and preset "
+            f"{preset} has {settings.plan_timestep:g} s: it did not make them; scored with their own",
+        )
 
 
 def score_one(args: argparse.Namespace) -> int:
     """Score one record and print it."""
     settings = settings_of(args)
     score = score_record(args.record, settings, args.ground, args.scene)
-    print(describe(settings, args.preset))
+    timesteps = set(score.timesteps)
+    print(describe(settings, args.preset, timesteps))
+    _warn_of_timesteps(settings, args.preset, timesteps)
     if args.explain:
         for frame in score.frames:
             print(f"{frame.time:8.2f} s  {frame.values[-1]:.4f}  {'; '.join(frame.losses)}".rstrip())
     print("  ".join(f"{name} {value:.4f}" for name, value in score.means.items()))
     if score.unscored:
         tell("hugsim-score", f"{args.record}: no score: {score.unscored}")
-    _write(args.out, {**score.to_dict(), "settings": asdict(settings), "preset": args.preset})
+    _write(args.out, {**score.to_dict(), **provenance(settings, args.preset, timesteps)})
     return int(bool(score.unscored))
 
 
@@ -123,11 +161,14 @@ def score_many(args: argparse.Namespace) -> int:
             absent[scenario.name] = score.unscored
     result = BenchmarkScore(listed, runs, absent)
     found: dict[str, Any] = result.to_dict()
-    print(describe(settings, args.preset))
+    timesteps = {step for score in runs.values() for step in score.timesteps}
+    print(describe(settings, args.preset, timesteps))
+    _warn_of_timesteps(settings, args.preset, timesteps)
     print(f"{len(listed)} scenarios, list {result.list_hash}, {len(absent)} without a score count as 0")
     for weighting in ("mean_per_episode", "mean_of_difficulties"):
         print(f"{weighting:<24}" + _line(found[weighting]))
-    for kind in ("by_difficulty", "by_data_set"):
+    for kind, heading in (("by_difficulty", "by difficulty"), ("by_data_set", "by data set")):
+        print(heading)
         for name, means in found[kind].items():
             print(f"  {name or '-':<22}" + _line(means))
     for name, reason in list(absent.items())[:_SHOWN]:
@@ -135,7 +176,7 @@ def score_many(args: argparse.Namespace) -> int:
     if len(absent) > _SHOWN:
         tell("hugsim-score", f"and {len(absent) - _SHOWN} more without a score")
     details = {name: score.to_dict() for name, score in runs.items()}
-    _write(args.out, {**found, "runs": details, "settings": asdict(settings), "preset": args.preset})
+    _write(args.out, {**found, "runs": details, **provenance(settings, args.preset, timesteps)})
     return int(bool(absent))
 
 

@@ -60,7 +60,12 @@ def test_one_record_gets_the_official_figures(results, tmp_path, capsys):
         for name in set(expected) - {"details"}:
             assert figures[name] == pytest.approx(expected[name], abs=1e-9)
     printed = capsys.readouterr().out
-    assert "preset main: controller=main" in printed and f"hdscore {golden['hdscore']:.4f}" in printed
+    assert "scored with (preset main): comfort_lon_max=2.4, scorer_box=up; read from the records" in printed
+    assert "plan_timestep=0.5; not known from a record: controller, plan_anchor, resets" in printed
+    assert written["settings"] == {"comfort_lon_max": 2.4, "scorer_box": "up"}
+    assert written["from_records"] == {"plan_timestep": [0.5]}
+    assert written["not_known"] == ["controller", "plan_anchor", "resets"]
+    assert f"hdscore {golden['hdscore']:.4f}" in printed
     assert "collision with" in printed
 
 
@@ -75,7 +80,9 @@ def test_many_runs_count_what_is_absent_as_zero(results, tmp_path, capsys):
     assert found["mean_per_episode"]["hdscore"] == pytest.approx(total / 4)
     assert found["absent"] == {"empty_hard_01": "the record has no frames", "lost_easy_01": "wrote no record"}
     assert set(found["by_difficulty"]) == {"easy", "hard"} and set(found["by_data_set"]) == {"nuscenes"}
-    assert "2 without a score count as 0" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 without a score count as 0" in printed
+    assert "\nby difficulty\n  easy" in printed and "\nby data set\n  nuscenes" in printed
 
 
 def test_a_bad_record_counts_as_zero_and_stops_no_other(results, tmp_path, capsys):
@@ -97,6 +104,16 @@ def test_switches_change_the_figures_and_are_named(results, capsys):
     record = results[0] / "crowd_hard_00" / "data.pkl"
     assert main([str(record), "--scorer-box", "down"]) == 0
     assert "scorer_box=down" in capsys.readouterr().out
+
+
+def test_a_record_that_a_preset_did_not_make_is_named(results, capsys):
+    record = str(results[0] / "plain_easy_00" / "data.pkl")
+    assert main([record, "--preset", "main"]) == 0
+    assert not capsys.readouterr().err
+    assert main([record, "--preset", "mid_2025"]) == 0
+    seen = capsys.readouterr()
+    assert "plan_timestep of 0.5 s, and preset mid_2025 has 0.25 s" in seen.err
+    assert "plan_timestep=0.5;" in seen.out and "0.25" not in seen.out
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,14 @@ class RunScore:
         rc: Route completion in [0, 1].
         unscored: Why there is no score; empty if there is one.
         settings: What it was computed with.
+        timesteps: Seconds between the entries of its plans, as its frames say, each once.
     """
 
     frames: tuple[FrameScore, ...]
     rc: float
     unscored: str = ""
     settings: HugsimSettings = field(default_factory=lambda: PRESETS["pr57"])
+    timesteps: tuple[float, ...] = ()
 
     @property
     def means(self) -> dict[str, float]:
@@ -104,7 +106,8 @@ def score_run(
         reason = "the record has no frames"
     elif not scored:
         reason = "no key frame has a plan of three or more points"
-    return RunScore(tuple(scored), rc, reason, settings)
+    timesteps = tuple(sorted({frame.timestep for frame in frames}))
+    return RunScore(tuple(scored), rc, reason, settings, timesteps)
 
 
 def _score_frame(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from beyonddrive.evaluation.closed_loop.hugsim.agents import IntelligentDriver
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 
 PLANNERS = ("ConstantPlanner", "UnicyclePlanner", "IDM", "AttackPlanner")
@@ -16,7 +17,7 @@ PLANNERS = ("ConstantPlanner", "UnicyclePlanner", "IDM", "AttackPlanner")
 _ARGUMENTS = {
     "ConstantPlanner": {"max_t"},  # some published files have it, and nothing reads it
     "UnicyclePlanner": {"uc_id", "speed"},
-    "IDM": None,
+    "IDM": {item.name for item in fields(IntelligentDriver)},
     "AttackPlanner": {"pred_steps", "ATTACK_FREQ", "best_k"},
 }
 
@@ -114,7 +115,7 @@ def _agent(item: Any, where: str) -> Agent:
     if planner not in PLANNERS:
         raise HugsimError(f"{where}: no planner {planner!r}, known are {', '.join(PLANNERS)}")
     known = _ARGUMENTS[planner]
-    if known is not None and (unknown := sorted(arguments.keys() - known)):
+    if unknown := sorted(arguments.keys() - known):
         raise HugsimError(f"{where}: {planner} takes no {unknown}; it takes {sorted(known)}")
     required = {"AttackPlanner": ("ATTACK_FREQ",), "UnicyclePlanner": ("uc_id", "speed")}.get(planner, ())
     for name in required:

@@ -50,12 +50,13 @@ class Traffic:
         route: The recorded path, for the height of the road.
         sizes: Car id -> (width, length, height) [m].
         replays: Id of a recorded car -> how it drove.
-        path_of: Lanes for agents that follow them; without, they stand still.
+        path_of: Lanes for agents that follow them (IDM on a map); agents of scenarios without a map
+            (``load_HD_map: false``) stand still without, as in the official code.
         kept_at_limit: (agent, number of its replanning) at which an attacker keeps the manoeuvre at the
             limit of acceleration; recorded official episodes need it where float32 kept it.
 
     Raises:
-        HugsimError: If a size or a recorded car is missing.
+        HugsimError: If a size or a recorded car is missing, or the lanes that an IDM agent follows.
     """
 
     def __init__(
@@ -73,6 +74,12 @@ class Traffic:
         for agent in scenario.agents:
             if agent.car not in sizes:
                 raise HugsimError(f"scenario {scenario.scene}_{scenario.mode}: no size of car {agent.car!r}")
+            if agent.planner == "IDM" and scenario.needs_map and path_of is None:
+                raise HugsimError(
+                    f"scenario {scenario.scene}_{scenario.mode}: load_HD_map is true, and its IDM agent "
+                    f"{agent.car!r} follows lanes of that map, which is not read here; give Traffic the "
+                    "lanes as path_of, or leave the scenario out"
+                )
             state = np.array(agent.start)
             mover = _Mover(agent, np.array(sizes[agent.car], dtype=np.float64), state, state[2])
             if agent.planner == "UnicyclePlanner":

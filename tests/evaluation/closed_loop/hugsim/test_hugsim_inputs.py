@@ -109,6 +109,7 @@ def test_switches_and_presets_are_checked():
         ({"plan_list": [[0, 1, 0, 0, 0, "car", "Teleport", {}]]}, "Teleport"),
         ({"plan_list": [[0, 1, 0, 0, 0, "car", "AttackPlanner", {}]]}, "ATTACK_FREQ"),
         ({"plan_list": [[0, 1, 0, 0, 0, "car", "ConstantPlanner", {"vmax": 1}]]}, "vmax"),
+        ({"plan_list": [[0, 1, 0, 0, 0, "car", "IDM", {"v0": 9}]]}, "IDM takes no .'v0'."),
         ({"plan_list": [[0, 1]]}, r"plan_list\[0\]"),
     ],
 )
@@ -122,6 +123,26 @@ def test_integers_and_known_oddities_of_published_scenarios_are_read():
     assert read.agents[0].start == (0.0, 1.0, 0.0, 2.0) and read.difficulty == "easy"
     with pytest.raises(HugsimError, match="no size of car 'car'"):
         Traffic(read, None, {})
+
+
+def test_an_agent_on_a_map_does_not_stand_still_silently():
+    agents = [[0, 1, 0, 0, 2, "car", "IDM", {"desired_speed": 9.0}]]
+    sizes, lane = {"car": (2.0, 4.0, 1.5)}, np.array([[0.0, b, 0.0] for b in range(50)])
+    poses = np.tile(np.eye(4), (60, 1, 1))
+    poses[:, 2, 3] = np.arange(60)
+    route = Route(poses, np.full(60, 2), 1.5)
+    read = read_scenario(scenario(plan_list=agents, load_HD_map=True))
+    with pytest.raises(HugsimError, match=r"town_easy_00: load_HD_map is true.*path_of"):
+        Traffic(read, route, sizes)
+    moved = {}
+    free = read_scenario(scenario(plan_list=agents))
+    for name, traffic in {
+        "lanes": Traffic(read, route, sizes, path_of=lambda state: lane),
+        "no map": Traffic(free, route, sizes),
+    }.items():
+        traffic.move(np.array([9.0, -9.0, 0.0, 0.0]), 0.25)
+        moved[name] = traffic.states()[0, 1]
+    assert moved == {"lanes": pytest.approx(1.5), "no map": 1.0}
 
 
 def test_a_record_without_a_scorable_frame_is_unscored_and_counts_as_zero():
