@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from beyonddrive.structures.errors import BeyondDriveError
 
 _HIDES_ALL = ("", "-1")
 """Values of ``CUDA_VISIBLE_DEVICES`` by which a user asks for processors."""
+
+_SLURM_NODES = re.compile(r"(\d+)(?:\(x(\d+)\))?")
+"""Tasks of nodes as Slurm writes them: ``4(x2),3`` is 4 on each of the first two and 3 on the third."""
 
 
 class DeviceError(BeyondDriveError, RuntimeError):
@@ -82,7 +86,9 @@ def choose_backend(machine: Inventory, backend: str = "nccl", processes: int = 1
             f"{processes} processes on this machine, and torch can use {len(machine.names)} GPUs "
             f"({count_names(machine.names)}): a GPU has gone (nvidia-smi and dmesg tell), or "
             f"CUDA_VISIBLE_DEVICES (now {machine.visible!r}) hides one. Start one process for each GPU: "
-            f"tools/dist_train.sh CONFIG {len(machine.names)}; --resume goes on in another number of them"
+            f"tools/dist_train.sh CONFIG {len(machine.names)}, or under Slurm as many tasks per node as "
+            "--gres=gpu: asks for (with --gpus-per-task a process sees its own only); --resume goes on in "
+            "another number of them"
         )
     if not machine.has_nccl:
         raise DeviceError(
@@ -90,6 +96,32 @@ def choose_backend(machine: Inventory, backend: str = "nccl", processes: int = 1
             f"ask for gloo, which is slower: --cfg-options {by_gloo}"
         )
     return backend
+
+
+def processes_here(launcher: str, environment: Mapping[str, str] = os.environ) -> int:
+    """Processes of a run on this machine, as its launcher says; 1 if it does not.
+
+    Args:
+        launcher: ``pytorch`` (torchrun), ``slurm`` or ``mpi`` (Open MPI).
+        environment: Variables of this process.
+
+    >>> processes_here("pytorch", {"LOCAL_WORLD_SIZE": "8"})
+    8
+    >>> processes_here("slurm", {"SLURM_STEP_TASKS_PER_NODE": "4(x2),3", "SLURM_NODEID": "2"})
+    3
+    """
+    if launcher != "slurm":
+        name = {"pytorch": "LOCAL_WORLD_SIZE", "mpi": "OMPI_COMM_WORLD_LOCAL_SIZE"}[launcher]
+        return int(environment.get(name, "1"))
+    # What was asked for (SLURM_NTASKS_PER_NODE) is but a limit where --ntasks was given, too.
+    for name in ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE"):
+        runs = _SLURM_NODES.findall(environment.get(name, ""))
+        nodes = [int(tasks) for tasks, times in runs for _ in range(int(times or 1))]
+        if nodes:
+            here = int(environment.get("SLURM_NODEID", "0"))
+            asked = nodes[here] if here < len(nodes) else nodes[-1]
+            return min(asked, int(environment.get("SLURM_NTASKS", asked)))
+    return 1
 
 
 def describe_mixture(names: Sequence[str]) -> str | None:

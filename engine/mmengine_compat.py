@@ -32,7 +32,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +55,7 @@ from beyonddrive.engine import late_figures
 from beyonddrive.engine.activation_checkpointing import checkpoint_activations
 from beyonddrive.engine.checkpoint_files import load_checkpoint_file, weights_of
 from beyonddrive.engine.config_files import find_config
-from beyonddrive.engine.devices import Inventory, choose_backend, meeting_all_ranks
+from beyonddrive.engine.devices import Inventory, choose_backend, meeting_all_ranks, processes_here
 from beyonddrive.engine.precision import bfloat16_autocast, has_bfloat16
 from beyonddrive.registry import OPTIM_WRAPPERS
 
@@ -112,12 +111,12 @@ class AutocastOptimWrapper(OptimWrapper):
             yield
 
 
-def _init_without_cuda(init: Callable[..., None]) -> Callable[..., None]:
+def _init_without_cuda(init: Callable[..., None], launcher: str) -> Callable[..., None]:
     """Let mmengine start its process group on machines without CUDA, with gloo; say what is missing."""
 
     @functools.wraps(init)
     def start(backend: str, **kwargs: Any) -> None:
-        chosen = choose_backend(Inventory.here(), backend, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        chosen = choose_backend(Inventory.here(), backend, processes_here(launcher))
         if torch.cuda.is_available():
             with meeting_all_ranks():
                 init(chosen, **kwargs)
@@ -230,10 +229,10 @@ def _leave_without_lock(method: classmethod[Any, ..., Any]) -> classmethod[Any, 
 def apply() -> None:
     """Install all remedies; calling it again changes nothing."""
     CheckpointLoader.register_scheme(prefixes="", loader=load_from_local, force=True)
-    for name in ("_init_dist_pytorch", "_init_dist_slurm"):
-        init = getattr(mmengine.dist.utils, name)
+    for launcher in ("pytorch", "slurm", "mpi"):
+        init = getattr(mmengine.dist.utils, f"_init_dist_{launcher}")
         if not hasattr(init, _MARK):
-            setattr(mmengine.dist.utils, name, _init_without_cuda(init))
+            setattr(mmengine.dist.utils, f"_init_dist_{launcher}", _init_without_cuda(init, launcher))
     if not hasattr(MMDistributedDataParallel.__init__, _MARK):
         MMDistributedDataParallel.__init__ = _wrap_without_cuda(MMDistributedDataParallel.__init__)
     config = mmengine.config.Config

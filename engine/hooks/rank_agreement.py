@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sized
 
 import torch
-from mmengine.dist import all_gather, all_reduce, broadcast, get_world_size
+from mmengine.dist import all_gather, all_gather_object, all_reduce, broadcast, get_rank, get_world_size
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
 from beyonddrive.engine.configs import ConfigError
+from beyonddrive.engine.devices import describe_mixture, device_name
 from beyonddrive.registry import HOOKS
 
 
@@ -24,27 +25,22 @@ class RankAgreementHook(Hook):
     validation, also those of an exponential moving average of the weights; the runner does before it saves.
 
     Losses are means over batches of equal size on all ranks; a sampler that gives ranks different numbers of
-    samples is refused.
+    samples is refused. Ranks on different kinds of devices are told of in the log of rank 0.
     """
 
     priority = "VERY_HIGH"  # before what mines, swaps, validates or saves
 
     def before_train(self, runner: Runner) -> None:
-        """Check that all ranks have as many samples.
+        """Check that all ranks have as many samples; say if they compute on different kinds of devices.
 
         Raises:
-            ConfigError: If not.
+            ConfigError: If they have not.
         """
-        sampler = getattr(runner.train_dataloader, "sampler", None)
-        if get_world_size() == 1 or not isinstance(sampler, Sized):
-            return
-        counts = [int(count) for count in all_gather(torch.tensor(len(sampler)))]
-        if len(set(counts)) > 1:
-            raise ConfigError(
-                f"train_dataloader.sampler: {type(sampler).__name__} gives the ranks {counts} samples: ranks "
-                f"with fewer would end their epoch before the others. Use type='RoundDownSampler', or a "
-                f"sampler with round_up=True"
-            )
+        if get_world_size() > 1:
+            _check_samples(getattr(runner.train_dataloader, "sampler", None))
+            names = all_gather_object(device_name(next(runner.model.parameters()).device))
+            if get_rank() == 0 and (mixture := describe_mixture(names)):
+                runner.logger.warning(mixture)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Average the running statistics."""
@@ -53,6 +49,19 @@ class RankAgreementHook(Hook):
     def before_val_epoch(self, runner: Runner) -> None:
         """Average the running statistics, for loops without epochs."""
         agree(runner)
+
+
+def _check_samples(sampler: object) -> None:
+    """Refuse a sampler that gives ranks different numbers of samples."""
+    if not isinstance(sampler, Sized):
+        return
+    counts = [int(count) for count in all_gather(torch.tensor(len(sampler)))]
+    if len(set(counts)) > 1:
+        raise ConfigError(
+            f"train_dataloader.sampler: {type(sampler).__name__} gives the ranks {counts} samples: ranks "
+            f"with fewer would end their epoch before the others. Use type='RoundDownSampler', or a "
+            f"sampler with round_up=True"
+        )
 
 
 def agree(runner: Runner) -> None:
