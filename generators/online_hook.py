@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import barrier, broadcast, broadcast_object_list, get_dist_info
-from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -18,6 +17,7 @@ from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.datasets.stores.online_pools import round_name, write_index
 from beyonddrive.datasets.transforms.augmentation import Augmentation
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
+from beyonddrive.engine.hooks.closing import ClosingHook
 from beyonddrive.engine.wrapped_datasets import unwrapped
 from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
 from beyonddrive.evaluation.service import ScoringService
@@ -36,7 +36,7 @@ from beyonddrive.registry import HOOKS
 
 
 @HOOKS.register_module()
-class OnlineNegativesHook(Hook):
+class OnlineNegativesHook(ClosingHook):
     """Runs the planner over its training scenes, scores what it plans, and keeps the failures as negatives.
 
     Rounds are mined after ``begin``, ``begin + interval``, ... epochs; the ``LoadNegatives`` with
@@ -89,7 +89,7 @@ class OnlineNegativesHook(Hook):
         """Tell the training pipeline where the rounds are."""
         root = self.folder or Path(runner.work_dir) / "online_negatives"
         self._mined = []
-        self._close()
+        self.close()
         for dataset in unwrapped(runner.train_dataloader.dataset):
             steps = getattr(dataset, "transforms", [])
             if readers := [step for step in steps if isinstance(step, LoadNegatives) and step.online]:
@@ -161,11 +161,8 @@ class OnlineNegativesHook(Hook):
             self._services[root] = ScoringService(scorer, self.mining.service()).start()
         return self._services.get(root)
 
-    def after_train(self, runner: Runner) -> None:
+    def close(self) -> None:
         """End the scorers."""
-        self._close()
-
-    def _close(self) -> None:
         for service in self._services.values():
             service.close()
         self._services = {}

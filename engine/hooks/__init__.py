@@ -2,6 +2,7 @@
 
 from beyonddrive.engine.hooks.checkpoint import PlannerCheckpointHook
 from beyonddrive.engine.hooks.checkpoint_guard import CheckpointGuardHook
+from beyonddrive.engine.hooks.closing import ClosingHook
 from beyonddrive.engine.hooks.finite_losses import FiniteLossesHook
 from beyonddrive.engine.hooks.logger import PlannerLoggerHook
 from beyonddrive.engine.hooks.rank_agreement import RankAgreementHook
@@ -11,6 +12,7 @@ from beyonddrive.engine.hooks.seed import EpochSeedHook
 
 __all__ = [
     "CheckpointGuardHook",
+    "ClosingHook",
     "EpochSeedHook",
     "FiniteLossesHook",
     "PlannerCheckpointHook",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import errno
 import inspect
 import logging
 from contextlib import suppress
@@ -19,11 +18,12 @@ from beyonddrive.engine.build_errors import building
 from beyonddrive.engine.checkpoint_files import CheckpointError
 from beyonddrive.engine.compilation import compile_parts
 from beyonddrive.engine.config_values import ConfigError, nearest
+from beyonddrive.engine.hooks.closing import ClosingHook
 from beyonddrive.engine.hooks.rank_agreement import agree
 from beyonddrive.engine.loops import SceneLoop, SceneTestLoop, SceneValLoop
 from beyonddrive.engine.lost_workers import naming_lost_workers
 from beyonddrive.engine.resuming import earlier_checkpoint, steps_to_host
-from beyonddrive.engine.runner.failures import explain_failure
+from beyonddrive.engine.runner.failures import explaining_failures
 from beyonddrive.engine.samplers import RoundDownSampler
 from beyonddrive.engine.wrapped_datasets import check_nothing_lost, drawing_transforms
 from beyonddrive.structures.transfers import finish_checks
@@ -35,7 +35,6 @@ _MMENGINE_NOISE = (
     '"HardDiskBackend" is the alias',
     "Resumed iteration number is not divisible by",  # the gradients that wait are in the checkpoint
 )
-_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class PlannerRunner(Runner):
@@ -201,46 +200,56 @@ class PlannerRunner(Runner):
             OSError: A full or read-only disk names the work folder or the file.
         """
         try:
-            with naming_lost_workers(
-                self._workers_of("train", "val"),
-                "; what was trained is kept up to the last checkpoint, go on with --resume",
+            with (
+                explaining_failures(self),
+                naming_lost_workers(
+                    self._workers_of("train", "val"),
+                    "; what was trained is kept up to the last checkpoint, go on with --resume",
+                ),
             ):
                 trained = super().train()
                 finish_checks(trained)
                 return trained
-        except BaseException as error:
-            with suppress(OSError):
-                self.visualizer.close()  # figures that wait to be written tell how it came to this
-            meant = _on_disk(error, self.work_dir) or explain_failure(self, error)
-            if meant is None:
-                raise
-            raise meant from error
+        except BaseException:
+            self._close_what_hooks_hold()
+            raise
 
     def val(self) -> dict[str, float]:
-        """Validate; a worker that was killed is an error as in :meth:`train`."""
-        with naming_lost_workers(self._workers_of("val")):
+        """Validate.
+
+        Raises:
+            LostRankError, LostGpuError, WorkerLostError: As :meth:`train`.
+        """
+        with explaining_failures(self, is_training=False), naming_lost_workers(self._workers_of("val")):
             metrics: dict[str, float] = super().val()
         return metrics
 
     def test(self) -> dict[str, float]:
-        """Test; a worker that was killed is an error as in :meth:`train`."""
-        with naming_lost_workers(self._workers_of("test")):
+        """Test.
+
+        Raises:
+            LostRankError, LostGpuError, WorkerLostError: As :meth:`train`.
+        """
+        with explaining_failures(self, is_training=False), naming_lost_workers(self._workers_of("test")):
             metrics: dict[str, float] = super().test()
         return metrics
+
+    def _close_what_hooks_hold(self) -> None:
+        """End what hooks have started for a training that has failed; its error is what counts."""
+        with suppress(OSError):
+            self.visualizer.close()  # figures that wait to be written tell how it came to this
+        for hook in self.hooks:
+            if isinstance(hook, ClosingHook):
+                try:
+                    hook.close()
+                except Exception as error:
+                    self.logger.warning(f"{type(hook).__name__}: could not be closed: {error}")
 
     def _workers_of(self, *phases: str) -> str:
         """Settings of the loaders that have workers, as a message names them."""
         loaders = {f"{phase}_dataloader": self.cfg.get(f"{phase}_dataloader") or {} for phase in phases}
         counts = {key: loader.get("num_workers", 0) for key, loader in loaders.items()}
         return " or ".join(f"{key}.num_workers={count}" for key, count in counts.items() if count)
-
-
-def _on_disk(error: BaseException, work_dir: str) -> OSError | None:
-    """The error of a full or read-only disk that names no file, with the work folder."""
-    if not isinstance(error, OSError) or error.errno not in _DISK_FAULTS or error.filename is not None:
-        return None
-    reason = f"{error.strerror}; what was trained is kept up to the last checkpoint, go on with --resume"
-    return OSError(error.errno, reason, work_dir)
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmengine.dist import all_gather_object, get_rank
-from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from beyonddrive.engine.hooks.closing import ClosingHook
 from beyonddrive.engine.wrapped_datasets import unwrapped
 from beyonddrive.evaluation.pdm.scores.scorer import Progress, Version
 from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
@@ -21,7 +21,7 @@ from beyonddrive.registry import HOOKS
 
 
 @HOOKS.register_module()
-class ScoringServiceHook(Hook):
+class ScoringServiceHook(ClosingHook):
     """Runs a scoring service beside the training and hands it to the modules that want it.
 
     Those are all modules of the planner that have a method ``use_scores(service)``, such as a loss of one's
@@ -106,10 +106,6 @@ class ScoringServiceHook(Hook):
                 f"kept metric caches), the training has waited {counts.waited_seconds:.1f} s, {counts.waits} "
                 f"times for room; {counts.restarts} workers were started again"
             )
-
-    def after_train(self, runner: Runner) -> None:
-        """End the service."""
-        self.close()
 
     def close(self) -> None:
         """End the service if there is one."""

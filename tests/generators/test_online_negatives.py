@@ -116,6 +116,28 @@ def test_each_round_reaches_the_next_epoch(tmp_path, online_recipe, workers):
     assert any(not np.allclose(first[token].plans, last[token].plans) for token in tokens)
 
 
+class Fails(Hook):
+    """Ends the training at its first step, and remembers the processes that scored for it."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        (online,) = [hook for hook in runner.hooks if isinstance(hook, OnlineNegativesHook)]
+        (service,) = online._services.values()
+        self.processes = service.process_ids
+        raise ValueError("a bad step")
+
+
+def test_processes_that_score_end_with_a_training_that_fails(tmp_path, online_recipe):
+    options = {"custom_hooks.2.num_workers": 1, "custom_hooks.2.begin": 0}
+    runner = build_train_runner(load_config(online_recipe, options), str(tmp_path / "work"))
+    fails = Fails()
+    runner.register_hook(fails)
+    with pytest.raises(ValueError, match="a bad step"):
+        runner.train()
+    (process,) = fails.processes
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
 def test_what_is_mined_is_what_the_planner_plans(tmp_path, online_recipe):
     train(online_recipe, tmp_path / "work", {"train_cfg.max_epochs": 2})
     runner = build_train_runner(load_config(online_recipe), str(tmp_path / "other"))
