@@ -247,7 +247,9 @@ class RayExecutor(_WindowExecutor):
         turn = itertools.cycle(workers)
         try:
             yield _Workers(lambda item: next(turn).run.remote(item), self._ray.get)
-        except self._ray.exceptions.RayActorError as error:
+        except self._ray.exceptions.RayTaskError:
+            raise  # what the function has raised
+        except self._ray.exceptions.RayError as error:
             raise WorkerLostError(f"a Ray worker was lost; run the same command again ({error})") from error
         finally:
             for worker in workers:

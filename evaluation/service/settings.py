@@ -14,10 +14,13 @@ class ServiceSettings:
             metric cache is held twice.
         max_pending: Scenes that wait or are being scored at a time, shared among the workers; who hands in
             more waits.
-        max_plans: Most plans of a scene.
+        max_plans: Most plans of a scene. It sizes the memory that is shared with processes; on Ray there is
+            none, and it is but a limit.
         cache_bytes: Memory for metric caches that have been read, of all workers together; those that were
             not used for longest go first. One takes about 1 MB.
         niceness: By how much the workers give way to the training where there are fewer cores than threads.
+            Ray's workers have a niceness of their own (15, if ``RAY_worker_niceness`` does not say
+            otherwise), and become only nicer by it.
         on_ray: Workers are Ray actors instead of processes of this machine; needs the extra ``ray``.
         ray_address: Address of the cluster; None takes the one this process is in, or starts one here.
 

@@ -92,3 +92,22 @@ def test_ray_gives_the_same_results():
     from beyonddrive.engine.executors import RayExecutor
 
     assert list(RayExecutor(num_workers=2).map(math.factorial, range(5))) == [1, 1, 2, 6, 24]
+
+
+def test_what_ray_says_of_a_worker_is_its_loss_and_what_the_function_raises_is_not(monkeypatch):
+    ray = pytest.importorskip("ray")
+    from beyonddrive.engine.executors import RayExecutor
+
+    executor = RayExecutor(num_workers=1)
+    try:
+        with pytest.raises(ValueError, match="not defined for negative"):
+            list(executor.map(math.factorial, [3, -1]))
+
+        def fail(reference):
+            raise ray.exceptions.OutOfMemoryError("Task was killed due to the node running low on memory")
+
+        monkeypatch.setattr(ray, "get", fail)
+        with pytest.raises(WorkerLostError, match=r"a Ray worker was lost; .* low on memory"):
+            list(executor.map(math.factorial, [3]))
+    finally:
+        ray.shutdown()
