@@ -217,7 +217,12 @@ def measure(scenes: Mapping[str, Arrays], encodings: Sequence[str], seconds: flo
         rate = rate_of(pickles, seconds, default_collate)
         size, files = size_of(folder)
         rows.append(
-            {"layout": "gzip pickles", "rate": rate, "bytes": size / count, "files": NAVTRAIN * files // count}
+            {
+                "layout": "gzip pickles",
+                "rate": rate,
+                "bytes": size / count,
+                "files": NAVTRAIN * files // count,
+            }
             | {"write": written, "faster": 1.0, "smaller": 1.0}
         )
         for encoding in encodings:
