@@ -1,8 +1,9 @@
 """Recomputes every figure that README, docs and reports take from ``results/``: ``python results/check.py``.
 
 A figure or a table of figures in a document stands between a mark and ``<!-- end -->``; :mod:`marks` says
-which marks there are. Pictures that are drawn from tables are held against these, too. The exit code is 1 if
-anything differs from what the scores give; ``--write`` writes it anew.
+which marks there are, and others are refused. Held against the scores are, too, what is computed from those
+of a table (``runs.csv``, report, LaTeX), pictures that are drawn from them, and the settings of calibrated
+rows. The exit code is 1 if anything differs; ``--write`` writes it anew.
 """
 
 from __future__ import annotations
@@ -18,18 +19,22 @@ from pathlib import Path
 from beyonddrive.evaluation.statistics.score_table import score_file
 from beyonddrive.results.closed_loop import relate
 from beyonddrive.results.effect import by_distance
+from beyonddrive.results.effect.calibrated import check_calibration
 from beyonddrive.results.marks import FigureError, text_of
 from beyonddrive.results.pictures import shows
 from beyonddrive.results.tables import RESULTS, KeptTable, kept_tables
-from beyonddrive.visualization.sweep_report import REPORT, write_report
 
 ROOT = RESULTS.parent
 MARKED = re.compile(
     r"(<!-- (table|scores|power|parts|calibrated|cells|figure|value): ([^>]+?) -->)(.*?)(<!-- end -->)",
     re.DOTALL,
 )
+MARK = re.compile(r"<!-- ([\w ]+:|end\b)[^>]*-->")
+"""What means to be a mark, or the end of one."""
 DRAWINGS = (by_distance, relate)
 """Modules with a ``PICTURE``, the values that it has to show (``current``), and a ``main`` that draws it."""
+SETTINGS = (check_calibration,)
+"""What finds settings of plans that do not follow from what is kept; nothing writes them anew."""
 
 
 def documents() -> Iterator[Path]:
@@ -59,24 +64,29 @@ def check_document(path: Path, write: bool) -> list[str]:
         return f"{start}{new}{end}"
 
     new_text = MARKED.sub(renewed, text)
+    for match in MARK.finditer(MARKED.sub(lambda found: "\n" * found.group().count("\n"), text)):
+        problems.append(f"{path.relative_to(ROOT)}: '{match.group()}' is no mark with an end")
     if write and new_text != text:
         path.write_text(new_text)
     return problems
 
 
-def check_report(table: KeptTable, write: bool) -> list[str]:
-    """Whether the report of a table is what its scores give."""
+def check_computed(table: KeptTable, write: bool) -> list[str]:
+    """Files of a table that are not what its scores give; pictures of intervals are not compared."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for part in table.parts:
             shutil.copy(score_file(table.folder, part), place)
-        new = write_report(place, table.plan, parts=table.parts)
-    kept = table.folder / REPORT
-    if kept.exists() and kept.read_text() == new:
-        return []
-    if write:
-        write_report(table.folder, table.plan, parts=table.parts)
-    return [f"{kept.relative_to(ROOT)}: is not what its scores give"]
+        table.write_computed(place)
+        names = [path.name for path in sorted(place.iterdir()) if path.suffix in (".csv", ".md", ".tex")]
+        stale = [name for name in names if not _same(place / name, table.folder / name)]
+    if stale and write:
+        table.write_computed(table.folder)
+    return [f"{(table.folder / name).relative_to(ROOT)}: is not what its scores give" for name in stale]
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.exists() and one.read_bytes() == other.read_bytes()
 
 
 def check_pictures(write: bool) -> list[str]:
@@ -96,7 +106,8 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write what differs anew")
     args = parser.parse_args()
     tables = list(kept_tables())
-    problems = [problem for table in tables for problem in check_report(table, args.write)]
+    problems = [problem for table in tables for problem in check_computed(table, args.write)]
+    problems += [problem for find in SETTINGS for problem in find()]
     problems += check_pictures(args.write)
     marks = 0
     for path in documents():

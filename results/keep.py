@@ -66,16 +66,7 @@ def main() -> int:
             made[name]["weights"] = origin["weights"]
         if told.get(CHECKPOINT_DIGEST) is not None:
             made[name][CHECKPOINT_DIGEST] = told[CHECKPOINT_DIGEST]
-    tables = collect(table.plan, [run for run, _ in found.values()])
-    records = {
-        RunKey(name.rpartition("/")[0], int(name.rpartition("/")[2])): run for name, run in made.items()
-    }
-    table.write(
-        tables,
-        made,
-        {key: run["checkpoint"] for key, run in records.items()},
-        {key: run["seconds"]["train"] for key, run in records.items() if "train" in run["seconds"]},
-    )
+    table.write(collect(table.plan, [run for run, _ in found.values()]), made)
     print(f"{args.table}: {len(made)} runs")
     return 0
 

@@ -6,6 +6,10 @@ A folder is one of ``beyonddrive closed-loop run --out``; those of a row are its
 their seeds (or with them, ``NAME=0:DIR,2:DIR``), and take the place of what the table has of them. All must
 have driven the same scenarios with the same settings. Scores are kept by scenario, of all and by difficulty,
 with the shares of episodes by how they ended.
+
+The digest of a list counts every byte, and another machine may round a value of a scenario otherwise:
+``--same-by "constant velocity=DIR"`` takes a list for that of the table if this row, driven there, has the
+figures that the table has of it, scenario by scenario.
 """
 
 from __future__ import annotations
@@ -53,6 +57,20 @@ def episodes_of(folder: Path) -> tuple[dict[str, NDArray[np.float64]], dict[str,
     return scores, {line["name"]: line["difficulty"] for line in lines}
 
 
+def same_list(table: KeptTable, text: str) -> dict[str, str]:
+    """Digest of a list, and of the table's, if ``NAME=DIR`` shows that their scenarios are the same."""
+    name, _, folder = text.partition("=")
+    scores, _ = episodes_of(Path(folder))
+    kept = table.scores("all")
+    figures = dict(zip(kept.tokens, kept.values[kept.runs.index(RunKey(name, 0))], strict=True))
+    if scores.keys() != figures.keys() or not all(
+        np.allclose(scores[scenario], value, atol=1e-5) for scenario, value in figures.items()
+    ):
+        raise SystemExit(f"keep: {folder}: '{name}' has other figures there than in the table")
+    own = json.loads((Path(folder) / "settings.json").read_text())["scenario_list"]
+    return {own: table.made_with()[f"{name}/0"]["settings"]["scenario_list"]}
+
+
 def refuse_fallbacks(folder: Path) -> None:
     """Refuse a run in which plans were not the planner's."""
     with (folder / "episodes.csv").open(newline="") as file:
@@ -67,8 +85,10 @@ def main() -> int:
     parser.add_argument("table", help="plan below results/, without the ending")
     parser.add_argument("--row", action="append", required=True, metavar="NAME=DIR,DIR")
     parser.add_argument("--with-fallbacks", action="store_true", help="keep runs with such plans, too")
+    parser.add_argument("--same-by", metavar="NAME=DIR", help="shows that another list is the same")
     args = parser.parse_args()
     table = KeptTable(args.table)
+    lists = same_list(table, args.same_by) if args.same_by else {}
     scores: dict[RunKey, dict[str, NDArray[np.float64]]] = {}
     made = table.made_with()
     untrained: set[str] = set()
@@ -83,9 +103,11 @@ def main() -> int:
                 refuse_fallbacks(folder)
             settings = json.loads((folder / "settings.json").read_text())
             same = {key: value for key, value in settings.items() if key not in OWN}
-            if shared not in (None, same):
+            told = same.get("scenario_list")
+            compared = {**same, "scenario_list": lists.get(told, told)} if told else same
+            if shared not in (None, compared):
                 raise SystemExit(f"keep: {folder}: was driven with other scenarios or settings than the rest")
-            shared = same
+            shared = compared
             if settings["checkpoint"] is None and "," not in folders:
                 untrained.add(name)
             scores[RunKey(table.plan.row(name).name, seed)], kinds = episodes_of(folder)
@@ -97,7 +119,7 @@ def main() -> int:
     parts = {"all": whole}
     for kind in sorted(set(kinds.values())):
         parts[kind] = whole.part([name for name, own in kinds.items() if own == kind])
-    table.write(parts, made, {}, {})
+    table.write(parts, made)
     print(f"{args.table}: {len(made)} runs of {len(whole.tokens)} scenarios")
     return 0
 

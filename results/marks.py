@@ -9,10 +9,10 @@ effect/planners test | LTF | LTF, published -->``. Further:
 ``calibrated: effect/planners test | LTF | WoTE``: planners as they are trained and calibrated, each time with
 the difference that the published recipe makes;
 ``figure: effect/planners test | LTF, published | difference``: a figure within a sentence. Its last word is
-``score``, ``difference``, ``interval`` (95 % of the difference, over seeds and scenes), ``student`` (95 %,
-over seeds), ``by seed`` (differences), ``seeds``, ``scenes``, ``half width``, ``seeds needed`` (for an
-interval of half a point to either side with these scenes), ``scenes needed 20`` (the same, with 20 seeds) or
-a column;
+``score``, ``score of seed 0``, ``difference``, ``interval`` (95 % of the difference), ``bootstrap`` (over
+seeds and scenes) or ``student`` (over seeds), of which ``interval`` is the wider one, ``by seed``
+(differences), ``seeds``, ``scenes``, ``half width``, ``seeds needed`` (for an interval of half a point to
+either side with these scenes), ``scenes needed 20`` (the same, with 20 seeds) or a column;
 ``value: effect/offsets | LTF/0 | across 4 s``: a cell of ``effect/offsets.csv``;
 ``cells: effect/offsets | right``: a column of it with the names of all rows.
 """
@@ -44,6 +44,9 @@ COLUMNS = (
     *("RC", "COM", "completed", "collisions", "left the way"),
 )
 """Of the tables in documents, in this order, as far as the scores have them."""
+
+
+OF_SEED = "score of seed "
 
 
 class FigureError(Exception):
@@ -91,7 +94,7 @@ def table_text(source: str, names: list[str]) -> str:
 
 
 def score_cells(row: TableRow) -> list[str]:
-    """Score, difference from the baseline and its interval."""
+    """Score, difference from the baseline and the wider of its intervals."""
     spread = f" ± {row.score.std:.1f}" if row.score.num_seeds > 1 else ""
     interval = figure(row, "interval", 1) if row.difference else ""
     return [f"{row.score.mean:.1f}{spread}", difference_text(row, 1), interval]
@@ -189,9 +192,12 @@ def figure(row: TableRow, what: str, digits: int = 2) -> str:
             return count_text(row.spread.seeds_for(POWER_WIDTH, found.num_scenes))
         if what.startswith("scenes needed ") and what.split()[-1].isdecimal():
             return count_text(row.spread.scenes_for(POWER_WIDTH, int(what.split()[-1])))
-    if what not in ("interval", "student") or (what == "student" and found.num_seeds < 2):
+    intervals = {"interval": found.widest, "bootstrap": (found.low, found.high)}
+    if found.num_seeds > 1:
+        intervals["student"] = found.seed_low, found.seed_high
+    if what not in intervals:
         raise FigureError(f"row '{row.name}' has no '{what}'; its difference is of {found.num_seeds} seed(s)")
-    low, high = (found.low, found.high) if what == "interval" else (found.seed_low, found.seed_high)
+    low, high = intervals[what]
     return f"{signed(low, digits)} to {signed(high, digits)}"
 
 
@@ -217,6 +223,14 @@ def by_seed(source: str, row: TableRow) -> str:
     ours, theirs = paired_seeds(table, row.name, row.baseline)
     apart = table.of(row.name, score, ours) - table.of(row.baseline, score, theirs)
     return ", ".join(signed(float(value), 1) for value in apart.mean(axis=1))
+
+
+def of_seed(source: str, row: TableRow, seed: str) -> str:
+    """Score of a row with one of its seeds."""
+    table = scores_of(source)
+    if not seed.isdecimal() or int(seed) not in table.seeds(row.name):
+        raise FigureError(f"row '{row.name}' has no seed '{seed}'")
+    return f"{table.of(row.name, table.columns[-1], [int(seed)]).mean():.2f}"
 
 
 def cell(source: str, row: str, column: str) -> str:
@@ -245,6 +259,8 @@ def text_of(kind: str, mark: str) -> str:
         return cells_text(source, rest)
     if kind == "figure" and rest[1:] == ["by seed"]:
         return by_seed(source, row_of(source, rest[0]))
+    if kind == "figure" and rest[1:2] and rest[1].startswith(OF_SEED):
+        return of_seed(source, row_of(source, rest[0]), rest[1].removeprefix(OF_SEED))
     if kind == "parts" and len(rest) > 1:
         return parts_text(source, rest[0], rest[1:])
     if kind == "parts" or len(rest) != 2:

@@ -67,20 +67,12 @@ class KeptTable:
         path = self.folder / MADE_WITH
         return json.loads(path.read_text()) if path.exists() else {}
 
-    def write(
-        self,
-        tables: Mapping[str, ScoreTable],
-        made: Mapping[str, Any],
-        checkpoints: Mapping[RunKey, str | None],
-        seconds: Mapping[RunKey, float],
-    ) -> None:
-        """Keep the scores by part, how the runs were made, and the report of all parts.
+    def write(self, tables: Mapping[str, ScoreTable], made: Mapping[str, Any]) -> None:
+        """Keep the scores by part, how the runs were made, and what is computed from these.
 
         Args:
             tables: Scores of runs, by part; parts and runs that are kept and not given stay.
             made: As :meth:`made_with` gives it.
-            checkpoints: Names of what was judged.
-            seconds: Of each training.
         """
         had = self.parts
         whole = {
@@ -88,10 +80,27 @@ class KeptTable:
         }
         for part, scores in whole.items():
             write_table(self.folder, part, scores)
-        kept = {part: self.scores(part) for part in self.parts}
-        write_runs(self.folder, kept, differing_values(self.plan), checkpoints, seconds)
         write_atomically(self.folder / MADE_WITH, (json.dumps(made, indent=1) + "\n").encode())
-        write_report(self.folder, self.plan, parts=self.parts)
+        self.write_computed(self.folder)
+
+    def write_computed(self, folder: Path) -> None:
+        """Write what is computed: ``runs.csv``, the report, and a LaTeX table and a picture for every part.
+
+        Args:
+            folder: Where it goes; the scores have to be there.
+        """
+        runs = {
+            RunKey(name, int(seed)): run
+            for (name, _, seed), run in ((key.rpartition("/"), run) for key, run in self.made_with().items())
+        }
+        write_runs(
+            folder,
+            {part: self.scores(part) for part in self.parts},
+            differing_values(self.plan),
+            {key: run.get("checkpoint") for key, run in runs.items()},
+            {key: run["seconds"]["train"] for key, run in runs.items() if "train" in run.get("seconds", {})},
+        )
+        write_report(folder, self.plan, parts=self.parts)
 
 
 def joined(old: ScoreTable | None, new: ScoreTable) -> ScoreTable:

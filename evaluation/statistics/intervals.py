@@ -52,6 +52,12 @@ class Estimate:
     num_scenes: int
 
     @property
+    def widest(self) -> tuple[float, float]:
+        """The wider of both: with few seeds a bootstrap cannot know how far another seed would lie."""
+        low, high = self.seed_low, self.seed_high
+        return (low, high) if high - low > self.high - self.low else (self.low, self.high)
+
+    @property
     def is_above_zero(self) -> bool:
         """Whether the bootstrap interval lies above 0."""
         return self.low > 0.0

@@ -35,6 +35,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RESULTS", results)
     monkeypatch.setattr(check, "ROOT", tmp_path)
     monkeypatch.setattr(check, "DRAWINGS", ())
+    monkeypatch.setattr(check, "SETTINGS", ())
     marks.rows_of.cache_clear()
     return tmp_path
 
@@ -110,6 +111,37 @@ def test_runs_join_a_table_and_documents_follow_it(root, monkeypatch, capsys):
     assert call(check, monkeypatch) == 1
     assert call(check, monkeypatch, "--write") == 0
     assert "-->+15.00<!-- end -->" in readme.read_text()
+
+
+def test_what_is_computed_or_marked_wrongly_is_told(root, monkeypatch, capsys):
+    write_run(root / "sweep", "plain", 0, 0.0)
+    assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
+    assert call(check, monkeypatch) == 0
+    for name in ("runs.csv", "table_test.tex"):
+        path = root / "results" / "effect" / "two" / name
+        path.write_text(path.read_text().replace("plain", "plane"))
+        assert call(check, monkeypatch) == 1
+        assert f"{name}: is not what its scores give" in capsys.readouterr().err
+        assert call(check, monkeypatch, "--write") == 0
+        assert "plane" not in path.read_text()
+    readme = root / "README.md"
+    for text in ("<!-- figur: effect/two test | plain | score -->1<!-- end -->", "1<!-- end -->"):
+        readme.write_text(text)
+        assert call(check, monkeypatch) == 1
+        assert "is no mark with an end" in capsys.readouterr().err
+    readme.write_text("<!-- a comment, not a mark -->")
+    assert call(check, monkeypatch) == 0
+
+
+def test_intervals_are_the_wider_of_both(root, monkeypatch):
+    for seed, gain in ((0, 0.1), (1, 0.2)):
+        write_run(root / "sweep", "plain", seed, 0.0)
+        write_run(root / "sweep", "better", seed, gain)
+    assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
+    row = marks.row_of("effect/two test", "better")
+    student, interval = marks.figure(row, "student"), marks.figure(row, "interval")
+    assert student == interval == "-48.53 to +78.53"  # (12.706 times 5 to either side of 15)
+    assert marks.figure(row, "bootstrap") != interval
 
 
 def test_planners_stand_beside_themselves_calibrated(root, monkeypatch):
@@ -270,13 +302,13 @@ def test_a_run_keeps_whose_weights_it_judges_and_refuses_others(root, monkeypatc
 
 
 def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch, capsys):
-    def drive(name, gain, controller="pr57"):
+    def drive(name, gain, controller="pr57", scenarios="all"):
         folder = root / name
         folder.mkdir()
         (folder / "settings.json").write_text(
             json.dumps({"config": name, "options": {}, "checkpoint": f"w/{name}.pth",
                         "exported": False, "image_size": [480, 270], "lidar": name == "better",
-                        "hugsim": {"controller": controller}})
+                        "hugsim": {"controller": controller}, "scenario_list": scenarios})
         )  # fmt: skip
         lines = ["seed,name,difficulty,hdscore,rc,nc,dac,ttc,c,steps,kilometres,collided,fallbacks,ends"]
         for index in range(6):
@@ -299,11 +331,17 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         "value: effect/cells | b | width": "2.5",
         "cells: effect/cells | width": "\n\n| | width |\n| --- | ---: |\n| a | 1.5 |\n| b | 2.5 |\n\n",
         mark.format("all", "by seed"): "+25.0, +25.0",
+        mark.format("all", "score of seed 1"): "50.00",
     }
     (root / "README.md").write_text(
         "".join(f"<!-- {key} -->{value}<!-- end -->" for key, value in told.items())
     )
     assert call(check, monkeypatch) == 0, capsys.readouterr().err
+    # seeds can be told, here of a third training
+    assert call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better=2:{better}") == 0
+    made = json.loads((root / "results" / "effect" / "two" / "made_with.json").read_text())
+    assert made["better/2"]["lidar"] and not made["plain/0"]["lidar"]
+    assert made["better/2"]["checkpoint"] == "better.pth"
     with pytest.raises(SystemExit, match="other scenarios or settings"):
         call(
             keep_closed_loop,
@@ -313,6 +351,14 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
             "--row",
             f"better={drive('odd', 0.0, 'main')}",
         )
+    # a list with another digest is the same where a row drives it alike
+    again, apart = drive("again", 0.0, scenarios="other"), drive("apart", 0.125, scenarios="other")
+    there = ["effect/two", "--row", f"better={apart},{apart}"]
+    with pytest.raises(SystemExit, match="other scenarios or settings"):
+        call(keep_closed_loop, monkeypatch, *there)
+    with pytest.raises(SystemExit, match="'plain' has other figures there"):
+        call(keep_closed_loop, monkeypatch, *there, "--same-by", f"plain={apart}")
+    assert call(keep_closed_loop, monkeypatch, *there, "--same-by", f"plain={again}") == 0
     episodes = better / "episodes.csv"
     episodes.write_text(episodes.read_text().replace(",0,Complete", ",3,Complete"))
     with pytest.raises(SystemExit, match="better: 18 plans were fallbacks; --with-fallbacks keeps it"):
@@ -332,6 +378,7 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         ("calibrated: effect/two test | plain", "no row 'plain, calibrated'"),
         ("cells: effect/odd | PDMS", "results/effect/odd.csv has no rows"),
         ("figure: effect/two test | plain | by seed", "row 'plain' has no baseline"),
+        ("figure: effect/two test | plain | score of seed 7", "row 'plain' has no seed '7'"),
         ("value: effect/odd | plain | PDMS", "results/effect/odd.csv has no row 'plain' with 'PDMS'"),
     ],
 )

@@ -1,0 +1,70 @@
+"""How far plans and failures are from the expert: ``python results/effect/errors.py POOL --plans ...``.
+
+``POOL`` holds scored proposals of the split that the plans (``beyonddrive test --plans``) are of, and its
+experts. ``errors.csv`` gets the mean distance of positions from the expert [m] of the nearest failure of a
+scene, as a planner is repelled from it, and of the plans; their ratio; and the share of scenes [%] in which
+the plan is nearer to the expert than the failure is. Scenes without a failure are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.datasets.stores.negative_pool import NegativePool
+from beyonddrive.datasets.stores.selectors import NearestNegatives
+from beyonddrive.results.row_files import add_rows
+
+OUT = Path(__file__).parent / "errors.csv"
+
+
+def distances(plans: NDArray[np.float64], experts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean distance (N,) [m] of the positions of plans (N, 8, 3) from those of experts (N, 8, 3)."""
+    apart = plans[..., :2] - experts[..., :2]
+    found: NDArray[np.float64] = np.hypot(apart[..., 0], apart[..., 1]).mean(axis=-1)
+    return found
+
+
+def cells_of(errors: NDArray[np.float64], failures: NDArray[np.float64]) -> dict[str, str]:
+    """Figures of a row from distances (N,) of its plans and of the failures."""
+    return {
+        "scenes": str(len(errors)),
+        "distance": f"{errors.mean():.2f}",
+        "ratio": f"{errors.mean() / failures.mean():.2f}",
+        "nearer than the failure": f"{100.0 * (errors < failures).mean():.1f}",
+    }
+
+
+def main() -> None:
+    """Measure, and add the rows to ``errors.csv``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("pool", type=Path, metavar="POOL")
+    parser.add_argument("--plans", nargs="+", required=True, metavar="ROW=FILE")
+    args = parser.parse_args()
+    pool = NegativePool(args.pool)
+    select = NearestNegatives()
+    tokens, failures, experts = [], [], []
+    for token in pool.tokens:
+        record = pool[token]
+        selection = select(record.plans, record.scores, record.expert)
+        if selection.valid[0]:
+            tokens.append(token)
+            failures.append(record.plans[selection.indices[0]])
+            experts.append(record.expert)
+    expert = np.stack(experts).astype(np.float64)
+    failure = distances(np.stack(failures).astype(np.float64), expert)
+    # (no plans of its own: what the others are compared with)
+    rows = {"nearest failure": cells_of(failure, failure) | {"ratio": "", "nearer than the failure": ""}}
+    for text in args.plans:
+        name, _, file = text.rpartition("=")
+        with np.load(file) as archive:
+            plans = np.stack([archive[token].reshape(8, 3) for token in tokens])
+        rows[name] = cells_of(distances(plans.astype(np.float64), expert), failure)
+    print(add_rows(OUT, rows))
+
+
+if __name__ == "__main__":
+    main()
