@@ -62,7 +62,7 @@ def drawn(points: Points) -> Figure:
         marker = "^" if row.endswith(RECIPE) else "o"
         axes.plot(*np.transpose(pairs), marker, color=colour, label=row, alpha=0.8)
     axes.set(xlabel="PDMS, open loop", ylabel="HD-Score, closed loop")
-    figure.legend(loc="outside right", fontsize="small")
+    figure.legend(loc="outside right center", fontsize="small")
     return figure
 
 
