@@ -15,7 +15,7 @@ MMDET3D_BIN  := $(MMDET3D_VENV)/bin
 MMCV         := mmcv==2.1.0
 MMCV_WHEELS  ?= wheels
 
-.PHONY: demo test check types docs mmdet3d test-mmdet3d clean
+.PHONY: demo test check types docs figures mmdet3d test-mmdet3d clean
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/beyonddrive demo $(DEMO_ARGS)
@@ -23,11 +23,16 @@ demo: $(VENV)/.demo-ready
 test: check
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
-check: $(VENV)/.test-ready types docs
+# (the three that take minutes need one core each)
+check: $(VENV)/.test-ready
+	$(MAKE) --no-print-directory --jobs=2 types docs figures
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/hadolint docker/Dockerfile
+
+# Every figure of README and docs, from the runs that are kept.
+figures: $(VENV)/.test-ready
 	$(BIN)/python results/check.py
 
 # mypy takes a package's name from its folder, hence the link that gives the checkout the name beyonddrive.
