@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -24,15 +25,24 @@ def on_update(wrapper: OptimWrapper, hear: Callable[[Tensor], None]) -> Removabl
     Where gradients are clipped by their norm it is the one that clipping found, before it acted, and costs
     nothing. Otherwise it is measured, of what clipping by value left.
 
+    However many listen, it is measured once.
+
     Returns:
         What ends it by ``remove()``.
     """
+    if not hasattr(wrapper, "norm_listeners"):
+        wrapper.norm_listeners = OrderedDict()
 
-    def tell(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        norm = vars(wrapper).pop("clipped_norm", None)
-        norm = norm_of_gradients(optimizer) if norm is None else norm
-        if norm is not None:
-            hear(norm)
+        def tell(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            if not wrapper.norm_listeners:
+                return
+            norm = vars(wrapper).pop("clipped_norm", None)
+            norm = norm_of_gradients(optimizer) if norm is None else norm
+            if norm is not None:
+                for listener in wrapper.norm_listeners.values():
+                    listener(norm)
 
-    handle: RemovableHandle = wrapper.optimizer.register_step_pre_hook(tell)
+        wrapper.optimizer.register_step_pre_hook(tell)
+    handle = RemovableHandle(wrapper.norm_listeners)
+    wrapper.norm_listeners[handle.id] = hear
     return handle

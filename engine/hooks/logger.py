@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import resource
 from typing import Any
 
@@ -11,7 +12,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
-from beyonddrive.engine.gradient_norms import norm_of_gradients
+from beyonddrive.engine.gradient_norms import on_update
 from beyonddrive.registry import HOOKS
 
 
@@ -37,7 +38,7 @@ class PlannerLoggerHook(LoggerHook):
         """Listen to the optimizer, unless clipping gives the norm."""
         wrapper = runner.optim_wrapper
         if isinstance(wrapper, OptimWrapper) and getattr(wrapper, "grad_name", None) != "grad_norm":
-            self._listener = wrapper.optimizer.register_step_pre_hook(self._measure)
+            self._listener = on_update(wrapper, functools.partial(self._hear, wrapper.optimizer))
 
     def after_train(self, runner: Runner) -> None:
         """Listen no more."""
@@ -71,10 +72,7 @@ class PlannerLoggerHook(LoggerHook):
             or self.end_of_epoch(runner.train_dataloader, batch_idx)
         )
 
-    def _measure(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        norm = norm_of_gradients(optimizer)
-        if norm is None:
-            return
+    def _hear(self, optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
         # A fused optimizer is given the gradients as scaled, and the scale.
         scale = getattr(optimizer, "grad_scale", None)
         self._norms.append(norm if scale is None else norm / scale)
