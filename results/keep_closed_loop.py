@@ -37,10 +37,17 @@ NAMES = (*COLUMNS.values(), *ENDS.values(), "HD-Score")
 """Columns of the table; the last is the score."""
 
 
-def episodes_of(folder: Path) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
+def episodes_of(
+    folder: Path, with_fallbacks: bool = True
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
     """Figures by scenario, and difficulties by scenario, of a run with one seed of the traffic."""
     with (folder / "episodes.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
+    fallbacks = sum(int(line["fallbacks"]) for line in lines)
+    if fallbacks and not with_fallbacks:
+        raise SystemExit(
+            f"keep: {folder}: {fallbacks} plans were fallbacks; --with-fallbacks keeps it as it is"
+        )
     names = [line["name"] for line in lines]
     if len(set(names)) != len(names):
         raise SystemExit(f"keep: {folder}: has several seeds of the traffic; a run of a table has one")
@@ -71,14 +78,6 @@ def same_list(table: KeptTable, text: str) -> dict[str, str]:
     return {own: table.made_with()[f"{name}/0"]["settings"]["scenario_list"]}
 
 
-def refuse_fallbacks(folder: Path) -> None:
-    """Refuse a run in which plans were not the planner's."""
-    with (folder / "episodes.csv").open(newline="") as file:
-        count = sum(int(line["fallbacks"]) for line in csv.DictReader(file))
-    if count:
-        raise SystemExit(f"keep: {folder}: {count} plans were fallbacks; --with-fallbacks keeps it as it is")
-
-
 def main() -> int:
     """Keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -99,8 +98,6 @@ def main() -> int:
         for number, part in enumerate(folders.split(",")):
             given, _, path = part.rpartition(":")
             seed, folder = int(given or number), Path(path)
-            if not args.with_fallbacks:
-                refuse_fallbacks(folder)
             settings = json.loads((folder / "settings.json").read_text())
             same = {key: value for key, value in settings.items() if key not in OWN}
             told = same.get("scenario_list")
@@ -110,7 +107,8 @@ def main() -> int:
             shared = compared
             if settings["checkpoint"] is None and "," not in folders:
                 untrained.add(name)
-            scores[RunKey(table.plan.row(name).name, seed)], kinds = episodes_of(folder)
+            found, kinds = episodes_of(folder, args.with_fallbacks)
+            scores[RunKey(table.plan.row(name).name, seed)] = found
             date = time.strftime("%Y-%m-%d", time.gmtime((folder / "episodes.csv").stat().st_mtime))
             own = {key: settings[key] for key in OWN}
             own["checkpoint"] = own["checkpoint"] and Path(own["checkpoint"]).name

@@ -49,6 +49,19 @@ def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
         raise SweepError(f"{path}: damaged ({error!r}); delete this folder") from error
 
 
+def made_from(run: Run) -> dict[str, Any]:
+    """What a record tells of the run itself, whoever trained and judged it."""
+    return {
+        "row": run.row,
+        "seed": run.seed,
+        "config": run.config,
+        "options": dict(run.options),
+        "recipe": run.recipe,
+        "checkpoint_rule": run.checkpoint,
+        "loaders": list(run.loaders),
+    }
+
+
 def write_record(run: Run, told: Mapping[str, Any]) -> None:
     """Make a run complete."""
     _write(run.folder / RECORD, told)

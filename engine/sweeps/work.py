@@ -34,6 +34,7 @@ from beyonddrive.engine.sweeps.records import (
     forget_failure,
     is_complete,
     judged_by_weights,
+    made_from,
     note_failure,
     out_of_date,
     read_record,
@@ -113,17 +114,11 @@ def _carry_out(run: Run, gpu: int | None, record: Mapping[str, Any] | None) -> O
         seconds[results.stem] = time.perf_counter() - start
     name = checkpoint.name if checkpoint else None
     told = {
-        "row": run.row,
-        "seed": run.seed,
-        "config": run.config,
-        "options": dict(run.options),
-        "recipe": run.recipe,
-        "checkpoint_rule": run.checkpoint,
+        **made_from(run),
         "checkpoint": name,
         CHECKPOINT_DIGEST: digest,
         "weights": run.trained_by,
         WEIGHTS_RECIPE: run.weights_recipe,
-        "loaders": list(run.loaders),
         "seconds": seconds,
         "made_with": environment(),
     }

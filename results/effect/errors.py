@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.stores.negative_pool import NegativePool
-from beyonddrive.datasets.stores.selectors import NearestNegatives
+from beyonddrive.results.effect.pool_failures import pool_failures
 from beyonddrive.results.row_files import add_rows
 
 OUT = Path(__file__).parent / "errors.csv"
@@ -44,25 +43,14 @@ def main() -> None:
     parser.add_argument("pool", type=Path, metavar="POOL")
     parser.add_argument("--plans", nargs="+", required=True, metavar="ROW=FILE")
     args = parser.parse_args()
-    pool = NegativePool(args.pool)
-    select = NearestNegatives()
-    tokens, failures, experts = [], [], []
-    for token in pool.tokens:
-        record = pool[token]
-        selection = select(record.plans, record.scores, record.expert)
-        if selection.valid[0]:
-            tokens.append(token)
-            failures.append(record.plans[selection.indices[0]])
-            experts.append(record.expert)
-    expert = np.stack(experts).astype(np.float64)
-    failure = distances(np.stack(failures).astype(np.float64), expert)
+    pool = pool_failures(args.pool)
+    known = pool.has_failure
+    failures = distances(pool.failures[known], pool.experts[known])
     # (no plans of its own: what the others are compared with)
-    rows = {"nearest failure": cells_of(failure, failure) | {"ratio": "", "nearer than the failure": ""}}
+    rows = {"nearest failure": cells_of(failures, failures) | {"ratio": "", "nearer than the failure": ""}}
     for text in args.plans:
         name, _, file = text.rpartition("=")
-        with np.load(file) as archive:
-            plans = np.stack([archive[token].reshape(8, 3) for token in tokens])
-        rows[name] = cells_of(distances(plans.astype(np.float64), expert), failure)
+        rows[name] = cells_of(distances(pool.plans(file)[known], pool.experts[known]), failures)
     print(add_rows(OUT, rows))
 
 

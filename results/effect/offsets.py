@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.stores.negative_pool import NegativePool
-from beyonddrive.datasets.stores.selectors import NearestNegatives
+from beyonddrive.results.effect.pool_failures import pool_failures
 from beyonddrive.results.row_files import add_rows
 
 POSES = {"1 s": 1, "2 s": 3, "4 s": 7}
@@ -37,19 +36,12 @@ def main() -> None:
     parser.add_argument("pool", type=Path, metavar="POOL")
     parser.add_argument("--plans", nargs="*", default=[], metavar="ROW/SEED=FILE")
     args = parser.parse_args()
-    pool = NegativePool(args.pool)
-    select = NearestNegatives()
-    experts = np.stack([pool[token].expert for token in pool.tokens]).astype(np.float64)
-    found: dict[str, NDArray[np.float64]] = {}
-    chosen = [select(r.plans, r.scores, r.expert) for r in map(pool.__getitem__, pool.tokens)]
-    valid = np.array([bool(selection.valid[0]) for selection in chosen])
-    nearest = [pool[t].plans[s.indices[0]] for t, s in zip(pool.tokens, chosen, strict=True)]
-    found["nearest failure"] = offsets(np.stack(nearest).astype(np.float64)[valid], experts[valid])
+    pool = pool_failures(args.pool)
+    known = pool.has_failure
+    found = {"nearest failure": offsets(pool.failures[known], pool.experts[known])}
     for text in args.plans:
         name, _, file = text.partition("=")
-        with np.load(file) as archive:
-            plans = np.stack([archive[token].reshape(8, 3) for token in pool.tokens])
-        found[name] = offsets(plans.astype(np.float64), experts)
+        found[name] = offsets(pool.plans(file), pool.experts)
     keys = [f"{way} {time}" for way in ("along", "across") for time in POSES] + ["right"]
     rows = {}
     for name, values in found.items():

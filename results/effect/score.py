@@ -17,7 +17,7 @@ import numpy as np
 
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.folder import runs_of
-from beyonddrive.engine.sweeps.records import RECORD
+from beyonddrive.engine.sweeps.records import made_from, write_record
 from beyonddrive.evaluation.pdms_metric import PDMSMetric
 from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
 from beyonddrive.results.effect.pack import PLANS, plan_of
@@ -59,19 +59,13 @@ def main() -> None:
                 text = scenes_to_csv(found_scenes, SCORE_COLUMNS, labels[loader])
                 write_atomically(run.results(loader), text.encode())
             record = {
-                "row": run.row,
-                "seed": run.seed,
-                "config": run.config,
-                "options": dict(run.options),
-                "recipe": run.recipe,
-                "checkpoint_rule": run.checkpoint,
+                **made_from(run),
                 "checkpoint": "last epoch",
-                "loaders": list(run.loaders),
                 "seconds": {},
                 "losses": found["losses"],
                 "made_with": {**told["made_with"], "device": told["device"]},
             }
-            write_atomically(run.folder / RECORD, json.dumps(record, indent=2).encode())
+            write_record(run, record)
     for recipe, seed in keys:
         if recipe == "shuffled":
             print(

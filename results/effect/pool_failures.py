@@ -1,0 +1,49 @@
+"""The nearest failure of every scene of a pool, as a planner is repelled from it, beside the experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beyonddrive.datasets.stores.negative_pool import NegativePool
+from beyonddrive.datasets.stores.selectors import NearestNegatives
+
+
+@dataclass(frozen=True)
+class PoolFailures:
+    """Scenes of a pool.
+
+    Attributes:
+        tokens: N scenes.
+        experts: (N, 8, 3) plans of the experts, ego frame.
+        failures: (N, 8, 3) nearest failures; of scenes without one, whatever stands in its place.
+        has_failure: (N,) which scenes have one.
+    """
+
+    tokens: tuple[str, ...]
+    experts: NDArray[np.float64]
+    failures: NDArray[np.float64]
+    has_failure: NDArray[np.bool_]
+
+    def plans(self, file: Path | str) -> NDArray[np.float64]:
+        """Plans (N, 8, 3) of ``beyonddrive test --plans`` for the scenes."""
+        with np.load(file) as archive:
+            return np.stack([archive[token].reshape(8, 3) for token in self.tokens]).astype(np.float64)
+
+
+def pool_failures(folder: Path) -> PoolFailures:
+    """Read a pool."""
+    pool = NegativePool(folder)
+    select = NearestNegatives()
+    records = [pool[token] for token in pool.tokens]
+    chosen = [select(record.plans, record.scores, record.expert) for record in records]
+    nearest = [record.plans[s.indices[0]] for record, s in zip(records, chosen, strict=True)]
+    return PoolFailures(
+        tuple(pool.tokens),
+        np.stack([record.expert for record in records]).astype(np.float64),
+        np.stack(nearest).astype(np.float64),
+        np.array([bool(selection.valid[0]) for selection in chosen]),
+    )
