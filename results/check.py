@@ -77,7 +77,7 @@ def check_computed(table: KeptTable, write: bool) -> list[str]:
         place = Path(folder)
         for part in table.parts:
             shutil.copy(score_file(table.folder, part), place)
-        table.write_computed(place)
+        table.write_computed(place, pictures=False)
         names = [path.name for path in sorted(place.iterdir()) if path.suffix in (".csv", ".md", ".tex")]
         stale = [name for name in names if not _same(place / name, table.folder / name)]
     if stale and write:

@@ -83,11 +83,12 @@ class KeptTable:
         write_atomically(self.folder / MADE_WITH, (json.dumps(made, indent=1) + "\n").encode())
         self.write_computed(self.folder)
 
-    def write_computed(self, folder: Path) -> None:
+    def write_computed(self, folder: Path, pictures: bool = True) -> None:
         """Write what is computed: ``runs.csv``, the report, and a LaTeX table and a picture for every part.
 
         Args:
             folder: Where it goes; the scores have to be there.
+            pictures: Whether pictures are among it.
         """
         runs = {
             RunKey(name, int(seed)): run
@@ -100,7 +101,7 @@ class KeptTable:
             {key: run.get("checkpoint") for key, run in runs.items()},
             {key: run["seconds"]["train"] for key, run in runs.items() if "train" in run.get("seconds", {})},
         )
-        write_report(folder, self.plan, parts=self.parts)
+        write_report(folder, self.plan, parts=self.parts, pictures=pictures)
 
 
 def joined(old: ScoreTable | None, new: ScoreTable) -> ScoreTable:

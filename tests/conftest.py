@@ -261,7 +261,7 @@ def survives_kills(tmp_path, forked):
             folder = tmp_path / f"killed-{len(ends)}"
             process = forked(job, folder)
             process.join(moments.uniform(0.05, 0.9) * seconds)
-            # (it has ended before where a machine has less to do than at first: the next one is killed sooner)
+            # (a machine that has less to do than at first has ended it: the next one is killed sooner)
             seconds *= 0.7 if process.exitcode == 0 else 1
             process.kill()
             process.join()

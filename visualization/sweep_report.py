@@ -172,6 +172,7 @@ def write_report(
     plan: SweepPlan,
     errors: Mapping[tuple[str, int], str] | None = None,
     parts: Sequence[str] | None = None,
+    pictures: bool = True,
 ) -> str:
     """Compute tables and pictures from the scores of a sweep that are on disk.
 
@@ -180,6 +181,7 @@ def write_report(
         plan: What was trained.
         errors: Why runs have no scores, by row and seed.
         parts: Of what; all parts of the plan that have scores if None.
+        pictures: Whether the pictures that the report shows are drawn, too.
 
     Returns:
         The report.
@@ -208,7 +210,8 @@ def write_report(
             text += ["What the differences vary with (standard deviations in points), and what it takes:", ""]
             text += [power]
         write_atomically(out / f"table_{part}.tex", latex(rows, score).encode())
-        write_atomically(out / f"intervals_{part}.png", intervals_picture(rows, score))
+        if pictures:
+            write_atomically(out / f"intervals_{part}.png", intervals_picture(rows, score))
     if errors:
         text += ["## Runs without scores", ""]
         text += [f"- {row}, seed {seed}: {reason}" for (row, seed), reason in errors.items()]
