@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO, StringIO
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from beyonddrive.evaluation.statistics.intervals import Estimate, estimate, paired_difference
+from beyonddrive.evaluation.statistics.intervals import Estimate, difference_of, estimates
 from beyonddrive.evaluation.statistics.power import Spread, spread_of
 from beyonddrive.evaluation.statistics.score_table import ScoreTable, known_mean
 
@@ -62,32 +62,38 @@ def table_rows(table: ScoreTable, baselines: Mapping[str, str | None]) -> list[T
         for name in table.columns[:-1]
         if not np.isnan(table.values[..., table.columns.index(name)]).all()
     ]
-    rows = []
-    for name, baseline in baselines.items():
-        if not table.seeds(name):
-            continue
-        values = table.of(name, score)
-        means = {column: _mean(table.of(name, column)) for column in others}
-        rows.append(TableRow(name, estimate(values), means))
-        if baseline is None:
-            continue
-        ours, against = paired_seeds(table, name, baseline)
-        if not ours:
-            continue
-        mine, base = table.of(name, score, ours), table.of(baseline, score, against)
-        rows[-1] = TableRow(
-            name,
-            rows[-1].score,
-            means,
-            baseline,
-            paired_difference(mine, base),
-            {
-                column: _mean(table.of(name, column, ours) - table.of(baseline, column, against))
-                for column in others
-            },
-            spread_of(mine - base) if min(mine.shape) > 1 else None,
+    names = [name for name in baselines if table.seeds(name)]
+    values = [table.of(name, score) for name in names]
+    pairs = {}
+    for name in names:
+        baseline = baselines[name]
+        ours, against = ([], []) if baseline is None else paired_seeds(table, name, baseline)
+        if baseline is not None and ours:
+            pairs[name] = (baseline, ours, against)
+    differences = {
+        name: difference_of(table.of(name, score, ours), table.of(baseline, score, against))
+        for name, (baseline, ours, against) in pairs.items()
+    }
+    found = iter(estimates([*values, *differences.values()]))
+    rows = {
+        name: TableRow(name, next(found), {column: _mean(table.of(name, column)) for column in others})
+        for name in names
+    }
+    for name, (baseline, ours, against) in pairs.items():
+        difference = differences[name]
+        columns = {
+            column: _mean(table.of(name, column, ours) - table.of(baseline, column, against))
+            for column in others
+        }
+        spread = spread_of(difference) if min(difference.shape) > 1 else None
+        rows[name] = replace(
+            rows[name],
+            baseline=baseline,
+            difference=next(found),
+            column_differences=columns,
+            spread=spread,
         )
-    return rows
+    return list(rows.values())
 
 
 def paired_seeds(table: ScoreTable, row: str, baseline: str) -> tuple[list[int], list[int]]:

@@ -7,8 +7,9 @@ independently of each other, since every seed was judged on every scene.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -86,37 +87,30 @@ def estimate(
     >>> round(both.mean, 3), both.num_seeds, both.low <= both.mean <= both.high
     (0.833, 2, True)
     """
-    values = np.asarray(scores, dtype=np.float64)
-    if values.ndim != 2 or values.size == 0:
-        raise StatisticsError(f"scores must have the shape (seeds, scenes), got {values.shape}")
-    if not np.isfinite(values).all():
-        raise StatisticsError(f"{int((~np.isfinite(values)).sum())} of {values.size} scores are not finite")
-    num_seeds, num_scenes = values.shape
-    low, high = _bootstrap(values.tobytes(), num_seeds, confidence, resamples, seed)
-    means = values.mean(axis=1)
-    seed_low = seed_high = std = np.nan
-    if num_seeds > 1:
-        std = float(np.std(means, ddof=1))
-        # Student's interval of equal means is a point, which scipy computes with a warning.
-        seed_low, seed_high = (float(means[0]),) * 2
-        if std > 0.0:
-            interval = stats.ttest_1samp(means, 0.0).confidence_interval(confidence)
-            seed_low, seed_high = float(interval.low), float(interval.high)
-    error = float(stats.sem(values.mean(axis=0))) if num_scenes > 1 else np.nan
-    return Estimate(float(values.mean()), low, high, seed_low, seed_high, std, error, num_seeds, num_scenes)
+    return estimates([scores], confidence, resamples, seed)[0]
 
 
-def paired_difference(
-    scores: ArrayLike,
-    baseline: ArrayLike,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Estimate:
-    """How much higher ``scores`` (S, T) are than those of a ``baseline`` (S, T), scene by scene.
+def estimates(
+    scores: Iterable[ArrayLike], confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Estimate]:
+    """Estimate several scores, each as :func:`estimate` does, those of the same shape from the same draws.
 
-    The same row is the same seed and the same column the same scene, in both. A baseline that has no seeds
-    (it is not trained) has the shape (1, T).
+    The draws take most of the time, so that the rows of a table cost little more than one of them.
+
+    Raises:
+        StatisticsError: If a shape is another than (S, T), or a score is not finite.
+    """
+    arrays = [_checked(values) for values in scores]
+    intervals = _INTERVALS.of(arrays, confidence, resamples, seed)
+    return [
+        _estimate(values, interval, confidence) for values, interval in zip(arrays, intervals, strict=True)
+    ]
+
+
+def difference_of(scores: ArrayLike, baseline: ArrayLike) -> NDArray[np.float64]:
+    """Scores (S, T) minus those of a baseline (S, T), which has the shape (1, T) if it is not trained.
+
+    The same row is the same seed and the same column the same scene, in both.
 
     Raises:
         StatisticsError: If the shapes do not fit.
@@ -128,48 +122,114 @@ def paired_difference(
             f"scores {ours.shape} and those of the baseline {theirs.shape} are not paired: give the same "
             "seeds and scenes"
         )
-    return estimate(ours - theirs, confidence, resamples, seed)
+    return ours - theirs
 
 
-@lru_cache(maxsize=1000)
-def _bootstrap(
-    scores: bytes, num_seeds: int, confidence: float, resamples: int, seed: int
-) -> tuple[float, float]:
-    """Percentile interval of the mean (S, T), drawing seeds and scenes independently.
+def paired_difference(
+    scores: ArrayLike,
+    baseline: ArrayLike,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """How much higher ``scores`` are than those of a ``baseline``, scene by scene: see :func:`difference_of`.
 
-    A report, its pictures and the documents ask for the same ones, and each takes tens of milliseconds.
+    Raises:
+        StatisticsError: If the shapes do not fit.
     """
-    values = np.frombuffer(scores).reshape(num_seeds, -1)
-    num_scenes = values.shape[1]
+    return estimate(difference_of(scores, baseline), confidence, resamples, seed)
+
+
+def _checked(scores: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != 2 or values.size == 0:
+        raise StatisticsError(f"scores must have the shape (seeds, scenes), got {values.shape}")
+    if not np.isfinite(values).all():
+        raise StatisticsError(f"{int((~np.isfinite(values)).sum())} of {values.size} scores are not finite")
+    return values
+
+
+def _estimate(values: NDArray[np.float64], interval: tuple[float, float], confidence: float) -> Estimate:
+    num_seeds, num_scenes = values.shape
+    means = values.mean(axis=1)
+    seed_low = seed_high = std = np.nan
+    if num_seeds > 1:
+        std = float(np.std(means, ddof=1))
+        # Student's interval of equal means is a point, which scipy computes with a warning.
+        seed_low, seed_high = (float(means[0]),) * 2
+        if std > 0.0:
+            student = stats.ttest_1samp(means, 0.0).confidence_interval(confidence)
+            seed_low, seed_high = float(student.low), float(student.high)
+    error = float(stats.sem(values.mean(axis=0))) if num_scenes > 1 else np.nan
+    return Estimate(float(values.mean()), *interval, seed_low, seed_high, std, error, num_seeds, num_scenes)
+
+
+class _Intervals:
+    """Bootstrap intervals, those of the last scores kept: a report and the documents ask for the same."""
+
+    KEPT = 2000
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[float, float]] = {}
+
+    def of(
+        self, arrays: Sequence[NDArray[np.float64]], confidence: float, resamples: int, seed: int
+    ) -> list[tuple[float, float]]:
+        """Intervals of the means of arrays (S, T)."""
+        keys = [
+            (hashlib.sha256(values.tobytes()).digest(), values.shape, confidence, resamples, seed)
+            for values in arrays
+        ]
+        found = {key: self._known[key] for key in keys if key in self._known}
+        missing = {key: values for key, values in zip(keys, arrays, strict=True) if key not in found}
+        for shape in {values.shape for values in missing.values()}:
+            alike = {key: values for key, values in missing.items() if values.shape == shape}
+            drawn = _bootstrap(np.stack(list(alike.values())), confidence, resamples, seed)
+            found.update(zip(alike, drawn, strict=True))
+        self._known |= found
+        for key in list(self._known)[: -self.KEPT]:
+            del self._known[key]
+        return [found[key] for key in keys]
+
+
+_INTERVALS = _Intervals()
+
+
+def _bootstrap(
+    scores: NDArray[np.float64], confidence: float, resamples: int, seed: int
+) -> list[tuple[float, float]]:
+    """Percentile intervals of the means of scores (N, S, T), drawing seeds and scenes independently."""
+    number, num_seeds, num_scenes = scores.shape
     if num_scenes < 2:
-        return float("nan"), float("nan")
-    batch = max(1, 2_000_000 // num_scenes)
+        return [(float("nan"), float("nan"))] * number
 
-    def mean_of(seeds: NDArray[np.int64], scenes: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
-        # (B, S) rows and (B, T) columns that are drawn -> (B,) means; rows are summed up first.
+    def means(*drawn: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
+        # (B, S) seeds, if there are several, and (B, T) scenes -> (N, B): how often each was drawn weighs it.
         del axis  # the last, as scipy asks of a vectorised statistic
-        rows, columns = np.atleast_2d(seeds), np.atleast_2d(scenes)
-        counts = np.stack([np.bincount(row, minlength=num_seeds) for row in rows]) / num_seeds
-        means = np.take_along_axis(counts @ values, columns, axis=1).mean(axis=1)
-        return means.reshape(np.shape(scenes)[:-1])
+        by_seed = _shares(drawn[-1], num_scenes) @ scores.reshape(-1, num_scenes).T
+        by_seed = by_seed.reshape(len(by_seed), number, num_seeds)
+        if num_seeds == 1:
+            return by_seed[..., 0].T
+        return np.einsum("bns,bs->nb", by_seed, _shares(drawn[0], num_seeds))
 
-    if num_seeds == 1:
-        data: tuple[NDArray[np.int64], ...] = (np.arange(num_scenes),)
-
-        def statistic(scenes: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
-            return values[0][scenes].mean(axis=axis)
-
-    else:
-        data, statistic = (np.arange(num_seeds), np.arange(num_scenes)), mean_of  # type: ignore[assignment]
+    data = [np.arange(size) for size in (num_seeds, num_scenes) if size > 1]
     found = stats.bootstrap(
         data,
-        statistic,
+        means,
         n_resamples=resamples,
-        batch=batch,
+        batch=max(1, 2_000_000 // num_scenes),
         vectorized=True,
         paired=False,
         confidence_level=confidence,
         method="percentile",
         random_state=np.random.default_rng(seed),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    lows, highs = np.atleast_1d(found.low, found.high)
+    return [(float(low), float(high)) for low, high in zip(lows, highs, strict=True)]
+
+
+def _shares(drawn: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+    """How often each of ``size`` was drawn, of the number of draws: (B, draws) numbers -> (B, size)."""
+    places = drawn + size * np.arange(len(drawn))[:, None]
+    counts = np.bincount(places.ravel(), minlength=size * len(drawn))
+    return counts.reshape(len(drawn), size) / drawn.shape[1]

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.evaluation.statistics.intervals import Estimate, estimate, paired_difference
+from beyonddrive.evaluation.statistics.intervals import difference_of
 from beyonddrive.synth.live.batch import EPISODE, SETTINGS
 from beyonddrive.synth.live.summary import (
     FIGURES,
     RATE,
     fallback_line,
+    figures_of,
     rate,
     rate_difference,
     rows_of,
@@ -73,7 +74,7 @@ def compare(rows: Sequence[Row]) -> dict[str, Any]:
             cut = {key: values[:, columns] for key, values in item.arrays.items()}
             base = {key: values[:, columns] for key, values in first.arrays.items()}
             table[item.row.name] = {
-                **{key: _plain(estimate(cut[key])) for key in FIGURES},
+                **figures_of(cut),
                 "collision_rate": rate(cut["collided"], cut["kilometres"]),
                 "difference": None if item is first else _differences(cut, base),
             }
@@ -94,13 +95,9 @@ def _differences(
         {key: np.broadcast_to(values, shape) for key, values in arrays.items()} for arrays in (ours, base)
     )
     return {
-        **{key: _plain(paired_difference(ours[key], base[key])) for key in FIGURES},
+        **figures_of({key: difference_of(ours[key], base[key]) for key in FIGURES}),
         "collision_rate": rate_difference(ours, base),
     }
-
-
-def _plain(value: Estimate) -> dict[str, float]:
-    return {"mean": value.mean, "low": value.low, "high": value.high}
 
 
 def _read(row: Row) -> _Driven:

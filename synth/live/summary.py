@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.evaluation.statistics.intervals import Estimate, estimate
+from beyonddrive.evaluation.statistics.intervals import estimates
 from beyonddrive.synth.live.town import LiveError
 
 FIGURES = {"hdscore": "HD-Score", "rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "TTC", "c": "COM"}
@@ -101,7 +101,7 @@ def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
     for group, columns in rows_of(kinds):
         result["groups"][group] = {
             "scenarios": int(columns.sum()),
-            **{key: _interval(estimate(arrays[key][:, columns])) for key in FIGURES},
+            **figures_of({key: arrays[key][:, columns] for key in FIGURES}),
             "collision_rate": rate(arrays["collided"][:, columns], arrays["kilometres"][:, columns]),
             "kilometres": float(arrays["kilometres"][:, columns].sum()),
         }
@@ -115,8 +115,13 @@ def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
     return result
 
 
-def _interval(value: Estimate) -> dict[str, float]:
-    return {"mean": value.mean, "low": value.low, "high": value.high}
+def figures_of(arrays: Mapping[str, NDArray[np.float64]]) -> dict[str, dict[str, float]]:
+    """Means with intervals of all figures (seeds, scenarios), or of their differences, as JSON values."""
+    found = estimates(arrays[key] for key in FIGURES)
+    return {
+        key: {"mean": value.mean, "low": value.low, "high": value.high}
+        for key, value in zip(FIGURES, found, strict=True)
+    }
 
 
 def as_text(summary: Mapping[str, Any]) -> str:
