@@ -134,7 +134,7 @@ def select_negatives(
     >>> select_negatives(plans, scores, np.zeros((8, 3)), num=3)
     Selection(indices=array([2, 0, 0]), valid=array([ True,  True, False]))
     """
-    plans, scores, expert = _checked(plans, scores, expert)
+    plans, scores, expert = check_proposals(plans, scores, expert)
     if num < 1:
         raise SelectionError(f"num: at least one negative must be asked for, got {num}")
     check_range(min_distance, max_distance, spacing)
@@ -143,18 +143,32 @@ def select_negatives(
     if min_distance > 0.0 or max_distance is not None:
         meters = displacement(plans, expert[..., None, :, :])
         allowed &= (meters >= min_distance) & (meters <= (np.inf if max_distance is None else max_distance))
-    squared = np.where(allowed, squared, np.inf)
-    indices = np.zeros((*squared.shape[:-1], num), np.int64)
+    return smallest(np.where(allowed, squared, np.inf), num, plans, spacing)
+
+
+def smallest(keys: ArrayLike, num: int, plans: ArrayLike, spacing: float = 0.0) -> Selection:
+    """Fill ``num`` slots by the smallest keys (..., P), the smallest first; infinity is never chosen.
+
+    Among equal keys the lower index comes first.
+
+    Args:
+        keys: (..., P), finite for what may be chosen.
+        num: Slots K.
+        plans: (..., P, 8, 3) plans of the keys.
+        spacing: Each plan is at least this far [m] from those before it (:func:`displacement`).
+    """
+    left = np.array(keys, np.float64)
+    indices = np.zeros((*left.shape[:-1], num), np.int64)
     valid = np.zeros(indices.shape, np.bool_)
-    for slot in range(num if squared.shape[-1] else 0):
-        best = squared.argmin(axis=-1)[..., None]  # (..., 1)
-        found = np.isfinite(np.take_along_axis(squared, best, axis=-1))
+    for slot in range(num if left.shape[-1] else 0):
+        best = left.argmin(axis=-1)[..., None]  # (..., 1)
+        found = np.isfinite(np.take_along_axis(left, best, axis=-1))
         valid[..., slot : slot + 1] = found
         indices[..., slot : slot + 1] = np.where(found, best, 0)
-        np.put_along_axis(squared, best, np.inf, axis=-1)
+        np.put_along_axis(left, best, np.inf, axis=-1)
         if spacing > 0.0:
-            chosen = np.take_along_axis(plans, best[..., None, None], axis=-3)
-            squared[displacement(plans, chosen) < spacing] = np.inf
+            chosen = np.take_along_axis(np.asarray(plans), best[..., None, None], axis=-3)
+            left[displacement(plans, chosen) < spacing] = np.inf
     return Selection(indices, valid)
 
 
@@ -187,7 +201,14 @@ def check_range(min_distance: float, max_distance: float | None, spacing: float)
         )
 
 
-def _checked(plans: Any, scores: Any, expert: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def check_proposals(
+    plans: ArrayLike, scores: ArrayLike, expert: ArrayLike
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Plans (..., P, 8, 3), scores (..., P, 7) and expert (..., 8, 3) as arrays.
+
+    Raises:
+        SelectionError: If shapes do not agree, or a number is not finite.
+    """
     plans, scores, expert = np.asarray(plans), np.asarray(scores), np.asarray(expert)
     pose = (NUM_POSES, 3)
     if plans.ndim < 3 or plans.shape[-2:] != pose:

@@ -18,13 +18,16 @@ from beyonddrive.datasets.stores.selection import (
     Selection,
     SelectionError,
     check_distance,
+    check_proposals,
     check_range,
     check_rule,
     is_negative,
     select_negatives,
+    smallest,
     squared_distance,
 )
 from beyonddrive.registry import SELECTORS
+from beyonddrive.structures.plan import SCORE_COLUMNS
 
 
 class Selector(Protocol):
@@ -169,8 +172,81 @@ class NearestNegativesPerColumn:
         )
 
 
+class _OneNegative:
+    """A selector of one slot, whose subclasses say which of the failing proposals fills it."""
+
+    def __init__(self, column: str = DEFAULT_COLUMN, threshold: float = DEFAULT_THRESHOLD) -> None:
+        check_rule(column, threshold)
+        self.column, self.threshold = column, threshold
+
+    @property
+    def num_slots(self) -> int:
+        """Slots K per sample."""
+        return 1
+
+    @property
+    def slot_columns(self) -> tuple[str, ...]:
+        """Column that decides, by slot."""
+        return (self.column,)
+
+
 @SELECTORS.register_module()
-class PassingPlans:
+class RandomNegatives(_OneNegative):
+    """An ablation: any of the failing proposals in place of the nearest, the same one in every epoch.
+
+    The places of the proposals are shuffled by the seed, alike in all scenes; the first that fails is chosen.
+
+    Args:
+        column: Column that decides.
+        threshold: A proposal is a negative if its column is strictly below.
+        seed: Of the order.
+
+    >>> plans = np.zeros((3, 8, 3)); plans[:, :, 1] = [[1.0], [2.0], [3.0]]
+    >>> all_fail = np.zeros((3, 7))
+    >>> [RandomNegatives(seed=s)(plans, all_fail, np.zeros((8, 3))).indices.item() for s in range(4)]
+    [1, 0, 1, 2]
+    """
+
+    def __init__(
+        self, column: str = DEFAULT_COLUMN, threshold: float = DEFAULT_THRESHOLD, seed: int = 0
+    ) -> None:
+        super().__init__(column, threshold)
+        self.seed = seed
+
+    def __call__(self, plans: ArrayLike, scores: ArrayLike, expert: ArrayLike) -> Selection:
+        """Choose from plans (..., P, 8, 3) with scores (..., P, 7) and expert (..., 8, 3)."""
+        plans, scores, _ = check_proposals(plans, scores, expert)
+        order = np.random.default_rng(self.seed).permutation(plans.shape[-3])
+        return smallest(np.where(is_negative(scores, self.column, self.threshold), order, np.inf), 1, plans)
+
+
+@SELECTORS.register_module()
+class WorstNegatives(_OneNegative):
+    """An ablation: the proposal with the lowest score in place of the nearest that fails.
+
+    Of equally bad ones, and with PDMS most failures are at 0, the farthest from the expert is chosen.
+
+    Args:
+        column: Column that decides.
+        threshold: A proposal is a negative if its column is strictly below.
+
+    >>> plans = np.zeros((3, 8, 3)); plans[:, :, 1] = [[1.0], [2.0], [3.0]]
+    >>> scores = np.ones((3, 7)); scores[:, 6] = [0.2, 0.0, 0.0]
+    >>> WorstNegatives()(plans, scores, np.zeros((8, 3))).indices.tolist()
+    [2]
+    """
+
+    def __call__(self, plans: ArrayLike, scores: ArrayLike, expert: ArrayLike) -> Selection:
+        """Choose from plans (..., P, 8, 3) with scores (..., P, 7) and expert (..., 8, 3)."""
+        plans, scores, expert = check_proposals(plans, scores, expert)
+        away = squared_distance(plans, expert[..., None, :, :])
+        worst_first = np.lexsort((-away, scores[..., SCORE_COLUMNS.index(self.column)]), axis=-1)
+        places = worst_first.argsort(axis=-1)
+        return smallest(np.where(is_negative(scores, self.column, self.threshold), places, np.inf), 1, plans)
+
+
+@SELECTORS.register_module()
+class PassingPlans(_OneNegative):
     """A control: in place of each hard negative, a plan at about the same distance that does not fail.
 
     A sample has one where :class:`NearestNegatives` finds a negative and a proposal passes: the one whose
@@ -193,18 +269,9 @@ class PassingPlans:
         threshold: float = DEFAULT_THRESHOLD,
         distance: Distance = "wrapped",
     ) -> None:
+        super().__init__(column, threshold)
         self._negatives = NearestNegatives(column, threshold, 1, distance)
-        self.column, self.threshold, self.distance = column, threshold, distance
-
-    @property
-    def num_slots(self) -> int:
-        """Slots K per sample."""
-        return 1
-
-    @property
-    def slot_columns(self) -> tuple[str, ...]:
-        """Column that decides, by slot."""
-        return (self.column,)
+        self.distance = distance
 
     def __call__(self, plans: ArrayLike, scores: ArrayLike, expert: ArrayLike) -> Selection:
         """Choose from plans (..., P, 8, 3) with scores (..., P, 7) and expert (..., 8, 3)."""

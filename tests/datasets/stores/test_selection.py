@@ -7,7 +7,12 @@ from beyonddrive.datasets.stores.selection import (
     select_negatives,
     squared_distance,
 )
-from beyonddrive.datasets.stores.selectors import NearestNegatives, NearestNegativesPerColumn
+from beyonddrive.datasets.stores.selectors import (
+    NearestNegatives,
+    NearestNegativesPerColumn,
+    RandomNegatives,
+    WorstNegatives,
+)
 from beyonddrive.registry import SELECTORS
 
 EXPERT = np.zeros((8, 3))
@@ -199,3 +204,38 @@ def test_distances_that_leave_nothing_are_refused(distances):
         select_negatives(plans, scores, EXPERT, **distances)
     with pytest.raises(SelectionError, match="wanted 0 <= min_distance < max_distance"):
         NearestNegatives(**distances)
+
+
+def test_a_random_failure_is_any_of_them_and_the_same_however_scenes_are_batched():
+    scenes = np.random.default_rng(0)
+    plans, expert = scenes.normal(size=(500, 6, 8, 3)), np.zeros((500, 8, 3))
+    scores = np.ones((500, 6, 7))
+    scores[..., 6] = scenes.choice([0.0, 0.5, 1.0], size=(500, 6))
+    fails = scores[..., 6] < 0.6
+    indices, valid = RandomNegatives(seed=1)(plans, scores, expert)
+    assert valid[:, 0].tolist() == fails.any(axis=1).tolist()
+    assert np.take_along_axis(fails, indices, axis=1)[valid[:, 0]].all()
+    assert np.bincount(indices[valid[:, 0], 0], minlength=6).min() > 0
+    alone = [
+        RandomNegatives(seed=1)(*scene).indices.item() for scene in zip(plans, scores, expert, strict=True)
+    ]
+    assert alone == indices[:, 0].tolist()
+    assert (indices != RandomNegatives(seed=2)(plans, scores, expert).indices).mean() > 0.3
+
+
+def test_the_worst_failure_has_the_lowest_score_and_is_the_farthest_of_equal_ones():
+    plans = shifted((1, 0, 0), (5, 0, 0), (2, 0, 0), (3, 0, 0), (9, 0, 0))
+    indices, valid = WorstNegatives()(plans, scored(0.5, 0.2, 0.0, 0.0, 0.9), EXPERT)
+    assert (indices.tolist(), valid.tolist()) == ([3], [True])
+    indices, valid = WorstNegatives("DAC")(plans, scored(1.0, 0.0, 1.0, 1.0, 1.0, column=1), EXPERT)
+    assert (indices.tolist(), valid.tolist()) == ([1], [True])
+    assert WorstNegatives()(plans, scored(0.6, 0.7, 1.0, 1.0, 1.0), EXPERT).valid.tolist() == [False]
+
+
+@pytest.mark.parametrize("selector", [RandomNegatives, WorstNegatives])
+def test_other_rules_refuse_what_the_nearest_one_refuses(selector):
+    with pytest.raises(SelectionError, match="threshold"):
+        selector(threshold=0.0)
+    with pytest.raises(SelectionError, match="NaN"):
+        selector()(shifted((np.nan, 0, 0)), scored(0.0), EXPERT)
+    assert not selector()(np.zeros((0, 8, 3)), np.zeros((0, 7)), EXPERT).valid.any()
