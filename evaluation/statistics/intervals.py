@@ -225,7 +225,12 @@ def _bootstrap(
         random_state=np.random.default_rng(seed),
     ).confidence_interval
     lows, highs = np.atleast_1d(found.low, found.high)
-    return [(float(low), float(high)) for low, high in zip(lows, highs, strict=True)]
+    return [(_rounded(low), _rounded(high)) for low, high in zip(lows, highs, strict=True)]
+
+
+def _rounded(value: float) -> float:
+    """To twelve digits: the last ones of a product depend on what else is multiplied beside it."""
+    return float(f"{value:.12g}")
 
 
 def _shares(drawn: NDArray[np.int64], size: int) -> NDArray[np.float64]:

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from beyonddrive.evaluation.statistics.intervals import StatisticsError, estimate, paired_difference
+from beyonddrive.evaluation.statistics import intervals
+from beyonddrive.evaluation.statistics.intervals import (
+    StatisticsError,
+    estimate,
+    estimates,
+    paired_difference,
+)
 from beyonddrive.evaluation.statistics.power import Spread, spread_of
 
 
@@ -53,6 +59,24 @@ def test_pairing_takes_away_what_scenes_have_in_common():
     assert found.is_above_zero and not found.is_below_zero
     assert found.high - found.low < 0.5 < estimate(better).high - estimate(better).low
     assert paired_difference(base, better).is_below_zero
+
+
+def test_scores_that_share_their_draws_have_the_intervals_that_they_have_alone(monkeypatch):
+    rng = np.random.default_rng(5)
+    scores = [rng.normal(size=shape) for shape in ((3, 40), (1, 40), (3, 40), (1, 1), (2, 7), (3, 40))]
+    together = estimates(scores, resamples=499)
+    for values, found in zip(scores, together, strict=True):
+        monkeypatch.setattr(intervals, "_INTERVALS", intervals._Intervals())  # nothing is known
+        assert repr(estimate(values, resamples=499)) == repr(found)
+
+
+def test_the_interval_over_scenes_and_seeds_is_that_of_the_means_drawn_one_by_one():
+    values = np.random.default_rng(6).normal(size=(2, 9))
+    rng = np.random.default_rng(0)
+    seeds, scenes = rng.integers(0, 2, (199, 2)), rng.integers(0, 9, (199, 9))
+    means = [values[np.ix_(*drawn)].mean() for drawn in zip(seeds, scenes, strict=True)]
+    found = estimate(values, resamples=199)
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(means, (2.5, 97.5))), rel=1e-9)
 
 
 def test_an_untrained_baseline_stands_for_every_seed():
