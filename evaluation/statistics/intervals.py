@@ -164,19 +164,23 @@ def _estimate(values: NDArray[np.float64], interval: tuple[float, float], confid
     return Estimate(float(values.mean()), *interval, seed_low, seed_high, std, error, num_seeds, num_scenes)
 
 
+_Key = tuple[bytes, tuple[int, ...], float, int, int]
+"""Digest and shape of scores, confidence, resamples and seed."""
+
+
 class _Intervals:
     """Bootstrap intervals, those of the last scores kept: a report and the documents ask for the same."""
 
     KEPT = 2000
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], tuple[float, float]] = {}
+        self._known: dict[_Key, tuple[float, float]] = {}
 
     def of(
         self, arrays: Sequence[NDArray[np.float64]], confidence: float, resamples: int, seed: int
     ) -> list[tuple[float, float]]:
         """Intervals of the means of arrays (S, T)."""
-        keys = [
+        keys: list[_Key] = [
             (hashlib.sha256(values.tobytes()).digest(), values.shape, confidence, resamples, seed)
             for values in arrays
         ]
