@@ -66,10 +66,10 @@ def table_rows(table: ScoreTable, baselines: Mapping[str, str | None]) -> list[T
     values = [table.of(name, score) for name in names]
     pairs = {}
     for name in names:
-        baseline = baselines[name]
-        ours, against = ([], []) if baseline is None else paired_seeds(table, name, baseline)
-        if baseline is not None and ours:
-            pairs[name] = (baseline, ours, against)
+        if (baseline := baselines[name]) is not None:
+            ours, against = paired_seeds(table, name, baseline)
+            if ours:
+                pairs[name] = (baseline, ours, against)
     differences = {
         name: difference_of(table.of(name, score, ours), table.of(baseline, score, against))
         for name, (baseline, ours, against) in pairs.items()

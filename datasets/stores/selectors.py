@@ -27,7 +27,6 @@ from beyonddrive.datasets.stores.selection import (
     squared_distance,
 )
 from beyonddrive.registry import SELECTORS
-from beyonddrive.structures.plan import SCORE_COLUMNS
 
 
 class Selector(Protocol):
@@ -176,7 +175,7 @@ class _OneNegative:
     """A selector of one slot, whose subclasses say which of the failing proposals fills it."""
 
     def __init__(self, column: str = DEFAULT_COLUMN, threshold: float = DEFAULT_THRESHOLD) -> None:
-        check_rule(column, threshold)
+        self._index = check_rule(column, threshold)
         self.column, self.threshold = column, threshold
 
     @property
@@ -188,6 +187,10 @@ class _OneNegative:
     def slot_columns(self) -> tuple[str, ...]:
         """Column that decides, by slot."""
         return (self.column,)
+
+    def _first_failing(self, places: ArrayLike, plans: ArrayLike, scores: ArrayLike) -> Selection:
+        """The proposal with the lowest place (..., P) among those that fail."""
+        return smallest(np.where(is_negative(scores, self.column, self.threshold), places, np.inf), 1, plans)
 
 
 @SELECTORS.register_module()
@@ -217,7 +220,7 @@ class RandomNegatives(_OneNegative):
         """Choose from plans (..., P, 8, 3) with scores (..., P, 7) and expert (..., 8, 3)."""
         plans, scores, _ = check_proposals(plans, scores, expert)
         order = np.random.default_rng(self.seed).permutation(plans.shape[-3])
-        return smallest(np.where(is_negative(scores, self.column, self.threshold), order, np.inf), 1, plans)
+        return self._first_failing(order, plans, scores)
 
 
 @SELECTORS.register_module()
@@ -240,9 +243,8 @@ class WorstNegatives(_OneNegative):
         """Choose from plans (..., P, 8, 3) with scores (..., P, 7) and expert (..., 8, 3)."""
         plans, scores, expert = check_proposals(plans, scores, expert)
         away = squared_distance(plans, expert[..., None, :, :])
-        worst_first = np.lexsort((-away, scores[..., SCORE_COLUMNS.index(self.column)]), axis=-1)
-        places = worst_first.argsort(axis=-1)
-        return smallest(np.where(is_negative(scores, self.column, self.threshold), places, np.inf), 1, plans)
+        worst_first = np.lexsort((-away, scores[..., self._index]), axis=-1)
+        return self._first_failing(worst_first.argsort(axis=-1), plans, scores)
 
 
 @SELECTORS.register_module()
