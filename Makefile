@@ -15,6 +15,10 @@ MMDET3D_BIN  := $(MMDET3D_VENV)/bin
 MMCV         := mmcv==2.1.0
 MMCV_WHEELS  ?= wheels
 
+# Containers often forbid Python to keep what it has compiled: every process would then compile torch anew, which takes
+# longer than most tests.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check types docs figures mmdet3d test-mmdet3d clean
 
 demo: $(VENV)/.demo-ready

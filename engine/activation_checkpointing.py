@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+from inspect import unwrap
 from types import MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -36,12 +38,12 @@ def checkpoint_activations(model: nn.Module, modules: Sequence[str] | str) -> No
             hint = nearest(name, set(parts) - {""})
             raise ConfigError(f"activation_checkpointing: the planner has no part {name!r}; {hint}")
         # (a bound method: a copy of the planner, such as that of EMAHook, gets one of its own)
-        parts[name].forward = MethodType(_forward, parts[name])
+        parts[name].forward = MethodType(_outside_graphs(), parts[name])
 
 
 def is_checkpointed(part: nn.Module) -> bool:
     """Whether a part keeps no activations."""
-    return getattr(part.forward, "__func__", None) is _forward
+    return unwrap(part.forward) is _forward
 
 
 def compile_inside(part: nn.Module, settings: Mapping[str, Any]) -> None:
@@ -49,8 +51,15 @@ def compile_inside(part: nn.Module, settings: Mapping[str, Any]) -> None:
     _compiled[part] = torch.compile(type(part).forward, **settings)
 
 
-# (what is compiled around such a part calls it as it is: the passes are controlled from outside of graphs)
-@torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+@cache
+def _outside_graphs() -> Callable[..., Any]:
+    """The forward pass of such a part, called as it is by what is compiled around it.
+
+    (made when it is wanted: the decorator imports the compiler, which takes a second)
+    """
+    return torch.compiler.disable(_forward)  # type: ignore[no-any-return,unused-ignore]
+
+
 def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _as_before(self, attention_kernels())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -110,7 +111,6 @@ class Painter:
 
     def _set_up(self, scenery: Scenery) -> None:
         self.scenery = scenery
-        self._models: dict[tuple[Any, ...], PolygonSoup] = {}
         self._prepared: tuple[int, _FrameSolids] | None = None
         self._scratch: dict[
             tuple[int, int], tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
@@ -233,10 +233,8 @@ class Painter:
                 # One stride of two steps takes about 1.4 m.
                 phase = int((x + y) / 1.4 * people.GAIT_PHASES) % people.GAIT_PHASES
             braking = tokens[i] in self._brakes[index]
-            key = (kind, tokens[i], length, width, height, braking, phase)
-            if key not in self._models:
-                self._models[key] = _model(*key)
-            soups.append(self._models[key].moved(x, y, base, heading))
+            model = _model(kind, tokens[i], length, width, height, braking, phase)
+            soups.append(model.moved(x, y, base, heading))
             shaded.append(i)
         soups += _lights_on(frame, scenery)
         near = np.linalg.norm(scenery.solid_middles - pose[:2], axis=1) < SOLID_REACH
@@ -283,6 +281,8 @@ def _polygons_of(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray
     return np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in rows])
 
 
+# (logs of one town meet the same vehicles)
+@lru_cache(maxsize=4096)
 def _model(
     kind: str, token: str, length: float, width: float, height: float, braking: bool, phase: int
 ) -> PolygonSoup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import shapely
@@ -38,10 +39,13 @@ class RoadIndex:
         self._layers = [layer for layer in layers.values() if layer is not None]
         self._crossings = layers["intersections"]
 
-    def covers(self, point: NDArray[np.float64]) -> bool:
-        """Whether a point (2,), global, is on the road."""
-        spot = shapely.Point(point)
-        return any(len(layer.tree.query(spot, predicate="intersects")) > 0 for layer in self._layers)
+    def covers(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which points (N, 2), global, are on the road."""
+        spots = shapely.points(points)
+        covered = np.zeros(len(points), dtype=np.bool_)
+        for layer in self._layers:
+            covered[layer.tree.query(spots, predicate="intersects")[0]] = True
+        return covered
 
     def crossing_at(self, point: NDArray[np.float64]) -> shapely.Geometry:
         """The intersection within 3 m of a point; empty if there is none."""
@@ -117,8 +121,9 @@ def _side_by_side(first: LanePath, second: LanePath) -> bool:
     return turned < 0.5 and ahead < 4.0 and float(np.linalg.norm(offset)) < 14.0
 
 
-def _head(center: NDArray[np.float64], heading: float, red: bool, scale: float) -> PolygonSoup:
-    """A head at ``center`` (3,) that is seen by those who drive along ``heading``."""
+@cache
+def _head(red: bool, scale: float) -> PolygonSoup:
+    """A head around the origin that is seen by those who drive along x."""
     builder = SoupBuilder()
     r = _LAMP * scale
     add_faces(builder, prism((-0.22, 0.18), (-1.25 * r, 1.25 * r), (-3.4 * r, 3.4 * r)), _HOUSING)
@@ -144,7 +149,7 @@ def _head(center: NDArray[np.float64], heading: float, red: bool, scale: float) 
             builder.polygon(circle * (1.9 * r) + middle - (0.01, 0, 0), color, GLOW, alpha=0.3)
             builder.polygon(circle * (0.45 * r) + middle - (0.02, 0, 0), _CORE, GLOW, alpha=0.4)
     builder.close_solid([(-0.25, -0.2), (0.2, -0.2), (0.2, 0.2), (-0.25, 0.2)])
-    return builder.build().moved(center[0], center[1], center[2], heading)
+    return builder.build()
 
 
 def post(foot: NDArray[np.float64], height: float) -> PolygonSoup:
@@ -168,11 +173,9 @@ def off_road(
     point: NDArray[np.float64], rightward: NDArray[np.float64], road: RoadIndex, start: float
 ) -> NDArray[np.float64]:
     """The first place right of a point that is off the road, half a metre further."""
-    for step in np.arange(start, 16.0, 0.25):
-        place = point + step * rightward
-        if not road.covers(place):
-            return place + 0.5 * rightward
-    return point + 16.0 * rightward
+    places = point + np.arange(start, 16.0, 0.25)[:, None] * rightward
+    beside = np.flatnonzero(~road.covers(places))
+    return places[beside[0]] + 0.5 * rightward if len(beside) else point + 16.0 * rightward
 
 
 def _far_side(approach: _Approach, crossing: shapely.Geometry) -> float:
@@ -244,4 +247,5 @@ def _by_movement(paths: list[LanePath]) -> list[int]:
 
 
 def _both(id: int, center: NDArray[np.float64], heading: float, scale: float) -> SignalHead:
-    return SignalHead(id, _head(center, heading, True, scale), _head(center, heading, False, scale))
+    red, green = (_head(is_red, scale).moved(*center, heading) for is_red in (True, False))
+    return SignalHead(id, red, green)
