@@ -338,7 +338,7 @@ def test_unknown_split(tmp_path, capsys):
 
 
 def test_benchmark_ends_with_a_line_of_json():
-    done = run("--max-scenes", 1, "--repeat", 1, "--json", tool="benchmarks/pdm_score.py")
+    done = run("--max-scenes", 1, "--repeat", 1, "--no-compile", "--json", tool="benchmarks/pdm_score.py")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
     wanted = (
