@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from beyonddrive.deploy.cost import count_parameters, kept_storages
+from beyonddrive.engine.activation_checkpointing import checkpoint_activations
 from beyonddrive.structures.sample import PlanSample
 
 MIB = 2**20
@@ -25,7 +26,8 @@ def dry_run(runner: Runner, say: Callable[[str], None] = print) -> None:
     """Make one step with the first batch, and print shapes, parameters, operations and memory of it.
 
     Attention is computed as written, for torch does not count its fused kernels; so activations are those of
-    plain attention, too, and on a GPU the peak is an upper bound. The optimizer makes its update also where a
+    plain attention, too, and on a GPU the peak is an upper bound; inputs of parts that compute their activations
+    again are not among them. The optimizer makes its update also where a
     recipe accumulates gradients over more batches. The runner is of no use afterwards.
 
     Args:
@@ -40,6 +42,9 @@ def dry_run(runner: Runner, say: Callable[[str], None] = print) -> None:
     runner.call_hook("before_train")
     runner.call_hook("before_train_epoch")
     wrapper, planner = runner.optim_wrapper, runner.model.train()
+    # (the runner does so when it trains)
+    if modules := runner.cfg.get("activation_checkpointing"):
+        checkpoint_activations(planner, modules)
     batch = next(iter(loop.dataloader))
     runner.call_hook("before_train_iter", batch_idx=0, data_batch=batch)
     say(

@@ -10,8 +10,9 @@ from mmengine.dist import all_gather_object, get_rank
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from beyonddrive.datasets.transforms.view import ViewAugmentation
 from beyonddrive.engine.hooks.closing import ClosingHook
-from beyonddrive.engine.wrapped_datasets import unwrapped
+from beyonddrive.engine.wrapped_datasets import drawing_transforms, unwrapped
 from beyonddrive.evaluation.pdm.scores.scorer import Progress, Version
 from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
 from beyonddrive.evaluation.service.errors import ScoringServiceError
@@ -25,7 +26,10 @@ class ScoringServiceHook(ClosingHook):
     """Runs a scoring service beside the training and hands it to the modules that want it.
 
     Those are all modules of the planner that have a method ``use_scores(service)``, such as a loss of one's
-    own; ``service`` is a :class:`ScoringService`.
+    own; ``service`` is a :class:`ScoringService`. Where the training moves the view
+    (:class:`~beyonddrive.datasets.transforms.view.ViewAugmentation`), plans are in the frame of the moved car,
+    and scores are of the scene: such a module brings them back with ``view_pose``, and says so by an attribute
+    ``returns_to_scene = True``.
 
     Logs ``scorer_wait``, the seconds that a step has waited for scores, and at the end of an epoch what the
     service has done.
@@ -42,8 +46,8 @@ class ScoringServiceHook(ClosingHook):
 
     Raises:
         ValueError: If a setting is out of range.
-        ScoringServiceError: When the training starts: no module wants scores, or the data set has several
-            splits.
+        ScoringServiceError: When the training starts: no module wants scores, the data set has several
+            splits, or it moves views and a module does not bring its plans back.
     """
 
     priority = "HIGH"
@@ -80,6 +84,15 @@ class ScoringServiceHook(ClosingHook):
                 f"ScoringServiceHook: scores scenes of one split, and train_dataloader.dataset has "
                 f"{len(places)}: {', '.join(sorted(str(place[0]) for place in places))}"
             )
+        drawing = drawing_transforms(runner.train_dataloader.dataset)
+        if any(isinstance(step, ViewAugmentation) for step in drawing):
+            for user in users:
+                if not getattr(user, "returns_to_scene", False):
+                    raise ScoringServiceError(
+                        f"ScoringServiceHook: ViewAugmentation moves the car, and {type(user).__name__} does not "
+                        f"say that it brings its plans back to the scene before they are scored; do so with "
+                        f'metainfo["view_pose"] and set returns_to_scene = True, or drop the augmentation'
+                    )
         split, data_root, maps_root = places.pop()
         scorer = SceneScorer(split, self.cache_dir, data_root, maps_root, self.score_settings)
         settings = self.settings.shared_by(ranks_here()) if self.per == "machine" else self.settings

@@ -95,6 +95,17 @@ def test_a_dry_run_counts_optimizer_and_averaged_weights_of_every_recipe(blind_r
     assert mebibytes(model, "optim_wrapper.type=SkippingOptimWrapper") == plain
 
 
+def test_a_dry_run_computes_again_what_the_training_does(blind_recipe, capfd):
+    def gflops(*options):
+        assert train.main([str(blind_recipe), "--dry-run", "--cfg-options", *options]) == 0
+        words = capfd.readouterr().out.splitlines()[-1].split()
+        return float(words[3]), float(words[7])
+
+    step, forward = gflops("model.hidden=64")
+    again = gflops("model.hidden=64", "activation_checkpointing=['encoder']")
+    assert again[1] == forward and step < again[0] <= step + forward
+
+
 @OPTIM_WRAPPERS.register_module()
 class SkippingOptimWrapper(OptimWrapper):
     """Passes over the first step, as a gradient scaler does whose first scale is too large."""

@@ -6,6 +6,7 @@ import pytest
 from mmengine.hooks import Hook
 
 from beyonddrive.engine.runner import build_train_runner, load_config
+from beyonddrive.evaluation.service.errors import ScoringServiceError
 from beyonddrive.plugins.ego_mlp.planner import EgoStatusMLP
 from beyonddrive.registry import MODELS
 
@@ -46,3 +47,28 @@ def test_workers_end_with_a_training_that_fails(tmp_path, blind_recipe, monkeypa
     for worker in fails.workers:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
+
+
+class ReturnsToScene(Scored):
+    """One that says that it brings its plans back."""
+
+    returns_to_scene = True
+
+
+def test_moved_views_are_refused_unless_plans_are_brought_back(tmp_path, blind_recipe, monkeypatch):
+    steps = [dict(type="ViewAugmentation"), dict(type="PackPlanInputs")]
+    for planner in (Scored, ReturnsToScene):
+        monkeypatch.setitem(MODELS.module_dict, planner.__name__, planner)
+        options = {
+            "model.type": planner.__name__,
+            "default_hooks.scores": {"type": "ScoringServiceHook"},
+            "train_dataloader.dataset.pipeline": steps,
+            "train_cfg.max_epochs": 1,
+        }
+        config = load_config(blind_recipe, options)
+        runner = build_train_runner(config, str(tmp_path / planner.__name__))
+        if planner is Scored:
+            with pytest.raises(ScoringServiceError, match="ViewAugmentation.*Scored.*returns_to_scene"):
+                runner.train()
+        else:
+            runner.train()
