@@ -26,9 +26,9 @@ def dry_run(runner: Runner, say: Callable[[str], None] = print) -> None:
     """Make one step with the first batch, and print shapes, parameters, operations and memory of it.
 
     Attention is computed as written, for torch does not count its fused kernels; so activations are those of
-    plain attention, too, and on a GPU the peak is an upper bound; inputs of parts that compute their activations
-    again are not among them. The optimizer makes its update also where a
-    recipe accumulates gradients over more batches. The runner is of no use afterwards.
+    plain attention, too, and on a GPU the peak is an upper bound. Inputs of parts that compute their
+    activations again are not counted. The optimizer makes its update also where a recipe accumulates
+    gradients over more batches. The runner is of no use afterwards.
 
     Args:
         runner: A runner that is ready to train, in a single process.

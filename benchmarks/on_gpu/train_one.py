@@ -37,16 +37,17 @@ WARM_UP = 2
 class WatchedStepsHook(Hook):
     """Keeps the losses of the steps, and ends the process in the middle of a training if asked to.
 
+    A step in which the host waits for a GPU is an error.
+
     Args:
         losses: JSON file for the losses by step, the scale of a gradient scaler, and what they were made on.
-        refuse_waits: Whether a wait for the GPU within a step is an error.
         kill_after: Step after which the process is killed, as a cluster does.
     """
 
     priority = "VERY_LOW"
 
-    def __init__(self, losses: str, refuse_waits: bool = True, kill_after: int | None = None) -> None:
-        self.losses, self.refuse_waits, self.kill_after = Path(losses), refuse_waits, kill_after
+    def __init__(self, losses: str, kill_after: int | None = None) -> None:
+        self.losses, self.kill_after = Path(losses), kill_after
         self._totals: dict[int, torch.Tensor] = {}
         self._done = 0
         self._waits = Waits()
@@ -58,7 +59,7 @@ class WatchedStepsHook(Hook):
         step = runner.model.train_step
 
         def watched(*args: Any, **kwargs: Any) -> Any:
-            watch = self.refuse_waits and torch.cuda.is_available() and self._done >= WARM_UP
+            watch = torch.cuda.is_available() and self._done >= WARM_UP
             self._done += 1
             with refused(self._waits) if watch else nullcontext():
                 return step(*args, **kwargs)
@@ -78,13 +79,12 @@ class WatchedStepsHook(Hook):
         scaler = getattr(runner.optim_wrapper, "loss_scaler", None)
         backend = torch.distributed.get_backend() if torch.distributed.is_initialized() else None
         device = next(runner.model.parameters()).device
-        watched = self.refuse_waits and device.type == "cuda"
         seen = {
             "losses": {step: float(loss) for step, loss in self._totals.items()},
             "scale": None if scaler is None else scaler.get_scale(),
             "backend": backend,
             "device": device.type,
-            "watched": max(0, self._done - WARM_UP) if watched else 0,
+            "watched": max(0, self._done - WARM_UP) if device.type == "cuda" else 0,
             "waits": self._waits.count,
         }
         write_atomically(self.losses, json.dumps(seen).encode())
@@ -103,8 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     config = load_config(args.recipe, args.cfg_options)
-    # (a gradient scaler asks after every step whether the gradients are finite)
-    watch = {"losses": args.losses, "refuse_waits": not args.amp, "kill_after": args.kill_after}
+    watch = {"losses": args.losses, "kill_after": args.kill_after}
     # (the machine may lack tensorboard)
     config.visualizer.vis_backends = [{"type": "LocalVisBackend"}]
     config.custom_hooks = [*config.custom_hooks, {"type": "WatchedStepsHook", **watch}]

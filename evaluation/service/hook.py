@@ -27,9 +27,9 @@ class ScoringServiceHook(ClosingHook):
 
     Those are all modules of the planner that have a method ``use_scores(service)``, such as a loss of one's
     own; ``service`` is a :class:`ScoringService`. Where the training moves the view
-    (:class:`~beyonddrive.datasets.transforms.view.ViewAugmentation`), plans are in the frame of the moved car,
-    and scores are of the scene: such a module brings them back with ``view_pose``, and says so by an attribute
-    ``returns_to_scene = True``.
+    (:class:`~beyonddrive.datasets.transforms.view.ViewAugmentation`), plans are in the frame of the moved
+    car, and scores are of the scene: such a module brings them back with ``view_pose``, and says so by an
+    attribute ``returns_to_scene = True``.
 
     Logs ``scorer_wait``, the seconds that a step has waited for scores, and at the end of an epoch what the
     service has done.
@@ -89,9 +89,9 @@ class ScoringServiceHook(ClosingHook):
             for user in users:
                 if not getattr(user, "returns_to_scene", False):
                     raise ScoringServiceError(
-                        f"ScoringServiceHook: ViewAugmentation moves the car, and {type(user).__name__} does not "
-                        f"say that it brings its plans back to the scene before they are scored; do so with "
-                        f'metainfo["view_pose"] and set returns_to_scene = True, or drop the augmentation'
+                        f"ScoringServiceHook: ViewAugmentation moves the car, and {type(user).__name__} does "
+                        f"not say that it brings its plans back to the scene before they are scored; do so "
+                        f'with metainfo["view_pose"] and set returns_to_scene = True, or do not augment views'
                     )
         split, data_root, maps_root = places.pop()
         scorer = SceneScorer(split, self.cache_dir, data_root, maps_root, self.score_settings)

@@ -5,7 +5,7 @@ test_cfg = dict(type="SceneTestLoop")
 
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=2e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0),
+    optimizer=dict(type="AdamW", lr=2e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True),
     clip_grad=dict(max_norm=50.0),
     # Learning rates per part, which the published schedules undo (MODELS, quirk 16):
     # paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.5))),
