@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
+from beyonddrive.structures.errors import shown
 
 STAMP_TOLERANCE = 1e-5
 """Two time stamps are the same if they are nearer than this [s]."""
@@ -100,17 +101,18 @@ def _read_frame(frame: Any, where: str) -> Frame:
 def _number(value: Any, where: str, positive: bool = False) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or (positive and number <= 0):
-        raise HugsimError(f"{where}: must be a {'positive' if positive else 'finite'} number, got {value!r}")
+        kind = "positive" if positive else "finite"
+        raise HugsimError(f"{where}: must be a {kind} number, got {shown(value)}")
     return number
 
 
 def _numbers(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
     try:
         array = np.array(value, dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise HugsimError(f"{where}: holds no numbers ({error})") from None
     if not array.size and shape[0] <= 0:
         # (an empty list has lost its columns)

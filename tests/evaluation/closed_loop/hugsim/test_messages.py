@@ -70,9 +70,9 @@ def test_what_is_no_data_is_refused_and_nothing_runs(tmp_path, payload):
     assert not mark.exists()
 
 
-def _doubling(inner, times):
+def _doubling(inner, times, by=10):
     for _ in range(times):
-        inner = [inner] * 10
+        inner = [inner] * by
     return inner
 
 
@@ -96,16 +96,27 @@ def _objects(item, count):
         _doubling(np.zeros(10_000), 5),
         _doubling("word" * 1000, 5),
         _doubling(_objects([0.0] * 1000, 1000), 3),
+        _doubling(bytearray(10_000), 5),
+        _doubling(0.0, 16, by=2),
+        _doubling(0.0, 30, by=2),
         _in_itself(),
     ],
-    ids=["numbers", "dictionary", "array", "text", "objects", "in itself"],
+    ids=["numbers", "dictionary", "array", "text", "objects", "bytes", "16 levels", "30 levels", "in itself"],
 )
 def test_what_would_fill_the_memory_is_refused(value):
     """A message of a few bytes may name the same list again and again."""
-    content = pickle.dumps(value)
+    content = pickle.dumps(value, 5)  # (bytes that can change are data from protocol 5 on)
     assert len(content) < 100_000
     with pytest.raises(MessageError, match="unfolds into"):
         read_message(content)
+
+
+def test_where_most_of_it_is_is_told():
+    sent = {"rgb": {}, "info": [{"command": 2}, {"obj_boxes": _doubling(0.0, 30, by=2)}]}
+    with pytest.raises(
+        MessageError, match=r"2\.15e\+09, most of them in \['info'\]\[1\]\['obj_boxes'\]: write"
+    ):
+        read_message(pickle.dumps(sent))
 
 
 def test_what_is_named_twice_may_be_there_twice():
