@@ -45,8 +45,6 @@ class _FramePainter(Painter):
         """From now on frame 0 is this one."""
         self._frames, self._poses, self._brakes = [frame], pose[None], [brakes]
         self._prepared = None
-        if len(self._models) > 4000:  # (everybody who ever came by, in every step of a walk)
-            self._models.clear()
 
 
 class Eyes:
