@@ -4,10 +4,12 @@ import copy
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
 from beyonddrive.engine.activation_checkpointing import checkpoint_activations
+from beyonddrive.engine.checkpoint_files import load_checkpoint_file
 from beyonddrive.engine.compilation import compile_parts
 from beyonddrive.engine.configs import ConfigError, load_config
 from beyonddrive.engine.mmengine_compat import apply
@@ -136,3 +138,36 @@ def test_what_cannot_be_compiled_is_named():
     with pytest.raises(ConfigError, match="compile=3"):
         compile_parts(planner, 3)
     assert compile_parts(planner, False) == compile_parts(planner, None) == []
+
+
+class Stops(Hook):
+    """Ends a training in its second epoch."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_a_training_with_all_settings_goes_on_like_an_unbroken_one(tmp_path, blind_recipe):
+    settings = {
+        **SETTINGS,
+        "activation_checkpointing": ["encoder"],
+        "compile": {"backend": "aot_eager", "parts": ["encoder"]},
+    }
+    config = load_config(blind_recipe, settings)
+    build_train_runner(config, str(tmp_path / "whole")).train()
+    runner = build_train_runner(config, str(tmp_path / "broken"))
+    runner.register_hook(Stops())
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    build_train_runner(config, str(tmp_path / "broken"), resume=True).train()
+    whole, broken = (load_checkpoint_file(tmp_path / name / "epoch_2.pth") for name in ("whole", "broken"))
+    for part in ("state_dict", "ema_state_dict"):
+        assert list(whole[part]) == list(broken[part])
+        for name, value in whole[part].items():
+            assert torch.equal(value, broken[part][name]), f"{part}: {name}"
+    weights = [
+        next(value for name, value in whole[part].items() if name.endswith("encoder.0.weight"))
+        for part in ("state_dict", "ema_state_dict")
+    ]
+    assert torch.isfinite(weights[0]).all() and not torch.equal(*weights)
