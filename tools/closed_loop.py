@@ -3,7 +3,8 @@
 ``scenarios --out DIR`` writes scenarios in towns that no planner was trained on. ``run CONFIG CHECKPOINT
 --scenarios DIR --out RESULTS`` drives a planner in all of them: SUMO moves the traffic, which reacts to the
 ego, the painter paints what its cameras see, and HUGSIM's tracker and kinematics move it. Run it again after
-a kill: it goes on. The exit code is 1 if a scenario gave no episode.
+a kill: it goes on. The exit code is 1 if a scenario gave no episode; then no figures are written, which would
+be of a part, and the same command makes what failed again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from beyonddrive.tools._command_line import (
 from beyonddrive.tools.create_data import image_size
 
 if TYPE_CHECKING:
-    from beyonddrive.synth.live.batch import Job
+    from beyonddrive.synth.live.batch import Failed, Job
     from beyonddrive.synth.live.drive import LiveSettings
 
 VERB = "closed-loop"
@@ -154,12 +155,23 @@ def run(args: argparse.Namespace) -> int:
         crew = replace(crew, film=write_video, filmed=tuple(args.video))
     results = list(batch.run_jobs(jobs, crew, executor_of(args)))
     failed = [result for result in results if isinstance(result, batch.Failed)]
-    tell_all(VERB, [f"{item.name}: no episode: {item.reason}" for item in failed])
+    tell_all(VERB, [_no_episode(item) for item in failed])
     if failed:
+        tell(
+            VERB,
+            f"{args.out}: {len(failed)} of {len(results)} episodes failed: no figures were written, which "
+            f"would be of a part; the {len(results) - len(failed)} others are kept, and the same command "
+            "makes those that failed again",
+        )
         return 1
     episodes = [result for result in results if not isinstance(result, batch.Failed)]
     _write_figures(args.out, episodes)
     return 0
+
+
+def _no_episode(item: Failed) -> str:
+    kept = "" if item.record is None else f"; its record up to there is {item.record}"
+    return f"{item.name}: no episode: {item.reason}{kept}"
 
 
 def _write_figures(out: Path, episodes: Sequence[dict[str, Any]]) -> None:
@@ -249,7 +261,7 @@ def _serve_pipes(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
         print(f"{job.folder}: waits for a planner" if args.planner is None else f"{job.folder}", flush=True)
     for episode in serve_pipes(left, args.deadline, args.planner, args.device):
         if isinstance(episode, Failed):
-            tell(VERB, f"{episode.name}: no episode: {episode.reason}")
+            tell(VERB, _no_episode(episode))
             failures += 1
             continue
         scores = ", ".join(f"{name} {value:.4f}" for name, value in episode["scores"].items())

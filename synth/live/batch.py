@@ -5,7 +5,9 @@
     <out>/settings.json                 what the run was made with; another run is refused
     <out>/seed_<k>/<scene>_<mode>/      one episode, as HUGSIM leaves it: data.pkl, ground.ply, scene.ply
     <out>/seed_<k>/.../episode.json     how it went; written last, so it says that the episode is complete
-    <out>/summary.json, episodes.csv    all of it, with intervals
+    <out>/seed_<k>/.../failed.json      in place of these: it failed, and why; the next run makes it again
+    <out>/seed_<k>/.../failed.pkl       its record up to there, by a name that no scorer takes for an episode
+    <out>/summary.json, episodes.csv    all of it, with intervals; not of a part
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from beyonddrive.synth.live.scenario import read_live_scenario
 from beyonddrive.synth.live.town import LiveError
 
 EPISODE, SETTINGS = "episode.json", "settings.json"
+FAILED, FAILED_RECORD = "failed.json", "failed.pkl"
 TOWNS, POINTS = "towns", "points"
 """Folders beside the scenarios: their towns, and what HUGSIM's scorer wants to know of each scene."""
 Drives = Callable[..., Outcome]
@@ -72,10 +75,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Failed:
-    """A job that gave no episode, and why."""
+    """A job that gave no episode, and why.
+
+    Attributes:
+        name: Seed and scenario.
+        reason: Why.
+        record: Its frames up to the failure; None if there are none.
+    """
 
     name: str
     reason: str
+    record: Path | None = None
 
 
 _crew: list[tuple[Crew, Driver]] = []
@@ -90,15 +100,39 @@ def _work(job: Job) -> dict[str, Any] | Failed:
     if done is not None:
         return done
     crew, driver = _crew[0]
+    frames: list[Frame] = []
     try:
         scenario = read_live_scenario(job.scenario)
         film = crew.film if not crew.filmed or scenario.hugsim.difficulty in crew.filmed else None
         outcome = crew.drives(
-            scenario, job.towns, driver, crew.answer, job.settings, keep_film=film is not None
+            scenario, job.towns, driver, crew.answer, job.settings, keep_film=film is not None, record=frames
         )
         return write_outcome(job, outcome, film)
     except Exception as error:  # (one scenario that fails must not end the others)
-        return Failed(f"seed {job.seed}: {job.scenario.name}", describe_error(error))
+        return _keep_failure(job, frames, describe_error(error))
+
+
+def _keep_failure(job: Job, frames: Sequence[Frame], reason: str) -> Failed:
+    """Write what there is of an episode that failed. Raises nothing."""
+    name = f"seed {job.seed}: {job.scenario.name}"
+    try:
+        forget_failure(job.folder)
+        # (there already if what failed came after the drive)
+        (job.folder / RECORD).unlink(missing_ok=True)
+        about = {"name": job.folder.name, "seed": job.seed, "reason": reason, "steps": len(frames)}
+        write_atomically(job.folder / FAILED, json.dumps(about, indent=1).encode())
+        if frames:
+            write_record(job, frames, FAILED_RECORD)
+    except Exception as error:  # (such as a full disk)
+        return Failed(name, f"{reason}; then its record was not kept: {describe_error(error)}")
+    return Failed(name, reason, job.folder / FAILED_RECORD if frames else None)
+
+
+def forget_failure(folder: Path) -> None:
+    """Remove what is kept of an episode that failed."""
+    # (the reason last: a record of a failure never stands without it)
+    for name in (FAILED_RECORD, FAILED):
+        (folder / name).unlink(missing_ok=True)
 
 
 def read_episode(folder: Path) -> dict[str, Any] | None:
@@ -203,15 +237,16 @@ def write_outcome(
         _write_points(job, name, points)
     if film is not None:
         film(outcome, job.towns, job.folder)
+    forget_failure(job.folder)
     episode = {**describe(outcome), "seed": job.seed, "record": blake2b(data, digest_size=8).hexdigest()}
     write_atomically(job.folder / EPISODE, json.dumps(episode, indent=1).encode())
     return episode
 
 
-def write_record(job: Job, frames: Sequence[Frame]) -> bytes:
-    """Write a record to its folder, and return it."""
+def write_record(job: Job, frames: Sequence[Frame], name: str = RECORD) -> bytes:
+    """Write a record to its folder by a name, and return it."""
     data = write_message([{"type": "closeloop", "frames": [frame.to_dict() for frame in frames]}])
-    write_atomically(job.folder / RECORD, data, sync=False)
+    write_atomically(job.folder / name, data, sync=False)
     return data
 
 

@@ -237,6 +237,7 @@ def drive(
     answer: Answer,
     settings: LiveSettings | None = None,
     keep_film: bool = False,
+    record: list[RecordFrame] | None = None,
 ) -> Outcome:
     """Drive a scenario to its end.
 
@@ -247,6 +248,7 @@ def drive(
         answer: Makes its plans HUGSIM's.
         settings: How it is driven.
         keep_film: Keep what a video needs.
+        record: An empty list, which gets every frame when it was driven: what is left of a drive that fails.
 
     Raises:
         LiveError: If there is no such town or the path is not in it.
@@ -256,6 +258,8 @@ def drive(
     film: list[dict[str, Any]] = []
     with staged(scenario, towns, settings) as stage:
         episode, clock = stage.episode, stage.clock
+        if record is not None:
+            episode.frames = record
         driver.reset(scenario.name, scenario.seed + settings.seed)
         if isinstance(driver, PrivilegedDriver):
             driver.attach(stage)

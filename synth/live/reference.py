@@ -118,6 +118,7 @@ def drive_by_sumo(
     answer: Answer,
     settings: LiveSettings | None = None,
     keep_film: bool = False,
+    record: list[RecordFrame] | None = None,
 ) -> Outcome:
     """Let SUMO's own driver take the ego along its path: a human-like reference.
 
@@ -131,14 +132,18 @@ def drive_by_sumo(
         assert isinstance(episode, _SumoEpisode)
         episode.world, episode.place = stage.world, stage.place
         goes_on = True
-        while goes_on and len(episode.frames) < settings.max_steps:
-            if keep_film:
-                frame = stage.frame(episode.observe(), scenario.name)
-                film.append(film_row(stage, frame, DrivenPlan(np.zeros((0, 3)))))
-            goes_on = episode.step(_STRAIGHT) and stage.world.ego_is_there()
+        frames = [] if record is None else record
+        try:
+            while goes_on and len(episode.frames) < settings.max_steps:
+                if keep_film:
+                    frame = stage.frame(episode.observe(), scenario.name)
+                    film.append(film_row(stage, frame, DrivenPlan(np.zeros((0, 3)))))
+                goes_on = episode.step(_STRAIGHT) and stage.world.ego_is_there()
+        finally:
+            # (what stands for plans until then is nobody's and must not be left in a record)
+            frames[:] = with_what_was_done(episode.frames)
         late = len(episode.frames) >= settings.max_steps
         ends = episode.ends or (f"{settings.max_steps} steps" if late else GONE,)
-        frames = with_what_was_done(episode.frames)
         with stage.clock.on("score"):
             score = score_of(frames, stage.ground, stage.solid, settings.hugsim)
     for row, done in zip(film, frames, strict=False):
@@ -151,6 +156,8 @@ def drive_by_sumo(
 
 def with_what_was_done(frames: Sequence[RecordFrame]) -> list[RecordFrame]:
     """Frames whose plans are where the ego went; straight on at its last speed beyond the end."""
+    if not frames:
+        return []
     pose = np.array([frame.ego_box[[0, 1, 6]] for frame in frames]).reshape(-1, 3)
     pose[:, 2] = np.unwrap(pose[:, 2])
     every = round(POSE_INTERVAL / STEP)

@@ -18,8 +18,12 @@ from beyonddrive.evaluation.closed_loop.hugsim.run_files import (
     read_points,
     read_record,
 )
-from beyonddrive.synth.live import batch, summary
+from beyonddrive.synth.live import batch, reference, summary
 from beyonddrive.synth.live.compare import Row, compare, comparison_text, pairs_csv
+from beyonddrive.synth.live.drive import Stage
+from beyonddrive.synth.live.eyes import Eyes
+from beyonddrive.synth.live.reference import Nobody, drive_by_sumo
+from beyonddrive.synth.live.scenario import read_live_scenario
 from beyonddrive.synth.live.town import LiveError
 from beyonddrive.tests.synth.live.conftest import TINY, FollowPath, points_of
 
@@ -27,10 +31,10 @@ SHORT = replace(TINY, max_steps=4, image_size=(32, 18))
 
 
 class Raises(FollowPath):
-    """Raises in one scenario."""
+    """Raises in the third step of one scenario."""
 
     def plan(self, frame):
-        if frame.session.endswith("easy_01"):
+        if frame.session.endswith("easy_01") and frame.time > 0.4:
             raise RuntimeError("no idea")
         return super().plan(frame)
 
@@ -109,12 +113,70 @@ def test_a_killed_run_goes_on_where_it_was(live_folder, tmp_path, driven):
     assert files_below(tmp_path) == wanted
 
 
-def test_one_that_fails_does_not_end_the_others(live_folder, tmp_path):
+def test_one_that_fails_does_not_end_the_others(live_folder, tmp_path, driven):
+    """What it drove is kept, is no episode, and gives way to one."""
     jobs = jobs_in(live_folder, tmp_path)
-    results = drive_all(jobs, Raises)
-    assert results[0]["steps"] == 4
-    assert isinstance(results[1], batch.Failed) and "no idea" in results[1].reason
-    assert batch.read_episode(jobs[1].folder) is None
+    folder = jobs[1].folder
+    for _ in range(2):
+        results = drive_all(jobs, Raises)
+        assert results[0]["steps"] == 4
+        assert isinstance(results[1], batch.Failed) and "no idea" in results[1].reason
+        assert batch.read_episode(folder) is None
+        assert sorted(path.name for path in folder.iterdir()) == [batch.FAILED, batch.FAILED_RECORD]
+        about = json.loads((folder / batch.FAILED).read_text())
+        assert about == {"name": folder.name, "seed": 0, "reason": "RuntimeError: no idea", "steps": 2}
+        assert results[1].record == folder / batch.FAILED_RECORD
+        kept = read_record(results[1].record)
+    drive_all(jobs)
+    whole = read_record(folder / RECORD)
+    assert [frame.to_dict() for frame in kept] == [frame.to_dict() for frame in whole[:2]]
+    wanted = {k: v for k, v in files_below(driven[0]).items() if k.startswith("seed_0")}
+    assert files_below(tmp_path) == wanted
+
+
+def test_a_failure_without_a_step_keeps_no_record_of_an_earlier_one(live_folder, tmp_path):
+    jobs = jobs_in(live_folder, tmp_path)[1:]
+    drive_all(jobs, Raises)
+    (jobs[0].folder / RECORD).touch()
+    lost = [replace(job, towns=tmp_path / "nowhere") for job in jobs]
+    (failed,) = drive_all(lost)
+    assert failed.record is None and "no such town" in failed.reason
+    assert [path.name for path in jobs[0].folder.iterdir()] == [batch.FAILED]
+    assert json.loads((jobs[0].folder / batch.FAILED).read_text())["steps"] == 0
+
+
+def test_a_failure_that_cannot_be_kept_ends_no_other(live_folder, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    jobs = jobs_in(live_folder, tmp_path)
+    drive_all(jobs[:1])
+    monkeypatch.setattr(batch, "write_atomically", full)
+    failed = drive_all(jobs, Raises)[1]
+    assert failed.record is None
+    assert "no idea; then its record was not kept: OSError: [Errno 28] No space" in failed.reason
+
+
+def test_what_sumo_drove_before_a_failure_has_its_plans(live_folder, tmp_path):
+    """Not those that stand for them until it is known where the ego went."""
+    (job,) = jobs_in(live_folder, tmp_path)[:1]
+    whole, kept = [], []
+    scenario = read_live_scenario(job.scenario)
+    outcome = drive_by_sumo(scenario, job.towns, Nobody(), points_of, job.settings, record=whole)
+    assert [frame.to_dict() for frame in whole] == [frame.to_dict() for frame in outcome.frames]
+
+    def looks_away(self, seen):
+        if seen.time > 0.4:
+            raise RuntimeError("no idea")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stage, "look", looks_away)
+        patch.setattr(Eyes, "images", lambda *_: {"CAM_F0": None})
+        patch.setattr(reference, "film_row", lambda *_: {})
+        with pytest.raises(RuntimeError, match="no idea"):
+            drive_by_sumo(scenario, job.towns, Nobody(), points_of, job.settings, True, kept)
+    expected = reference.with_what_was_done(whole[:2])
+    assert [frame.to_dict() for frame in kept] == [frame.to_dict() for frame in expected]
 
 
 def test_a_folder_of_another_run_is_refused(live_folder, tmp_path):

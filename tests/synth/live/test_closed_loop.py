@@ -16,6 +16,7 @@ from PIL import Image
 from beyonddrive.plugins.pdm_closed.planner import PdmClosed
 from beyonddrive.registry import MODELS
 from beyonddrive.synth.live import batch, serve_http
+from beyonddrive.synth.live.drive import Stage
 from beyonddrive.synth.live.reference import PdmClosedDriver, drive_by_sumo
 from beyonddrive.tools import closed_loop
 from beyonddrive.tools._live_crew import PlannerSpec, crew_of
@@ -67,6 +68,35 @@ def test_a_second_run_reads_what_is_done_and_refuses_other_settings(results, cap
     assert {path: path.stat().st_mtime_ns for path in out.rglob(batch.EPISODE)} == before
     assert closed_loop.main([*words, "--preset", "main"]) == 1
     assert "made with another hugsim; take another --out" in capsys.readouterr().err
+
+
+def test_one_failure_leaves_no_figures_of_the_others_until_it_is_made_again(
+    live_folder, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "out"
+    words = ["run", "constant_velocity_synth", "--scenarios", str(live_folder), "--difficulty", "easy"]
+    words += ["--image-size", "32x18", "--out", str(out), *QUICK]
+    observe = Stage.frame
+
+    def fails(stage, seen, session):
+        if session.endswith("easy_01") and seen.time > 0.3:
+            raise RuntimeError("no light")
+        return observe(stage, seen, session)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "frame", fails)
+        assert closed_loop.main(words) == 1
+    told = capsys.readouterr().err
+    (kept,) = out.rglob(batch.FAILED_RECORD)
+    assert f"easy_01.yaml: no episode: RuntimeError: no light; its record up to there is {kept}" in told
+    assert f"{out}: 1 of 2 episodes failed: no figures were written" in told
+    assert "the 1 others are kept, and the same command makes those that failed again" in told
+    assert not list(out.glob("summary.json")) and not list(out.glob("episodes.csv"))
+    # HUGSIM's scorer finds the finished one alone.
+    assert [path.parent.name[-7:] for path in out.rglob("data.pkl")] == ["easy_00"]
+    assert closed_loop.main(words) == 0
+    assert json.loads((out / "summary.json").read_text())["groups"]["all"]["scenarios"] == 2
+    assert not list(out.rglob("failed.*"))
 
 
 def test_rows_beside_each_other(results, tmp_path, capsys):
