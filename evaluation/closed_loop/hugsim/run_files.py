@@ -85,11 +85,11 @@ def _check_header(path: Path) -> None:
     else:
         raise HugsimError(f"{path}: is no ply file: no end_header in its first {_MAX_HEADER} bytes")
     left = size
-    for (name, rows), columns in zip(elements, values, strict=True):
+    for (element, rows), columns in zip(elements, values, strict=True):
         # A value has a byte or more, as a number or as text.
         left -= rows * max(columns, 1)
         if left < 0:
             raise HugsimError(
-                f"{path}: element {name}: the header claims {rows} rows of {columns} values, and the file "
+                f"{path}: element {element}: the header claims {rows} rows of {columns} values, and the file "
                 f"has {size} bytes: it is cut off or damaged; write it again"
             )
