@@ -247,5 +247,6 @@ def _by_movement(paths: list[LanePath]) -> list[int]:
 
 
 def _both(id: int, center: NDArray[np.float64], heading: float, scale: float) -> SignalHead:
-    red, green = (_head(is_red, scale).moved(*center, heading) for is_red in (True, False))
+    x, y, z = center
+    red, green = (_head(is_red, scale).moved(x, y, z, heading) for is_red in (True, False))
     return SignalHead(id, red, green)
