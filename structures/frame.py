@@ -134,6 +134,15 @@ class DriverReport:
         """Plans that were not the planner's own."""
         return self.counts.get(CACHED_PLAN, 0) + self.counts.get(STRAIGHT_ON, 0)
 
+    @property
+    def troubles(self) -> dict[str, int]:
+        """How often something was not as it should be, by kind; plans may be the planner's all the same.
+
+        >>> DriverReport({"inference": 8, "images_late": 2, "anchor_stale": 1}).troubles
+        {'anchor_stale': 1, 'images_late': 2}
+        """
+        return {name: count for name, count in sorted(self.counts.items()) if name != "inference"}
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON, fallbacks first."""
         return {"fallbacks": self.fallbacks, "counts": dict(self.counts), "reasons": dict(self.reasons)}

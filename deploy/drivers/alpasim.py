@@ -211,7 +211,7 @@ class AlpasimDriver(BaseDriver):
                 return
         ended = self.driver.close(uuid)
         self.report.session_ended(uuid, ended, why)
-        shout = logger.warning if ended.fallbacks else logger.info
+        shout = logger.warning if ended.troubles else logger.info
         shout("session %s, %s: %d fallbacks, %s", uuid, why, ended.fallbacks, ended.to_dict())
 
     def _needed(self, declared: Mapping[str, Any]) -> dict[str, DeclaredCamera]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -75,18 +76,17 @@ class RunReport:
         }
 
     def headline(self) -> str:
-        """One line, fallbacks first."""
+        """One line, fallbacks first, or else what plans were made from that was not as it should be."""
         made = self.to_dict()
-        kinds: dict[str, int] = {}
+        kinds: Counter[str] = Counter()
         for report in self.sessions.values():
-            for name, count in report.counts.items():
-                kinds[name] = kinds.get(name, 0) + count
+            kinds.update(report.troubles)
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(kinds.items()))
         text = f"{made['plans']} plans in {len(self.sessions)} session(s)"
         if made["fallbacks"]:
-            counts = ", ".join(
-                f"{name} {count}" for name, count in sorted(kinds.items()) if name != "inference"
-            )
             text = f"FALLBACKS: {made['fallbacks']} of {text} are not the planner's ({counts})"
+        elif counts:
+            text = f"TROUBLES: {counts}; {text}, all of the planner"
         return f"{text}; ended early: {self.trouble}" if self.trouble else text
 
     def close(self) -> None:

@@ -302,6 +302,28 @@ def test_no_pose_and_a_stale_pose(runtime, policy):
     assert counts(policy) == {"no_ego": 1, "straight_on": 1, "anchor_stale": 1, "inference": 1}
 
 
+def test_a_run_says_first_what_plans_were_made_from_that_was_not_as_it_should_be(runtime, policy, caplog):
+    """No plan is a fallback: the state is zero, the pose and then the images are of before the call."""
+    good, session = runtime("good"), runtime("a")
+    for one in (good, session):
+        one.ego([(START - STEP, 0.0, 0.0, 0.0), (START, 0.4, 0.0, 0.0)])
+        one.images(START)
+        one.drive(START)
+    good.close()
+    assert policy.report.headline() == "1 plans in 1 session(s)"
+    late = START + STEP
+    session.ego([(late, 0.8, 0.0, 0.0)], (0.0, 0.0))
+    session.drive(late)
+    session.images(late + 10_000)
+    session.drive(late + 10_000)
+    with caplog.at_level(logging.WARNING):
+        session.close()
+    said = "TROUBLES: anchor_stale 1, dynamic_state_fallback 2, images_late 1; 4 plans in 2 session(s)"
+    assert policy.report.headline() == f"{said}, all of the planner"
+    assert policy.report.to_dict()["fallbacks"] == 0
+    assert "session a, closed: 0 fallbacks" in caplog.text and "'images_late': 1" in caplog.text
+
+
 @pytest.mark.parametrize("answer", [RuntimeError("boom"), np.full((8, 3), np.nan), np.zeros((3, 3)), "text"])
 def test_a_planner_that_fails_loses_no_rollout(runtime, policy, told, answer):
     first, other = runtime("a"), runtime("b")
