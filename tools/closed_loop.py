@@ -29,6 +29,7 @@ from beyonddrive.tools._command_line import (
     tell,
     tell_all,
 )
+from beyonddrive.tools._switches import add_switches, switched
 from beyonddrive.tools.create_data import image_size
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 VERB = "closed-loop"
 DIFFICULTIES = ("easy", "medium", "hard", "extreme")
-PRESET_NAMES = ("pr57", "main", "mid_2025", "paper_2024")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -107,7 +107,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _add_settings(parser: argparse.ArgumentParser, pivot: str = "rear_axle") -> None:
-    parser.add_argument("--preset", choices=PRESET_NAMES, default="pr57", help="HUGSIM's switches")
+    add_switches(parser)
     parser.add_argument(
         "--pivot",
         choices=("rear_axle", "camera"),
@@ -117,13 +117,21 @@ def _add_settings(parser: argparse.ArgumentParser, pivot: str = "rear_axle") -> 
     parser.add_argument("--max-steps", type=int, default=400, help="an episode ends after so many")
 
 
-def settings_of(args: argparse.Namespace, lidar: bool) -> LiveSettings:
-    """How a command line wants scenarios to be driven."""
-    from beyonddrive.evaluation.closed_loop.hugsim.settings import preset
+def settings_of(args: argparse.Namespace, lidar: bool, resets: int = 1) -> LiveSettings:
+    """How a command line wants scenarios to be driven.
+
+    Args:
+        args: The command line.
+        lidar: Whether the planner reads a sweep.
+        resets: As the switch, unless that is given.
+
+    Raises:
+        HugsimError: If there is no such switch, or it cannot be that.
+    """
     from beyonddrive.synth.live.drive import LiveSettings
 
     size = getattr(args, "image_size", LiveSettings.image_size)
-    return LiveSettings(size, lidar, preset(args.preset).changed(resets=1), args.pivot, args.max_steps)
+    return LiveSettings(size, lidar, switched(args, resets=resets), args.pivot, args.max_steps)
 
 
 def write(args: argparse.Namespace) -> int:
@@ -165,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 1
     episodes = [result for result in results if not isinstance(result, batch.Failed)]
-    _write_figures(args.out, episodes)
+    _write_figures(args, episodes, settings)
     return 0
 
 
@@ -174,16 +182,20 @@ def _no_episode(item: Failed) -> str:
     return f"{item.name}: no episode: {item.reason}{kept}"
 
 
-def _write_figures(out: Path, episodes: Sequence[dict[str, Any]]) -> None:
+def _write_figures(
+    args: argparse.Namespace, episodes: Sequence[dict[str, Any]], settings: LiveSettings
+) -> None:
     from beyonddrive.engine.environment import environment
     from beyonddrive.engine.files import write_atomically
     from beyonddrive.synth.live import summary
 
     figures = summary.summarise(episodes)
-    write_atomically(out / "episodes.csv", summary.as_csv(episodes).encode())
-    content: dict[str, Any] = {**figures, "made_with": environment()}
-    write_atomically(out / "summary.json", json.dumps(content, indent=1).encode())
+    preset = settings.hugsim.named(args.preset)
+    write_atomically(args.out / "episodes.csv", summary.as_csv(episodes).encode())
+    content = {**figures, "preset": preset, "hugsim": vars(settings.hugsim), "made_with": environment()}
+    write_atomically(args.out / "summary.json", json.dumps(content, indent=1).encode())
     print(summary.as_text(figures))
+    print(f"HUGSIM's switches: preset {preset}")
 
 
 def _about(spec: Any, settings: LiveSettings) -> dict[str, Any]:
@@ -204,9 +216,9 @@ def _about(spec: Any, settings: LiveSettings) -> dict[str, Any]:
 def serve(args: argparse.Namespace) -> int:
     """Be a simulator; what it drove is summarised as a run is."""
     from beyonddrive.synth.live import batch
-    from beyonddrive.synth.live.server import server_settings
 
-    settings = server_settings(settings_of(args, False), resets=2 if args.protocol == "pipes" else 1)
+    # (HUGSIM, section 3)
+    settings = settings_of(args, False, resets=2 if args.protocol == "pipes" else 1)
     jobs = batch.jobs_of(args.scenarios, args.out, settings, (args.seed,), args.difficulty)
     about = {**settings_dict_of(settings), "protocol": args.protocol}
     batch.claim(args.out, {**about, "scenario_list": batch.list_digest(jobs)})
@@ -217,7 +229,7 @@ def serve(args: argparse.Namespace) -> int:
     episodes = [batch.read_episode(job.folder) for job in jobs]
     driven = [episode for episode in episodes if episode is not None]
     if len(driven) == len(jobs):
-        _write_figures(args.out, driven)
+        _write_figures(args, driven, settings)
     return int(failures or len(driven) < len(jobs))
 
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beyonddrive.tools._command_line import command_parser, run_command, tell
+from beyonddrive.tools._switches import add_switches, switched
 
 if TYPE_CHECKING:
     from beyonddrive.evaluation.closed_loop.hugsim.hd_score import RunScore
     from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimSettings
 
-PRESET_NAMES = ("pr57", "main", "mid_2025", "paper_2024")
 SCORED_WITH = ("comfort_lon_max", "scorer_box")
 """Switches that act in the scorer; the others act while a run is driven."""
 _SAME_STEP = 1e-6
@@ -39,9 +39,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ground", type=Path, help="ground.ply; default: beside the record")
     parser.add_argument("--scene", type=Path, help="scene.ply; default: beside the record")
     parser.add_argument("--scenarios", type=Path, help="with a folder of runs: the scenario files")
-    parser.add_argument("--preset", choices=PRESET_NAMES, default="pr57", help="combination of switches")
-    parser.add_argument("--comfort-lon-max", type=float, help="switch: largest acceleration [m/s2]")
-    parser.add_argument("--scorer-box", choices=("up", "down"), help="switch: box above or below the camera")
+    add_switches(parser, " or ".join(SCORED_WITH))
+    for name, what in zip(SCORED_WITH, ("largest acceleration [m/s2]", "box above or below"), strict=True):
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest="switches",
+            action="append",
+            type=f"{name}={{}}".format,
+            metavar="VALUE",
+            help=f"--switch {name}=VALUE: {what}",
+        )
     parser.add_argument("--explain", action="store_true", help="print what every frame lost, and why")
     parser.add_argument("--out", type=Path, metavar="eval.json", help="write figures and details")
     args = parser.parse_args(argv)
@@ -53,11 +60,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def settings_of(args: argparse.Namespace) -> HugsimSettings:
-    """The preset with the switches of the command line."""
-    from beyonddrive.evaluation.closed_loop.hugsim.settings import preset
+    """The preset with the switches of the command line.
 
-    switches = {"comfort_lon_max": args.comfort_lon_max, "scorer_box": args.scorer_box}
-    return preset(args.preset).changed(**{key: value for key, value in switches.items() if value is not None})
+    Raises:
+        HugsimError: If there is no such switch, it cannot be that, or acts only while a run is driven.
+    """
+    from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
+
+    settings = switched(args)
+    for name in (text.partition("=")[0].strip() for text in args.switches):
+        if name not in SCORED_WITH:
+            raise HugsimError(
+                f"{name}: acts while a run is driven, not in the scorer; switches of the scorer are "
+                f"{', '.join(SCORED_WITH)}"
+            )
+    return settings
 
 
 def score_record(
@@ -77,7 +94,7 @@ def provenance(settings: HugsimSettings, preset: str, timesteps: set[float]) -> 
     """Which switches acted here, which the records tell, and which nobody knows who has records only."""
     switches = asdict(settings)
     return {
-        "preset": preset,
+        "preset": settings.named(preset, SCORED_WITH),
         "settings": {name: switches[name] for name in SCORED_WITH},
         "from_records": {"plan_timestep": sorted(timesteps)},
         "not_known": [name for name in switches if name not in (*SCORED_WITH, "plan_timestep")],
@@ -90,12 +107,14 @@ def describe(settings: HugsimSettings, preset: str, timesteps: set[float]) -> st
     >>> from beyonddrive.evaluation.closed_loop.hugsim.settings import PRESETS
     >>> print(describe(PRESETS["main"], "main", {0.5}).partition(";")[0])
     scored with (preset main): comfort_lon_max=2.4, scorer_box=up
+    >>> print(describe(PRESETS["main"].changed(scorer_box="down"), "main", {0.5}).partition(":")[0])
+    scored with (preset main with scorer_box=down)
     """
     found = provenance(settings, preset, timesteps)
     with_what = ", ".join(f"{name}={value}" for name, value in found["settings"].items())
     steps = ", ".join(f"{step:g}" for step in found["from_records"]["plan_timestep"]) or "none"
     return (
-        f"scored with (preset {preset}): {with_what}; read from the records: plan_timestep={steps}; "
+        f"scored with (preset {found['preset']}): {with_what}; read from the records: plan_timestep={steps}; "
         f"not known from a record: {', '.join(found['not_known'])}"
     )
 
@@ -118,8 +137,7 @@ def score_one(args: argparse.Namespace) -> int:
     print(describe(settings, args.preset, timesteps))
     _warn_of_timesteps(settings, args.preset, timesteps)
     if args.explain:
-        for frame in score.frames:
-            print(f"{frame.time:8.2f} s  {frame.values[-1]:.4f}  {'; '.join(frame.losses)}".rstrip())
+        _explain(score)
     print("  ".join(f"{name} {value:.4f}" for name, value in score.means.items()))
     if score.unscored:
         tell("hugsim-score", f"{args.record}: no score: {score.unscored}")
@@ -164,7 +182,14 @@ def score_many(args: argparse.Namespace) -> int:
     timesteps = {step for score in runs.values() for step in score.timesteps}
     print(describe(settings, args.preset, timesteps))
     _warn_of_timesteps(settings, args.preset, timesteps)
-    print(f"{len(listed)} scenarios, list {result.list_hash}, {len(absent)} without a score count as 0")
+    if args.explain:
+        for name, score in runs.items():
+            print(f"{name}  hdscore {score.means['hdscore']:.4f}  rc {score.rc:.4f}")
+            _explain(score)
+    print(
+        f"{len(listed)} scenarios, list {result.list_hash} ({result.list_of}), {len(absent)} without a score "
+        "count as 0"
+    )
     for weighting in ("mean_per_episode", "mean_of_difficulties"):
         print(f"{weighting:<24}" + _line(found[weighting]))
     for kind, heading in (("by_difficulty", "by difficulty"), ("by_data_set", "by data set")):
@@ -178,6 +203,11 @@ def score_many(args: argparse.Namespace) -> int:
     details = {name: score.to_dict() for name, score in runs.items()}
     _write(args.out, {**found, "runs": details, **provenance(settings, args.preset, timesteps)})
     return int(bool(absent))
+
+
+def _explain(score: RunScore) -> None:
+    for frame in score.frames:
+        print(f"{frame.time:8.2f} s  {frame.values[-1]:.4f}  {'; '.join(frame.losses)}".rstrip())
 
 
 def _line(means: dict[str, float]) -> str:

@@ -82,6 +82,7 @@ def compare(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "fallbacks": {item.row.name: int(item.arrays["fallbacks"].sum()) for item in driven},
         "steps": {item.row.name: sum(int(e["steps"]) for e in item.episodes) for item in driven},
+        "hugsim": _settings(first.row.runs[0]).get("hugsim", {}),
         "baseline": first.row.name,
         "groups": groups,
     }
@@ -150,7 +151,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 def comparison_text(result: Mapping[str, Any]) -> str:
     """A comparison as a table, x 100 but for the rate; differences from the baseline with their intervals.
 
-    Rows with fallbacks are named first.
+    Rows with fallbacks are named first, HUGSIM's switches last.
     """
     warnings = [
         f"{name}: {fallback_line(count, result['steps'][name])}"
@@ -174,7 +175,8 @@ def comparison_text(result: Mapping[str, Any]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-    return "\n".join([*warnings, *table])
+    switches = ", ".join(f"{name}={value}" for name, value in result["hugsim"].items())
+    return "\n".join([*warnings, *table, *([f"HUGSIM's switches: {switches}"] if switches else [])])
 
 
 def _signed(value: Mapping[str, float], factor: float, digits: int) -> str:

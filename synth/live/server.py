@@ -17,7 +17,7 @@ from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import check_plan
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.frame import DriverReport
 from beyonddrive.synth.live.batch import EPISODE, Failed, Job, write_outcome, write_record
-from beyonddrive.synth.live.drive import LiveSettings, Outcome, Stage, camera_points, score_of, staged
+from beyonddrive.synth.live.drive import Outcome, Stage, camera_points, score_of, staged
 from beyonddrive.synth.live.place import CAMERA
 from beyonddrive.synth.live.scenario import read_live_scenario
 from beyonddrive.synth.rig import CameraPose
@@ -193,8 +193,3 @@ def _camera_points(points: NDArray[np.floating]) -> NDArray[np.float64]:
     steps = np.diff(points, axis=0, prepend=np.zeros((1, 2)))
     yaw = np.arctan2(-steps[:, 0], steps[:, 1])
     return camera_points(np.column_stack([points[:, 1], -points[:, 0], yaw]))
-
-
-def server_settings(settings: LiveSettings, resets: int) -> LiveSettings:
-    """Settings of a protocol: its resets (HUGSIM, section 3)."""
-    return LiveSettings(**{**vars(settings), "hugsim": settings.hugsim.changed(resets=resets)})

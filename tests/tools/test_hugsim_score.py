@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +68,17 @@ def test_one_record_gets_the_official_figures(results, tmp_path, capsys):
     assert written["not_known"] == ["controller", "plan_anchor", "resets"]
     assert f"hdscore {golden['hdscore']:.4f}" in printed
     assert "collision with" in printed
+    # Beside the details, whose keys are the official ones.
+    lossy = {time for time, values in written["details"].items() if values["pdms"] < 1}
+    assert set(written["losses"]) == lossy and "collision with" in str(written["losses"])
+    assert all(set(values) == {"nc", "dac", "ttc", "c", "pdms"} for values in written["details"].values())
 
 
 def test_many_runs_count_what_is_absent_as_zero(results, tmp_path, capsys):
     folder, records = results
     out = tmp_path / "all.json"
     options = ["--scenarios", str(tmp_path / "scenarios"), "--preset", "main", "--out", str(out)]
-    assert main([str(folder), *options]) == 1
+    assert main([str(folder), *options, "--explain"]) == 1
     found = json.loads(out.read_text())
     total = records["plain"]["eval"]["hdscore"] + records["crowd"]["eval"]["hdscore"]
     assert found["num_scenarios"] == 4
@@ -82,6 +87,13 @@ def test_many_runs_count_what_is_absent_as_zero(results, tmp_path, capsys):
     assert set(found["by_difficulty"]) == {"easy", "hard"} and set(found["by_data_set"]) == {"nuscenes"}
     printed = capsys.readouterr().out
     assert "2 without a score count as 0" in printed
+    for name, folder_name in (("plain", "plain_easy_00"), ("crowd", "crowd_hard_00")):
+        golden = records[name]["eval"]
+        heading, *lines = printed[printed.index(folder_name) :].splitlines()
+        assert heading.startswith(f"{folder_name}  hdscore {golden['hdscore']:.4f}")
+        time, values = next(iter(golden["details"].items()))
+        assert lines[0].startswith(f"{float(time):8.2f} s  {values['pdms']:.4f}")
+    assert "collision with" in str(found["runs"]["plain_easy_00"]["losses"])
     assert "\nby difficulty\n  easy" in printed and "\nby data set\n  nuscenes" in printed
 
 
@@ -100,10 +112,52 @@ def test_a_bad_record_counts_as_zero_and_stops_no_other(results, tmp_path, capsy
     assert found["absent"]["crowd_hard_00"] == reason and reason in capsys.readouterr().err
 
 
-def test_switches_change_the_figures_and_are_named(results, capsys):
-    record = results[0] / "crowd_hard_00" / "data.pkl"
-    assert main([str(record), "--scorer-box", "down"]) == 0
-    assert "scorer_box=down" in capsys.readouterr().out
+def test_the_hash_of_a_list_says_what_it_covers(results, tmp_path, capsys):
+    folder, _ = results
+    out = tmp_path / "all.json"
+    scenarios = tmp_path / "scenarios"
+    words = [str(folder), "--out", str(out)]
+
+    def written(*more):
+        main([*words, *more])
+        found = json.loads(out.read_text())
+        line = f"list {found['scenario_list']} ({found['scenario_list_of']})"
+        assert line in capsys.readouterr().out
+        return found["scenario_list"], found["scenario_list_of"], found["scenario_files"]
+
+    first, of, files = written("--scenarios", str(scenarios))
+    assert of == "names and contents of scenario files"
+    content = (scenarios / "nuscenes" / "plain.yaml").read_bytes()
+    assert files["plain_easy_00"] == blake2b(content, digest_size=8).hexdigest() and len(files) == 4
+    (scenarios / "nuscenes" / "plain.yaml").write_bytes(content + b"# changed")
+    second, _, other = written("--scenarios", str(scenarios))
+    assert second != first
+    assert {name for name in files if files[name] != other[name]} == {"plain_easy_00"}
+    _, of, files = written()
+    assert of == "names of folders alone" and files == {}
+
+
+@pytest.mark.parametrize("words", [["--scorer-box", "down"], ["--switch", "scorer_box=down"]])
+def test_switches_change_the_figures_and_are_named(results, tmp_path, capsys, words):
+    record, out = results[0] / "crowd_hard_00" / "data.pkl", tmp_path / "eval.json"
+    assert main([str(record), *words, "--out", str(out)]) == 0
+    assert "scored with (preset pr57 with scorer_box=down): " in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert found["preset"] == "pr57 with scorer_box=down" and found["settings"]["scorer_box"] == "down"
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--switch", "controller=main"], "controller: acts while a run is driven, not in the scorer"),
+        (["--switch", "scorer_box=left"], "scorer_box: must be one of up, down, got 'left'"),
+        (["--comfort-lon-max", "-1"], "comfort_lon_max: must be a positive number, got -1.0"),
+    ],
+)
+def test_switches_that_cannot_act_are_refused(results, capsys, words, said):
+    assert main([str(results[0] / "crowd_hard_00" / "data.pkl"), *words]) == 1
+    seen = capsys.readouterr()
+    assert said in seen.err and seen.err.count("\n") == 1 and not seen.out
 
 
 def test_a_record_that_a_preset_did_not_make_is_named(results, capsys):

@@ -25,7 +25,7 @@ class Listed:
         name: Folder of its results, ``<scene>_<mode>``.
         difficulty: ``easy``, ``medium``, ``hard`` or ``extreme``.
         data_set: Folder of its file below that of the list; empty if it is there itself.
-        digest: Of the file's bytes.
+        digest: Of the file's bytes; empty if only the folder of its results is known.
     """
 
     name: str
@@ -72,9 +72,19 @@ class BenchmarkScore:
 
     @property
     def list_hash(self) -> str:
-        """Hash of the scenario list: names and files."""
+        """Hash of the scenario list: names and files, or what :attr:`list_of` says."""
         lines = sorted(f"{item.name} {item.digest}" for item in self.scenarios)
         return blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+
+    @property
+    def list_of(self) -> str:
+        """What the hash of the list covers.
+
+        >>> BenchmarkScore([Listed("a_easy_00", "easy")], {}).list_of
+        'names of folders alone'
+        """
+        known = all(item.digest for item in self.scenarios)
+        return "names and contents of scenario files" if known else "names of folders alone"
 
     def means(self, scenarios: Sequence[Listed] | None = None) -> dict[str, float]:
         """Means per episode of some scenarios, all by default."""
@@ -101,6 +111,8 @@ class BenchmarkScore:
             "num_scenarios": len(self.scenarios),
             "num_absent": len(self.absent),
             "scenario_list": self.list_hash,
+            "scenario_list_of": self.list_of,
+            "scenario_files": {item.name: item.digest for item in self.scenarios if item.digest},
             "mean_per_episode": self.means(),
             "mean_of_difficulties": unweighted,
             "by_difficulty": difficulties,

@@ -77,9 +77,12 @@ class RunScore:
         return {**means, "rc": rc, "hdscore": means["pdms"] * rc}
 
     def to_dict(self) -> dict[str, Any]:
-        """As ``eval.json``; a run without score says so under ``unscored``."""
+        """As ``eval.json``, with what frames lost; a run without score says so under ``unscored``."""
         details = {str(f.time): dict(zip(COLUMNS, f.values, strict=True)) for f in self.frames}
-        made: dict[str, Any] = {**self.means, "details": details}
+        # (beside the details, which have the official keys alone; equal stamps overwrite each other in both)
+        losses = {str(f.time): list(f.losses) for f in self.frames}
+        lost = {time: texts for time, texts in losses.items() if texts}
+        made: dict[str, Any] = {**self.means, "details": details, "losses": lost}
         return {**made, "unscored": self.unscored} if self.unscored else made
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from beyonddrive.structures.errors import BeyondDriveError
@@ -10,6 +12,14 @@ from beyonddrive.structures.errors import BeyondDriveError
 Controller = Literal["first_release", "main", "pr57", "resampled"]
 ScorerBox = Literal["up", "down"]
 PlanAnchor = Literal["post_step", "pre_step"]
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "controller": get_args(Controller),
+    "scorer_box": get_args(ScorerBox),
+    "plan_anchor": get_args(PlanAnchor),
+    "resets": (1, 2),
+}
+"""What switches may be; the others are positive numbers."""
 
 
 class HugsimError(BeyondDriveError, ValueError):
@@ -40,29 +50,85 @@ class HugsimSettings:
     resets: int = 2
 
     def __post_init__(self) -> None:
-        allowed = {"controller": Controller, "scorer_box": ScorerBox, "plan_anchor": PlanAnchor}
-        for name, kind in allowed.items():
-            if getattr(self, name) not in get_args(kind):
-                raise HugsimError(f"{name}: must be one of {get_args(kind)}, got {getattr(self, name)!r}")
-        if not self.comfort_lon_max > 0 or not self.plan_timestep > 0 or self.resets not in (1, 2):
-            raise HugsimError(
-                f"comfort_lon_max and plan_timestep must be positive, resets 1 or 2; got {asdict(self)}"
-            )
+        for name, value in vars(self).items():
+            if name in CHOICES:
+                if value not in CHOICES[name]:
+                    raise HugsimError(f"{name}: must be one of {_listed(CHOICES[name])}, got {value!r}")
+            elif not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise HugsimError(f"{name}: must be a positive number, got {value!r}")
 
     def changed(self, **switches: Any) -> HugsimSettings:
         """The same settings with some switches set otherwise.
 
         Raises:
-            HugsimError: If there is no such switch.
+            HugsimError: If there is no such switch, or it cannot be that.
 
         >>> PRESETS['pr57'].changed(scorer_box='down').scorer_box
         'down'
         """
-        known = [field.name for field in fields(self)]
         for name in switches:
-            if name not in known:
-                raise HugsimError(f"{name}: no such switch; there are {', '.join(known)}")
+            _check_name(name)
         return replace(self, **switches)
+
+    def named(self, preset_name: str, switches: Iterable[str] | None = None) -> str:
+        """The name of a preset, with the switches that are not as it has them.
+
+        Args:
+            preset_name: The preset to start from.
+            switches: Those to look at; all by default.
+
+        Raises:
+            HugsimError: If there is no such preset.
+
+        >>> PRESETS['pr57'].changed(resets=1).named('pr57')
+        'pr57 with resets=1'
+        """
+        usual = vars(preset(preset_name))
+        other = [
+            f"{name}={value}"
+            for name, value in vars(self).items()
+            if value != usual[name] and (switches is None or name in switches)
+        ]
+        return f"{preset_name} with {', '.join(other)}" if other else preset_name
+
+
+def read_switches(texts: Iterable[str]) -> dict[str, Any]:
+    """Switches as somebody types them, ``name=value``; the last of a name counts.
+
+    Raises:
+        HugsimError: If there is no such switch, or it cannot be that.
+
+    >>> read_switches(["controller=resampled", "resets=1"])
+    {'controller': 'resampled', 'resets': 1}
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, typed = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise HugsimError(f"{text}: a switch is NAME=VALUE; there are {_listed(_names())}")
+        _check_name(name)
+        value: Any = next((choice for choice in CHOICES.get(name, ()) if str(choice) == typed), typed)
+        if name not in CHOICES:
+            try:
+                value = float(typed)
+            except ValueError:
+                value = typed
+        HugsimSettings(**{name: value})  # (which refuses what it cannot be)
+        found[name] = value
+    return found
+
+
+def _names() -> list[str]:
+    return [field.name for field in fields(HugsimSettings)]
+
+
+def _check_name(name: str) -> None:
+    if name not in _names():
+        raise HugsimError(f"{name}: no such switch; there are {_listed(_names())}")
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, values))
 
 
 PRESETS = {

@@ -99,6 +99,53 @@ def test_one_failure_leaves_no_figures_of_the_others_until_it_is_made_again(
     assert not list(out.rglob("failed.*"))
 
 
+def test_switches_act_and_are_named_with_the_figures(results, tmp_path, capsys):
+    out, words = results
+    usual = json.loads((out / "straight" / "summary.json").read_text())
+    assert usual["preset"] == "pr57 with resets=1" and usual["hugsim"]["controller"] == "pr57"
+    run = [*words[: words.index("--out")], "--out", str(tmp_path / "run")]
+    switches = ["--switch", "comfort_lon_max=0.001", "--switch", "controller=resampled"]
+    capsys.readouterr()
+    assert closed_loop.main([*run, *switches]) == 0
+    name = "pr57 with controller=resampled, comfort_lon_max=0.001, resets=1"
+    assert f"HUGSIM's switches: preset {name}\n" in capsys.readouterr().out
+    found = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert found["preset"] == name and found["hugsim"]["controller"] == "resampled"
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert settings["hugsim"] == found["hugsim"]
+    assert closed_loop.main(["compare", "--row", f"straight={tmp_path}/run"]) == 0
+    assert "HUGSIM's switches: controller=resampled, comfort_lon_max=0.001" in capsys.readouterr().out
+    # What is driven one way is not gone on with another way.
+    assert closed_loop.main([*run, *switches, "--switch", "plan_anchor=pre_step"]) == 1
+    assert "made with another hugsim" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [["run", "constant_velocity_synth"], ["serve", "--protocol", "http"]])
+@pytest.mark.parametrize(
+    "switch, said",
+    [
+        ("controler=main", "controler: no such switch; there are controller, comfort_lon_max, "),
+        ("controller=mpc", "controller: must be one of first_release, main, pr57, resampled, got 'mpc'"),
+        ("plan_timestep=soon", "plan_timestep: must be a positive number, got 'soon'"),
+        ("comfort_lon_max=inf", "comfort_lon_max: must be a positive number, got inf"),
+        ("resets=3", "resets: must be one of 1, 2, got '3'"),
+        ("scorer_box", "scorer_box: a switch is NAME=VALUE; there are controller"),
+    ],
+)
+def test_switches_that_are_none_are_one_line(verb, switch, said, live_folder, tmp_path, capsys):
+    words = [*verb, "--scenarios", str(live_folder), "--out", str(tmp_path / "out"), "--switch", switch]
+    assert closed_loop.main(words) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_switch_comes_before_what_a_protocol_has():
+    words = ["serve", "--scenarios", "scenarios", "--out", "out", "--protocol", "pipes"]
+    for given, resets in (([], 2), (["--switch", "resets=1"], 1)):
+        args = closed_loop.parse_args([*words, *given])
+        assert closed_loop.settings_of(args, False, resets=2).hugsim.resets == resets
+
+
 def test_rows_beside_each_other(results, tmp_path, capsys):
     out, _ = results
     words = ["compare", "--row", f"straight={out}/straight", "--row", f"SUMO={out}/human"]

@@ -15,7 +15,6 @@ import pytest
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import read_record
 from beyonddrive.synth.live import batch, serve_http
 from beyonddrive.synth.live.serve_http import MAX_BODY, HttpSimulator, http_server
-from beyonddrive.synth.live.server import server_settings
 from beyonddrive.tests.deploy.drivers.conftest import driver, observation, told  # noqa: F401
 from beyonddrive.tests.synth.live.conftest import TINY
 
@@ -49,7 +48,7 @@ def action(plan, transaction=None, **fields):
 
 
 def jobs_in(live_folder, out, steps=3):
-    settings = server_settings(replace(TINY, max_steps=steps, pivot="camera"), resets=1)
+    settings = replace(TINY, max_steps=steps, pivot="camera", hugsim=TINY.hugsim.changed(resets=1))
     return batch.jobs_of(live_folder, out, settings, (0,), ("easy",))
 
 

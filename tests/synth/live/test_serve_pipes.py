@@ -17,7 +17,6 @@ from beyonddrive.evaluation.closed_loop.hugsim.run_files import read_record
 from beyonddrive.synth.live import batch
 from beyonddrive.synth.live import serve_pipes as serving
 from beyonddrive.synth.live.serve_pipes import serve_pipes
-from beyonddrive.synth.live.server import server_settings
 from beyonddrive.synth.live.town import LiveError
 from beyonddrive.tests.deploy.drivers.conftest import driver, told  # noqa: F401
 from beyonddrive.tests.synth.live.conftest import TINY
@@ -28,7 +27,7 @@ AHEAD = np.column_stack([np.zeros(8), 2.0 * np.arange(1, 9)])
 
 def jobs_in(live_folder, out, names=("a",), steps=3):
     """One scenario, as often as there are names."""
-    settings = server_settings(replace(TINY, max_steps=steps, pivot="camera"), resets=2)
+    settings = replace(TINY, max_steps=steps, pivot="camera", hugsim=TINY.hugsim.changed(resets=2))
     job = batch.jobs_of(live_folder, out, settings, (0,), ("easy",))[0]
     return [replace(job, folder=out / name) for name in names]
 
@@ -207,5 +206,6 @@ def test_the_verb_starts_a_planner_for_every_scenario(live_folder, tmp_path, mon
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["scenarios"] == 2
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert settings["pivot"] == "camera" and settings["hugsim"]["resets"] == 2
+    assert "HUGSIM's switches: preset pr57\n" in said
     # What is done is not driven again.
     assert closed_loop.main(words) == 0
