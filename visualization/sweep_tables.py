@@ -249,7 +249,7 @@ def intervals_picture(rows: Sequence[TableRow], score: str) -> bytes:
     left.set_yticks(places, [row.name for row in rows])
     left.invert_yaxis()
     left.set_xlabel(score)
-    right.set_xlabel(f"difference of {score} from the baseline")
+    right.set_xlabel(f"difference of {score}")
     right.axvline(0.0, color="0.6", linewidth=1.0)
     for place, row in zip(places, rows, strict=True):
         for axes, found in ((left, row.score), (right, row.difference)):

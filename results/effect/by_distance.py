@@ -3,7 +3,8 @@
 ``docs/pictures/gain_by_distance.png`` has three parts: what the published recipe changes, what a calibration
 does to the planner without negatives, and what the recipe changes where both are calibrated. Every family of
 ``planners.yml`` that has these rows is a line: the paired difference in the bands of ``subsets.py``,
-with the 95 % bootstrap interval over seeds and scenes, or over scenes alone with one seed.
+with the 95 % interval of the tables, the wider of a bootstrap over seeds and scenes and of Student's over
+seeds, or over scenes alone with one seed. Intervals that reach beyond the picture are cut.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ PANELS = {
 """Parts of the picture, and what the names of their rows end in after the family."""
 _SPREAD = 0.4
 """Width that the families of a band take, in bands."""
-
+_SHOWN = 20.0
+"""Points that the picture reaches to either side; two seeds that disagree have far wider intervals."""
 
 Gains = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 """Differences by part of the picture, family and band."""
@@ -87,7 +89,11 @@ def drawn(found: Gains) -> Figure:
             shift = _SPREAD * ((place + 0.5) / len(families) - 0.5)
             places = [list(BANDS).index(band) + shift for band in bands]
             means = [gain.mean for gain in bands.values()]
-            reach = [[g.mean - g.low for g in bands.values()], [g.high - g.mean for g in bands.values()]]
+            ends = [gain.widest for gain in bands.values()]
+            reach = [
+                [mean - low for mean, (low, _) in zip(means, ends, strict=True)],
+                [high - mean for mean, (_, high) in zip(means, ends, strict=True)],
+            ]
             line = axes.errorbar(
                 places, means, reach, fmt="o-", color=f"C{place}", linewidth=1.0, elinewidth=1.6, capsize=3
             )
@@ -96,6 +102,7 @@ def drawn(found: Gains) -> Figure:
         axes.set_title(panel, fontsize="medium")
         axes.set_xticks(range(len(BANDS)), list(BANDS.values()), fontsize="small")
     panels[0].set_ylabel("gain in PDMS")
+    panels[0].set_ylim(-_SHOWN, _SHOWN)
     panels[len(found) // 2].set_xlabel("distance of the nearest failure from the expert")
     figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=3, fontsize="small")
     return figure
@@ -110,7 +117,10 @@ def main() -> None:
     for panel, rows in found.items():
         print(f"{panel}:")
         for family, bands in rows.items():
-            told = (f"{BANDS[b]}: {g.mean:+.2f} ({g.low:+.2f} to {g.high:+.2f})" for b, g in bands.items())
+            told = (
+                f"{BANDS[band]}: {gain.mean:+.2f} ({gain.widest[0]:+.2f} to {gain.widest[1]:+.2f})"
+                for band, gain in bands.items()
+            )
             print(f"  {family}: {'; '.join(told)}")
 
 
