@@ -1,10 +1,13 @@
 """``beyonddrive drive`` and the script that HUGSIM's launcher calls."""
 
+import configparser
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +20,8 @@ from beyonddrive.tests.deploy.drivers.conftest import observation
 from beyonddrive.tests.deploy.drivers.test_hugsim_pipes import Simulator
 from beyonddrive.tools import drive
 from beyonddrive.tools._driver import open_driver
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -154,6 +159,29 @@ def test_only_this_machine_is_served_unless_it_is_told_otherwise():
     words = ["config.py", "weights.pth", "--protocol", "alpasim"]
     assert drive.parse_args(words).bind == "127.0.0.1"
     assert drive.parse_args([*words, "--bind", "0.0.0.0"]).bind == "0.0.0.0"
+
+
+def test_the_recipe_of_a_container_serves_where_the_challenge_says():
+    """The entry point as a shell reads it, on the image that we build."""
+    page = (ROOT / "docs" / "closed_loop.md").read_text()
+    recipe = next(block for block in page.split("```")[1::2] if "FROM " in block)
+    given = {"ALPASIM_DRIVER_HOST": "0.0.0.0", "ALPASIM_DRIVER_PORT": "7001"}
+    shown = (
+        recipe.partition("ENTRYPOINT exec ")[2]
+        .replace("\\\n", " ")
+        .replace("beyonddrive", "printf '%s\\n'", 1)
+    )
+    words = subprocess.run(["sh", "-c", shown], env=given, capture_output=True, text=True, check=True)
+    verb, *rest = words.stdout.splitlines()
+    args = drive.parse_args(rest)
+    assert (verb, args.protocol, args.bind, args.port) == ("drive", "alpasim", "0.0.0.0", 7001)
+    copied = re.search(r"COPY (\S+) (\S+)", recipe)
+    image = (ROOT / "docker" / "Dockerfile").read_text()
+    assert copied.groups() == (str(args.checkpoint), "/workspace/") and "WORKDIR /workspace\n" in image
+    assert "WORKDIR /opt/beyonddrive\n" in image and "'/opt/beyonddrive[alpasim]'" in recipe
+    extras = configparser.ConfigParser()
+    extras.read(ROOT / "setup.cfg")
+    assert "alpasim" in extras["options.extras_require"]
 
 
 def test_a_planner_that_does_not_plan_is_known_before_a_simulator_waits(
