@@ -56,7 +56,7 @@ class ReturnsToScene(Scored):
 
 
 def test_moved_views_are_refused_unless_plans_are_brought_back(tmp_path, blind_recipe, monkeypatch):
-    steps = [dict(type="ViewAugmentation"), dict(type="PackPlanInputs")]
+    steps = [{"type": "ViewAugmentation"}, {"type": "PackPlanInputs"}]
     for planner in (Scored, ReturnsToScene):
         monkeypatch.setitem(MODELS.module_dict, planner.__name__, planner)
         options = {
@@ -68,7 +68,7 @@ def test_moved_views_are_refused_unless_plans_are_brought_back(tmp_path, blind_r
         config = load_config(blind_recipe, options)
         runner = build_train_runner(config, str(tmp_path / planner.__name__))
         if planner is Scored:
-            with pytest.raises(ScoringServiceError, match="ViewAugmentation.*Scored.*returns_to_scene"):
+            with pytest.raises(ScoringServiceError, match=r"ViewAugmentation.*Scored.*returns_to_scene"):
                 runner.train()
         else:
             runner.train()

@@ -281,7 +281,7 @@ def test_the_server_goes_on_after_a_scenario_without_a_town_and_ends_with_1(
     first, last = sorted(folder.glob("*.yaml"))
     first.write_text(yaml.safe_dump(yaml.safe_load(first.read_text()) | {"town": "atlantis"}))
     made = serve_http.http_server
-    done = []
+    done, clients = [], []
 
     def drive(port):
         line = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -293,13 +293,15 @@ def test_the_server_goes_on_after_a_scenario_without_a_town_and_ends_with_1(
 
     def serve(simulator, host, port):
         server = made(simulator, host, port)
-        threading.Thread(target=drive, args=(server.server_address[1],), daemon=True).start()
+        clients.append(threading.Thread(target=drive, args=(server.server_address[1],), daemon=True))
+        clients[0].start()
         return server
 
     monkeypatch.setattr(serve_http, "http_server", serve)
     words = ["serve", "--protocol", "http", "--scenarios", str(folder), "--out", str(tmp_path / "out")]
     with caplog.at_level("INFO"):
         assert closed_loop.main([*words, "--port", "0", "--once", "--max-steps", "1"]) == 1
+    clients[0].join(60)
     assert done == [True] and "there is no such town" in caplog.text
     written = [path.parent.name for path in (tmp_path / "out").rglob(batch.EPISODE)]
     assert len(written) == 1 and written[0].endswith(last.stem)
