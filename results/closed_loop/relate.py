@@ -2,7 +2,8 @@
 
 Every training that is in both tables, ``effect/planners`` (PDMS on the test split) and
 ``closed_loop/planners`` (HD-Score of all scenarios), is a point of ``docs/pictures/open_closed.png``;
-``relation.csv`` gets their rank correlation (Spearman) over trainings, and over the means of the rows.
+``relation.csv`` gets their rank correlation (Spearman) over trainings, and over the means of the rows, each
+with a bootstrap interval as if its points were drawn independently.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
+from numpy.typing import NDArray
+from scipy.stats import bootstrap, spearmanr
 
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.results.pictures import PICTURES, write_picture
@@ -46,10 +48,29 @@ def relation(points: Points) -> str:
     means = np.array([np.mean(pairs, axis=0) for pairs in points.values()])
     return csv_text(
         [
-            {"row": name, "points": len(v), "rank correlation": f"{spearmanr(*v.T).statistic:+.2f}"}
+            {
+                "row": name,
+                "points": len(v),
+                "rank correlation": f"{spearmanr(*v.T).statistic:+.2f}",
+                "95 %": _interval(v),
+            }
             for name, v in (("trainings", every), ("rows", means))
         ]
     )
+
+
+def _interval(pairs: NDArray[np.float64]) -> str:
+    """Of the rank correlation of points (N, 2)."""
+    found = bootstrap(
+        tuple(pairs.T),
+        lambda x, y: spearmanr(x, y).statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=2000,
+        method="percentile",
+        random_state=np.random.default_rng(0),
+    ).confidence_interval
+    return f"{found.low:+.2f} to {found.high:+.2f}"
 
 
 def drawn(points: Points) -> Figure:
