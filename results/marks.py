@@ -11,8 +11,9 @@ the difference that the published recipe makes;
 ``figure: effect/planners test | LTF, published | difference``: a figure within a sentence. Its last word is
 ``score``, ``score of seed 0``, ``difference``, ``interval`` (95 % of the difference), ``bootstrap`` (over
 seeds and scenes) or ``student`` (over seeds), of which ``interval`` is the wider one, ``by seed``
-(differences), ``seeds``, ``scenes``, ``half width``, ``seeds needed`` (for an interval of half a point to
-either side with these scenes), ``scenes needed 20`` (the same, with 20 seeds) or a column;
+(differences), ``difference of seed 0``, ``seeds``, ``scenes``, ``half width``, ``seeds needed`` (for an
+interval of half a point to either side with these scenes), ``scenes needed 20`` (the same, with 20 seeds) or
+a column;
 ``value: effect/offsets | LTF/0 | across 4 s``: a cell of ``effect/offsets.csv``;
 ``cells: effect/offsets | right``: a column of it with the names of all rows.
 """
@@ -47,6 +48,7 @@ COLUMNS = (
 
 
 OF_SEED = "score of seed "
+APART_OF_SEED = "difference of seed "
 
 
 class FigureError(Exception):
@@ -216,13 +218,25 @@ def cells_text(source: str, columns: list[str]) -> str:
 
 def by_seed(source: str, row: TableRow) -> str:
     """Differences of a row from its baseline, one for each seed that both have."""
+    return ", ".join(signed(value, 1) for value in _apart(source, row).values())
+
+
+def apart_of_seed(source: str, row: TableRow, seed: str) -> str:
+    """Difference of a row from its baseline with one of the seeds that both have."""
+    apart = {str(own): value for own, value in _apart(source, row).items()}
+    if seed not in apart:
+        raise FigureError(f"row '{row.name}' and its baseline have no seed '{seed}'")
+    return signed(apart[seed])
+
+
+def _apart(source: str, row: TableRow) -> dict[int, float]:
     table = scores_of(source)
     if row.baseline is None:
         raise FigureError(f"row '{row.name}' has no baseline")
     score = table.columns[-1]
     ours, theirs = paired_seeds(table, row.name, row.baseline)
     apart = table.of(row.name, score, ours) - table.of(row.baseline, score, theirs)
-    return ", ".join(signed(float(value), 1) for value in apart.mean(axis=1))
+    return dict(zip(ours, apart.mean(axis=1).tolist(), strict=True))
 
 
 def of_seed(source: str, row: TableRow, seed: str) -> str:
@@ -261,6 +275,8 @@ def text_of(kind: str, mark: str) -> str:
         return by_seed(source, row_of(source, rest[0]))
     if kind == "figure" and rest[1:2] and rest[1].startswith(OF_SEED):
         return of_seed(source, row_of(source, rest[0]), rest[1].removeprefix(OF_SEED))
+    if kind == "figure" and rest[1:2] and rest[1].startswith(APART_OF_SEED):
+        return apart_of_seed(source, row_of(source, rest[0]), rest[1].removeprefix(APART_OF_SEED))
     if kind == "parts" and len(rest) > 1:
         return parts_text(source, rest[0], rest[1:])
     if kind == "parts" or len(rest) != 2:

@@ -332,11 +332,16 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         "cells: effect/cells | width": "\n\n| | width |\n| --- | ---: |\n| a | 1.5 |\n| b | 2.5 |\n\n",
         mark.format("all", "by seed"): "+25.0, +25.0",
         mark.format("all", "score of seed 1"): "50.00",
+        mark.format("all", "difference of seed 1"): "+25.00",
     }
     (root / "README.md").write_text(
         "".join(f"<!-- {key} -->{value}<!-- end -->" for key, value in told.items())
     )
     assert call(check, monkeypatch) == 0, capsys.readouterr().err
+    missing = f"<!-- {mark.format('all', 'difference of seed 7')} -->+25.00<!-- end -->"
+    (root / "README.md").write_text(missing)
+    assert call(check, monkeypatch) == 1
+    assert "row 'better' and its baseline have no seed '7'" in capsys.readouterr().err
     # seeds can be told, here of a third training
     assert call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better=2:{better}") == 0
     made = json.loads((root / "results" / "effect" / "two" / "made_with.json").read_text())
@@ -379,6 +384,7 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         ("cells: effect/odd | PDMS", "results/effect/odd.csv has no rows"),
         ("figure: effect/two test | plain | by seed", "row 'plain' has no baseline"),
         ("figure: effect/two test | plain | score of seed 7", "row 'plain' has no seed '7'"),
+        ("figure: effect/two test | plain | difference of seed 0", "row 'plain' has no baseline"),
         ("value: effect/odd | plain | PDMS", "results/effect/odd.csv has no row 'plain' with 'PDMS'"),
     ],
 )

@@ -124,7 +124,7 @@ def test_switches_act_and_are_named_with_the_figures(results, tmp_path, capsys):
 @pytest.mark.parametrize(
     "switch, said",
     [
-        ("controler=main", "controler: no such switch; there are controller, comfort_lon_max, "),
+        ("tracker=main", "tracker: no such switch; there are controller, comfort_lon_max, "),
         ("controller=mpc", "controller: must be one of first_release, main, pr57, resampled, got 'mpc'"),
         ("plan_timestep=soon", "plan_timestep: must be a positive number, got 'soon'"),
         ("comfort_lon_max=inf", "comfort_lon_max: must be a positive number, got inf"),
