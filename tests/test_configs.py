@@ -53,6 +53,13 @@ def test_there_are_configs():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_every_optimizer_is_fused(name):
+    """A gradient scaler then asks nothing on the host; a recipe with another optimizer may forget it."""
+    wrapper = load_config(ROOT / name).get("optim_wrapper")
+    assert wrapper is None or wrapper.optimizer.fused
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_config_builds(name):
     if "pillars" in name:
         pytest.importorskip("mmdet3d")
