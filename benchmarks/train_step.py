@@ -2,13 +2,15 @@
 
 Planners of the published size and a tiny one, with random weights and made-up scenes, train for a few
 steps in each variant; the variants add up from left to right of ``plain, float32, tf32, bf16, channels_last,
-fused_adamw, compile``:
+fused_adamw, kept_memory, compile, coarse``:
 
 * ``plain`` is what the same equations give without care: float32, eager, attention as written (softmax of a
   product), the latent of LTF encoded once for every scene though it is the same, torch's AdamW as it comes,
   every field of every sample copied to the device by itself;
 * ``float32`` is this package as its recipes run it in full precision: fused attention, the latent encoded
   once, one copy per field;
+* ``kept_memory`` has the process keep what a step frees, as ``beyonddrive train`` does;
+* ``coarse`` is a step of the first epochs under :class:`CoarseStartHook`, which sees a quarter of the pixels;
 * the others switch on one thing each, as the config does (docs/training.md, "Faster steps").
 
 A step is all that happens between a batch on the host and new weights: preparation, losses, backward,
@@ -16,7 +18,8 @@ clipping of gradients, optimizer. Printed are the median, samples per second, th
 same batch and peak memory (CUDA: of the allocator; CPU: of the process, above that before the variant).
 
 Before any time is taken the losses are compared: with dropout off, the first step must have the total loss of
-``plain``, up to the rounding of the precision, or the variant has failed. On CUDA the steps run under
+``plain``, up to the rounding of the precision, or the variant has failed; that of ``coarse``, which sees
+something else, is only printed. On CUDA the steps run under
 ``torch.cuda.set_sync_debug_mode("error")``: one that makes the host wait for the GPU has failed, too. Waits
 for events, which that mode does not see and boxes of agents cost, are counted and written with the figures.
 What failed is named, the rest is measured, and the exit code is 1. With ``--time-limit`` what is not begun by
@@ -52,6 +55,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import beyonddrive
 from beyonddrive.benchmarks.dropout import switch_off_dropout
 from beyonddrive.benchmarks.waits import Waits, refused
+from beyonddrive.engine.allocator import keep_freed_memory
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.precision import bfloat16_autocast
 from beyonddrive.engine.runner import load_config
@@ -71,7 +75,12 @@ PLANNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ltf-tiny": ("ltf_tiny", {}),
 }
 """Settings of a planner, of the published size unless it says tiny, and what its recipe adds."""
-VARIANTS = ("plain", "float32", "tf32", "bf16", "channels_last", "fused_adamw", "compile")
+VARIANTS = (
+    *("plain", "float32", "tf32", "bf16", "channels_last"),
+    *("fused_adamw", "kept_memory", "compile", "coarse"),
+)
+NOT_BY_DEFAULT = {"cpu": ("tf32", "compile"), "cuda": ("kept_memory", "coarse")}
+"""Variants of a device that are measured where they are asked for."""
 TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
 """Relative difference of the loss that the rounding of a precision may make."""
 NUM_NEGATIVES = 2
@@ -86,6 +95,8 @@ class Settings:
     channels_last: bool = False
     compiled: bool = False
     fused_adamw: bool = False
+    kept_memory: bool = False
+    coarse: bool = False
 
     @classmethod
     def of(cls, variants: Sequence[str], index: int) -> Settings:
@@ -94,7 +105,8 @@ class Settings:
         if variants[index] == "plain":
             return cls(plain=True)
         precision = next((name for name in ("bf16", "tf32") if name in on), "float32")
-        return cls(False, precision, "channels_last" in on, "compile" in on, "fused_adamw" in on)
+        switches = ("channels_last", "compile", "fused_adamw", "kept_memory", "coarse")
+        return cls(False, precision, *(name in on for name in switches))
 
 
 @dataclass(frozen=True)
@@ -189,6 +201,9 @@ class Step:
             _encode_latent_by_scene(planner)
         if settings.channels_last:
             self.planner.to(memory_format=torch.channels_last)
+        if settings.coarse:
+            backbone: Any = planner.backbone
+            backbone.coarseness = 2
         if settings.compiled:
             self.planner.backbone.compile()
         self.parameters = [p for p in planner.parameters() if p.requires_grad]
@@ -245,6 +260,8 @@ def measure(name: str, batch: int, variant: str, settings: Settings, args: argpa
     torch.set_num_threads(args.threads)
     torch.backends.cuda.matmul.allow_tf32 = settings.precision != "float32"
     torch.backends.cudnn.allow_tf32 = settings.precision != "float32"
+    if settings.kept_memory:
+        keep_freed_memory()
     gc.collect()
     before = _reset_peak(device)
     data = batch_of(build(name), batch)
@@ -328,6 +345,8 @@ def check_equal(result: Result, plain: Result, settings: Settings) -> None:
     Raises:
         ValueError: With both.
     """
+    if settings.coarse:
+        return
     allowed = TOLERANCE[settings.precision]
     if not abs(result.loss - plain.loss) <= allowed * abs(plain.loss):
         raise ValueError(
@@ -344,7 +363,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batch", type=int, nargs="+", default=[4, 16, 64])
     parser.add_argument(
-        "--variants", nargs="+", choices=VARIANTS, help="default: all, on a CPU without tf32 and compile"
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        help=f"default: all, on a CPU without {' and '.join(NOT_BY_DEFAULT['cpu'])}, "
+        f"on a GPU without {' and '.join(NOT_BY_DEFAULT['cuda'])}",
     )
     parser.add_argument("--steps", type=int, default=5, help="steps that count")
     parser.add_argument("--warm-up", type=int, default=2, help="steps before them")
@@ -356,7 +379,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if unknown := set(args.planners) - set(PLANNERS):
         parser.error(f"no planner {', '.join(sorted(unknown))}: choose from {', '.join(PLANNERS)}")
     if args.variants is None:
-        args.variants = [v for v in VARIANTS if args.device == "cuda" or v not in ("tf32", "compile")]
+        args.variants = [v for v in VARIANTS if v not in NOT_BY_DEFAULT[args.device]]
     if args.device == "cpu" and "tf32" in args.variants:
         parser.error("--variants tf32: only GPUs have it")
     if args.device == "cuda" and not torch.cuda.is_available():

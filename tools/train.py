@@ -6,6 +6,7 @@ Distributed: ``tools/dist_train.sh CONFIG 8``.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -58,16 +59,38 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def train(args: argparse.Namespace) -> int:
     """Train, or continue to."""
+    from beyonddrive.engine.allocator import keep_freed_memory
     from beyonddrive.engine.runner import build_train_runner, load_config
 
     config = load_config(args.config, args.cfg_options)
     if args.dry_run:
         return _dry_run(config, args)
+    keep_freed_memory()
+    _advise_on_threads(config)
     resume = args.resume or False
     build_train_runner(
         config, args.work_dir, resume, args.amp, args.launcher, args.seed, args.auto_scale_lr
     ).train()
     return 0
+
+
+def _advise_on_threads(config: Config) -> None:
+    """Say so if threads will wait for cores that others use, which can make a step many times slower."""
+    import logging
+
+    import torch
+    from mmengine.logging import print_log
+
+    busy, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if torch.cuda.is_available() or config.get("num_threads") or torch.get_num_threads() == 1 or busy < 1:
+        return
+    print_log(
+        f"other processes keep {busy:.1f} of {cores} cores busy, and threads that share cores wait for each "
+        f"other: give num_threads=1 (--cfg-options num_threads=1), to other trainings here, too; beyonddrive "
+        f"sweep --jobs N divides the cores by itself",
+        "current",
+        logging.WARNING,
+    )
 
 
 def _dry_run(config: Config, args: argparse.Namespace) -> int:

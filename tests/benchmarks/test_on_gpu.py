@@ -153,6 +153,9 @@ class TestStepBenchmark:
     def tiny(self, monkeypatch):
         monkeypatch.setattr(train_step, "PLANNERS", {"ltf": ("ltf_tiny", {"repulsion": {"weight": 5.0}})})
         monkeypatch.setattr(train_step.Processes, "measure", lambda self, *given: train_step.measure(*given))
+        monkeypatch.setattr(
+            train_step, "keep_freed_memory", lambda: True
+        )  # of the process, which has other tests
         yield
         train_step.build.cache_clear()
 
@@ -162,8 +165,9 @@ class TestStepBenchmark:
         assert train_step.main(given) == 0
         steps = json.loads(figures.read_text())["steps"]
         assert [step["variant"] for step in steps] == [
-            "plain", "float32", "bf16", "channels_last", "fused_adamw"
-        ]  # fmt: skip
+            *("plain", "float32", "bf16", "channels_last", "fused_adamw", "kept_memory", "coarse")
+        ]
+        assert steps[-1]["loss"] != steps[0]["loss"]
         assert all(step["ms"] > 0 and step["ratio"] > 0 for step in steps)
         row = on_gpu.step_rows(figures)[1]
         assert row.what == "ltf, batch 2, float32" and "x plain" in row.found

@@ -1,0 +1,42 @@
+import subprocess
+import sys
+
+import pytest
+
+# Page faults of ten rounds of filling and freeing 64 MiB, after two that the heap may grow in.
+SCRIPT = """
+import resource, sys
+import numpy as np
+from beyonddrive.engine.allocator import keep_freed_memory
+kept = keep_freed_memory() if sys.argv[1] == "keep" else None
+def faults(rounds):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(rounds):
+        np.ones(64 << 20, dtype=np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(2)
+print(kept, faults(10))
+"""
+
+
+def outcome(mode, **environment):
+    call = [sys.executable, "-c", SCRIPT, mode]
+    done = subprocess.run(call, capture_output=True, text=True, check=True, env=environment)
+    kept, faults = done.stdout.split()
+    return kept, int(faults)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is tuned")
+def test_freed_memory_is_not_asked_for_again(monkeypatch):
+    assert outcome("leave")[1] > 1000
+    kept, faults = outcome("keep")
+    assert kept == "True"
+    assert faults < 100
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"MALLOC_ARENA_MAX": "2"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}],
+)
+def test_who_tunes_the_allocator_is_left_alone(environment):
+    assert outcome("keep", **environment)[0] == "False"
