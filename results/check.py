@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from beyonddrive.evaluation.statistics.score_table import score_file
 from beyonddrive.results.closed_loop import relate
 from beyonddrive.results.effect import by_distance
 from beyonddrive.results.effect.calibrated import check_calibration
@@ -75,8 +73,6 @@ def check_computed(table: KeptTable, write: bool) -> list[str]:
     """Files of a table that are not what its scores give; pictures of intervals are not compared."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        for part in table.parts:
-            shutil.copy(score_file(table.folder, part), place)
         table.write_computed(place, pictures=False)
         names = [path.name for path in sorted(place.iterdir()) if path.suffix in (".csv", ".md", ".tex")]
         stale = [name for name in names if not _same(place / name, table.folder / name)]

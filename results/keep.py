@@ -3,6 +3,9 @@
 ``SWEEP`` is the folder of ``beyonddrive sweep --plan results/effect/planners.yml --out SWEEP``, where the
 sweep may still be at work: complete runs are taken, with the seeds that they have. A run of the table that
 was made from another recipe is refused.
+
+``SWEEP`` may also be a table that is kept, such as ``effect/planners``: rows that both plans have, with the
+same config and options, are taken from there, so that a training that two tables show is made once.
 """
 
 from __future__ import annotations
@@ -11,14 +14,15 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from beyonddrive.engine.sweeps.records import CHECKPOINT_DIGEST, RECORD
 from beyonddrive.engine.sweeps.runs import Finished, Outcome, Run
-from beyonddrive.evaluation.statistics.score_table import RunKey
-from beyonddrive.results.tables import KeptTable
-from beyonddrive.visualization.sweep_report import collect
+from beyonddrive.evaluation.statistics.score_table import RunKey, ScoreTable
+from beyonddrive.results.tables import RESULTS, KeptTable
+from beyonddrive.visualization.sweep_report import collect, parts_of
 
 
 def finished_runs(sweep: Path, table: KeptTable) -> dict[RunKey, tuple[Finished, dict[str, Any]]]:
@@ -40,6 +44,30 @@ def finished_runs(sweep: Path, table: KeptTable) -> dict[RunKey, tuple[Finished,
     return found
 
 
+def kept_runs(source: KeptTable, table: KeptTable) -> tuple[dict[str, ScoreTable], dict[str, Any]]:
+    """Runs of a table that is kept, of the rows that another one's plan has, too.
+
+    Returns:
+        Their scores by part, and how they were made by ``row/seed``.
+    """
+    there = {row.name: replace(row, baseline=None) for row in source.plan.rows}
+    same = {row.name for row in table.plan.rows if there.get(row.name) == replace(row, baseline=None)}
+    parts = {}
+    for part in parts_of(table.plan):
+        if part in source.parts:
+            scores = source.scores(part)
+            keep = [i for i, run in enumerate(scores.runs) if run.row in same]
+            if keep:
+                parts[part] = replace(
+                    scores,
+                    runs=tuple(scores.runs[i] for i in keep),
+                    values=scores.values[keep],
+                    untrained=scores.untrained & same,
+                )
+    made = {key: told for key, told in source.made_with().items() if key.rpartition("/")[0] in same}
+    return parts, made
+
+
 def main() -> int:
     """Keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -47,10 +75,17 @@ def main() -> int:
     parser.add_argument("table", help="plan below results/, without the ending")
     args = parser.parse_args()
     table = KeptTable(args.table)
+    made = table.made_with()
+    if (RESULTS / f"{args.sweep}.yml").is_file():
+        parts, others = kept_runs(KeptTable(str(args.sweep)), table)
+        if not parts:
+            raise SystemExit(f"keep: {args.sweep} has no runs of rows that are the same in {args.table}.yml")
+        table.write(parts, made | others)
+        print(f"{args.table}: {len(made | others)} runs")
+        return 0
     found = finished_runs(args.sweep, table)
     if not found:
         raise SystemExit(f"keep: {args.sweep}: no complete run of {args.table}.yml")
-    made = table.made_with()
     for key, (_, told) in found.items():
         name = f"{key.row}/{key.seed}"
         origin = {part: told.get(part) for part in ("recipe", "weights")}

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from math import isnan
 
-from beyonddrive.evaluation.statistics.score_table import ScoreTable, score_file
+from beyonddrive.evaluation.statistics.score_table import ScoreTable
 from beyonddrive.results import tables
 from beyonddrive.results.row_files import read_rows
 from beyonddrive.results.tables import KeptTable
@@ -59,7 +59,7 @@ def scores_of(source: str) -> ScoreTable:
     """Scores of a source, such as ``effect/planners test``."""
     name, _, part = source.partition(" ")
     table = KeptTable(name)
-    if not score_file(table.folder, part).exists():
+    if part not in table.parts:
         raise FigureError(f"results/{name} has no scores of '{part}'")
     return table.scores(part)
 

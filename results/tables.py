@@ -20,7 +20,13 @@ from beyonddrive.evaluation.statistics.score_table import (
     write_runs,
     write_table,
 )
-from beyonddrive.visualization.sweep_report import differing_values, parts_of, write_report
+from beyonddrive.visualization.sweep_report import (
+    differing_values,
+    parts_of,
+    read_subsets,
+    subset_parts,
+    write_report,
+)
 from beyonddrive.visualization.sweep_tables import TableRow, table_rows
 
 RESULTS = Path(__file__).parent
@@ -49,14 +55,17 @@ class KeptTable:
 
     @property
     def parts(self) -> list[str]:
-        """Loaders, subsets or difficulties that have scores."""
-        found = {path.stem.removeprefix("scores_") for path in self.folder.glob("scores_*.npz")}
+        """Loaders or difficulties that have scores, and subsets of a loader that has."""
+        stored = {path.stem.removeprefix("scores_") for path in self.folder.glob("scores_*.npz")}
+        found = stored | {part for part, (_, whole) in subset_parts(self.plan).items() if whole in stored}
         first = [part for part in parts_of(self.plan) if part in found]
         return [*first, *sorted(found.difference(first))]
 
     def scores(self, part: str) -> ScoreTable:
-        """Scores by run and scene."""
-        return read_table(self.folder, part)
+        """Scores by run and scene; those of a subset are taken from the whole."""
+        name, whole = subset_parts(self.plan).get(part, (None, part))
+        scores = read_table(self.folder, whole)
+        return scores if name is None else scores.part(read_subsets(self.plan)[name])
 
     def rows(self, scores: ScoreTable) -> list[TableRow]:
         """Means, intervals and differences of the rows that have runs, from the scores of a part."""
@@ -71,7 +80,7 @@ class KeptTable:
         """Keep the scores by part, how the runs were made, and what is computed from these.
 
         Args:
-            tables: Scores of runs, by part; parts and runs that are kept and not given stay.
+            tables: Scores of runs, by part, but for subsets; parts and runs that are kept and not given stay.
             made: As :meth:`made_with` gives it.
         """
         had = self.parts
@@ -84,24 +93,25 @@ class KeptTable:
         self.write_computed(self.folder)
 
     def write_computed(self, folder: Path, pictures: bool = True) -> None:
-        """Write what is computed: ``runs.csv``, the report, and a LaTeX table and a picture for every part.
+        """Write what is computed: ``runs.csv``, the report, LaTeX tables of all parts, pictures of loaders.
 
         Args:
-            folder: Where it goes; the scores have to be there.
+            folder: Where it goes.
             pictures: Whether pictures are among it.
         """
         runs = {
             RunKey(name, int(seed)): run
             for (name, _, seed), run in ((key.rpartition("/"), run) for key, run in self.made_with().items())
         }
+        scores = {part: self.scores(part) for part in self.parts}
         write_runs(
             folder,
-            {part: self.scores(part) for part in self.parts},
+            scores,
             differing_values(self.plan),
             {key: run.get("checkpoint") for key, run in runs.items()},
             {key: run["seconds"]["train"] for key, run in runs.items() if "train" in run.get("seconds", {})},
         )
-        write_report(folder, self.plan, parts=self.parts, pictures=pictures)
+        write_report(folder, self.plan, tables=scores, pictures=pictures)
 
 
 def joined(old: ScoreTable | None, new: ScoreTable) -> ScoreTable:

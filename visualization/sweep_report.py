@@ -36,16 +36,15 @@ _RULES = {
 
 
 def collect(plan: SweepPlan, finished: Sequence[Finished]) -> dict[str, ScoreTable]:
-    """Scores by scene of the runs that have them, by part: the loaders, and the subsets of the first loader.
+    """Scores by scene of the runs that have them, by loader.
 
     Scores on a further basis are parts of their own, ``test-epdms`` beside ``test``; runs that were not
     judged on it are not in them.
 
     Raises:
         ResultsError: If a file of scores is damaged.
-        StatisticsError: If two runs were judged on different scenes, or a subset has others.
-        SweepError: If scenes of a run have no scores, two runs were scored differently, nothing is there, or
-            as :func:`read_subsets`.
+        StatisticsError: If two runs were judged on different scenes.
+        SweepError: If scenes of a run have no scores, two runs were scored differently, or nothing is there.
     """
     tables: dict[str, ScoreTable] = {}
     scored = [run for run, outcome in finished if outcome.error is None]
@@ -58,11 +57,34 @@ def collect(plan: SweepPlan, finished: Sequence[Finished]) -> dict[str, ScoreTab
     for basis in plan.further:
         if judged := [run for run in scored if run.results(first, basis).exists()]:
             tables[part_on(first, basis)] = _table(judged, first, basis)
-    for name, tokens in read_subsets(plan).items():
-        for basis in ("", *plan.further):
-            if (whole := part_on(first, basis)) in tables:
-                tables[part_on(name, basis)] = tables[whole].part(tokens)
     return tables
+
+
+def with_subsets(plan: SweepPlan, tables: Mapping[str, ScoreTable]) -> dict[str, ScoreTable]:
+    """The scores by loader, and those of the subsets of the first loader, in the order of the report.
+
+    Raises:
+        StatisticsError: If a subset has scenes that were not judged.
+        SweepError: As :func:`read_subsets`.
+    """
+    found, tokens = dict(tables), read_subsets(plan)
+    for part, (name, whole) in subset_parts(plan).items():
+        if whole in tables:
+            found[part] = tables[whole].part(tokens[name])
+    first = [part for part in parts_of(plan) if part in found]
+    return {part: found[part] for part in [*first, *sorted(found.keys() - first)]}
+
+
+def read_parts(out: Path, plan: SweepPlan) -> dict[str, ScoreTable]:
+    """Scores by scene that a folder has, with those of subsets.
+
+    Raises:
+        StatisticsError: If the scores of a loader are missing, or some are damaged.
+        SweepError: As :func:`with_subsets`.
+    """
+    loaders = [*plan.loaders, *(part_on(plan.loaders[0], basis) for basis in plan.further)]
+    there = [part for part in loaders if part in plan.loaders or score_file(out, part).exists()]
+    return with_subsets(plan, {part: read_table(out, part) for part in there})
 
 
 def read_subsets(plan: SweepPlan) -> dict[str, Sequence[str]]:
@@ -105,6 +127,15 @@ def parts_of(plan: SweepPlan) -> list[str]:
         part_on(part, basis) for part in (plan.loaders[0], *plan.subsets) for basis in ("", *plan.further)
     ]
     return [*first, *plan.loaders[1:]]
+
+
+def subset_parts(plan: SweepPlan) -> dict[str, tuple[str, str]]:
+    """Parts that are of a subset of the scenes -> its name, and the part that it is of."""
+    return {
+        part_on(name, basis): (name, part_on(plan.loaders[0], basis))
+        for name in plan.subsets
+        for basis in ("", *plan.further)
+    }
 
 
 def _table(runs: Sequence[Run], loader: str, basis: str = "") -> ScoreTable:
@@ -153,7 +184,7 @@ def write_sweep(
         {key: outcome.checkpoint for key, outcome in keys.items()},
         {key: outcome.seconds["train"] for key, outcome in keys.items() if "train" in outcome.seconds},
     )
-    return write_report(out, plan, errors, [part for part in parts_of(plan) if part in tables])
+    return write_report(out, plan, errors, with_subsets(plan, tables))
 
 
 def differing_values(plan: SweepPlan) -> dict[str, dict[str, str]]:
@@ -171,16 +202,16 @@ def write_report(
     out: Path,
     plan: SweepPlan,
     errors: Mapping[tuple[str, int], str] | None = None,
-    parts: Sequence[str] | None = None,
+    tables: Mapping[str, ScoreTable] | None = None,
     pictures: bool = True,
 ) -> str:
-    """Compute tables and pictures from the scores of a sweep that are on disk.
+    """Compute tables from the scores of a sweep, and pictures of those of its loaders.
 
     Args:
         out: Folder of the sweep.
         plan: What was trained.
         errors: Why runs have no scores, by row and seed.
-        parts: Of what; all parts of the plan that have scores if None.
+        tables: Scores by part; those that are on disk if None.
         pictures: Whether the pictures that the report shows are drawn, too.
 
     Returns:
@@ -189,12 +220,10 @@ def write_report(
     Raises:
         StatisticsError: If scores are missing or damaged.
     """
-    if parts is None:
-        own = {*plan.loaders, *plan.subsets}  # (that these are lacking is an error)
-        parts = [part for part in parts_of(plan) if part in own or score_file(out, part).exists()]
+    if tables is None:
+        tables = read_parts(out, plan)
     text = [f"# {plan.title}", "", _method(plan), ""]
     baselines = {row.name: row.baseline for row in plan.rows}
-    tables = {part: read_table(out, part) for part in parts}
     lacking = [row.name for row in plan.rows if not any(t.seeds(row.name) for t in tables.values())]
     if lacking:
         text += [f"Without runs so far: {'; '.join(lacking)}.", ""]
@@ -204,13 +233,14 @@ def write_report(
         text += [f"## {part}: {len(table.tokens)} scenes", ""]
         text += [f"{table.label}.", ""] if table.label else []
         text += [markdown(rows, score)]
-        text += [f"![Scores and differences, {part}](intervals_{part}.png)", ""]
+        drawn = part not in subset_parts(plan)
+        text += [f"![Scores and differences, {part}](intervals_{part}.png)", ""] if drawn else []
         power = power_table(rows)
         if power:
             text += ["What the differences vary with (standard deviations in points), and what it takes:", ""]
             text += [power]
         write_atomically(out / f"table_{part}.tex", latex(rows, score).encode())
-        if pictures:
+        if pictures and drawn:
             write_atomically(out / f"intervals_{part}.png", intervals_picture(rows, score))
     if errors:
         text += ["## Runs without scores", ""]
