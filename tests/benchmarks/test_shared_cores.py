@@ -1,0 +1,22 @@
+"""``benchmarks/shared_cores.py`` in its smallest size."""
+
+from beyonddrive.benchmarks import shared_cores
+
+
+def test_processes_train_at_the_same_time():
+    medians = shared_cores.timed(2, 1, shared_cores.SLEEPS, 1)
+    assert len(medians) == 2 and all(median > 0 for median in medians)
+
+
+def test_what_is_gained_counts_all_processes_and_the_slowest_of_them(monkeypatch, capsys):
+    asked = []
+
+    def timed(count, threads, environment, steps):
+        asked.append((count, threads, environment == shared_cores.SLEEPS))
+        return [100.0, 200.0, 400.0][:count]
+
+    monkeypatch.setattr(shared_cores, "timed", timed)
+    assert shared_cores.main(["--cores", "3"]) == 0
+    assert asked == [(n, t, sleeps) for n in (1, 3) for t, sleeps in ((3, False), (3, True), (1, False))]
+    last = capsys.readouterr().out.splitlines()[-1].split()
+    assert last == ["3", "1", "-", "400.0", "0.75"]
