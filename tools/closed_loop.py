@@ -33,7 +33,7 @@ from beyonddrive.tools._switches import add_switches, switched
 from beyonddrive.tools.create_data import image_size
 
 if TYPE_CHECKING:
-    from beyonddrive.synth.live.batch import Failed, Job
+    from beyonddrive.synth.live.batch import Failed, Filming, Job
     from beyonddrive.synth.live.drive import LiveSettings
 
 VERB = "closed-loop"
@@ -57,12 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
     run.add_argument("--seeds", default="0", help="of the traffic, like 0:3 or 0,5")
     run.add_argument("--difficulty", nargs="+", choices=DIFFICULTIES, default=(), help="only these scenarios")
-    run.add_argument(
-        "--video",
-        nargs="*",
-        choices=DIFFICULTIES,
-        help="write an animated video.webp of every episode, or of those of these difficulties",
-    )
+    _add_video(run)
     run.add_argument("--exported", action="store_true", help="plan by the fast copy of the planner")
     run.add_argument(
         "--image-size", type=image_size, default=(480, 270), metavar="WxH", help="of the images [px]"
@@ -99,11 +94,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     serve.add_argument("--port", type=int, default=8065, help="http: 0 takes a free one")
     serve.add_argument("--once", action="store_true", help="http: end with the last scenario")
     serve.add_argument("--token-file", type=Path, help="http: file with the token that clients must send")
+    _add_video(serve)
     _add_settings(serve, pivot="camera")
     args = parser.parse_args(argv)
     if args.out is not None:
         refuse_file(parser, "--out", args.out)
     return args
+
+
+def _add_video(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--video",
+        nargs="*",
+        choices=DIFFICULTIES,
+        help="write an animated video.webp of every episode, or of those of these difficulties",
+    )
 
 
 def _add_settings(parser: argparse.ArgumentParser, pivot: str = "rear_axle") -> None:
@@ -157,10 +162,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args, wants_lidar(spec))
     jobs = batch.jobs_of(args.scenarios, args.out, settings, read_seeds(args.seeds), args.difficulty)
     batch.claim(args.out, {**_about(spec, settings), "scenario_list": batch.list_digest(jobs)})
-    if args.video is not None:
-        from beyonddrive.tools._live_film import write_video
-
-        crew = replace(crew, film=write_video, filmed=tuple(args.video))
+    crew = replace(crew, filming=_filming(args))
     results = list(batch.run_jobs(jobs, crew, executor_of(args)))
     failed = [result for result in results if isinstance(result, batch.Failed)]
     tell_all(VERB, [_no_episode(item) for item in failed])
@@ -175,6 +177,15 @@ def run(args: argparse.Namespace) -> int:
     episodes = [result for result in results if not isinstance(result, batch.Failed)]
     _write_figures(args, episodes, settings)
     return 0
+
+
+def _filming(args: argparse.Namespace) -> Filming | None:
+    if args.video is None:
+        return None
+    from beyonddrive.synth.live.batch import Filming
+    from beyonddrive.tools._live_film import write_video
+
+    return Filming(write_video, tuple(args.video))
 
 
 def _no_episode(item: Failed) -> str:
@@ -271,7 +282,7 @@ def _serve_pipes(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     failures = 0
     for job in left:
         print(f"{job.folder}: waits for a planner" if args.planner is None else f"{job.folder}", flush=True)
-    for episode in serve_pipes(left, args.deadline, args.planner, args.device):
+    for episode in serve_pipes(left, args.deadline, args.planner, args.device, _filming(args)):
         if isinstance(episode, Failed):
             tell(VERB, _no_episode(episode))
             failures += 1
@@ -287,7 +298,7 @@ def _serve_http(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     from beyonddrive.synth.live.serve_http import HttpSimulator, http_server
 
     token = "" if args.token_file is None else args.token_file.read_text().strip()
-    simulator = HttpSimulator(jobs, token)
+    simulator = HttpSimulator(jobs, token, _filming(args))
     server = http_server(simulator, args.host, args.port)
     print(f"http://{args.host}:{server.server_address[1]}: {len(jobs)} scenarios", flush=True)
     server.timeout = 0.2

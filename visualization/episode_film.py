@@ -39,15 +39,19 @@ def draw_step(row: Mapping[str, Any], nuplan_map: NuPlanMap, lines: Sequence[str
     """One picture of a film.
 
     Args:
-        row: ``frame`` as a log has it, ``view`` of the front camera, ``plan`` (8, 3), ``source`` of the plan.
+        row: ``frame`` as a log has it, ``view`` of the front camera, ``plan`` (8, 3) or None for none,
+            ``source`` of the plan.
         nuplan_map: The map.
         lines: Up to two lines below the pictures.
     """
     scene = Scene(row["frame"]["log_name"], "closed-loop", [row["frame"]] * HISTORY)
-    plan = check_plans(np.asarray(row["plan"], dtype=np.float64)[None], "plan")
     color = palette.PREDICTION if row["source"] == PLANNER else palette.EXPERT
-    above = draw_bev(scene, nuplan_map, [PlanLayer("plan", plan, "plan", color)], BEV, legend=False)
-    ahead = _draw_ahead(row["view"], plan[0], color)
+    plan, layers = None, []
+    if row["plan"] is not None:
+        (plan,) = plans = check_plans(np.asarray(row["plan"], dtype=np.float64)[None], "plan")
+        layers = [PlanLayer("plan", plans, "plan", color)]
+    above = draw_bev(scene, nuplan_map, layers, BEV, legend=False)
+    ahead = _draw_ahead(row["view"], plan, color)
     width = BEV.width + ahead.shape[1]
     canvas = Canvas(width, HEIGHT + CAPTION, (255, 255, 255))
     for i, line in enumerate(lines[:2]):
@@ -58,11 +62,13 @@ def draw_step(row: Mapping[str, Any], nuplan_map: NuPlanMap, lines: Sequence[str
     return picture
 
 
-def _draw_ahead(view: CameraView, plan: NDArray[np.float64], color: palette.Color) -> Picture:
-    """The camera's picture with the plan as a strip on the road."""
+def _draw_ahead(view: CameraView, plan: NDArray[np.float64] | None, color: palette.Color) -> Picture:
+    """The camera's picture with the plan, if there is one, as a strip on the road."""
     height, width = view.image.shape[:2]
     scale = HEIGHT / height
     image = np.asarray(Image.fromarray(view.image).resize((round(width * scale), HEIGHT)))
+    if plan is None:
+        return image
     canvas = Canvas(image.shape[1], HEIGHT, image)
     way = np.vstack([[0.0, 0.0, 0.0], plan])
     dense = np.linspace(0.0, len(way) - 1.0, 65)

@@ -4,6 +4,7 @@
 
     <out>/settings.json                 what the run was made with; another run is refused
     <out>/seed_<k>/<scene>_<mode>/      one episode, as HUGSIM leaves it: data.pkl, ground.ply, scene.ply
+    <out>/seed_<k>/.../video.webp       if it was wanted
     <out>/seed_<k>/.../episode.json     how it went; written last, so it says that the episode is complete
     <out>/seed_<k>/.../failed.json      in place of these: it failed, and why; the next run makes it again
     <out>/seed_<k>/.../failed.pkl       its record up to there, by a name that no scorer takes for an episode
@@ -32,14 +33,34 @@ from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.frame import Driver
 from beyonddrive.synth.live.drive import Answer, LiveSettings, Outcome, drive
 from beyonddrive.synth.live.points import Points
-from beyonddrive.synth.live.scenario import read_live_scenario
+from beyonddrive.synth.live.scenario import LiveScenario, read_live_scenario
 from beyonddrive.synth.live.town import LiveError
 
-EPISODE, SETTINGS = "episode.json", "settings.json"
+EPISODE, SETTINGS, VIDEO = "episode.json", "settings.json", "video.webp"
 FAILED, FAILED_RECORD = "failed.json", "failed.pkl"
 TOWNS, POINTS = "towns", "points"
 """Folders beside the scenarios: their towns, and what HUGSIM's scorer wants to know of each scene."""
 Drives = Callable[..., Outcome]
+Film = Callable[[Outcome, Path, Path], None]
+"""Writes a video of an outcome, whose town is in one folder, to another."""
+
+
+@dataclass(frozen=True)
+class Filming:
+    """Which episodes get a video.
+
+    Attributes:
+        film: Writes it.
+        difficulties: Only scenarios of these are filmed; all if empty.
+    """
+
+    film: Film
+    difficulties: tuple[str, ...] = ()
+
+    def of(self, scenario: LiveScenario) -> Film | None:
+        """What writes the video of a scenario; None if it gets none."""
+        wanted = not self.difficulties or scenario.hugsim.difficulty in self.difficulties
+        return self.film if wanted else None
 
 
 @dataclass(frozen=True)
@@ -51,15 +72,13 @@ class Crew:
         answer: Makes its plans HUGSIM's.
         drives: Drives a scenario; :func:`beyonddrive.synth.live.drive.drive`, or another for a driver that
             makes no plans.
-        film: Writes a video of an outcome, whose town is in one folder, to another; None for no videos.
-        filmed: Only scenarios of these difficulties are filmed; all if empty.
+        filming: Which episodes get a video; None for no videos.
     """
 
     make_driver: Callable[[], Driver]
     answer: Answer
     drives: Drives = drive
-    film: Callable[[Outcome, Path, Path], None] | None = None
-    filmed: tuple[str, ...] = ()
+    filming: Filming | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +122,7 @@ def _work(job: Job) -> dict[str, Any] | Failed:
     frames: list[Frame] = []
     try:
         scenario = read_live_scenario(job.scenario)
-        film = crew.film if not crew.filmed or scenario.hugsim.difficulty in crew.filmed else None
+        film = None if crew.filming is None else crew.filming.of(scenario)
         outcome = crew.drives(
             scenario, job.towns, driver, crew.answer, job.settings, keep_film=film is not None, record=frames
         )
@@ -118,7 +137,8 @@ def _keep_failure(job: Job, frames: Sequence[Frame], reason: str) -> Failed:
     try:
         forget_failure(job.folder)
         # (there already if what failed came after the drive)
-        (job.folder / RECORD).unlink(missing_ok=True)
+        for path in (job.folder / RECORD, job.folder / VIDEO):
+            path.unlink(missing_ok=True)
         about = {"name": job.folder.name, "seed": job.seed, "reason": reason, "steps": len(frames)}
         write_atomically(job.folder / FAILED, json.dumps(about, indent=1).encode())
         if frames:
@@ -227,9 +247,7 @@ def list_digest(jobs: Sequence[Job]) -> str:
     return blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
-def write_outcome(
-    job: Job, outcome: Outcome, film: Callable[[Outcome, Path, Path], None] | None = None
-) -> dict[str, Any]:
+def write_outcome(job: Job, outcome: Outcome, film: Film | None = None) -> dict[str, Any]:
     """Write an episode to its folder, and return how it went."""
     data = write_record(job, outcome.frames)
     # The points follow from the scenario, so that runs share those beside the scenarios.

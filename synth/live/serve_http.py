@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from beyonddrive.evaluation.closed_loop.hugsim.messages import write_message
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 from beyonddrive.structures.errors import describe_error
-from beyonddrive.synth.live.batch import Job
+from beyonddrive.synth.live.batch import Filming, Job
 from beyonddrive.synth.live.server import SimulatorSession
 
 logger = logging.getLogger(__name__)
@@ -50,14 +50,15 @@ class HttpSimulator:
     Args:
         jobs: Scenarios in the order in which they are driven.
         token: That a request must carry; empty for none.
+        filming: Which scenarios get a video; None for no videos.
 
     Attributes:
         is_done: Whether the last scenario is over.
         failed: Scenarios that gave no episode, and why; the next one began in their place.
     """
 
-    def __init__(self, jobs: Sequence[Job], token: str = "") -> None:
-        self._session = SimulatorSession(jobs)
+    def __init__(self, jobs: Sequence[Job], token: str = "", filming: Filming | None = None) -> None:
+        self._session = SimulatorSession(jobs, filming)
         self._token = token
         self._replies: OrderedDict[str, bytes] = OrderedDict()
         self._lines: deque[str] = deque(maxlen=LOG_LINES)

@@ -16,7 +16,7 @@ from beyonddrive.evaluation.closed_loop.hugsim.messages import MessageError, rea
 from beyonddrive.evaluation.closed_loop.hugsim.pipes import OBSERVATIONS, PLANS, PeerError, Pipe
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 from beyonddrive.structures.frame import DriverReport
-from beyonddrive.synth.live.batch import Failed, Job
+from beyonddrive.synth.live.batch import Failed, Filming, Job
 from beyonddrive.synth.live.server import SimulatorSession
 from beyonddrive.synth.live.town import LiveError
 
@@ -28,7 +28,11 @@ MAX_PLAN = 1 << 20
 
 
 def serve_pipes(
-    jobs: Sequence[Job], deadline: float, script: Path | None = None, device: str = "0"
+    jobs: Sequence[Job],
+    deadline: float,
+    script: Path | None = None,
+    device: str = "0",
+    filming: Filming | None = None,
 ) -> Iterator[dict[str, Any] | Failed]:
     """Drive scenarios by planners at the other end of pipes in their folders; yields how each went.
 
@@ -41,13 +45,14 @@ def serve_pipes(
         script: Started for every scenario as HUGSIM does: ``script DEVICE FOLDER``; None waits for a planner
             that somebody else starts.
         device: Its first argument.
+        filming: Which scenarios get a video; None for no videos.
 
     Raises:
         LiveError: If there is no such script.
     """
     if script is not None and not script.is_file():
         raise LiveError(f"{script}: there is no such script; it is started with a device and a folder")
-    session = SimulatorSession(jobs)
+    session = SimulatorSession(jobs, filming)
     try:
         for index, job in enumerate(jobs):
             try:

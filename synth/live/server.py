@@ -15,9 +15,19 @@ from numpy.typing import NDArray
 
 from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import check_plan
 from beyonddrive.structures.errors import describe_error
-from beyonddrive.structures.frame import DriverReport
-from beyonddrive.synth.live.batch import EPISODE, Failed, Job, write_outcome, write_record
-from beyonddrive.synth.live.drive import Outcome, Stage, camera_points, score_of, staged
+from beyonddrive.structures.frame import PLANNER, DriverReport
+from beyonddrive.structures.plan import NUM_POSES
+from beyonddrive.synth.live.batch import (
+    EPISODE,
+    VIDEO,
+    Failed,
+    Film,
+    Filming,
+    Job,
+    write_outcome,
+    write_record,
+)
+from beyonddrive.synth.live.drive import Outcome, Pivot, Stage, camera_points, score_of, staged
 from beyonddrive.synth.live.place import CAMERA
 from beyonddrive.synth.live.scenario import read_live_scenario
 from beyonddrive.synth.rig import CameraPose
@@ -34,6 +44,8 @@ _RIG: dict[str, tuple[tuple[float, float, float], float, float, float, float, fl
     "CAM_FRONT_RIGHT": ((1.581, -0.499, 1.517), -57.58, 64.96, 39.40, 408.89, 225.98),
 }
 """HUGSIM's cameras (HUGSIM, section 2.1), without their pitch of less than 1.2 degrees."""
+_SHORT = 0.02
+"""A step shorter than this has no direction of its own [m]."""
 
 
 def hugsim_rig() -> tuple[dict[str, CameraPose], dict[str, dict[str, Any]]]:
@@ -80,10 +92,15 @@ class SimulatorSession:
 
     Args:
         jobs: Scenarios, and where their results go.
+        filming: Which of them get a video; None for no videos.
     """
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[Job], filming: Filming | None = None) -> None:
         self.jobs = list(jobs)
+        self._filming = filming
+        self._film: Film | None = None
+        self._shown: dict[str, Any] = {}
+        self._rows: list[dict[str, Any]] = []
         self._poses, self._params = hugsim_rig()
         self._stack = ExitStack()
         self._stage: Stage | None = None
@@ -106,8 +123,10 @@ class SimulatorSession:
         self.index = index
         job = self.job
         job.folder.mkdir(parents=True, exist_ok=True)
-        (job.folder / EPISODE).unlink(missing_ok=True)
+        for name in (EPISODE, VIDEO):  # (of an earlier drive)
+            (job.folder / name).unlink(missing_ok=True)
         scenario = read_live_scenario(job.scenario)
+        self._film = None if self._filming is None else self._filming.of(scenario)
         self._stage = self._stack.enter_context(staged(scenario, job.towns, job.settings))
         self._after = {}
 
@@ -117,6 +136,7 @@ class SimulatorSession:
         seen = stage.episode.observe()
         stage.look(seen)
         views = stage.eyes.images((WIDTH, HEIGHT), self._poses, self._poses)
+        self._shown = {"view": views["CAM_FRONT"], "frame": stage.eyes.frame, "time": seen.time}
         info = {
             "ego_pos": seen.position,
             "ego_rot": seen.euler,
@@ -142,10 +162,12 @@ class SimulatorSession:
         stage = self._running()
         episode = stage.episode
         if plan is None:
+            self._keep_row(None)
             return episode.step(None)
         points = check_plan(plan)
         recorded = points if stage.settings.pivot == "camera" else _camera_points(points)
         goes_on = episode.step(points, recorded) and len(episode.frames) < stage.settings.max_steps
+        self._keep_row(poses_along(points, stage.settings.pivot))
         last = episode.frames[-1]
         self._after = {"rc": last.rc, "collision": last.collision}
         return goes_on
@@ -158,15 +180,16 @@ class SimulatorSession:
         ends = episode.ends or (f"{stage.settings.max_steps} steps",)
         outcome = Outcome(
             stage.scenario, episode.frames, score, ends, report or DriverReport(), stage.ground, stage.solid,
-            dict(stage.clock.seconds),
+            dict(stage.clock.seconds), self._rows,
         )  # fmt: skip
-        self._stage = None
+        self._stage, self._rows = None, []
         self._stack.close()
-        return write_outcome(self.job, outcome)
+        return write_outcome(self.job, outcome, self._film)
 
     def close(self) -> None:
         """End SUMO; of a scenario that is not over, the record so far stays without an ``episode.json``."""
         stage, self._stage = self._stage, None
+        self._shown, self._rows = {}, []
         try:
             self._stack.close()
         finally:
@@ -182,10 +205,42 @@ class SimulatorSession:
             reason = f"{reason}; then {describe_error(further)}"
         return Failed(self.job.folder.name, reason)
 
+    def _keep_row(self, plan: NDArray[np.float64] | None) -> None:
+        """Keep what a video shows of a step: what was observed before it, and the plan for it."""
+        if self._film is not None:
+            self._rows.append({**self._shown, "plan": plan, "source": PLANNER})
+
     def _running(self) -> Stage:
         if self._stage is None:
             raise RuntimeError("no scenario runs: call begin")
         return self._stage
+
+
+def poses_along(points: NDArray[np.floating], pivot: Pivot) -> NDArray[np.float64]:
+    """How the rear axle goes when what HUGSIM moves goes along a plan, as a video shows it.
+
+    Args:
+        points: (N, 2) right, ahead [m] every 0.5 s, from what is moved.
+        pivot: What is moved.
+
+    Returns:
+        (8, 3) x [m], y [m], heading [rad] in the ego frame: the first 4 s; a shorter one stays where it ends.
+        Headings lead from point to point, and turn by less than 90 degrees from one to the next: who drives
+        back is not turned round.
+
+    >>> poses_along(np.array([[0.0, 2.0], [-1.0, 3.0]]), "rear_axle")[1:3].round(3).tolist()
+    [[3.0, 1.0, 0.785], [3.0, 1.0, 0.785]]
+    """
+    x, y = points[:NUM_POSES, 1].astype(np.float64), -points[:NUM_POSES, 0].astype(np.float64)
+    dx, dy = np.diff(x, prepend=0.0), np.diff(y, prepend=0.0)
+    # Where it hardly moves it keeps its heading, 0 before it has moved at all.
+    moves = np.maximum.accumulate(np.where(np.hypot(dx, dy) < _SHORT, 0, np.arange(1, len(x) + 1)))
+    direction = np.concatenate([[0.0], np.arctan2(dy, dx)])[moves]
+    yaw = np.unwrap(np.concatenate([[0.0], direction]), period=np.pi)[1:]
+    if pivot == "camera":
+        x, y = x + CAMERA[0] * (1.0 - np.cos(yaw)), y - CAMERA[0] * np.sin(yaw)
+    poses = np.column_stack([x, y, yaw])
+    return np.vstack([poses, np.repeat(poses[-1:], NUM_POSES - len(poses), axis=0)])
 
 
 def _camera_points(points: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -11,12 +11,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import read_record
 from beyonddrive.synth.live import batch, serve_http
 from beyonddrive.synth.live.serve_http import MAX_BODY, HttpSimulator, http_server
 from beyonddrive.tests.deploy.drivers.conftest import driver, observation, told  # noqa: F401
 from beyonddrive.tests.synth.live.conftest import TINY
+from beyonddrive.tools._live_film import write_video
 
 TOKEN = "open sesame"
 AHEAD = np.column_stack([np.zeros(8), 2.0 * np.arange(1, 9)])
@@ -53,8 +55,8 @@ def jobs_in(live_folder, out, steps=3):
 
 
 @contextmanager
-def served(jobs):
-    simulator = HttpSimulator(jobs, TOKEN)
+def served(jobs, filming=None):
+    simulator = HttpSimulator(jobs, TOKEN, filming)
     server = http_server(simulator, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -184,6 +186,24 @@ def test_after_the_end_nothing_moves_and_a_reset_begins_again(serving):
     assert client.ask("POST", "/reset") == (200, b'{"success": true}')
     assert not client.state()["done"] and batch.read_episode(jobs[0].folder) is None
     assert batch.read_episode(jobs[1].folder)
+
+
+def test_a_video_is_of_the_episode_beside_it(live_folder, tmp_path):
+    """What was refused is not in it, and it goes with its episode when that is driven anew."""
+    job = jobs_in(live_folder, tmp_path, steps=2)[0]
+    with served([job], batch.Filming(write_video)) as (_, client, _):
+        assert client.act()[0] == 200 and client.act(AHEAD[:1])[0] == 400
+        assert not (job.folder / batch.VIDEO).exists()
+        assert client.act(AHEAD[:5])[1]["done"]
+        with Image.open(job.folder / batch.VIDEO) as film:
+            assert film.n_frames == 2 == batch.read_episode(job.folder)["steps"]
+        assert client.ask("POST", "/reset")[0] == 200
+        assert batch.read_episode(job.folder) is None and not (job.folder / batch.VIDEO).exists()
+        # The first drive is not in the film of the second.
+        client.act()
+        assert client.act()[1]["done"]
+        with Image.open(job.folder / batch.VIDEO) as film:
+            assert film.n_frames == 2
 
 
 def test_the_record_so_far_stays(serving):

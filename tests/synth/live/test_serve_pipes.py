@@ -10,19 +10,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from beyonddrive.deploy.drivers.hugsim_pipes import PipeSettings, drive_pipes
 from beyonddrive.evaluation.closed_loop.hugsim.pipes import OBSERVATIONS, PLANS, Pipe
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import read_record
 from beyonddrive.synth.live import batch
 from beyonddrive.synth.live import serve_pipes as serving
+from beyonddrive.synth.live.drive import camera_points
 from beyonddrive.synth.live.serve_pipes import serve_pipes
+from beyonddrive.synth.live.server import poses_along
 from beyonddrive.synth.live.town import LiveError
 from beyonddrive.tests.deploy.drivers.conftest import driver, told  # noqa: F401
 from beyonddrive.tests.synth.live.conftest import TINY
 from beyonddrive.tools import closed_loop
+from beyonddrive.visualization import episode_film
 
 AHEAD = np.column_stack([np.zeros(8), 2.0 * np.arange(1, 9)])
+SEEN, ABOVE = slice(0, 640), slice(640, 1000)
+"""Columns of a film: the front camera, and the scene from above."""
+LONG = 300.0
+"""Nobody waits so long, unless something is wrong, or the machine has much else to do [s]."""
 
 
 def jobs_in(live_folder, out, names=("a",), steps=3):
@@ -40,9 +48,9 @@ def planner_of(answers):
         observations, plans = Pipe(folder / OBSERVATIONS), Pipe(folder / PLANS)
         heard = []
         for answer in answers:
-            heard.append(observations.receive(30.0))
+            heard.append(observations.receive(LONG))
             if answer is not None:
-                plans.send(answer, 30.0)
+                plans.send(answer, LONG)
         try:
             heard.append(observations.receive(5.0))
         finally:
@@ -59,12 +67,12 @@ def test_our_driver_drives_it(live_folder, tmp_path, driver):  # noqa: F811
     def drive():
         for job in jobs:
             job.folder.mkdir(exist_ok=True)
-            reports.append(drive_pipes(job.folder, driver, PipeSettings(first_wait=30.0, wait=30.0)))
+            reports.append(drive_pipes(job.folder, driver, PipeSettings(first_wait=LONG, wait=LONG)))
 
     thread = threading.Thread(target=drive, daemon=True)
     thread.start()
-    episodes = list(serve_pipes(jobs, 30.0))
-    thread.join(30)
+    episodes = list(serve_pipes(jobs, LONG))
+    thread.join(LONG)
     assert [report.headline() for report in reports] == ["3 plans in 1 session(s)"] * 2
     assert [episode["ends"] for episode in episodes] == [["3 steps"]] * 2
     assert episodes[0]["driver"]["counts"] == {"plans": 3}
@@ -100,8 +108,8 @@ def test_a_planner_that_fails_ends_its_scenario_and_no_other(live_folder, tmp_pa
 
     thread = threading.Thread(target=plan, daemon=True)
     thread.start()
-    episodes = dict(zip([*bad, "good"], serve_pipes(jobs, 30.0), strict=True))
-    thread.join(30)
+    episodes = dict(zip([*bad, "good"], serve_pipes(jobs, LONG), strict=True))
+    thread.join(LONG)
     for name, (_, said) in bad.items():
         episode = episodes[name]
         assert episode["ends"] == ["planner_failure"] and episode["steps"] == 1, name
@@ -175,7 +183,7 @@ def test_a_planner_that_does_not_end_is_killed_with_all_that_it_started(live_fol
     (tmp_path / "run.sh").write_text(f'{sys.executable} {tmp_path}/planner.py "$1" "$2"\necho ended\n')
     handle = os.open(job.folder / "lives", os.O_RDONLY | os.O_NONBLOCK)
     try:
-        (episode,) = serve_pipes([job], 60.0, tmp_path / "run.sh")
+        (episode,) = serve_pipes([job], LONG, tmp_path / "run.sh")
         # It hangs up when the last process that has it open is dead, and says nothing before.
         poll = select.poll()
         poll.register(handle, 0)
@@ -186,6 +194,65 @@ def test_a_planner_that_does_not_end_is_killed_with_all_that_it_started(live_fol
     assert (job.folder / "output.txt").read_text() == ""
 
 
+def test_what_is_served_is_filmed_if_it_is_wanted(live_folder, tmp_path, monkeypatch):
+    """The plans that came, what their frames lost, and that none came after the second planner's death."""
+    monkeypatch.setattr(closed_loop.signal, "signal", lambda *_: None)
+    hurries = 0.5 * np.arange(1, 9) ** 2.0
+    (tmp_path / "planner.py").write_text(
+        PLANNER.replace("2.0 * np.arange(1, 9)", "0.5 * np.arange(1, 9) ** 2.0")
+    )
+    (tmp_path / "run.sh").write_text(f'exec {sys.executable} {tmp_path}/planner.py "$1" "$2"\n')
+    draw, drawn = episode_film.draw_step, []
+
+    def noted(row, nuplan_map, lines):
+        drawn.append((row, lines))
+        picture = draw(row, nuplan_map, lines)
+        if row["plan"] is not None:
+            without = draw({**row, "plan": None}, nuplan_map, lines)
+            # The plan is on the road in both pictures, in the camera's and from above.
+            assert all((picture[:, side] != without[:, side]).any() for side in (SEEN, ABOVE))
+        return picture
+
+    monkeypatch.setattr(episode_film, "draw_step", noted)
+    words = ["serve", "--protocol", "pipes", "--scenarios", str(live_folder)]
+    words += ["--difficulty", "easy", "medium", "--video", "easy"]
+    words += ["--out", str(tmp_path / "out"), "--planner", str(tmp_path / "run.sh"), "--max-steps", "3"]
+    assert closed_loop.main([*words, "--deadline", str(LONG)]) == 1
+    first, second, other = sorted((tmp_path / "out" / "seed_0").iterdir())
+    for folder, steps in ((first, 3), (second, 2)):
+        with Image.open(folder / batch.VIDEO) as film:
+            assert film.n_frames == steps and film.size == (640 + 360, 360 + 46)
+    assert batch.read_episode(other) and not (other / batch.VIDEO).exists()
+    heads, lost = zip(*(lines for _, lines in drawn), strict=True)
+    assert ["END" in head for head in heads] == [False, False, True, False, True]
+    assert [head.split()[1] for head in heads] == ["0.25", "0.50", "0.75", "0.25", "0.25"]
+    assert heads[2].endswith("END: 3 steps") and heads[4].endswith("no plan  END: planner_failure")
+    assert "the other side has ended" in lost[4]
+    losses = batch.read_episode(first)["losses"]
+    assert losses and sum(len(text.split("; ")) for text in lost[:3] if text) == sum(losses.values())
+    for row, _ in drawn[:4]:
+        # (the plan is straight on, and where the camera goes, the rear axle follows)
+        assert np.allclose(row["plan"], np.column_stack([hurries, np.zeros((8, 2))]))
+    assert drawn[4][0]["plan"] is None
+
+
+def test_a_video_shows_how_the_rear_axle_goes():
+    turns = np.cumsum(np.full(20, 0.1))
+    arc = np.column_stack([-np.cumsum(3.0 * np.sin(turns)), np.cumsum(3.0 * np.cos(turns))])
+    assert np.allclose(poses_along(arc, "rear_axle"), np.column_stack([arc[:8, 1], -arc[:8, 0], turns[:8]]))
+    # What is moved is on the points.
+    assert np.allclose(camera_points(poses_along(arc.astype(np.float32), "camera")), arc[:8], atol=1e-5)
+    # A turn may lead beyond 90 degrees; who drives back, or stands, is not turned.
+    turns = np.cumsum(np.full(8, 0.4))
+    arc = np.column_stack([-np.cumsum(3.0 * np.sin(turns)), np.cumsum(3.0 * np.cos(turns))])
+    assert np.allclose(poses_along(arc, "rear_axle")[:, 2], turns)
+    assert np.allclose(poses_along(-AHEAD, "camera"), np.column_stack([-AHEAD[:, 1], np.zeros((8, 2))]))
+    noise = np.column_stack([1e-3 * (-1.0) ** np.arange(8), np.zeros(8)])
+    assert not poses_along(noise, "rear_axle")[:, 2].any()
+    short = poses_along(AHEAD[:2], "rear_axle")
+    assert short[:, 0].tolist() == [2.0] + [4.0] * 7
+
+
 def test_the_verb_starts_a_planner_for_every_scenario(live_folder, tmp_path, monkeypatch, capsys):
     """As HUGSIM does, by a script and a folder; the second planner dies after one plan."""
     monkeypatch.setattr(closed_loop.signal, "signal", lambda *_: None)
@@ -193,7 +260,7 @@ def test_the_verb_starts_a_planner_for_every_scenario(live_folder, tmp_path, mon
     (tmp_path / "planner.py").write_text(PLANNER)
     (tmp_path / "run.sh").write_text(f'exec {sys.executable} {tmp_path}/planner.py "$1" "$2"\n')
     words = ["serve", "--protocol", "pipes", "--scenarios", str(live_folder), "--difficulty", "easy"]
-    words += ["--out", "out", "--planner", "run.sh", "--max-steps", "3", "--deadline", "30"]
+    words += ["--out", "out", "--planner", "run.sh", "--max-steps", "3", "--deadline", str(LONG)]
     assert closed_loop.main(words) == 1
     said = capsys.readouterr().out
     assert "easy_00: 3 steps; nc 1.0" in said and "the other side has ended" in said
