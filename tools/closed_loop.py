@@ -278,6 +278,7 @@ def _serve_pipes(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     from beyonddrive.synth.live.batch import Failed, read_episode
     from beyonddrive.synth.live.serve_pipes import serve_pipes
 
+    print("obs has rgb; semantic and depth, which HUGSIM has there too, are absent", flush=True)
     left = [job for job in jobs if read_episode(job.folder) is None]
     failures = 0
     for job in left:

@@ -235,7 +235,7 @@ def _points(obs: Mapping[str, Any], cameras: Mapping[str, CameraView]) -> NDArra
     """Points (4, N) where the cameras see surfaces, in the ego frame, intensity 0."""
     depths = obs.get("depth")
     if not isinstance(depths, Mapping):
-        raise FrameError("obs.depth: is missing; leave --lidar depth out")
+        raise FrameError("obs.depth: is missing; leave --lidar depth out (HUGSIM has it over pipes alone)")
     found = [np.empty((0, 3), np.float32)]
     for name, view in cameras.items():
         depth = depths.get(name)

@@ -1,7 +1,8 @@
 """HUGSIM's side of its protocols, played by the live world: observations out, plans in (HUGSIM, 2 to 4).
 
-Images only: neither ``semantic`` nor ``depth`` is rendered. Cameras are those of HUGSIM's nuScenes scenes,
-but level, with the calibration that ``cam_params`` tells.
+``obs`` has ``rgb`` alone, as it has over HTTP. ``semantic`` and ``depth``, which it has over pipes, are
+absent: the painter knows neither of a pixel. ``info`` is complete. Cameras are those of HUGSIM's nuScenes
+scenes, but level, with the calibration that ``cam_params`` tells.
 """
 
 from __future__ import annotations

@@ -120,6 +120,8 @@ def test_a_planner_that_fails_ends_its_scenario_and_no_other(live_folder, tmp_pa
     assert episodes["good"]["ends"] == ["3 steps"] and told_by["good"][-1] == "Done"
     obs, info = told_by["good"][1]
     assert info["timestamp"] == 0.25 and "rc" in info and len(obs["rgb"]) == 6
+    # What is not painted is absent, not made up.
+    assert set(obs) == {"rgb"}
 
 
 def test_a_planner_that_says_nothing_is_given_up(live_folder, tmp_path):
@@ -274,5 +276,6 @@ def test_the_verb_starts_a_planner_for_every_scenario(live_folder, tmp_path, mon
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert settings["pivot"] == "camera" and settings["hugsim"]["resets"] == 2
     assert "HUGSIM's switches: preset pr57\n" in said
+    assert said.startswith("obs has rgb; semantic and depth, which HUGSIM has there too, are absent")
     # What is done is not driven again.
     assert closed_loop.main(words) == 0
