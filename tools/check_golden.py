@@ -2,7 +2,9 @@
 
 What GOLDEN_DIR holds is recognised:
 
-* HUGSIM's arrays (``records.json``, ``controller.npz``, ``episodes/`` and so on): one line per file.
+* HUGSIM's arrays (``records.json``, ``controller.npz``, ``episodes/`` and so on), its cameras
+  (``cameras.json``) and what was seen of its HTTP protocol (``http.json``, by a server that is started for it
+  on this machine alone): one line per file, and what of them is not compared, and why.
 * Two-stage scores of NAVSIM v2 (``two_stage.npz``, ``scenes/``; maps by ``--maps-root``): one line per file.
 * Planners: ``recipe.py`` (which is run: name only directories that you trust) and, for each planner,
   ``<name>.keys.json``, ``<name>.npz``, ``<name>.meta.json`` and perhaps ``<name>.data.npz``. The recipe's
@@ -18,8 +20,10 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -134,7 +138,8 @@ def check_all(args: argparse.Namespace) -> int:
         tell("check-golden", f"{args.directory}: no such folder")
         return 1
     if hugsim_golden.is_golden(args.directory):
-        code = _check_files(args.directory, hugsim_golden.compare_directory(args.directory))
+        files = chain(hugsim_golden.compare_directory(args.directory), _compare_outside(args.directory))
+        code = _check_files(args.directory, files)
         if passed_over := hugsim_golden.not_compared(args.directory):
             print(f"not compared: {passed_over}")
         return code
@@ -146,6 +151,17 @@ def check_all(args: argparse.Namespace) -> int:
         found = two_stage_golden.compare_directory(args.directory, maps_root)
         return _check_files(args.directory, found)
     return _check_planners(args)
+
+
+def _compare_outside(directory: Path) -> Iterator[FileComparison]:
+    """Compare what is recorded of HUGSIM's cameras and messages."""
+    from beyonddrive.deploy.drivers.golden import CAMERAS, compare_cameras
+    from beyonddrive.evaluation.golden import compared
+    from beyonddrive.synth.live.golden import HTTP, compare_http
+
+    for name, compare in ((CAMERAS, compare_cameras), (HTTP, compare_http)):
+        if (directory / name).is_file():
+            yield compared(name, partial(compare, directory / name))
 
 
 def _check_files(directory: Path, files: Iterable[FileComparison]) -> int:

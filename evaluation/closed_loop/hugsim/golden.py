@@ -36,23 +36,27 @@ FILES = (
     "records.json",
 )
 """Files that are compared, beside ``episodes/*.npz``; ``points.npz``, ``variants.json`` belong to records."""
+OUTSIDE = ("cameras.json", "http.json")
+"""Files about what is between a simulator and a driver: :mod:`beyonddrive.deploy.drivers.golden` and
+:mod:`beyonddrive.synth.live.golden` compare them."""
 NOT_COMPARED = {
     "overlap.npz": "distance, area of boxes (the scorer asks only whether they touch)",
     "frames.npz": "traj_back_in_ego (nothing here takes a plan back)",
     "agents.npz": "map_start, map_local, map_world, map_back (maps are not read)",
-    "cameras.json": "all of it (images are not part of the closed loop here)",
-    "http.json": "all of it (transport, which the tests of drivers and server cover)",
+    "http.json": "retries and ports of the package's client, sessions of several scenarios (the tests of "
+    "drivers and server cover them), eval_json (scores are compared by records.json)",
 }
 """What a golden directory holds beyond that, by file."""
 
 
 def is_golden(directory: Path) -> bool:
     """Whether a directory is laid out like HUGSIM's golden data."""
-    return any((directory / name).is_file() for name in FILES) and not (directory / "recipe.py").exists()
+    known = any((directory / name).is_file() for name in (*FILES, *OUTSIDE))
+    return known and not (directory / "recipe.py").exists()
 
 
 def compare_directory(directory: Path) -> Iterator[FileComparison]:
-    """Compare every file of a golden directory that is there."""
+    """Compare every file of a golden directory that is there, but those of :data:`OUTSIDE`."""
     for name in FILES:
         if (directory / name).is_file():
             yield compared(name, partial(_COMPARE[name], directory))
@@ -61,7 +65,7 @@ def compare_directory(directory: Path) -> Iterator[FileComparison]:
 
 
 def not_compared(directory: Path) -> str:
-    """What files of a golden directory hold that :func:`compare_directory` passes over, in words."""
+    """What files of a golden directory hold that nothing compares, in words."""
     return "; ".join(f"{name}: {what}" for name, what in NOT_COMPARED.items() if (directory / name).is_file())
 
 

@@ -112,6 +112,8 @@ def test_what_is_no_action_is_refused_and_moves_nothing(serving):
     assert client.ask("GET", "/get_current_state", token="sesame")[0] == 401
     assert client.ask("POST", "/execute_action", action(AHEAD), token=None)[0] == 422
     assert client.ask("GET", "/execute_action")[0] == 405 and client.ask("GET", "/nowhere")[0] == 404
+    # (as a client asks whose address ends with a slash)
+    assert client.ask("POST", "//reset")[0] == 404
     assert client.ask("POST", "/execute_action", b" " * (MAX_BODY + 1))[0] == 413
     for body in (
         b"",
