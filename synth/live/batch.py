@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from beyonddrive.engine.executors import Executor
+from beyonddrive.engine.executors import Executor, WorkerLostError
 from beyonddrive.engine.files import atomic_file, remove_leftovers, write_atomically
 from beyonddrive.evaluation.closed_loop.hugsim.messages import write_message
 from beyonddrive.evaluation.closed_loop.hugsim.record import Frame
@@ -133,7 +133,7 @@ def _work(job: Job) -> dict[str, Any] | Failed:
 
 def _keep_failure(job: Job, frames: Sequence[Frame], reason: str) -> Failed:
     """Write what there is of an episode that failed. Raises nothing."""
-    name = f"seed {job.seed}: {job.scenario.name}"
+    name = _name(job)
     try:
         forget_failure(job.folder)
         # (there already if what failed came after the drive)
@@ -167,18 +167,37 @@ def read_episode(folder: Path) -> dict[str, Any] | None:
 def run_jobs(
     jobs: Sequence[Job], crew: Crew, executor: Executor, progress: bool = True
 ) -> Iterator[dict[str, Any] | Failed]:
-    """Drive jobs that are not done yet; what is done is read. In the order of the jobs."""
+    """Drive jobs that are not done yet; what is done is read. In the order of the jobs.
+
+    Where a worker process is killed, the others end with it: each job that is not done then is
+    :class:`Failed`.
+    """
     left = [job for job in jobs if read_episode(job.folder) is None]
     for job in left:
         remove_leftovers(job.folder) if job.folder.exists() else None
     made = executor.map(
         _work, left, desc="episodes" if progress else "", initializer=_start, initargs=(crew,)
     )
-    results = dict(zip((job.folder for job in left), made, strict=True))
+    results: dict[Path, dict[str, Any] | Failed] = {}
+    lost: WorkerLostError | None = None
+    try:
+        for job, result in zip(left, made, strict=True):
+            results[job.folder] = result
+    except WorkerLostError as error:
+        lost = error
     for job in jobs:
+        # (a worker may have finished an episode of which it could not tell any more)
         done = results.get(job.folder) or read_episode(job.folder)
-        assert done is not None
+        if done is None:
+            assert lost is not None
+            if job.folder.exists():
+                remove_leftovers(job.folder)
+            done = Failed(_name(job), f"not driven to its end: {lost}")
         yield done
+
+
+def _name(job: Job) -> str:
+    return f"seed {job.seed}: {job.scenario.name}"
 
 
 def jobs_of(

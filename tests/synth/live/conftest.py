@@ -1,5 +1,8 @@
 """A town to drive in with a few scenarios, and drivers that need no planner."""
 
+import os
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +49,23 @@ class FollowPath:
 
     def close(self, session):
         return self.report
+
+
+class Killed(FollowPath):
+    """Its process is killed in the second scenario once the first is done; in the third it never plans."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first = first
+
+    def plan(self, frame):
+        if "easy_01" in frame.session:
+            while not self.first.exists():
+                time.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGKILL)
+        while "medium" in frame.session:
+            time.sleep(0.02)
+        return super().plan(frame)
 
 
 def points_of(poses):

@@ -8,6 +8,7 @@ import shutil
 import socket
 import threading
 import time
+from functools import partial
 
 import pytest
 import yaml
@@ -16,9 +17,10 @@ from PIL import Image
 from beyonddrive.plugins.pdm_closed.planner import PdmClosed
 from beyonddrive.registry import MODELS
 from beyonddrive.synth.live import batch, serve_http
-from beyonddrive.synth.live.drive import Stage
+from beyonddrive.synth.live.drive import LiveSettings, Stage
 from beyonddrive.synth.live.reference import PdmClosedDriver, drive_by_sumo
-from beyonddrive.tools import closed_loop
+from beyonddrive.tests.synth.live.conftest import Killed, points_of
+from beyonddrive.tools import _live_crew, closed_loop
 from beyonddrive.tools._live_crew import PlannerSpec, crew_of
 
 QUICK = ["--max-steps", "3", "--num-workers", "0"]
@@ -97,6 +99,31 @@ def test_one_failure_leaves_no_figures_of_the_others_until_it_is_made_again(
     assert closed_loop.main(words) == 0
     assert json.loads((out / "summary.json").read_text())["groups"]["all"]["scenarios"] == 2
     assert not list(out.rglob("failed.*"))
+
+
+def test_a_killed_worker_costs_what_was_not_done_and_no_more(live_folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    words = ["run", "constant_velocity_synth", "--scenarios", str(live_folder), "--out", str(out)]
+    words += ["--difficulty", "easy", "medium", "--image-size", "32x18", "--max-steps", "2"]
+    jobs = batch.jobs_of(live_folder, out, LiveSettings(), (0,), ("easy", "medium"))
+    first, second, third = (job.folder / batch.EPISODE for job in jobs)
+    with monkeypatch.context() as patch:
+        crew = batch.Crew(partial(Killed, first), points_of)
+        patch.setattr(_live_crew, "crew_of", lambda spec: crew)
+        assert closed_loop.main([*words, "--num-workers", "2"]) == 1
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("closed-loop: ")]
+    for line, job in zip(told, jobs[1:], strict=False):
+        assert f"{job.scenario.name}: no episode: not driven to its end: a worker process was killed" in line
+    assert len(told) == 3 and "2 of 3 episodes failed: no figures were written" in told[2]
+    assert first.exists() and not second.exists() and not third.exists()
+    assert not (out / "summary.json").exists() and not (out / "episodes.csv").exists()
+    # Nothing half-written is left of what was lost.
+    assert not [path for job in jobs[1:] for path in job.folder.rglob("*")]
+    kept = {path: path.stat().st_mtime_ns for path in first.parent.iterdir()}
+    assert closed_loop.main([*words, "--num-workers", "0"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in first.parent.iterdir()} == kept
+    assert second.exists() and third.exists()
+    assert json.loads((out / "summary.json").read_text())["scenarios"] == 3
 
 
 def test_switches_act_and_are_named_with_the_figures(results, tmp_path, capsys):
