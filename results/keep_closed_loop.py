@@ -5,7 +5,8 @@
 A folder is one of ``beyonddrive closed-loop run --out``; those of a row are its trainings, in the order of
 their seeds (or with them, ``NAME=0:DIR,2:DIR``), and take the place of what the table has of them. All must
 have driven the same scenarios with the same settings. Scores are kept by scenario, of all and by difficulty,
-with the shares of episodes by how they ended.
+with the shares of episodes by how they ended and, where the run says so, how far each drove (km). So is what
+the files of a run say of how it was made: versions, machine and recipe, and the seconds that it took.
 
 The digest of a list counts every byte, and another machine may round a value of a scenario otherwise:
 ``--same-by "constant velocity=DIR"`` takes a list for that of the table if this row, driven there, has the
@@ -19,21 +20,25 @@ import csv
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.evaluation.statistics.score_table import RunKey, table_of
+from beyonddrive.evaluation.statistics.score_table import COLLISIONS, DISTANCE, RunKey, table_of
 from beyonddrive.results.tables import KeptTable
+from beyonddrive.synth.live.batch import EPISODE, SUMMARY
 from beyonddrive.synth.live.compare import OWN
 
-COLUMNS = {"rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "TTC", "c": "COM", "collided": "collisions"}
+COLUMNS = {"rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "TTC", "c": "COM", "collided": COLLISIONS}
 """Columns of ``episodes.csv`` and their names here."""
 ENDS = {"Complete": "completed", "Far from preset trajectory": "left the way"}
 """Ends of an episode whose share is kept."""
-NAMES = (*COLUMNS.values(), *ENDS.values(), "HD-Score")
+KILOMETRES = "kilometres"
+"""Column of ``episodes.csv`` that older runs lack."""
+NAMES = (*COLUMNS.values(), *ENDS.values(), DISTANCE, "HD-Score")
 """Columns of the table; the last is the score."""
 
 
@@ -56,6 +61,7 @@ def episodes_of(
             [
                 *(float(line[key]) for key in COLUMNS),
                 *(float(end in line["ends"]) for end in ENDS),
+                float(line.get(KILOMETRES) or "nan"),
                 float(line["hdscore"]),
             ]
         )
@@ -70,12 +76,33 @@ def same_list(table: KeptTable, text: str) -> dict[str, str]:
     scores, _ = episodes_of(Path(folder))
     kept = table.scores("all")
     figures = dict(zip(kept.tokens, kept.values[kept.runs.index(RunKey(name, 0))], strict=True))
+    own = [NAMES.index(column) for column in kept.columns]
     if scores.keys() != figures.keys() or not all(
-        np.allclose(scores[scenario], value, atol=1e-5) for scenario, value in figures.items()
+        _are_alike(scores[scenario][own], value) for scenario, value in figures.items()
     ):
         raise SystemExit(f"keep: {folder}: '{name}' has other figures there than in the table")
-    own = json.loads((Path(folder) / "settings.json").read_text())["scenario_list"]
-    return {own: table.made_with()[f"{name}/0"]["settings"]["scenario_list"]}
+    told = json.loads((Path(folder) / "settings.json").read_text())["scenario_list"]
+    return {told: table.made_with()[f"{name}/0"]["settings"]["scenario_list"]}
+
+
+def _are_alike(one: NDArray[np.float64], other: NDArray[np.float32]) -> bool:
+    """Whether figures are the same as far as both are told; older runs lack the distance."""
+    told = ~np.isnan(one) & ~np.isnan(other)
+    return np.allclose(one[told], other[told], atol=1e-5)
+
+
+def told_of(folder: Path) -> dict[str, Any]:
+    """``recipe``, ``made_with`` and ``seconds`` of a run, as far as its files say them."""
+    found: dict[str, Any] = {}
+    if (folder / SUMMARY).exists():
+        summary = json.loads((folder / SUMMARY).read_text())
+        found = {key: summary[key] for key in ("recipe", "made_with") if key in summary}
+    seconds: Counter[str] = Counter()
+    for path in sorted(folder.glob(f"*/*/{EPISODE}")):
+        seconds.update(json.loads(path.read_text()).get("seconds", {}))
+    if seconds:
+        found["seconds"] = {name: round(value, 1) for name, value in seconds.items()}
+    return found
 
 
 def main() -> int:
@@ -112,7 +139,7 @@ def main() -> int:
             date = time.strftime("%Y-%m-%d", time.gmtime((folder / "episodes.csv").stat().st_mtime))
             own = {key: settings[key] for key in OWN}
             own["checkpoint"] = own["checkpoint"] and Path(own["checkpoint"]).name
-            made[f"{name}/{seed}"] = {"date": date, **own, "settings": same}
+            made[f"{name}/{seed}"] = {"date": date, **own, "settings": same, **told_of(folder)}
     whole = table_of(scores, NAMES, untrained=untrained)
     parts = {"all": whole}
     for kind in sorted(set(kinds.values())):

@@ -24,25 +24,25 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from math import isnan
 
-from beyonddrive.evaluation.statistics.score_table import ScoreTable
+from beyonddrive.evaluation.statistics.score_table import COLLISIONS, RATE, ScoreTable
 from beyonddrive.results import tables
 from beyonddrive.results.row_files import read_rows
 from beyonddrive.results.tables import KeptTable
 from beyonddrive.visualization.sweep_tables import (
     POWER_WIDTH,
     TableRow,
+    column_text,
     count_text,
     difference_text,
     markdown_table,
     paired_seeds,
     power_table,
-    share_text,
     signed,
 )
 
 COLUMNS = (
     *("NC", "DAC", "TLC", "EP", "TTC", "C", "LK", "HC", "EC", "DDC"),
-    *("RC", "COM", "completed", "collisions", "left the way"),
+    *("RC", "COM", "completed", COLLISIONS, RATE, "left the way"),
 )
 """Of the tables in documents, in this order, as far as the scores have them."""
 
@@ -91,7 +91,7 @@ def table_text(source: str, names: list[str]) -> str:
     lines = []
     for row in rows:
         cells = [row.name, str(row.score.num_seeds), *score_cells(row)]
-        lines.append([*cells, *(share_text(row.columns[c]) for c in columns)])
+        lines.append([*cells, *(column_text(row, column) for column in columns)])
     return block(header, lines)
 
 

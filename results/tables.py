@@ -14,6 +14,7 @@ import numpy as np
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.plan import SweepPlan, read_plan
 from beyonddrive.evaluation.statistics.score_table import (
+    DISTANCE,
     RunKey,
     ScoreTable,
     read_table,
@@ -118,6 +119,8 @@ def joined(old: ScoreTable | None, new: ScoreTable) -> ScoreTable:
     """Runs of both, those of ``new`` in place of the same of ``old``."""
     if old is None:
         return new
+    if DISTANCE in (*old.columns, *new.columns):  # (closed-loop runs were kept without it)
+        old, new = old.with_column(DISTANCE), new.with_column(DISTANCE)
     # (tables of version 0.2 have no label; what they hold is as long as the columns are the same)
     label = old.label or new.label
     if (old.tokens, old.columns, label) != (new.tokens, new.columns, new.label):

@@ -153,6 +153,8 @@ def run(args: argparse.Namespace) -> int:
     """Drive a planner in scenarios."""
     from dataclasses import replace
 
+    from beyonddrive.apis import load_config
+    from beyonddrive.engine.sweeps.folder import recipe_digest
     from beyonddrive.engine.sweeps.plan import read_seeds
     from beyonddrive.synth.live import batch
     from beyonddrive.tools._live_crew import PlannerSpec, crew_of, wants_lidar
@@ -175,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 1
     episodes = [result for result in results if not isinstance(result, batch.Failed)]
-    _write_figures(args, episodes, settings)
+    _write_figures(args, episodes, settings, recipe_digest(load_config(spec.config, spec.options)))
     return 0
 
 
@@ -194,17 +196,22 @@ def _no_episode(item: Failed) -> str:
 
 
 def _write_figures(
-    args: argparse.Namespace, episodes: Sequence[dict[str, Any]], settings: LiveSettings
+    args: argparse.Namespace,
+    episodes: Sequence[dict[str, Any]],
+    settings: LiveSettings,
+    recipe: str | None = None,
 ) -> None:
     from beyonddrive.engine.environment import environment
     from beyonddrive.engine.files import write_atomically
-    from beyonddrive.synth.live import summary
+    from beyonddrive.synth.live import batch, summary
 
     figures = summary.summarise(episodes)
     preset = settings.hugsim.named(args.preset)
     write_atomically(args.out / "episodes.csv", summary.as_csv(episodes).encode())
     content = {**figures, "preset": preset, "hugsim": vars(settings.hugsim), "made_with": environment()}
-    write_atomically(args.out / "summary.json", json.dumps(content, indent=1).encode())
+    if recipe is not None:  # (who drove a server it does not know)
+        content["recipe"] = recipe
+    write_atomically(args.out / batch.SUMMARY, json.dumps(content, indent=1).encode())
     print(summary.as_text(figures))
     print(f"HUGSIM's switches: preset {preset}")
 

@@ -11,6 +11,7 @@ from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.plan import SweepError, SweepPlan
 from beyonddrive.engine.sweeps.runs import Finished, Run
 from beyonddrive.evaluation.statistics.score_table import (
+    RATE,
     RunKey,
     ScoreTable,
     read_table,
@@ -233,6 +234,11 @@ def write_report(
         text += [f"## {part}: {len(table.tokens)} scenes", ""]
         text += [f"{table.label}.", ""] if table.label else []
         text += [markdown(rows, score)]
+        if rows and RATE in rows[0].columns:
+            text += [
+                f"{RATE.capitalize()}: all collisions by all km, of the runs that tell how far they drove.",
+                "",
+            ]
         drawn = part not in subset_parts(plan)
         text += [f"![Scores and differences, {part}](intervals_{part}.png)", ""] if drawn else []
         power = power_table(rows)

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from beyonddrive.evaluation.statistics.intervals import Estimate, difference_of, estimates
 from beyonddrive.evaluation.statistics.power import Spread, spread_of
-from beyonddrive.evaluation.statistics.score_table import ScoreTable, known_mean
+from beyonddrive.evaluation.statistics.score_table import (
+    COLLISIONS,
+    DISTANCE,
+    RATE,
+    ScoreTable,
+    known_mean,
+)
 
 _ROW_INCHES = 0.32
 _BASE_INCHES = 1.1
@@ -30,10 +36,12 @@ class TableRow:
     Attributes:
         name: For readers.
         score: The score, in percent.
-        columns: Means of the other columns that any scene has, in percent; NaN if this row has none.
+        columns: Means of the other columns that any scene has, in percent, and collisions per km where it was
+            told how far any was driven; NaN if this row has none.
         baseline: Row that it is compared with; None for none.
         difference: Paired difference of the score from the baseline, in points.
-        column_differences: Means of the paired differences of the other columns.
+        column_differences: Means of the paired differences of the other columns, and the difference of the
+            rates.
         spread: Of the paired differences of the score; None with fewer than two seeds.
     """
 
@@ -60,8 +68,11 @@ def table_rows(table: ScoreTable, baselines: Mapping[str, str | None]) -> list[T
     others = [
         name
         for name in table.columns[:-1]
-        if not np.isnan(table.values[..., table.columns.index(name)]).all()
+        if name != DISTANCE and not np.isnan(table.values[..., table.columns.index(name)]).all()
     ]
+    has_rate = {COLLISIONS, DISTANCE} <= set(table.columns) and not np.isnan(
+        table.values[..., table.columns.index(DISTANCE)]
+    ).all()
     names = [name for name in baselines if table.seeds(name)]
     values = [table.of(name, score) for name in names]
     pairs = {}
@@ -75,16 +86,20 @@ def table_rows(table: ScoreTable, baselines: Mapping[str, str | None]) -> list[T
         for name, (baseline, ours, against) in pairs.items()
     }
     found = iter(estimates([*values, *differences.values()]))
-    rows = {
-        name: TableRow(name, next(found), {column: _mean(table.of(name, column)) for column in others})
-        for name in names
-    }
+    rows = {}
+    for name in names:
+        means = {column: _mean(table.of(name, column)) for column in others}
+        if has_rate:
+            means[RATE] = _rate(table, name, table.seeds(name))
+        rows[name] = TableRow(name, next(found), means)
     for name, (baseline, ours, against) in pairs.items():
         difference = differences[name]
         columns = {
             column: _mean(table.of(name, column, ours) - table.of(baseline, column, against))
             for column in others
         }
+        if has_rate:
+            columns[RATE] = _rate(table, name, ours) - _rate(table, baseline, against)
         spread = spread_of(difference) if min(difference.shape) > 1 else None
         rows[name] = replace(
             rows[name],
@@ -112,6 +127,14 @@ def paired_seeds(table: ScoreTable, row: str, baseline: str) -> tuple[list[int],
 def _mean(values: NDArray[np.float64]) -> float:
     mean = known_mean(values)
     return float("nan") if mean is None else mean
+
+
+def _rate(table: ScoreTable, row: str, seeds: Sequence[int]) -> float:
+    """Collisions per km of a row, of the scenes that tell how far it drove; NaN if it drove nowhere."""
+    collisions, distance = (table.of(row, column, seeds) for column in (COLLISIONS, DISTANCE))
+    told = ~np.isnan(distance)
+    driven = float(distance[told].sum())
+    return float(collisions[told].sum()) / driven if driven > 0 else float("nan")
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -151,7 +174,7 @@ def _cells(row: TableRow, names: Sequence[str]) -> list[str]:
         found = row.difference
         student = f"{signed(found.seed_low)} to {signed(found.seed_high)}" if found.num_seeds > 1 else "-"
         cells += [difference_text(row), f"{signed(found.low)} to {signed(found.high)}", student]
-    return [*cells, *(share_text(row.columns[name]) for name in names)]
+    return [*cells, *(column_text(row, name) for name in names)]
 
 
 def _header(score: str, names: Sequence[str]) -> list[str]:
@@ -159,9 +182,10 @@ def _header(score: str, names: Sequence[str]) -> list[str]:
     return ["row", "seeds", score, "95 %", *against, *names]
 
 
-def share_text(percent: float) -> str:
-    """A mean in percent; a dash for a row that has none."""
-    return "-" if np.isnan(percent) else f"{percent:.1f}"
+def column_text(row: TableRow, name: str) -> str:
+    """A mean of a row in percent, or its rate per km; a dash for a row that has none."""
+    value = row.columns[name]
+    return "-" if np.isnan(value) else f"{value:.{2 if name == RATE else 1}f}"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

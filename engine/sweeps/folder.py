@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from mmengine.config import Config
+
 from beyonddrive.engine.config_files import find_config
 from beyonddrive.engine.config_values import OptionText
 from beyonddrive.engine.configs import load_config
@@ -79,10 +81,14 @@ class Recipes:
                 write_atomically(file, text.encode())
             path = str(file)
         config = load_config(path, {key: OptionText(value) for key, value in row.options.items()})
-        digest = hashlib.blake2b(config.dump().encode(), digest_size=8).hexdigest()
         parts = ("dataloader", "evaluator")
         loaders = [name for name in LOADERS if all(config.get(f"{name}_{part}") for part in parts)]
-        return Recipe(path, digest, config.get("train_cfg") is not None, tuple(loaders))
+        return Recipe(path, recipe_digest(config), config.get("train_cfg") is not None, tuple(loaders))
+
+
+def recipe_digest(config: Config) -> str:
+    """Hash of all values of a config, by which recipes are told apart."""
+    return hashlib.blake2b(config.dump().encode(), digest_size=8).hexdigest()
 
 
 def runs_of(plan: SweepPlan, out: Path, recipes: Recipes | None = None) -> list[Run]:

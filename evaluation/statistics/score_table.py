@@ -23,6 +23,8 @@ from beyonddrive.evaluation.statistics.intervals import StatisticsError
 
 RUNS = "runs.csv"
 _OWN = ("row", "seed", "part", "checkpoint", "num_scenes")
+COLLISIONS, DISTANCE, RATE = "collisions", "km", "collisions per km"
+"""Columns of scenes that were driven: whether it collided, how far it went [km]; and what their sums give."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class ScoreTable:
         runs: R runs.
         tokens: T scenes.
         columns: C names, such as ``SCORE_COLUMNS``; the last is the score itself.
-        values: (R, T, C) float32 in [0, 1]; NaN where a scene lacks a sub-score, such as extended comfort.
+        values: (R, T, C) float32 in [0, 1], :data:`DISTANCE` in km; NaN where a scene lacks a column, such as
+            extended comfort.
         label: What the scores are; None if nobody said.
         untrained: Rows without a training, whose one run stands for every seed.
     """
@@ -82,6 +85,13 @@ class ScoreTable:
             )
         index = [places[RunKey(row, seed)] for seed in wanted]
         return 100.0 * self.values[index, :, self.columns.index(column)].astype(np.float64)
+
+    def with_column(self, name: str) -> ScoreTable:
+        """The same with a column before the score, NaN throughout, if it is not there."""
+        if name in self.columns:
+            return self
+        values = np.insert(self.values, -1, np.nan, axis=2)
+        return replace(self, columns=(*self.columns[:-1], name, self.columns[-1]), values=values)
 
     def part(self, tokens: Collection[str]) -> ScoreTable:
         """The same runs on some of the scenes.
@@ -190,7 +200,7 @@ def write_runs(
 ) -> None:
     """Write ``runs.csv``: a line per run and part, with mean scores in percent.
 
-    A sub-score that a part does not have, or no scene of it, is an empty cell.
+    A sub-score that a part does not have, or no scene of it, is an empty cell. :data:`DISTANCE` is summed.
 
     Args:
         folder: Where it goes.
@@ -208,6 +218,8 @@ def write_runs(
         for run, scores in zip(table.runs, table.values, strict=True):
             found = dict(zip(table.columns, scores.T.astype(np.float64), strict=True))
             known = {name: mean for name in columns if (mean := known_mean(found.get(name, ()))) is not None}
+            if DISTANCE in known:
+                known[DISTANCE] = float(np.nansum(found[DISTANCE])) / 100.0
             means = [f"{100.0 * known[name]:.4f}" if name in known else "" for name in columns]
             own = [values.get(run.row, {}).get(name, "") for name in names]
             told = [part, checkpoints.get(run) or "", len(table.tokens)]

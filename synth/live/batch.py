@@ -38,6 +38,7 @@ from beyonddrive.synth.live.town import LiveError
 
 EPISODE, SETTINGS, VIDEO = "episode.json", "settings.json", "video.webp"
 FAILED, FAILED_RECORD = "failed.json", "failed.pkl"
+SUMMARY = "summary.json"
 TOWNS, POINTS = "towns", "points"
 """Folders beside the scenarios: their towns, and what HUGSIM's scorer wants to know of each scene."""
 Drives = Callable[..., Outcome]

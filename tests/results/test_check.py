@@ -1,8 +1,10 @@
 """Figures in documents are those of the scores that are kept, and a sweep's runs join them."""
 
+import csv
 import json
 import re
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,7 @@ from matplotlib.figure import Figure
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
 from beyonddrive.evaluation.score_labels import BASES, ScoreLabel
 from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
+from beyonddrive.evaluation.statistics.score_table import read_table, write_table
 from beyonddrive.results import check, keep, keep_closed_loop, marks, tables
 from beyonddrive.results.pictures import write_picture
 from beyonddrive.structures.plan import SCORE_COLUMNS
@@ -299,6 +302,84 @@ def test_a_run_keeps_whose_weights_it_judges_and_refuses_others(root, monkeypatc
     write_run(root / "sweep", "better", 0, 0.1, weights="third")
     with pytest.raises(SystemExit, match=r"better/0: the table has it from .* other weights"):
         call(keep, monkeypatch, root / "sweep", "effect/two")
+
+
+def drive_made_up(folder, gain=0.0, kilometres=0.1, recipe=None):
+    """A closed-loop run of six scenarios as its files have it; every second one ends in a collision."""
+    folder.mkdir()
+    settings = {"config": folder.name, "options": {}, "checkpoint": "0a1b", "exported": False,
+                "image_size": [480, 270], "lidar": False, "scenario_list": "all"}  # fmt: skip
+    (folder / "settings.json").write_text(json.dumps(settings))
+    column = "" if kilometres is None else ",kilometres"
+    lines = [f"seed,name,difficulty,hdscore,rc,nc,dac,ttc,c,steps{column},collided,fallbacks,ends"]
+    for index in range(6):
+        driven = "" if kilometres is None else f",{kilometres}"
+        figures = f"{0.1 * index + gain},1.0,1.0,1.0,1.0,1.0,9{driven},{index % 2},0,Complete"
+        lines.append(f"0,s{index},{('easy', 'hard')[index % 2]},{figures}")
+    (folder / "episodes.csv").write_text("\n".join(lines))
+    if recipe is not None:
+        told = {"recipe": recipe, "made_with": {"beyonddrive": "9.9", "cpu": {"model": "abacus"}}}
+        (folder / "summary.json").write_text(json.dumps(told))
+        for index in range(6):
+            episode = folder / "seed_0" / f"s{index}" / "episode.json"
+            episode.parent.mkdir(parents=True)
+            episode.write_text(json.dumps({"seconds": {"plan": 0.5, "paint": index}}))
+
+
+def test_collisions_per_km_are_of_rows_that_tell_how_far_they_drove(root, monkeypatch, capsys):
+    plain, better, near = (root / name for name in ("plain", "better", "near"))
+    drive_made_up(plain, kilometres=None)
+    assert call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"plain={plain},{plain}") == 0
+    folder = root / "results" / "effect" / "two"
+    # As a table is that was kept before runs told it.
+    for part in ("all", "easy", "hard"):
+        table = read_table(folder, part)
+        assert table.columns[-2] == "km" and np.isnan(table.values[..., -2]).all()
+        columns = [index for index, name in enumerate(table.columns) if name != "km"]
+        old = replace(table, columns=(*table.columns[:-2], "HD-Score"), values=table.values[..., columns])
+        write_table(folder, part, old)
+    before = {part: read_table(folder, part).values for part in ("all", "easy", "hard")}
+    tables.KeptTable("effect/two").write_computed(folder, pictures=False)
+    assert "per km" not in (folder / "report.md").read_text() + (folder / "runs.csv").read_text()
+    drive_made_up(better, 0.25)
+    drive_made_up(near, 0.25, kilometres=0.05)
+    assert call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better={better},{near}") == 0
+    # What was kept stays, and says of no distance that it is known.
+    for part, values in before.items():
+        table = read_table(folder, part)
+        kept = table.values[: len(values)]
+        assert np.isnan(kept[..., -2]).all()
+        assert np.array_equal(np.delete(kept, -2, axis=2), values)
+        assert np.allclose(table.values[2:, :, -2], [[0.1], [0.05]])
+    with (folder / "runs.csv").open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["part"] == "all"]
+    assert [line["km"] for line in lines] == ["", "", "0.6000", "0.3000"]
+    report = (folder / "report.md").read_text()
+    shown = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in report[report.index("| row |") :].splitlines()[:4]
+    ]
+    rates = {cells[0]: cells[shown[0].index("collisions per km")] for cells in shown[2:]}
+    # Six collisions of both runs by 0.9 km.
+    assert rates == {"plain": "-", "better": "6.67"}
+    assert "all collisions by all km, of the runs that tell how far they drove" in report
+    mark = "<!-- figure: effect/two {} | better | collisions per km -->{}<!-- end -->"
+    marked = [mark.format("all", "6.67"), mark.format("hard", "13.33"), mark.format("easy", "0.00")]
+    (root / "README.md").write_text("".join(marked))
+    assert call(check, monkeypatch) == 0, capsys.readouterr().err
+
+
+def test_a_closed_loop_run_keeps_what_its_files_say_it_was_made_with(root, monkeypatch):
+    drive_made_up(root / "plain")
+    drive_made_up(root / "better", recipe="c0ffee")
+    rows = ["--row", f"plain={root}/plain", "--row", f"better={root}/better"]
+    assert call(keep_closed_loop, monkeypatch, "effect/two", *rows) == 0
+    made = json.loads((root / "results" / "effect" / "two" / "made_with.json").read_text())
+    better = made["better/0"]
+    assert better["recipe"] == "c0ffee" and better["made_with"]["cpu"] == {"model": "abacus"}
+    assert better["seconds"] == {"plan": 3.0, "paint": 15.0}
+    # Nothing is made up for a run that does not say it.
+    assert set(better) - set(made["plain/0"]) == {"recipe", "made_with", "seconds"}
 
 
 def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch, capsys):

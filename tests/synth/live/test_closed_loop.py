@@ -14,6 +14,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from beyonddrive.apis import load_config
+from beyonddrive.engine.sweeps.folder import recipe_digest
 from beyonddrive.plugins.pdm_closed.planner import PdmClosed
 from beyonddrive.registry import MODELS
 from beyonddrive.synth.live import batch, serve_http
@@ -47,6 +49,7 @@ def test_a_run_leaves_a_line_per_episode_and_their_means(results):
     figures = json.loads((out / "straight" / "summary.json").read_text())
     mean = sum(float(row["hdscore"]) for row in rows) / 2
     assert figures["groups"]["all"]["hdscore"]["mean"] == pytest.approx(mean)
+    assert figures["recipe"] == recipe_digest(load_config("constant_velocity_synth"))
     settings = json.loads((out / "straight" / "settings.json").read_text())
     assert settings["config"] == "constant_velocity_synth" and settings["image_size"] == [64, 36]
 
