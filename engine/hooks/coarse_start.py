@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -60,6 +62,6 @@ class CoarseStartHook(Hook):
         _backbone(runner).coarseness = self.factor if runner.epoch < self.epochs else 1
 
 
-def _backbone(runner: Runner) -> object:
+def _backbone(runner: Runner) -> Any:
     planner = runner.model.module if is_model_wrapper(runner.model) else runner.model
     return getattr(planner, "backbone", planner)
