@@ -67,7 +67,6 @@ NAVTRAIN = 103_000
 """Scenes of navtrain."""
 SHARD = 60
 """Scenes per shard: about those of a NAVSIM log."""
-BATCH = 16
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -176,19 +175,19 @@ def check_equal(pickles: Pickles, stored: Stored, tolerance: float) -> None:
             raise RuntimeError(f"target {key} differs")
 
 
-def rate_of(dataset: Dataset[Any], seconds: float, collate: Callable[..., Any]) -> float:
-    """Samples per second through a loader with one worker, after a first batch; whole passes."""
+def rate_of(dataset: Dataset[Any], batch_size: int, seconds: float, collate: Callable[..., Any]) -> float:
+    """Samples per second through a loader with one worker, after a first pass; whole passes, at least one."""
     generator = torch.Generator().manual_seed(0)
     loader: DataLoader[Any] = DataLoader(
-        dataset, BATCH, shuffle=True, num_workers=1, generator=generator, drop_last=True,
+        dataset, batch_size, shuffle=True, num_workers=1, generator=generator, drop_last=True,
         collate_fn=collate, persistent_workers=True,
     )  # fmt: skip
     for _ in loader:  # starts the worker, maps the shards
         pass
     count, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
+    while count == 0 or time.perf_counter() - started < seconds:
         for batch in loader:
-            count += BATCH
+            count += batch_size
             del batch
     return count / (time.perf_counter() - started)
 
@@ -204,8 +203,14 @@ def files_of_store(scenes: int) -> int:
     return math.ceil(scenes / SHARD) + 1
 
 
-def measure(scenes: Mapping[str, Arrays], encodings: Sequence[str], seconds: float) -> list[dict[str, Any]]:
-    """One row per layout."""
+def measure(
+    scenes: Mapping[str, Arrays], encodings: Sequence[str], batch_size: int, seconds: float
+) -> list[dict[str, Any]]:
+    """One row per layout: samples/s, bytes of a scene, files of navtrain, and scenes/s that are written.
+
+    Raises:
+        RuntimeError: If a layout gives another sample than the first.
+    """
     count = len(scenes)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
@@ -214,7 +219,7 @@ def measure(scenes: Mapping[str, Arrays], encodings: Sequence[str], seconds: flo
         write_pickles(folder, scenes)
         written = count / (time.perf_counter() - started)
         pickles = Pickles(folder, list(scenes))
-        rate = rate_of(pickles, seconds, default_collate)
+        rate = rate_of(pickles, batch_size, seconds, default_collate)
         size, files = size_of(folder)
         rows.append(
             {
@@ -229,7 +234,7 @@ def measure(scenes: Mapping[str, Arrays], encodings: Sequence[str], seconds: flo
             folder = Path(name) / encoding
             encoded = write_store(folder, scenes, ENCODINGS[encoding])
             check_equal(pickles, Stored(folder), 0.03 if "quality" in (ENCODINGS[encoding] or {}) else 1e-6)
-            rate = rate_of(Stored(folder), seconds, collate_samples)
+            rate = rate_of(Stored(folder), batch_size, seconds, collate_samples)
             size, files = size_of(folder)
             assert files == files_of_store(count), files
             row = {"layout": encoding, "rate": rate, "bytes": size / count, "files": files_of_store(NAVTRAIN)}
@@ -268,12 +273,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="bench")
     parser.add_argument("--scenes", type=int, default=240, help="scenes in each layout")
     parser.add_argument("--distinct", type=int, default=48, help="scenes that they repeat")
+    parser.add_argument("--batch", type=int, default=16, help="scenes of a batch")
     parser.add_argument("--noise", type=float, default=2.0, help="standard deviation [of 255]")
     parser.add_argument("--seconds", type=float, default=5.0, help="reading time per layout")
     parser.add_argument("--encodings", nargs="+", choices=list(ENCODINGS), default=list(ENCODINGS))
     parser.add_argument("--processes", type=int, default=16, help="processes of a machine that makes a cache")
     parser.add_argument("--json", action="store_true", help="end with one JSON line of all figures")
     args = parser.parse_args(argv)
+    if args.batch > args.scenes:
+        parser.error(f"--scenes {args.scenes} are less than a batch of {args.batch}")
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as name:
@@ -294,9 +302,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{torch.__version__}",
         flush=True,
     )
-    rows = measure(content, args.encodings, args.seconds)
+    rows = measure(content, args.encodings, args.batch, args.seconds)
     show(rows, making, args.processes)
     if args.json:
+        for row in rows:  # (JSON has no infinity)
+            row["write"] = row["write"] if math.isfinite(row["write"]) else None
         print(json.dumps({"noise": args.noise, "making": making, "rows": rows}))
     return 0
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,6 @@ from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample
 
 CONFIG = "ltf_tiny_1xb16-12e_synth"
-BLOCK = 10
-"""Steps in a row of one kind."""
 
 
 def batches(scenes: int, batch: int) -> Iterator[dict[str, object]]:
@@ -55,17 +54,18 @@ def batches(scenes: int, batch: int) -> Iterator[dict[str, object]]:
         yield {"inputs": {"camera": list(camera), "status": list(status)}, "data_samples": samples}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Print medians, ratio and waiting."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--batch", type=int, default=16, help="scenes of a step")
     parser.add_argument("--plans", type=int, default=64, help="plans of a scene")
     parser.add_argument("--scenes", type=int, default=256, help="scenes of the store")
     parser.add_argument("--blocks", type=int, default=6, help="blocks of each kind")
+    parser.add_argument("--steps", type=int, default=10, help="steps of a block")
     parser.add_argument("--threads", type=int, default=2, help="threads of the training")
     parser.add_argument("--num-workers", type=int, default=1, help="processes that score")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
 
@@ -104,7 +104,7 @@ def main() -> None:
                     step(is_scored)
             waited = service.counts.waited_seconds
             for block in range(2 * args.blocks):
-                took[bool(block % 2)] += [step(bool(block % 2)) for _ in range(BLOCK)]
+                took[bool(block % 2)] += [step(bool(block % 2)) for _ in range(args.steps)]
             waited = service.counts.waited_seconds - waited
 
     alone, scored = (1e3 * float(np.median(took[kind])) for kind in (False, True))
@@ -120,10 +120,11 @@ def main() -> None:
     }
     if args.json:
         print(json.dumps(found))
-        return
+        return 0
     for name, value in found.items():
         print(f"{name:<22}{value:>10}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
