@@ -110,6 +110,14 @@ def mmdet3d():
 
 
 @pytest.fixture
+def gpu(monkeypatch):
+    """A GPU that is late: ``gpu.put(tensor)`` is on it, ``gpu.log`` says what was asked and waited for."""
+    from beyonddrive.tests.fake_gpu import install
+
+    return install(monkeypatch)
+
+
+@pytest.fixture
 def split_root(tmp_path):
     """Data root whose splits train, val and test hold 6, 3 and 3 golden scenes; copies, free to be broken."""
     root = tmp_path / "data"

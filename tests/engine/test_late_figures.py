@@ -42,6 +42,30 @@ def test_figures_wait_until_they_are_read(started, read):
     assert hub.get_scalar("train/lr").current() == 0.1
 
 
+def test_on_a_gpu_a_figure_is_recorded_and_waited_for_when_it_is_read(gpu):
+    hub = MessageHub("gpu")
+    for value in (3.0, 7.0):
+        hub.update_scalar("train/loss", gpu.put(torch.tensor(value)))
+        hub.update_scalar("train/lr", 0.1)
+    assert gpu.log == ["record 1", "record 2"]
+    assert hub.get_scalar("train/loss").data[0].tolist() == [3.0, 7.0]
+    assert gpu.log[2:] == ["synchronize 1", "synchronize 2"]
+    hub.state_dict()  # (nothing is left to wait for)
+    assert len(gpu.log) == 4
+
+
+def test_who_reads_one_figure_does_not_wait_for_the_others(gpu):
+    """As mmengine's timer does in every step."""
+    hub = MessageHub("one")
+    hub.update_scalar("train/loss", gpu.put(torch.tensor(3.0)))
+    hub.update_scalar("train/time", 0.5)
+    assert hub.get_scalar("train/time").current() == 0.5
+    assert gpu.waits() == []
+    with pytest.raises(KeyError, match="is not found"):
+        hub.get_scalar("train/loss_of_another_name")
+    assert hub.get_scalar("train/loss").current() == 3.0
+
+
 def test_numbers_do_not_overtake_figures(started):
     hub = MessageHub("order")
     hub.update_scalar("train/loss", torch.tensor(1.0))
