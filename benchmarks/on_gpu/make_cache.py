@@ -65,16 +65,24 @@ def run(tool: object, *arguments: object) -> None:
         raise RuntimeError(f"{tool.__name__} failed with {arguments}")  # type: ignore[attr-defined]
 
 
-def make(root: Path) -> None:
-    """Fill a folder that does not exist yet."""
+def make(root: Path, recipes: Sequence[str] | None = None) -> None:
+    """Fill a folder that does not exist yet; with ``recipes``, by their feature caches alone."""
     write_scenes(root)
     made = set()
-    for recipe in tiny_recipes():
+    for recipe in recipes or tiny_recipes():
         options = spelled(options_of(recipe, root))
         cache = load_config(recipe, {"data_root": str(root)}).train_dataloader.dataset.get("cache_dir")
         if cache and cache not in made:
             made.add(cache)
             run(cache_features, recipe, "--loaders", "train", "--num-workers", 0, "--cfg-options", *options)
+    if not recipes:
+        score_and_mine(root)
+    for name in MADE_HERE:
+        shutil.rmtree(root / name)
+
+
+def score_and_mine(root: Path) -> None:
+    """Scores of the vocabularies, and the pool of negatives of a generator that is trained for it."""
     for size in VOCABULARIES:
         plans = root / "vocabularies" / f"plans_{size}.npz"
         store = root / "vocabularies" / f"scores_{size}" / "train"
@@ -92,20 +100,22 @@ def make(root: Path) -> None:
             "--num-workers", 0, "--cfg-options", *spelled(options_of(GENERATOR, root)),
             "negative_mining.strategy.num_proposals=8",
         )  # fmt: skip
-    for name in MADE_HERE:
-        shutil.rmtree(root / name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make OUT, whole or not at all."""
     parser = argparse.ArgumentParser(description="Feature caches of tiny trainings.")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to make")
-    out: Path = parser.parse_args(argv).out.absolute()
+    parser.add_argument(
+        "--recipes", nargs="+", help="only the feature caches of these recipes, without scores and negatives"
+    )
+    args = parser.parse_args(argv)
+    out: Path = args.out.absolute()
     if out.exists():
         parser.error(f"{out}: is there already")
     partial = out.with_name(f".partial-{out.name}")
     shutil.rmtree(partial, ignore_errors=True)
-    make(partial)
+    make(partial, args.recipes)
     partial.replace(out)
     print(f"{out}: {sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 2**20:.1f} MiB")
     return 0

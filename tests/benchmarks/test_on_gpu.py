@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -144,6 +145,53 @@ def test_the_shell_script_parses_and_refuses_a_machine_without_a_gpu(tmp_path):
     subprocess.run(["bash", "-n", SCRIPT], check=True)
     with pytest.raises(SystemExit):
         on_gpu.parse_args(["--data", "d", "--work", "w", "--out", "o"])
+
+
+def stub(folder, pip=0, parts=0):
+    """An interpreter that notes how it is called, and ends with these exit codes."""
+    path = folder / "python"
+    path.write_text(f"""#!/bin/sh
+printf '%s\\n' "$@" > "{folder}/call-$2"
+case $2 in
+  pip) exit {pip} ;;
+  *) pwd > "{folder}/place"; echo "$PYTHONPATH" > "{folder}/path"
+     cat "${{PYTHONPATH%%:*}}/beyonddrive/version.py" > "{folder}/version"; exit {parts} ;;
+esac
+""")
+    path.chmod(0o755)
+    return path
+
+
+def test_the_shell_script_hands_everything_over_and_leaves_nothing(tmp_path):
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "a.whl").touch()
+    given = ["--data", "cache", "--wheels", "wheels", "--parts", "golden", "--device", "cpu", "--out", "o p"]
+    environment = {**os.environ, "PYTHON": str(stub(tmp_path, parts=1)), "TMPDIR": str(tmp_path)}
+    done = subprocess.run([SCRIPT, *given], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")  # (that of the parts)
+    words = (tmp_path / "call-beyonddrive.benchmarks.on_gpu").read_text().splitlines()
+    place = Path((tmp_path / "place").read_text().strip())
+    assert words == [
+        "-m", "beyonddrive.benchmarks.on_gpu", "--work", f"{place}/work",
+        "--command", f"benchmarks/on_gpu.sh {' '.join(given)}", "--data", f"{tmp_path}/cache",
+        "--parts", "golden", "--device", "cpu", "--out", f"{tmp_path}/o p",
+    ]  # fmt: skip
+    assert on_gpu.parse_args(words[2:]).parts == ["golden"]
+    assert (tmp_path / "path").read_text().strip() == f"{place}/site:{place}/wheels"
+    assert (tmp_path / "version").read_text() == (SCRIPT.parents[1] / "version.py").read_text()
+    installed = (tmp_path / "call-pip").read_text().splitlines()
+    assert installed[-2:] == [f"{place}/wheels", f"{tmp_path}/wheels/a.whl"] and "--no-index" in installed
+    assert not place.exists()
+
+
+def test_the_shell_script_ends_if_the_wheels_cannot_be_installed(tmp_path):
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "PYTHON": str(stub(tmp_path, pip=3)), "TMPDIR": str(tmp_path / "tmp")}
+    given = ["--data", "d", "--out", "o", "--wheels", "nowhere"]
+    done = subprocess.run([SCRIPT, *given], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert [path.name for path in tmp_path.glob("call-*")] == ["call-pip"]
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 class TestStepBenchmark:
