@@ -46,6 +46,11 @@ def is_checkpointed(part: nn.Module) -> bool:
     return unwrap(part.forward) is _forward
 
 
+def is_compiled_inside(part: nn.Module) -> bool:
+    """Whether what such a part computes is compiled."""
+    return part in _compiled
+
+
 def compile_inside(part: nn.Module, settings: Mapping[str, Any]) -> None:
     """Compile what such a part computes, in both passes."""
     _compiled[part] = torch.compile(type(part).forward, **settings)

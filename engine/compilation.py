@@ -8,7 +8,11 @@ from typing import Any
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from beyonddrive.engine.activation_checkpointing import compile_inside, is_checkpointed
+from beyonddrive.engine.activation_checkpointing import (
+    compile_inside,
+    is_checkpointed,
+    is_compiled_inside,
+)
 from beyonddrive.engine.config_values import ConfigError, nearest
 
 USUAL = "backbone"
@@ -51,3 +55,14 @@ def compile_parts(model: nn.Module, settings: bool | Mapping[str, Any] | None) -
         else:
             parts[name].compile(**given)
     return names
+
+
+def is_compiled(part: nn.Module) -> bool:
+    """Whether a part is compiled, itself or what it computes twice for its gradients.
+
+    >>> part = nn.Linear(2, 1)
+    >>> names = compile_parts(nn.Sequential(part), {"parts": ["0"], "backend": "eager"})
+    >>> is_compiled(part), is_compiled(nn.Linear(2, 1))
+    (True, False)
+    """
+    return part._compiled_call_impl is not None or is_compiled_inside(part)

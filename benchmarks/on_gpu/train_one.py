@@ -2,7 +2,8 @@
 
 It is a ``beyonddrive train`` whose losses are kept, without dropout (whose draws differ between devices) and
 with steps in which the host must not wait for the GPU: from the third on they run under
-``torch.cuda.set_sync_debug_mode("error")``, and waits for events, which it does not see, are counted.
+``torch.cuda.set_sync_debug_mode("error")``, and waits for events, which it does not see, are counted. Which
+of the settings of faster steps were at work is seen, too, and not taken from the config.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
 from beyonddrive.benchmarks.dropout import switch_off_dropout
 from beyonddrive.benchmarks.waits import Waits, refused
+from beyonddrive.engine.activation_checkpointing import is_checkpointed
+from beyonddrive.engine.compilation import is_compiled
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.resuming import single_wrappers
 from beyonddrive.engine.runner import build_train_runner, ending_processes, load_config
 from beyonddrive.registry import HOOKS
 from beyonddrive.tools._command_line import add_config_options
@@ -40,7 +45,8 @@ class WatchedStepsHook(Hook):
     A step in which the host waits for a GPU is an error.
 
     Args:
-        losses: JSON file for the losses by step, the scale of a gradient scaler, and what they were made on.
+        losses: JSON file for the losses by step, the scale of a gradient scaler, what they were made on, and
+            the settings that were at work.
         kill_after: Step after which the process is killed, as a cluster does.
     """
 
@@ -51,11 +57,13 @@ class WatchedStepsHook(Hook):
         self._totals: dict[int, torch.Tensor] = {}
         self._done = 0
         self._waits = Waits()
+        self._autocast: str | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Put the watch around the steps."""
         planner = runner.model.module if is_model_wrapper(runner.model) else runner.model
         switch_off_dropout(planner)
+        planner.register_forward_pre_hook(self._see_precision)
         step = runner.model.train_step
 
         def watched(*args: Any, **kwargs: Any) -> Any:
@@ -74,6 +82,11 @@ class WatchedStepsHook(Hook):
         if runner.iter + 1 == self.kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def _see_precision(self, planner: nn.Module, inputs: Any) -> None:
+        device = next(planner.parameters()).device.type
+        if torch.is_autocast_enabled(device):
+            self._autocast = str(torch.get_autocast_dtype(device)).removeprefix("torch.")
+
     def after_train(self, runner: Runner) -> None:
         """Write what was seen."""
         scaler = getattr(runner.optim_wrapper, "loss_scaler", None)
@@ -86,8 +99,38 @@ class WatchedStepsHook(Hook):
             "device": device.type,
             "watched": max(0, self._done - WARM_UP) if device.type == "cuda" else 0,
             "waits": self._waits.count,
+            "settings": {"autocast": self._autocast, **settings_of(runner)},
         }
         write_atomically(self.losses, json.dumps(seen).encode())
+
+
+def settings_of(runner: Runner) -> dict[str, Any]:
+    """Which settings of faster steps have been at work in a training that has ended.
+
+    Returns:
+        ``channels_last`` and ``fused``; ``averaged``, whether there are averaged weights that are not the
+        trained ones; ``updates`` of the weights; ``max_norm`` of the gradients, None if they are not clipped;
+        ``checkpointed`` and ``compiled``, names of parts.
+    """
+    planner = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    wrapper = single_wrappers(runner.optim_wrapper)[0]
+    steps = [state["step"] for state in wrapper.optimizer.state.values() if "step" in state]
+    kernels = [p for p in planner.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+    averages = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
+    return {
+        "channels_last": bool(kernels)
+        and all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels),
+        "fused": bool(wrapper.optimizer.param_groups[0].get("fused")),
+        "averaged": any(
+            not torch.equal(ours, theirs)
+            for average in averages
+            for ours, theirs in zip(average.parameters(), planner.parameters(), strict=True)
+        ),
+        "updates": max((int(step) for step in steps), default=0),
+        "max_norm": getattr(wrapper, "clip_grad_kwargs", {}).get("max_norm"),
+        "checkpointed": [name for name, part in planner.named_modules() if is_checkpointed(part)],
+        "compiled": [name for name, part in planner.named_modules() if is_compiled(part)],
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
-"""Short trainings of every tiny planner on a GPU and on the CPU, one in float16, one killed and resumed.
+"""Short trainings of every tiny planner on a GPU and on the CPU, and of one in further ways.
 
-All run at the same time, each with its process group (NCCL on the GPU, gloo on the CPU) of one process.
+It is trained in float16, killed and resumed, and with all settings of faster steps together. All run at the
+same time, each with its process group (NCCL on the GPU, gloo on the CPU) of one process.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,34 @@ EPOCHS = 4
 STEPS_AN_EPOCH = 3
 KILLED_AFTER = 7
 """In the middle of the third epoch, of which two are kept."""
-ALLOWED = {"device": 2e-2, "resumed": 1e-5, "float16": 5e-2}
+ALLOWED = {"device": 2e-2, "resumed": 1e-5, "float16": 5e-2, "together": 5e-2}
 """Relative differences of the loss of a step: GPU and CPU; with and without a kill, on one device, where
-kernels that add up in any order round differently; float16 and float32. Rounding grows from step to step, and
-by leaps where it changes which box is matched with which agent; the first step is held to :data:`FIRST`."""
+kernels that add up in any order round differently; float16 and float32; all settings together, and what of
+them changes more than rounding (:data:`CHANGING`) alone, in float32 on the CPU. Rounding grows from step to
+step, and by leaps where it changes which box is matched with which agent; the first step is held to
+:data:`FIRST`."""
 FIRST = 1e-4
 """Relative difference of the first step's loss on GPU and CPU."""
 LIMIT = 240.0
 """Seconds of one training."""
+TOGETHER = "ltf_tiny"
+"""Short name of the recipe that is trained with all settings together."""
+ACCUMULATED = 2
+CHANGING: dict[str, Any] = {
+    "optim_wrapper.accumulative_counts": ACCUMULATED,
+    "optim_wrapper.clip_grad.max_norm": 1.0,
+}
+"""Settings that change what is computed; what they come to is compared in float32 without the others."""
+PLAIN: dict[str, Any] = {"channels_last": False, "optim_wrapper.optimizer.fused": False}
+FASTER: dict[str, Any] = {
+    "tf32": True,
+    "channels_last": True,
+    "optim_wrapper.optimizer.fused": True,
+    "activation_checkpointing": ["backbone", "decoder"],
+    "default_hooks.ema.type": "EMAHook",
+}
+COMPILED = {"compile.parts": ["decoder"]}
+"""On a GPU only: on two cores of a CPU the compiler takes minutes. A small part, for the sake of time."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +65,7 @@ class Job:
         device: Where it runs.
         amp: In float16 (bfloat16 on the CPU).
         resume: After a kill that is a part of it.
+        settings: Options by dotted key that differ from the recipe.
     """
 
     name: str
@@ -51,6 +73,21 @@ class Job:
     device: str
     amp: bool = False
     resume: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it takes longer than the others: two trainings, or one that waits for a compiler."""
+        return self.resume or not COMPILED.keys().isdisjoint(self.settings)
+
+    def arguments(self, data: Path, folder: Path, *more: str) -> list[str]:
+        """The command line of :mod:`train_one`."""
+        options = {**options_of(self.recipe, data), "train_cfg.max_epochs": EPOCHS, **self.settings}
+        return [
+            self.recipe, "--losses", str(folder / f"{self.name}.json"),
+            "--work-dir", str(folder / self.name), *["--amp"] * self.amp, *more,
+            "--cfg-options", *spelled(options), "default_hooks.logger.interval=3",
+        ]  # fmt: skip
 
     def run(self, data: Path, folder: Path) -> dict[str, Any]:
         """Train, and return what :class:`WatchedStepsHook` has written.
@@ -66,21 +103,7 @@ class Job:
     def _start(self, data: Path, folder: Path, *more: str, ends: bool = True) -> dict[str, Any]:
         losses = folder / f"{self.name}.json"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
-        command += ["-m", "beyonddrive.benchmarks.on_gpu.train_one", self.recipe]
-        command += [
-            "--losses",
-            str(losses),
-            "--work-dir",
-            str(folder / self.name),
-            *["--amp"] * self.amp,
-            *more,
-        ]
-        command += [
-            "--cfg-options",
-            *spelled(options_of(self.recipe, data)),
-            f"train_cfg.max_epochs={EPOCHS}",
-        ]
-        command += ["default_hooks.logger.interval=3"]
+        command += ["-m", "beyonddrive.benchmarks.on_gpu.train_one", *self.arguments(data, folder, *more)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         if self.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -125,8 +148,38 @@ def _first(found: dict[str, Any]) -> dict[str, Any]:
     return {"losses": {step: loss for step, loss in found["losses"].items() if int(step) == 1}}
 
 
+def all_settings(recipe: str, device: str) -> list[Job]:
+    """A training with all settings together, and the one on the CPU that it is compared with."""
+    name = short_name(recipe)
+    faster = FASTER | (COMPILED if device == "cuda" else {})
+    return [
+        Job(f"{name}-together", recipe, device, amp=True, settings=CHANGING | faster),
+        Job(f"{name}-accumulated", recipe, "cpu", settings=CHANGING | PLAIN),
+    ]
+
+
+def amiss(seen: Mapping[str, Any], device: str) -> list[str]:
+    """What a training with all settings together did otherwise than they say, in words."""
+    wanted = {
+        "autocast": "float16" if device == "cuda" else "bfloat16",
+        "channels_last": True,
+        "fused": True,
+        "averaged": True,
+        "max_norm": CHANGING["optim_wrapper.clip_grad.max_norm"],
+        "checkpointed": FASTER["activation_checkpointing"],
+        "compiled": COMPILED["compile.parts"] if device == "cuda" else [],
+    }
+    found = [f"{key} is {seen[key]}, not {value}" for key, value in wanted.items() if seen[key] != value]
+    # (fewer where a gradient scaler has passed over one)
+    most = EPOCHS * STEPS_AN_EPOCH // ACCUMULATED
+    return found + ([] if 0 < seen["updates"] <= most else [f"{seen['updates']} updates, not {most}"])
+
+
 def jobs_of(recipes: Sequence[str], device: str, mixed: str) -> list[Job]:
-    """All trainings: each recipe on the device and on the CPU, and of ``mixed`` two more on the device."""
+    """All trainings: each recipe on the device and on the CPU, and of ``mixed`` two more on the device.
+
+    If that is the smallest LTF, it is also trained with all settings together.
+    """
     jobs = []
     for recipe in recipes:
         name = short_name(recipe)
@@ -136,13 +189,13 @@ def jobs_of(recipes: Sequence[str], device: str, mixed: str) -> list[Job]:
         Job(f"{name}-mixed", mixed, device, amp=True),
         Job(f"{name}-resumed", mixed, device, resume=True),
     ]
-    return jobs
+    return jobs + (all_settings(mixed, device) if name == TOGETHER else [])
 
 
 def compare(
     found: dict[str, dict[str, Any] | str], device: str, recipes: Sequence[str], mixed: str
 ) -> list[Row]:
-    """One row for each recipe, and for the two more of ``mixed``, whose trainings have ended."""
+    """One row for each recipe, and for the further ones of ``mixed``, whose trainings have ended."""
     steps = EPOCHS * STEPS_AN_EPOCH
     rows = []
 
@@ -169,6 +222,11 @@ def compare(
             text += f", {told(ours['watched'], Waits(ours['waits']))}"
         if ours["scale"] is not None:
             text += f", scale {ours['scale']:g} at the end"
+        if kind == "together":
+            wrong = amiss(ours["settings"], device)
+            good = good and not wrong
+            text += f"; {'; '.join(wrong) or _named(ours['settings'])}"
+            text += "" if device == "cuda" else "; compile is left out on the CPU"
         figures: dict[str, object] = {"ours": ours, "theirs": theirs}
         rows.append(Row("training", what, PASS if good else FAIL, text, allowed, figures))
 
@@ -182,7 +240,17 @@ def compare(
     left = steps - 2 * STEPS_AN_EPOCH
     row(f"{name}, killed after step {KILLED_AFTER}, resumed", f"{name}-resumed", reference, "resumed",
         " from an unbroken training's", left)  # fmt: skip
+    row(f"{name}, all settings together", f"{name}-together", f"{name}-accumulated", "together",
+        " from those of float32 with accumulation and clipping alone")  # fmt: skip
     return rows
+
+
+def _named(seen: Mapping[str, Any]) -> str:
+    """Settings that were at work, in words."""
+    words = [seen["autocast"], "channels_last", "fused optimizer", "averaged weights"]
+    words += [f"{seen['updates']} updates, clipped at {seen['max_norm']:g}"]
+    words += [f"activations of {' and '.join(seen['checkpointed'])} computed again"]
+    return ", ".join(words + [f"{part} compiled" for part in seen["compiled"]])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -209,8 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return f"{type(error).__name__}: {' '.join(str(error).split())}"[:700]
 
     jobs = jobs_of(recipes, args.device, mixed)
-    # The longest first: what resumes is two trainings.
-    jobs.sort(key=lambda job: not job.resume)
+    jobs.sort(key=lambda job: not job.is_long)  # the longest first
     found: dict[str, dict[str, Any] | str] = {}
     written: dict[str, Row] = {}
     with ThreadPoolExecutor(args.workers) as pool:

@@ -42,6 +42,19 @@ def test_a_training_is_watched(tmp_path, blind_recipe, monkeypatch):
     assert not list((tmp_path / "w").rglob("events.out.tfevents*"))  # (a machine may lack tensorboard)
 
 
+AT_WORK = {
+    "autocast": "float16",
+    "channels_last": True,
+    "fused": True,
+    "averaged": True,
+    "updates": 6,
+    "max_norm": 1.0,
+    "checkpointed": ["backbone", "decoder"],
+    "compiled": ["decoder"],
+}
+"""What a training with all settings together has seen at work."""
+
+
 def seen(losses, device="cuda", **more):
     told = {"backend": "nccl", "watched": 10, "waits": 0, "scale": None, **more}
     return {"losses": losses, "device": device, **told}
@@ -76,6 +89,8 @@ def test_trainings_pass_only_if_every_step_is_there_and_close():
         "ltf_tiny-again": seen(good, "cpu"),
         "ltf_tiny-mixed": seen(far, scale=65536.0),
         "ltf_tiny-resumed": seen({step: good[step] for step in map(str, range(7, 13))}),
+        "ltf_tiny-together": seen(far, settings=AT_WORK, scale=65536.0),
+        "ltf_tiny-accumulated": seen(good, "cpu"),
     }
 
     def verdicts(**changes):
@@ -83,12 +98,17 @@ def test_trainings_pass_only_if_every_step_is_there_and_close():
         made = {name: named.get(name.rpartition("-")[2], value) for name, value in found.items()}
         return [row.verdict for row in trainings.compare(made, "cuda", [recipe], recipe)]
 
-    assert verdicts() == ["pass", "pass", "pass"]
+    assert verdicts() == ["pass", "pass", "pass", "pass"]
     assert verdicts(again=seen(far, "cpu"))[0] == "FAIL"
     assert verdicts(cuda=seen(good, "cpu"))[0] == "FAIL"  # it did not run on the GPU
     assert verdicts(resumed=seen({"12": 13.0}))[2] == "FAIL"
     assert verdicts(resumed="RuntimeError: lost")[2] == "FAIL"
     assert verdicts(again=seen({"99": 1.0}, "cpu"))[0] == "FAIL"
+    assert verdicts(accumulated=seen({**good, "12": 14.5}, "cpu"))[3] == "FAIL"
+    for key, value in AT_WORK.items():  # (whatever the losses are, a setting that was not at work fails)
+        missing = {True: False, 6: 12}.get(value) if not isinstance(value, list) else []
+        assert verdicts(together=seen(far, settings={**AT_WORK, key: missing}))[3] == "FAIL", key
+    del found["ltf_tiny-together"]
     del found["ltf_tiny-again"], found["ltf_tiny-resumed"]  # (they run yet)
     assert verdicts() == ["pass"]
 
