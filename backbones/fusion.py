@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -148,15 +146,14 @@ class FusionStage(nn.Module):
         tokens = self.transformer(torch.cat([image_tokens, bev_tokens], dim=1))
         image_update = as_map(tokens[:, : self.num_image_tokens], self.image_anchors)
         bev_update = self.image_to_bev(as_map(tokens[:, self.num_image_tokens :], self.bev_anchors))
-        return image + resized(image_update, image.shape[-2:]), bev + resized(bev_update, bev.shape[-2:])
+        return image + _resize(image_update, image), bev + _resize(bev_update, bev)
 
 
 def _pool(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x if x.shape[-2:] == size else F.adaptive_avg_pool2d(x, size)
 
 
-def resized(x: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, h, w) -> (B, C, *size), bilinear; itself where it has that size."""
-    if tuple(x.shape[-2:]) == tuple(size):
+def _resize(x: Tensor, like: Tensor) -> Tensor:
+    if x.shape[-2:] == like.shape[-2:]:
         return x
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from beyonddrive.backbones.fusion import FusionStage, resized
+from beyonddrive.backbones.fusion import FusionStage
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.held import HoldsConstants
 
@@ -70,8 +70,6 @@ class TransFuserBackbone(HoldsConstants, BaseModule):
         lidar_input: Name of the planner's input that :meth:`forward` takes as ``lidar``.
         learns_from_points: Whether the bird's-eye-view branch is given a map of learned features, which heads
             may read, too.
-        coarseness: In training, both branches see their inputs averaged over squares of this many pixels a
-            side; features keep their sizes. 1 is off, and what :class:`CoarseStartHook` ends with.
     """
 
     lidar_input: ClassVar[str] = "lidar"
@@ -99,7 +97,6 @@ class TransFuserBackbone(HoldsConstants, BaseModule):
         self.image_size, self.bev_size = (image_size[0], image_size[1]), (bev_size[0], bev_size[1])
         self.lidar_channels = lidar_channels
         self.latent = latent
-        self.coarseness = 1
         for name, size in (("image_size", self.image_size), ("bev_size", self.bev_size)):
             if any(s % STRIDE for s in size):
                 raise ValueError(f"TransFuserBackbone: {name} must be two multiples of {STRIDE}, got {size}")
@@ -145,25 +142,19 @@ class TransFuserBackbone(HoldsConstants, BaseModule):
             ValueError: If an input is missing or has the wrong size or type.
         """
         self._check("camera", camera, (self.image_encoder.in_channels, *self.image_size))
-        image = self.image_encoder.stage(0, self.image_encoder.stem(self._seen(camera)))
+        image = self.image_encoder.stage(0, self.image_encoder.stem(camera))
         bev, given = self.held_latent, None
         if bev is None:
             given = self._bev_input(lidar)
-            bev = self.bev_encoder.stage(0, self.bev_encoder.stem(self._seen(given)))
+            bev = self.bev_encoder.stage(0, self.bev_encoder.stem(given))
         bev = bev.expand(image.shape[0], -1, -1, -1)
         image, bev = self.fusions[0](image, bev)
         for index in range(1, len(self.fusions)):
             image = self.image_encoder.stage(index, image)
             bev = self.bev_encoder.stage(index, bev)
             image, bev = self.fusions[index](image, bev)
-        bev, image = resized(bev, self.out_size), resized(image, _last_stage(self.image_size))
         top_down = None if self.top_down is None else self.top_down(bev)
         return FusedFeatures(bev, image, top_down, given if self.learns_from_points else None)
-
-    def _seen(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> what the branches see of it, fewer pixels while training is coarse."""
-        coarse = self.training and self.coarseness > 1
-        return F.avg_pool2d(x, self.coarseness) if coarse else x
 
     def hold(self) -> None:
         """Keep the map of the latent's first stage, if there is one."""

@@ -2,7 +2,7 @@
 
 Planners of the published size and a tiny one, with random weights and made-up scenes, train for a few
 steps in each variant; the variants add up from left to right of ``plain, float32, tf32, bf16, channels_last,
-fused_adamw, kept_memory, compile, coarse``:
+fused_adamw, kept_memory, compile``:
 
 * ``plain`` is what the same equations give without care: float32, eager, attention as written (softmax of a
   product), the latent of LTF encoded once for every scene though it is the same, torch's AdamW as it comes,
@@ -10,7 +10,6 @@ fused_adamw, kept_memory, compile, coarse``:
 * ``float32`` is this package as its recipes run it in full precision: fused attention, the latent encoded
   once, one copy per field;
 * ``kept_memory`` has the process keep what a step frees, as ``beyonddrive train`` does;
-* ``coarse`` is a step of the first epochs under :class:`CoarseStartHook`, which sees a quarter of the pixels;
 * the others switch on one thing each, as the config does (docs/training.md, "Faster steps").
 
 A step is all that happens between a batch on the host and new weights: preparation, losses, backward,
@@ -18,8 +17,7 @@ clipping of gradients, optimizer. Printed are the median, samples per second, th
 same batch and peak memory (CUDA: of the allocator; CPU: of the process, above that before the variant).
 
 Before any time is taken the losses are compared: with dropout off, the first step must have the total loss of
-``plain``, up to the rounding of the precision, or the variant has failed; that of ``coarse``, which sees
-something else, is only printed. On CUDA the steps run under
+``plain``, up to the rounding of the precision, or the variant has failed. On CUDA the steps run under
 ``torch.cuda.set_sync_debug_mode("error")``: one that makes the host wait for the GPU has failed, too. Waits
 for events, which that mode does not see and boxes of agents cost, are counted and written with the figures.
 What failed is named, the rest is measured, and the exit code is 1. With ``--time-limit`` what is not begun by
@@ -77,9 +75,9 @@ PLANNERS: dict[str, tuple[str, dict[str, Any]]] = {
 """Settings of a planner, of the published size unless it says tiny, and what its recipe adds."""
 VARIANTS = (
     *("plain", "float32", "tf32", "bf16", "channels_last"),
-    *("fused_adamw", "kept_memory", "compile", "coarse"),
+    *("fused_adamw", "kept_memory", "compile"),
 )
-NOT_BY_DEFAULT = {"cpu": ("tf32", "compile"), "cuda": ("kept_memory", "coarse")}
+NOT_BY_DEFAULT = {"cpu": ("tf32", "compile"), "cuda": ("kept_memory",)}
 """Variants of a device that are measured where they are asked for."""
 TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
 """Relative difference of the loss that the rounding of a precision may make."""
@@ -96,7 +94,6 @@ class Settings:
     compiled: bool = False
     fused_adamw: bool = False
     kept_memory: bool = False
-    coarse: bool = False
 
     @classmethod
     def of(cls, variants: Sequence[str], index: int) -> Settings:
@@ -105,7 +102,7 @@ class Settings:
         if variants[index] == "plain":
             return cls(plain=True)
         precision = next((name for name in ("bf16", "tf32") if name in on), "float32")
-        switches = ("channels_last", "compile", "fused_adamw", "kept_memory", "coarse")
+        switches = ("channels_last", "compile", "fused_adamw", "kept_memory")
         return cls(False, precision, *(name in on for name in switches))
 
 
@@ -201,9 +198,6 @@ class Step:
             _encode_latent_by_scene(planner)
         if settings.channels_last:
             self.planner.to(memory_format=torch.channels_last)
-        if settings.coarse:
-            backbone: Any = planner.backbone
-            backbone.coarseness = 2
         if settings.compiled:
             self.planner.backbone.compile()
         self.parameters = [p for p in planner.parameters() if p.requires_grad]
@@ -345,8 +339,6 @@ def check_equal(result: Result, plain: Result, settings: Settings) -> None:
     Raises:
         ValueError: With both.
     """
-    if settings.coarse:
-        return
     allowed = TOLERANCE[settings.precision]
     if not abs(result.loss - plain.loss) <= allowed * abs(plain.loss):
         raise ValueError(

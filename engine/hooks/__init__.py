@@ -3,7 +3,6 @@
 from beyonddrive.engine.hooks.checkpoint import PlannerCheckpointHook
 from beyonddrive.engine.hooks.checkpoint_guard import CheckpointGuardHook
 from beyonddrive.engine.hooks.closing import ClosingHook
-from beyonddrive.engine.hooks.coarse_start import CoarseStartHook
 from beyonddrive.engine.hooks.finite_losses import FiniteLossesHook
 from beyonddrive.engine.hooks.logger import PlannerLoggerHook
 from beyonddrive.engine.hooks.rank_agreement import RankAgreementHook
@@ -14,7 +13,6 @@ from beyonddrive.engine.hooks.seed import EpochSeedHook
 __all__ = [
     "CheckpointGuardHook",
     "ClosingHook",
-    "CoarseStartHook",
     "EpochSeedHook",
     "FiniteLossesHook",
     "PlannerCheckpointHook",

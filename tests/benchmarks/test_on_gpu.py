@@ -233,9 +233,8 @@ class TestStepBenchmark:
         assert train_step.main(given) == 0
         steps = json.loads(figures.read_text())["steps"]
         assert [step["variant"] for step in steps] == [
-            *("plain", "float32", "bf16", "channels_last", "fused_adamw", "kept_memory", "coarse")
+            *("plain", "float32", "bf16", "channels_last", "fused_adamw", "kept_memory")
         ]
-        assert steps[-1]["loss"] != steps[0]["loss"]
         assert all(step["ms"] > 0 and step["ratio"] > 0 for step in steps)
         row = on_gpu.step_rows(figures)[1]
         assert row.what == "ltf, batch 2, float32" and "x plain" in row.found
