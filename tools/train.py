@@ -74,8 +74,18 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _share_cores() -> None:
+    """Have threads that wait for others sleep, not spin; to be called before torch is imported.
+
+    Two trainings with a thread for every core keep each other from running where threads spin: on two cores a
+    step then took forty times as long (``benchmarks/shared_cores.py``). A training that is alone is a sixth
+    slower by it; ``OMP_WAIT_POLICY=ACTIVE`` in the environment has its threads spin.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def _advise_on_threads(config: Config) -> None:
-    """Say so if threads will wait for cores that others use, which can make a step many times slower."""
+    """Say so if other processes use the cores."""
     import logging
 
     import torch
@@ -85,9 +95,8 @@ def _advise_on_threads(config: Config) -> None:
     if torch.cuda.is_available() or config.get("num_threads") or torch.get_num_threads() == 1 or busy < 1:
         return
     print_log(
-        f"other processes keep {busy:.1f} of {cores} cores busy, and threads that share cores wait for each "
-        f"other: give num_threads=1 (--cfg-options num_threads=1), to other trainings here, too; beyonddrive "
-        f"sweep --jobs N divides the cores by itself",
+        f"other processes keep {busy:.1f} of {cores} cores busy: trainings that share them are fastest with "
+        f"--cfg-options num_threads=1 each; beyonddrive sweep --jobs N divides the cores by itself",
         "current",
         logging.WARNING,
     )
@@ -109,6 +118,7 @@ def _dry_run(config: Config, args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; the exit code is 1 if config, data or checkpoint are refused."""
     args = parse_args(argv)
+    _share_cores()
     return run_distributed("train", lambda: train(args), args.launcher)
 
 
