@@ -29,7 +29,7 @@ PROPERTY = settings(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )
-FUZZ_BATCH = 10
+FUZZ_BATCH = 50
 """Scenes per example of hypothesis, which takes longer over an example than they do."""
 FUZZ = settings(PROPERTY, max_examples=FUZZED // FUZZ_BATCH)
 
