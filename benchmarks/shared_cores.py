@@ -18,16 +18,14 @@ import sys
 import time
 from collections.abc import Sequence
 from statistics import median
-from typing import TYPE_CHECKING
 
 import torch
 
 from beyonddrive.benchmarks import train_step
 
-if TYPE_CHECKING:
-    from subprocess import Popen
-
-SPINS, SLEEPS = {}, {"OMP_WAIT_POLICY": "PASSIVE"}
+POLICY = "OMP_WAIT_POLICY"
+SPINS: dict[str, str] = {}
+SLEEPS = {POLICY: "PASSIVE"}
 BATCH = 16
 
 
@@ -56,9 +54,8 @@ def timed(count: int, threads: int, environment: dict[str, str], steps: int) -> 
     """Medians [ms] of processes that train at the same time."""
     command = [sys.executable, __file__, "--steps", str(steps), "--work", str(threads)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    running: list[Popen[str]] = [
-        subprocess.Popen(command, text=True, env={**os.environ, **environment}, **pipes) for _ in range(count)
-    ]
+    own = {key: value for key, value in os.environ.items() if key != POLICY}
+    running = [subprocess.Popen(command, text=True, env=own | environment, **pipes) for _ in range(count)]
     try:
         for process in running:
             if _line(process) != "ready":
@@ -75,12 +72,12 @@ def timed(count: int, threads: int, environment: dict[str, str], steps: int) -> 
     return medians
 
 
-def _line(process: Popen[str]) -> str:
+def _line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
-def _tell(process: Popen[str], word: str) -> None:
+def _tell(process: subprocess.Popen[str], word: str) -> None:
     assert process.stdin is not None
     process.stdin.write(word + "\n")
     process.stdin.flush()

@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
     """Have the C library keep what is freed, instead of handing it back to the system at once.
 
     A step on a CPU frees its activations, large blocks, and the next one asks for as many. The system clears
-    every page anew before it gives it out, 4 % of a step of tiny planners and more of large ones.
+    every page anew before it gives it out, in 4 % of the processor time of a step of LTF tiny.
 
     Whoever tunes the allocator by the environment (``MALLOC_TRIM_THRESHOLD_`` and the like,
     ``GLIBC_TUNABLES``, or another library in ``LD_PRELOAD``) is left alone, and so are C libraries other than

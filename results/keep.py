@@ -22,7 +22,7 @@ from beyonddrive.engine.sweeps.records import CHECKPOINT_DIGEST, RECORD
 from beyonddrive.engine.sweeps.runs import Finished, Outcome, Run
 from beyonddrive.evaluation.statistics.score_table import RunKey, ScoreTable
 from beyonddrive.results.tables import RESULTS, KeptTable
-from beyonddrive.visualization.sweep_report import collect, parts_of
+from beyonddrive.visualization.sweep_report import collect, parts_of, subset_parts
 
 
 def finished_runs(sweep: Path, table: KeptTable) -> dict[RunKey, tuple[Finished, dict[str, Any]]]:
@@ -44,6 +44,25 @@ def finished_runs(sweep: Path, table: KeptTable) -> dict[RunKey, tuple[Finished,
     return found
 
 
+def origin_of(told: dict[str, Any]) -> dict[str, Any]:
+    """What a table keeps of the record of a run."""
+    keys = ("recipe", "config", "checkpoint_rule", "checkpoint", "date", "seconds", "made_with")
+    optional = [key for key in ("weights", CHECKPOINT_DIGEST) if told.get(key) is not None]
+    return {key: told[key] for key in (*keys, *optional)}
+
+
+def refuse_other_recipes(made: dict[str, Any], others: dict[str, Any]) -> None:
+    """End if a run that is to be kept was made otherwise than the table's of the same row and seed."""
+    for name, told in others.items():
+        origin = {part: told.get(part) for part in ("recipe", "weights")}
+        if name in made and any(
+            made[name].get(part, origin[part]) != value for part, value in origin.items()
+        ):
+            raise SystemExit(
+                f"keep: {name}: the table has it from another recipe or other weights; take it out first"
+            )
+
+
 def kept_runs(source: KeptTable, table: KeptTable) -> tuple[dict[str, ScoreTable], dict[str, Any]]:
     """Runs of a table that is kept, of the rows that another one's plan has, too.
 
@@ -53,8 +72,8 @@ def kept_runs(source: KeptTable, table: KeptTable) -> tuple[dict[str, ScoreTable
     there = {row.name: replace(row, baseline=None) for row in source.plan.rows}
     same = {row.name for row in table.plan.rows if there.get(row.name) == replace(row, baseline=None)}
     parts = {}
-    for part in parts_of(table.plan):
-        if part in source.parts:
+    for part in source.parts:
+        if part in parts_of(table.plan) and part not in subset_parts(source.plan):
             scores = source.scores(part)
             keep = [i for i, run in enumerate(scores.runs) if run.row in same]
             if keep:
@@ -80,29 +99,16 @@ def main() -> int:
         parts, others = kept_runs(KeptTable(str(args.sweep)), table)
         if not parts:
             raise SystemExit(f"keep: {args.sweep} has no runs of rows that are the same in {args.table}.yml")
-        table.write(parts, made | others)
-        print(f"{args.table}: {len(made | others)} runs")
-        return 0
-    found = finished_runs(args.sweep, table)
-    if not found:
-        raise SystemExit(f"keep: {args.sweep}: no complete run of {args.table}.yml")
-    for key, (_, told) in found.items():
-        name = f"{key.row}/{key.seed}"
-        origin = {part: told.get(part) for part in ("recipe", "weights")}
-        if name in made and any(
-            made[name].get(part, origin[part]) != value for part, value in origin.items()
-        ):
-            raise SystemExit(
-                f"keep: {name}: the table has it from another recipe or other weights; take it out first"
-            )
-        keys = ("recipe", "config", "checkpoint_rule", "checkpoint", "date", "seconds", "made_with")
-        made[name] = {part: told[part] for part in keys}
-        if origin["weights"] is not None:
-            made[name]["weights"] = origin["weights"]
-        if told.get(CHECKPOINT_DIGEST) is not None:
-            made[name][CHECKPOINT_DIGEST] = told[CHECKPOINT_DIGEST]
-    table.write(collect(table.plan, [run for run, _ in found.values()]), made)
-    print(f"{args.table}: {len(made)} runs")
+        refuse_other_recipes(made, others)
+    else:
+        found = finished_runs(args.sweep, table)
+        if not found:
+            raise SystemExit(f"keep: {args.sweep}: no complete run of {args.table}.yml")
+        others = {f"{key.row}/{key.seed}": origin_of(told) for key, (_, told) in found.items()}
+        refuse_other_recipes(made, others)
+        parts = collect(table.plan, [run for run, _ in found.values()])
+    table.write(parts, made | others)
+    print(f"{args.table}: {len(made | others)} runs")
     return 0
 
 

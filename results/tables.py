@@ -24,7 +24,7 @@ from beyonddrive.evaluation.statistics.score_table import (
 from beyonddrive.visualization.sweep_report import (
     differing_values,
     parts_of,
-    read_subsets,
+    read_subset,
     subset_parts,
     write_report,
 )
@@ -66,7 +66,7 @@ class KeptTable:
         """Scores by run and scene; those of a subset are taken from the whole."""
         name, whole = subset_parts(self.plan).get(part, (None, part))
         scores = read_table(self.folder, whole)
-        return scores if name is None else scores.part(read_subsets(self.plan)[name])
+        return scores if name is None else scores.part(read_subset(self.plan, name))
 
     def rows(self, scores: ScoreTable) -> list[TableRow]:
         """Means, intervals and differences of the rows that have runs, from the scores of a part."""

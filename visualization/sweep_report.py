@@ -72,8 +72,7 @@ def with_subsets(plan: SweepPlan, tables: Mapping[str, ScoreTable]) -> dict[str,
     for part, (name, whole) in subset_parts(plan).items():
         if whole in tables:
             found[part] = tables[whole].part(tokens[name])
-    first = [part for part in parts_of(plan) if part in found]
-    return {part: found[part] for part in [*first, *sorted(found.keys() - first)]}
+    return {part: found[part] for part in parts_of(plan) if part in found}
 
 
 def read_parts(out: Path, plan: SweepPlan) -> dict[str, ScoreTable]:
@@ -94,23 +93,26 @@ def read_subsets(plan: SweepPlan) -> dict[str, Sequence[str]]:
     Raises:
         SweepError: If a file is missing, is no scene filter or names no tokens; names the subset.
     """
-    subsets = {}
-    for name, file in plan.subsets.items():
-        if not file.exists():
-            raise SweepError(
-                f"subsets.{name}: {file}: there is no such file, neither from the current folder nor from "
-                "that of the plan"
-            )
-        try:
-            tokens = SceneFilter.from_yaml(file).tokens
-        except SceneFilterError as error:
-            raise SweepError(f"subsets.{name}: {error}") from error
-        if not tokens:
-            raise SweepError(
-                f"subsets.{name}: {file}: names no tokens; a subset is a scene filter with a list of them"
-            )
-        subsets[name] = tokens
-    return subsets
+    return {name: read_subset(plan, name) for name in plan.subsets}
+
+
+def read_subset(plan: SweepPlan, name: str) -> Sequence[str]:
+    """Tokens of the scenes of one subset; raises as :func:`read_subsets`."""
+    file = plan.subsets[name]
+    if not file.exists():
+        raise SweepError(
+            f"subsets.{name}: {file}: there is no such file, neither from the current folder nor from "
+            "that of the plan"
+        )
+    try:
+        tokens = SceneFilter.from_yaml(file).tokens
+    except SceneFilterError as error:
+        raise SweepError(f"subsets.{name}: {error}") from error
+    if not tokens:
+        raise SweepError(
+            f"subsets.{name}: {file}: names no tokens; a subset is a scene filter with a list of them"
+        )
+    return tokens
 
 
 def part_on(part: str, basis: str) -> str:
@@ -158,7 +160,7 @@ def _table(runs: Sequence[Run], loader: str, basis: str = "") -> ScoreTable:
 def write_sweep(
     out: Path, plan: SweepPlan, finished: Sequence[Finished], errors: Mapping[tuple[str, int], str]
 ) -> str:
-    """Write ``runs.csv``, the scores, ``report.md``, and a LaTeX table and a picture for every part.
+    """Write ``runs.csv``, the scores, ``report.md``, LaTeX tables of all parts, and pictures of loaders.
 
     Args:
         out: Folder of the sweep.
@@ -175,17 +177,18 @@ def write_sweep(
     tables = collect(plan, finished)
     for part, table in tables.items():
         write_table(out, part, table)
+    whole = with_subsets(plan, tables)
     seeds = {run.seed for run, _ in finished if run.is_trained}
     plan = replace(plan, seeds=tuple(sorted(seeds.union(plan.seeds))))
     keys = {RunKey(run.row, run.seed): outcome for run, outcome in finished}
     write_runs(
         out,
-        tables,
+        whole,
         differing_values(plan),
         {key: outcome.checkpoint for key, outcome in keys.items()},
         {key: outcome.seconds["train"] for key, outcome in keys.items() if "train" in outcome.seconds},
     )
-    return write_report(out, plan, errors, with_subsets(plan, tables))
+    return write_report(out, plan, errors, whole)
 
 
 def differing_values(plan: SweepPlan) -> dict[str, dict[str, str]]:
@@ -224,7 +227,7 @@ def write_report(
     if tables is None:
         tables = read_parts(out, plan)
     text = [f"# {plan.title}", "", _method(plan), ""]
-    baselines = {row.name: row.baseline for row in plan.rows}
+    baselines, subsets = {row.name: row.baseline for row in plan.rows}, subset_parts(plan)
     lacking = [row.name for row in plan.rows if not any(t.seeds(row.name) for t in tables.values())]
     if lacking:
         text += [f"Without runs so far: {'; '.join(lacking)}.", ""]
@@ -239,7 +242,7 @@ def write_report(
                 f"{RATE.capitalize()}: all collisions by all km, of the runs that tell how far they drove.",
                 "",
             ]
-        drawn = part not in subset_parts(plan)
+        drawn = part not in subsets
         text += [f"![Scores and differences, {part}](intervals_{part}.png)", ""] if drawn else []
         power = power_table(rows)
         if power:

@@ -96,6 +96,13 @@ def test_no_step_waits_and_the_figures_are_those_of_a_training_on_the_host(tmp_p
         assert len(figures) == 2 * STEPS and figures == pytest.approx(expected)
 
 
+def assert_ended(move, steps, folder, kept):
+    """After so many steps, none of which waited, with this checkpoint as the last."""
+    assert move.done == steps and move.in_steps == []
+    found = find_last_checkpoint(folder)
+    assert (found and found.name) == kept
+
+
 @pytest.mark.parametrize(
     ("at", "steps", "kept"),
     [
@@ -112,9 +119,7 @@ def test_a_check_that_fails_ends_the_training_before_a_checkpoint(
     runner = trained(blind_recipe, tmp_path / "w", move)
     with pytest.raises(ValueError, match=f"step {at} had a bad input"):
         runner.train()
-    assert move.done == steps and move.in_steps == []
-    found = find_last_checkpoint(tmp_path / "w")
-    assert (found and found.name) == kept
+    assert_ended(move, steps, tmp_path / "w", kept)
 
 
 @pytest.mark.parametrize(("at", "steps", "kept"), [(1, 2, None), (STEPS, STEPS, None), (5, 6, "epoch_1.pth")])
@@ -125,9 +130,7 @@ def test_losses_are_looked_at_a_step_later_and_before_a_checkpoint(
     runner = trained(blind_recipe, tmp_path / "w", move)
     with pytest.raises(NonFiniteLossError, match=rf"step {at} .*loss_trajectory is nan"):
         runner.train()
-    assert move.done == steps and move.in_steps == []
-    found = find_last_checkpoint(tmp_path / "w")
-    assert (found and found.name) == kept
+    assert_ended(move, steps, tmp_path / "w", kept)
 
 
 def test_the_losses_of_a_step_are_waited_for_after_those_of_the_next_were_sent(gpu, tmp_path, blind_recipe):

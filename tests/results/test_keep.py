@@ -1,5 +1,6 @@
 """Runs that a table takes over from another one."""
 
+import json
 import shutil
 import sys
 
@@ -51,6 +52,16 @@ def test_a_row_of_the_same_recipe_is_taken_from_another_table(results, monkeypat
     )
     assert set(ours.made_with()) == {"LTF, 1200 scenes/0"}
     assert ours.made_with()["LTF, 1200 scenes/0"] == theirs.made_with()["LTF, 1200 scenes/0"]
+
+
+def test_a_run_of_another_recipe_is_refused(results, monkeypatch):
+    _keep(monkeypatch, "effect/sizes", "effect/fewer")
+    file = results / "effect/fewer/made_with.json"
+    made = json.loads(file.read_text())
+    made["LTF, 1200 scenes/0"]["recipe"] = "another"
+    file.write_text(json.dumps(made))
+    with pytest.raises(SystemExit, match="LTF, 1200 scenes/0: the table has it from another recipe"):
+        _keep(monkeypatch, "effect/sizes", "effect/fewer")
 
 
 def test_a_table_without_a_common_row_is_refused(results, monkeypatch):

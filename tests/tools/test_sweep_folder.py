@@ -229,3 +229,4 @@ def test_subsets_are_read_before_anything_is_trained(sweep, verbs, capsys):
     hard.write_text("tokens: [t1, t3]\n")
     assert sweep(top=top) == 0
     assert "## hard: 2 scenes" in capsys.readouterr().out
+    assert ",hard," in (sweep.out / "runs.csv").read_text()
