@@ -2,8 +2,9 @@
 
 It is a ``beyonddrive train`` whose losses are kept, without dropout (whose draws differ between devices) and
 with steps in which the host must not wait for the GPU: from the third on they run under
-``torch.cuda.set_sync_debug_mode("error")``, and waits for events, which it does not see, are counted. Which
-of the settings of faster steps were at work is seen, too, and not taken from the config.
+``torch.cuda.set_sync_debug_mode("error")``, and waits for events, which it does not see, are counted. Between
+two of these steps, where hooks and the loader work, waits are counted, too. Which of the settings of faster
+steps were at work is seen, and not taken from the config.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from beyonddrive.benchmarks.dropout import switch_off_dropout
-from beyonddrive.benchmarks.waits import Waits, refused
+from beyonddrive.benchmarks.waits import Waits, noticed, refused
 from beyonddrive.engine.activation_checkpointing import is_checkpointed
 from beyonddrive.engine.compilation import is_compiled
 from beyonddrive.engine.files import write_atomically
@@ -57,6 +58,9 @@ class WatchedStepsHook(Hook):
         self._totals: dict[int, torch.Tensor] = {}
         self._done = 0
         self._waits = Waits()
+        self._between = ExitStack()
+        self._gap: Waits | None = None
+        self._gaps: list[int] = []
         self._autocast: str | None = None
 
     def before_train(self, runner: Runner) -> None:
@@ -69,18 +73,32 @@ class WatchedStepsHook(Hook):
         def watched(*args: Any, **kwargs: Any) -> Any:
             watch = torch.cuda.is_available() and self._done >= WARM_UP
             self._done += 1
+            self._end_gap()
             with refused(self._waits) if watch else nullcontext():
-                return step(*args, **kwargs)
+                outputs = step(*args, **kwargs)
+            if watch:
+                self._gap = Waits()
+                self._between.enter_context(noticed(self._gap))
+            return outputs
 
         runner.model.train_step = watched
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Keep the loss, on the device."""
+        """Keep the loss, on the device; what follows the last step of an epoch may wait."""
+        if self.end_of_epoch(runner.train_dataloader, batch_idx):
+            self._end_gap(is_counted=False)
         self._totals[runner.iter + 1] = outputs["loss"].detach()
         if runner.iter + 1 == self.kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _end_gap(self, is_counted: bool = True) -> None:
+        """End the watch over what lies between two steps, if there is one."""
+        self._between.close()
+        if self._gap is not None and is_counted:
+            self._gaps.append(self._gap.count)
+        self._gap = None
 
     def _see_precision(self, planner: nn.Module, inputs: Any) -> None:
         device = next(planner.parameters()).device.type
@@ -99,6 +117,7 @@ class WatchedStepsHook(Hook):
             "device": device.type,
             "watched": max(0, self._done - WARM_UP) if device.type == "cuda" else 0,
             "waits": self._waits.count,
+            "waits_between": self._gaps,
             "settings": {"autocast": self._autocast, **settings_of(runner)},
         }
         write_atomically(self.losses, json.dumps(seen).encode())

@@ -220,6 +220,9 @@ def compare(
             allowed += f", first {FIRST:g}"
         if ours["watched"]:
             text += f", {told(ours['watched'], Waits(ours['waits']))}"
+            gaps = ours["waits_between"]
+            text += f", waits between steps: {sum(map(bool, gaps))} of {len(gaps)} times"
+            good = good and not all(gaps)  # (a hook that waits each time; a line of the log may)
         if ours["scale"] is not None:
             text += f", scale {ours['scale']:g} at the end"
         if kind == "together":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -56,7 +58,7 @@ AT_WORK = {
 
 
 def seen(losses, device="cuda", **more):
-    told = {"backend": "nccl", "watched": 10, "waits": 0, "scale": None, **more}
+    told = {"backend": "nccl", "watched": 10, "waits": 0, "waits_between": [0, 3, 0], "scale": None, **more}
     return {"losses": losses, "device": device, **told}
 
 
@@ -78,6 +80,29 @@ def test_waits_for_events_are_told(monkeypatch):
     for count, text in ((0, "10 steps without a wait"), (10, "the host waited for an event 1 times")):
         made = {"ltf_tiny-cuda": seen(losses, waits=count), "ltf_tiny-again": seen(losses, "cpu")}
         assert text in trainings.compare(made, "cuda", [recipe], recipe)[0].found
+
+
+@pytest.mark.filterwarnings("ignore:called a synchronizing")
+@pytest.mark.parametrize(("waits_in", "gaps"), [("no step", [0, 0]), ("each", [1, 1]), ("last", [0, 0])])
+def test_waits_between_steps_are_counted(waits_in, gaps, monkeypatch):
+    """Two epochs of three steps, of which two may wait for anything; what ends an epoch may, too."""
+    mode = ["default"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: mode[0])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda to: mode.__setitem__(0, to))
+    modes = []
+    model = torch.nn.Linear(1, 1)
+    model.train_step = lambda batch: modes.append(mode[0]) or {"loss": torch.ones(())}
+    runner = SimpleNamespace(model=model, train_dataloader=range(3), iter=0)
+    hook = train_one.WatchedStepsHook("losses.json")
+    hook.before_train(runner)
+    for step in range(6):
+        outputs = model.train_step(None)
+        hook.after_train_iter(runner, step % 3, outputs=outputs)
+        if waits_in == "each" or (waits_in == "last" and step % 3 == 2):
+            warnings.warn("called a synchronizing CUDA operation", UserWarning, stacklevel=1)
+    assert modes == ["default"] * 2 + ["error"] * 4
+    assert (hook._gaps, mode[0]) == (gaps, "default")
 
 
 def test_trainings_pass_only_if_every_step_is_there_and_close():
@@ -105,6 +130,7 @@ def test_trainings_pass_only_if_every_step_is_there_and_close():
     assert verdicts(resumed="RuntimeError: lost")[2] == "FAIL"
     assert verdicts(again=seen({"99": 1.0}, "cpu"))[0] == "FAIL"
     assert verdicts(accumulated=seen({**good, "12": 14.5}, "cpu"))[3] == "FAIL"
+    assert verdicts(cuda=seen(good, waits_between=[1, 4, 2]))[0] == "FAIL"  # a hook waits each time
     for key, value in AT_WORK.items():  # (whatever the losses are, a setting that was not at work fails)
         missing = {True: False, 6: 12}.get(value) if not isinstance(value, list) else []
         assert verdicts(together=seen(far, settings={**AT_WORK, key: missing}))[3] == "FAIL", key
