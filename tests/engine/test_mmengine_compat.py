@@ -167,6 +167,7 @@ def test_float16_without_scaling_is_refused():
         mmengine_compat.AutocastOptimWrapper(dtype="float16", optimizer=None)
 
 
+@pytest.mark.usefixtures("laid_out_configs")
 def test_a_text_is_formatted_once(monkeypatch):
     formatted = []
 
@@ -192,6 +193,7 @@ def test_a_text_is_formatted_once(monkeypatch):
     assert config.pretty_text == text
 
 
+@pytest.mark.usefixtures("laid_out_configs")
 def test_remedies_are_not_put_on_each_other():
     def depth(function):
         return 1 + depth(function.__wrapped__) if hasattr(function, "__wrapped__") else 0

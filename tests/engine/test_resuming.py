@@ -108,6 +108,7 @@ def recipe_left_in(work_dir, recipe):
     return load_config(work_dir / recipe.name)
 
 
+@pytest.mark.usefixtures("laid_out_configs")
 def test_the_config_that_a_resumed_run_leaves_starts_from_the_beginning(tmp_path, blind_recipe):
     train(blind_recipe, tmp_path / "w", {**KEEP, "log_level": "INFO"})
     first = (tmp_path / "w" / blind_recipe.name).read_text()
