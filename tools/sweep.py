@@ -33,7 +33,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--baseline", help="row that the others are compared with: a config, or key=value")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows of the plan")
     parser.add_argument(
-        "--loaders", nargs="+", choices=("test", "val"), help="where every run is judged; default: test"
+        "--loaders",
+        nargs="+",
+        choices=("test", "val"),
+        help="where every run is judged; default: test; with --grid val, too, which chooses the best row",
     )
     parser.add_argument(
         "--further", nargs="+", metavar="BASIS", help="judge on these bases, too, such as epdms"

@@ -20,6 +20,7 @@ from beyonddrive.evaluation.statistics.score_table import (
     write_runs,
     write_table,
 )
+from beyonddrive.visualization.sweep_choice import choice_text
 from beyonddrive.visualization.sweep_tables import (
     intervals_picture,
     latex,
@@ -227,6 +228,8 @@ def write_report(
     if tables is None:
         tables = read_parts(out, plan)
     text = [f"# {plan.title}", "", _method(plan), ""]
+    if chosen := choice_text(plan.choices, tables, plan.loaders[0]):
+        text += [chosen, ""]
     baselines, subsets = {row.name: row.baseline for row in plan.rows}, subset_parts(plan)
     lacking = [row.name for row in plan.rows if not any(t.seeds(row.name) for t in tables.values())]
     if lacking:

@@ -16,7 +16,7 @@ from beyonddrive.structures.errors import BeyondDriveError
 Checkpoint = Literal["last", "best"]
 LOADERS = ("test", "val")
 """Data loaders of a config on which a sweep can judge."""
-_KEYS = {"title", "rows", "seeds", "options", "loaders", "further", "checkpoint", "subsets"}
+_KEYS = {"title", "rows", "seeds", "options", "loaders", "further", "checkpoint", "subsets", "choices"}
 _ROW_KEYS = {"config", "bases", "options", "baseline", "shared_options", "weights"}
 
 
@@ -61,6 +61,7 @@ class SweepPlan:
         loaders: Loaders of the configs on which every run is judged.
         further: Names of bases, such as ``epdms``, on which it is judged besides by the metric of its config,
             on the first loader.
+        choices: Rows of which the report names the best by validation scenes.
         checkpoint: ``last``: that of the last epoch; ``best``: that of the highest validation score.
         subsets: Scene filters by name: parts of the judged scenes that get a table of their own.
         title: Of the report.
@@ -73,6 +74,7 @@ class SweepPlan:
     subsets: Mapping[str, Path] = field(default_factory=dict)
     title: str = "Sweep"
     further: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [row.name for row in self.rows]
@@ -83,6 +85,7 @@ class SweepPlan:
             ("rows", [row.slug for row in self.rows]),
             ("seeds", self.seeds),
             ("further", self.further),
+            ("choices", self.choices),
         ):
             twice = sorted({str(value) for value in values if list(values).count(value) > 1})
             if twice:
@@ -91,6 +94,8 @@ class SweepPlan:
             raise SweepError(f"seeds: give at least one, none negative; got {list(self.seeds)}")
         if not self.loaders or set(self.loaders) - set(LOADERS) or len(set(self.loaders)) < len(self.loaders):
             raise SweepError(f"loaders: must be some of {', '.join(LOADERS)}, got {list(self.loaders)}")
+        if strangers := [name for name in self.choices if name not in names]:
+            raise SweepError(f"choices: {', '.join(strangers)} is no row; there is {', '.join(names)}")
         if self.checkpoint not in ("last", "best"):
             raise SweepError(f"checkpoint: must be 'last' or 'best', got {self.checkpoint!r}")
         for row in self.rows:
@@ -123,7 +128,11 @@ class SweepPlan:
             row = self.row(open_names.pop())
             kept.add(row.name)
             open_names += [name for name in (row.baseline, row.weights) if name and name not in kept]
-        return replace(self, rows=tuple(row for row in self.rows if row.name in kept))
+        return replace(
+            self,
+            rows=tuple(row for row in self.rows if row.name in kept),
+            choices=tuple(name for name in self.choices if name in kept),
+        )
 
 
 def read_seeds(text: str) -> tuple[int, ...]:
@@ -191,7 +200,9 @@ def plan_of_grid(
             elif baseline is not None:
                 partner = Path(baseline.rpartition("::")[2]).stem if baseline in configs else baseline
             rows.append(Row(name, config, (), {**options, **own}, None if partner == name else partner))
-    return SweepPlan(tuple(rows), seeds, **settings)
+    # Whoever tries values wants to know the best one, which test scenes must not tell.
+    tried: dict[str, Any] = {"choices": tuple(row.name for row in rows), "loaders": ("test", "val")}
+    return SweepPlan(tuple(rows), seeds, **({**tried, **settings} if len(rows) > len(configs) else settings))
 
 
 def _ending(key: str, keys: Mapping[str, Any]) -> str:
@@ -213,8 +224,8 @@ def read_plan(path: Path) -> SweepPlan:
 
     ``rows`` maps names to ``config``, ``bases``, ``options``, ``baseline`` and ``weights``; ``options``
     beside them are those of all rows but those with ``shared_options: false``; ``seeds`` is a list or a
-    text like ``0:5``; ``further`` lists bases; ``subsets`` maps names to scene filters; their paths
-    start from the current folder, or from that of the plan if they are not there.
+    text like ``0:5``; ``further`` lists bases, ``choices`` rows (or is ``all``); ``subsets`` maps names to
+    scene filters; their paths start from the current folder, or from that of the plan if they are not there.
 
     Raises:
         SweepError: If it cannot be read, or a key is not understood; names the file.
@@ -264,6 +275,11 @@ def _plan_of(content: Any) -> SweepPlan:
     further = top.get("further", [])
     if not isinstance(further, list) or not all(isinstance(name, str) for name in further):
         raise SweepError(f"further: must be a list of bases such as epdms, got {further!r}")
+    choices = top.get("choices", [])
+    if choices == "all":
+        choices = [row.name for row in rows]
+    if not isinstance(choices, list):
+        raise SweepError(f"choices: must be a list of rows, or all, got {choices!r}")
     subsets = {
         str(name): Path(str(file)) for name, file in _mapping("subsets", top.get("subsets", {}), None).items()
     }
@@ -275,6 +291,7 @@ def _plan_of(content: Any) -> SweepPlan:
         subsets,
         str(top.get("title", "Sweep")),
         tuple(further),
+        tuple(map(str, choices)),
     )
 
 

@@ -35,7 +35,7 @@ def test_a_run_is_a_process_of_its_own_and_tells_why_it_failed(tmp_path, split_r
 def test_a_grid_is_trained_once_and_a_failed_run_leaves_the_rest(tmp_path, blind_recipe, capsys):
     out = tmp_path / "sweep"
     words = [str(blind_recipe), "--out", str(out), "--seeds", "0:2", "--grid", "train_cfg.max_epochs=1,2"]
-    words += ["--baseline", "max_epochs=1"]
+    words += ["--baseline", "max_epochs=1", "--loaders", "test"]
     assert main([*words, "--dry-run"]) == 0
     assert capsys.readouterr().out.count("to do") == 4
 
@@ -54,6 +54,7 @@ def test_a_grid_is_trained_once_and_a_failed_run_leaves_the_rest(tmp_path, blind
     assert all(path.stat().st_mtime_ns == time for path, time in trained.items())
     report = (out / "report.md").read_text()
     assert "| blind_recipe max_epochs=2 | 2 |" in report and "Runs without scores" not in report
+    assert "Nothing is chosen here" in report
     assert (out / "runs.csv").read_text().count("\n") == 5
     assert (out / "table_test.tex").exists() and (out / "intervals_test.png").exists()
     before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/*.csv")}

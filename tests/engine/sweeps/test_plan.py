@@ -33,6 +33,24 @@ def test_a_grid_makes_every_combination_and_pairs_it_with_the_baseline():
     assert len({row.slug for row in plan.rows}) == 4
 
 
+def test_values_are_chosen_by_validation_scenes(tmp_path):
+    grid = {"model.repulsion.weight": ["0", "5"]}
+    plan = plan_of_grid(["ltf"], grid, {}, (0,))
+    assert plan.choices == ("ltf weight=0", "ltf weight=5") and plan.loaders == ("test", "val")
+    assert plan_of_grid(["ltf"], grid, {}, (0,), loaders=("val",)).loaders == ("val",)
+    single = plan_of_grid(["ltf", "ego_mlp"], {}, {}, (0,))
+    assert single.choices == () and single.loaders == ("test",)
+
+    path = tmp_path / "plan.yml"
+    path.write_text(PLAN + "choices: all\n")
+    assert read_plan(path).choices == ("plain", "repelled")
+    assert read_plan(path).only(["plain"]).choices == ("plain",)
+    for wrong, told in (("[plain, odd]", "odd is no row; there is plain, repelled"), ("3", "or all, got 3")):
+        path.write_text(PLAN + f"choices: {wrong}\n")
+        with pytest.raises(SweepError, match=f"choices: .*{told}"):
+            read_plan(path)
+
+
 def test_keys_with_the_same_end_stay_apart():
     plan = plan_of_grid(["ltf"], {"model.head.weight": ["1"], "model.loss.weight": ["2"]}, {}, (0,))
     assert plan.rows[0].name == "ltf head.weight=1 loss.weight=2"

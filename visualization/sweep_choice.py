@@ -1,0 +1,64 @@
+"""Which row of a sweep is chosen: by validation scenes, said with how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from beyonddrive.evaluation.statistics.score_table import ScoreTable
+from beyonddrive.visualization.sweep_tables import seeds_text, signed, table_rows
+
+CHOSEN_ON = "val"
+"""Part that rows are chosen by."""
+NOTHING_CHOSEN = (
+    "Nothing is chosen here: a row that is picked by its score on these scenes is no longer judged by it. "
+    f"Choose on validation scenes (loader `{CHOSEN_ON}`)."
+)
+
+
+def choice_text(choices: Sequence[str], tables: Mapping[str, ScoreTable], judged_on: str) -> str:
+    """The row with the highest mean on validation scenes, beside the next one, in a paragraph.
+
+    Args:
+        choices: Rows to choose among; with fewer than two there is no choice, and no text.
+        tables: Scores by part.
+        judged_on: Part on which the chosen row is judged; it takes no part in the choice.
+
+    Returns:
+        The paragraph; that nothing is chosen if the rows have no scores on validation scenes.
+
+    >>> choice_text(["only"], {}, "test")
+    ''
+    """
+    if len(choices) < 2:
+        return ""
+    if CHOSEN_ON not in tables:
+        return NOTHING_CHOSEN
+    table = tables[CHOSEN_ON]
+    rows = table_rows(table, dict.fromkeys(choices))
+    if len(rows) < 2:
+        return NOTHING_CHOSEN
+    # (of equal ones the first, so that the order of the plan decides and not that of a sort)
+    first, second = sorted(rows, key=lambda row: -row.score.mean)[:2]
+    (apart,) = table_rows(table, {first.name: second.name})
+    score, seeds = table.columns[-1], sorted({row.score.num_seeds for row in rows})
+    text = (
+        f"Chosen on {CHOSEN_ON} among {len(rows)} rows, by {score} alone: **{first.name}** "
+        f"({first.score.mean:.2f}; next {second.name}, {second.score.mean:.2f}"
+    )
+    if apart.difference is None:
+        text += ", which has other seeds, so the two are not paired)."
+    else:
+        low, high = apart.difference.widest
+        text += f"; difference {signed(apart.difference.mean)}, 95 % {signed(low)} to {signed(high)})."
+        text += " The scenes do not tell these two apart." if low <= 0.0 else ""
+    lacking = [name for name in choices if name not in {row.name for row in rows}]
+    text += f" Without scores there: {'; '.join(lacking)}." if lacking else ""
+    text += " Rows have different numbers of seeds." if len(seeds) > 1 else ""
+    judged = tables.get(judged_on) if judged_on != CHOSEN_ON else None
+    if judged is not None and judged.seeds(first.name):
+        (found,) = table_rows(judged, {first.name: None})
+        text += (
+            f" On {judged_on}, which took no part in that: {found.score.mean:.2f} "
+            f"({seeds_text(found.score.num_seeds)})."
+        )
+    return text
