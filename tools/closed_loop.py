@@ -72,7 +72,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="append",
         required=True,
         metavar="NAME=RESULTS[,RESULTS]",
-        help="folders of one planner, one per training; the first row is what the others are compared with",
+        help="folders of one planner, one per training, all with the same seeds of the traffic; the first "
+        "row is what the others are compared with",
     )
     compare.add_argument("--out", type=Path, metavar="DIR", help="folder of comparison.json and pairs.csv")
     serve = actions.add_parser("serve", help="be a simulator that speaks HUGSIM's protocols")

@@ -55,8 +55,7 @@ class Estimate:
     @property
     def widest(self) -> tuple[float, float]:
         """The wider of both: with few seeds a bootstrap cannot know how far another seed would lie."""
-        low, high = self.seed_low, self.seed_high
-        return (low, high) if high - low > self.high - self.low else (self.low, self.high)
+        return wider_of((self.low, self.high), (self.seed_low, self.seed_high))
 
     @property
     def is_above_zero(self) -> bool:
@@ -67,6 +66,31 @@ class Estimate:
     def is_below_zero(self) -> bool:
         """Whether the bootstrap interval lies below 0."""
         return self.high < 0.0
+
+
+def wider_of(bootstrap: tuple[float, float], student: tuple[float, float]) -> tuple[float, float]:
+    """Student's interval if it is the wider one, else the bootstrap's, which is NaN of one scene.
+
+    >>> wider_of((0.0, 1.0), (-1.0, 2.0)), wider_of((0.0, 1.0), (float("nan"), float("nan")))
+    ((-1.0, 2.0), (0.0, 1.0))
+    """
+    return student if student[1] - student[0] > bootstrap[1] - bootstrap[0] else bootstrap
+
+
+def student_interval(means: NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Student's interval of the mean of values (S,), one per seed; NaN of one.
+
+    >>> low, high = student_interval(np.array([1.0, 2.0, 3.0]))
+    >>> round(low, 2), round(high, 2)
+    (-0.48, 4.48)
+    """
+    if len(means) < 2:
+        return float("nan"), float("nan")
+    if not np.std(means, ddof=1) > 0.0:
+        # Of equal values it is a point, which scipy computes with a warning.
+        return float(means[0]), float(means[0])
+    student = stats.ttest_1samp(means, 0.0).confidence_interval(confidence)
+    return float(student.low), float(student.high)
 
 
 def estimate(
@@ -152,16 +176,10 @@ def _checked(scores: ArrayLike) -> NDArray[np.float64]:
 def _estimate(values: NDArray[np.float64], interval: tuple[float, float], confidence: float) -> Estimate:
     num_seeds, num_scenes = values.shape
     means = values.mean(axis=1)
-    seed_low = seed_high = std = np.nan
-    if num_seeds > 1:
-        std = float(np.std(means, ddof=1))
-        # Student's interval of equal means is a point, which scipy computes with a warning.
-        seed_low, seed_high = (float(means[0]),) * 2
-        if std > 0.0:
-            student = stats.ttest_1samp(means, 0.0).confidence_interval(confidence)
-            seed_low, seed_high = float(student.low), float(student.high)
+    std = float(np.std(means, ddof=1)) if num_seeds > 1 else np.nan
     error = float(stats.sem(values.mean(axis=0))) if num_scenes > 1 else np.nan
-    return Estimate(float(values.mean()), *interval, seed_low, seed_high, std, error, num_seeds, num_scenes)
+    student = student_interval(means, confidence)
+    return Estimate(float(values.mean()), *interval, *student, std, error, num_seeds, num_scenes)
 
 
 _Key = tuple[bytes, tuple[int, ...], float, int, int]

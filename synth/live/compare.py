@@ -20,10 +20,12 @@ from beyonddrive.synth.live.summary import (
     RATE,
     fallback_line,
     figures_of,
+    interval_words,
     rate,
     rate_difference,
     rows_of,
     table_of,
+    traffic_words,
 )
 from beyonddrive.synth.live.town import LiveError
 
@@ -45,12 +47,23 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Driven:
-    row: Row
+class _Run:
+    folder: Path
     episodes: list[dict[str, Any]]
     names: list[str]
-    kinds: NDArray[np.str_]
-    arrays: Mapping[str, NDArray[np.float64]]
+    traffic: list[int]
+    arrays: Mapping[str, NDArray[np.float64]]  # (V, T): seeds of the traffic, scenarios
+
+
+@dataclass(frozen=True)
+class _Driven:
+    row: Row
+    runs: list[_Run]
+    arrays: Mapping[str, NDArray[np.float64]]  # (R, V, T): trainings, seeds of the traffic, scenarios
+
+    def cut(self, columns: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+        """Figures in some of the scenarios."""
+        return {key: values[..., columns] for key, values in self.arrays.items()}
 
 
 def compare(rows: Sequence[Row]) -> dict[str, Any]:
@@ -58,34 +71,63 @@ def compare(rows: Sequence[Row]) -> dict[str, Any]:
 
     How many plans of each row were fallbacks comes first: its figures are not those of its planner alone.
 
-    A row of one run, such as that of a driver without a training, pairs with every run of another.
+    All runs have to be of the same seeds of the traffic. Intervals are over scenarios and trainings, each
+    judged by its mean over the traffic, whose seeds are no trainings. Where one run stands against one, such
+    as that of a driver without a training, they are over scenarios and seeds of the traffic, and say nothing
+    of another training. A row of one run pairs with every run of another, traffic by traffic.
 
     Raises:
         LiveError: If a folder holds no run, or runs are of other scenarios, seeds or settings.
     """
-    driven = [_read(row) for row in rows]
+    driven = _read(rows)
     first = driven[0]
-    for other in driven[1:]:
-        _refuse_other(first, other)
+    traffic, kinds = first.runs[0].traffic, _kinds(first.runs[0])
     groups: dict[str, Any] = {}
-    for group, columns in rows_of(first.kinds):
+    for group, columns in rows_of(kinds):
         table = {}
         for item in driven:
-            cut = {key: values[:, columns] for key, values in item.arrays.items()}
-            base = {key: values[:, columns] for key, values in first.arrays.items()}
+            cut = item.cut(columns)
+            own = {key: _by_seed(values) for key, values in cut.items()}
             table[item.row.name] = {
-                **figures_of(cut),
-                "collision_rate": rate(cut["collided"], cut["kilometres"]),
-                "difference": None if item is first else _differences(cut, base),
+                **figures_of(own),
+                "collision_rate": rate(own["collided"], own["kilometres"]),
+                "difference": None if item is first else _differences(cut, first.cut(columns)),
             }
         groups[group] = {"scenarios": int(columns.sum()), "rows": table}
     return {
         "fallbacks": {item.row.name: int(item.arrays["fallbacks"].sum()) for item in driven},
-        "steps": {item.row.name: sum(int(e["steps"]) for e in item.episodes) for item in driven},
+        "steps": {
+            item.row.name: sum(int(e["steps"]) for run in item.runs for e in run.episodes) for item in driven
+        },
         "hugsim": _settings(first.row.runs[0]).get("hugsim", {}),
         "baseline": first.row.name,
+        "traffic": traffic,
+        "intervals": {
+            item.row.name: {
+                "figures": _interval_words(len(item.runs), traffic),
+                "difference": None
+                if item is first
+                else _interval_words(max(len(item.runs), len(first.runs)), traffic),
+            }
+            for item in driven
+        },
         "groups": groups,
     }
+
+
+def _by_seed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Figures (R, V, T) as (S, T): means over V seeds of the traffic, or these themselves of one training."""
+    found: NDArray[np.float64] = values.mean(axis=1) if len(values) > 1 else values[0]
+    return found
+
+
+def _interval_words(trainings: int, traffic: Sequence[int]) -> str:
+    """What the intervals of :func:`_by_seed` are over."""
+    seeds = traffic_words(traffic)
+    if trainings > 1:
+        averaged = f", each the mean of {seeds}" if len(traffic) > 1 else ""
+        return interval_words(f"{trainings} trainings{averaged}")
+    return interval_words(f"{seeds} of one training" if len(traffic) > 1 else "")
 
 
 def _differences(
@@ -93,7 +135,8 @@ def _differences(
 ) -> dict[str, Any]:
     shape = np.broadcast_shapes(ours["rc"].shape, base["rc"].shape)
     ours, base = (
-        {key: np.broadcast_to(values, shape) for key, values in arrays.items()} for arrays in (ours, base)
+        {key: _by_seed(np.broadcast_to(values, shape)) for key, values in arrays.items()}
+        for arrays in (ours, base)
     )
     return {
         **figures_of({key: difference_of(ours[key], base[key]) for key in FIGURES}),
@@ -101,45 +144,60 @@ def _differences(
     }
 
 
-def _read(row: Row) -> _Driven:
-    episodes: list[dict[str, Any]] = []
-    runs = 0
-    for folder in row.runs:
-        if not (folder / SETTINGS).exists():
-            raise LiveError(f"{folder}: holds no run; beyonddrive closed-loop run --out {folder} makes one")
-        found = [json.loads(path.read_text()) for path in sorted(folder.glob(f"seed_*/*/{EPISODE}"))]
-        seeds = sorted({int(episode["seed"]) for episode in found})
-        for episode in found:
-            place = {"run": str(folder), "traffic": episode["seed"]}
-            episodes.append({**episode, **place, "seed": runs + seeds.index(int(episode["seed"]))})
-        runs += len(seeds)
-    try:
-        names, _, arrays = table_of(episodes)
-    except LiveError as error:
-        raise LiveError(f"row {row.name}: {error}") from error
-    kind_of = {str(episode["name"]): str(episode["difficulty"]) for episode in episodes}
-    return _Driven(row, episodes, names, np.array([kind_of[name] for name in names]), arrays)
-
-
-def _refuse_other(first: _Driven, other: _Driven) -> None:
-    for folder in (*first.row.runs, *other.row.runs):
-        there, wanted = (_settings(path) for path in (folder, first.row.runs[0]))
-        differing = sorted(key for key in set(there) | set(wanted) if there.get(key) != wanted.get(key))
-        if differing:
+def _read(rows: Sequence[Row]) -> list[_Driven]:
+    """Runs of all rows, which are of the same scenarios, seeds of the traffic and settings."""
+    found = [[_read_run(folder) for folder in row.runs] for row in rows]
+    first = found[0][0]
+    driven = []
+    for row, runs in zip(rows, found, strict=True):
+        for run in runs:
+            _refuse_other(first, run)
+        counts = len(found[0]), len(runs)
+        if counts[0] != counts[1] and 1 not in counts:
             raise LiveError(
-                f"{folder / SETTINGS}: has another {', '.join(differing)} than {first.row.runs[0]}; "
-                "compare runs of the same scenarios and settings"
+                f"{rows[0].name} and {row.name}: {counts[0]} and {counts[1]} trainings do not pair"
             )
+        arrays = {key: np.stack([run.arrays[key] for run in runs]) for key in first.arrays}
+        driven.append(_Driven(row, runs, arrays))
+    return driven
+
+
+def _read_run(folder: Path) -> _Run:
+    if not (folder / SETTINGS).exists():
+        raise LiveError(f"{folder}: holds no run; beyonddrive closed-loop run --out {folder} makes one")
+    episodes = [json.loads(path.read_text()) for path in sorted(folder.glob(f"seed_*/*/{EPISODE}"))]
+    if not episodes:
+        raise LiveError(f"{folder}: has no episode yet; finish the run")
+    try:
+        return _Run(folder, episodes, *table_of(episodes))
+    except LiveError as error:
+        raise LiveError(f"{folder}: {error}") from error
+
+
+def _kinds(run: _Run) -> NDArray[np.str_]:
+    """Difficulties (T,) of its scenarios."""
+    kind_of = {str(episode["name"]): str(episode["difficulty"]) for episode in run.episodes}
+    return np.array([kind_of[name] for name in run.names])
+
+
+def _refuse_other(first: _Run, other: _Run) -> None:
+    there, wanted = (_settings(run.folder) for run in (other, first))
+    differing = sorted(key for key in set(there) | set(wanted) if there.get(key) != wanted.get(key))
+    if differing:
+        raise LiveError(
+            f"{other.folder / SETTINGS}: has another {', '.join(differing)} than {first.folder}; "
+            "compare runs of the same scenarios and settings"
+        )
+    if other.traffic != first.traffic:
+        raise LiveError(
+            f"{other.folder}: was driven with {traffic_words(other.traffic)}, {first.folder} with "
+            f"{traffic_words(first.traffic)}; drive both with the same --seeds"
+        )
     lacking = sorted(set(first.names) ^ set(other.names))
     if lacking:
         raise LiveError(
-            f"{first.row.name} and {other.row.name}: only one of them has driven {lacking[0]} "
+            f"{first.folder} and {other.folder}: only one of them has driven {lacking[0]} "
             f"({len(lacking)} such); finish both runs"
-        )
-    counts = len(first.arrays["rc"]), len(other.arrays["rc"])
-    if counts[0] != counts[1] and 1 not in counts:
-        raise LiveError(
-            f"{first.row.name} and {other.row.name}: {counts[0]} and {counts[1]} runs and seeds do not pair"
         )
 
 
@@ -151,7 +209,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 def comparison_text(result: Mapping[str, Any]) -> str:
     """A comparison as a table, x 100 but for the rate; differences from the baseline with their intervals.
 
-    Rows with fallbacks are named first, HUGSIM's switches last.
+    Rows with fallbacks are named first; what the intervals are over and HUGSIM's switches come last.
     """
     warnings = [
         f"{name}: {fallback_line(count, result['steps'][name])}"
@@ -175,8 +233,17 @@ def comparison_text(result: Mapping[str, Any]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+    rows_by_words: dict[str, list[str]] = {}
+    for name, words in result["intervals"].items():
+        if words["difference"] is not None:
+            rows_by_words.setdefault(words["difference"], []).append(name)
+    intervals = [
+        f"intervals of {', '.join(names)} less {result['baseline']}: {words}"
+        for words, names in rows_by_words.items()
+    ]
     switches = ", ".join(f"{name}={value}" for name, value in result["hugsim"].items())
-    return "\n".join([*warnings, *table, *([f"HUGSIM's switches: {switches}"] if switches else [])])
+    last = [*intervals, *([f"HUGSIM's switches: {switches}"] if switches else [])]
+    return "\n".join([*warnings, *table, *last])
 
 
 def _signed(value: Mapping[str, float], factor: float, digits: int) -> str:
@@ -187,27 +254,23 @@ def _signed(value: Mapping[str, float], factor: float, digits: int) -> str:
 
 
 def pairs_csv(rows: Sequence[Row]) -> str:
-    """A line per scenario and run, with the figures of every row beside each other.
+    """A line per run, seed of the traffic and scenario, with the figures of every row beside each other.
 
     Raises:
         LiveError: As :func:`compare`.
     """
-    driven = [_read(row) for row in rows]
-    for other in driven[1:]:
-        _refuse_other(driven[0], other)
-    most = max(len(item.arrays["rc"]) for item in driven)
+    driven = _read(rows)
+    first = driven[0].runs[0]
+    kinds = _kinds(first)
     keys = (*FIGURES, "collided", "kilometres", "fallbacks")
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        ["run", "name", "difficulty", *(f"{item.row.name}: {key}" for item in driven for key in keys)]
-    )
-    for run in range(most):
-        for i, name in enumerate(driven[0].names):
-            cells = [
-                repr(float(item.arrays[key][min(run, len(item.arrays[key]) - 1), i]))
-                for item in driven
-                for key in keys
-            ]
-            writer.writerow([run, name, driven[0].kinds[i], *cells])
+    figures = [f"{item.row.name}: {key}" for item in driven for key in keys]
+    writer.writerow(["run", "traffic", "name", "difficulty", *figures])
+    for run in range(max(len(item.runs) for item in driven)):
+        own = [item.runs[min(run, len(item.runs) - 1)] for item in driven]
+        for place, seed in enumerate(first.traffic):
+            for i, name in enumerate(first.names):
+                cells = [repr(float(one.arrays[key][place, i])) for one in own for key in keys]
+                writer.writerow([run, seed, name, kinds[i], *cells])
     return file.getvalue()

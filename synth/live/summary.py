@@ -1,4 +1,8 @@
-"""Figures of a run: means and rates with intervals over scenarios and seeds."""
+"""Figures of a run: means and rates with intervals over scenarios and seeds.
+
+An interval is the wider one of a bootstrap over scenarios and seeds and of Student's over the seeds: with few
+seeds a bootstrap cannot know how far another seed would lie.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.evaluation.statistics.intervals import estimates
+from beyonddrive.evaluation.statistics.intervals import estimates, student_interval, wider_of
 from beyonddrive.synth.live.town import LiveError
 
 FIGURES = {"hdscore": "HD-Score", "rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "TTC", "c": "COM"}
@@ -48,8 +52,11 @@ def table_of(episodes: Sequence[Episode]) -> tuple[list[str], list[int], dict[st
 
 
 def rate(collisions: Floats, kilometres: Floats, seed: int = 0) -> dict[str, float]:
-    """Collisions per kilometre of (S, T) episodes, with its bootstrap interval over both."""
-    return _resampled(lambda pick: _share(collisions[pick], kilometres[pick]), collisions.shape, seed)
+    """Collisions per kilometre of (S, T) episodes, with its interval over both."""
+    by_seed = _rate_by_seed(collisions, kilometres)
+    return _resampled(
+        lambda pick: _share(collisions[pick], kilometres[pick]), collisions.shape, by_seed, seed
+    )
 
 
 def rate_difference(
@@ -61,7 +68,8 @@ def rate_difference(
         mine, its = (_share(a["collided"][pick], a["kilometres"][pick]) for a in (ours, base))
         return mine - its
 
-    return _resampled(apart, ours["collided"].shape, seed)
+    mine, its = (_rate_by_seed(a["collided"], a["kilometres"]) for a in (ours, base))
+    return _resampled(apart, ours["collided"].shape, mine - its, seed)
 
 
 def _share(collisions: Floats, kilometres: Floats) -> float:
@@ -69,16 +77,56 @@ def _share(collisions: Floats, kilometres: Floats) -> float:
     return float(collisions.sum()) / driven if driven > 0 else float("nan")
 
 
-def _resampled(statistic: Callable[[Any], float], shape: tuple[int, ...], seed: int) -> dict[str, float]:
+def _rate_by_seed(collisions: Floats, kilometres: Floats) -> Floats:
+    """What each of S seeds says of the rate of all, (S,); their mean is that rate.
+
+    The rate of a seed alone would count a seed that drove little as much as the others. This is the rate of
+    all and the seed's collisions beyond it by the mean distance, the usual linearisation of a ratio.
+    """
+    every, driven = _share(collisions, kilometres), kilometres.sum(axis=1)
+    if np.isnan(every):
+        return np.full(len(driven), np.nan)
+    found: Floats = every + (collisions.sum(axis=1) - every * driven) / driven.mean()
+    return found
+
+
+def _resampled(
+    statistic: Callable[[Any], float], shape: tuple[int, ...], by_seed: Floats, seed: int
+) -> dict[str, float]:
+    mean, low, high = statistic(np.s_[:, :]), float("nan"), float("nan")
+    if shape[1] < 2:
+        return {"mean": mean, "low": low, "high": high}
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(RESAMPLES):
         seeds = np.asarray(rng.integers(shape[0], size=shape[0])).reshape(-1, 1)
         values.append(statistic((seeds, rng.integers(shape[1], size=shape[1]))))
-    low = high = float("nan")
     if not np.isnan(values).all():
         low, high = map(float, np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
-    return {"mean": statistic(np.s_[:, :]), "low": low, "high": high}
+        low, high = wider_of((low, high), student_interval(by_seed, CONFIDENCE))
+    return {"mean": mean, "low": low, "high": high}
+
+
+def interval_words(seeds: str) -> str:
+    """What intervals are of, and over which seeds, if there are several.
+
+    >>> interval_words("")
+    '95 % over scenarios (bootstrap)'
+    >>> interval_words("3 trainings")
+    '95 % over scenarios and 3 trainings (the wider of bootstrap and Student)'
+    """
+    if not seeds:
+        return "95 % over scenarios (bootstrap)"
+    return f"95 % over scenarios and {seeds} (the wider of bootstrap and Student)"
+
+
+def traffic_words(seeds: Sequence[int]) -> str:
+    """Seeds of the traffic, for readers.
+
+    >>> traffic_words([0, 1, 2])
+    'traffic seeds 0, 1, 2'
+    """
+    return f"traffic seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def rows_of(kinds: NDArray[np.str_]) -> list[tuple[str, NDArray[np.bool_]]]:
@@ -89,7 +137,9 @@ def rows_of(kinds: NDArray[np.str_]) -> list[tuple[str, NDArray[np.bool_]]]:
 
 
 def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """Figures by difficulty and of all episodes, as JSON values.
+    """Figures by difficulty and of all episodes of one driver, as JSON values.
+
+    Its intervals are over scenarios and seeds of the traffic; of another training they say nothing.
 
     Raises:
         LiveError: If a scenario was not driven with every seed.
@@ -97,7 +147,9 @@ def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
     names, seeds, arrays = table_of(episodes)
     kind_of = {str(e["name"]): str(e["difficulty"]) for e in episodes}
     kinds = np.array([kind_of[name] for name in names])
-    result: dict[str, Any] = {"seeds": seeds, "scenarios": len(names), "groups": {}}
+    result: dict[str, Any] = {"seeds": seeds, "scenarios": len(names)}
+    result["intervals"] = interval_words(traffic_words(seeds) if len(seeds) > 1 else "")
+    result["groups"] = {}
     for group, columns in rows_of(kinds):
         result["groups"][group] = {
             "scenarios": int(columns.sum()),
@@ -119,13 +171,13 @@ def figures_of(arrays: Mapping[str, NDArray[np.float64]]) -> dict[str, dict[str,
     """Means with intervals of all figures (seeds, scenarios), or of their differences, as JSON values."""
     found = estimates(arrays[key] for key in FIGURES)
     return {
-        key: {"mean": value.mean, "low": value.low, "high": value.high}
+        key: {"mean": value.mean, "low": value.widest[0], "high": value.widest[1]}
         for key, value in zip(FIGURES, found, strict=True)
     }
 
 
 def as_text(summary: Mapping[str, Any]) -> str:
-    """A summary as a table; x 100 but for the rate. Fallbacks come first."""
+    """A summary as a table; x 100 but for the rate. Fallbacks come first, what intervals are of after it."""
     lines = []
     if summary["fallbacks"]:
         lines.append(fallback_line(summary["fallbacks"], summary["steps"]))
@@ -140,6 +192,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
     lines += [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
+    lines.append(f"intervals: {summary['intervals']}")
     lines.append("ends: " + ", ".join(f"{name} {count}" for name, count in summary["ends"].items()))
     return "\n".join(lines)
 

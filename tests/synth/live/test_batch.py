@@ -18,6 +18,7 @@ from beyonddrive.evaluation.closed_loop.hugsim.run_files import (
     read_points,
     read_record,
 )
+from beyonddrive.evaluation.statistics import intervals
 from beyonddrive.synth.live import batch, reference, summary
 from beyonddrive.synth.live.compare import Row, compare, comparison_text, pairs_csv
 from beyonddrive.synth.live.drive import Stage
@@ -256,9 +257,114 @@ def test_rows_are_compared_scenario_by_scenario(tmp_path):
     assert found["still"]["difference"]["hdscore"]["mean"] == pytest.approx(-scores.mean() - 0.005)
     assert "+10.0 [+10.0, +10.0]" in comparison_text(compare(rows))
     lines = pairs_csv(rows).splitlines()
-    assert len(lines) == 1 + 2 * 6 and lines[0].startswith("run,name,difficulty,plain: hdscore,plain: rc")
+    assert len(lines) == 1 + 2 * 6 and lines[0].startswith("run,traffic,name,difficulty,plain: hdscore,")
     # The row without a training has the same episodes in both runs.
     assert lines[1].split(",")[-9:] == lines[7].split(",")[-9:]
+
+
+def drive_made_up(folder, names, gains, traffic=range(3), scenarios=4):
+    """A run per name; ``gains`` (R, V) say how good its scores are, by training and seed of the traffic."""
+    for name, own in zip(names, gains, strict=True):
+        episodes = [
+            made_up(f"easy_{i}", seed, 0.1 * i + gain, collided=i % 2, kilometres=0.1 + gain)
+            for seed, gain in zip(traffic, own, strict=True)
+            for i in range(scenarios)
+        ]
+        write_made_up(folder / name, episodes)
+    return Row(names[0].partition("_")[0], tuple(folder / name for name in names))
+
+
+def test_seeds_of_the_traffic_are_no_trainings(tmp_path):
+    """Two trainings with three seeds of the traffic each are two, judged by their means over these."""
+    plain = drive_made_up(tmp_path, ["plain_0", "plain_1"], [[0.0, 0.1, 0.2], [0.1, 0.1, 0.1]])
+    gains = np.array([[0.2, 0.3, 0.4], [0.2, 0.3, 0.1]])
+    better = drive_made_up(tmp_path, ["better_0", "better_1"], gains)
+    result = compare([plain, better])
+    apart = result["groups"]["all"]["rows"]["better"]["difference"]
+    # (the same in every scenario, so that only trainings differ, whose means do by 0.2 and 0.1)
+    low, high = intervals.student_interval(np.array([0.2, 0.1]))
+    assert [apart["hdscore"][key] for key in ("mean", "low", "high")] == pytest.approx([0.15, low, high])
+    scenes = 0.1 * np.arange(4)
+    wanted = intervals.estimate(scenes + gains.mean(axis=1)[:, None])
+    own = result["groups"]["all"]["rows"]["better"]["hdscore"]
+    assert [own[key] for key in ("mean", "low", "high")] == pytest.approx([wanted.mean, *wanted.widest])
+    # As where each training was driven once, with the means of its episodes.
+    once = [
+        drive_made_up(tmp_path / "once", [f"{name}_0", f"{name}_1"], means, (0,))
+        for name, means in (("plain", [[0.1], [0.1]]), ("better", [[0.3], [0.2]]))
+    ]
+    table = compare(once)["groups"]["all"]["rows"]
+    assert table["better"]["hdscore"] == pytest.approx(own)
+    assert table["better"]["difference"]["hdscore"] == pytest.approx(apart["hdscore"])
+    assert table["better"]["collision_rate"] == pytest.approx(
+        result["groups"]["all"]["rows"]["better"]["collision_rate"]
+    )
+    words = "95 % over scenarios and 2 trainings, each the mean of traffic seeds 0, 1, 2 (the wider of"
+    assert f"intervals of better less plain: {words} bootstrap and Student)" in comparison_text(result)
+    lines = [line.split(",") for line in pairs_csv([plain, better]).splitlines()[1:]]
+    assert [line[:3] for line in lines[::4]] == [[f"{r}", f"{v}", "easy_0"] for r in (0, 1) for v in range(3)]
+
+
+def test_a_row_of_one_run_pairs_with_every_training_traffic_by_traffic(tmp_path):
+    gains = np.array([[0.2, 0.5, 0.3], [0.1, 0.4, 0.3], [0.3, 0.4, 0.3]])
+    ours = drive_made_up(tmp_path, ["ours_0", "ours_1", "ours_2"], gains)
+    still = drive_made_up(tmp_path, ["still"], [[0.0, 0.3, 0.1]])
+    by_training = gains.mean(axis=1) - 0.4 / 3
+    for rows, sign in (([still, ours], 1.0), ([ours, still], -1.0)):
+        result = compare(rows)
+        apart = result["groups"]["all"]["rows"][rows[1].name]["difference"]["hdscore"]
+        wanted = intervals.estimate(np.tile(sign * by_training[:, None], 4))
+        assert [apart[key] for key in ("mean", "low", "high")] == pytest.approx([wanted.mean, *wanted.widest])
+        assert "3 trainings, each" in result["intervals"][rows[1].name]["difference"]
+    # The figures of the row of one run itself are over the traffic.
+    own = result["groups"]["all"]["rows"]["still"]["hdscore"]
+    wanted = intervals.estimate(0.1 * np.arange(4) + np.array([[0.0], [0.3], [0.1]]))
+    assert [own[key] for key in ("low", "high")] == pytest.approx(wanted.widest)
+    assert "traffic seeds 0, 1, 2 of one training" in result["intervals"]["still"]["figures"]
+    lines = [line.split(",") for line in pairs_csv([ours, still]).splitlines()]
+    place = lines[0].index("still: hdscore")
+    assert [line[place] for line in lines[1:13]] == [line[place] for line in lines[13:25]]
+    assert lines[1][place] != lines[5][place]
+
+
+def test_of_one_training_each_the_traffic_is_the_seed(tmp_path):
+    one = drive_made_up(tmp_path, ["one"], [[0.0, 0.1, 0.2]])
+    other = drive_made_up(tmp_path, ["other"], [[0.1, 0.4, 0.3]])
+    result = compare([one, other])
+    apart = result["groups"]["all"]["rows"]["other"]["difference"]["hdscore"]
+    wanted = intervals.student_interval(np.array([0.1, 0.3, 0.1]))
+    assert [apart["low"], apart["high"]] == pytest.approx(wanted)
+    assert "over scenarios and traffic seeds 0, 1, 2 of one training (the" in comparison_text(result)
+    # With one seed there is nothing but scenarios.
+    alone = [drive_made_up(tmp_path / "a", [name], [[0.1]], (0,)) for name in ("one", "other")]
+    assert comparison_text(compare(alone)).endswith("less one: 95 % over scenarios (bootstrap)")
+
+
+def test_intervals_are_the_wider_of_both(tmp_path):
+    """Of two seeds that disagree, Student's; of rates, too, around the rate of all."""
+    scores = [[0.1, 0.3, 0.2, 0.4], [0.5, 0.6, 0.4, 0.8]]
+    episodes = [
+        made_up(f"easy_{i}", seed, value, collided=i < 1 + seed, kilometres=0.1 + 0.1 * seed)
+        for seed, own in enumerate(scores)
+        for i, value in enumerate(own)
+    ]
+    figures = summary.summarise(episodes)
+    found = figures["groups"]["all"]
+    wanted = intervals.estimate(scores)
+    assert wanted.widest == (wanted.seed_low, wanted.seed_high)
+    assert [found["hdscore"][key] for key in ("low", "high")] == pytest.approx(wanted.widest)
+    # One collision in 0.4 km and two in 0.8 km are one rate, of which no seed makes another.
+    rate = found["collision_rate"]
+    assert rate["mean"] == pytest.approx(2.5) and rate["low"] < 2.5 < rate["high"]
+    for episode in episodes:
+        episode["collided"] = episode["seed"] == 1
+    rate = summary.summarise(episodes)["groups"]["all"]["collision_rate"]
+    # 4 collisions in 1.2 km; the seeds have 4 / 3 fewer and more than their distance gives, by 0.6 km.
+    wide = intervals.student_interval(np.array([10 / 3 - 20 / 9, 10 / 3 + 20 / 9]))
+    assert [rate[key] for key in ("mean", "low", "high")] == pytest.approx([10 / 3, *wide])
+    text = summary.as_text(figures)
+    assert "95 % over scenarios and traffic seeds 0, 1 (the wider of bootstrap and Student)" in text
+    assert "95 % over scenarios (bootstrap)" in summary.as_text(summary.summarise(episodes[:4]))
 
 
 def test_a_comparison_says_first_whose_plans_were_fallbacks(tmp_path):
@@ -290,11 +396,20 @@ def test_rows_that_do_not_pair_are_refused(tmp_path):
     three = [made_up("easy_0", seed, 0.1) for seed in range(3)]
     write_made_up(tmp_path / "three", three)
     write_made_up(tmp_path / "two", three[:2])
+    (tmp_path / "begun").mkdir()
+    batch.claim(tmp_path / "begun", {"config": "begun", "preset": "pr57"})
     rows = {path.name: Row(path.name, (path,)) for path in tmp_path.iterdir()}
+    rows["both"] = Row("both", (tmp_path / "two", tmp_path / "two"))
+    rows["trio"] = Row("trio", (tmp_path / "two",) * 3)
+    rows["mixed"] = Row("mixed", (tmp_path / "two", tmp_path / "three"))
     for pair, said in (
         (("a", "less"), "only one of them has driven easy_1"),
         (("a", "other"), "has another pivot than"),
-        (("two", "three"), "2 and 3 runs and seeds do not pair"),
+        (("both", "trio"), "both and trio: 2 and 3 trainings do not pair"),
+        (("two", "three"), "three: was driven with traffic seeds 0, 1, 2, .*two with traffic seeds 0, 1;"),
+        (("less", "two"), "two: was driven with traffic seeds 0, 1, .*less with traffic seed 0;"),
+        (("mixed",), "three: was driven with traffic seeds 0, 1, 2, .*the same --seeds"),
+        (("a", "begun"), "begun: has no episode yet"),
     ):
         with pytest.raises(LiveError, match=said):
             compare([rows[name] for name in pair])
