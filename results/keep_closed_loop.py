@@ -5,7 +5,8 @@
 A folder is one of ``beyonddrive closed-loop run --out``; those of a row are its trainings, in the order of
 their seeds (or with them, ``NAME=0:DIR,2:DIR``), and take the place of what the table has of them. All must
 have driven the same scenarios with the same settings. Scores are kept by scenario, of all and by difficulty,
-with the shares of episodes by how they ended and, where the run says so, how far each drove (km). So is what
+with the shares of episodes by how they ended and, where the run says so, how far each drove (km); of a run
+with several seeds of the traffic the mean over these, which have to be the same in all of a table. So is what
 the files of a run say of how it was made: versions, machine and recipe, and the seconds that it took.
 
 The digest of a list counts every byte, and another machine may round a value of a scenario otherwise:
@@ -21,6 +22,8 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +41,34 @@ ENDS = {"Complete": "completed", "Far from preset trajectory": "left the way"}
 """Ends of an episode whose share is kept."""
 KILOMETRES = "kilometres"
 """Column of ``episodes.csv`` that older runs lack."""
+TRAFFIC = [0]
+"""Seeds of the traffic of runs that were kept before it was told."""
 NAMES = (*COLUMNS.values(), *ENDS.values(), DISTANCE, "HD-Score")
 """Columns of the table; the last is the score."""
 
 
-def episodes_of(
-    folder: Path, with_fallbacks: bool = True
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
-    """Figures by scenario, and difficulties by scenario, of a run with one seed of the traffic."""
+@dataclass(frozen=True)
+class Episodes:
+    """What a run drove.
+
+    Attributes:
+        scores: Means over the traffic (C,), by scenario; columns as :data:`NAMES`.
+        kinds: Difficulties by scenario.
+        traffic: Seeds of the traffic.
+    """
+
+    scores: dict[str, NDArray[np.float64]]
+    kinds: dict[str, str]
+    traffic: list[int]
+
+
+def episodes_of(folder: Path, with_fallbacks: bool = True) -> Episodes:
+    """Read a run.
+
+    Raises:
+        SystemExit: If plans were fallbacks and these are not wanted, or a scenario was not driven once with
+            every seed of the traffic.
+    """
     with (folder / "episodes.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     fallbacks = sum(int(line["fallbacks"]) for line in lines)
@@ -53,28 +76,50 @@ def episodes_of(
         raise SystemExit(
             f"keep: {folder}: {fallbacks} plans were fallbacks; --with-fallbacks keeps it as it is"
         )
-    names = [line["name"] for line in lines]
-    if len(set(names)) != len(names):
-        raise SystemExit(f"keep: {folder}: has several seeds of the traffic; a run of a table has one")
-    scores = {
-        line["name"]: np.array(
-            [
-                *(float(line[key]) for key in COLUMNS),
-                *(float(end in line["ends"]) for end in ENDS),
-                float(line.get(KILOMETRES) or "nan"),
-                float(line["hdscore"]),
-            ]
+    traffic = sorted({int(line["seed"]) for line in lines})
+    by_name: dict[str, list[tuple[int, NDArray[np.float64]]]] = {}
+    for line in lines:
+        by_name.setdefault(line["name"], []).append((int(line["seed"]), _figures_of(line)))
+    for name, found in by_name.items():
+        seeds = sorted(seed for seed, _ in found)
+        if seeds != traffic:
+            raise SystemExit(
+                f"keep: {folder}: {name} was driven with seeds {_listed(seeds)} of the traffic, "
+                f"not once with each of {_listed(traffic)}"
+            )
+    scores = {name: np.mean([figures for _, figures in found], axis=0) for name, found in by_name.items()}
+    return Episodes(scores, {line["name"]: line["difficulty"] for line in lines}, traffic)
+
+
+def _figures_of(line: dict[str, str]) -> NDArray[np.float64]:
+    return np.array(
+        [
+            *(float(line[key]) for key in COLUMNS),
+            *(float(end in line["ends"]) for end in ENDS),
+            float(line.get(KILOMETRES) or "nan"),
+            float(line["hdscore"]),
+        ]
+    )
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _refuse_other_traffic(folder: Path, traffic: list[int], shared: list[int]) -> None:
+    if traffic != shared:
+        raise SystemExit(
+            f"keep: {folder}: was driven with seeds {_listed(traffic)} of the traffic, the rest of the table "
+            f"with {_listed(shared)}"
         )
-        for line in lines
-    }
-    return scores, {line["name"]: line["difficulty"] for line in lines}
 
 
 def same_list(table: KeptTable, text: str) -> dict[str, str]:
     """Digest of a list, and of the table's, if ``NAME=DIR`` shows that their scenarios are the same."""
     name, _, folder = text.partition("=")
-    scores, _ = episodes_of(Path(folder))
-    kept = table.scores("all")
+    driven, made = episodes_of(Path(folder)), table.made_with()[f"{name}/0"]
+    _refuse_other_traffic(Path(folder), driven.traffic, made.get("traffic", TRAFFIC))
+    scores, kept = driven.scores, table.scores("all")
     figures = dict(zip(kept.tokens, kept.values[kept.runs.index(RunKey(name, 0))], strict=True))
     own = [NAMES.index(column) for column in kept.columns]
     if scores.keys() != figures.keys() or not all(
@@ -82,7 +127,7 @@ def same_list(table: KeptTable, text: str) -> dict[str, str]:
     ):
         raise SystemExit(f"keep: {folder}: '{name}' has other figures there than in the table")
     told = json.loads((Path(folder) / "settings.json").read_text())["scenario_list"]
-    return {told: table.made_with()[f"{name}/0"]["settings"]["scenario_list"]}
+    return {told: made["settings"]["scenario_list"]}
 
 
 def _are_alike(one: NDArray[np.float64], other: NDArray[np.float32]) -> bool:
@@ -120,6 +165,7 @@ def main() -> int:
     untrained: set[str] = set()
     kinds: dict[str, str] = {}
     shared: dict[str, Any] | None = next((run["settings"] for run in made.values()), None)
+    traffic: list[int] | None = next((run.get("traffic", TRAFFIC) for run in made.values()), None)
     for text in args.row:
         name, _, folders = text.partition("=")
         for number, part in enumerate(folders.split(",")):
@@ -134,12 +180,15 @@ def main() -> int:
             shared = compared
             if settings["checkpoint"] is None and "," not in folders:
                 untrained.add(name)
-            found, kinds = episodes_of(folder, args.with_fallbacks)
-            scores[RunKey(table.plan.row(name).name, seed)] = found
+            driven = episodes_of(folder, args.with_fallbacks)
+            kinds, traffic = driven.kinds, traffic or driven.traffic
+            _refuse_other_traffic(folder, driven.traffic, traffic)
+            scores[RunKey(table.plan.row(name).name, seed)] = driven.scores
             date = time.strftime("%Y-%m-%d", time.gmtime((folder / "episodes.csv").stat().st_mtime))
             own = {key: settings[key] for key in OWN}
             own["checkpoint"] = own["checkpoint"] and Path(own["checkpoint"]).name
-            made[f"{name}/{seed}"] = {"date": date, **own, "settings": same, **told_of(folder)}
+            told_there = {"traffic": driven.traffic, "settings": same, **told_of(folder)}
+            made[f"{name}/{seed}"] = {"date": date, **own, **told_there}
     whole = table_of(scores, NAMES, untrained=untrained)
     parts = {"all": whole}
     for kind in sorted(set(kinds.values())):

@@ -382,6 +382,44 @@ def test_a_closed_loop_run_keeps_what_its_files_say_it_was_made_with(root, monke
     assert set(better) - set(made["plain/0"]) == {"recipe", "made_with", "seconds"}
 
 
+def test_seeds_of_the_traffic_are_kept_as_their_means(root, monkeypatch):
+    def drive(name, gain, traffic=(0, 1, 2)):
+        drive_made_up(root / name, gain)
+        path = root / name / "episodes.csv"
+        head, *lines = path.read_text().splitlines()
+        more = []
+        for seed in traffic:
+            for line in lines:
+                cells = line.split(",")
+                cells[0], cells[3] = str(seed), str(float(cells[3]) + 0.1 * seed)
+                cells[-1] = "Complete" if seed else "Collided"
+                more.append(",".join(cells))
+        path.write_text("\n".join([head, *more]))
+        return root / name
+
+    plain, better = drive("plain", 0.0), drive("better", 0.25)
+    row = f"plain={plain},{plain}"
+    assert call(keep_closed_loop, monkeypatch, "effect/two", "--row", row, "--row", f"better={better}") == 0
+    folder = root / "results" / "effect" / "two"
+    table = read_table(folder, "all")
+    assert table.of("plain", "HD-Score") == pytest.approx(np.tile(10.0 * np.arange(6) + 10.0, (2, 1)))
+    assert table.of("better", "completed") == pytest.approx(np.full((1, 6), 200 / 3))
+    made = json.loads((folder / "made_with.json").read_text())
+    assert {key: run["traffic"] for key, run in made.items()} == {key: [0, 1, 2] for key in made}
+    once = drive("once", 0.25, (0,))
+    said = r"once: was driven with seeds 0 of the traffic, .* with 0, 1, 2"
+    with pytest.raises(SystemExit, match=said):
+        call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better={once}")
+    with pytest.raises(SystemExit, match=said):
+        call(keep_closed_loop, monkeypatch, "effect/two", "--row", row, "--same-by", f"plain={once}")
+    episodes = better / "episodes.csv"
+    episodes.write_text("\n".join(episodes.read_text().splitlines()[:-1]))
+    with pytest.raises(
+        SystemExit, match="s5 was driven with seeds 0, 1 of the traffic, not once with each of 0, 1"
+    ):
+        call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better={better}")
+
+
 def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch, capsys):
     def drive(name, gain, controller="pr57", scenarios="all"):
         folder = root / name
