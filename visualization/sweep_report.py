@@ -271,5 +271,6 @@ def _method(plan: SweepPlan) -> str:
         "Differences are paired by seed and scene with the row that a row names as its baseline; beside the "
         "bootstrap stands Student's interval over the seeds, which is the more careful one with few seeds. "
         "With one seed there is no interval over seeds, and the bootstrap's is over scenes alone. "
+        "Pictures show the wider of both. "
         "All rows are shown."
     )

@@ -266,7 +266,7 @@ def count_text(needed: int | None) -> str:
 
 
 def intervals_picture(rows: Sequence[TableRow], score: str) -> bytes:
-    """The score of every row and its difference from the baseline, with intervals, as PNG."""
+    """The score of every row and its difference from the baseline, with their wider intervals, as PNG."""
     figure = Figure((_WIDTH_INCHES, _BASE_INCHES + _ROW_INCHES * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     places = range(len(rows))
@@ -278,7 +278,7 @@ def intervals_picture(rows: Sequence[TableRow], score: str) -> bytes:
     for place, row in zip(places, rows, strict=True):
         for axes, found in ((left, row.score), (right, row.difference)):
             if found is not None:
-                axes.plot([found.low, found.high], [place, place], color="tab:blue", linewidth=2.0)
+                axes.plot(found.widest, [place, place], color="tab:blue", linewidth=2.0)
                 axes.plot([found.mean], [place], "o", color="tab:blue", markersize=4.0)
     file = BytesIO()
     figure.savefig(file, format="png", dpi=120)

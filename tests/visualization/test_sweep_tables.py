@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from beyonddrive.evaluation.score_labels import BASES, ScoreLabel
 from beyonddrive.evaluation.statistics.intervals import StatisticsError
@@ -102,6 +103,22 @@ def test_markdown_latex_and_picture(table):
     assert r"better\_5\%" in latex(rows, "PDMS") and r"$\pm$" in latex(rows, "PDMS")
     assert power_table(rows).splitlines()[-1].startswith("| better_5% | ")
     assert intervals_picture(rows, "PDMS").startswith(b"\x89PNG")
+
+
+def test_the_picture_has_the_wider_interval(table, monkeypatch):
+    """As the documents do: three seeds that disagree know less than a bootstrap over them says."""
+    apart = np.array([0.1 * run.seed if run.row == "plain" else 0.0 for run in table.runs], np.float32)
+    rows = table_rows(replace(table, values=table.values + apart[:, None, None]), BASELINES)
+    drawn = []
+    plot = Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda axes, *args, **kw: drawn.append(args[0]) or plot(axes, *args, **kw)
+    )
+    intervals_picture(rows, "PDMS")
+    shown = [tuple(ends) for ends in drawn if len(ends) == 2]
+    found = [each for row in rows for each in (row.score, row.difference) if each is not None]
+    assert shown == [each.widest for each in found]
+    assert (rows[2].difference.seed_low, rows[2].difference.seed_high) in shown
 
 
 def test_files_give_back_what_was_written(tmp_path, table):
