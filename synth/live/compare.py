@@ -127,7 +127,7 @@ def _interval_words(trainings: int, traffic: Sequence[int]) -> str:
     if trainings > 1:
         averaged = f", each the mean of {seeds}" if len(traffic) > 1 else ""
         return interval_words(f"{trainings} trainings{averaged}")
-    return interval_words(f"{seeds} of one training" if len(traffic) > 1 else "")
+    return interval_words(f"{seeds} of one run" if len(traffic) > 1 else "")
 
 
 def _differences(

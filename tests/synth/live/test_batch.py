@@ -320,7 +320,7 @@ def test_a_row_of_one_run_pairs_with_every_training_traffic_by_traffic(tmp_path)
     own = result["groups"]["all"]["rows"]["still"]["hdscore"]
     wanted = intervals.estimate(0.1 * np.arange(4) + np.array([[0.0], [0.3], [0.1]]))
     assert [own[key] for key in ("low", "high")] == pytest.approx(wanted.widest)
-    assert "traffic seeds 0, 1, 2 of one training" in result["intervals"]["still"]["figures"]
+    assert "traffic seeds 0, 1, 2 of one run" in result["intervals"]["still"]["figures"]
     lines = [line.split(",") for line in pairs_csv([ours, still]).splitlines()]
     place = lines[0].index("still: hdscore")
     assert [line[place] for line in lines[1:13]] == [line[place] for line in lines[13:25]]
@@ -334,7 +334,7 @@ def test_of_one_training_each_the_traffic_is_the_seed(tmp_path):
     apart = result["groups"]["all"]["rows"]["other"]["difference"]["hdscore"]
     wanted = intervals.student_interval(np.array([0.1, 0.3, 0.1]))
     assert [apart["low"], apart["high"]] == pytest.approx(wanted)
-    assert "over scenarios and traffic seeds 0, 1, 2 of one training (the" in comparison_text(result)
+    assert "over scenarios and traffic seeds 0, 1, 2 of one run (the" in comparison_text(result)
     # With one seed there is nothing but scenarios.
     alone = [drive_made_up(tmp_path / "a", [name], [[0.1]], (0,)) for name in ("one", "other")]
     assert comparison_text(compare(alone)).endswith("less one: 95 % over scenarios (bootstrap)")
