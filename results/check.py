@@ -2,8 +2,9 @@
 
 A figure or a table of figures in a document stands between a mark and ``<!-- end -->``; :mod:`marks` says
 which marks there are, and others are refused. Held against the scores are, too, what is computed from those
-of a table (``runs.csv``, report, LaTeX), pictures that are drawn from them, and the settings of calibrated
-rows. The exit code is 1 if anything differs; ``--write`` writes it anew.
+of a table (``runs.csv``, report, LaTeX, pictures of intervals), what is computed from several tables or for a
+single document, and the settings of calibrated rows. The exit code is 1 if anything differs; ``--write``
+writes it anew, but for settings, and for the picture of scenes, which takes their world to draw.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from beyonddrive.engine.files import write_atomically
 from beyonddrive.results.closed_loop import relate
-from beyonddrive.results.effect import by_distance
+from beyonddrive.results.effect import by_distance, won_and_lost
 from beyonddrive.results.effect.calibrated import check_calibration
 from beyonddrive.results.marks import FigureError, text_of
 from beyonddrive.results.pictures import shows
 from beyonddrive.results.tables import RESULTS, KeptTable, kept_tables
+from beyonddrive.visualization.picture_values import digest_of
 
 ROOT = RESULTS.parent
 MARKED = re.compile(
@@ -31,6 +34,10 @@ MARK = re.compile(r"<!-- ([\w ]+:|end\b)[^>]*-->")
 """What means to be a mark, or the end of one."""
 DRAWINGS = (by_distance, relate)
 """Modules with a ``PICTURE``, the values that it has to show (``current``), and a ``main`` that draws it."""
+OF_SCENES = (won_and_lost,)
+"""The same, whose ``main`` needs the world that the scenes are of."""
+CELLS = (relate, won_and_lost)
+"""Modules with a ``TABLE`` in CSV, and the text that it has to hold (``table``)."""
 SETTINGS = (check_calibration,)
 """What finds settings of plans that do not follow from what is kept; nothing writes them anew."""
 
@@ -70,29 +77,47 @@ def check_document(path: Path, write: bool) -> list[str]:
 
 
 def check_computed(table: KeptTable, write: bool) -> list[str]:
-    """Files of a table that are not what its scores give; pictures of intervals are not compared."""
+    """Files of a table that are not what its scores give."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        table.write_computed(place, pictures=False)
-        names = [path.name for path in sorted(place.iterdir()) if path.suffix in (".csv", ".md", ".tex")]
+        table.write_computed(place)
+        names = [path.name for path in sorted(place.iterdir())]
         stale = [name for name in names if not _same(place / name, table.folder / name)]
-    if stale and write:
-        table.write_computed(table.folder)
+        for name in stale if write else ():
+            write_atomically(table.folder / name, (place / name).read_bytes())
     return [f"{(table.folder / name).relative_to(ROOT)}: is not what its scores give" for name in stale]
 
 
 def _same(one: Path, other: Path) -> bool:
+    if one.suffix == ".png":
+        return digest_of(one) == digest_of(other)
     return other.exists() and one.read_bytes() == other.read_bytes()
+
+
+def check_cells(write: bool) -> list[str]:
+    """Tables in CSV that are not what the scores give."""
+    problems = []
+    for module in CELLS:
+        text, path = module.table(), module.TABLE
+        if not path.exists() or path.read_text() != text:
+            problems.append(f"{path.relative_to(ROOT)}: is not what the scores give")
+            if write:
+                write_atomically(path, text.encode())
+    return problems
 
 
 def check_pictures(write: bool) -> list[str]:
     """Pictures that do not show what is in their tables."""
     problems = []
-    for drawing in DRAWINGS:
-        if not shows(drawing.PICTURE, drawing.current()):
-            problems.append(f"{drawing.PICTURE.relative_to(ROOT)}: was drawn from other scores")
-            if write:
-                drawing.main()
+    for drawing in (*DRAWINGS, *OF_SCENES):
+        if shows(drawing.PICTURE, drawing.current()):
+            continue
+        told = f"{drawing.PICTURE.relative_to(ROOT)}: was drawn from other scores"
+        if drawing in OF_SCENES:
+            told += f"; {drawing.__name__} draws it, with the world of its scenes"
+        elif write:
+            drawing.main()
+        problems.append(told)
     return problems
 
 
@@ -104,6 +129,7 @@ def main() -> int:
     tables = list(kept_tables())
     problems = [problem for table in tables for problem in check_computed(table, args.write)]
     problems += [problem for find in SETTINGS for problem in find()]
+    problems += check_cells(args.write)
     problems += check_pictures(args.write)
     marks = 0
     for path in documents():

@@ -93,13 +93,8 @@ class KeptTable:
         write_atomically(self.folder / MADE_WITH, (json.dumps(made, indent=1) + "\n").encode())
         self.write_computed(self.folder)
 
-    def write_computed(self, folder: Path, pictures: bool = True) -> None:
-        """Write what is computed: ``runs.csv``, the report, LaTeX tables of all parts, pictures of loaders.
-
-        Args:
-            folder: Where it goes.
-            pictures: Whether pictures are among it.
-        """
+    def write_computed(self, folder: Path) -> None:
+        """Write what is computed: ``runs.csv``, report, LaTeX tables of all parts, pictures of loaders."""
         runs = {
             RunKey(name, int(seed)): run
             for (name, _, seed), run in ((key.rpartition("/"), run) for key, run in self.made_with().items())
@@ -112,7 +107,7 @@ class KeptTable:
             {key: run.get("checkpoint") for key, run in runs.items()},
             {key: run["seconds"]["train"] for key, run in runs.items() if "train" in run.get("seconds", {})},
         )
-        write_report(folder, self.plan, tables=scores, pictures=pictures)
+        write_report(folder, self.plan, tables=scores)
 
 
 def joined(old: ScoreTable | None, new: ScoreTable) -> ScoreTable:

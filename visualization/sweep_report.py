@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter, SceneFilterError
 from beyonddrive.engine.files import write_atomically
@@ -20,8 +21,10 @@ from beyonddrive.evaluation.statistics.score_table import (
     write_runs,
     write_table,
 )
+from beyonddrive.visualization.picture_values import with_digest
 from beyonddrive.visualization.sweep_choice import choice_text
 from beyonddrive.visualization.sweep_tables import (
+    TableRow,
     intervals_picture,
     latex,
     markdown,
@@ -208,7 +211,6 @@ def write_report(
     plan: SweepPlan,
     errors: Mapping[tuple[str, int], str] | None = None,
     tables: Mapping[str, ScoreTable] | None = None,
-    pictures: bool = True,
 ) -> str:
     """Compute tables from the scores of a sweep, and pictures of those of its loaders.
 
@@ -217,7 +219,6 @@ def write_report(
         plan: What was trained.
         errors: Why runs have no scores, by row and seed.
         tables: Scores by part; those that are on disk if None.
-        pictures: Whether the pictures that the report shows are drawn, too.
 
     Returns:
         The report.
@@ -252,14 +253,21 @@ def write_report(
             text += ["What the differences vary with (standard deviations in points), and what it takes:", ""]
             text += [power]
         write_atomically(out / f"table_{part}.tex", latex(rows, score).encode())
-        if pictures and drawn:
-            write_atomically(out / f"intervals_{part}.png", intervals_picture(rows, score))
+        if drawn:
+            picture = with_digest(intervals_picture(rows, score), _shown(rows, score))
+            write_atomically(out / f"intervals_{part}.png", picture)
     if errors:
         text += ["## Runs without scores", ""]
         text += [f"- {row}, seed {seed}: {reason}" for (row, seed), reason in errors.items()]
     report = "\n".join(text).rstrip() + "\n"
     write_atomically(out / REPORT, report.encode())
     return report
+
+
+def _shown(rows: Sequence[TableRow], score: str) -> list[Any]:
+    """What a picture of intervals is drawn from."""
+    found = [[row.name, asdict(row.score), row.difference and asdict(row.difference)] for row in rows]
+    return [score, *found]
 
 
 def _method(plan: SweepPlan) -> str:

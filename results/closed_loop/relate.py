@@ -20,11 +20,12 @@ from beyonddrive.results.pictures import PICTURES, write_picture
 from beyonddrive.results.tables import KeptTable
 from beyonddrive.visualization.sweep_tables import csv_text
 
-RELATION = Path(__file__).with_name("relation.csv")
+TABLE = Path(__file__).with_name("relation.csv")
 PICTURE = PICTURES / "open_closed.png"
 
 RECIPE = ", published"
 """How the row of a planner with the recipe is called."""
+_RESAMPLES = 2000
 
 Points = dict[str, list[tuple[float, float]]]
 """PDMS and HD-Score of the trainings of each row."""
@@ -59,6 +60,11 @@ def relation(points: Points) -> str:
     )
 
 
+def table() -> str:
+    """What ``relation.csv`` has to hold."""
+    return relation(current())
+
+
 def _interval(pairs: NDArray[np.float64]) -> str:
     """Of the rank correlation of points (N, 2)."""
     found = bootstrap(
@@ -66,7 +72,7 @@ def _interval(pairs: NDArray[np.float64]) -> str:
         lambda x, y: spearmanr(x, y).statistic,
         paired=True,
         vectorized=False,
-        n_resamples=2000,
+        n_resamples=_RESAMPLES,
         method="percentile",
         random_state=np.random.default_rng(0),
     ).confidence_interval
@@ -92,7 +98,7 @@ def main() -> None:
     points = current()
     write_picture(PICTURE, drawn(points), points)
     text = relation(points)
-    write_atomically(RELATION, text.encode())
+    write_atomically(TABLE, text.encode())
     print(text)
 
 

@@ -4,14 +4,15 @@
 ``WORLD``; ``POOL`` holds the split's scored proposals. Scenes are sorted by the difference of their PDMS,
 then by token. ``docs/pictures/won_and_lost.jpg`` shows the first scenes of either end from above: the human's
 plan (green), the planner's (blue), what it fails, and the nearest failure of the pool, as a fine line in the
-colour of what it fails. The numbers of scenes that differ by a half or more are printed.
+colour of what it fails. The scores are kept in ``won_and_lost/``; ``won_and_lost.csv`` gets the numbers of
+scenes that differ by half of the score or more, and the tokens of those that are shown.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -21,32 +22,93 @@ from numpy.typing import NDArray
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene import Scene
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+from beyonddrive.engine.environment import MADE_WITH
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.evaluation.pdm import build_metric_cache, score
+from beyonddrive.evaluation.statistics.score_table import RunKey, read_table, table_of, write_table
 from beyonddrive.results.effect.pool_failures import pool_failures
-from beyonddrive.results.pictures import PICTURES
+from beyonddrive.results.pictures import PICTURES, write_picture
 from beyonddrive.visualization.bev import draw_bev
 from beyonddrive.visualization.failures import judge
 from beyonddrive.visualization.layers import PlanLayer, View
 from beyonddrive.visualization.scene_choice import read_plans
+from beyonddrive.visualization.sweep_tables import csv_text
 from beyonddrive.visualization.tables import read_results
 
+KEPT = Path(__file__).with_suffix("")
+"""Where the scores are."""
+TABLE = KEPT.with_suffix(".csv")
 PICTURE = PICTURES / "won_and_lost.jpg"
+ROWS = ("LTF", "LTF, published")
+"""Rows of the scores: without and with the recipe."""
+NAMES = ("without negatives", "published recipe")
+"""The same, as the picture has them."""
 SHOWN = 3
 """Scenes of either end."""
 SIZE = 480
 """Width and height of a view [pixel]."""
-HALF = 0.5
-"""Difference of PDMS from which a scene counts as won or lost."""
+HALF = 50.0
+"""Difference of PDMS from which a scene counts as won or lost [points]."""
 
 
-def by_difference(without: Mapping[str, float], with_: Mapping[str, float]) -> list[str]:
-    """Tokens, those that lose most first.
+Scores = Mapping[str, tuple[float, float]]
+"""PDMS [%] of a scene without and with the recipe, by token."""
 
-    >>> by_difference({"a": 0.5, "b": 1.0, "c": 0.0}, {"a": 0.5, "b": 0.0, "c": 1.0})
-    ['b', 'a', 'c']
+
+def keep(*files: Path) -> None:
+    """Keep the PDMS of the scenes, which ``beyonddrive test --out`` has written for each of :data:`ROWS`.
+
+    What it was made with, which stands beside such a file, is kept, too.
     """
-    return sorted(without, key=lambda token: (with_[token] - without[token], token))
+    read = [read_results(row, path) for row, path in zip(ROWS, files, strict=True)]
+    scores = {
+        RunKey(results.label, 0): {token: values[-1:] for token, values in results.values.items()}
+        for results in read
+    }
+    write_table(KEPT, "test", table_of(scores, read[0].basis.columns[-1:], read[0].scored))
+    made = {
+        row: json.loads(Path(f"{path}{MADE_WITH}").read_text()) for row, path in zip(ROWS, files, strict=True)
+    }
+    write_atomically(KEPT / "made_with.json", (json.dumps(made, indent=1) + "\n").encode())
+
+
+def kept() -> Scores:
+    """The scores that are kept."""
+    found = read_table(KEPT, "test")
+    without, with_ = (found.of(row, found.columns[-1])[0].tolist() for row in ROWS)
+    return dict(zip(found.tokens, zip(without, with_, strict=True), strict=True))
+
+
+def by_difference(scores: Scores) -> dict[str, list[str]]:
+    """Tokens of the scenes that are won and lost by :data:`HALF` or more, those that differ most first.
+
+    >>> by_difference({"a": (0.0, 60.0), "b": (90.0, 0.0), "c": (0.0, 49.0), "d": (0.0, 100.0)})
+    {'won': ['d', 'a'], 'lost': ['b']}
+    """
+    change = {token: round(with_ - without, 3) for token, (without, with_) in scores.items()}
+    order = sorted(change, key=lambda token: (change[token], token))
+    return {
+        "won": [token for token in reversed(order) if change[token] >= HALF],
+        "lost": [token for token in order if change[token] <= -HALF],
+    }
+
+
+def table() -> str:
+    """What ``won_and_lost.csv`` has to hold: numbers of scenes, and tokens of those that are shown."""
+    scores = kept()
+    lines = [{"row": "all", "scenes": f"{len(scores):,}", "shown": ""}]
+    for row, tokens in by_difference(scores).items():
+        lines.append({"row": row, "scenes": f"{len(tokens):,}", "shown": " ".join(tokens[:SHOWN])})
+    return csv_text(lines)
+
+
+def current() -> dict[str, dict[str, tuple[float, float]]]:
+    """What the picture has to show: the scores of the first scenes of either end, by token."""
+    scores = kept()
+    return {
+        row: {token: scores[token] for token in tokens[:SHOWN]}
+        for row, tokens in by_difference(scores).items()
+    }
 
 
 def views(
@@ -70,41 +132,35 @@ def views(
 
 
 def main() -> None:
-    """Choose, draw and count."""
+    """Keep the scores, choose and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("world", type=Path, metavar="WORLD")
     parser.add_argument("pool", type=Path, metavar="POOL")
     for name in ("without", "with"):
         parser.add_argument(f"--{name}", nargs=2, type=Path, required=True, metavar=("PLANS", "CSV"))
     args = vars(parser.parse_args())
-    names = {"without": "without negatives", "with": "published recipe"}
-    scores = {
-        key: {token: float(row[-1]) for token, row in read_results(key, args[key][1]).values.items()}
-        for key in names
-    }
-    plans = {key: read_plans(args[key][0]) for key in names}
-    order = by_difference(scores["without"], scores["with"])
-    change = np.array([scores["with"][token] - scores["without"][token] for token in order])
-    print(f"{(change >= HALF).sum()} of {len(order)} scenes won, {(change <= -HALF).sum()} lost")
+    keep(args["without"][1], args["with"][1])
+    write_atomically(TABLE, table().encode())
+    print(TABLE.read_text())
 
+    plans = dict(zip(NAMES, (read_plans(args[key][0]) for key in ("without", "with")), strict=True))
     pool = pool_failures(args["pool"])
     place = {token: index for index, token in enumerate(pool.tokens)}
-    shown = [*order[: -SHOWN - 1 : -1], *order[:SHOWN]]
+    shown = current()
+    tokens = [token for scores in shown.values() for token in scores]
     root = NavsimRoot(args["world"])
-    scenes = {scene.token: scene for scene in root.scenes("test", SceneFilter(tokens=shown))}
-    figure = Figure(figsize=(2.6 * len(shown), 5.7), layout="constrained")
-    for column, token in enumerate(shown):
+    scenes = {scene.token: scene for scene in root.scenes("test", SceneFilter(tokens=tokens))}
+    figure = Figure(figsize=(2.6 * len(tokens), 5.7), layout="constrained")
+    columns = [(end, token, pair) for end, scores in shown.items() for token, pair in scores.items()]
+    for column, (end, token, pair) in enumerate(columns):
         failure = pool.failures[place[token]].astype(np.float64)
-        pictures = views(scenes[token], root, {names[key]: plans[key][token] for key in names}, failure)
-        for row, (key, picture) in enumerate(zip(names, pictures, strict=True)):
-            axes = figure.add_subplot(2, len(shown), row * len(shown) + column + 1)
+        pictures = views(scenes[token], root, {name: plans[name][token] for name in NAMES}, failure)
+        for row, (name, picture) in enumerate(zip(NAMES, pictures, strict=True)):
+            axes = figure.add_subplot(len(NAMES), len(tokens), row * len(tokens) + column + 1)
             axes.imshow(picture)
             axes.set_axis_off()
-            end = f"{'won' if column < SHOWN else 'lost'}, " if row == 0 else ""
-            axes.set_title(f"{end}{names[key]}: {100 * scores[key][token]:.0f}", fontsize=8)
-    file = BytesIO()
-    figure.savefig(file, format="jpg", dpi=130, pil_kwargs={"quality": 80, "optimize": True})
-    write_atomically(PICTURE, file.getvalue())
+            axes.set_title(f"{'' if row else f'{end}, '}{name}: {pair[row]:.0f}", fontsize=8)
+    write_picture(PICTURE, figure, shown)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Figures in documents are those of the scores that are kept, and a sweep's runs join them."""
 
 import csv
+import io
 import json
 import re
 import sys
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
 from beyonddrive.evaluation.score_labels import BASES, ScoreLabel
@@ -18,6 +20,7 @@ from beyonddrive.evaluation.statistics.score_table import read_table, write_tabl
 from beyonddrive.results import check, keep, keep_closed_loop, marks, tables
 from beyonddrive.results.pictures import write_picture
 from beyonddrive.structures.plan import SCORE_COLUMNS
+from beyonddrive.visualization.picture_values import digest_of, with_digest
 
 PLAN = """
 title: Two rows
@@ -37,7 +40,8 @@ def root(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text("nothing\n")
     monkeypatch.setattr(tables, "RESULTS", results)
     monkeypatch.setattr(check, "ROOT", tmp_path)
-    monkeypatch.setattr(check, "DRAWINGS", ())
+    for names in ("DRAWINGS", "OF_SCENES", "CELLS"):
+        monkeypatch.setattr(check, names, ())
     monkeypatch.setattr(check, "SETTINGS", ())
     marks.rows_of.cache_clear()
     return tmp_path
@@ -85,6 +89,62 @@ def test_stale_pictures_are_found_and_drawn_anew(root, monkeypatch, capsys):
     values["LTF"][0] = 1.5
     assert call(check, monkeypatch) == 1
     assert "picture.png: was drawn from other scores" in capsys.readouterr().err
+
+
+def test_a_picture_of_scenes_is_told_and_left_to_its_script(root, monkeypatch, capsys):
+    path, values = root / "scenes.jpg", {"won": {"a": [0.0, 1.0]}}
+    drawing = SimpleNamespace(PICTURE=path, current=lambda: values, __name__="scenes")
+    monkeypatch.setattr(check, "OF_SCENES", (drawing,))
+    write_picture(path, Figure((1, 1)), values)
+    assert call(check, monkeypatch) == 0
+    values["won"] = {"b": [0.0, 1.0]}
+    assert call(check, monkeypatch) == 1
+    call(check, monkeypatch, "--write")
+    assert capsys.readouterr().err.count("scenes.jpg: was drawn from other scores; scenes draws it") == 2
+    assert call(check, monkeypatch) == 1
+
+
+def test_a_changed_cell_is_found_and_written_anew(root, monkeypatch, capsys):
+    cells = SimpleNamespace(TABLE=root / "cells.csv", table=lambda: "row,rank\nall,+0.52\n")
+    monkeypatch.setattr(check, "CELLS", (cells,))
+    assert call(check, monkeypatch) == 1  # (there is none yet)
+    for text in (None, "row,rank\nall,+0.92\n"):
+        if text is not None:
+            cells.TABLE.write_text(text)
+            assert call(check, monkeypatch) == 1
+        assert call(check, monkeypatch, "--write") == 0
+        assert cells.TABLE.read_text() == cells.table()
+        assert call(check, monkeypatch) == 0
+    assert capsys.readouterr().err.count("cells.csv: is not what the scores give") == 4
+
+
+def test_pictures_of_intervals_follow_their_scores(root, monkeypatch, capsys):
+    for row, gain in (("plain", 0.0), ("better", 0.1)):
+        write_run(root / "sweep", row, 0, gain)
+    assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
+    path = root / "results" / "effect" / "two" / "intervals_test.png"
+    drawn, other = path.read_bytes(), io.BytesIO()
+    assert digest_of(path)
+    Figure((1, 1)).savefig(other, format="png")
+    for content in (None, other.getvalue(), with_digest(other.getvalue(), ["PDMS"])):
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        assert call(check, monkeypatch) == 1
+        assert "two/intervals_test.png: is not what its scores give" in capsys.readouterr().err
+        call(check, monkeypatch, "--write")
+        assert call(check, monkeypatch) == 0, capsys.readouterr().err
+        with Image.open(path) as image, Image.open(io.BytesIO(drawn)) as before:
+            image.load()
+            assert image.size == before.size
+
+    # the scores are others, the picture is not
+    write_run(root / "later", "better", 1, 0.2)
+    write_run(root / "later", "plain", 1, 0.0)
+    assert call(keep, monkeypatch, root / "later", "effect/two") == 0
+    path.write_bytes(drawn)
+    assert call(check, monkeypatch) == 1
+    assert "two/intervals_test.png: is not what its scores give" in capsys.readouterr().err
 
 
 def test_runs_join_a_table_and_documents_follow_it(root, monkeypatch, capsys):
@@ -339,7 +399,7 @@ def test_collisions_per_km_are_of_rows_that_tell_how_far_they_drove(root, monkey
         old = replace(table, columns=(*table.columns[:-2], "HD-Score"), values=table.values[..., columns])
         write_table(folder, part, old)
     before = {part: read_table(folder, part).values for part in ("all", "easy", "hard")}
-    tables.KeptTable("effect/two").write_computed(folder, pictures=False)
+    tables.KeptTable("effect/two").write_computed(folder)
     assert "per km" not in (folder / "report.md").read_text() + (folder / "runs.csv").read_text()
     drive_made_up(better, 0.25)
     drive_made_up(near, 0.25, kilometres=0.05)

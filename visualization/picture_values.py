@@ -1,0 +1,49 @@
+"""Which numbers a picture was drawn from, kept in its file.
+
+A picture has a digest of these numbers among its metadata, so that one that is stale is found without
+comparing pixels, which differ from one version of matplotlib to the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+DIGEST = "Description"
+"""Of the keywords that PNG knows, the one of the digest."""
+_HEADER = 33
+"""Signature and header of a PNG, which all other chunks follow [byte]."""
+
+
+def digest(values: Any) -> str:
+    """Digest of numbers as JSON has them, to four decimals.
+
+    >>> digest({'a': [1.00001]}) == digest({'a': [1.0]}) != digest({'a': [1.001]})
+    True
+    """
+    rounded = json.loads(json.dumps(values), parse_float=lambda text: round(float(text), 4))
+    return hashlib.blake2b(json.dumps(rounded, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def with_digest(png: bytes, values: Any) -> bytes:
+    """A picture as PNG, with the digest of the numbers that it shows."""
+    text = f"{DIGEST}\0{digest(values)}".encode("latin-1")
+    chunk = b"tEXt" + text
+    added = struct.pack(">I", len(text)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return png[:_HEADER] + added + png[_HEADER:]
+
+
+def digest_of(path: Path) -> str | None:
+    """The digest that a PNG or JPEG has; None if it has none, or is not there."""
+    if not path.exists():
+        return None
+    with Image.open(path) as image:
+        # (a JPEG has no keywords, but a comment)
+        found = image.info.get(DIGEST, image.info.get("comment"))
+    return found.decode("latin-1") if isinstance(found, bytes) else found
