@@ -48,6 +48,9 @@ class OnlineMining:
         batch_size: Scenes per call of the planner.
         shard_size: Scenes per shard; ranks share a round by shards.
         progress: As for :class:`PoolDescription`.
+        on_ray: They are Ray actors instead of processes of this machine, one CPU of the cluster each, where
+            the paths of store, logs and maps are the same; needs the extra ``ray``.
+        ray_address: Address of the cluster; None takes the one this process is in, or starts one here.
     """
 
     strategy: Mapping[str, Any] = field(default_factory=lambda: {"type": "OwnPlans"})
@@ -59,6 +62,8 @@ class OnlineMining:
     batch_size: int = 16
     shard_size: int = 64
     progress: Literal["pair", "pooled"] = "pair"
+    on_ray: bool = False
+    ray_address: str | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.share <= 1.0:
@@ -67,6 +72,8 @@ class OnlineMining:
         self.options((0, 1), False)
         if self.num_workers:
             self.service()
+        elif self.on_ray:
+            raise MiningError("on_ray: with num_workers=0 the training itself scores; set num_workers")
 
     def options(self, part: tuple[int, int], progress_bar: bool) -> MiningOptions:
         """How one rank's job runs."""
@@ -75,7 +82,14 @@ class OnlineMining:
     def service(self) -> ServiceSettings:
         """How the scorers of all rounds run."""
         pending = max(4 * SCENES_PER_JOB * self.num_workers, 64)
-        return ServiceSettings(self.num_workers, pending, MAX_PROPOSALS, self.cache_bytes)
+        return ServiceSettings(
+            self.num_workers,
+            pending,
+            MAX_PROPOSALS,
+            self.cache_bytes,
+            on_ray=self.on_ray,
+            ray_address=self.ray_address,
+        )
 
 
 class SomeScenes:

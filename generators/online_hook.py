@@ -21,6 +21,7 @@ from beyonddrive.engine.hooks.closing import ClosingHook
 from beyonddrive.engine.wrapped_datasets import unwrapped
 from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
 from beyonddrive.evaluation.service import ScoringService
+from beyonddrive.evaluation.service.on_ray import Cluster
 from beyonddrive.generators.mining_source import DatasetSource, MiningError
 from beyonddrive.generators.online import (
     OnlineMining,
@@ -46,7 +47,8 @@ class OnlineNegativesHook(ClosingHook):
     ``dataset_<k>`` there): a killed round goes on where it stopped, a resumed training
     uses the rounds up to its epoch, and a round left there by other weights is mined anew. Neither the random
     numbers of the training nor the planner's running statistics are touched. Processes that score are started
-    with the first round and keep what they read for the next ones.
+    with the first round and keep what they read for the next ones. With ``on_ray`` the training is in the
+    cluster from its start to its end.
 
     Args:
         interval: Epochs between rounds.
@@ -60,6 +62,8 @@ class OnlineNegativesHook(ClosingHook):
         ValueError: If a number is out of range.
         MiningError: When the training starts: nothing in its pipeline reads what would be mined. In a round:
             no scene could be mined.
+        ImportError: When the training starts: ``on_ray`` is set, and Ray is not installed.
+        ConnectionError: Likewise: there is no cluster at ``ray_address``.
     """
 
     priority = "HIGHEST"  # before EpochSeedHook: whatever a round draws, the epoch starts from its own seed
@@ -84,9 +88,10 @@ class OnlineNegativesHook(ClosingHook):
         self._is_current = False
         self._mined: list[tuple[Any, Path]] = []
         self._services: dict[Path, ScoringService] = {}
+        self._cluster: Cluster | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Tell the training pipeline where the rounds are."""
+        """Tell the training pipeline where the rounds are, and enter the cluster that scores them."""
         root = self.folder or Path(runner.work_dir) / "online_negatives"
         self._mined = []
         self.close()
@@ -102,6 +107,9 @@ class OnlineNegativesHook(ClosingHook):
                 "OnlineNegativesHook: nothing reads what it would mine; give the pipeline of "
                 "train_dataloader.dataset a LoadNegatives with online=True, or drop the hook"
             )
+        if self.mining.on_ray:  # (now: the first round may be due hours later)
+            cpus = self.mining.num_workers * len(self._mined)
+            self._cluster = Cluster(self.mining.ray_address, cpus, "OnlineNegativesHook with on_ray")
         self._is_current = False
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -162,10 +170,13 @@ class OnlineNegativesHook(ClosingHook):
         return self._services.get(root)
 
     def close(self) -> None:
-        """End the scorers."""
+        """End the scorers, and leave their cluster."""
         for service in self._services.values():
             service.close()
         self._services = {}
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
 
     def _report(self, runner: Runner, pool: NegativePool, number: int) -> None:
         if not len(pool):

@@ -54,6 +54,39 @@ class _Start:
     next_word: float
 
 
+class Cluster:
+    """A Ray cluster that this process is in: before, or from now on until :meth:`close`.
+
+    Args:
+        address: Address of the cluster; None takes the one this process is in, or starts one here.
+        num_cpus: Cores of one that is started here.
+        user: Who needs it.
+
+    Attributes:
+        ray: The module.
+
+    Raises:
+        ImportError: If Ray is not installed.
+        ConnectionError: If there is no cluster at that address.
+    """
+
+    def __init__(self, address: str | None, num_cpus: int, user: str) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ImportError(f"{user} needs Ray: pip install 'beyonddrive[ray]'") from error
+        self.ray: Any = ray
+        self._is_own = not ray.is_initialized()
+        if self._is_own:
+            ray.init(address=address, num_cpus=num_cpus if address is None else None, log_to_driver=False)
+
+    def close(self) -> None:
+        """Leave the cluster, and end it if it was started here; one that was there before is left alone."""
+        if self._is_own and self.ray.is_initialized():
+            self.ray.shutdown()
+        self._is_own = False
+
+
 class RayBackend(Backend):
     """Actors of a Ray cluster, each with a CPU of it.
 
@@ -68,18 +101,12 @@ class RayBackend(Backend):
 
     Raises:
         ImportError: If Ray is not installed.
+        ConnectionError: If there is no cluster at that address.
     """
 
     def __init__(self, scorer: SceneScorer, settings: ServiceSettings) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise ImportError("a scoring service on Ray needs it: pip install 'beyonddrive[ray]'") from error
-        self._owns_cluster = not ray.is_initialized()
-        if self._owns_cluster:
-            cores = settings.num_workers if settings.ray_address is None else None
-            ray.init(address=settings.ray_address, num_cpus=cores, log_to_driver=False)
-        self._ray = ray
+        self._cluster = Cluster(settings.ray_address, settings.num_workers, "a scoring service with on_ray")
+        self._ray = self._cluster.ray
         self._args = scorer, settings.cache_bytes // settings.num_workers, settings.niceness
         self._actors: dict[int, Any] = {}
         self._starting: dict[int, _Start] = {}
@@ -161,8 +188,7 @@ class RayBackend(Backend):
         if self._ray.is_initialized():  # it may have ended before; asking it would start another one
             for actor in self._actors.values():
                 self._ray.kill(actor)
-            if self._owns_cluster:
-                self._ray.shutdown()
+        self._cluster.close()
         self._actors, self._starting, self._asked = {}, {}, {}
 
 

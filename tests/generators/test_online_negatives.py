@@ -28,6 +28,7 @@ from beyonddrive.generators.online import (
     prepare_round,
 )
 from beyonddrive.generators.online_hook import OnlineNegativesHook
+from beyonddrive.tests.fake_ray import FakeRay
 
 REPOSITORY = Path(__file__).parents[2]
 ONLINE = """
@@ -136,6 +137,83 @@ def test_processes_that_score_end_with_a_training_that_fails(tmp_path, online_re
     (process,) = fails.processes
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """A stand-in for Ray; its actors are no processes of their own, and get no nicer."""
+    ray = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(os, "nice", lambda step: 0)
+    return ray
+
+
+def on_ray(**settings):
+    settings = {"num_workers": 2, "on_ray": True, **settings}
+    return {f"custom_hooks.2.{name}": value for name, value in settings.items()}
+
+
+def test_actors_on_ray_score_as_the_training_itself_does(tmp_path, online_recipe, ray):
+    class Looks(Watch):
+        def before_train_epoch(self, runner):
+            found.append((ray.is_initialized(), len(ray.actors)))
+
+    found = []
+    train(online_recipe, tmp_path / "here")
+    assert not ray.entered
+    train(online_recipe, tmp_path / "ray", on_ray(ray_address="head:6379"), Looks())
+    assert ray.entered == [{"address": "head:6379", "num_cpus": None, "log_to_driver": False}]
+    # In the cluster from the start; actors come with the first round and stay for the second.
+    assert found == [(True, 0), (True, 2), (True, 2), (True, 2)]
+    assert ray.started == 2 and not ray.actors and not ray.is_initialized()
+    for name in ("epoch_0001", "epoch_0003"):
+        here, there = (
+            NegativePool(tmp_path / place / "online_negatives" / name) for place in ("here", "ray")
+        )
+        assert set(here) == set(there) and not there.failures
+        for token in here:
+            np.testing.assert_array_equal(here[token].scores, there[token].scores)
+
+
+def test_a_cluster_that_the_process_was_in_before_is_left_alone(tmp_path, online_recipe, ray):
+    ray.init(num_cpus=4)
+    train(online_recipe, tmp_path / "work", {**on_ray(), "train_cfg.max_epochs": 2})
+    assert ray.entered == [{"num_cpus": 4}] and ray.started == 2
+    assert ray.is_initialized() and not ray.actors
+
+
+def test_a_cluster_started_here_has_a_core_for_every_actor(tmp_path, online_recipe, ray):
+    config = load_config(online_recipe, {**on_ray(num_workers=3, begin=0), "train_cfg.max_epochs": 1})
+    data = config.train_dataloader.dataset
+    config.train_dataloader.dataset = {"type": "ConcatDataset", "datasets": [data, data]}
+    build_train_runner(config, str(tmp_path / "work")).train()
+    assert [settings["num_cpus"] for settings in ray.entered] == [6] and ray.started == 6
+
+
+@pytest.mark.parametrize(
+    ("installed", "error", "words"),
+    [
+        (False, ImportError, r"OnlineNegativesHook with on_ray needs Ray: pip install 'beyonddrive\[ray\]'"),
+        (True, ConnectionError, "no cluster at nowhere:1"),
+    ],
+)
+def test_ray_that_is_not_there_ends_the_training_before_it_starts(
+    tmp_path, online_recipe, ray, monkeypatch, installed, error, words
+):
+    if not installed:
+        monkeypatch.setitem(sys.modules, "ray", None)
+    watch = Watch()
+    with pytest.raises(error, match=words):
+        train(online_recipe, tmp_path / "work", on_ray(ray_address="nowhere:1"), watch)
+    assert watch.modes == []  # no epoch has begun
+
+
+@pytest.mark.slow
+def test_ray_itself_scores_a_round(tmp_path, online_recipe):
+    ray = pytest.importorskip("ray")
+    train(online_recipe, tmp_path / "work", {**on_ray(num_workers=1), "train_cfg.max_epochs": 2})
+    pool = NegativePool(tmp_path / "work/online_negatives/epoch_0001")
+    assert len(pool) == 6 and not pool.failures and not ray.is_initialized()
 
 
 def test_what_is_mined_is_what_the_planner_plans(tmp_path, online_recipe):
@@ -275,6 +353,7 @@ def test_a_hook_that_nothing_reads_from_is_refused(tmp_path, online_recipe):
         ({"begin": -1}, ValueError, "begin not negative"),
         ({"share": 0.0}, MiningError, r"share: must be in \(0, 1\]"),
         ({"num_workers": -1}, MiningError, "out of range"),
+        ({"num_workers": 0, "on_ray": True}, MiningError, "on_ray: with num_workers=0"),
         ({"strategy": {"type": "OwnPlans", "num_proposals": 0}}, ValueError, "num_proposals"),
     ],
 )

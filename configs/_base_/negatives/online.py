@@ -7,5 +7,7 @@ default_hooks = dict(
         strategy=dict(type="OwnPlans", num_proposals=16, stretch=0.1, lateral=1.0),
         progress="${negative_mining.progress}",
         num_workers=4,
+        on_ray=False,
+        ray_address=None,
     )
 )
