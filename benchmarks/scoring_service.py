@@ -1,21 +1,28 @@
 """What scoring 64 plans of every scene of a batch costs a training step of LTF tiny.
 
-``python benchmarks/scoring_service.py`` trains on random pictures, in blocks of steps that take turns: alone,
-and with a scoring service that gets the plans at the start of each step and must have answered at its end. It
-prints the median step of either and their ratio, and how long the steps have waited for scores. Metric caches
-are those of the golden scenes of the tests, each a scene of its own. Run it on a machine that does nothing
-else.
+``python benchmarks/scoring_service.py`` trains on random pictures, in blocks of steps that take turns: alone;
+with a scoring service that gets the plans at the start of each step and must have answered at its end; and
+with one that gets them likewise and must have answered by the start of the next step (``NextStepScores``). It
+prints the median step of each, what the latter two are times the first, and how long their steps have waited
+for scores. Metric caches are those of the golden scenes of the tests, each a scene of its own. Threads that
+wait sleep, as those of ``beyonddrive train`` do; ``OMP_WAIT_POLICY=ACTIVE`` in the environment has them spin.
+Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # (read once, when torch is loaded)
 
 import numpy as np
 import torch
@@ -26,11 +33,13 @@ from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.engine.configs import load_config
 from beyonddrive.evaluation.scene_scoring import SceneScorer
-from beyonddrive.evaluation.service import ScoringService, ServiceSettings
+from beyonddrive.evaluation.service import NextStepScores, ScoringService, ServiceSettings
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample
 
 CONFIG = "ltf_tiny_1xb16-12e_synth"
+ALONE, WITHIN, LATER = KINDS = ("alone", "within_step", "next_step")
+"""Steps without scores, with scores by their end, and with those of the step before."""
 
 
 def batches(scenes: int, batch: int) -> Iterator[dict[str, object]]:
@@ -55,13 +64,13 @@ def batches(scenes: int, batch: int) -> Iterator[dict[str, object]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print medians, ratio and waiting."""
+    """Print medians, ratios and waiting."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--batch", type=int, default=16, help="scenes of a step")
     parser.add_argument("--plans", type=int, default=64, help="plans of a scene")
     parser.add_argument("--scenes", type=int, default=256, help="scenes of the store")
     parser.add_argument("--blocks", type=int, default=6, help="blocks of each kind")
-    parser.add_argument("--steps", type=int, default=10, help="steps of a block")
+    parser.add_argument("--steps", type=int, default=10, help="steps of a block, after one to start")
     parser.add_argument("--threads", type=int, default=2, help="threads of the training")
     parser.add_argument("--num-workers", type=int, default=1, help="processes that score")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -76,47 +85,58 @@ def main(argv: Sequence[str] | None = None) -> int:
     scenes = list(root.scenes(SPLIT, SceneFilter()))
     plans = [fan.astype(np.float32) for fan in fans(scenes, args.plans)]
     source = batches(args.scenes, args.batch)
-    took: dict[bool, list[float]] = {False: [], True: []}
+    took: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    waited = dict.fromkeys(KINDS, 0.0)
     with tempfile.TemporaryDirectory() as folder:
         write_store(Path(folder), scenes, root, args.scenes)
         scorer = SceneScorer(SPLIT, Path(folder))
         with ScoringService(scorer, ServiceSettings(args.num_workers)) as service:
+            later: NextStepScores[None] = NextStepScores(service)
 
-            def step(is_scored: bool) -> float:
+            def step(kind: str) -> float:
                 data = next(source)
                 samples = data["data_samples"]
                 assert isinstance(samples, list)
                 tokens = [sample.metainfo["token"] for sample in samples]
                 chosen = np.stack([plans[int(token, 16) % len(scenes)] for token in tokens])
                 start = time.perf_counter()
-                future = service.submit(tokens, chosen) if is_scored else None
+                future = service.submit(tokens, chosen) if kind == WITHIN else None
+                before = later.exchange(tokens, chosen, None) if kind == LATER else None
                 ready = planner.data_preprocessor(data, training=True)
                 losses = planner(**ready, mode="loss")
                 optimizer.zero_grad()
                 planner.parse_losses(losses)[0].backward()
                 optimizer.step()
-                if future is not None:
-                    assert np.isfinite(future.result()).all()
+                scores = future.result() if future is not None else before and before.scores
+                assert scores is None or np.isfinite(scores).all()
                 return time.perf_counter() - start
 
-            for is_scored in (True, False):  # compiles kernels, reads the store, warms up the allocator
-                for _ in range(-(-args.scenes // args.batch)):
-                    step(is_scored)
-            waited = service.counts.waited_seconds
-            for block in range(2 * args.blocks):
-                took[bool(block % 2)] += [step(bool(block % 2)) for _ in range(args.steps)]
-            waited = service.counts.waited_seconds - waited
+            def block(kind: str, steps: int) -> None:
+                step(kind)  # of scores one step later the first waits for none
+                waited_before = service.counts.waited_seconds
+                took[kind] += [step(kind) for _ in range(steps)]
+                waited[kind] += service.counts.waited_seconds - waited_before
+                later.clear()  # nothing is scored in the steps of another kind
 
-    alone, scored = (1e3 * float(np.median(took[kind])) for kind in (False, True))
-    found = {
+            # Compiles kernels, reads the store, warms up the allocator.
+            for kind in (WITHIN, LATER, ALONE):
+                for _ in range(-(-args.scenes // args.batch)):
+                    step(kind)
+                later.clear()
+            for _ in range(args.blocks):
+                for kind in KINDS:
+                    block(kind, args.steps)
+
+    medians = {kind: 1e3 * float(np.median(took[kind])) for kind in KINDS}
+    found: dict[str, Any] = {
         "batch": args.batch,
         "plans": args.plans,
         "threads": args.threads,
         "workers": args.num_workers,
-        "step_alone_ms": round(alone, 2),
-        "step_with_scores_ms": round(scored, 2),
-        "ratio": round(scored / alone, 3),
-        "waited_ms_per_step": round(1e3 * waited / len(took[True]), 2),
+        "wait_policy": os.environ.get("OMP_WAIT_POLICY", "not set"),
+        **{f"{kind}_ms": round(median, 2) for kind, median in medians.items()},
+        **{f"{kind}_ratio": round(medians[kind] / medians[ALONE], 3) for kind in (WITHIN, LATER)},
+        **{f"{kind}_waited_ms": round(1e3 * waited[kind] / len(took[kind]), 2) for kind in (WITHIN, LATER)},
     }
     if args.json:
         print(json.dumps(found))

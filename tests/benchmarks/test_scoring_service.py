@@ -1,6 +1,9 @@
 """What scores cost a training step, at its smallest: what is trained, scored and reported."""
 
 import json
+import os
+import runpy
+import sys
 
 import numpy as np
 import pytest
@@ -45,21 +48,43 @@ def settings(monkeypatch):
     return found
 
 
-def test_steps_with_and_without_scores_are_reported(submitted, settings, capsys):
+def test_steps_with_and_without_scores_are_reported(submitted, settings, monkeypatch, capsys):
+    delivered = []
+
+    class Exchange(scoring_service.NextStepScores):
+        def exchange(self, tokens, plans, context):
+            delivered.append(super().exchange(tokens, plans, context))
+            return delivered[-1]
+
+    monkeypatch.setattr(scoring_service, "NextStepScores", Exchange)
     assert scoring_service.main([*SMALL, "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=pytest.fail)
     assert {key: found[key] for key in ("batch", "plans", "threads", "workers")} == {
         "batch": 2, "plans": 3, "threads": 1, "workers": 1
     }  # fmt: skip
     assert settings == [1]
-    assert found["step_alone_ms"] > 0 and found["step_with_scores_ms"] > 0 <= found["waited_ms_per_step"]
-    expected = found["step_with_scores_ms"] / found["step_alone_ms"]
-    assert found["ratio"] == pytest.approx(expected, rel=1e-3, abs=1e-3)
-    # Once to warm up, which goes through all scenes, and in every second block.
-    assert len(submitted) == 2
+    assert found["alone_ms"] > 0
+    for kind in ("within_step", "next_step"):
+        assert found[f"{kind}_ms"] > 0 <= found[f"{kind}_waited_ms"]
+        expected = found[f"{kind}_ms"] / found["alone_ms"]
+        assert found[f"{kind}_ratio"] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    # Of each kind with scores one step to warm up, which goes through all scenes, one that does not count and
+    # one that does.
+    assert len(submitted) == 6
     for tokens, plans, future in submitted:
         assert [token[-1] for token in tokens] == ["0", "1"]
         assert plans.shape == (2, 3, 8, 3) and not np.array_equal(plans[0], plans[1])
         scores = future.result()
         assert scores.shape[:2] == (2, 3) and np.isfinite(scores).all()
-    assert np.array_equal(submitted[0][2].result(), submitted[1][2].result())
+        assert np.array_equal(scores, submitted[0][2].result())
+    # Those of the warm-up are forgotten: what a block gets, it has handed in.
+    assert [found is None for found in delivered] == [True, True, False]
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_as_in_a_training_and_that_is_said_before_torch_is_loaded(monkeypatch, given, expected):
+    monkeypatch.setattr(os, "environ", {} if given is None else {"OMP_WAIT_POLICY": given})
+    monkeypatch.setitem(sys.modules, "torch", None)  # whoever imports it fails
+    with pytest.raises(ImportError, match="torch"):
+        runpy.run_path(scoring_service.__file__, run_name="__main__")
+    assert os.environ["OMP_WAIT_POLICY"] == expected
