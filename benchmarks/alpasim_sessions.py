@@ -19,6 +19,7 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ def drive(port: int, number: int, steps: int, size: tuple[int, int], start: thre
     return taken
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="ltf_tiny_1xb16-12e_synth")
@@ -161,7 +162,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1920, help="of the images; their height is 9/16 of it")
     parser.add_argument("--full-decode", action="store_true")
     parser.add_argument("--planner", choices=PLANNERS, default="onnx")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     size = (args.width, args.width * 9 // 16)
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()

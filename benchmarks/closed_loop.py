@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from beyonddrive.evaluation.closed_loop.hugsim.episode import MAX_STEPS
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.frame import DrivenPlan, DriverReport, Frame
 from beyonddrive.structures.se2 import to_local
-from beyonddrive.synth.live.choose import scenarios_of
+from beyonddrive.synth.live.choose import DIFFICULTIES, scenarios_of
 from beyonddrive.synth.live.drive import Clock, LiveSettings, Outcome, Stage, drive, score_of
 from beyonddrive.synth.live.town import build_live_town
 
@@ -101,19 +102,22 @@ def measured(name: str, outcomes: list[Outcome], seconds: float) -> float:
     return steps / seconds
 
 
-def main() -> None:
-    """Measure."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="beyonddrive::ltf/ltf_tiny_1xb16-12e_synth.py")
+    parser.add_argument("--kinds", nargs="+", choices=DIFFICULTIES, default=DIFFICULTIES, metavar="KIND")
     parser.add_argument("--per-kind", type=int, default=2, help="scenarios of each difficulty")
+    parser.add_argument("--steps", type=int, default=MAX_STEPS, help="most of a scenario, and of the record")
     parser.add_argument("--cpu-time", action="store_true", help="count the time of this process alone")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    settings = LiveSettings(max_steps=args.steps)
     torch.set_num_threads(1)
     timer = time.process_time if args.cpu_time else time.perf_counter
     Clock.timer = staticmethod(timer)  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         town = build_live_town(Path(folder), 0, 1)
-        found = list(scenarios_of(town, dict.fromkeys(("easy", "medium", "hard", "extreme"), args.per_kind)))
+        found = list(scenarios_of(town, dict.fromkeys(args.kinds, args.per_kind)))
         rates = []
         outcomes: list[Outcome] = []
         for exported in (False, True):
@@ -126,7 +130,7 @@ def main() -> None:
                     Path(folder),
                     driver,
                     lambda poses: answer_of(poses, conventions),
-                    LiveSettings(),
+                    settings,
                 )
 
             driven(found[0])  # (kernels, and what a town keeps)
@@ -139,13 +143,15 @@ def main() -> None:
     )
 
     longest = max(outcomes, key=lambda outcome: len(outcome.frames))
-    frames = [replace(longest.frames[i % len(longest.frames)], time=0.25 * (i + 1)) for i in range(MAX_STEPS)]
+    frames = [
+        replace(longest.frames[i % len(longest.frames)], time=0.25 * (i + 1)) for i in range(args.steps)
+    ]
     started = timer()
-    score_of(frames, longest.ground, longest.solid, LiveSettings().hugsim)
+    score_of(frames, longest.ground, longest.solid, settings.hugsim)
     seconds = timer() - started
     boxes = np.mean([len(frame.obj_boxes) for frame in frames])
     print(
-        f"score: {seconds:.2f} s for a record of {MAX_STEPS} frames with {boxes:.0f} road users each, "
+        f"score: {seconds:.2f} s for a record of {len(frames)} frames with {boxes:.0f} road users each, "
         f"{len(longest.ground)} points of road and {len(longest.solid)} of what stands"
     )
 
