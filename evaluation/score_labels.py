@@ -94,26 +94,6 @@ def parse_bases(text: str) -> tuple[Basis, ...]:
     return tuple(basis for basis in BASES.values() if ALL in names or basis.name in names)
 
 
-def basis_of(score: str, stages: int, traffic: str, human_filter: str) -> Basis:
-    """The basis with these properties.
-
-    Raises:
-        LabelError: If there is none.
-    """
-    for basis in BASES.values():
-        if (basis.score, basis.stages, basis.traffic, basis.human_filter) == (
-            score,
-            stages,
-            traffic,
-            human_filter,
-        ):
-            return basis
-    raise LabelError(
-        f"no basis is {score} of {stages} stage(s) with {traffic} traffic and human filter {human_filter}; "
-        f"there are {', '.join(BASES)}"
-    )
-
-
 def scenes_digest(tokens: Iterable[str]) -> str:
     """Hash of a set of scenes, whatever their order.
 

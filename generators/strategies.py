@@ -28,14 +28,6 @@ Stream = tuple[int, ...]
 """Which of several independent draws of a scene; strategies made of others number their parts."""
 
 
-class SamplingSettings(Protocol):
-    """What a generator reads of a strategy."""
-
-    guidance: float
-    noise: float
-    steps: int
-
-
 class Proposer(Protocol):
     """A generator: a planner that can be asked for many plans."""
 

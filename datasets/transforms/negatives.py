@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from beyonddrive.datasets.stores.manifests import MANIFEST
 from beyonddrive.datasets.stores.negative_pool import KIND, NegativePool, NegativeRecord, PoolError
 from beyonddrive.datasets.stores.online_pools import OnlinePools
+from beyonddrive.datasets.stores.selectors import Selector
 from beyonddrive.datasets.stores.sources import DataPlace
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import SELECTORS, TRANSFORMS
@@ -84,7 +85,7 @@ class LoadNegatives(BaseTransform):
         self.root = None if pool is None else Path(pool)
         self.expected = {"split": split, "generator": generator, "progress": progress}
         self.missing = missing
-        self.selector = SELECTORS.build({"type": "NearestNegatives", **(selection or {})})
+        self.selector: Selector = SELECTORS.build({"type": "NearestNegatives", **(selection or {})})
         self.online, self.allow_partial, self.scene = online, allow_partial, scene
         self._lenders: dict[str, str] | None = None
         self._pool: NegativePool | None = None
