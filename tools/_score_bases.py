@@ -51,7 +51,6 @@ def check_basis_options(parser: argparse.ArgumentParser, args: argparse.Namespac
         "--progress pooled": args.progress != "pair",
         "--version": args.version != "v1",
         "--no-human-filter": not args.human_filter,
-        "--stages": args.stages != "one",
     }
     for option, is_given in single.items():
         if is_given:

@@ -65,9 +65,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_false",
         help="v2: charge plans with what the human driver fails as well, too",
     )
-    parser.add_argument(
-        "--stages", choices=("one", "two"), default="one", help="v2: only the first stage can be scored"
-    )
     add_basis_options(parser)
     args = parser.parse_args(argv)
     check_basis_options(parser, args)
@@ -81,11 +78,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"{option}: {path} is {taken[path.resolve()]}; give another name")
         taken[path.resolve()] = "the file of scores"
     refuse_file(parser, "--cache-dir", args.cache_dir)
-    if args.stages == "two":
-        parser.error(
-            "--stages two: the two-stage score needs the synthetic follow-up scenes of NAVSIM v2 and a plan "
-            "for each: --basis two-stage; the score of original scenes is --version v2 --stages one"
-        )
     if args.version == "v1" and not args.human_filter:
         parser.error("--no-human-filter: the PDM score has no human filter; it goes with --version v2")
     return args

@@ -305,7 +305,6 @@ def test_epdms_of_one_stage(epdms, tmp_path, options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--version", "v2", "--stages", "two"), "needs the synthetic follow-up scenes"),
         (("--no-human-filter",), "it goes with --version v2"),
         (("--num-workers", "-1"), "must not be negative"),
         (("--out", "plans.npz", "--plans", "./plans.npz"), "--out: plans.npz is the file of plans"),
