@@ -5,9 +5,10 @@ Pixels are continuous: pixel i covers the interval [i, i + 1), so that scaling a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,46 @@ from numpy.typing import NDArray
 from beyonddrive.structures.errors import BeyondDriveError
 
 Floats = NDArray[np.float64]
+AnyFloats = NDArray[Any]
 
 _UNDISTORT_STEPS = 50
 """Of the fixed-point iteration that takes a distortion back."""
+
+
+def distorted(
+    x: AnyFloats, y: AnyFloats, distortion: Sequence[float] | AnyFloats
+) -> tuple[AnyFloats, AnyFloats]:
+    """Where a lens shows what a pinhole would show at x, y.
+
+    Args:
+        x: (...) at depth 1, to the right.
+        y: (...) at depth 1, down.
+        distortion: OpenCV's k1, k2, p1, p2, k3; as an array, of the type of ``x`` and ``y``.
+
+    >>> [float(value) for value in distorted(np.array(0.5), np.array(0.0), (0.4, 0.0, 0.0, 0.0, 0.0))]
+    [0.55, 0.0]
+    """
+    k1, k2, p1, p2, k3 = distortion
+    square = x * x + y * y
+    radial = 1 + square * (k1 + square * (k2 + square * k3))
+    return (
+        x * radial + 2 * p1 * x * y + p2 * (square + 2 * x * x),
+        y * radial + p1 * (square + 2 * y * y) + 2 * p2 * x * y,
+    )
+
+
+def square_limit(distortion: Sequence[float] | AnyFloats) -> float:
+    """Squared radius (at depth 1) beyond which the polynomial folds the world back into the image.
+
+    Infinite for a lens without distortion; ``distortion`` as for :func:`distorted`, in double precision.
+
+    >>> square_limit((-1.0, 0.0, 0.0, 0.0, 0.0))
+    0.3333333333333333
+    """
+    k1, k2, _, _, k3 = distortion
+    roots = np.roots([7.0 * k3, 5.0 * k2, 3.0 * k1, 1.0])
+    real = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0.0)]
+    return float(real.min()) if len(real) else float("inf")
 
 
 class LensError(BeyondDriveError, ValueError):
@@ -73,7 +111,19 @@ class Pinhole:
     def of_fields_of_view(
         cls, width: int, height: int, fovx: float, fovy: float, cx: float, cy: float
     ) -> Pinhole:
-        """By its fields of view [rad]."""
+        """By its fields of view [rad].
+
+        Args:
+            width: Of the image [px].
+            height: Likewise.
+            fovx: Across, between 0 and pi [rad].
+            fovy: Up and down, likewise.
+            cx: Principal point [px].
+            cy: Likewise.
+
+        Raises:
+            LensError: If a field of view is out of range, or a number is not finite.
+        """
         for name, value in (("fovx", fovx), ("fovy", fovy)):
             if not 0 < value < np.pi:
                 raise LensError(f"{name}: must be between 0 and pi, got {value}")
@@ -100,7 +150,7 @@ class Pinhole:
         x, y = rays[..., 0] / depth, rays[..., 1] / depth
         with np.errstate(invalid="ignore"):
             folded = x * x + y * y > self._square_limit
-        x, y = self._distorted(x, y)
+        x, y = distorted(x, y, self.distortion)
         pixels = np.stack([self.fx * x + self.cx, self.fy * y + self.cy], axis=-1)
         pixels[folded] = np.nan
         return pixels
@@ -111,26 +161,14 @@ class Pinhole:
         shown_y = (pixels[..., 1] - self.cy) / self.fy
         x, y = shown_x.copy(), shown_y.copy()
         for _ in range(_UNDISTORT_STEPS if any(self.distortion) else 0):
-            there = self._distorted(x, y)
+            there = distorted(x, y, self.distortion)
             x, y = x + shown_x - there[0], y + shown_y - there[1]
         return np.stack([x, y, np.ones_like(x)], axis=-1)
-
-    def _distorted(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        k1, k2, p1, p2, k3 = self.distortion
-        square = x * x + y * y
-        radial = 1 + square * (k1 + square * (k2 + square * k3))
-        return (
-            x * radial + 2 * p1 * x * y + p2 * (square + 2 * x * x),
-            y * radial + p1 * (square + 2 * y * y) + 2 * p2 * x * y,
-        )
 
     @cached_property
     def _square_limit(self) -> float:
         """Squared radius beyond which the polynomial folds the world back into the image."""
-        k1, k2, _, _, k3 = self.distortion
-        roots = np.roots([7.0 * k3, 5.0 * k2, 3.0 * k1, 1.0])
-        real = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0.0)]
-        return float(real.min()) if len(real) else float("inf")
+        return square_limit(self.distortion)
 
 
 @dataclass(frozen=True)

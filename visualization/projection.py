@@ -8,6 +8,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from beyonddrive.structures.lenses import distorted, square_limit
+
 NEAR = 0.3
 """Nothing nearer to the camera than this is drawn [m]."""
 
@@ -43,13 +45,10 @@ class Projection:
         with np.errstate(divide="ignore", invalid="ignore"):
             flat = points[..., :2] / points[..., 2:3]
         x, y = flat[..., 0], flat[..., 1]
-        k1, k2, p1, p2, k3 = np.asarray(self.distortion, dtype=np.float64).ravel()[:5]
-        square = x * x + y * y
-        radial = 1.0 + square * (k1 + square * (k2 + square * k3))
+        distortion = np.asarray(self.distortion, dtype=np.float64).ravel()[:5]
         # Beyond its turning point the polynomial folds the world back into the image.
-        seen = (points[..., 2] > 0.0) & (square <= self._square_limit())
-        xd = x * radial + 2.0 * p1 * x * y + p2 * (square + 2.0 * x * x)
-        yd = y * radial + p1 * (square + 2.0 * y * y) + 2.0 * p2 * x * y
+        seen = (points[..., 2] > 0.0) & (x * x + y * y <= square_limit(distortion))
+        xd, yd = distorted(x, y, distortion)
         homogeneous = np.stack([xd, yd, np.ones_like(xd)], axis=-1)
         pixels = homogeneous @ np.asarray(self.intrinsic, dtype=np.float64)[:2].T
         return np.where(seen[..., None], pixels, np.nan)
@@ -79,13 +78,6 @@ class Projection:
         """The camera of an image that was resized by these factors."""
         scale = np.diag([factor_x, factor_y, 1.0])
         return Projection(scale @ self.intrinsic, self.rotation, self.translation, self.distortion)
-
-    def _square_limit(self) -> float:
-        """Squared radius up to which the radial polynomial grows; infinite for a lens without distortion."""
-        k1, k2, _, _, k3 = np.asarray(self.distortion, dtype=np.float64).ravel()[:5]
-        roots = np.roots([7.0 * k3, 5.0 * k2, 3.0 * k1, 1.0])
-        real = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0.0)]
-        return float(real.min()) if len(real) else np.inf
 
 
 def clip_near(points: NDArray[np.float64], closed: bool, near: float = NEAR) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.sensors import Camera
+from beyonddrive.structures.lenses import distorted, square_limit
 
 CROP_ROWS = 28 / 1080
 """Share of the rows cut from top and bottom of every image (MODELS, section 1)."""
@@ -146,7 +147,7 @@ def _project(points: NDArray[np.float32], panel: Panel) -> NDArray[np.float32]:
     seen = depth > _MIN_DEPTH
     depth[~seen] = 1.0
     x, y = x / depth, y / depth
-    seen &= x * x + y * y <= _square_limit(panel.distortion)
+    seen &= x * x + y * y <= square_limit(panel.distortion)
     x, y = _distorted(x, y, panel.distortion.astype(np.float32))
     u = lens[0, 0] * x + lens[0, 1] * y + lens[0, 2]
     v = lens[1, 0] * x + lens[1, 1] * y + lens[1, 2]
@@ -159,23 +160,7 @@ def _distorted(
     x: NDArray[np.floating], y: NDArray[np.floating], distortion: NDArray[np.floating]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Where the lens shows what a pinhole would show at x, y (at depth 1)."""
-    k1, k2, p1, p2, k3 = distortion
-    if not distortion.any():
-        return x, y
-    square = x * x + y * y
-    radial = 1 + square * (k1 + square * (k2 + square * k3))
-    return (
-        x * radial + 2 * p1 * x * y + p2 * (square + 2 * x * x),
-        y * radial + p1 * (square + 2 * y * y) + 2 * p2 * x * y,
-    )
-
-
-def _square_limit(distortion: NDArray[np.floating]) -> float:
-    """Squared radius beyond which the polynomial folds the world back into the image."""
-    k1, k2, _, _, k3 = distortion
-    roots = np.roots([7.0 * k3, 5.0 * k2, 3.0 * k1, 1.0])
-    real = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0.0)]
-    return float(real.min()) if len(real) else np.inf
+    return distorted(x, y, distortion) if distortion.any() else (x, y)
 
 
 def _shown_points(panel: Panel, height: int) -> NDArray[np.float32]:
