@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import lfilter
 
+from beyonddrive.structures.boxes import EGO_WHEELBASE
 from beyonddrive.synth.curves import arc_length
 from beyonddrive.synth.recording import RawTrack
 from beyonddrive.synth.traffic import STEP
@@ -134,7 +135,7 @@ def vehicle_motion(track: RawTrack, kind: VehicleType, heading: float) -> Motion
     wheelbase = 0.597 * kind.length
     overhang = 0.185 * kind.length
     if kind.name.startswith(EGO_TYPE):
-        wheelbase, overhang = 3.089, 0.96
+        wheelbase, overhang = EGO_WHEELBASE, 0.96
     station = np.concatenate([[0.0], np.cumsum(track.speed[1:] * STEP)])
     grid, guide = _smooth_path(track.position, station, heading, smooth_in_time(track.speed))
     lead = GUIDE_SHARE * wheelbase

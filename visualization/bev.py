@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.scene import HISTORY, Scene
 from beyonddrive.evaluation.pdm.kernels.constants import STEP
-from beyonddrive.structures.boxes import AGENT_TYPES, box_corners, ego_corners
+from beyonddrive.structures.boxes import AGENT_TYPES, EGO_LENGTH, EGO_WIDTH, box_corners, ego_corners
 from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL
 from beyonddrive.structures.se2 import to_local
 from beyonddrive.visualization import palette
@@ -150,7 +150,7 @@ def draw_ego(canvas: Canvas, view: View) -> None:
     pixels = view.to_pixels(corners)
     canvas.fill([pixels], palette.EGO)
     canvas.stroke([pixels], palette.PAPER, 1.5, closed=True)
-    _draw_windshield(canvas, view, corners.mean(axis=0), 0.0, 5.176, 2.297, palette.PAPER)
+    _draw_windshield(canvas, view, corners.mean(axis=0), 0.0, EGO_LENGTH, EGO_WIDTH, palette.PAPER)
 
 
 def _with_origin(plan: NDArray[np.float64]) -> NDArray[np.float64]:

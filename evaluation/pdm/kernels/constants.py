@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from beyonddrive.structures.boxes import EGO_LENGTH, EGO_REAR_AXLE_TO_CENTER, EGO_WHEELBASE, EGO_WIDTH
+
 # Time
 NUM_STATES = 41
 """Simulated states: 0.0, 0.1 .. 4.0 s."""
@@ -22,10 +24,10 @@ PLAN_INTERVAL_US = 500000
 MAP_INTERVAL_US = 100000
 
 # Ego box [m], from the rear axle
-HALF_LENGTH = 2.588
-HALF_WIDTH = 1.1485
-REAR_AXLE_TO_CENTER = 1.461
-WHEELBASE = 3.089
+HALF_LENGTH = EGO_LENGTH / 2
+HALF_WIDTH = EGO_WIDTH / 2
+REAR_AXLE_TO_CENTER = EGO_REAR_AXLE_TO_CENTER
+WHEELBASE = EGO_WHEELBASE
 
 # Tracker (section 3) and motion model
 SPEED_GAIN = 10.0 / 11.0
