@@ -104,6 +104,14 @@ class TrajectoryHead(nn.Module):
         return self.encode(to_device(stack_field(samples, "gt", "trajectory"), like.device, torch.float32))
 
 
+def draw_noise(
+    batch: int, num_proposals: int, channels: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Standard-normal noise (batch, num_proposals, 8, channels), on the generator's device or the CPU."""
+    device = torch.device("cpu") if generator is None else generator.device
+    return torch.randn((batch, num_proposals, NUM_POSES, channels), generator=generator, device=device)
+
+
 def as_poses(flat: Tensor, pose_dim: int) -> Tensor:
     """(..., 8 * D) network output, pose by pose -> (..., 8, D)."""
     return flat.unflatten(-1, (NUM_POSES, pose_dim))

@@ -29,6 +29,11 @@ def sinusoidal_embedding(time: Tensor, dim: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """Tokens (B, N, d) by attention head: (B, heads, N, d / heads)."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
 @dataclass
 class ContextCache:
     """Keys and values (B, heads, N, d / heads) of the context tokens: the same for all plans and times."""
@@ -125,7 +130,7 @@ class PlanDenoiser(nn.Module):
         key = torch.cat([key.expand(batch), cache.key.expand(batch)], dim=2)
         value = torch.cat([value.expand(batch), cache.value.expand(batch)], dim=2)
         weight, bias = attention.in_proj_weight[: self.dim], attention.in_proj_bias[: self.dim]
-        query = self._split(F.linear(x, weight, bias))
+        query = split_heads(F.linear(x, weight, bias), self.num_heads)
         dropout = attention.dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return attention.out_proj(x.transpose(1, 2).flatten(-2))
@@ -134,10 +139,7 @@ class PlanDenoiser(nn.Module):
         attention = layer.multihead_attn
         weight, bias = attention.in_proj_weight[self.dim :], attention.in_proj_bias[self.dim :]
         key, value = F.linear(memory, weight, bias).chunk(2, dim=-1)
-        return self._split(key), self._split(value)
+        return split_heads(key, self.num_heads), split_heads(value, self.num_heads)
 
     def _layers(self) -> Iterable[nn.TransformerDecoderLayer]:
         return cast("Iterable[nn.TransformerDecoderLayer]", self.layers)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, d / heads)

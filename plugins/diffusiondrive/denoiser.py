@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beyonddrive.heads.base import as_poses, bound_heading
-from beyonddrive.heads.denoiser import LONGEST_PERIOD, sinusoidal_embedding
+from beyonddrive.heads.denoiser import LONGEST_PERIOD, sinusoidal_embedding, split_heads
 from beyonddrive.plugins.diffusiondrive.map_lookup import MapLookup, pad_cells, sample_values
 from beyonddrive.structures.plan import NUM_POSES
 
@@ -95,7 +95,8 @@ class AnchoredLayer(nn.Module):
         # Softmax over a single key is 1: what is left of the attention is value and output projection.
         ego = self.ego_attention.out_proj(_project(self.ego_attention, ego, 2, 3))
         whole = self.map_value.values(scene_map) if padded is None else None
-        return LayerContext(whole, padded, self._split(keys), self._split(values), ego)
+        keys, values = split_heads(keys, self.num_heads), split_heads(values, self.num_heads)
+        return LayerContext(whole, padded, keys, values, ego)
 
     def forward(
         self, x: Tensor, points: Tensor, time: Tensor, context: LayerContext
@@ -133,15 +134,12 @@ class AnchoredLayer(nn.Module):
         return (sampled * weights[:, None]).sum(dim=-1).transpose(1, 2)
 
     def _attend_agents(self, x: Tensor, context: LayerContext) -> Tensor:
-        query = self._split(_project(self.agent_attention, x, 0, 1))
+        query = split_heads(_project(self.agent_attention, x, 0, 1), self.num_heads)
         x = F.scaled_dot_product_attention(query, context.agent_keys, context.agent_values)
         return self.agent_attention.out_proj(x.transpose(1, 2).flatten(-2))
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, dim / heads)
 
 
 class AnchoredDenoiser(nn.Module):

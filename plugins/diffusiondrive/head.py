@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beyonddrive.heads.base import TrajectoryHead
+from beyonddrive.heads.base import TrajectoryHead, draw_noise
 from beyonddrive.heads.scene_map import SceneMap
 from beyonddrive.plugins.diffusiondrive.anchors import PlanAnchors
 from beyonddrive.plugins.diffusiondrive.ddim import DDIM, NUM_TRAIN_TIMES
@@ -172,8 +172,7 @@ class TruncatedDiffusionHead(TrajectoryHead):
 
     def draw(self, batch: int, num_proposals: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard-normal noise (batch, num_proposals, 8, 2), on the generator's device or the CPU."""
-        device = torch.device("cpu") if generator is None else generator.device
-        return torch.randn((batch, num_proposals, NUM_POSES, 2), generator=generator, device=device)
+        return draw_noise(batch, num_proposals, 2, generator)
 
     def step_times(self, steps: int) -> list[int]:
         """Diffusion times that the steps run at.

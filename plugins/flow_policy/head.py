@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beyonddrive.heads.base import TrajectoryHead
+from beyonddrive.heads.base import TrajectoryHead, draw_noise
 from beyonddrive.heads.denoiser import PlanDenoiser
 from beyonddrive.plugins.flow_policy.losses import FlowDraws, interpolate, logit_normal_time, velocity_to
 from beyonddrive.registry import MODELS
@@ -107,9 +107,7 @@ class FlowHead(TrajectoryHead):
 
     def draw(self, batch: int, num_proposals: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard-normal start points (batch, num_proposals, 8, 4), on the generator's device or the CPU."""
-        device = torch.device("cpu") if generator is None else generator.device
-        shape = (batch, num_proposals, NUM_POSES, self.pose_dim)
-        return torch.randn(shape, generator=generator, device=device)
+        return draw_noise(batch, num_proposals, self.pose_dim, generator)
 
     def sample(
         self,

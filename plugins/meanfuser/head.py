@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beyonddrive.heads.base import TrajectoryHead
+from beyonddrive.heads.base import TrajectoryHead, draw_noise
 from beyonddrive.heads.denoiser import ContextCache, PlanDenoiser, sinusoidal_embedding
 from beyonddrive.heads.scene_map import SceneMap
 from beyonddrive.plugins.meanfuser.losses import MeanFlowDraws, interval, mean_velocity
@@ -170,9 +170,7 @@ class MeanFlowHead(TrajectoryHead):
 
     def draw(self, batch: int, num_proposals: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard-normal noise (batch, num_proposals, 8, 4), on the generator's device or the CPU."""
-        device = torch.device("cpu") if generator is None else generator.device
-        shape = (batch, num_proposals, NUM_POSES, self.pose_dim)
-        return torch.randn(shape, generator=generator, device=device)
+        return draw_noise(batch, num_proposals, self.pose_dim, generator)
 
     def start_points(self, draws: Tensor, noise: float = 1.0) -> Tensor:
         """Where proposals start.
