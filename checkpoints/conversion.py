@@ -15,7 +15,8 @@ from beyonddrive.checkpoints.key_maps import KeyMapError, backbone_settings
 from beyonddrive.checkpoints.published_planners import published_model, weight_shapes
 from beyonddrive.checkpoints.recognition import is_official, recognise, strip_agent
 from beyonddrive.checkpoints.releases import ConversionError, Release, release_of, releases
-from beyonddrive.engine.checkpoint_files import nonfinite_keys, shorten
+from beyonddrive.engine.checkpoint_files import nonfinite_keys
+from beyonddrive.structures.errors import shorten
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 from beyonddrive.checkpoints.key_maps import backbone_settings
 from beyonddrive.checkpoints.published_planners import published_model, weight_shapes
 from beyonddrive.checkpoints.releases import ConversionError, Release, release_of, releases
-from beyonddrive.engine.checkpoint_files import shorten
+from beyonddrive.structures.errors import shorten
 
 AGENT = "agent."
 """What Lightning puts before every official name."""

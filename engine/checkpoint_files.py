@@ -6,7 +6,7 @@ import importlib
 import json
 import pickle
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from beyonddrive.structures.errors import BeyondDriveError
+from beyonddrive.structures.errors import BeyondDriveError, shorten
 
 _COMPILED = re.compile(r"(^|\.)_orig_mod\.")
 """What ``torch.compile`` puts before the names inside a module."""
@@ -24,7 +24,6 @@ _DISTRIBUTED = "module."
 """What wrappers for distributed training put before every name."""
 _IGNORED = "num_batches_tracked"
 """Counts batches for a running average with momentum=None, which no planner uses; mmengine ignores it too."""
-_SHOWN = 5
 
 
 class CheckpointError(BeyondDriveError, RuntimeError):
@@ -243,13 +242,3 @@ def check_weights(
             f"{file}: {len(broken)} weights of planner {name} hold NaN or infinity ({shorten(broken)}): the "
             "training diverged; use an earlier checkpoint"
         )
-
-
-def shorten(names: Sequence[str]) -> str:
-    """The first few of many names, for messages.
-
-    >>> shorten(list('abcdefg'))
-    'a, b, c, d, e and 2 more'
-    """
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

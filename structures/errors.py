@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Sequence
 from typing import Any
+
+_SHOWN = 5
 
 
 class BeyondDriveError(Exception):
@@ -58,6 +61,16 @@ def shown(value: Any) -> str:
     "[an integer of 1329 bits, 'aaaaaaaaaaaa...aaaaaaaaaaaaa', {'x': [...]}]"
     """
     return _SHORT.repr(value)
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first few of many names, for messages.
+
+    >>> shorten(list('abcdefg'))
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _log_alone(match: re.Match[str]) -> str:

@@ -20,6 +20,7 @@ from beyonddrive.synth.live.summary import (
     RATE,
     fallback_line,
     figures_of,
+    interval_cell,
     interval_words,
     rate,
     rate_difference,
@@ -225,8 +226,8 @@ def comparison_text(result: Mapping[str, Any]) -> str:
                 [f"{group} ({part['scenarios']})", name, *means, f"{figures['collision_rate']['mean']:.2f}"]
             )
             if (apart := figures["difference"]) is not None:
-                cells = [_signed(apart[key], 100.0, 1) for key in FIGURES]
-                rates = _signed(apart["collision_rate"], 1.0, 2)
+                cells = [interval_cell(apart[key], 100.0, 1, sign="+") for key in FIGURES]
+                rates = interval_cell(apart["collision_rate"], 1.0, 2, sign="+")
                 lines.append(["", f"  less {result['baseline']}", *cells, rates])
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     table = (
@@ -244,13 +245,6 @@ def comparison_text(result: Mapping[str, Any]) -> str:
     switches = ", ".join(f"{name}={value}" for name, value in result["hugsim"].items())
     last = [*intervals, *([f"HUGSIM's switches: {switches}"] if switches else [])]
     return "\n".join([*warnings, *table, *last])
-
-
-def _signed(value: Mapping[str, float], factor: float, digits: int) -> str:
-    mean, low, high = (factor * value[key] for key in ("mean", "low", "high"))
-    if np.isnan(low):  # (of one scenario)
-        return f"{mean:+.{digits}f}"
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def pairs_csv(rows: Sequence[Row]) -> str:

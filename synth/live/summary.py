@@ -185,8 +185,8 @@ def as_text(summary: Mapping[str, Any]) -> str:
     rows = [head]
     for group, figures in summary["groups"].items():
         cells = [f"{group} ({figures['scenarios']})"]
-        cells += [_cell(figures[key], 100.0, 1) for key in FIGURES]
-        cells.append(_cell(figures["collision_rate"], 1.0, 2))
+        cells += [interval_cell(figures[key], 100.0, 1) for key in FIGURES]
+        cells.append(interval_cell(figures["collision_rate"], 1.0, 2))
         rows.append(cells)
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines += [
@@ -206,11 +206,21 @@ def fallback_line(fallbacks: int, steps: int) -> str:
     return f"{fallbacks} of {steps} plans were fallbacks, not the planner's"
 
 
-def _cell(value: Mapping[str, float], factor: float, digits: int) -> str:
+def interval_cell(value: Mapping[str, float], factor: float, digits: int, sign: str = "") -> str:
+    """A figure with its interval as tables show it; of one scenario there is no interval.
+
+    Args:
+        value: ``mean``, ``low`` and ``high``.
+        factor: What they are multiplied by.
+        digits: Behind the point.
+        sign: ``+`` writes the sign of positive numbers, too.
+
+    >>> interval_cell({"mean": 0.012, "low": -0.004, "high": 0.028}, 100.0, 1, sign="+")
+    '+1.2 [-0.4, +2.8]'
+    """
+    form = f"{sign}.{digits}f"
     mean, low, high = (factor * value[key] for key in ("mean", "low", "high"))
-    if np.isnan(low):
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{mean:{form}}" if np.isnan(low) else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def as_csv(episodes: Sequence[Episode]) -> str:

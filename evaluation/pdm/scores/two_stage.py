@@ -16,13 +16,12 @@ from beyonddrive.evaluation.pdm.kernels.arrays import Floats
 from beyonddrive.evaluation.pdm.kernels.constants import EPDMS_WEIGHT_SUM, EXTENDED_COMFORT_WEIGHT
 from beyonddrive.evaluation.pdm.scores.epdms import score_parts
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import NEIGHBOR_GAP, RUN_COLUMNS, extended_comfort
-from beyonddrive.structures.errors import BeyondDriveError
+from beyonddrive.structures.errors import BeyondDriveError, shorten
 
 KERNEL = 0.2
 """Twice the variance of the kernel that weights follow-up scenes by the distance of their starts [m2]."""
 MIN_WEIGHT_SUM = 1e-8
 """With less than this all follow-up scenes count equally."""
-_SHOWN = 5
 
 
 class TwoStageError(BeyondDriveError, ValueError):
@@ -151,11 +150,11 @@ def two_stage_score(
     tokens = tuple(token for group in used for token in group.tokens)
     if missing := [token for token in tokens if token not in results and token not in zero]:
         raise TwoStageError(
-            f"{len(missing)} scenes of scored groups have no score: {_shown(missing)}; there is no two-stage "
-            f"score without them"
+            f"{len(missing)} scenes of scored groups have no score: {shorten(missing)}; there is no "
+            f"two-stage score without them"
         )
     if unknown := sorted(set(results) - set(tokens)):
-        raise TwoStageError(f"{len(unknown)} scenes are in no group of the table: {_shown(unknown)}")
+        raise TwoStageError(f"{len(unknown)} scenes are in no group of the table: {shorten(unknown)}")
     if not used:
         raise TwoStageError("no scene of any group was scored")
     comfort = {}
@@ -248,8 +247,3 @@ def _token(value: Any, where: str) -> str:
 def _brief(value: Any) -> str:
     """A value of a file in a few characters, however deep it is or if it holds itself."""
     return reprlib.repr(value)
-
-
-def _shown(tokens: Sequence[str]) -> str:
-    more = f" and {len(tokens) - _SHOWN} more" if len(tokens) > _SHOWN else ""
-    return ", ".join(tokens[:_SHOWN]) + more
