@@ -42,7 +42,11 @@ class ShuffledInputsDataset(NavsimDataset):
         super().__init__(*args, **kwargs)
 
     def features(self, index: int) -> Results:
-        """Arrays of one scene, those of ``shuffled`` from another."""
+        """Arrays of one scene, those of ``shuffled`` from another.
+
+        Raises:
+            DatasetError: If the scene has no such array, there is no other scene, or a scene cannot be read.
+        """
         results = dict(super().features(index))
         lender = super().features(int(self.lenders()[index]))
         for key in self.shuffled:
@@ -55,7 +59,11 @@ class ShuffledInputsDataset(NavsimDataset):
         return results
 
     def lenders(self) -> NDArray[np.int64]:
-        """Number (N,) of the scene that each scene borrows from."""
+        """Number (N,) of the scene that each scene borrows from.
+
+        Raises:
+            DatasetError: If there is only one scene.
+        """
         count = len(self)
         if count < 2:
             raise DatasetError(f"{self._where}: one scene has no other to borrow from")

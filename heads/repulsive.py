@@ -158,19 +158,19 @@ class RepulsiveHead(TrajectoryHead):
         return Negatives(self.encode(plans), repulsion.counted(plans, valid), columns, times, expert)
 
     def supervised(self, output: PlanOutput, samples: Sequence[PlanSample]) -> Tensor:
-        """The wrapped head's supervised plans."""
+        """The wrapped head's supervised plans (B, 8, D) or (B, L, 8, D), in its own space."""
         return self.head.supervised(output, samples)
 
     def modes(self, output: PlanOutput, samples: Sequence[PlanSample]) -> Tensor | None:
-        """The wrapped head's modes."""
+        """The wrapped head's modes (B, M, 8, D), in its own space; None if it has one."""
         return self.head.modes(output, samples)
 
     def encode(self, plans: Tensor) -> Tensor:
-        """Plans -> the wrapped head's own space."""
+        """Plans (..., 8, 3) in metres and radians -> the wrapped head's own space (..., 8, D)."""
         return self.head.encode(plans)
 
     def decode(self, encoded: Tensor) -> Tensor:
-        """The wrapped head's own space -> plans."""
+        """The wrapped head's own space (..., 8, D) -> plans (..., 8, 3) in metres and radians."""
         return self.head.decode(encoded)
 
     def tensors(self, output: PlanOutput) -> dict[str, Tensor]:

@@ -69,7 +69,12 @@ class ScoringServiceHook(ClosingHook):
         self._waited = 0.0
 
     def before_train(self, runner: Runner) -> None:
-        """Start the service and hand it out."""
+        """Start the service and hand it out.
+
+        Raises:
+            ScoringServiceError: If no module wants scores, the data set has several splits, or it moves views
+                and a module does not bring its plans back.
+        """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         users = [module for module in model.modules() if hasattr(module, "use_scores")]
         if not users:

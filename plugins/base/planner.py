@@ -82,11 +82,11 @@ class Planner(BaseModel):
 
     @abstractmethod
     def tensors(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Raw outputs by name."""
+        """Raw outputs by name: ``trajectory`` (B, 8, 3) [m, m, rad], and whatever else the planner has."""
 
     @abstractmethod
     def loss(self, inputs: Inputs, samples: Sequence[PlanSample]) -> dict[str, Tensor]:
-        """Named loss terms and figures to log."""
+        """Named loss terms and figures to log, scalars: those with ``loss`` in their name are summed."""
 
     @abstractmethod
     def plan(self, inputs: Inputs, samples: Sequence[PlanSample] | None = None) -> PlanOutput:

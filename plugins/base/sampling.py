@@ -122,7 +122,17 @@ class SamplingPlanner(SensorPlanner):
         generator: torch.Generator | Sequence[torch.Generator] | None,
         device: torch.device,
     ) -> Tensor:
-        """Standard-normal noise of scenes: from one generator, or from one per scene."""
+        """Standard-normal noise of scenes.
+
+        Args:
+            batch: Scenes B; with a generator per scene they say how many.
+            num_proposals: Plans P per scene.
+            generator: One for all, or one per scene; the global one of the CPU by default.
+            device: Where the noise goes.
+
+        Returns:
+            (B, P, 8, D), D numbers per pose as the head draws them.
+        """
         head = self.sampling_head
         if isinstance(generator, Sequence):
             draws = torch.cat([head.draw(1, num_proposals, scene) for scene in generator])

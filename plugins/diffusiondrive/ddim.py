@@ -45,6 +45,15 @@ class DDIM:
         return self.scheduler.add_noise(clean, noise, cast("torch.IntTensor", time))
 
     def step(self, clean: Tensor, time: int, noisy: Tensor) -> Tensor:
-        """From ``time`` to ``time - 1``, given the predicted clean samples."""
+        """From ``time`` to ``time - 1``.
+
+        Args:
+            clean: (B, ...) predicted clean samples, normalised; they are clipped to [-1, 1].
+            time: Of ``noisy``, for the whole batch.
+            noisy: (B, ...) samples with noise, normalised likewise.
+
+        Returns:
+            (B, ...) samples with the noise of ``time - 1``.
+        """
         previous: Tensor = self.scheduler.step(clean, time, noisy, return_dict=False)[0]
         return previous

@@ -128,6 +128,9 @@ class FlowHead(TrajectoryHead):
 
         Returns:
             (B, P, 8, 4) plans in delta space.
+
+        Raises:
+            ValueError: If there are fewer steps than 1.
         """
         guidance = self.guidance if guidance is None else guidance
         steps = self.steps if steps is None else steps

@@ -159,7 +159,11 @@ class MeanFlowHead(TrajectoryHead):
         return self._reconstruct(tokens, self.sample(context, draws, steps))
 
     def context(self, tokens: SceneTokens) -> Tensor:
-        """What conditions the flow: cells of the coarse map, row by row, then the queries; (B, N, dim)."""
+        """What conditions the flow: cells of the coarse map, row by row, then the queries; (B, N, dim).
+
+        Raises:
+            ValueError: If the backbone's map does not have ``map_size`` cells, or there is none.
+        """
         cells = self.scene_map(tokens, "MeanFlowHead")
         if tuple(cells.shape[1:3]) != self.map_size:
             raise ValueError(
@@ -204,6 +208,10 @@ class MeanFlowHead(TrajectoryHead):
 
         Returns:
             (B, P, 8, 4) plans in delta space.
+
+        Raises:
+            PriorError: If there is no mixture to start from.
+            ValueError: If there are fewer steps than 1.
         """
         steps = self.steps if steps is None else steps
         if steps < 1:

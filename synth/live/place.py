@@ -75,11 +75,11 @@ class Place:
         return min(int(np.searchsorted(self.ends, progress)), len(self.lanes) - 1)
 
     def to_scene(self, town: ArrayLike) -> Floats:
-        """Poses (..., 3) or points (..., 2) of the town in the scene frame."""
+        """Poses (..., 3) or points (..., 2) of the town in the scene frame [m, rad]."""
         return to_local(town, self.origin)
 
     def to_town(self, scene: ArrayLike) -> Floats:
-        """The other way."""
+        """Poses (..., 3) or points (..., 2) of the scene frame in the town [m, rad]."""
         return to_global(scene, self.origin)
 
     def camera_of(self, ego: ArrayLike) -> Floats:

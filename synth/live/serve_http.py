@@ -218,7 +218,13 @@ _ROUTES = {
 
 
 def http_server(simulator: HttpSimulator, host: str, port: int) -> ThreadingHTTPServer:
-    """A server of a simulator; port 0 takes a free one."""
+    """A server of a simulator; port 0 takes a free one.
+
+    What is wrong with a request is answered, with the status of its :class:`RequestError`.
+
+    Raises:
+        OSError: If the address cannot be had.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         timeout = PATIENCE

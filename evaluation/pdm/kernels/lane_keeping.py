@@ -100,7 +100,7 @@ def project_on_line(line: Line, x: float, y: float) -> float:
 
 @kernel
 def center_progress(line: Line, state: Floats) -> float:
-    """Arc length of the ego box centre on the centre line."""
+    """Arc length of the ego box centre on the centre line [m]."""
     x = state[0] + REAR_AXLE_TO_CENTER * math.cos(state[2])
     y = state[1] + REAR_AXLE_TO_CENTER * math.sin(state[2])
     return project_on_line(line, x, y)
