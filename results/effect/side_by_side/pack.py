@@ -1,6 +1,6 @@
-"""Packs what the trainings of the plans need for a GPU machine: ``python results/effect/pack.py WORLD OUT``.
+"""Packs what trainings of the plans need on a GPU: ``python results/effect/side_by_side/pack.py WORLD OUT``.
 
-``WORLD`` is the generated world with its caches and pool (README.md). ``OUT`` gets the scenes and
+``WORLD`` is the generated world with its caches and pool (../README.md). ``OUT`` gets the scenes and
 ``rows.json``: for each distinct recipe its config with all values, and where each field of its samples is.
 """
 
@@ -22,7 +22,7 @@ from beyonddrive.engine.together.packing import pack_scenes, unpack_scenes
 from beyonddrive.engine.together.scenes import SceneTensors
 from beyonddrive.registry import DATASETS, TRANSFORMS
 
-HERE = Path(__file__).parent
+PLAN_FOLDER = Path(__file__).parents[1]
 PLANS = ("planners", "ablations", "controls", "sizes")
 WIDEST = "wote_tiny_1xb16-12e_synth"
 """A config whose samples have all inputs and targets that others have, but for negatives."""
@@ -39,7 +39,7 @@ MADE_BY = {
 
 def plan_of(name: str, world: Path) -> SweepPlan:
     """A plan of this folder, its rows set to the world."""
-    plan = read_plan(HERE / f"{name}.yml")
+    plan = read_plan(PLAN_FOLDER / f"{name}.yml")
     rows = [replace(row, options={"data_root": str(world), **row.options}) for row in plan.rows]
     return replace(plan, rows=tuple(rows))
 

@@ -1,6 +1,6 @@
-"""Scores the plans that train.py left: ``python results/effect/score.py WORLD TRAINED OUT``.
+"""Scores the plans that train.py left: ``python results/effect/side_by_side/score.py WORLD TRAINED OUT``.
 
-All plans of a scene are scored at once. ``OUT`` gets a folder for each plan of this folder, as
+All plans of a scene are scored at once. ``OUT`` gets a folder for each plan of `results/effect`, as
 ``beyonddrive sweep --out`` lays it out, so that ``beyonddrive sweep --report-only`` makes the tables.
 """
 
@@ -20,7 +20,7 @@ from beyonddrive.engine.sweeps.folder import runs_of
 from beyonddrive.engine.sweeps.records import made_from, write_record
 from beyonddrive.evaluation.pdms_metric import PDMSMetric
 from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
-from beyonddrive.results.effect.pack import PLANS, plan_of
+from beyonddrive.results.effect.side_by_side.pack import PLANS, plan_of
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
 LOADERS = ("test", "val")

@@ -1,4 +1,4 @@
-"""Trains the packed recipes side by side on a GPU: ``python results/effect/train.py PACKED OUT``.
+"""Trains packed recipes side by side on a GPU: ``python results/effect/side_by_side/train.py PACKED OUT``.
 
 Needs what pack.py wrote, and no world. Each recipe is trained with every seed, one after the other, all
 recipes at the same time. ``OUT`` gets the plans of every run for the test and the validation split
