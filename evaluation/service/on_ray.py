@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.engine.executors import connected_ray
 from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer, SceneScores
 from beyonddrive.evaluation.service.backends import Answer, Backend, Loss
 from beyonddrive.evaluation.service.scenes import KeptScenes
@@ -71,14 +73,9 @@ class Cluster:
     """
 
     def __init__(self, address: str | None, num_cpus: int, user: str) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise ImportError(f"{user} needs Ray: pip install 'beyonddrive[ray]'") from error
-        self.ray: Any = ray
-        self._is_own = not ray.is_initialized()
-        if self._is_own:
-            ray.init(address=address, num_cpus=num_cpus if address is None else None, log_to_driver=False)
+        known = sys.modules.get("ray")
+        self._is_own = known is None or not known.is_initialized()
+        self.ray: Any = connected_ray(address, num_cpus, user)
 
     def close(self) -> None:
         """Leave the cluster, and end it if it was started here; one that was there before is left alone."""
