@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,6 @@ from PIL import Image
 
 DIGEST = "Description"
 """Of the keywords that PNG knows, the one of the digest."""
-_HEADER = 33
-"""Signature and header of a PNG, which all other chunks follow [byte]."""
 
 
 def digest(values: Any) -> str:
@@ -29,14 +25,6 @@ def digest(values: Any) -> str:
     """
     rounded = json.loads(json.dumps(values), parse_float=lambda text: round(float(text), 4))
     return hashlib.blake2b(json.dumps(rounded, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-def with_digest(png: bytes, values: Any) -> bytes:
-    """A picture as PNG, with the digest of the numbers that it shows."""
-    text = f"{DIGEST}\0{digest(values)}".encode("latin-1")
-    chunk = b"tEXt" + text
-    added = struct.pack(">I", len(text)) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return png[:_HEADER] + added + png[_HEADER:]
 
 
 def digest_of(path: Path) -> str | None:

@@ -34,16 +34,16 @@ def choice_text(choices: Sequence[str], tables: Mapping[str, ScoreTable], judged
     if CHOSEN_ON not in tables:
         return NOTHING_CHOSEN
     table = tables[CHOSEN_ON]
-    rows = table_rows(table, dict.fromkeys(choices))
-    if len(rows) < 2:
+    score = table.columns[-1]
+    means = {name: table.of(name, score).mean() for name in choices if table.seeds(name)}
+    if len(means) < 2:
         return NOTHING_CHOSEN
     # (of equal ones the first, so that the order of the plan decides and not that of a sort)
-    first, second = sorted(rows, key=lambda row: -row.score.mean)[:2]
-    (apart,) = table_rows(table, {first.name: second.name})
-    score, seeds = table.columns[-1], sorted({row.score.num_seeds for row in rows})
+    first, second = sorted(means, key=lambda name: -means[name])[:2]
+    (apart,) = table_rows(table, {first: second})
     text = (
-        f"Chosen on {CHOSEN_ON} among {len(rows)} rows, by {score} alone: **{first.name}** "
-        f"({first.score.mean:.2f}; next {second.name}, {second.score.mean:.2f}"
+        f"Chosen on {CHOSEN_ON} among {len(means)} rows, by {score} alone: **{first}** "
+        f"({means[first]:.2f}; next {second}, {means[second]:.2f}"
     )
     if apart.difference is None:
         text += ", which has other seeds, so the two are not paired)."
@@ -51,14 +51,12 @@ def choice_text(choices: Sequence[str], tables: Mapping[str, ScoreTable], judged
         low, high = apart.difference.widest
         text += f"; difference {signed(apart.difference.mean)}, 95 % {signed(low)} to {signed(high)})."
         text += " The scenes do not tell these two apart." if low <= 0.0 else ""
-    lacking = [name for name in choices if name not in {row.name for row in rows}]
-    text += f" Without scores there: {'; '.join(lacking)}." if lacking else ""
-    text += " Rows have different numbers of seeds." if len(seeds) > 1 else ""
+    if lacking := [name for name in choices if name not in means]:
+        text += f" Without scores there: {'; '.join(lacking)}."
+    if len({len(table.seeds(name)) for name in means}) > 1:
+        text += " Rows have different numbers of seeds."
     judged = tables.get(judged_on) if judged_on != CHOSEN_ON else None
-    if judged is not None and judged.seeds(first.name):
-        (found,) = table_rows(judged, {first.name: None})
-        text += (
-            f" On {judged_on}, which took no part in that: {found.score.mean:.2f} "
-            f"({seeds_text(found.score.num_seeds)})."
-        )
+    if judged is not None and (seeds := judged.seeds(first)):
+        mean = judged.of(first, judged.columns[-1]).mean()
+        text += f" On {judged_on}, which took no part in that: {mean:.2f} ({seeds_text(len(seeds))})."
     return text

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter, SceneFilterError
 from beyonddrive.engine.files import write_atomically
@@ -21,10 +20,8 @@ from beyonddrive.evaluation.statistics.score_table import (
     write_runs,
     write_table,
 )
-from beyonddrive.visualization.picture_values import with_digest
 from beyonddrive.visualization.sweep_choice import choice_text
 from beyonddrive.visualization.sweep_tables import (
-    TableRow,
     intervals_picture,
     latex,
     markdown,
@@ -254,20 +251,13 @@ def write_report(
             text += [power]
         write_atomically(out / f"table_{part}.tex", latex(rows, score).encode())
         if drawn:
-            picture = with_digest(intervals_picture(rows, score), _shown(rows, score))
-            write_atomically(out / f"intervals_{part}.png", picture)
+            write_atomically(out / f"intervals_{part}.png", intervals_picture(rows, score))
     if errors:
         text += ["## Runs without scores", ""]
         text += [f"- {row}, seed {seed}: {reason}" for (row, seed), reason in errors.items()]
     report = "\n".join(text).rstrip() + "\n"
     write_atomically(out / REPORT, report.encode())
     return report
-
-
-def _shown(rows: Sequence[TableRow], score: str) -> list[Any]:
-    """What a picture of intervals is drawn from."""
-    found = [[row.name, asdict(row.score), row.difference and asdict(row.difference)] for row in rows]
-    return [score, *found]
 
 
 def _method(plan: SweepPlan) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO, StringIO
 
 import numpy as np
@@ -20,6 +20,7 @@ from beyonddrive.evaluation.statistics.score_table import (
     ScoreTable,
     known_mean,
 )
+from beyonddrive.visualization.picture_values import DIGEST, digest
 
 _ROW_INCHES = 0.32
 _BASE_INCHES = 1.1
@@ -281,5 +282,6 @@ def intervals_picture(rows: Sequence[TableRow], score: str) -> bytes:
                 axes.plot(found.widest, [place, place], color="tab:blue", linewidth=2.0)
                 axes.plot([found.mean], [place], "o", color="tab:blue", markersize=4.0)
     file = BytesIO()
-    figure.savefig(file, format="png", dpi=120)
+    shown = [[row.name, asdict(row.score), row.difference and asdict(row.difference)] for row in rows]
+    figure.savefig(file, format="png", dpi=120, metadata={DIGEST: digest([score, *shown])})
     return file.getvalue()

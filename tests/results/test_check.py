@@ -20,7 +20,7 @@ from beyonddrive.evaluation.statistics.score_table import read_table, write_tabl
 from beyonddrive.results import check, keep, keep_closed_loop, marks, tables
 from beyonddrive.results.pictures import write_picture
 from beyonddrive.structures.plan import SCORE_COLUMNS
-from beyonddrive.visualization.picture_values import digest_of, with_digest
+from beyonddrive.visualization.picture_values import DIGEST, digest, digest_of
 
 PLAN = """
 title: Two rows
@@ -123,10 +123,11 @@ def test_pictures_of_intervals_follow_their_scores(root, monkeypatch, capsys):
         write_run(root / "sweep", row, 0, gain)
     assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
     path = root / "results" / "effect" / "two" / "intervals_test.png"
-    drawn, other = path.read_bytes(), io.BytesIO()
+    drawn, plain, other = path.read_bytes(), io.BytesIO(), io.BytesIO()
     assert digest_of(path)
-    Figure((1, 1)).savefig(other, format="png")
-    for content in (None, other.getvalue(), with_digest(other.getvalue(), ["PDMS"])):
+    Figure((1, 1)).savefig(plain, format="png")
+    Figure((1, 1)).savefig(other, format="png", metadata={DIGEST: digest(["PDMS"])})
+    for content in (None, plain.getvalue(), other.getvalue()):
         path.unlink()
         if content is not None:
             path.write_bytes(content)
