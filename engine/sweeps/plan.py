@@ -200,9 +200,10 @@ def plan_of_grid(
             elif baseline is not None:
                 partner = Path(baseline.rpartition("::")[2]).stem if baseline in configs else baseline
             rows.append(Row(name, config, (), {**options, **own}, None if partner == name else partner))
-    # Whoever tries values wants to know the best one, which test scenes must not tell.
-    tried: dict[str, Any] = {"choices": tuple(row.name for row in rows), "loaders": ("test", "val")}
-    return SweepPlan(tuple(rows), seeds, **({**tried, **settings} if len(rows) > len(configs) else settings))
+    if len(rows) > len(configs):
+        # Whoever tries values wants to know the best one, which test scenes must not tell.
+        settings = {"choices": tuple(row.name for row in rows), "loaders": LOADERS, **settings}
+    return SweepPlan(tuple(rows), seeds, **settings)
 
 
 def _ending(key: str, keys: Mapping[str, Any]) -> str:
