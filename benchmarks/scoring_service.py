@@ -4,9 +4,10 @@
 with a scoring service that gets the plans at the start of each step and must have answered at its end; and
 with one that gets them likewise and must have answered by the start of the next step (``NextStepScores``). It
 prints the median step of each, what the latter two are times the first, and how long their steps have waited
-for scores. Metric caches are those of the golden scenes of the tests, each a scene of its own. Threads that
-wait sleep, as those of ``beyonddrive train`` do; ``OMP_WAIT_POLICY=ACTIVE`` in the environment has them spin.
-Run it on a machine that does nothing else.
+for scores. Ratios are of blocks that follow each other: their median over the rounds, and its quartiles, so
+that a machine that becomes slower for a while changes them little. Metric caches are those of the golden
+scenes of the tests, each a scene of its own. Threads that wait sleep, as those of ``beyonddrive train`` do;
+``OMP_WAIT_POLICY=ACTIVE`` in the environment has them spin. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=10, help="steps of a block, after one to start")
     parser.add_argument("--threads", type=int, default=2, help="threads of the training")
     parser.add_argument("--num-workers", type=int, default=1, help="processes that score")
+    parser.add_argument("--niceness", type=int, default=ServiceSettings.niceness, help="of these processes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -85,12 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     scenes = list(root.scenes(SPLIT, SceneFilter()))
     plans = [fan.astype(np.float32) for fan in fans(scenes, args.plans)]
     source = batches(args.scenes, args.batch)
-    took: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    took: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
     waited = dict.fromkeys(KINDS, 0.0)
     with tempfile.TemporaryDirectory() as folder:
         write_store(Path(folder), scenes, root, args.scenes)
         scorer = SceneScorer(SPLIT, Path(folder))
-        with ScoringService(scorer, ServiceSettings(args.num_workers)) as service:
+        with ScoringService(scorer, ServiceSettings(args.num_workers, niceness=args.niceness)) as service:
             later: NextStepScores[None] = NextStepScores(service)
 
             def step(kind: str) -> float:
@@ -114,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             def block(kind: str, steps: int) -> None:
                 step(kind)  # of scores one step later the first waits for none
                 waited_before = service.counts.waited_seconds
-                took[kind] += [step(kind) for _ in range(steps)]
+                took[kind].append([step(kind) for _ in range(steps)])
                 waited[kind] += service.counts.waited_seconds - waited_before
                 later.clear()  # nothing is scored in the steps of another kind
 
@@ -123,26 +125,29 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for _ in range(-(-args.scenes // args.batch)):
                     step(kind)
                 later.clear()
-            for _ in range(args.blocks):
-                for kind in KINDS:
-                    block(kind, args.steps)
+            for first in range(args.blocks):
+                for turn in range(len(KINDS)):
+                    block(KINDS[(first + turn) % len(KINDS)], args.steps)
 
-    medians = {kind: 1e3 * float(np.median(took[kind])) for kind in KINDS}
+    blocks = {kind: np.median(took[kind], axis=1) for kind in KINDS}
+    ratios = {kind: np.quantile(blocks[kind] / blocks[ALONE], [0.5, 0.25, 0.75]) for kind in (WITHIN, LATER)}
     found: dict[str, Any] = {
         "batch": args.batch,
         "plans": args.plans,
         "threads": args.threads,
         "workers": args.num_workers,
+        "niceness": args.niceness,
         "wait_policy": os.environ.get("OMP_WAIT_POLICY", "not set"),
-        **{f"{kind}_ms": round(median, 2) for kind, median in medians.items()},
-        **{f"{kind}_ratio": round(medians[kind] / medians[ALONE], 3) for kind in (WITHIN, LATER)},
-        **{f"{kind}_waited_ms": round(1e3 * waited[kind] / len(took[kind]), 2) for kind in (WITHIN, LATER)},
+        **{f"{kind}_ms": round(1e3 * float(np.median(took[kind])), 2) for kind in KINDS},
+        **{f"{kind}_ratio": round(middle, 3) for kind, (middle, _, _) in ratios.items()},
+        **{f"{kind}_quartiles": f"{low:.3f} {high:.3f}" for kind, (_, low, high) in ratios.items()},
+        **{f"{kind}_waited_ms": round(1e3 * waited[kind] / np.size(took[kind]), 2) for kind in ratios},
     }
     if args.json:
         print(json.dumps(found))
         return 0
     for name, value in found.items():
-        print(f"{name:<22}{value:>10}")
+        print(f"{name:<22}{value:>12}")
     return 0
 
 

@@ -18,7 +18,8 @@ SCORE_COLUMNS = ("NC", "DAC", "EP", "TTC", "C", "DDC", "PDMS")
 """Order of the sub-scores wherever a score is an array (METHOD, "Conventions")."""
 
 SCORER_VERSION = 1
-"""Raised whenever some scene and plan get another score than before, so that stored scores are refused."""
+"""Raised whenever some scene and plan get another score than before, by more than the rounding in which
+processors differ, too, so that stored scores are refused."""
 
 
 class PlanError(BeyondDriveError, ValueError):

@@ -39,11 +39,12 @@ def settings(monkeypatch):
     """What the service is started with."""
     found = []
 
-    def start(num_workers):
-        found.append(num_workers)
-        return type_(num_workers)
+    def start(num_workers, niceness):
+        found.append((num_workers, niceness))
+        return type_(num_workers, niceness=niceness)
 
     type_ = scoring_service.ServiceSettings
+    start.niceness = type_.niceness
     monkeypatch.setattr(scoring_service, "ServiceSettings", start)
     return found
 
@@ -57,17 +58,18 @@ def test_steps_with_and_without_scores_are_reported(submitted, settings, monkeyp
             return delivered[-1]
 
     monkeypatch.setattr(scoring_service, "NextStepScores", Exchange)
-    assert scoring_service.main([*SMALL, "--json"]) == 0
+    assert scoring_service.main([*SMALL, "--niceness", "7", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=pytest.fail)
-    assert {key: found[key] for key in ("batch", "plans", "threads", "workers")} == {
-        "batch": 2, "plans": 3, "threads": 1, "workers": 1
+    assert {key: found[key] for key in ("batch", "plans", "threads", "workers", "niceness")} == {
+        "batch": 2, "plans": 3, "threads": 1, "workers": 1, "niceness": 7
     }  # fmt: skip
-    assert settings == [1]
+    assert settings == [(1, 7)]
     assert found["alone_ms"] > 0
     for kind in ("within_step", "next_step"):
         assert found[f"{kind}_ms"] > 0 <= found[f"{kind}_waited_ms"]
         expected = found[f"{kind}_ms"] / found["alone_ms"]
-        assert found[f"{kind}_ratio"] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+        assert found[f"{kind}_ratio"] == pytest.approx(expected, rel=1e-3, abs=1e-3)  # of a single block
+        assert found[f"{kind}_quartiles"] == " ".join([f"{found[f'{kind}_ratio']:.3f}"] * 2)
     # Of each kind with scores one step to warm up, which goes through all scenes, one that does not count and
     # one that does.
     assert len(submitted) == 6

@@ -8,7 +8,7 @@ from scipy.signal import savgol_filter
 
 from beyonddrive.evaluation.pdm.inputs.route import search
 from beyonddrive.evaluation.pdm.kernels.comfort import savgol, savgol_bands
-from beyonddrive.evaluation.pdm.kernels.plan_states import plan_stamps, sampling
+from beyonddrive.evaluation.pdm.kernels.plan_states import plan_stamps, sampling, wrap
 from beyonddrive.evaluation.pdm.kernels.simulate import SPEED_MATRIX, curvature_profile, speed_profile
 
 DT = 0.1
@@ -26,6 +26,14 @@ def test_filters_are_savitzky_golay(window, order, derivative, size):
     savgol(savgol_bands(window, order, derivative), signal, out)
     np.testing.assert_allclose(out, np.round(expected, 8), rtol=0, atol=1.01e-8)
     np.testing.assert_array_equal(np.round(out, 8), out)
+
+
+def test_angles_are_wrapped_as_by_sine_and_cosine():
+    angles = np.concatenate([np.linspace(-20, 20, 4001), [0.0, 1e-300, 3.0, -3.0, np.pi, -np.pi, 3 * np.pi]])
+    wrapped = np.array([wrap(angle) for angle in angles])
+    np.testing.assert_allclose(
+        wrapped, np.arctan2(np.sin(angles), np.cos(angles)), rtol=4 * np.finfo(float).eps, atol=1e-16
+    )
 
 
 def reference_poses(speed, turn, rng):
