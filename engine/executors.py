@@ -66,7 +66,7 @@ class Executor(ABC):
             function: A function of a module, so that other processes can import it.
             items: Independent items; one item should be worth at least some milliseconds.
             desc: What the progress bar says; empty for no bar.
-            initializer: Run once in every worker before its first item.
+            initializer: Run once in every worker before its first item; what it raises ends the map, too.
             initargs: Arguments of ``initializer``.
 
         Raises:
@@ -142,10 +142,30 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+_start_errors: list[Exception] = []
+"""Why this worker process could not start; each of its items says so."""
+
+
 def _start_worker(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
     end_with_parent()
     if initializer is not None:
-        initializer(*initargs)
+        try:
+            initializer(*initargs)
+        except Exception as error:  # (left to itself, it would end the process, and nobody would learn why)
+            _start_errors.append(error)
+
+
+def _run(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+    if _start_errors:
+        raise _start_errors[0]
+    return function(*args, **kwargs)
+
+
+class _Pool(ProcessPoolExecutor):
+    """A pool that hands on what the initializer has raised."""
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        return super().submit(_run, fn, *args, **kwargs)
 
 
 @contextmanager
@@ -154,14 +174,14 @@ def worker_processes(
 ) -> Iterator[ProcessPoolExecutor]:
     """Processes that end with the block, or with their parent if that is killed.
 
-    They are started afresh (``spawn``): a fork would copy the locks of the threads of numerical libraries in
-    whatever state they are.
+    What ``initializer`` raises in one of them, each of its items raises. They are started afresh (``spawn``):
+    a fork would copy the locks of the threads of numerical libraries in whatever state they are.
 
     Raises:
         WorkerLostError: If one of them was killed.
     """
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, context, _start_worker, (initializer, initargs))
+    pool = _Pool(num_workers, context, _start_worker, (initializer, initargs))
     try:
         yield pool
     except BrokenProcessPool as error:

@@ -44,6 +44,12 @@ def test_an_error_reaches_the_caller(executor):
         list(executor.map(math.factorial, [3, 2, 1, -1, 5]))
 
 
+@EXECUTORS
+def test_an_error_of_the_initializer_reaches_the_caller(executor):
+    with pytest.raises(FileNotFoundError, match="no-such-folder"):
+        list(executor.map(math.factorial, range(9), initializer=os.chdir, initargs=("no-such-folder",)))
+
+
 def test_a_killed_worker_is_said_to_be_lost():
     with pytest.raises(WorkerLostError, match=r"a worker process was killed.*with fewer workers"):
         list(ProcessExecutor(2).map(os._exit, [9, 9, 9]))
