@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from beyonddrive.engine.sweeps.plan import Row
@@ -12,22 +13,32 @@ CALIBRATION = Path(__file__).parent / "calibration"
 KEYS = ("turn", "stretch")
 """Of a calibration: columns of the files, and what the options ``model.calibration.<key>`` end in."""
 SCORE = "PDMS"
+TABLES = ("effect/planners", "effect/controls")
+"""Tables with calibrated rows. In the second all rows are of LTF, which their names do not say."""
 
 
 def check_calibration(rows: tuple[Row, ...] | None = None, folder: Path = CALIBRATION) -> list[str]:
     """Rows with other settings than the best of their file, and files that hold plans of another planner.
 
     Args:
-        rows: Of a plan; those of ``effect/planners`` by default.
+        rows: Of a plan; those of :data:`TABLES` by default.
         folder: Files by the slug of the row whose weights are judged.
     """
+    plans = [KeptTable(table).plan.rows for table in TABLES] if rows is None else [rows]
+    return [problem for plan in plans for problem in _check_rows(plan, folder)] + _shared_plans(folder)
+
+
+def _check_rows(rows: Sequence[Row], folder: Path) -> list[str]:
     problems = []
-    named = {row.name: row for row in rows or KeptTable("effect/planners").plan.rows}
-    for row in named.values():
+    named = {row.name: row for row in rows}
+    for row in rows:
         setting = {key: row.options.get(f"model.calibration.{key}") for key in KEYS}
         if row.weights is None or None in setting.values():
             continue
-        path = folder / f"{named[row.weights].slug}.csv"
+        slug = named[row.weights].slug
+        path = folder / f"ltf-{slug}.csv"
+        if not path.exists():
+            path = folder / f"{slug}.csv"
         lines = read_rows(path)
         if not lines:
             problems.append(f"{path.name}: is not there, but row '{row.name}' is calibrated")
@@ -38,7 +49,7 @@ def check_calibration(rows: tuple[Row, ...] | None = None, folder: Path = CALIBR
                 f"row '{row.name}' has {setting}, but the best of {path.name} is "
                 f"{ {key: best[key] for key in KEYS} }"
             )
-    return problems + _shared_plans(folder)
+    return problems
 
 
 def _shared_plans(folder: Path) -> list[str]:

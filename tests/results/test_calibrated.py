@@ -25,6 +25,12 @@ def test_the_best_of_the_file_is_what_the_row_has(folder):
     assert "'A, calibrated'" in problem and "0.01" in problem
 
 
+def test_rows_whose_planner_is_understood_have_its_file(folder):
+    (folder / "a.csv").rename(folder / "ltf-a.csv")
+    assert check_calibration(rows("0.01", "0.8"), folder) == []
+    assert "ltf-a.csv" in check_calibration(rows("0", "0.8"), folder)[0]
+
+
 def test_a_file_that_is_not_there_is_told(folder):
     (folder / "a.csv").unlink()
     assert "a.csv: is not there" in check_calibration(rows("0.01", "0.8"), folder)[0]
