@@ -98,6 +98,15 @@ class SweepPlan:
             raise SweepError(f"choices: {', '.join(strangers)} is no row; there is {', '.join(names)}")
         if self.checkpoint not in ("last", "best"):
             raise SweepError(f"checkpoint: must be 'last' or 'best', got {self.checkpoint!r}")
+        judged = {*LOADERS, *(f"{name}-{basis}" for name in LOADERS for basis in self.further)}
+        for name in self.subsets:
+            # (a part is found by its name, so one of the same name would stand in the place of the other)
+            others = {f"{other}-{basis}" for other in self.subsets for basis in self.further}
+            if name in judged | others or not re.fullmatch(r"[\w.-]+", name):
+                raise SweepError(
+                    f"subsets.{name}: is part of the names of files, so take letters, digits, '_', '-' and "
+                    f"'.', and none of {', '.join(sorted(judged | others))}"
+                )
         for row in self.rows:
             if row.baseline is not None and (row.baseline not in names or row.baseline == row.name):
                 raise SweepError(
@@ -110,8 +119,15 @@ class SweepPlan:
                 )
 
     def row(self, name: str) -> Row:
-        """The row of a name."""
-        return next(row for row in self.rows if row.name == name)
+        """The row of a name.
+
+        Raises:
+            SweepError: If there is no such row.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise SweepError(f"rows: no row {name!r}; there is {', '.join(row.name for row in self.rows)}")
 
     def only(self, names: Sequence[str]) -> SweepPlan:
         """The plan with some of its rows, those that they need, and those that these need.
@@ -220,6 +236,20 @@ def _told(grid: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{key}: {', '.join(values)}" for key, values in grid.items()) or "no values"
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is there twice: yaml would take the last one, and a row were gone."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping of which every key was written once; merged ones (``<<``) do not count."""
+        merge = "tag:yaml.org,2002:merge"
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != merge]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {twice[0]} is there twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def read_plan(path: Path) -> SweepPlan:
     """Read a plan from a yaml file.
 
@@ -232,7 +262,7 @@ def read_plan(path: Path) -> SweepPlan:
         SweepError: If it cannot be read, or a key is not understood; names the file.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _UniqueKeys)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SweepError(f"{path}: cannot be read as a plan of a sweep ({error})") from error
     try:

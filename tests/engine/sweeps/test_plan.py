@@ -132,6 +132,10 @@ def test_rows_of_a_file_are_chosen_with_their_baselines(tmp_path):
         ("rows: [a]", "rows: must map names"),
         ("rows: {}", "at least one"),
         ("rows: {a: {config: [}", "cannot be read as a plan"),
+        ("rows: {a: {config: x}, b: {config: x}, a: {config: y}}", "the key a is there twice"),
+        ("subsets: {test: x.yaml}", "subsets.test: is part of the names of files"),
+        ("further: [epdms]\nsubsets: {hard: x.yaml, hard-epdms: x.yaml}", "subsets.hard-epdms: "),
+        ("subsets: {near/far: x.yaml}", "subsets.near/far: "),
     ],
 )
 def test_odd_files_are_refused_by_name_and_key(tmp_path, change, words):
@@ -141,6 +145,11 @@ def test_odd_files_are_refused_by_name_and_key(tmp_path, change, words):
     with pytest.raises(SweepError, match=words) as error:
         read_plan(path)
     assert str(path) in str(error.value)
+
+
+def test_a_row_that_is_not_there_is_named():
+    with pytest.raises(SweepError, match="no row 'c'; there is a, b"):
+        SweepPlan((Row("a", "x"), Row("b", "y"))).row("c")
 
 
 def test_baselines_that_no_row_is_are_refused():
