@@ -1,8 +1,10 @@
 """Adds the runs of a sweep to a table that is kept: ``python results/keep.py SWEEP effect/planners``.
 
 ``SWEEP`` is the folder of ``beyonddrive sweep --plan results/effect/planners.yml --out SWEEP``, where the
-sweep may still be at work: complete runs are taken, with the seeds that they have. A run of the table that
-was made from another recipe is refused.
+sweep may still be at work: complete runs are taken, with the seeds that they have; a run that judged another
+checkpoint than the row of its weights has now is named and left out. Refused are runs with other options than
+the plan's, with another recipe than the table has of their row, and runs of another checkpoint that would
+stand beside scores of the earlier one.
 
 ``SWEEP`` may also be a table that is kept, such as ``effect/planners``: rows that both plans have, with the
 same config and options, are taken from there, so that a training that two tables show is made once.
@@ -13,53 +15,101 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from beyonddrive.engine.sweeps.records import CHECKPOINT_DIGEST, RECORD
+from beyonddrive.engine.sweeps.plan import Row, SweepError, SweepPlan
+from beyonddrive.engine.sweeps.records import CHECKPOINT_DIGEST, DATE, RECORD, date_of, out_of_date
 from beyonddrive.engine.sweeps.runs import Finished, Outcome, Run
 from beyonddrive.evaluation.statistics.score_table import RunKey, ScoreTable
 from beyonddrive.results.tables import RESULTS, KeptTable
+from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.visualization.sweep_report import collect, parts_of, subset_parts
 
 
 def finished_runs(sweep: Path, table: KeptTable) -> dict[RunKey, tuple[Finished, dict[str, Any]]]:
-    """Complete runs of a sweep with their records."""
+    """Complete runs of a sweep with their records.
+
+    Raises:
+        SweepError: If a record is damaged, or a run has another value of an option than its row in the plan.
+    """
     found = {}
     for row in table.plan.rows:
         for path in sorted((sweep / "runs" / row.slug).glob(f"*/{RECORD}")):
             told = json.loads(path.read_text())
             is_trained = told["checkpoint"] is not None
             seed = told["seed"] if is_trained else 0
+            weights = table.plan.row(row.weights) if row.weights else None
             run = Run(
                 row.name, seed, told["config"], told["options"], path.parent, told["recipe"],
                 is_trained, tuple(told["loaders"]), told["checkpoint_rule"], 1,
                 further=table.plan.further,
+                weights=sweep / "runs" / weights.slug / path.parent.name if weights else None,
             )  # fmt: skip
+            refuse_other_options(row, run)
+            if stale := _stale(run, told):
+                print(f"keep: {row.name}, seed {seed}: left out: {stale}", file=sys.stderr)
+                continue
             outcome = Outcome(row.name, seed, run.folder, told["seconds"], told["checkpoint"])
-            told["date"] = time.strftime("%Y-%m-%d", time.gmtime(path.stat().st_mtime))
-            found[RunKey(row.name, seed)] = Finished(run, outcome), told
+            found[RunKey(row.name, seed)] = Finished(run, outcome), {**told, DATE: date_of(run, told)}
     return found
+
+
+def refuse_other_options(row: Row, run: Run) -> None:
+    """End if a run was not made with the options that its row has in the plan."""
+    for key, value in row.options.items():
+        if run.options.get(key) != value:
+            raise SweepError(
+                f"{run.folder / RECORD}: was made with {key}={run.options.get(key)}, but the plan has "
+                f"{value} for row '{row.name}'; keep the sweep of this plan, or mend the plan"
+            )
+
+
+def _stale(run: Run, told: dict[str, Any]) -> str | None:
+    """Why the scores of a run are not of the checkpoint that the row of its weights has now; None if so."""
+    if run.weights is None or not (run.weights / RECORD).exists():
+        return None
+    other = json.loads((run.weights / RECORD).read_text())
+    return out_of_date(replace(run, weights_recipe=other["recipe"]), told)
 
 
 def origin_of(told: dict[str, Any]) -> dict[str, Any]:
     """What a table keeps of the record of a run."""
-    keys = ("recipe", "config", "checkpoint_rule", "checkpoint", "date", "seconds", "made_with")
+    keys = ("recipe", "config", "checkpoint_rule", "checkpoint", DATE, "seconds", "made_with")
     optional = [key for key in ("weights", CHECKPOINT_DIGEST) if told.get(key) is not None]
     return {key: told[key] for key in (*keys, *optional)}
 
 
 def refuse_other_recipes(made: dict[str, Any], others: dict[str, Any]) -> None:
-    """End if a run that is to be kept was made otherwise than the table's of the same row and seed."""
+    """End if a run that is to be kept was made otherwise than another of its row, kept or to be kept."""
     for name, told in others.items():
-        origin = {part: told.get(part) for part in ("recipe", "weights")}
-        if name in made and any(
-            made[name].get(part, origin[part]) != value for part, value in origin.items()
-        ):
+        for other, kept in {**others, **made}.items():
+            if other.rpartition("/")[0] == name.rpartition("/")[0] and any(
+                part in kept and kept[part] != told.get(part) for part in ("recipe", "weights")
+            ):
+                there = "the table has it" if other == name else f"{other} is"
+                raise SystemExit(
+                    f"keep: {name}: {there} from another recipe or other weights; take it out first"
+                )
+
+
+def refuse_mixtures(
+    table: KeptTable, made: dict[str, Any], others: dict[str, Any], parts: dict[str, ScoreTable]
+) -> None:
+    """End if a run of another checkpoint than the table's has not all the parts that the table has of it."""
+    there = [part for part in table.parts if part not in subset_parts(table.plan)]
+    kept = {part: table.scores(part).runs for part in there}
+    for name, told in others.items():
+        digests = [run.get(CHECKPOINT_DIGEST) for run in (made.get(name, {}), told)]
+        if None in digests or digests[0] == digests[1]:
+            continue
+        row, _, seed = name.rpartition("/")
+        run = RunKey(row, int(seed))
+        if old := [p for p in there if run in kept[p] and (p not in parts or run not in parts[p].runs)]:
             raise SystemExit(
-                f"keep: {name}: the table has it from another recipe or other weights; take it out first"
+                f"keep: {name}: is of another checkpoint than the table has, which would keep the earlier "
+                f"one's scores on {', '.join(old)}; judge it there, too"
             )
 
 
@@ -69,8 +119,7 @@ def kept_runs(source: KeptTable, table: KeptTable) -> tuple[dict[str, ScoreTable
     Returns:
         Their scores by part, and how they were made by ``row/seed``.
     """
-    there = {row.name: replace(row, baseline=None) for row in source.plan.rows}
-    same = {row.name for row in table.plan.rows if there.get(row.name) == replace(row, baseline=None)}
+    same = same_rows(source.plan, table.plan)
     parts = {}
     for part in source.parts:
         if part in parts_of(table.plan) and part not in subset_parts(source.plan):
@@ -83,12 +132,29 @@ def kept_runs(source: KeptTable, table: KeptTable) -> tuple[dict[str, ScoreTable
                     values=scores.values[keep],
                     untrained=scores.untrained & same,
                 )
-    made = {key: told for key, told in source.made_with().items() if key.rpartition("/")[0] in same}
-    return parts, made
+    taken = {f"{run.row}/{run.seed}" for scores in parts.values() for run in scores.runs}
+    return parts, {key: told for key, told in source.made_with().items() if key in taken}
+
+
+def same_rows(one: SweepPlan, other: SweepPlan) -> set[str]:
+    """Names of the rows that two plans train and judge alike, whatever they are compared with."""
+    if one.checkpoint != other.checkpoint:
+        return set()
+    ours, theirs = ({row.name: replace(row, baseline=None) for row in plan.rows} for plan in (one, other))
+    alike = {name for name, row in ours.items() if theirs.get(name) == row}
+    return {name for name in alike if ours[name].weights in (None, *alike)}
 
 
 def main() -> int:
     """Keep."""
+    try:
+        return keep()
+    except BeyondDriveError as error:
+        raise SystemExit(f"keep: {error}") from error
+
+
+def keep() -> int:
+    """Add the runs that the command line names to its table; 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("sweep", type=Path, metavar="SWEEP")
     parser.add_argument("table", help="plan below results/, without the ending")
@@ -107,6 +173,7 @@ def main() -> int:
         others = {f"{key.row}/{key.seed}": origin_of(told) for key, (_, told) in found.items()}
         refuse_other_recipes(made, others)
         parts = collect(table.plan, [run for run, _ in found.values()])
+    refuse_mixtures(table, made, others, parts)
     table.write(parts, made | others)
     print(f"{args.table}: {len(made | others)} runs")
     return 0

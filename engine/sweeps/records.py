@@ -24,6 +24,8 @@ CHECKPOINT_DIGEST = "checkpoint_sha256"
 """Key of a record: the checksum of the checkpoint that was judged; records of version 0.2 have none."""
 WEIGHTS_RECIPE = "weights_recipe"
 """Key of a record: the recipe of the row whose checkpoint was judged; records of version 0.2 have none."""
+DATE = "date"
+"""Key of a record: the day (UTC) on which the run was judged; records of version 0.2 have none."""
 
 
 def read_record(run: Run) -> dict[str, Any] | None:
@@ -118,6 +120,13 @@ def judged_by_weights(run: Run) -> str | None:
     """Checksum of the checkpoint with which the run of a run's weights was judged; None if nobody told."""
     other = None if run.weights is None else _read(run.weights / RECORD, ())
     return None if other is None else other.get(CHECKPOINT_DIGEST)
+
+
+def date_of(run: Run, record: Mapping[str, Any]) -> str:
+    """The day (UTC) on which a run was judged; that of the file of a record that does not say it."""
+    if DATE in record:
+        return str(record[DATE])
+    return time.strftime("%Y-%m-%d", time.gmtime((run.folder / RECORD).stat().st_mtime))
 
 
 def is_complete(run: Run, record: Mapping[str, Any] | None) -> bool:

@@ -27,9 +27,11 @@ from beyonddrive.engine.runner import find_last_checkpoint
 from beyonddrive.engine.sweeps.plan import SweepError
 from beyonddrive.engine.sweeps.records import (
     CHECKPOINT_DIGEST,
+    DATE,
     RECORD,
     WEIGHTS_RECIPE,
     begin_training,
+    date_of,
     end_training,
     forget_failure,
     is_complete,
@@ -120,11 +122,13 @@ def _carry_out(run: Run, gpu: int | None, record: Mapping[str, Any] | None) -> O
         "weights": run.trained_by,
         WEIGHTS_RECIPE: run.weights_recipe,
         "seconds": seconds,
+        DATE: time.strftime("%Y-%m-%d", time.gmtime()),
         "made_with": environment(),
     }
     if record is not None:  # (some of the scores are of then, and what nobody told of them stays untold)
         known = (CHECKPOINT_DIGEST, WEIGHTS_RECIPE)
         told = {key: value for key, value in told.items() if key in record or key not in known}
+        told[DATE] = date_of(run, record)
         told["loaders"] = list(dict.fromkeys([*record["loaders"], *run.loaders]))
         told["made_with"] = record.get("made_with", told["made_with"])
     write_record(run, told)

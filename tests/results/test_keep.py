@@ -3,10 +3,12 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from beyonddrive.engine.sweeps.plan import Row, SweepPlan
 from beyonddrive.results import keep, tables
 
 PLAN = """
@@ -62,6 +64,16 @@ def test_a_run_of_another_recipe_is_refused(results, monkeypatch):
     file.write_text(json.dumps(made))
     with pytest.raises(SystemExit, match="LTF, 1200 scenes/0: the table has it from another recipe"):
         _keep(monkeypatch, "effect/sizes", "effect/fewer")
+
+
+def test_rows_are_the_same_if_their_weights_and_the_choice_of_checkpoints_are():
+    trained, judged = Row("LTF", "a"), Row("LTF, turned", "a", weights="LTF")
+    plan = SweepPlan((trained, judged))
+    assert keep.same_rows(plan, plan) == {"LTF", "LTF, turned"}
+    assert keep.same_rows(plan, SweepPlan((Row("LTF", "b"), judged))) == set()
+    assert keep.same_rows(plan, replace(plan, checkpoint="best")) == set()
+    compared = replace(plan, rows=(trained, replace(judged, baseline="LTF")))
+    assert keep.same_rows(plan, compared) == {"LTF", "LTF, turned"}
 
 
 def test_a_table_without_a_common_row_is_refused(results, monkeypatch):
