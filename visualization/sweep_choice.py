@@ -45,16 +45,19 @@ def choice_text(choices: Sequence[str], tables: Mapping[str, ScoreTable], judged
         f"Chosen on {CHOSEN_ON} among {len(means)} rows, by {score} alone: **{first}** "
         f"({means[first]:.2f}; next {second}, {means[second]:.2f}"
     )
+    seeds = {tuple(table.seeds(name)) for name in means if name not in table.untrained}
     if apart.difference is None:
         text += ", which has other seeds, so the two are not paired)."
     else:
         low, high = apart.difference.widest
-        text += f"; difference {signed(apart.difference.mean)}, 95 % {signed(low)} to {signed(high)})."
-        text += " The scenes do not tell these two apart." if low <= 0.0 else ""
+        interval = f", 95 % {signed(low)} to {signed(high)}" if apart.difference.num_scenes > 1 else ""
+        text += f"; difference {signed(apart.difference.mean)}{interval})."
+        text += "" if low > 0.0 else " The scenes do not tell these two apart."
     if lacking := [name for name in choices if name not in means]:
         text += f" Without scores there: {'; '.join(lacking)}."
-    if len({len(table.seeds(name)) for name in means}) > 1:
-        text += " Rows have different numbers of seeds."
+    if len(seeds) > 1:
+        same = len({len(own) for own in seeds}) == 1
+        text += f" Rows have different {'seeds' if same else 'numbers of seeds'}."
     judged = tables.get(judged_on) if judged_on != CHOSEN_ON else None
     if judged is not None and (seeds := judged.seeds(first)):
         mean = judged.of(first, judged.columns[-1]).mean()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter, SceneFilterError
@@ -153,6 +152,8 @@ def _table(runs: Sequence[Run], loader: str, basis: str = "") -> ScoreTable:
             raise SweepError(f"{results.path}: holds {results.basis.name}, the other runs another score")
         if differing := label_differences([first, results]):
             raise SweepError(f"{results.path}: does not compare with {first.path}: {'; '.join(differing)}")
+        if results.halves:
+            raise SweepError(f"{results.path}: has two stages, whose scenes do not count alike; judge on one")
     scores = {RunKey(run.row, run.seed): found.values for run, found in zip(runs, read, strict=True)}
     untrained = {run.row for run in runs if not run.is_trained}
     return table_of(scores, first.basis.columns, first.scored, untrained)
@@ -165,7 +166,7 @@ def write_sweep(
 
     Args:
         out: Folder of the sweep.
-        plan: What was trained; the report has its seeds and those of the runs.
+        plan: What was trained.
         finished: Runs that have scores.
         errors: As :func:`write_report` takes them.
 
@@ -179,8 +180,6 @@ def write_sweep(
     for part, table in tables.items():
         write_table(out, part, table)
     whole = with_subsets(plan, tables)
-    seeds = {run.seed for run, _ in finished if run.is_trained}
-    plan = replace(plan, seeds=tuple(sorted(seeds.union(plan.seeds))))
     keys = {RunKey(run.row, run.seed): outcome for run, outcome in finished}
     write_runs(
         out,
@@ -225,7 +224,7 @@ def write_report(
     """
     if tables is None:
         tables = read_parts(out, plan)
-    text = [f"# {plan.title}", "", _method(plan), ""]
+    text = [f"# {plan.title}", "", _method(plan, tables), ""]
     if chosen := choice_text(plan.choices, tables, plan.loaders[0]):
         text += [chosen, ""]
     baselines, subsets = {row.name: row.baseline for row in plan.rows}, subset_parts(plan)
@@ -260,9 +259,10 @@ def write_report(
     return report
 
 
-def _method(plan: SweepPlan) -> str:
-    """How the numbers came about, in a paragraph."""
-    seeds = ", ".join(map(str, plan.seeds))
+def _method(plan: SweepPlan, tables: Mapping[str, ScoreTable]) -> str:
+    """How the numbers came about, in a paragraph; the seeds are those of the runs that are there."""
+    trained = {run.seed for table in tables.values() for run in table.runs if run.row not in table.untrained}
+    seeds = ", ".join(map(str, sorted(trained or plan.seeds)))
     return (
         f"Seeds {seeds}. Judged: {_RULES[plan.checkpoint]}. Means in percent, ± standard deviation of the "
         "means of the seeds. 95 %: bootstrap intervals over seeds and scenes, drawn independently. "

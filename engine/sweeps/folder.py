@@ -156,12 +156,13 @@ def found_runs(plan: SweepPlan, recipes: Recipes) -> tuple[list[Finished], dict[
                 told[key] = f"{folder}: was made when the row was trained in another way; delete this folder"
                 continue
             has = tuple(loader for loader in run.loaders if run.results(loader).exists())
+            lacking = ["-".join(filter(None, judgement)) for judgement in run.open_judgements]
             if failure is not None:
                 told[key] = failure
             elif stale is not None:
                 told[key] = stale + _AGAIN
-            elif record is not None and not has:
-                told[key] = "its scores are gone" + _AGAIN
+            elif record is not None and lacking:
+                told[key] = f"has no scores on {', '.join(lacking)}" + _AGAIN
             if record is not None and stale is None and has:
                 outcome = Outcome(row.name, run.seed, folder, record["seconds"], record["checkpoint"])
                 finished.append(Finished(replace(run, loaders=has), outcome))

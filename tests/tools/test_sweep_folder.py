@@ -218,6 +218,27 @@ def test_a_report_of_what_a_killed_sweep_left(sweep, verbs, capsys):
     assert "| A | 1 |" in (sweep.out / "report.md").read_text()
 
 
+def test_the_report_tells_seeds_that_are_there_and_scores_that_are_not(sweep, capsys):
+    assert sweep("--loaders", "test", "val", "--seeds", "1") == 0
+    (sweep.out / "runs/a/seed1/val.csv").unlink()
+    capsys.readouterr()
+    assert sweep("--loaders", "test", "val", "--report-only") == 0
+    report = capsys.readouterr().out
+    assert "Seeds 1. Judged" in report  # (the plan has 0 and 1)
+    assert "- A, seed 1: has no scores on val; the same command judges it again" in report
+
+
+def test_the_day_on_which_a_run_was_judged_stays(sweep):
+    assert sweep() == 0
+    path = sweep.out / "runs/a/seed0/run.json"
+    assert record_of(path.parent)["date"]
+    old = {key: value for key, value in record_of(path.parent).items() if key != "date"}
+    path.write_text(json.dumps(old))
+    os.utime(path, (86400, 86400))
+    assert sweep("--loaders", "test", "val") == 0
+    assert record_of(path.parent)["date"] == "1970-01-02"
+
+
 def test_subsets_are_read_before_anything_is_trained(sweep, verbs, capsys):
     top = "seeds: [0]\nsubsets: {hard: hard.yaml}"
     hard = sweep.plan.parent / "hard.yaml"

@@ -40,7 +40,14 @@ def test_a_choice_by_chance_and_rows_that_lack_are_said():
     assert "Without scores there: weight=9." in text and "different numbers of seeds" in text
     assert "took no part" not in text
     apart = scores(0, {"weight=0": 0.5, "weight=5": 0.6}, {"weight=0": [0], "weight=5": [1]})
-    assert "so the two are not paired" in choice_text(ROWS, {"val": apart}, "val")
+    text = choice_text(ROWS, {"val": apart}, "val")
+    assert "so the two are not paired" in text and "Rows have different seeds." in text
+
+
+def test_one_scene_has_no_interval_and_tells_nothing_apart():
+    val = scores(0, {"weight=0": 0.5, "weight=5": 0.6}, (0,))
+    text = choice_text(ROWS, {"val": val.part(val.tokens[:1])}, "val")
+    assert "nan" not in text and "The scenes do not tell these two apart." in text
 
 
 @pytest.mark.parametrize("part", ["test", "val"])
