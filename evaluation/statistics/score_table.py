@@ -60,6 +60,9 @@ class ScoreTable:
         shape = (len(self.runs), len(self.tokens), len(self.columns))
         if self.values.shape != shape:
             raise StatisticsError(f"scores must have the shape {shape}, got {self.values.shape}")
+        for kind, keys in (("run", self.runs), ("scene", self.tokens), ("column", self.columns)):
+            if len(set(keys)) < len(keys):
+                raise StatisticsError(f"scores have a {kind} twice")
 
     @property
     def rows(self) -> list[str]:
@@ -99,12 +102,10 @@ class ScoreTable:
         Raises:
             StatisticsError: If one of them is not there.
         """
-        lacking = sorted(set(tokens) - set(self.tokens))
-        if lacking:
-            raise StatisticsError(
-                f"{len(lacking)} of {len(set(tokens))} scenes have no scores: {lacking[0]} ..."
-            )
-        keep = np.array([token in set(tokens) for token in self.tokens])
+        wanted = set(tokens)
+        if lacking := sorted(wanted.difference(self.tokens)):
+            raise StatisticsError(f"{len(lacking)} of {len(wanted)} scenes have no scores: {lacking[0]} ...")
+        keep = np.array([token in wanted for token in self.tokens])
         kept = tuple(token for token, is_kept in zip(self.tokens, keep, strict=True) if is_kept)
         label = self.label and replace(self.label, num_scenes=len(kept), scenes=scenes_digest(kept))
         return replace(self, tokens=kept, values=self.values[:, keep], label=label)
