@@ -3,8 +3,9 @@
 A figure or a table of figures in a document stands between a mark and ``<!-- end -->``; :mod:`marks` says
 which marks there are, and others are refused. Held against the scores are, too, what is computed from those
 of a table (``runs.csv``, report, LaTeX, pictures of intervals), what is computed from several tables or for a
-single document, and the settings of calibrated rows. The exit code is 1 if anything differs; ``--write``
-writes it anew, but for settings, and for the picture of scenes, which takes their world to draw.
+single document, and the settings of calibrated rows; how runs were made is held against each other. The exit
+code is 1 if anything differs; ``--write`` writes it anew, but for settings, for how runs were made, and for
+the picture of scenes, which takes their world to draw.
 """
 
 from __future__ import annotations
@@ -17,19 +18,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.sweeps.records import CHECKPOINT_DIGEST
 from beyonddrive.results.closed_loop import relate
 from beyonddrive.results.effect import by_distance, won_and_lost
 from beyonddrive.results.effect.calibrated import check_calibration
 from beyonddrive.results.marks import FigureError, text_of
 from beyonddrive.results.pictures import shows
-from beyonddrive.results.tables import RESULTS, KeptTable, kept_tables
+from beyonddrive.results.tables import MADE_WITH, RESULTS, KeptTable, kept_tables
+from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.visualization.picture_values import digest_of
 
 ROOT = RESULTS.parent
 MARKED = re.compile(
-    r"(<!-- (table|scores|power|parts|calibrated|cells|figure|value): ([^>]+?) -->)(.*?)(<!-- end -->)",
+    r"(<!-- (table|scores|power|parts|calibrated|cells|figure|value): ([^>]+?) -->)"
+    r"((?:(?!<!-- ).)*)(<!-- end -->)",
     re.DOTALL,
 )
+"""A mark, what stands behind it, and its end; nothing of another mark, which belongs to that one."""
 MARK = re.compile(r"<!-- ([\w ]+:|end\b)[^>]*-->")
 """What means to be a mark, or the end of one."""
 DRAWINGS = (by_distance, relate)
@@ -59,7 +64,7 @@ def check_document(path: Path, write: bool) -> list[str]:
         line = text.count("\n", 0, match.start()) + 1
         try:
             new = text_of(kind, mark)
-        except FigureError as error:
+        except (FigureError, BeyondDriveError) as error:
             problems.append(f"{path.relative_to(ROOT)}:{line}: {error}")
             return match.group()
         if new != old:
@@ -77,7 +82,7 @@ def check_document(path: Path, write: bool) -> list[str]:
 
 
 def check_computed(table: KeptTable, write: bool) -> list[str]:
-    """Files of a table that are not what its scores give."""
+    """Files of a table that are not what its scores give, and those of parts that it does not have."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         table.write_computed(place)
@@ -85,7 +90,38 @@ def check_computed(table: KeptTable, write: bool) -> list[str]:
         stale = [name for name in names if not _same(place / name, table.folder / name)]
         for name in stale if write else ():
             write_atomically(table.folder / name, (place / name).read_bytes())
-    return [f"{(table.folder / name).relative_to(ROOT)}: is not what its scores give" for name in stale]
+    there = [path for form in ("intervals_*.png", "table_*.tex") for path in sorted(table.folder.glob(form))]
+    left = [path.name for path in there if path.name not in names]
+    for name in left if write else ():
+        (table.folder / name).unlink()
+    problems = [f"{name}: is not what its scores give" for name in stale]
+    problems += [f"{name}: is of a part that is not computed from its scores" for name in left]
+    return [f"{table.folder.relative_to(ROOT)}/{problem}" for problem in problems]
+
+
+def check_origins(table: KeptTable) -> list[str]:
+    """Runs that the plan of a table does not have, that nobody told how they were made, or made otherwise.
+
+    Those of a row are of one recipe; a row with weights and the row that it has them of are of one
+    checkpoint, seed by seed, as far as both tell it.
+    """
+    made, rows = table.made_with(), {row.name: row for row in table.plan.rows}
+    scored = {f"{run.row}/{run.seed}" for part in table.parts for run in table.scores(part).runs}
+    problems = [f"{name}: has scores, but is not in {MADE_WITH}" for name in sorted(scored - made.keys())]
+    problems += [f"{name}: is in {MADE_WITH}, but has no scores" for name in sorted(made.keys() - scored)]
+    recipes: dict[str, str] = {}
+    for name, told in made.items():
+        row, _, seed = name.rpartition("/")
+        if row not in rows:
+            problems.append(f"{name}: its plan has no such row")
+            continue
+        if "recipe" in told and recipes.setdefault(row, told["recipe"]) != told["recipe"]:
+            problems.append(f"{name}: is of another recipe than the other seeds of its row")
+        trained = made.get(f"{rows[row].weights}/{seed}", {})
+        digests = {run.get(CHECKPOINT_DIGEST) for run in (told, trained)}
+        if None not in digests and len(digests) > 1:
+            problems.append(f"{name}: judges another checkpoint than '{rows[row].weights}' has")
+    return [f"results/{table.name}: {problem}" for problem in problems]
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -128,6 +164,7 @@ def main() -> int:
     args = parser.parse_args()
     tables = list(kept_tables())
     problems = [problem for table in tables for problem in check_computed(table, args.write)]
+    problems += [problem for table in tables for problem in check_origins(table)]
     problems += [problem for find in SETTINGS for problem in find()]
     problems += check_cells(args.write)
     problems += check_pictures(args.write)

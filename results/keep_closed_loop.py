@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.evaluation.statistics.score_table import COLLISIONS, DISTANCE, RunKey, table_of
 from beyonddrive.results.tables import KeptTable
+from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.synth.live.batch import EPISODE, SUMMARY
 from beyonddrive.synth.live.compare import OWN
 
@@ -114,10 +116,22 @@ def _refuse_other_traffic(folder: Path, traffic: list[int], shared: list[int]) -
         )
 
 
+def _refuse_other_seed(folder: Path, checkpoint: str | None, seed: int) -> None:
+    """End if a checkpoint lies in the folder of a sweep's run with another seed: it pairs with others."""
+    for part in Path(checkpoint or "").parts:
+        if re.fullmatch(r"seed\d+", part) and part != f"seed{seed}":
+            raise SystemExit(
+                f"keep: {folder}: drove {checkpoint}, which is not of seed {seed}; give each run its seed, "
+                f"as in NAME={part.removeprefix('seed')}:{folder}"
+            )
+
+
 def same_list(table: KeptTable, text: str) -> dict[str, str]:
     """Digest of a list, and of the table's, if ``NAME=DIR`` shows that their scenarios are the same."""
     name, _, folder = text.partition("=")
-    driven, made = episodes_of(Path(folder)), table.made_with()[f"{name}/0"]
+    if (made := table.made_with().get(f"{name}/0")) is None:
+        raise SystemExit(f"keep: --same-by {text}: the table has no run '{name}/0'; take a row that it has")
+    driven = episodes_of(Path(folder))
     _refuse_other_traffic(Path(folder), driven.traffic, made.get("traffic", TRAFFIC))
     scores, kept = driven.scores, table.scores("all")
     figures = dict(zip(kept.tokens, kept.values[kept.runs.index(RunKey(name, 0))], strict=True))
@@ -152,6 +166,14 @@ def told_of(folder: Path) -> dict[str, Any]:
 
 def main() -> int:
     """Keep."""
+    try:
+        return keep()
+    except BeyondDriveError as error:
+        raise SystemExit(f"keep: {error}") from error
+
+
+def keep() -> int:
+    """Add the runs that the command line names to its table; 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("table", help="plan below results/, without the ending")
     parser.add_argument("--row", action="append", required=True, metavar="NAME=DIR,DIR")
@@ -172,6 +194,9 @@ def main() -> int:
             given, _, path = part.rpartition(":")
             seed, folder = int(given or number), Path(path)
             settings = json.loads((folder / "settings.json").read_text())
+            if (run := RunKey(table.plan.row(name).name, seed)) in scores:
+                raise SystemExit(f"keep: {folder}: seed {seed} of row '{name}' is given twice")
+            _refuse_other_seed(folder, settings["checkpoint"], seed)
             same = {key: value for key, value in settings.items() if key not in OWN}
             told = same.get("scenario_list")
             compared = {**same, "scenario_list": lists.get(told, told)} if told else same
@@ -183,7 +208,7 @@ def main() -> int:
             driven = episodes_of(folder, args.with_fallbacks)
             kinds, traffic = driven.kinds, traffic or driven.traffic
             _refuse_other_traffic(folder, driven.traffic, traffic)
-            scores[RunKey(table.plan.row(name).name, seed)] = driven.scores
+            scores[run] = driven.scores
             date = time.strftime("%Y-%m-%d", time.gmtime((folder / "episodes.csv").stat().st_mtime))
             own = {key: settings[key] for key in OWN}
             own["checkpoint"] = own["checkpoint"] and Path(own["checkpoint"]).name

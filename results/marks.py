@@ -236,7 +236,8 @@ def _apart(source: str, row: TableRow) -> dict[int, float]:
     score = table.columns[-1]
     ours, theirs = paired_seeds(table, row.name, row.baseline)
     apart = table.of(row.name, score, ours) - table.of(row.baseline, score, theirs)
-    return dict(zip(ours, apart.mean(axis=1).tolist(), strict=True))
+    seeds = theirs if row.name in table.untrained else ours
+    return dict(zip(seeds, apart.mean(axis=1).tolist(), strict=True))
 
 
 def of_seed(source: str, row: TableRow, seed: str) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import sys
 from dataclasses import replace
@@ -47,7 +48,7 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write_run(sweep, row, seed, gain, recipe="r", weights=None):
+def write_run(sweep, row, seed, gain, recipe="r", weights=None, **told):
     folder = sweep / "runs" / row / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -57,7 +58,7 @@ def write_run(sweep, row, seed, gain, recipe="r", weights=None):
     record = {
         "row": row, "seed": seed, "config": row, "options": {}, "recipe": recipe, "checkpoint_rule": "last",
         "checkpoint": "epoch_12.pth", "loaders": ["test"], "seconds": {"train": 60.0}, "made_with": {},
-        "weights": weights,
+        "weights": weights, **told,
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record))
 
@@ -355,6 +356,118 @@ def test_a_run_from_another_recipe_is_refused(root, monkeypatch):
         call(keep, monkeypatch, root / "nothing", "effect/two")
 
 
+def test_how_runs_were_made_is_held_against_each_other(root, monkeypatch, capsys):
+    (root / "results/effect/two.yml").write_text(PLAN.replace("config: b,", "config: b, weights: plain,"))
+    for seed in (0, 1):
+        write_run(root / "sweep", "plain", seed, 0.0, checkpoint_sha256="one")
+        write_run(root / "sweep", "better", seed, 0.1, weights="plain", checkpoint_sha256="one")
+    assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
+    assert call(check, monkeypatch) == 0
+    file = root / "results/effect/two/made_with.json"
+    made = json.loads(file.read_text())
+    made["plain/1"]["recipe"], made["better/1"]["checkpoint_sha256"] = "other", "two"
+    made["gone/0"] = made["missing/0"] = made.pop("plain/0")
+    file.write_text(json.dumps(made))
+    assert call(check, monkeypatch) == 1
+    told = capsys.readouterr().err
+    assert "effect/two: plain/0: has scores, but is not in made_with.json" in told
+    assert "effect/two: gone/0: is in made_with.json, but has no scores" in told
+    assert "effect/two: gone/0: its plan has no such row" in told
+    assert "effect/two: better/1: judges another checkpoint than 'plain' has" in told
+    made["plain/0"] = made.pop("gone/0")
+    file.write_text(json.dumps(made))
+    call(check, monkeypatch)
+    assert "is of another recipe than the other seeds of its row" in capsys.readouterr().err
+
+
+def test_tables_of_parts_that_are_gone_are_told(root, monkeypatch, capsys):
+    write_run(root / "sweep", "plain", 0, 0.0)
+    assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
+    left = root / "results/effect/two/table_hard.tex"
+    left.write_text("old")
+    assert call(check, monkeypatch) == 1
+    assert "two/table_hard.tex: is of a part that is not computed" in capsys.readouterr().err
+    assert call(check, monkeypatch, "--write") == 0 and not left.exists()
+
+
+def test_a_mark_without_an_end_takes_nothing_of_the_next_one(root, monkeypatch, capsys):
+    write_run(root / "sweep", "plain", 0, 0.0)
+    call(keep, monkeypatch, root / "sweep", "effect/two")
+    mark = "<!-- figure: effect/two test | plain | seeds -->"
+    readme = root / "README.md"
+    readme.write_text(f"{mark}1 and words, then {mark}7<!-- end -->")
+    assert call(check, monkeypatch) == 1
+    call(check, monkeypatch, "--write")
+    assert readme.read_text() == f"{mark}1 and words, then {mark}1<!-- end -->"
+    assert "is no mark with an end" in capsys.readouterr().err
+    readme.write_text("<!-- figure: effect/three test | plain | seeds -->1<!-- end -->")
+    assert call(check, monkeypatch) == 1  # (a table that is not there does not end the check)
+    assert "README.md:1: " in capsys.readouterr().err
+
+
+def test_a_row_is_of_one_recipe(root, monkeypatch):
+    write_run(root / "sweep", "plain", 0, 0.0)
+    call(keep, monkeypatch, root / "sweep", "effect/two")
+    write_run(root / "later", "plain", 1, 0.3, recipe="other")
+    with pytest.raises(SystemExit, match="plain/1: plain/0 is from another recipe"):
+        call(keep, monkeypatch, root / "later", "effect/two")
+    write_run(root / "both", "better", 0, 0.3)
+    write_run(root / "both", "better", 1, 0.3, recipe="other")
+    with pytest.raises(SystemExit, match="better/0: better/1 is from another recipe"):
+        call(keep, monkeypatch, root / "both", "effect/two")
+
+
+def test_a_run_with_other_options_than_the_plan_has_is_refused(root, monkeypatch):
+    plan = root / "results/effect/two.yml"
+    plan.write_text(PLAN + "options: {model.weight: 5}\n")
+    write_run(root / "sweep", "plain", 0, 0.0, options={"model.weight": "2"})
+    with pytest.raises(SystemExit, match=r"plain/seed0/run.json: .* model.weight=2, but the plan has 5"):
+        call(keep, monkeypatch, root / "sweep", "effect/two")
+    write_run(root / "sweep", "plain", 0, 0.0, options={"model.weight": "5", "data_root": "x"})
+    assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
+
+
+def test_scores_of_a_checkpoint_that_was_trained_anew_are_left_out(root, monkeypatch, capsys):
+    (root / "results/effect/two.yml").write_text(PLAN.replace("config: b,", "config: b, weights: plain,"))
+    write_run(root / "sweep", "plain", 0, 0.0, checkpoint_sha256="new")
+    write_run(root / "sweep", "plain", 1, 0.0, checkpoint_sha256="new")
+    write_run(root / "sweep", "better", 0, 0.1, weights="plain", checkpoint_sha256="old")
+    write_run(root / "sweep", "better", 1, 0.1, weights="plain", checkpoint_sha256="new")
+    assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
+    assert "better, seed 0: left out: row 'plain' has another checkpoint now" in capsys.readouterr().err
+    assert tables.KeptTable("effect/two").scores("test").seeds("better") == [1]
+
+
+def test_parts_of_a_run_are_of_one_checkpoint(root, monkeypatch):
+    (root / "results/effect/two.yml").write_text(PLAN + "further: [epdms]\n")
+    write_run(root / "sweep", "plain", 0, 0.0, checkpoint_sha256="one")
+    write_epdms(root / "sweep", "plain", 0, 0.0)
+    assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
+    write_run(root / "again", "plain", 0, 0.1, checkpoint_sha256="two")
+    with pytest.raises(SystemExit, match=r"plain/0: is of another .* on test-epdms; judge it there"):
+        call(keep, monkeypatch, root / "again", "effect/two")
+    write_epdms(root / "again", "plain", 0, 0.1)
+    assert call(keep, monkeypatch, root / "again", "effect/two") == 0
+
+
+def test_the_date_of_a_run_is_the_one_that_it_tells(root, monkeypatch):
+    write_run(root / "sweep", "plain", 0, 0.0, date="2025-01-02")
+    write_run(root / "sweep", "better", 0, 0.0)
+    os.utime(root / "sweep/runs/better/seed0/run.json", (86400, 86400))
+    call(keep, monkeypatch, root / "sweep", "effect/two")
+    dates = {name: run["date"] for name, run in tables.KeptTable("effect/two").made_with().items()}
+    assert dates == {"plain/0": "2025-01-02", "better/0": "1970-01-02"}
+
+
+def test_a_damaged_file_ends_in_a_sentence(root, monkeypatch):
+    write_run(root / "sweep", "plain", 0, 0.0)
+    (root / "sweep/runs/plain/seed0/test.csv").write_text("odd\n")
+    with pytest.raises(SystemExit, match=r"keep: .*test.csv: no column token"):
+        call(keep, monkeypatch, root / "sweep", "effect/two")
+    with pytest.raises(SystemExit, match=r"keep: .*effect/three.yml: cannot be read as a plan"):
+        call(keep, monkeypatch, root / "sweep", "effect/three")
+
+
 def test_a_run_keeps_whose_weights_it_judges_and_refuses_others(root, monkeypatch):
     write_run(root / "sweep", "better", 0, 0.1, weights="plain")
     call(keep, monkeypatch, root / "sweep", "effect/two")
@@ -522,6 +635,16 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
     (root / "README.md").write_text(missing)
     assert call(check, monkeypatch) == 1
     assert "row 'better' and its baseline have no seed '7'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="seed 0 of row 'better' is given twice"):
+        call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better=0:{better},0:{better}")
+    with pytest.raises(SystemExit, match="no row 'beter'; there is plain, better"):
+        call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"beter={better}")
+    settings = better / "settings.json"
+    text = settings.read_text()
+    settings.write_text(text.replace("w/better.pth", "runs/better/seed2/train/better.pth"))
+    with pytest.raises(SystemExit, match=r"is not of seed 0; give each run its seed, as in NAME=2:"):
+        call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better={better}")
+    settings.write_text(text)
     # seeds can be told, here of a third training
     assert call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better=2:{better}") == 0
     made = json.loads((root / "results" / "effect" / "two" / "made_with.json").read_text())
