@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from beyonddrive.engine.files import write_atomically
@@ -15,14 +15,42 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
+def named_files(texts: Sequence[str]) -> dict[str, Path]:
+    """Files by row, from ``ROW=FILE``; the name of a row has no ``=``.
+
+    Raises:
+        SystemExit: If a text is no such pair, or two have one name.
+
+    >>> named_files(["LTF/0=w=5/test.npz"])
+    {'LTF/0': PosixPath('w=5/test.npz')}
+    """
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, _, file = text.partition("=")
+        if not name or not file or name in found:
+            raise SystemExit(f"--plans: expected ROW=FILE, each row once, got {text!r}")
+        found[name] = Path(file)
+    return found
+
+
 def add_rows(path: Path, rows: Mapping[str, Mapping[str, str]]) -> str:
     """Add rows by name, in the place of those that have their names.
 
     Returns:
         The file's text now.
+
+    Raises:
+        SystemExit: If the file has other columns.
     """
     lines = {line["row"]: line for line in read_rows(path)}
     lines |= {name: {"row": name, **cells} for name, cells in rows.items()}
+    first = next(iter(lines.values()))
+    for name, line in lines.items():
+        if differing := sorted(first.keys() ^ line.keys()):
+            raise SystemExit(
+                f"{path}: row '{name}' and the first one do not both have {', '.join(differing)}; remove the "
+                "file, and measure all its rows again"
+            )
     text = csv_text(list(lines.values()))
     write_atomically(path, text.encode())
     return text

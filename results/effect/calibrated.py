@@ -33,7 +33,10 @@ def _check_rows(rows: Sequence[Row], folder: Path) -> list[str]:
     named = {row.name: row for row in rows}
     for row in rows:
         setting = {key: row.options.get(f"model.calibration.{key}") for key in KEYS}
-        if row.weights is None or None in setting.values():
+        if row.weights is None or set(setting.values()) == {None}:
+            continue
+        if lacking := [key for key, value in setting.items() if value is None]:
+            problems.append(f"row '{row.name}' is calibrated, but has no model.calibration.{lacking[0]}")
             continue
         slug = named[row.weights].slug
         path = folder / f"ltf-{slug}.csv"
@@ -58,7 +61,7 @@ def _shared_plans(folder: Path) -> list[str]:
     problems = []
     for path in sorted(folder.glob("*.csv")):
         lines = read_rows(path)
-        for name in lines[0]:
+        for name in lines[0] if lines else ():
             if not name.startswith(f"{SCORE} of file"):
                 continue
             column = tuple(sorted((*(line[key] for key in KEYS), line[name]) for line in lines))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.results.effect.pool_failures import pool_failures
-from beyonddrive.results.row_files import add_rows
+from beyonddrive.results.row_files import add_rows, named_files
 
 OUT = Path(__file__).parent / "errors.csv"
 
@@ -48,8 +48,7 @@ def main() -> None:
     failures = distances(pool.failures[known], pool.experts[known])
     # (no plans of its own: what the others are compared with)
     rows = {"nearest failure": cells_of(failures, failures) | {"ratio": "", "nearer than the failure": ""}}
-    for text in args.plans:
-        name, _, file = text.rpartition("=")
+    for name, file in named_files(args.plans).items():
         rows[name] = cells_of(distances(pool.plans(file)[known], pool.experts[known]), failures)
     print(add_rows(OUT, rows))
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.results.effect.pool_failures import pool_failures
-from beyonddrive.results.row_files import add_rows
+from beyonddrive.results.row_files import add_rows, named_files
 
 POSES = {"1 s": 1, "2 s": 3, "4 s": 7}
 OUT = Path(__file__).parent / "offsets.csv"
@@ -39,8 +39,7 @@ def main() -> None:
     pool = pool_failures(args.pool)
     known = pool.has_failure
     found = {"nearest failure": offsets(pool.failures[known], pool.experts[known])}
-    for text in args.plans:
-        name, _, file = text.partition("=")
+    for name, file in named_files(args.plans).items():
         found[name] = offsets(pool.plans(file), pool.experts)
     keys = [f"{way} {time}" for way in ("along", "across") for time in POSES] + ["right"]
     rows = {}

@@ -28,9 +28,18 @@ class PoolFailures:
     failures: NDArray[np.float64]
     has_failure: NDArray[np.bool_]
 
-    def plans(self, file: Path | str) -> NDArray[np.float64]:
-        """Plans (N, 8, 3) of ``beyonddrive test --plans`` for the scenes."""
+    def plans(self, file: Path) -> NDArray[np.float64]:
+        """Plans (N, 8, 3) of ``beyonddrive test --plans`` for the scenes.
+
+        Raises:
+            SystemExit: If the file lacks one of them.
+        """
         with np.load(file) as archive:
+            if lacking := sorted(set(self.tokens).difference(archive.files)):
+                raise SystemExit(
+                    f"{file}: has no plan of {lacking[0]} ({len(lacking)} of the {len(self.tokens)} scenes "
+                    "of the pool lack); give plans of its split"
+                )
             return np.stack([archive[token].reshape(8, 3) for token in self.tokens]).astype(np.float64)
 
 

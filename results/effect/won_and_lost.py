@@ -33,7 +33,7 @@ from beyonddrive.visualization.failures import judge
 from beyonddrive.visualization.layers import PlanLayer, View
 from beyonddrive.visualization.scene_choice import read_plans
 from beyonddrive.visualization.sweep_tables import csv_text
-from beyonddrive.visualization.tables import read_results
+from beyonddrive.visualization.tables import read_results, summarise
 
 KEPT = Path(__file__).with_suffix("")
 """Where the scores are."""
@@ -59,8 +59,13 @@ def keep(*files: Path) -> None:
     """Keep the PDMS of the scenes, which ``beyonddrive test --out`` has written for each of :data:`ROWS`.
 
     What it was made with, which stands beside such a file, is kept, too.
+
+    Raises:
+        ResultsError: If a file is damaged, or they do not compare.
+        StatisticsError: If they are of other scenes.
     """
     read = [read_results(row, path) for row, path in zip(ROWS, files, strict=True)]
+    summarise(read, common_scenes=True)  # (refuses another score or basis; the same scenes are asked below)
     scores = {
         RunKey(results.label, 0): {token: values[-1:] for token, values in results.values.items()}
         for results in read

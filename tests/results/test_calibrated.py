@@ -1,5 +1,7 @@
 """Calibrated rows have the best calibration of their own planner."""
 
+from dataclasses import replace
+
 import pytest
 
 from beyonddrive.engine.sweeps.plan import Row
@@ -29,6 +31,12 @@ def test_rows_whose_planner_is_understood_have_its_file(folder):
     (folder / "a.csv").rename(folder / "ltf-a.csv")
     assert check_calibration(rows("0.01", "0.8"), folder) == []
     assert "ltf-a.csv" in check_calibration(rows("0", "0.8"), folder)[0]
+
+
+def test_half_a_calibration_is_told(folder):
+    plain, calibrated = rows("0.01", "0.8")
+    half = replace(calibrated, options={"model.calibration.turn": "0.01"})
+    assert "no model.calibration.stretch" in check_calibration((plain, half), folder)[0]
 
 
 def test_a_file_that_is_not_there_is_told(folder):
