@@ -100,6 +100,37 @@ def refuse_file(parser: argparse.ArgumentParser, option: str, path: str | Path |
             return
 
 
+def refuse_idle(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, names: Iterable[str], owner: str
+) -> None:
+    """End a command line that sets options which do nothing there.
+
+    Args:
+        parser: The command line.
+        args: What was read of it.
+        names: Options, as ``args`` has them, that something else reads.
+        owner: What reads them, such as another option.
+    """
+    for name in names:
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')}: goes with {owner}, and does nothing here")
+
+
+def read_token(path: Path | None) -> str | None:
+    """The token that a file holds; None if there is no file.
+
+    Raises:
+        ValueError: If it holds none: nobody means to ask for an empty one.
+        OSError: If it cannot be read.
+    """
+    if path is None:
+        return None
+    token = path.read_text().strip()
+    if not token:
+        raise ValueError(f"{path}: holds no token; leave --token-file out where none is asked for")
+    return token
+
+
 def add_launcher_options(parser: argparse.ArgumentParser) -> None:
     """Give a command line what torchrun, Slurm or MPI need."""
     parser.add_argument(

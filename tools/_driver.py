@@ -47,13 +47,18 @@ def open_driver(
         options: Values by dotted key that replace those of the config file.
 
     Raises:
-        DriverError: If the planner cannot drive.
+        DriverError: If the planner cannot drive, or a graph file is to be another copy or to run elsewhere.
         CheckpointError: If the checkpoint does not fit.
     """
+    is_graph = checkpoint is not None and Path(checkpoint).suffix in GRAPHS
+    if is_graph and (exported or device != "cpu"):
+        given = "--exported" if exported else f"--device {device}"
+        raise DriverError(f"{checkpoint}: is a graph file, which runs as it is on the CPU; leave {given} out")
     loaded = load_config(config, options)
     inputs = FrameInputs.from_config(loaded, rig, as_released)
     engine: ModuleEngine | GraphEngine
-    if checkpoint is not None and Path(checkpoint).suffix in GRAPHS:
+    if is_graph:
+        assert checkpoint is not None
         engine = GraphEngine(Path(checkpoint), MODELS.build(without_downloads(loaded.model.to_dict())))
     else:
         planner: Any = init_planner(loaded, checkpoint, device)

@@ -27,7 +27,9 @@ from beyonddrive.tools._command_line import (
     add_config,
     add_config_options,
     command_parser,
+    read_token,
     refuse_file,
+    refuse_idle,
     run_command,
 )
 
@@ -37,6 +39,21 @@ if TYPE_CHECKING:
     from beyonddrive.deploy.drivers.run_report import RunReport
 
 PROTOCOLS = ("hugsim-pipes", "hugsim-http", "alpasim")
+_READ_BY: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("hugsim-pipes",): (
+        "output_dir",
+        "write_script",
+        "variant",
+        "follow_plan",
+        "give_up",
+        "lidar",
+        "first_wait",
+    ),
+    ("hugsim-pipes", "hugsim-http"): ("as_released", "command", "plan_dtype", "wait"),
+    ("hugsim-http",): ("server", "token_file", "hf_space"),
+    ("alpasim",): ("bind", "port", "max_workers", "route_distance", "route_threshold", "full_decode"),
+}
+"""Options that some protocols read, and the others do not."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -118,14 +135,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--threads: must be positive, got {args.threads}")
     if args.protocol == "hugsim-pipes" and (args.output_dir is None) == (args.write_script is None):
         parser.error("--protocol hugsim-pipes needs --output-dir, or --write-script")
-    if args.protocol != "hugsim-pipes" and (args.output_dir or args.write_script):
-        parser.error("--output-dir, --write-script: go with --protocol hugsim-pipes")
+    for protocols, names in _READ_BY.items():
+        if args.protocol not in protocols:
+            refuse_idle(parser, args, names, f"--protocol {' or '.join(protocols)}")
     if args.follow_plan and args.variant != "garage":
         parser.error("--follow-plan: goes with --variant garage")
-    if args.protocol == "alpasim" and (args.as_released or args.lidar != "absent"):
-        parser.error("--as-released, --lidar: go with HUGSIM's protocols")
-    if args.protocol == "hugsim-http" and args.lidar == "depth":
-        parser.error("--lidar depth: goes with --protocol hugsim-pipes, over HTTP there is no depth")
+    if args.as_released:
+        # (the released client has its own commands, no points, and looks at no calibration)
+        refuse_idle(parser, args, ("command", "lidar", "rig"), "drivers that are not --as-released")
+    if args.write_script is not None and args.report_dir is not None:
+        parser.error("--report-dir: every episode of a script would write to it; each has its own folder")
     refuse_file(parser, "--output-dir", args.output_dir)
     refuse_file(parser, "--report-dir", args.report_dir)
     return args
@@ -198,8 +217,9 @@ def _hugsim(args: argparse.Namespace, driver: PlannerDriver, about: dict[str, An
         return drive_pipes(args.output_dir, driver, settings, about, args.report_dir)
     from beyonddrive.deploy.drivers.hugsim_http import HttpSettings, drive_http
 
-    token = None if args.token_file is None else args.token_file.read_text().strip()
-    http = HttpSettings(args.server, token, args.wait, args.hf_space, conventions=conventions)
+    http = HttpSettings(
+        args.server, read_token(args.token_file), args.wait, args.hf_space, conventions=conventions
+    )
     return drive_http(http, driver, about, args.report_dir)
 
 

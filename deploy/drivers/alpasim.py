@@ -65,7 +65,7 @@ class AlpasimSettings:
     reduce_images: bool = True
 
     def __post_init__(self) -> None:
-        if self.route_distance <= 0 or self.route_threshold <= 0:
+        if not self.route_distance > 0 or not self.route_threshold > 0:
             raise DriverError("--route-distance, --route-threshold: must be positive")
 
 

@@ -185,6 +185,9 @@ class PlannerDriver:
         count = self.inputs.num_history_frames
         if not count:
             return frame
+        # (time that stands still, or goes back, must not fill the memory with frames)
+        while state.earlier and state.earlier[-1].time >= frame.time:
+            state.earlier.pop()
         while state.earlier and state.earlier[0].time < frame.time - POSE_INTERVAL * count - _SAME_MOMENT:
             state.earlier.popleft()
         known = [*state.earlier, frame]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +43,7 @@ class HttpSettings:
         conventions: How frames are read and plans written.
 
     Raises:
-        DriverError: If ``server`` is no address.
+        DriverError: If ``server`` is no address, or ``wait`` no time.
     """
 
     server: str = "http://localhost:8065"
@@ -55,8 +56,8 @@ class HttpSettings:
     def __post_init__(self) -> None:
         if not self.server.startswith(("http://", "https://")):
             raise DriverError(f"--server: must begin with http:// or https://, got {self.server!r}")
-        if self.wait <= 0:
-            raise DriverError(f"--wait: must be positive, got {self.wait}")
+        if not 0 < self.wait < math.inf:
+            raise DriverError(f"--wait: must be positive and finite, got {self.wait}")
 
 
 def drive_http(

@@ -49,7 +49,7 @@ class PipeSettings:
         conventions: How frames are read and plans written.
 
     Raises:
-        DriverError: If ``follow_plan`` is asked of the release.
+        DriverError: If ``follow_plan`` is asked of the release, or a number makes no sense.
     """
 
     variant: Variant = "release"
@@ -62,7 +62,8 @@ class PipeSettings:
     def __post_init__(self) -> None:
         if self.follow_plan and self.variant != "garage":
             raise DriverError("follow_plan: only the garage variant moves the ego by a driver's word")
-        if self.give_up < 0 or self.first_wait <= 0 or self.wait <= 0:
+        # (not a number is no number of seconds either, and would never pass)
+        if self.give_up < 0 or not self.first_wait > 0 or not self.wait > 0:
             raise DriverError("give_up must not be negative, first_wait and wait must be positive")
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
+import threading
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.frame import DrivenPlan, DriverReport
+
+logger = logging.getLogger(__name__)
 
 LOG, REPORT = "driver_log.jsonl", "driver.json"
 
@@ -29,6 +36,9 @@ class RunReport:
         self.ended: dict[str, str] = {}
         self.trouble = ""
         """Why the run ended early; empty if it did not."""
+        self.log_ended = ""
+        """Why there are no more lines in the log; empty if there are."""
+        self._lock = threading.Lock()
         self._path = None if folder is None else folder / REPORT
         self._log: TextIO | None = None
         if folder is not None:
@@ -46,17 +56,28 @@ class RunReport:
         self.close()
 
     def planned(self, session: str, time: float, plan: DrivenPlan, seconds: float) -> None:
-        """Note a plan: when it was for, where it came from, and how long it took."""
-        if self._log is not None:
-            line = {
-                "session": session,
-                "time": time,
-                "source": plan.source,
-                "reason": plan.reason,
-                "seconds": round(seconds, 4),
-                "plan": plan.poses.round(4).tolist(),
-            }
-            self._log.write(json.dumps(line) + "\n")
+        """Note a plan: when it was for (NaN if nobody knows), where it came from, and how long it took.
+
+        Raises nothing: a simulator waits for the plan, and not for its line. Several threads may call it.
+        """
+        line = {
+            "session": session,
+            "time": time if math.isfinite(time) else None,
+            "source": plan.source,
+            "reason": plan.reason,
+            "seconds": round(seconds, 4),
+            "plan": plan.poses.round(4).tolist(),
+        }
+        text = json.dumps(line) + "\n"
+        with self._lock:
+            if self._log is None:
+                return
+            try:
+                self._log.write(text)
+            except OSError as error:  # (such as a full disk)
+                self.log_ended = describe_error(error)
+                logger.warning("%s: no more lines: %s", LOG, self.log_ended)
+                self._close_log()
 
     def session_ended(self, session: str, report: DriverReport, why: str) -> None:
         """Note the end of a session."""
@@ -68,6 +89,7 @@ class RunReport:
             "fallbacks": sum(report.fallbacks for report in self.sessions.values()),
             "plans": sum(_plans(report) for report in self.sessions.values()),
             "trouble": self.trouble,
+            **({"log_ended": self.log_ended} if self.log_ended else {}),
             "sessions": {
                 name: {**report.to_dict(), "ended": self.ended[name]}
                 for name, report in self.sessions.items()
@@ -91,11 +113,16 @@ class RunReport:
 
     def close(self) -> None:
         """Write the report."""
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        with self._lock:
+            self._close_log()
         if self._path is not None:
             write_atomically(self._path, (json.dumps(self.to_dict(), indent=1) + "\n").encode())
+
+    def _close_log(self) -> None:
+        log, self._log = self._log, None
+        if log is not None:
+            with suppress(OSError):  # (what could not be written is tried again)
+                log.close()
 
 
 def _plans(report: DriverReport) -> int:

@@ -140,10 +140,21 @@ def test_graph_files_drive_like_their_planner(tmp_path, blind_recipe, checkpoint
     ("words", "said"),
     [
         (["--protocol", "hugsim-pipes"], "needs --output-dir, or --write-script"),
-        (["--protocol", "alpasim", "--output-dir", "x"], "go with --protocol hugsim-pipes"),
+        (["--protocol", "alpasim", "--output-dir", "x"], "--output-dir: goes with --protocol hugsim-pipes"),
         (["--protocol", "hugsim-pipes", "--output-dir", "x", "--follow-plan"], "goes with --variant garage"),
-        (["--protocol", "alpasim", "--as-released"], "go with HUGSIM's protocols"),
-        (["--protocol", "hugsim-http", "--lidar", "depth"], "over HTTP there is no depth"),
+        (["--protocol", "alpasim", "--as-released"], "goes with --protocol hugsim-pipes or hugsim-http"),
+        (["--protocol", "hugsim-http", "--lidar", "depth"], "--lidar: goes with --protocol hugsim-pipes"),
+        (["--protocol", "hugsim-http", "--give-up", "3"], "--give-up: goes with --protocol hugsim-pipes"),
+        (["--protocol", "hugsim-http", "--bind", "0.0.0.0"], "--bind: goes with --protocol alpasim"),
+        (["--protocol", "alpasim", "--token-file", "x"], "--token-file: goes with --protocol hugsim-http"),
+        (
+            ["--protocol", "hugsim-http", "--as-released", "--rig", "synth"],
+            "--rig: goes with drivers that are",
+        ),
+        (
+            ["--protocol", "hugsim-pipes", "--write-script", "x", "--report-dir", "y"],
+            "--report-dir: every episode of a script would write to it",
+        ),
         (["--protocol", "hugsim-pipes", "--write-s", "x"], "unrecognized arguments: --write-s"),
         (["--protocol", "hugsim-pipes", "--write-script", "x", "--dev", "cuda"], "arguments: --dev"),
         (["--protocol", "carrier-pigeon"], "invalid choice"),
@@ -205,8 +216,19 @@ def test_what_cannot_drive_is_one_line(tmp_path, blind_recipe, checkpoint, capsy
     assert "there is no rig 'bicycle'" in capsys.readouterr().err
     assert drive.main([str(blind_recipe), str(tmp_path / "none.onnx"), *words]) == 1
     assert "none.onnx: there is no such file" in capsys.readouterr().err
+    for option in (["--exported"], ["--device", "cuda"]):
+        assert drive.main([str(blind_recipe), str(tmp_path / "none.onnx"), *words, *option]) == 1
+        assert f"as it is on the CPU; leave {' '.join(option)} out" in capsys.readouterr().err
     (tmp_path / "bad.onnx").write_bytes(pickle.dumps(1))
     assert drive.main([str(blind_recipe), str(tmp_path / "bad.onnx"), *words]) == 1
     assert "bad.onnx: onnxruntime cannot read it" in capsys.readouterr().err
     assert drive.main(["human_synth", *words]) == 1
     assert "reads the future" in capsys.readouterr().err
+
+
+def test_a_token_file_that_holds_none_is_refused(tmp_path, blind_recipe, checkpoint, capsys):
+    pytest.importorskip("hugsim_client", reason="the extra 'hugsim' is not installed")
+    (tmp_path / "token").write_text("\n")
+    words = [str(blind_recipe), str(checkpoint), "--protocol", "hugsim-http"]
+    assert drive.main([*words, "--token-file", str(tmp_path / "token")]) == 1
+    assert "token: holds no token; leave --token-file out" in capsys.readouterr().err

@@ -244,3 +244,21 @@ def test_lenses_project_as_they_say():
     half = lens.scaled(0.5, 0.5)
     assert np.allclose(half.project(lens.rays(pixels)), pixels / 2)
     assert np.isnan(lens.project(np.array([[0.0, 0.0, -1.0], [5.0, 0.0, 1.0]]))).all()
+
+
+@pytest.mark.parametrize("step", [0.0, -0.25], ids=["stands still", "goes back"])
+def test_time_that_does_not_go_on_fills_no_memory(told, frame, step):
+    class Earlier(BaseTransform):
+        num_history_frames = 3
+
+        def transform(self, results):
+            return results
+
+        def observe(self, frame, results):
+            return {**results, "inputs": {}}
+
+    driver = PlannerDriver(told, FrameInputs([Earlier()], [], synth_rig()))
+    driver.reset("s")
+    for number in range(50):
+        assert driver.plan(frame(time=100.0 + step * number)).source == PLANNER
+    assert len(driver._sessions["s"].earlier) == 1
