@@ -54,7 +54,7 @@ class Pipe:
         """The next message.
 
         Args:
-            seconds: Longest wait for it to begin, and then for each part of it; None waits for ever.
+            seconds: Longest wait for it to begin, and then for the rest of it; None waits for ever.
             alive: Whether the other side lives; without it only the time tells.
             limit: Most bytes.
 
@@ -66,11 +66,13 @@ class Pipe:
         handle = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             parts: list[bytes] = []
-            size = 0
-            while self._wait(handle, select.POLLIN, seconds, alive, "has sent nothing"):
+            size, since, what = 0, time.monotonic(), "has sent nothing"
+            while self._wait(handle, select.POLLIN, since, seconds, alive, what):
                 part = os.read(handle, _CHUNK)
                 if not part:
                     break
+                if not parts:
+                    since, what = time.monotonic(), "has not sent all of its message"
                 size += len(part)
                 if size > limit:
                     raise MessageError(f"{self.path}: the message is longer than {limit} bytes")
@@ -82,14 +84,19 @@ class Pipe:
     def send(self, message: bytes, seconds: float | None = None, alive: Alive | None = None) -> None:
         """Send a message; returns when the other side has it, or the kernel has the rest.
 
+        Args:
+            message: It.
+            seconds: Longest wait for a reader to come, and then until it has read; None waits for ever.
+            alive: As for :meth:`receive`.
+
         Raises:
             PeerError: If the peer dies, stays silent, or closes the pipe before it has everything.
         """
         handle = self._open_for_writing(seconds, alive)
         try:
-            rest = memoryview(message)
+            rest, since = memoryview(message), time.monotonic()
             while rest:
-                self._wait(handle, select.POLLOUT, seconds, alive, "does not read on")
+                self._wait(handle, select.POLLOUT, since, seconds, alive, "has not read all of the message")
                 rest = rest[os.write(handle, rest[:_CHUNK]) :]
         except BrokenPipeError:
             raise PeerError(f"{self.path}: the other side closed the pipe before it had everything") from None
@@ -113,13 +120,14 @@ class Pipe:
                     raise PeerError(f"{self.path}: the other side has ended")
             time.sleep(_RETRY)
 
-    def _wait(self, handle: int, event: int, seconds: float | None, alive: Alive | None, what: str) -> bool:
-        """Wait until the pipe can be used."""
+    def _wait(
+        self, handle: int, event: int, since: float, seconds: float | None, alive: Alive | None, what: str
+    ) -> bool:
+        """Wait until the pipe can be used, ``seconds`` from ``since`` on."""
         poll = select.poll()
         poll.register(handle, event)
-        started = time.monotonic()
         while True:
-            left = None if seconds is None else started + seconds - time.monotonic()
+            left = None if seconds is None else since + seconds - time.monotonic()
             blink = _BLINK if left is None else min(max(left, 0.0), _BLINK)
             if poll.poll(1000 * blink):
                 return True

@@ -22,6 +22,9 @@ _ARGUMENTS = {
 }
 
 
+_COUNTS = ("ATTACK_FREQ", "best_k")
+
+
 @dataclass(frozen=True)
 class Agent:
     """Another road user.
@@ -111,7 +114,9 @@ def _agent(item: Any, where: str) -> Agent:
             f"{where}: expected [a, b, height, yaw, v, car id, planner, arguments], got {item!r}"
         )
     a, b, height, yaw, speed = _numbers(item[:5], 5, where)
-    car, planner, arguments = str(item[5]), str(item[6]), dict(item[7] or {})
+    car, planner, arguments = str(item[5]), str(item[6]), item[7] or {}
+    if not isinstance(arguments, Mapping):
+        raise HugsimError(f"{where}: arguments: expected keys, got {arguments!r}")
     if planner not in PLANNERS:
         raise HugsimError(f"{where}: no planner {planner!r}, known are {', '.join(PLANNERS)}")
     known = _ARGUMENTS[planner]
@@ -121,7 +126,11 @@ def _agent(item: Any, where: str) -> Agent:
     for name in required:
         if name not in arguments:
             raise HugsimError(f"{where}: {planner} needs {name}")
-    return Agent((a, b, yaw, speed), height, car, planner, arguments)
+    for name in sorted(arguments.keys() - {"uc_id", "max_t"}):
+        value = _numbers([arguments[name]], 1, f"{where}: {name}")[0]
+        if name in _COUNTS and value < 1:
+            raise HugsimError(f"{where}: {name}: must be 1 or more, got {arguments[name]!r}")
+    return Agent((a, b, yaw, speed), height, car, planner, dict(arguments))
 
 
 def _numbers(values: Any, count: int, where: str) -> tuple[Any, ...]:

@@ -111,6 +111,13 @@ def test_switches_and_presets_are_checked():
         ({"plan_list": [[0, 1, 0, 0, 0, "car", "ConstantPlanner", {"vmax": 1}]]}, "vmax"),
         ({"plan_list": [[0, 1, 0, 0, 0, "car", "IDM", {"v0": 9}]]}, "IDM takes no .'v0'."),
         ({"plan_list": [[0, 1]]}, r"plan_list\[0\]"),
+        ({"plan_list": [[0, 1, 0, 0, 0, "car", "ConstantPlanner", "fast"]]}, "arguments: expected keys"),
+        (
+            {"plan_list": [[0, 1, 0, 0, 0, "car", "AttackPlanner", {"ATTACK_FREQ": 0}]]},
+            "FREQ: must be 1 or more",
+        ),
+        ({"plan_list": [[0, 1, 0, 0, 0, "car", "AttackPlanner", {"ATTACK_FREQ": "often"}]]}, "finite number"),
+        ({"plan_list": [[0, 1, 0, 0, 0, "car", "IDM", {"headway": None}]]}, "headway: expected 1 finite"),
     ],
 )
 def test_scenarios_name_what_is_wrong(changes, message):

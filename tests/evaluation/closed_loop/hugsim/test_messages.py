@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -225,3 +226,18 @@ def test_another_file_in_its_place_is_left_alone(tmp_path):
     with pytest.raises(PeerError, match="is no pipe"):
         Pipe(path)
     assert path.read_text() == "mine"
+
+
+def test_a_peer_that_sends_a_byte_now_and_then_is_given_up(tmp_path):
+    pipe = Pipe(tmp_path / "p")
+
+    def drips(p):
+        with suppress(BrokenPipeError), p.path.open("wb", buffering=0) as file:
+            for _ in range(100):
+                file.write(b"x")
+                time.sleep(0.05)
+
+    writer = _talk(pipe, drips)
+    with pytest.raises(PeerError, match=r"has not sent all of its message for 0\.3 s"):
+        pipe.receive(0.3)
+    writer.join()
