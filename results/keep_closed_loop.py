@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from beyonddrive.evaluation.statistics.score_table import COLLISIONS, DISTANCE, RunKey, table_of
 from beyonddrive.results.tables import KeptTable
 from beyonddrive.structures.errors import BeyondDriveError
-from beyonddrive.synth.live.batch import EPISODE, SUMMARY
+from beyonddrive.synth.live.batch import EPISODE, SUMMARY, differing_settings
 from beyonddrive.synth.live.compare import OWN
 
 COLUMNS = {"rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "TTC", "c": "COM", "collided": COLLISIONS}
@@ -200,9 +200,9 @@ def keep() -> int:
             same = {key: value for key, value in settings.items() if key not in OWN}
             told = same.get("scenario_list")
             compared = {**same, "scenario_list": lists.get(told, told)} if told else same
-            if shared not in (None, compared):
-                raise SystemExit(f"keep: {folder}: was driven with other scenarios or settings than the rest")
-            shared = compared
+            if shared is not None and (other := differing_settings(shared, compared)):
+                raise SystemExit(f"keep: {folder}: was driven with another {', '.join(other)} than the rest")
+            shared = {**(shared or {}), **compared}
             if settings["checkpoint"] is None and "," not in folders:
                 untrained.add(name)
             driven = episodes_of(folder, args.with_fallbacks)
@@ -210,7 +210,7 @@ def keep() -> int:
             _refuse_other_traffic(folder, driven.traffic, traffic)
             scores[run] = driven.scores
             date = time.strftime("%Y-%m-%d", time.gmtime((folder / "episodes.csv").stat().st_mtime))
-            own = {key: settings[key] for key in OWN}
+            own = {key: settings[key] for key in OWN if key in settings}
             own["checkpoint"] = own["checkpoint"] and Path(own["checkpoint"]).name
             told_there = {"traffic": driven.traffic, "settings": same, **told_of(folder)}
             made[f"{name}/{seed}"] = {"date": date, **own, **told_there}

@@ -24,7 +24,9 @@ from beyonddrive.tools._command_line import (
     add_executor_options,
     command_parser,
     executor_of,
+    read_token,
     refuse_file,
+    refuse_idle,
     run_command,
     tell,
     tell_all,
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
 
 VERB = "closed-loop"
 DIFFICULTIES = ("easy", "medium", "hard", "extreme")
+_READ_BY = {
+    "pipes": ("planner", "device", "deadline"),
+    "http": ("host", "port", "once", "token_file"),
+}
+"""Options of ``serve`` that one protocol reads, and the other does not."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -100,6 +107,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.out is not None:
         refuse_file(parser, "--out", args.out)
+    if args.action == "serve":
+        other, idle = next(item for item in _READ_BY.items() if item[0] != args.protocol)
+        refuse_idle(serve, args, idle, f"--protocol {other}")
+        if args.planner is None:
+            refuse_idle(serve, args, ("device",), "--planner")
+        if not args.deadline > 0:  # (not a number would never pass)
+            serve.error(f"--deadline: must be positive, got {args.deadline}")
     return args
 
 
@@ -120,7 +134,9 @@ def _add_settings(parser: argparse.ArgumentParser, pivot: str = "rear_axle") -> 
         default=pivot,
         help=f"what HUGSIM's kinematics move; in HUGSIM it is the front camera (default: {pivot})",
     )
-    parser.add_argument("--max-steps", type=int, default=400, help="an episode ends after so many")
+    parser.add_argument(
+        "--max-steps", type=int, default=400, help="an episode ends after so many; at most 400"
+    )
 
 
 def settings_of(args: argparse.Namespace, lidar: bool, resets: int = 1) -> LiveSettings:
@@ -164,7 +180,10 @@ def run(args: argparse.Namespace) -> int:
     crew = crew_of(spec)
     settings = settings_of(args, wants_lidar(spec))
     jobs = batch.jobs_of(args.scenarios, args.out, settings, read_seeds(args.seeds), args.difficulty)
-    batch.claim(args.out, {**_about(spec, settings), "scenario_list": batch.list_digest(jobs)})
+    recipe = recipe_digest(load_config(spec.config, spec.options))
+    _claim(args.out, {**_about(spec, settings), "recipe": recipe, **batch.about_list(jobs)})
+    if any(batch.read_episode(job.folder) is None for job in jobs):
+        batch.forget_figures(args.out)
     crew = replace(crew, filming=_filming(args))
     results = list(batch.run_jobs(jobs, crew, executor_of(args)))
     failed = [result for result in results if isinstance(result, batch.Failed)]
@@ -178,8 +197,20 @@ def run(args: argparse.Namespace) -> int:
         )
         return 1
     episodes = [result for result in results if not isinstance(result, batch.Failed)]
-    _write_figures(args, episodes, settings, recipe_digest(load_config(spec.config, spec.options)))
+    _write_figures(args, episodes, settings, recipe)
     return 0
+
+
+def _claim(out: Path, about: dict[str, Any]) -> None:
+    from beyonddrive.synth.live import batch
+
+    untold = batch.claim(out, about)
+    if untold:
+        tell(
+            VERB,
+            f"{out / batch.SETTINGS}: does not say {', '.join(untold)}: the run there is of an earlier "
+            "version, and what it has driven may have been made otherwise",
+        )
 
 
 def _filming(args: argparse.Namespace) -> Filming | None:
@@ -218,18 +249,19 @@ def _write_figures(
 
 
 def _about(spec: Any, settings: LiveSettings) -> dict[str, Any]:
-    from hashlib import blake2b
-
-    weights = None
-    if spec.checkpoint is not None:
-        weights = blake2b(spec.checkpoint.read_bytes(), digest_size=8).hexdigest()
     return {
         "config": Path(spec.config).stem,
         "options": {key: str(value) for key, value in spec.options.items()},
-        "checkpoint": weights,
+        "checkpoint": _digest(spec.checkpoint),
         "exported": spec.exported,
         **settings_dict_of(settings),
     }
+
+
+def _digest(path: Path | None) -> str | None:
+    from hashlib import blake2b
+
+    return None if path is None else blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 def serve(args: argparse.Namespace) -> int:
@@ -240,7 +272,11 @@ def serve(args: argparse.Namespace) -> int:
     settings = settings_of(args, False, resets=2 if args.protocol == "pipes" else 1)
     jobs = batch.jobs_of(args.scenarios, args.out, settings, (args.seed,), args.difficulty)
     about = {**settings_dict_of(settings), "protocol": args.protocol}
-    batch.claim(args.out, {**about, "scenario_list": batch.list_digest(jobs)})
+    if args.protocol == "pipes":
+        about["planner"] = _digest(args.planner)
+    _claim(args.out, {**about, **batch.about_list(jobs)})
+    # (a client may drive all of it anew)
+    batch.forget_figures(args.out)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # (so that the record so far is written when somebody ends the server)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -306,8 +342,7 @@ def _serve_pipes(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
 def _serve_http(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     from beyonddrive.synth.live.serve_http import HttpSimulator, http_server
 
-    token = "" if args.token_file is None else args.token_file.read_text().strip()
-    simulator = HttpSimulator(jobs, token, _filming(args))
+    simulator = HttpSimulator(jobs, read_token(args.token_file) or "", _filming(args))
     server = http_server(simulator, args.host, args.port)
     print(f"http://{args.host}:{server.server_address[1]}: {len(jobs)} scenarios", flush=True)
     server.timeout = 0.2
@@ -317,8 +352,9 @@ def _serve_http(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     except KeyboardInterrupt:
         pass
     finally:
-        server.server_close()
+        # (the record first: who ends a server may not wait for its last client)
         simulator.close()
+        server.server_close()
     return len(simulator.failed)
 
 

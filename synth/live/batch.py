@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from beyonddrive.engine.environment import package_versions
 from beyonddrive.engine.executors import Executor, WorkerLostError
 from beyonddrive.engine.files import atomic_file, remove_leftovers, write_atomically
 from beyonddrive.evaluation.closed_loop.hugsim.messages import write_message
@@ -39,6 +40,10 @@ from beyonddrive.synth.live.town import LiveError
 EPISODE, SETTINGS, VIDEO = "episode.json", "settings.json", "video.webp"
 FAILED, FAILED_RECORD = "failed.json", "failed.pkl"
 SUMMARY = "summary.json"
+FIGURES = (SUMMARY, "episodes.csv")
+"""Files of the figures of all episodes."""
+NOT_ALWAYS_TOLD = ("recipe", "scenarios", "sumo", "planner")
+"""Settings that runs of earlier versions do not tell; they are compared where both tell them."""
 TOWNS, POINTS = "towns", "points"
 """Folders beside the scenarios: their towns, and what HUGSIM's scorer wants to know of each scene."""
 Drives = Callable[..., Outcome]
@@ -129,11 +134,11 @@ def _work(job: Job) -> dict[str, Any] | Failed:
         )
         return write_outcome(job, outcome, film)
     except Exception as error:  # (one scenario that fails must not end the others)
-        return _keep_failure(job, frames, describe_error(error))
+        return keep_failure(job, frames, describe_error(error))
 
 
-def _keep_failure(job: Job, frames: Sequence[Frame], reason: str) -> Failed:
-    """Write what there is of an episode that failed. Raises nothing."""
+def keep_failure(job: Job, frames: Sequence[Frame], reason: str) -> Failed:
+    """Write what there is of an episode that failed or was broken off. Raises nothing."""
     name = _name(job)
     try:
         forget_failure(job.folder)
@@ -214,8 +219,12 @@ def jobs_of(
         difficulties: Only these; all if empty.
 
     Raises:
-        LiveError: If there is none, one cannot be read, or two write to one folder.
+        LiveError: If there is none, one cannot be read, or two write to one folder, as with a seed that is
+            there twice.
     """
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        given = ", ".join(map(str, seeds)) or "none"
+        raise LiveError(f"seeds of the traffic: numbers from 0 on, each once, one or more; got {given}")
     files = sorted([*scenarios.rglob("*.yaml"), *scenarios.rglob("*.yml")])
     found = []
     for path in files:
@@ -239,8 +248,11 @@ def jobs_of(
     return jobs
 
 
-def claim(out: Path, about: Mapping[str, Any]) -> None:
-    """Begin or resume a run in a folder.
+def claim(out: Path, about: Mapping[str, Any]) -> list[str]:
+    """Begin or resume a run in a folder; one that has driven nothing yet may begin otherwise.
+
+    Returns:
+        Settings that the run there, of an earlier version, does not tell: it may have been made otherwise.
 
     Raises:
         LiveError: If the folder holds a run that was made otherwise; names what differs.
@@ -248,17 +260,62 @@ def claim(out: Path, about: Mapping[str, Any]) -> None:
     path = out / SETTINGS
     wanted = json.loads(json.dumps(about))
     if path.exists():
-        there = json.loads(path.read_text())
-        differing = sorted(key for key in set(there) | set(wanted) if there.get(key) != wanted.get(key))
-        if differing:
+        there = read_settings(out)
+        differing = differing_settings(there, wanted)
+        if not differing:
+            return sorted(set(wanted) - set(there))
+        if any(out.glob("seed_*")):
             raise LiveError(
                 f"{path}: the run there was made with another {', '.join(differing)}; take another --out or "
                 "remove it"
             )
     elif out.exists() and any(out.iterdir()):
         raise LiveError(f"{out}: is not empty and holds no closed-loop run; choose another --out")
-    else:
-        write_atomically(path, json.dumps(wanted, indent=1).encode())
+    write_atomically(path, json.dumps(wanted, indent=1).encode())
+    return []
+
+
+def read_settings(out: Path) -> dict[str, Any]:
+    """What the run in a folder was made with.
+
+    Raises:
+        LiveError: If that cannot be read.
+    """
+    try:
+        found = json.loads((out / SETTINGS).read_text())
+    except (OSError, ValueError) as error:
+        raise LiveError(f"{out / SETTINGS}: cannot be read ({error})") from error
+    if not isinstance(found, dict):
+        raise LiveError(f"{out / SETTINGS}: holds no settings")
+    return found
+
+
+def differing_settings(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """In which settings two runs differ.
+
+    >>> differing_settings({"pivot": "camera", "sumo": "1.26"}, {"pivot": "camera", "scenarios": 8})
+    []
+    >>> differing_settings({"pivot": "camera", "sumo": "1.26"}, {"pivot": "camera", "sumo": "1.27"})
+    ['sumo']
+    """
+    untold = {key for key in NOT_ALWAYS_TOLD if key not in there or key not in wanted}
+    keys = (set(there) | set(wanted)) - untold
+    return sorted(key for key in keys if there.get(key) != wanted.get(key))
+
+
+def forget_figures(out: Path) -> None:
+    """Remove figures of a run that is about to go on: they would be of a part."""
+    for name in FIGURES:
+        (out / name).unlink(missing_ok=True)
+
+
+def about_list(jobs: Sequence[Job]) -> dict[str, Any]:
+    """What is driven, and by which SUMO, as JSON values."""
+    return {
+        "scenario_list": list_digest(jobs),
+        "scenarios": len({job.folder.name for job in jobs}),
+        "sumo": package_versions(("libsumo",)).get("libsumo"),
+    }
 
 
 def list_digest(jobs: Sequence[Job]) -> str:

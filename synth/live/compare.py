@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.evaluation.statistics.intervals import difference_of
-from beyonddrive.synth.live.batch import EPISODE, SETTINGS
+from beyonddrive.synth.live.batch import (
+    EPISODE,
+    SETTINGS,
+    differing_settings,
+    read_episode,
+    read_settings,
+)
 from beyonddrive.synth.live.summary import (
     FIGURES,
     RATE,
@@ -30,7 +35,7 @@ from beyonddrive.synth.live.summary import (
 )
 from beyonddrive.synth.live.town import LiveError
 
-OWN = ("config", "options", "checkpoint", "exported", "image_size", "lidar")
+OWN = ("config", "options", "recipe", "checkpoint", "exported", "image_size", "lidar", "planner")
 """What rows of one table may differ in; all the rest of their settings has to be the same."""
 
 
@@ -166,13 +171,22 @@ def _read(rows: Sequence[Row]) -> list[_Driven]:
 def _read_run(folder: Path) -> _Run:
     if not (folder / SETTINGS).exists():
         raise LiveError(f"{folder}: holds no run; beyonddrive closed-loop run --out {folder} makes one")
-    episodes = [json.loads(path.read_text()) for path in sorted(folder.glob(f"seed_*/*/{EPISODE}"))]
+    episodes = []
+    for path in sorted(folder.glob(f"seed_*/*/{EPISODE}")):
+        found = read_episode(path.parent)
+        if found is None:
+            raise LiveError(f"{path}: cannot be read; remove it, and run the same command again")
+        episodes.append(found)
     if not episodes:
         raise LiveError(f"{folder}: has no episode yet; finish the run")
     try:
-        return _Run(folder, episodes, *table_of(episodes))
+        run = _Run(folder, episodes, *table_of(episodes))
     except LiveError as error:
         raise LiveError(f"{folder}: {error}") from error
+    wanted = read_settings(folder).get("scenarios", len(run.names))
+    if len(run.names) != wanted:
+        raise LiveError(f"{folder}: has driven {len(run.names)} of {wanted} scenarios; finish the run")
+    return run
 
 
 def _kinds(run: _Run) -> NDArray[np.str_]:
@@ -183,7 +197,7 @@ def _kinds(run: _Run) -> NDArray[np.str_]:
 
 def _refuse_other(first: _Run, other: _Run) -> None:
     there, wanted = (_settings(run.folder) for run in (other, first))
-    differing = sorted(key for key in set(there) | set(wanted) if there.get(key) != wanted.get(key))
+    differing = differing_settings(there, wanted)
     if differing:
         raise LiveError(
             f"{other.folder / SETTINGS}: has another {', '.join(differing)} than {first.folder}; "
@@ -203,8 +217,7 @@ def _refuse_other(first: _Run, other: _Run) -> None:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / SETTINGS).read_text())
-    return {key: value for key, value in found.items() if key not in OWN}
+    return {key: value for key, value in read_settings(folder).items() if key not in OWN}
 
 
 def comparison_text(result: Mapping[str, Any]) -> str:

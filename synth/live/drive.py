@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.evaluation.closed_loop.hugsim.episode import Episode, Observation
+from beyonddrive.evaluation.closed_loop.hugsim.episode import MAX_STEPS, Episode, Observation
 from beyonddrive.evaluation.closed_loop.hugsim.hd_score import RunScore, score_run
 from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import check_plan
 from beyonddrive.evaluation.closed_loop.hugsim.points import PointGrid, to_record_frame
@@ -26,7 +26,7 @@ from beyonddrive.synth.live.place import CAMERA, Place, place_of, rear_of
 from beyonddrive.synth.live.points import Points, ground_points, solid_points
 from beyonddrive.synth.live.scenario import LiveScenario
 from beyonddrive.synth.live.sumo_world import SumoWorld, sumo_world
-from beyonddrive.synth.live.town import LiveTown, open_live_town
+from beyonddrive.synth.live.town import LiveError, LiveTown, open_live_town
 from beyonddrive.synth.live.traffic import LiveTraffic
 from beyonddrive.synth.traffic import TrafficPlan
 
@@ -52,14 +52,23 @@ class LiveSettings:
             where they were in training; or the front ``camera``, as HUGSIM itself does.
         max_steps: An episode ends after so many steps, 400 in HUGSIM.
         seed: Added to the seed of every scenario: another seed is other traffic.
+
+    Raises:
+        LiveError: If a number makes no sense.
     """
 
     image_size: tuple[int, int] = (480, 270)
     lidar: bool = False
     hugsim: HugsimSettings = field(default_factory=lambda: PRESETS["pr57"].changed(resets=1))
     pivot: Pivot = "rear_axle"
-    max_steps: int = 400
+    max_steps: int = MAX_STEPS
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_steps <= MAX_STEPS:
+            raise LiveError(f"--max-steps: must be 1 to {MAX_STEPS}, got {self.max_steps}")
+        if min(self.image_size) < 1:
+            raise LiveError("--image-size: must be a pixel or more, got {}x{}".format(*self.image_size))
 
 
 @dataclass
@@ -263,20 +272,23 @@ def drive(
         driver.reset(scenario.name, scenario.seed + settings.seed)
         if isinstance(driver, PrivilegedDriver):
             driver.attach(stage)
-        goes_on = True
-        while goes_on:
-            seen = episode.observe()
-            frame = stage.frame(seen, scenario.name)
-            with clock.on("plan"):
-                plan = driver.plan(frame)
-            if keep_film:
-                film.append(film_row(stage, frame, plan))
-            with clock.on("move"):
-                points = check_plan(answer(plan.poses))
-                recorded = points if settings.pivot == "camera" else camera_points(plan.poses)
-                goes_on = episode.step(points, recorded) and len(episode.frames) < settings.max_steps
+        try:
+            goes_on = True
+            while goes_on:
+                seen = episode.observe()
+                frame = stage.frame(seen, scenario.name)
+                with clock.on("plan"):
+                    plan = driver.plan(frame)
+                if keep_film:
+                    film.append(film_row(stage, frame, plan))
+                with clock.on("move"):
+                    points = check_plan(answer(plan.poses))
+                    recorded = points if settings.pivot == "camera" else camera_points(plan.poses)
+                    goes_on = episode.step(points, recorded) and len(episode.frames) < settings.max_steps
+        finally:
+            # (a session that nobody ends keeps its images)
+            report = driver.close(scenario.name)
         ends = episode.ends or (f"{settings.max_steps} steps",)
-        report = driver.close(scenario.name)
         with clock.on("score"):
             score = score_of(episode.frames, stage.ground, stage.solid, settings.hugsim)
     return Outcome(

@@ -6,6 +6,7 @@ key that nobody knows is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,6 +190,12 @@ def scenario_of(content: Mapping[str, Any], where: str) -> LiveScenario:
                 "vehicles_per_km, ConstantPlanner or AttackPlanner"
             )
         _car(agent.car, f"{where}: plan_list[{i}]")
+    for key in ("scene_name", "mode", "town"):
+        # (they name folders)
+        if not re.fullmatch(r"\w[\w.-]*", str(content[key])):
+            raise LiveError(
+                f"{where}: {key}: expected letters, digits, '_', '-' and '.', got {content[key]!r}"
+            )
     lanes = content["lanes"]
     if not isinstance(lanes, list) or not lanes or not all(isinstance(lane, str) for lane in lanes):
         raise LiveError(f"{where}: lanes: expected a list of lane ids, got {lanes!r}")

@@ -8,6 +8,8 @@ import html
 import json
 import logging
 import socket
+import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,7 +68,7 @@ class HttpSimulator:
         self._worker = ThreadPoolExecutor(1, "simulator")
         self._state: dict[str, Any] = {"obs": {}, "info": {}}
         self.is_done = False
-        self._has_begun = False
+        self._has_begun = self._is_closed = False
         self.failed: dict[str, str] = {}
 
     def check_token(self, given: str | None) -> None:
@@ -82,8 +84,18 @@ class HttpSimulator:
                 raise RequestError(401, "the auth-token is another")
 
     def ask(self, work: Callable[..., Answer], *args: Any) -> Answer:
-        """Do something as soon as what was asked before is done."""
-        return self._worker.submit(work, *args).result()
+        """Do something as soon as what was asked before is done.
+
+        Raises:
+            RequestError: 503 if the end comes before.
+        """
+
+        def unless_closed() -> Answer:
+            if self._is_closed:
+                raise RequestError(503, "the simulator has ended")
+            return work(*args)
+
+        return self._worker.submit(unless_closed).result()
 
     def reset(self) -> bytes:
         """Start again at the first scenario."""
@@ -125,9 +137,15 @@ class HttpSimulator:
         return f"<html><body>{lines}</body></html>".encode()
 
     def close(self) -> None:
-        """End SUMO; of a scenario that is not over the record so far stays."""
-        self.ask(self._session.close)
-        self._worker.shutdown()
+        """End SUMO; of a scenario that is not over the record so far stays. Nothing is answered then."""
+        try:
+            self._worker.submit(self._close).result()
+        finally:
+            self._worker.shutdown()
+
+    def _close(self) -> None:
+        self._is_closed = True
+        self._session.close()
 
     def _begin(self, first: int) -> None:
         """Begin a scenario, or the next one that can be set up; behind the last one all are done."""
@@ -169,7 +187,8 @@ class HttpSimulator:
     def _fail(self, error: Exception) -> None:
         failed = self._session.failed(error)
         self.failed[failed.name] = failed.reason
-        self._say(f"{failed.name}: no episode: {failed.reason}")
+        kept = "" if failed.record is None else f"; its record up to there is {failed.record}"
+        self._say(f"{failed.name}: no episode: {failed.reason}{kept}")
 
     def _look(self) -> None:
         obs, info = self._session.observe()
@@ -277,7 +296,8 @@ def http_server(simulator: HttpSimulator, host: str, port: int) -> ThreadingHTTP
             if path == "/get_current_state":
                 return "application/octet-stream", simulator.ask(simulator.state)
             length = self.headers.get("Content-Length", "0")
-            if not length.isdigit() or int(length) > MAX_BODY:
+            # (as many digits as nobody needs are no number to Python)
+            if not (length.isascii() and length.isdigit() and len(length) < 20) or int(length) > MAX_BODY:
                 raise RequestError(413, f"a body may have {MAX_BODY} bytes")
             body = self.rfile.read(int(length))
             if path == "/reset":
@@ -287,9 +307,33 @@ def http_server(simulator: HttpSimulator, host: str, port: int) -> ThreadingHTTP
         def log_message(self, format: str, *args: Any) -> None:
             logger.debug(format, *args)
 
-    server = ThreadingHTTPServer((host, port), Handler)
-    server.daemon_threads = False  # (the last answer is sent before the end)
-    return server
+    return _Server((host, port), Handler)
+
+
+class _Server(ThreadingHTTPServer):
+    """Sends its last answers before it ends, and waits for nobody who has not asked anything yet."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._open: list[tuple[threading.Thread, socket.socket]] = []
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own."""
+        work = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), daemon=True
+        )
+        self._open = [pair for pair in self._open if pair[0].is_alive()] + [(work, request)]
+        work.start()
+
+    def server_close(self) -> None:
+        """Listen no longer; returns when all are answered, or do not read on."""
+        super().server_close()
+        for _, connection in self._open:
+            with contextlib.suppress(OSError):  # (it has ended)
+                connection.shutdown(socket.SHUT_RD)
+        until = time.monotonic() + PATIENCE
+        for work, _ in self._open:
+            work.join(max(until - time.monotonic(), 0.0))
 
 
 def _detail(reason: str) -> bytes:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import check_plan
+from beyonddrive.evaluation.closed_loop.hugsim.record import Frame as RecordFrame
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.frame import PLANNER, DriverReport
 from beyonddrive.structures.plan import NUM_POSES
@@ -25,8 +27,8 @@ from beyonddrive.synth.live.batch import (
     Film,
     Filming,
     Job,
+    keep_failure,
     write_outcome,
-    write_record,
 )
 from beyonddrive.synth.live.drive import Outcome, Pivot, Stage, camera_points, score_of, staged
 from beyonddrive.synth.live.place import CAMERA
@@ -105,6 +107,7 @@ class SimulatorSession:
         self._poses, self._params = hugsim_rig()
         self._stack = ExitStack()
         self._stage: Stage | None = None
+        self._frames: list[RecordFrame] = []
         self._after: dict[str, Any] = {}
         self.index = 0
 
@@ -121,7 +124,7 @@ class SimulatorSession:
             SumoError: If SUMO fails.
         """
         self.close()
-        self.index = index
+        self.index, self._frames = index, []
         job = self.job
         job.folder.mkdir(parents=True, exist_ok=True)
         for name in (EPISODE, VIDEO):  # (of an earlier drive)
@@ -129,6 +132,7 @@ class SimulatorSession:
         scenario = read_live_scenario(job.scenario)
         self._film = None if self._filming is None else self._filming.of(scenario)
         self._stage = self._stack.enter_context(staged(scenario, job.towns, job.settings))
+        self._frames = self._stage.episode.frames
         self._after = {}
 
     def observe(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -188,23 +192,26 @@ class SimulatorSession:
         return write_outcome(self.job, outcome, self._film)
 
     def close(self) -> None:
-        """End SUMO; of a scenario that is not over, the record so far stays without an ``episode.json``."""
-        stage, self._stage = self._stage, None
-        self._shown, self._rows = {}, []
+        """End SUMO; of a scenario that is not over, the record so far stays as that of one that failed."""
+        is_over = self._stage is None
         try:
-            self._stack.close()
+            self._end()
         finally:
-            if stage is not None and stage.episode.frames:
-                write_record(self.job, stage.episode.frames)
+            if not is_over and self._frames:
+                keep_failure(self.job, self._frames, "broken off before its end")
 
     def failed(self, error: Exception) -> Failed:
         """Close the present scenario, which gives no episode because of an error. Raises nothing."""
         reason = describe_error(error)
         try:
-            self.close()
+            self._end()
         except Exception as further:  # (SUMO may fail to end, too; the next scenario begins all the same)
             reason = f"{reason}; then {describe_error(further)}"
-        return Failed(self.job.folder.name, reason)
+        return replace(keep_failure(self.job, self._frames, reason), name=self.job.folder.name)
+
+    def _end(self) -> None:
+        self._stage, self._shown, self._rows = None, {}, []
+        self._stack.close()
 
     def _keep_row(self, plan: NDArray[np.float64] | None) -> None:
         """Keep what a video shows of a step: what was observed before it, and the plan for it."""

@@ -32,7 +32,7 @@ def table_of(episodes: Sequence[Episode]) -> tuple[list[str], list[int], dict[st
     """Episodes as arrays: names of T scenarios, S seeds, and arrays (S, T) by figure.
 
     Raises:
-        LiveError: If a scenario was not driven with every seed.
+        LiveError: If a scenario was not driven with every seed, or an episode lacks a figure.
     """
     seeds = sorted({int(e["seed"]) for e in episodes})
     names = sorted({str(e["name"]) for e in episodes})
@@ -43,12 +43,19 @@ def table_of(episodes: Sequence[Episode]) -> tuple[list[str], list[int], dict[st
             f"{lacking[0][1]} was not driven with seed {lacking[0][0]} ({len(lacking)} episodes lack); "
             "run the same command again"
         )
-    rows = [[found[seed, name] for name in names] for seed in seeds]
-    arrays = {key: np.array([[float(e["scores"][key]) for e in row] for row in rows]) for key in FIGURES}
-    arrays["collided"] = np.array([[float(e["collided"]) for e in row] for row in rows])
-    arrays["kilometres"] = np.array([[float(e["kilometres"]) for e in row] for row in rows])
-    arrays["fallbacks"] = np.array([[float(e["driver"]["fallbacks"]) for e in row] for row in rows])
-    return names, seeds, arrays
+    rows = [[_figures_of(found[seed, name]) for name in names] for seed in seeds]
+    return names, seeds, {key: np.array([[e[key] for e in row] for row in rows]) for key in rows[0][0]}
+
+
+def _figures_of(episode: Episode) -> dict[str, float]:
+    try:
+        own = {key: float(episode["scores"][key]) for key in FIGURES}
+        own |= {key: float(episode[key]) for key in ("collided", "kilometres")}
+        return {**own, "fallbacks": float(episode["driver"]["fallbacks"])}
+    except (KeyError, TypeError) as error:
+        raise LiveError(
+            f"{episode['name']}, seed {episode['seed']}: its episode.json lacks {error}: drive it anew"
+        ) from error
 
 
 def rate(collisions: Floats, kilometres: Floats, seed: int = 0) -> dict[str, float]:

@@ -183,6 +183,7 @@ def test_what_sumo_drove_before_a_failure_has_its_plans(live_folder, tmp_path):
 def test_a_folder_of_another_run_is_refused(live_folder, tmp_path):
     batch.claim(tmp_path / "run", {"config": "a", "seed": [0]})
     batch.claim(tmp_path / "run", {"config": "a", "seed": (0,)})
+    (tmp_path / "run" / "seed_0").mkdir()
     with pytest.raises(LiveError, match="made with another config; take another --out"):
         batch.claim(tmp_path / "run", {"config": "b", "seed": [0]})
     (tmp_path / "mine").mkdir()
@@ -415,3 +416,65 @@ def test_rows_that_do_not_pair_are_refused(tmp_path):
             compare([rows[name] for name in pair])
     with pytest.raises(LiveError, match="holds no run"):
         compare([Row("none", (tmp_path / "none",))])
+
+
+def test_a_run_that_has_driven_nothing_may_begin_otherwise(tmp_path):
+    """As where the weights were forgotten."""
+    batch.claim(tmp_path, {"checkpoint": None})
+    assert batch.claim(tmp_path, {"checkpoint": "a"}) == []
+    assert batch.read_settings(tmp_path) == {"checkpoint": "a"}
+    (tmp_path / batch.SETTINGS).write_text("{")
+    with pytest.raises(LiveError, match=r"settings\.json: cannot be read"):
+        batch.claim(tmp_path, {"checkpoint": "a"})
+
+
+def test_a_run_of_before_goes_on_and_what_it_does_not_tell_is_named(tmp_path):
+    batch.claim(tmp_path, {"config": "a"})
+    (tmp_path / "seed_0").mkdir()
+    assert batch.claim(tmp_path, {"config": "a", "recipe": "r", "sumo": "1"}) == ["recipe", "sumo"]
+    assert batch.read_settings(tmp_path) == {"config": "a"}
+    (tmp_path / batch.SETTINGS).write_text(json.dumps({"config": "a", "recipe": "r"}))
+    with pytest.raises(LiveError, match="made with another recipe"):
+        batch.claim(tmp_path, {"config": "a", "recipe": "s", "sumo": "1"})
+
+
+def test_a_part_of_a_run_is_not_compared(tmp_path):
+    """Not even where both were killed at the same place."""
+    episodes = [made_up("easy_0", 0, 0.1), made_up("easy_1", 0, 0.2)]
+    write_made_up(tmp_path / "whole", episodes, scenarios=2)
+    write_made_up(tmp_path / "part", episodes[:1], scenarios=2)
+    rows = {path.name: Row(path.name, (path,)) for path in tmp_path.iterdir()}
+    assert compare([rows["whole"]])["groups"]["all"]["scenarios"] == 2
+    with pytest.raises(LiveError, match="part: has driven 1 of 2 scenarios; finish the run"):
+        compare([rows["part"]])
+    (path,) = (tmp_path / "part").glob("*/*/episode.json")
+    del episodes[0]["kilometres"]
+    path.write_text(json.dumps(episodes[0]))
+    with pytest.raises(LiveError, match=r"part: easy_0, seed 0: its episode\.json lacks 'kilometres'"):
+        compare([rows["part"]])
+    path.write_text("{")
+    with pytest.raises(LiveError, match=r"easy_0/episode\.json: cannot be read"):
+        compare([rows["part"]])
+
+
+@pytest.mark.parametrize("seeds", [(), (0, 1, 0), (-1,)])
+def test_seeds_that_drive_nothing_or_twice_are_refused(live_folder, tmp_path, seeds):
+    with pytest.raises(LiveError, match="each once, one or more; got"):
+        jobs_in(live_folder, tmp_path, seeds=seeds)
+
+
+def test_a_session_is_ended_that_fails(live_folder, tmp_path):
+    """Or its driver would keep what it remembers of it."""
+    open_sessions = []
+
+    class Counts(Raises):
+        def reset(self, session, seed=None):
+            open_sessions.append(session)
+            super().reset(session, seed)
+
+        def close(self, session):
+            open_sessions.remove(session)
+            return super().close(session)
+
+    results = drive_all(jobs_in(live_folder, tmp_path)[1:], Counts)
+    assert isinstance(results[0], batch.Failed) and not open_sessions

@@ -51,6 +51,7 @@ def test_a_run_leaves_a_line_per_episode_and_their_means(results):
     assert figures["groups"]["all"]["hdscore"]["mean"] == pytest.approx(mean)
     assert figures["recipe"] == recipe_digest(load_config("constant_velocity_synth"))
     settings = json.loads((out / "straight" / "settings.json").read_text())
+    assert settings["recipe"] == figures["recipe"] and settings["scenarios"] == 2 and settings["sumo"]
     assert settings["config"] == "constant_velocity_synth" and settings["image_size"] == [64, 36]
 
 
@@ -88,6 +89,9 @@ def test_one_failure_leaves_no_figures_of_the_others_until_it_is_made_again(
             raise RuntimeError("no light")
         return observe(stage, seen, session)
 
+    out.mkdir()
+    batch.claim(out, {"config": "another"})  # (a run that has driven nothing)
+    (out / "summary.json").touch()  # (as of a run with fewer seeds)
     with monkeypatch.context() as patch:
         patch.setattr(Stage, "frame", fails)
         assert closed_loop.main(words) == 1
@@ -340,3 +344,46 @@ def test_the_server_goes_on_after_a_scenario_without_a_town_and_ends_with_1(
 def test_the_server_listens_on_this_machine_alone():
     words = ["serve", "--protocol", "http", "--scenarios", "scenarios", "--out", "out"]
     assert closed_loop.parse_args(words).host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["http", "--planner", "x.sh"], "--planner: goes with --protocol pipes"),
+        (["http", "--deadline", "5"], "--deadline: goes with --protocol pipes"),
+        (["pipes", "--token-file", "x"], "--token-file: goes with --protocol http"),
+        (["pipes", "--host", "0.0.0.0"], "--host: goes with --protocol http"),
+        (["pipes", "--device", "1"], "--device: goes with --planner"),
+        (["pipes", "--deadline", "nan"], "--deadline: must be positive, got nan"),
+        (["pipes", "--deadline", "0"], "--deadline: must be positive, got 0.0"),
+    ],
+)
+def test_options_of_the_server_that_do_nothing_are_refused(words, said, capsys):
+    with pytest.raises(SystemExit):
+        closed_loop.parse_args(["serve", "--scenarios", "s", "--out", "o", "--protocol", *words])
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--max-steps", "0"], "--max-steps: must be 1 to 400, got 0"),
+        (["--max-steps", "500"], "--max-steps: must be 1 to 400, got 500"),
+        (["--image-size", "0x9"], "--image-size: must be a pixel or more, got 0x9"),
+        (["--seeds", "3:1"], "each once, one or more; got none"),
+        (["--seeds", "0,0"], "each once, one or more; got 0, 0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_one_line(words, said, live_folder, tmp_path, capsys):
+    run = ["run", "constant_velocity_synth", "--scenarios", str(live_folder), "--out", str(tmp_path / "out")]
+    assert closed_loop.main([*run, *words]) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_an_empty_token_does_not_open_the_server(live_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(closed_loop.signal, "signal", lambda *_: None)
+    (tmp_path / "token").write_text(" \n")
+    words = ["serve", "--protocol", "http", "--scenarios", str(live_folder), "--out", str(tmp_path / "out")]
+    assert closed_loop.main([*words, "--port", "0", "--token-file", str(tmp_path / "token")]) == 1
+    assert "token: holds no token" in capsys.readouterr().err

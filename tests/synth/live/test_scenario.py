@@ -34,6 +34,12 @@ def test_every_difficulty_has_what_makes_it_hard(scenarios):
     [
         (lambda c: c.update(weather="rain"), "does not know the key 'weather'"),
         (lambda c: c.pop("lanes"), "lacks the key 'lanes'"),
+        (lambda c: c.update(scene_name="../elsewhere"), "scene_name: expected letters"),
+        (lambda c: c.update(town="a/b"), "town: expected letters"),
+        (
+            lambda c: c["plan_list"].append([0, 9, 0, 0, 1, "suv", "ConstantPlanner", "x"]),
+            "arguments: expected",
+        ),
         (lambda c: c.pop("start_velo"), "lacks the key 'start_velo'"),
         (lambda c: c.update(seed=-1), "seed: expected a whole number"),
         (lambda c: c.update(length="far"), "length: expected a number"),

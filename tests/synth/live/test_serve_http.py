@@ -5,6 +5,7 @@ import json
 import pickle
 import socket
 import threading
+import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import replace
@@ -213,8 +214,11 @@ def test_the_record_so_far_stays(serving):
     for _ in range(2):
         client.act()
     simulator.ask(simulator._session.close)
-    assert len(read_record(jobs[0].folder / "data.pkl")) == 2
-    assert batch.read_episode(jobs[0].folder) is None
+    # By a name that no scorer takes for an episode.
+    assert len(read_record(jobs[0].folder / batch.FAILED_RECORD)) == 2
+    assert not (jobs[0].folder / "data.pkl").exists() and batch.read_episode(jobs[0].folder) is None
+    about = json.loads((jobs[0].folder / batch.FAILED).read_text())
+    assert about["reason"] == "broken off before its end" and about["steps"] == 2
 
 
 def test_a_scenario_that_fails_gives_way_to_the_next(serving, monkeypatch):
@@ -230,7 +234,8 @@ def test_a_scenario_that_fails_gives_way_to_the_next(serving, monkeypatch):
     assert status == 200 and reply["cur_scene_done"] and not reply["done"]
     assert reply["state"]["info"]["timestamp"] == 0.0 and "rc" not in reply["state"]["info"]
     assert simulator.failed == {jobs[0].folder.name: "RuntimeError: SUMO is gone"}
-    assert len(read_record(jobs[0].folder / "data.pkl")) == 1
+    assert len(read_record(jobs[0].folder / batch.FAILED_RECORD)) == 1
+    assert b"its record up to there is" in client.ask("GET", "/submition_info", token=None)[1]
     assert batch.read_episode(jobs[0].folder) is None
     assert client.act()[1]["state"]["info"]["timestamp"] == 0.25
     # After a reset it is tried again.
@@ -290,3 +295,36 @@ def test_tokens_are_compared_in_the_same_time_whatever_they_are(monkeypatch):
     monkeypatch.setattr(serve_http.hmac, "compare_digest", compare)
     HttpSimulator([], TOKEN).check_token("sesame")
     assert compared == [(b"sesame", TOKEN.encode())]
+
+
+def test_the_end_waits_for_nobody_who_asks_nothing_and_keeps_the_record(live_folder, tmp_path):
+    jobs = jobs_in(live_folder, tmp_path)
+    simulator = HttpSimulator(jobs, TOKEN)
+    server = http_server(simulator, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    client = Client(server.server_address[1])
+    client.act()
+    idle = [socket.create_connection(("127.0.0.1", client.port)) for _ in range(2)]
+    idle[0].sendall(b"POST /execute_action HTTP/1.1\r\nauth-token: open")
+    server.shutdown()
+    started = time.monotonic()
+    simulator.close()
+    assert len(read_record(jobs[0].folder / batch.FAILED_RECORD)) == 1
+    server.server_close()
+    assert time.monotonic() - started < 10.0
+    for line in idle:
+        line.close()
+    # What is asked after the end begins nothing.
+    with pytest.raises(RuntimeError):
+        simulator.ask(simulator.state)
+
+
+def test_a_length_that_is_no_number_is_refused(serving):
+    _, client, _ = serving
+    for length in ("9" * 5000, "\u00b2", "-1", "many"):
+        line = socket.create_connection(("127.0.0.1", client.port), timeout=60)
+        head = f"POST /reset HTTP/1.1\r\nauth-token: {TOKEN}\r\nContent-Length: {length}\r\n\r\n"
+        line.sendall(head.encode("latin-1"))
+        assert line.recv(12).endswith(b"413")
+        line.close()
