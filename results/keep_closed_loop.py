@@ -201,7 +201,10 @@ def keep() -> int:
             told = same.get("scenario_list")
             compared = {**same, "scenario_list": lists.get(told, told)} if told else same
             if shared is not None and (other := differing_settings(shared, compared)):
-                raise SystemExit(f"keep: {folder}: was driven with another {', '.join(other)} than the rest")
+                raise SystemExit(
+                    f"keep: {folder}: was driven with other scenarios or settings than the rest: "
+                    f"{', '.join(other)}"
+                )
             shared = {**(shared or {}), **compared}
             if settings["checkpoint"] is None and "," not in folders:
                 untrained.add(name)

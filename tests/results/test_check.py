@@ -659,6 +659,14 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
             "--row",
             f"better={drive('odd', 0.0, 'main')}",
         )
+    # (older runs do not tell their SUMO; those that do tell the same)
+    settings = json.loads((plain / "settings.json").read_text())
+    for name, version in (("old", "1"), ("new", "2")):
+        (drive(name, 0.25) / "settings.json").write_text(
+            json.dumps({**settings, "recipe": name, "scenarios": 6, "sumo": version})
+        )
+    with pytest.raises(SystemExit, match="settings than the rest: sumo"):
+        call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better={root / 'old'},{root / 'new'}")
     # a list with another digest is the same where a row drives it alike
     again, apart = drive("again", 0.0, scenarios="other"), drive("apart", 0.125, scenarios="other")
     there = ["effect/two", "--row", f"better={apart},{apart}"]

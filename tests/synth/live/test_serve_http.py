@@ -32,7 +32,7 @@ class Client:
         self.port = port
 
     def ask(self, method, path, body=None, token=TOKEN):
-        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         line.request(method, path, body, {} if token is None else {"auth-token": token})
         reply = line.getresponse()
         return reply.status, reply.read()
