@@ -45,7 +45,7 @@ def choice_text(choices: Sequence[str], tables: Mapping[str, ScoreTable], judged
         f"Chosen on {CHOSEN_ON} among {len(means)} rows, by {score} alone: **{first}** "
         f"({means[first]:.2f}; next {second}, {means[second]:.2f}"
     )
-    seeds = {tuple(table.seeds(name)) for name in means if name not in table.untrained}
+    trained_with = {tuple(table.seeds(name)) for name in means if name not in table.untrained}
     if apart.difference is None:
         text += ", which has other seeds, so the two are not paired)."
     else:
@@ -55,8 +55,8 @@ def choice_text(choices: Sequence[str], tables: Mapping[str, ScoreTable], judged
         text += "" if low > 0.0 else " The scenes do not tell these two apart."
     if lacking := [name for name in choices if name not in means]:
         text += f" Without scores there: {'; '.join(lacking)}."
-    if len(seeds) > 1:
-        same = len({len(own) for own in seeds}) == 1
+    if len(trained_with) > 1:
+        same = len({len(seeds) for seeds in trained_with}) == 1
         text += f" Rows have different {'seeds' if same else 'numbers of seeds'}."
     judged = tables.get(judged_on) if judged_on != CHOSEN_ON else None
     if judged is not None and (seeds := judged.seeds(first)):
