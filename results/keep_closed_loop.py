@@ -151,11 +151,15 @@ def _are_alike(one: NDArray[np.float64], other: NDArray[np.float32]) -> bool:
 
 
 def told_of(folder: Path) -> dict[str, Any]:
-    """``recipe``, ``made_with`` and ``seconds`` of a run, as far as its files say them."""
-    found: dict[str, Any] = {}
+    """``date``, ``recipe``, ``made_with`` and ``seconds`` of a run, as far as its files say them.
+
+    The day of a run that does not tell it is that of its file of episodes.
+    """
+    date = time.gmtime((folder / "episodes.csv").stat().st_mtime)
+    found: dict[str, Any] = {"date": time.strftime("%Y-%m-%d", date)}
     if (folder / SUMMARY).exists():
         summary = json.loads((folder / SUMMARY).read_text())
-        found = {key: summary[key] for key in ("recipe", "made_with") if key in summary}
+        found |= {key: summary[key] for key in ("date", "recipe", "made_with") if key in summary}
     seconds: Counter[str] = Counter()
     for path in sorted(folder.glob(f"*/*/{EPISODE}")):
         seconds.update(json.loads(path.read_text()).get("seconds", {}))
@@ -212,11 +216,10 @@ def keep() -> int:
             kinds, traffic = driven.kinds, traffic or driven.traffic
             _refuse_other_traffic(folder, driven.traffic, traffic)
             scores[run] = driven.scores
-            date = time.strftime("%Y-%m-%d", time.gmtime((folder / "episodes.csv").stat().st_mtime))
             own = {key: settings[key] for key in OWN if key in settings}
             own["checkpoint"] = own["checkpoint"] and Path(own["checkpoint"]).name
-            told_there = {"traffic": driven.traffic, "settings": same, **told_of(folder)}
-            made[f"{name}/{seed}"] = {"date": date, **own, **told_there}
+            told_there = {**own, "traffic": driven.traffic, "settings": same}
+            made[f"{name}/{seed}"] = {**told_of(folder), **told_there}
     whole = table_of(scores, NAMES, untrained=untrained)
     parts = {"all": whole}
     for kind in sorted(set(kinds.values())):

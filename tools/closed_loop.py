@@ -14,6 +14,7 @@ import json
 import logging
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -241,6 +242,7 @@ def _write_figures(
     preset = settings.hugsim.named(args.preset)
     write_atomically(args.out / "episodes.csv", summary.as_csv(episodes).encode())
     content = {**figures, "preset": preset, "hugsim": vars(settings.hugsim), "made_with": environment()}
+    content["date"] = time.strftime("%Y-%m-%d", time.gmtime())
     if recipe is not None:  # (who drove a server it does not know)
         content["recipe"] = recipe
     write_atomically(args.out / batch.SUMMARY, json.dumps(content, indent=1).encode())

@@ -159,8 +159,9 @@ def main() -> None:
     planner = init_planner(config, args.generator)
     data = mining_dataset(config)
     source = DatasetSource(DATASETS.build(data))
-    step = max(1, len(source.tokens) // args.scenes)
-    source = DatasetSource(DATASETS.build({**data, "indices": list(range(0, len(source.tokens), step))}))
+    there, wanted = len(source.tokens), min(args.scenes, len(source.tokens))
+    indices = [number * there // wanted for number in range(wanted)]
+    source = DatasetSource(DATASETS.build({**data, "indices": indices}))
     chosen = strategies()
 
     def draw(samples: list[dict[str, Any]], tokens: list[str]) -> dict[str, NDArray[np.float32]]:

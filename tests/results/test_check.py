@@ -492,7 +492,8 @@ def drive_made_up(folder, gain=0.0, kilometres=0.1, recipe=None):
         lines.append(f"0,s{index},{('easy', 'hard')[index % 2]},{figures}")
     (folder / "episodes.csv").write_text("\n".join(lines))
     if recipe is not None:
-        told = {"recipe": recipe, "made_with": {"beyonddrive": "9.9", "cpu": {"model": "abacus"}}}
+        environment = {"beyonddrive": "9.9", "cpu": {"model": "abacus"}}
+        told = {"date": "2025-01-02", "recipe": recipe, "made_with": environment}
         (folder / "summary.json").write_text(json.dumps(told))
         for index in range(6):
             episode = folder / "seed_0" / f"s{index}" / "episode.json"
@@ -546,12 +547,14 @@ def test_collisions_per_km_are_of_rows_that_tell_how_far_they_drove(root, monkey
 def test_a_closed_loop_run_keeps_what_its_files_say_it_was_made_with(root, monkeypatch):
     drive_made_up(root / "plain")
     drive_made_up(root / "better", recipe="c0ffee")
+    os.utime(root / "plain" / "episodes.csv", (86400, 86400))
     rows = ["--row", f"plain={root}/plain", "--row", f"better={root}/better"]
     assert call(keep_closed_loop, monkeypatch, "effect/two", *rows) == 0
     made = json.loads((root / "results" / "effect" / "two" / "made_with.json").read_text())
     better = made["better/0"]
     assert better["recipe"] == "c0ffee" and better["made_with"]["cpu"] == {"model": "abacus"}
-    assert better["seconds"] == {"plan": 3.0, "paint": 15.0}
+    assert better["seconds"] == {"plan": 3.0, "paint": 15.0} and better["date"] == "2025-01-02"
+    assert made["plain/0"]["date"] == "1970-01-02"
     # Nothing is made up for a run that does not say it.
     assert set(better) - set(made["plain/0"]) == {"recipe", "made_with", "seconds"}
 

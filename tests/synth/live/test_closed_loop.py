@@ -4,6 +4,7 @@ import csv
 import http.client
 import json
 import pickle
+import re
 import shutil
 import socket
 import threading
@@ -137,6 +138,7 @@ def test_switches_act_and_are_named_with_the_figures(results, tmp_path, capsys):
     out, words = results
     usual = json.loads((out / "straight" / "summary.json").read_text())
     assert usual["preset"] == "pr57 with resets=1" and usual["hugsim"]["controller"] == "pr57"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", usual["date"])
     run = [*words[: words.index("--out")], "--out", str(tmp_path / "run")]
     switches = ["--switch", "comfort_lon_max=0.001", "--switch", "controller=resampled"]
     capsys.readouterr()
