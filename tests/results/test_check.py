@@ -640,8 +640,8 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
     assert "row 'better' and its baseline have no seed '7'" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="seed 0 of row 'better' is given twice"):
         call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better=0:{better},0:{better}")
-    with pytest.raises(SystemExit, match="no row 'beter'; there is plain, better"):
-        call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"beter={better}")
+    with pytest.raises(SystemExit, match="no row 'bettre'; there is plain, better"):
+        call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"bettre={better}")
     settings = better / "settings.json"
     text = settings.read_text()
     settings.write_text(text.replace("w/better.pth", "runs/better/seed2/train/better.pth"))
