@@ -28,10 +28,11 @@ def outcome(mode, **environment):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is tuned")
 def test_freed_memory_is_not_asked_for_again(monkeypatch):
-    assert outcome("leave")[1] > 1000
+    left = outcome("leave")[1]
+    assert left > 300  # (with huge pages of 2 MiB; smaller ones are more)
     kept, faults = outcome("keep")
     assert kept == "True"
-    assert faults < 100
+    assert faults < left / 3
 
 
 @pytest.mark.parametrize(
