@@ -19,8 +19,9 @@ class ServiceSettings:
         cache_bytes: Memory for metric caches that have been read, of all workers together; those that were
             not used for longest go first. One takes about 1 MB.
         niceness: By how much the workers give way to the training where there are fewer cores than threads.
-            Ray's workers have a niceness of their own (15, if ``RAY_worker_niceness`` does not say
-            otherwise), and become only nicer by it.
+            As nice as by default they work in the gaps that a step leaves; less nice is better where others
+            keep all cores of the machine busy. Ray's workers have a niceness of their own (15, if
+            ``RAY_worker_niceness`` does not say otherwise), and become only nicer by it.
         on_ray: Workers are Ray actors instead of processes of this machine; needs the extra ``ray``.
         ray_address: Address of the cluster; None takes the one this process is in, or starts one here.
 
@@ -32,7 +33,7 @@ class ServiceSettings:
     max_pending: int = 64
     max_plans: int = 256
     cache_bytes: int = 2**30
-    niceness: int = 5
+    niceness: int = 15
     on_ray: bool = False
     ray_address: str | None = None
 
