@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,15 @@ PACKAGES = ("numpy", "scipy", "numba", "shapely", "pyogrio", "pyproj", "torch", 
 """Packages whose versions can change a number."""
 CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16")
 """Instruction sets that libraries choose their kernels by."""
+
+
+def utc_day(seconds: float | None = None) -> str:
+    """The day (UTC) of a time since the epoch [s]; today's by default.
+
+    >>> utc_day(86400.0)
+    '1970-01-02'
+    """
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 MADE_WITH = ".made_with.json"

@@ -19,12 +19,13 @@ from pathlib import Path
 
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.records import CHECKPOINT_DIGEST
+from beyonddrive.evaluation.statistics.score_table import RunKey
 from beyonddrive.results.closed_loop import relate
 from beyonddrive.results.effect import by_distance, won_and_lost
 from beyonddrive.results.effect.calibrated import check_calibration
 from beyonddrive.results.marks import FigureError, text_of
 from beyonddrive.results.pictures import shows
-from beyonddrive.results.tables import MADE_WITH, RESULTS, KeptTable, kept_tables
+from beyonddrive.results.tables import MADE_WITH, RESULTS, KeptTable, kept_tables, name_of, run_of
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.visualization.picture_values import digest_of
 
@@ -106,21 +107,22 @@ def check_origins(table: KeptTable) -> list[str]:
     checkpoint, seed by seed, as far as both tell it.
     """
     made, rows = table.made_with(), {row.name: row for row in table.plan.rows}
-    scored = {f"{run.row}/{run.seed}" for part in table.parts for run in table.scores(part).runs}
+    scored = {name_of(run) for part in table.parts for run in table.scores(part).runs}
     problems = [f"{name}: has scores, but is not in {MADE_WITH}" for name in sorted(scored - made.keys())]
     problems += [f"{name}: is in {MADE_WITH}, but has no scores" for name in sorted(made.keys() - scored)]
     recipes: dict[str, str] = {}
     for name, told in made.items():
-        row, _, seed = name.rpartition("/")
-        if row not in rows:
+        run = run_of(name)
+        if run.row not in rows:
             problems.append(f"{name}: its plan has no such row")
             continue
-        if "recipe" in told and recipes.setdefault(row, told["recipe"]) != told["recipe"]:
+        if "recipe" in told and recipes.setdefault(run.row, told["recipe"]) != told["recipe"]:
             problems.append(f"{name}: is of another recipe than the other seeds of its row")
-        trained = made.get(f"{rows[row].weights}/{seed}", {})
-        digests = {run.get(CHECKPOINT_DIGEST) for run in (told, trained)}
+        weights = rows[run.row].weights
+        trained = made.get(name_of(RunKey(weights, run.seed)), {}) if weights else {}
+        digests = {origin.get(CHECKPOINT_DIGEST) for origin in (told, trained)}
         if None not in digests and len(digests) > 1:
-            problems.append(f"{name}: judges another checkpoint than '{rows[row].weights}' has")
+            problems.append(f"{name}: judges another checkpoint than '{weights}' has")
     return [f"results/{table.name}: {problem}" for problem in problems]
 
 

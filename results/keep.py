@@ -23,7 +23,7 @@ from beyonddrive.engine.sweeps.plan import Row, SweepError, SweepPlan
 from beyonddrive.engine.sweeps.records import CHECKPOINT_DIGEST, DATE, RECORD, date_of, out_of_date
 from beyonddrive.engine.sweeps.runs import Finished, Outcome, Run
 from beyonddrive.evaluation.statistics.score_table import RunKey, ScoreTable
-from beyonddrive.results.tables import RESULTS, KeptTable
+from beyonddrive.results.tables import RESULTS, KeptTable, name_of, run_of
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.visualization.sweep_report import collect, parts_of, subset_parts
 
@@ -83,9 +83,10 @@ def origin_of(told: dict[str, Any]) -> dict[str, Any]:
 
 def refuse_other_recipes(made: dict[str, Any], others: dict[str, Any]) -> None:
     """End if a run that is to be kept was made otherwise than another of its row, kept or to be kept."""
+    all_of_them = {**others, **made}
     for name, told in others.items():
-        for other, kept in {**others, **made}.items():
-            if other.rpartition("/")[0] == name.rpartition("/")[0] and any(
+        for other, kept in all_of_them.items():
+            if run_of(other).row == run_of(name).row and any(
                 part in kept and kept[part] != told.get(part) for part in ("recipe", "weights")
             ):
                 there = "the table has it" if other == name else f"{other} is"
@@ -104,8 +105,7 @@ def refuse_mixtures(
         digests = [run.get(CHECKPOINT_DIGEST) for run in (made.get(name, {}), told)]
         if None in digests or digests[0] == digests[1]:
             continue
-        row, _, seed = name.rpartition("/")
-        run = RunKey(row, int(seed))
+        run = run_of(name)
         if old := [p for p in there if run in kept[p] and (p not in parts or run not in parts[p].runs)]:
             raise SystemExit(
                 f"keep: {name}: is of another checkpoint than the table has, which would keep the earlier "
@@ -132,7 +132,7 @@ def kept_runs(source: KeptTable, table: KeptTable) -> tuple[dict[str, ScoreTable
                     values=scores.values[keep],
                     untrained=scores.untrained & same,
                 )
-    taken = {f"{run.row}/{run.seed}" for scores in parts.values() for run in scores.runs}
+    taken = {name_of(run) for scores in parts.values() for run in scores.runs}
     return parts, {key: told for key, told in source.made_with().items() if key in taken}
 
 
@@ -170,7 +170,7 @@ def keep() -> int:
         found = finished_runs(args.sweep, table)
         if not found:
             raise SystemExit(f"keep: {args.sweep}: no complete run of {args.table}.yml")
-        others = {f"{key.row}/{key.seed}": origin_of(told) for key, (_, told) in found.items()}
+        others = {name_of(key): origin_of(told) for key, (_, told) in found.items()}
         refuse_other_recipes(made, others)
         parts = collect(table.plan, [run for run, _ in found.values()])
     refuse_mixtures(table, made, others, parts)

@@ -21,7 +21,6 @@ import csv
 import json
 import re
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,8 +30,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.engine.environment import utc_day
 from beyonddrive.evaluation.statistics.score_table import COLLISIONS, DISTANCE, RunKey, table_of
-from beyonddrive.results.tables import KeptTable
+from beyonddrive.results.tables import KeptTable, name_of
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.synth.live.batch import EPISODE, SUMMARY, differing_settings
 from beyonddrive.synth.live.compare import OWN
@@ -129,7 +129,7 @@ def _refuse_other_seed(folder: Path, checkpoint: str | None, seed: int) -> None:
 def same_list(table: KeptTable, text: str) -> dict[str, str]:
     """Digest of a list, and of the table's, if ``NAME=DIR`` shows that their scenarios are the same."""
     name, _, folder = text.partition("=")
-    if (made := table.made_with().get(f"{name}/0")) is None:
+    if (made := table.made_with().get(name_of(RunKey(name, 0)))) is None:
         raise SystemExit(f"keep: --same-by {text}: the table has no run '{name}/0'; take a row that it has")
     driven = episodes_of(Path(folder))
     _refuse_other_traffic(Path(folder), driven.traffic, made.get("traffic", TRAFFIC))
@@ -155,8 +155,7 @@ def told_of(folder: Path) -> dict[str, Any]:
 
     The day of a run that does not tell it is that of its file of episodes.
     """
-    date = time.gmtime((folder / "episodes.csv").stat().st_mtime)
-    found: dict[str, Any] = {"date": time.strftime("%Y-%m-%d", date)}
+    found: dict[str, Any] = {"date": utc_day((folder / "episodes.csv").stat().st_mtime)}
     if (folder / SUMMARY).exists():
         summary = json.loads((folder / SUMMARY).read_text())
         found |= {key: summary[key] for key in ("date", "recipe", "made_with") if key in summary}
@@ -219,7 +218,7 @@ def keep() -> int:
             own = {key: settings[key] for key in OWN if key in settings}
             own["checkpoint"] = own["checkpoint"] and Path(own["checkpoint"]).name
             told_there = {**own, "traffic": driven.traffic, "settings": same}
-            made[f"{name}/{seed}"] = {**told_of(folder), **told_there}
+            made[name_of(run)] = {**told_of(folder), **told_there}
     whole = table_of(scores, NAMES, untrained=untrained)
     parts = {"all": whole}
     for kind in sorted(set(kinds.values())):

@@ -34,6 +34,21 @@ RESULTS = Path(__file__).parent
 MADE_WITH = "made_with.json"
 
 
+def name_of(run: RunKey) -> str:
+    """A run as ``made_with.json`` names it.
+
+    >>> name_of(RunKey("LTF, near/far", 1)), run_of("LTF, near/far/1")
+    ('LTF, near/far/1', RunKey(row='LTF, near/far', seed=1))
+    """
+    return f"{run.row}/{run.seed}"
+
+
+def run_of(name: str) -> RunKey:
+    """The run of a name of :func:`name_of`."""
+    row, _, seed = name.rpartition("/")
+    return RunKey(row, int(seed))
+
+
 @dataclass(frozen=True)
 class KeptTable:
     """A table that is kept.
@@ -95,10 +110,7 @@ class KeptTable:
 
     def write_computed(self, folder: Path) -> None:
         """Write what is computed: ``runs.csv``, report, LaTeX tables of all parts, pictures of loaders."""
-        runs = {
-            RunKey(name, int(seed)): run
-            for (name, _, seed), run in ((key.rpartition("/"), run) for key, run in self.made_with().items())
-        }
+        runs = {run_of(name): run for name, run in self.made_with().items()}
         scores = {part: self.scores(part) for part in self.parts}
         write_runs(
             folder,

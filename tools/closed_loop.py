@@ -14,7 +14,6 @@ import json
 import logging
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,7 +233,7 @@ def _write_figures(
     settings: LiveSettings,
     recipe: str | None = None,
 ) -> None:
-    from beyonddrive.engine.environment import environment
+    from beyonddrive.engine.environment import environment, utc_day
     from beyonddrive.engine.files import write_atomically
     from beyonddrive.synth.live import batch, summary
 
@@ -242,7 +241,7 @@ def _write_figures(
     preset = settings.hugsim.named(args.preset)
     write_atomically(args.out / "episodes.csv", summary.as_csv(episodes).encode())
     content = {**figures, "preset": preset, "hugsim": vars(settings.hugsim), "made_with": environment()}
-    content["date"] = time.strftime("%Y-%m-%d", time.gmtime())
+    content["date"] = utc_day()
     if recipe is not None:  # (who drove a server it does not know)
         content["recipe"] = recipe
     write_atomically(args.out / batch.SUMMARY, json.dumps(content, indent=1).encode())

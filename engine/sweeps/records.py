@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from beyonddrive.engine.environment import utc_day
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.plan import SweepError
 from beyonddrive.engine.sweeps.runs import Run
@@ -126,7 +127,7 @@ def date_of(run: Run, record: Mapping[str, Any]) -> str:
     """The day (UTC) on which a run was judged; that of the file of a record that does not say it."""
     if DATE in record:
         return str(record[DATE])
-    return time.strftime("%Y-%m-%d", time.gmtime((run.folder / RECORD).stat().st_mtime))
+    return utc_day((run.folder / RECORD).stat().st_mtime)
 
 
 def is_complete(run: Run, record: Mapping[str, Any] | None) -> bool:

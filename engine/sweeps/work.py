@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from beyonddrive.engine.environment import environment
+from beyonddrive.engine.environment import environment, utc_day
 from beyonddrive.engine.files import LockedError, file_lock
 from beyonddrive.engine.runner import find_last_checkpoint
 from beyonddrive.engine.sweeps.plan import SweepError
@@ -122,7 +122,7 @@ def _carry_out(run: Run, gpu: int | None, record: Mapping[str, Any] | None) -> O
         "weights": run.trained_by,
         WEIGHTS_RECIPE: run.weights_recipe,
         "seconds": seconds,
-        DATE: time.strftime("%Y-%m-%d", time.gmtime()),
+        DATE: utc_day(),
         "made_with": environment(),
     }
     if record is not None:  # (some of the scores are of then, and what nobody told of them stays untold)

@@ -40,7 +40,7 @@ from beyonddrive.synth.live.town import LiveError
 EPISODE, SETTINGS, VIDEO = "episode.json", "settings.json", "video.webp"
 FAILED, FAILED_RECORD = "failed.json", "failed.pkl"
 SUMMARY = "summary.json"
-FIGURES = (SUMMARY, "episodes.csv")
+FIGURE_FILES = (SUMMARY, "episodes.csv")
 """Files of the figures of all episodes."""
 NOT_ALWAYS_TOLD = ("recipe", "scenarios", "sumo", "planner")
 """Settings that runs of earlier versions do not tell; they are compared where both tell them."""
@@ -305,7 +305,7 @@ def differing_settings(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> l
 
 def forget_figures(out: Path) -> None:
     """Remove figures of a run that is about to go on: they would be of a part."""
-    for name in FIGURES:
+    for name in FIGURE_FILES:
         (out / name).unlink(missing_ok=True)
 
 

@@ -346,7 +346,7 @@ def test_a_report_that_was_edited_is_told(root, monkeypatch, capsys):
     assert "results/effect/two/report.md: is not what its scores give" in capsys.readouterr().err
 
 
-def test_a_run_from_another_recipe_is_refused(root, monkeypatch):
+def test_a_row_is_of_one_recipe(root, monkeypatch):
     write_run(root / "sweep", "plain", 0, 0.0)
     call(keep, monkeypatch, root / "sweep", "effect/two")
     write_run(root / "sweep", "plain", 0, 0.3, recipe="other")
@@ -354,6 +354,13 @@ def test_a_run_from_another_recipe_is_refused(root, monkeypatch):
         call(keep, monkeypatch, root / "sweep", "effect/two")
     with pytest.raises(SystemExit, match="no complete run"):
         call(keep, monkeypatch, root / "nothing", "effect/two")
+    write_run(root / "later", "plain", 1, 0.3, recipe="other")
+    with pytest.raises(SystemExit, match="plain/1: plain/0 is from another recipe"):
+        call(keep, monkeypatch, root / "later", "effect/two")
+    write_run(root / "both", "better", 0, 0.3)
+    write_run(root / "both", "better", 1, 0.3, recipe="other")
+    with pytest.raises(SystemExit, match="better/0: better/1 is from another recipe"):
+        call(keep, monkeypatch, root / "both", "effect/two")
 
 
 def test_how_runs_were_made_is_held_against_each_other(root, monkeypatch, capsys):
@@ -403,18 +410,6 @@ def test_a_mark_without_an_end_takes_nothing_of_the_next_one(root, monkeypatch, 
     readme.write_text("<!-- figure: effect/three test | plain | seeds -->1<!-- end -->")
     assert call(check, monkeypatch) == 1  # (a table that is not there does not end the check)
     assert "README.md:1: " in capsys.readouterr().err
-
-
-def test_a_row_is_of_one_recipe(root, monkeypatch):
-    write_run(root / "sweep", "plain", 0, 0.0)
-    call(keep, monkeypatch, root / "sweep", "effect/two")
-    write_run(root / "later", "plain", 1, 0.3, recipe="other")
-    with pytest.raises(SystemExit, match="plain/1: plain/0 is from another recipe"):
-        call(keep, monkeypatch, root / "later", "effect/two")
-    write_run(root / "both", "better", 0, 0.3)
-    write_run(root / "both", "better", 1, 0.3, recipe="other")
-    with pytest.raises(SystemExit, match="better/0: better/1 is from another recipe"):
-        call(keep, monkeypatch, root / "both", "effect/two")
 
 
 def test_a_run_with_other_options_than_the_plan_has_is_refused(root, monkeypatch):

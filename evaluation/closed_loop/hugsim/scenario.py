@@ -20,9 +20,9 @@ _ARGUMENTS = {
     "IDM": {item.name for item in fields(IntelligentDriver)},
     "AttackPlanner": {"pred_steps", "ATTACK_FREQ", "best_k"},
 }
-
-
-_COUNTS = ("ATTACK_FREQ", "best_k")
+_NO_NUMBERS = {"uc_id", "max_t"}
+"""A name, and what nothing reads; all other arguments are numbers."""
+_COUNTS = {"ATTACK_FREQ", "best_k"}
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _agent(item: Any, where: str) -> Agent:
     for name in required:
         if name not in arguments:
             raise HugsimError(f"{where}: {planner} needs {name}")
-    for name in sorted(arguments.keys() - {"uc_id", "max_t"}):
+    for name in sorted(arguments.keys() - _NO_NUMBERS):
         value = _numbers([arguments[name]], 1, f"{where}: {name}")[0]
         if name in _COUNTS and value < 1:
             raise HugsimError(f"{where}: {name}: must be 1 or more, got {arguments[name]!r}")

@@ -307,6 +307,8 @@ def test_the_end_waits_for_nobody_who_asks_nothing_and_keeps_the_record(live_fol
     client.act()
     idle = [socket.create_connection(("127.0.0.1", client.port)) for _ in range(2)]
     idle[0].sendall(b"POST /execute_action HTTP/1.1\r\nauth-token: open")
+    while sum(work.is_alive() for work, _ in server._open) < len(idle):
+        time.sleep(0.01)  # (until the server has taken both)
     server.shutdown()
     started = time.monotonic()
     simulator.close()
