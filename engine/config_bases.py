@@ -3,18 +3,23 @@
 mmengine refuses two bases that share a top-level name, so that a variant such as
 ``_base_ = ['./ltf-beyonddrive_....py', '../_base_/negatives/margin.py']``, which changes one value of
 ``model``, could not be added to a config by naming it.
+
+A list is replaced as a whole. A base whose pipeline or hooks lack what an earlier base has put there would
+take it out without a word, so it is refused.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+
+from beyonddrive.engine.config_values import ConfigError
 
 _MARK = "_beyonddrive_bases"
 _REFUSAL = "Duplicate key is not allowed among bases"
@@ -96,9 +101,43 @@ def _read_all(bases: _Bases, *args: Any, **kwargs: Any) -> tuple[dict[str, Any],
     merged: dict[str, Any] = {}
     texts: list[str] = []
     environment: dict[str, Any] = {}
-    for file, scope in bases.files:
+    for index, (file, scope) in enumerate(bases.files):
         values, text, variables = Config._file2dict(file, *args, **kwargs)
+        _refuse_lost_parts(merged, values, [Path(path).name for path, _ in bases.files[: index + 1]])
         merged = Config._merge_a_into_b(Config._dict_to_config_dict(values, scope), merged)
         texts.append(text)
         environment.update(variables)
     return merged, "\n".join(texts), environment
+
+
+def _refuse_lost_parts(
+    before: Mapping[str, Any], values: Mapping[str, Any], files: Sequence[str], where: str = ""
+) -> None:
+    """Refuse a base whose lists lack components that those of the bases before it have.
+
+    Args:
+        before: What the earlier bases say.
+        values: What the next one says.
+        files: Names of the bases, the next one last.
+        where: Setting that holds both.
+
+    Raises:
+        ConfigError: Names the setting and the components.
+    """
+    for key in before.keys() & values.keys():
+        old, new, name = before[key], values[key], f"{where}{key}"
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            if not new.get("_delete_"):
+                _refuse_lost_parts(old, new, files, f"{name}.")
+        elif isinstance(old, list) and isinstance(new, list):
+            kept = _types(new)
+            if lost := [part for part in _types(old) if part not in kept]:
+                raise ConfigError(
+                    f"{name}: {files[-1]} would take {', '.join(lost)} out, which an earlier base "
+                    f"({', '.join(files[:-1])}) has put there, because a list is replaced as a whole. Leave "
+                    f"one of them out, and write all of {name} in the config itself"
+                )
+
+
+def _types(parts: Sequence[Any]) -> list[str]:
+    return [part["type"] for part in parts if isinstance(part, Mapping) and isinstance(part.get("type"), str)]

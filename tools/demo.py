@@ -2,8 +2,8 @@
 
 Generates a world, trains the generator, mines negatives with it, trains LTF without and with them, compares
 the planners on held-out scenes, and drives them in a town that lives. Each stage is one command, printed
-before it runs, so that it can be run alone. Stages that are complete are not run again; ``--fresh`` starts
-over.
+before it runs, so that it can be run alone. All of it is in ``work_dirs/demo``. Stages that are complete are
+not run again; ``--fresh`` deletes that folder and starts over.
 ``--all-planners`` goes on with every other planner, without and with negatives.
 """
 
@@ -26,9 +26,10 @@ from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.tools._command_line import command_parser, run_command
 from beyonddrive.version import __version__
 
-DATA = "data/synth"
-WORK = Path("work_dirs")
-DEMO = WORK / "demo"
+DEMO = Path("work_dirs/demo")
+"""All that the demo makes is in here, and nothing else."""
+DATA = DEMO / "world"
+WORK = DEMO / "trained"
 LIVE = DEMO / "closed_loop"
 
 GENERATOR = "flow_policy/flow_policy_tiny_1xb16-12e_synth"
@@ -130,6 +131,11 @@ def config(name: str) -> str:
     return f"beyonddrive::{name}.py"
 
 
+def tool_of(verb: str, name: str, *args: object, options: Sequence[str] = ()) -> Command:
+    """A command of this suite with a config, on the world of the demo."""
+    return tool(verb, config(name), *args, "--cfg-options", f"data_root={DATA}", *options)
+
+
 def last_checkpoint(name: str) -> Path:
     """Return the checkpoint of the last epoch: no choice that follows the noise of a small validation split.
 
@@ -151,17 +157,20 @@ def results(name: str) -> Path:
 def train(size: Size, *names: str) -> Callable[[], list[Command]]:
     """Commands that train planners, or go on where a killed training stopped; they share the cores."""
     threads = max(1, (os.cpu_count() or 1) // len(names))
-    options = ["--cfg-options", f"train_cfg.max_epochs={size.epochs}", f"num_threads={threads}"]
+    options = [f"train_cfg.max_epochs={size.epochs}", f"num_threads={threads}"]
     if size.epochs < 4:
         options.append("train_cfg.val_interval=1")
-    return lambda: [tool("train", config(name), "--resume", *options) for name in names]
+    return lambda: [
+        tool_of("train", name, "--work-dir", WORK / Path(name).name, "--resume", options=options)
+        for name in names
+    ]
 
 
 def evaluate(name: str) -> Command:
     """Command that evaluates a planner on the test split."""
     out = results(name)
     args = ["--out", out / "results.csv", "--plans", out / "plans.npz", "--work-dir", out]
-    return tool("test", config(name), *weights(name), *args)
+    return tool_of("test", name, *weights(name), *args)
 
 
 def weights(name: str) -> list[Path]:
@@ -172,7 +181,7 @@ def weights(name: str) -> list[Path]:
 def mine(split: str, workers: int) -> Command:
     """Command that mines the negatives of a split."""
     where = ["--split", split, "--out", f"{DATA}/pool/{split}"]
-    return tool("mine", config(GENERATOR), last_checkpoint(GENERATOR), *where, "--num-workers", workers)
+    return tool_of("mine", GENERATOR, last_checkpoint(GENERATOR), *where, "--num-workers", workers)
 
 
 def pictures(size: Size, rows: Mapping[str, str]) -> list[Command]:
@@ -193,7 +202,8 @@ def driven(size: Size, rows: Mapping[str, str], seed: int, workers: int) -> list
     for name in rows.values():
         where = ["--scenarios", LIVE / "scenarios", "--out", LIVE / Path(name).name]
         look = ["--image-size", size.image_size, *size.driven.split(), "--num-workers", workers]
-        commands.append(tool("closed-loop", "run", config(name), *weights(name), *where, *look))
+        run = tool("closed-loop", "run", config(name), *weights(name), *where, *look)
+        commands.append([*run, "--cfg-options", f"data_root={DATA}"])
     return commands
 
 
@@ -215,10 +225,10 @@ def show_films(rows: Mapping[str, str]) -> None:
 def vocabulary(name: str, plans: int, workers: int) -> list[Command]:
     """Commands that make the vocabulary of a planner, and score its plans in the training split."""
     file, scores = f"{DATA}/vocabularies/plans_{plans}.npz", f"{DATA}/vocabularies/scores_{plans}/train"
-    build = [config(name), "train", "--size", plans, "--out", file, "--num-workers", workers]
+    build = ["train", "--size", plans, "--out", file, "--num-workers", workers]
     return [
-        tool("build-vocabulary", *build),
-        tool("score-vocabulary", config(name), "train", file, "--out", scores, "--num-workers", workers),
+        tool_of("build-vocabulary", name, *build),
+        tool_of("score-vocabulary", name, "train", file, "--out", scores, "--num-workers", workers),
     ]
 
 
@@ -258,8 +268,8 @@ def _data(size: Size, seed: int, workers: int, lidar: bool, cached: Sequence[str
     """Stages up to the trainings; ``cached`` are planners whose features differ."""
     world = ["--out", DATA, "--seed", seed, "--splits", size.splits, "--image-size", size.image_size]
     world += ["--cameras", "front", "--lidar" if lidar else "--no-lidar", "--num-workers", workers]
-    caches = [tool("cache-features", config(name), "--num-workers", workers) for name in cached]
-    caches.append(tool("cache-metrics", config(LTF), "--num-workers", workers))
+    caches = [tool_of("cache-features", name, "--num-workers", workers) for name in cached]
+    caches.append(tool_of("cache-metrics", LTF, "--num-workers", workers))
     return [
         Stage("generate the world", lambda: [tool("create-data", "synth", *world)]),
         Stage("cache features and metrics", lambda: caches),
@@ -366,7 +376,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--all-planners", action="store_true", help="train and compare every planner (over an hour)"
     )
     parser.add_argument(
-        "--fresh", action="store_true", help="delete what an earlier demo left and start over"
+        "--fresh",
+        action="store_true",
+        help=f"delete {DEMO}, which holds all that a demo makes, and start over",
     )
     return parser.parse_args(argv)
 
@@ -384,9 +396,9 @@ def demo(args: argparse.Namespace) -> int:
     if args.epochs is not None:
         size = replace(size, epochs=args.epochs)
     if args.fresh:
-        for folder in (Path(DATA), DEMO, *(WORK / Path(name).name for name in rows.values())):
-            shutil.rmtree(folder, ignore_errors=True)
-    wanted = {"version": __version__, "size": asdict(size), "seed": args.seed, "planners": len(rows)}
+        shutil.rmtree(DEMO, ignore_errors=True)
+    wanted = {"version": __version__, "world": str(DATA), "size": asdict(size), "seed": args.seed}
+    wanted["planners"] = len(rows)
     ledger = DEMO / "stages.json"
     done = json.loads(ledger.read_text()) if ledger.exists() else {**wanted, "seconds": {}}
     if {key: done.get(key) for key in wanted} != wanted:

@@ -151,12 +151,30 @@ def build_train_runner(
         raise ConfigError(
             f"planner {runner.model_name} has no weights to train; evaluate it by beyonddrive test"
         )
+    _advise_on_scenes_per_step(runner)
     if earlier:
         runner.logger.warning(
             f"{folder} holds checkpoints of another run, which this one may write over: "
             f"{', '.join(earlier)}; to keep them apart give another --work-dir, to go on from them --resume"
         )
     return runner
+
+
+def _advise_on_scenes_per_step(runner: Runner) -> None:
+    """Say so if a step has more or fewer scenes than the learning rate of the recipe is for."""
+    config = runner.cfg
+    scaling = config.get("auto_scale_lr") or {}
+    wanted, batch = scaling.get("base_batch_size"), config.train_dataloader.get("batch_size")
+    if not wanted or not batch or scaling.get("enable"):
+        return
+    accumulated = config.optim_wrapper.get("accumulative_counts", 1)
+    scenes = batch * runner.world_size * accumulated
+    if scenes != wanted:
+        runner.logger.warning(
+            f"{scenes} scenes per step (batch_size={batch}, {runner.world_size} processes, "
+            f"accumulative_counts={accumulated}), and the learning rate of this recipe is for {wanted}: start more "
+            f"processes (tools/dist_train.sh), set train_dataloader.batch_size, or give --auto-scale-lr"
+        )
 
 
 def build_test_runner(

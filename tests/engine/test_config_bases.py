@@ -48,3 +48,32 @@ def test_a_base_with_a_deletion_of_its_own(folder):
     (folder / "deletes.py").write_text("part = dict(parts=dict(_delete_=True, c=4))\n")
     (folder / "both.py").write_text("_base_ = ['first.py', 'deletes.py']\n")
     assert load_config(folder / "both.py").part == {"size": 1, "depth": 1, "parts": {"c": 4}}
+
+
+@pytest.mark.parametrize(
+    ("planner", "base", "lost"),
+    [
+        ("ltf/ltf_tiny_1xb16-12e_synth.py", "datasets/no_acceleration.py", "HideStatus"),
+        ("wote/wote_tiny_1xb16-12e_synth.py", None, "LoadVocabularyScores"),
+    ],
+)
+def test_a_base_that_would_take_transforms_out_is_refused(tmp_path, planner, base, lost):
+    bases = [planner, *([] if base is None else [f"_base_/{base}"]), "_base_/augmentations/photometric.py"]
+    path = tmp_path / "both.py"
+    path.write_text(f"_base_ = {[f'beyonddrive::{name}' for name in bases]}\n")
+    with pytest.raises(ConfigError, match=rf"dataset\.pipeline: photometric\.py would take {lost} out"):
+        load_config(path)
+
+
+def test_a_base_may_add_to_what_another_has_put_into_a_list_and_take_it_out_when_it_says_so(tmp_path):
+    steps = {"first": "['A']", "more": "['B', 'A']", "fewer": "['B']"}
+    for name, types in steps.items():
+        text = f"part = dict(steps=[dict(type=name) for name in {types}])\n"
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "child.py").write_text("_base_ = ['first.py', 'more.py']\n")
+    assert [step.type for step in load_config(tmp_path / "child.py").part.steps] == ["B", "A"]
+    (tmp_path / "child.py").write_text("_base_ = ['more.py', 'fewer.py']\n")
+    with pytest.raises(ConfigError, match=r"part\.steps: fewer\.py would take A out.*\(more\.py\)"):
+        load_config(tmp_path / "child.py")
+    (tmp_path / "fewer.py").write_text("part = dict(_delete_=True, steps=[dict(type='B')])\n")
+    assert [step.type for step in load_config(tmp_path / "child.py").part.steps] == ["B"]

@@ -87,6 +87,16 @@ def test_the_learning_rate_is_scaled_to_the_scenes_per_step(tmp_path, blind_reci
         assert scaled == pytest.approx(1e-6 + (plain - 1e-6) / 8, rel=0.05)
 
 
+def test_scenes_per_step_that_the_learning_rate_is_not_for_are_told(tmp_path, blind_recipe, capsys):
+    work, told = str(tmp_path / "w"), "2 scenes per step (batch_size=2, 1 processes, accumulative_counts=1)"
+    build_train_runner(load_config(blind_recipe), work)
+    assert told in (said := capsys.readouterr()).out + said.err and "is for 16" in said.out + said.err
+    build_train_runner(load_config(blind_recipe, {"optim_wrapper.accumulative_counts": 8}), work)
+    build_train_runner(load_config(blind_recipe), work, auto_scale_lr=True)
+    said = capsys.readouterr()
+    assert "scenes per step" not in said.out + said.err
+
+
 def test_a_learning_rate_for_no_stated_number_of_scenes_cannot_be_scaled(tmp_path, blind_recipe, capsys):
     arguments = [str(blind_recipe), "--work-dir", str(tmp_path / "w"), "--auto-scale-lr"]
     assert train.main([*arguments, "--cfg-options", "auto_scale_lr=None"]) == 1
