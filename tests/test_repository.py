@@ -83,7 +83,7 @@ def registries():
     """Registries that forget what the examples register."""
     yield
     for registry, name in (
-        (MODELS, "HuberPlanLoss"),
+        (MODELS, "SmoothPlanLoss"),
         (METRICS, "DisplacementMetric"),
         (STRATEGIES, "CautiousSampling"),
     ):
@@ -94,9 +94,13 @@ def test_the_examples_for_contributors_run(registries):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     for block in blocks:
         exec(block, {})
-    loss = MODELS.build({"type": "HuberPlanLoss", "weight": 2.0})
+    loss = MODELS.build({"type": "SmoothPlanLoss", "weight": 2.0})
     assert loss(torch.zeros(1, 8, 3), torch.full((1, 8, 3), 3.0)).item() == pytest.approx(2.0 * 2.5)
-    head = {"type": "DeltaTrajectoryHead", "in_channels": 8, "loss": {"type": "HuberPlanLoss", "weight": 2.0}}
+    head = {
+        "type": "DeltaTrajectoryHead",
+        "in_channels": 8,
+        "loss": {"type": "SmoothPlanLoss", "weight": 2.0},
+    }
     assert MODELS.build(head).attraction_weight == 2.0
     metric = METRICS.build({"type": "DisplacementMetric"})
     expert, plan = torch.zeros(8, 3), torch.zeros(8, 3)
