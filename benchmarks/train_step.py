@@ -10,7 +10,7 @@ fused_adamw, kept_memory, compile``:
 * ``float32`` is this package as its recipes run it in full precision: fused attention, the latent encoded
   once, one copy per field;
 * ``kept_memory`` has the process keep what a step frees, as ``beyonddrive train`` does;
-* the others switch on one thing each, as the config does (docs/training.md, "Faster steps").
+* the others switch on one thing each, as the config does (docs/training_speed.md, "Faster steps").
 
 A step is all that happens between a batch on the host and new weights: preparation, losses, backward,
 clipping of gradients, optimizer. Printed are the median, samples per second, their ratio to ``plain`` of the

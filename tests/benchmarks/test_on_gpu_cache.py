@@ -42,7 +42,7 @@ def train(cache, work, monkeypatch):
 
 
 def test_the_cache_is_as_small_as_it_is_said_to_be(cache, capsys):
-    said = re.search(r"make_cache CACHE +# (\d+) MB", (CHECKOUT / "docs" / "training.md").read_text())
+    said = re.search(r"make_cache CACHE +# (\d+) MB", (CHECKOUT / "docs" / "training_speed.md").read_text())
     size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
     assert 0 < size < 1e6 * int(said[1])
     assert not (cache / "sensor_blobs").exists() and not cache.with_name(".partial-cache").exists()
