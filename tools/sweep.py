@@ -155,6 +155,9 @@ def sweep(args: argparse.Namespace) -> int:
     runs = runs_of(plan, args.out, recipes)
     done = [run for run in runs if is_complete(run, read_record(run))]
     print(f"{len(runs)} runs of {len(plan.rows)} rows, {len(done)} complete", flush=True)
+    if len(plan.rows) > 1 and not any(row.baseline for row in plan.rows):
+        where = "a row's baseline in the plan" if args.plan else "--baseline"
+        print(f"rows are compared with none, so there will be no differences: give {where}")
     for run in runs:
         if lacking := [loader for loader in plan.loaders if loader not in run.loaders]:
             print(f"{run.row}: has no {' and '.join(lacking)}, and is judged on {' and '.join(run.loaders)}")

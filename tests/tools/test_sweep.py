@@ -138,3 +138,11 @@ def test_more_jobs_than_cores_and_unknown_configs_are_refused(tmp_path, capsys):
     assert "--jobs 4096: this machine has" in capsys.readouterr().err
     assert main(["no_such", "--out", str(tmp_path / "s")]) == 1
     assert "no_such: no such config" in capsys.readouterr().err
+
+
+def test_rows_that_nothing_is_compared_with_are_told(tmp_path, capsys):
+    words = ["human_synth", "constant_velocity_synth", "--out", str(tmp_path / "s"), "--dry-run"]
+    assert main(words) == 0
+    assert "no differences: give --baseline" in capsys.readouterr().out
+    assert main([*words, "--baseline", "human_synth"]) == 0
+    assert "no differences" not in capsys.readouterr().out
