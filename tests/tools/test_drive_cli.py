@@ -174,7 +174,7 @@ def test_only_this_machine_is_served_unless_it_is_told_otherwise():
 
 def test_the_recipe_of_a_container_serves_where_the_challenge_says():
     """The entry point as a shell reads it, on the image that we build."""
-    page = (ROOT / "docs" / "closed_loop.md").read_text()
+    page = (ROOT / "docs" / "drivers.md").read_text()
     recipe = next(block for block in page.split("```")[1::2] if "FROM " in block)
     given = {"ALPASIM_DRIVER_HOST": "0.0.0.0", "ALPASIM_DRIVER_PORT": "7001"}
     shown = (
