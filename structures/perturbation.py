@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from beyonddrive.structures.plan import NUM_POSES
+from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL
 
 _LEAST_SPEED = 1.0
 """Metres per second below which a sideways offset no longer turns the heading: nobody turns on the spot."""
-_STEP_SECONDS = 0.5
 
 
 def perturbed(plan: ArrayLike, squared_distance: float, direction: ArrayLike) -> NDArray[np.float64]:
@@ -43,13 +42,13 @@ def perturbed(plan: ArrayLike, squared_distance: float, direction: ArrayLike) ->
     time = np.arange(1, NUM_POSES + 1) / NUM_POSES
     along, across = ahead * time**2, left * time**2
     steps = np.diff(poses[:, :2], axis=0, prepend=np.zeros((1, 2)))
-    speed = np.maximum(np.hypot(*steps.T) / _STEP_SECONDS, _LEAST_SPEED)
+    speed = np.maximum(np.hypot(*steps.T) / POSE_INTERVAL, _LEAST_SPEED)
     cosine, sine = np.cos(poses[:, 2]), np.sin(poses[:, 2])
     offset = np.stack(
         [
             cosine * along - sine * across,
             sine * along + cosine * across,
-            np.gradient(across, _STEP_SECONDS) / speed,
+            np.gradient(across, POSE_INTERVAL) / speed,
         ],
         axis=-1,
     )
