@@ -14,17 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.datasets.stores.selection import displacement
 from beyonddrive.results.effect.pool_failures import pool_failures
 from beyonddrive.results.row_files import add_rows, named_files
 
 OUT = Path(__file__).parent / "errors.csv"
-
-
-def distances(plans: NDArray[np.float64], experts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean distance (N,) [m] of the positions of plans (N, 8, 3) from those of experts (N, 8, 3)."""
-    apart = plans[..., :2] - experts[..., :2]
-    found: NDArray[np.float64] = np.hypot(apart[..., 0], apart[..., 1]).mean(axis=-1)
-    return found
 
 
 def cells_of(errors: NDArray[np.float64], failures: NDArray[np.float64]) -> dict[str, str]:
@@ -45,11 +39,11 @@ def main() -> None:
     args = parser.parse_args()
     pool = pool_failures(args.pool)
     known = pool.has_failure
-    failures = distances(pool.failures[known], pool.experts[known])
+    failures = displacement(pool.failures[known], pool.experts[known])
     # (no plans of its own: what the others are compared with)
     rows = {"nearest failure": cells_of(failures, failures) | {"ratio": "", "nearer than the failure": ""}}
     for name, file in named_files(args.plans).items():
-        rows[name] = cells_of(distances(pool.plans(file)[known], pool.experts[known]), failures)
+        rows[name] = cells_of(displacement(pool.plans(file)[known], pool.experts[known]), failures)
     print(add_rows(OUT, rows))
 
 
