@@ -18,7 +18,7 @@ from beyonddrive.evaluation.plan_files import PlanFile
 from beyonddrive.evaluation.split_scoring import SplitScoring
 from beyonddrive.structures.calibration import PlanCalibration
 from beyonddrive.structures.errors import BeyondDriveError
-from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS
+from beyonddrive.structures.plan import SCORE_COLUMNS
 
 
 class CalibrationError(BeyondDriveError, ValueError):
@@ -30,10 +30,10 @@ class CalibratedPlans(Mapping[str, NDArray[np.floating]]):
 
     Args:
         files: Files with one plan per scene, of the same scenes: trainings of one recipe, say.
-        calibrations: What each plan is moved by.
+        calibrations: What each plan is moved by, in float32 as a planner does it.
 
     Raises:
-        CalibrationError: If the files have other scenes, none, or several plans of one.
+        CalibrationError: If the files have other scenes, or none.
     """
 
     def __init__(self, files: Sequence[PlanFile], calibrations: Sequence[PlanCalibration]) -> None:
@@ -51,12 +51,7 @@ class CalibratedPlans(Mapping[str, NDArray[np.floating]]):
     def __getitem__(self, token: str) -> NDArray[np.floating]:
         plans = []
         for file in self.files:
-            given = np.asarray(file[token])
-            if given.shape not in {(NUM_POSES, 3), (1, NUM_POSES, 3)}:
-                raise CalibrationError(
-                    f"{file.path}: {token}: needs one plan ({NUM_POSES}, 3), got {given.shape}"
-                )
-            plan = torch.from_numpy(given.reshape(NUM_POSES, 3))
+            plan = torch.from_numpy(file.one(token).astype(np.float32))
             plans += [calibration(plan) for calibration in self.calibrations]
         return torch.stack(plans).numpy()
 

@@ -15,20 +15,22 @@ from numpy.typing import NDArray
 from beyonddrive.engine.files import atomic_file
 from beyonddrive.evaluation.score_labels import ScoreLabel
 from beyonddrive.structures.errors import BeyondDriveError
+from beyonddrive.structures.plan import NUM_POSES, check_plans
 
 _SUFFIX = ".npy"
+_REMEDY = "write it with beyonddrive test --plans, or with numpy.savez"
 
 
 class PlanFileError(BeyondDriveError, ValueError):
     """A file of plans is missing, damaged, or not an npz archive; the message names it."""
 
 
-class PlanFile(Mapping[str, NDArray[Any]]):
-    """Plans by scene token, read from an npz archive one scene at a time; pickled by its path.
+class PlanFile(Mapping[str, NDArray[np.float64]]):
+    """Plans (N, 8, 3) by scene token, read from an npz archive one scene at a time; pickled by its path.
 
     Args:
-        path: Archive with an array (N, 8, 3) per token, as ``numpy.savez`` writes it. Nothing in it is
-            unpickled.
+        path: Archive as ``numpy.savez`` writes it, with an array per token: (N, 8, 3), or (8, 3) for one
+            plan. Nothing in it is unpickled.
 
     Raises:
         PlanFileError: If the file is missing, cut off, or not an archive of arrays.
@@ -41,24 +43,43 @@ class PlanFile(Mapping[str, NDArray[Any]]):
             with zipfile.ZipFile(self.path) as archive:
                 names = archive.namelist()
         except FileNotFoundError:
-            raise PlanFileError(f"{self.path}: there is no such file of plans") from None
+            raise PlanFileError(f"{self.path}: there is no such file of plans; {_REMEDY}") from None
         except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
             raise PlanFileError(
-                f"{self.path}: not an npz archive, or damaged ({error}); write it again with numpy.savez"
+                f"{self.path}: not an npz archive of plans, or damaged ({error}); {_REMEDY}"
             ) from error
         other = [name for name in names if not name.endswith(_SUFFIX)]
         if other:
-            raise PlanFileError(f"{self.path}: {other[0]!r} is not an array; write it with numpy.savez")
+            raise PlanFileError(f"{self.path}: {other[0]!r} is not an array; {_REMEDY}")
         self._tokens = {name.removesuffix(_SUFFIX): name for name in names}
         self._repeated = {name for name, count in Counter(names).items() if count > 1}
 
-    def __getitem__(self, token: str) -> NDArray[Any]:
-        """Read the array of a token.
+    def __getitem__(self, token: str) -> NDArray[np.float64]:
+        """Read the plans (N, 8, 3) of a scene.
+
+        Raises:
+            KeyError: If there are none.
+            PlanFileError: If there are several arrays, or it is damaged or not a plain one.
+            PlanError: If the array has another shape, or does not hold finite numbers.
+        """
+        array = self._array(token)
+        return check_plans(array[None] if array.ndim == 2 else array, f"{self.path}: {token}")
+
+    def one(self, token: str) -> NDArray[np.float64]:
+        """Read the plan (8, 3) of a scene that has one.
 
         Raises:
             KeyError: If there is none.
-            PlanFileError: If there are several, or it is damaged or not a plain array.
+            PlanFileError: If there are several, or as for all plans of a scene.
+            PlanError: As for all plans of a scene.
         """
+        plans = self[token]
+        if len(plans) != 1:
+            raise PlanFileError(f"{self.path}: {token}: needs one plan ({NUM_POSES}, 3), got {plans.shape}")
+        plan: NDArray[np.float64] = plans[0]
+        return plan
+
+    def _array(self, token: str) -> NDArray[Any]:
         name = self._tokens[token]
         if name in self._repeated:
             raise PlanFileError(f"{self.path}: holds plans of {token} more than once; keep one of them")

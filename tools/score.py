@@ -39,7 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data-root", type=Path, required=True, help="data root in NAVSIM's layout")
     parser.add_argument("--maps-root", type=Path, help="maps, if they are not in DATA_ROOT/maps")
     parser.add_argument("--split", required=True, help="split that the scenes are of")
-    parser.add_argument("--plans", type=Path, required=True, help="npz file: token -> (N, 8, 3)")
+    parser.add_argument("--plans", type=Path, required=True, help="npz file: token -> (N, 8, 3), or (8, 3)")
     parser.add_argument("--out", type=Path, required=True, help="npz file to write: token -> (N, 7 or 9)")
     parser.add_argument(
         "--explain", type=Path, metavar="JSON", help="also write why each plan loses points: token -> N lists"

@@ -197,7 +197,8 @@ def score(args: argparse.Namespace, root: NavsimRoot, logs: str, split: TwoStage
     from beyonddrive.evaluation.plan_files import PlanFile
     from beyonddrive.evaluation.submissions.checking import score_one_stage, score_two_stages
 
-    plans = {token: plan[0] for token, plan in PlanFile(args.plans).items()}
+    file = PlanFile(args.plans)
+    plans = {token: file.one(token) for token in file}
     if split is None:
         return score_one_stage(root, logs, plans, executor_of(args), partial=True)
     data = TwoStageData(split, root.root, args.synthetic_scenes, root.maps_root, logs)

@@ -112,15 +112,16 @@ def draw(args: argparse.Namespace) -> int:
     from beyonddrive.datasets.navsim.scene_filter import SceneFilter
     from beyonddrive.datasets.stores.manifests import MANIFEST
     from beyonddrive.datasets.stores.negative_pool import NegativePool
+    from beyonddrive.evaluation.plan_files import PlanFile
     from beyonddrive.evaluation.score_files import describe_inputs
     from beyonddrive.visualization.page_jobs import draw_scenes
-    from beyonddrive.visualization.scene_choice import choose_tokens, read_plans
+    from beyonddrive.visualization.scene_choice import choose_tokens
     from beyonddrive.visualization.scene_pages import PageSettings, ScenePages
     from beyonddrive.visualization.tables import parse_named, read_results
 
     root = NavsimRoot(args.data_root, args.maps_root)
     files = {name: Path(path) for name, path in parse_named(args.plans, "--plans")}
-    plans = {name: read_plans(path) for name, path in files.items()}
+    plans = {name: dict(PlanFile(path)) for name, path in files.items()}  # (a bad one is found at once)
     pool = NegativePool(args.pool, allow_partial=True) if args.pool else None
     scene_filter = SceneFilter.from_yaml(args.scene_filter) if args.scene_filter else None
     results = read_results(args.results.stem, args.results) if args.results else None

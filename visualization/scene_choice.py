@@ -1,10 +1,8 @@
-"""Which scenes are drawn: some by chance, or the worst by a column of their scores; and the plans of them."""
+"""Which scenes are drawn: some by chance, or the worst by a column of their scores."""
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,38 +12,13 @@ from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.structures.errors import BeyondDriveError
-from beyonddrive.structures.plan import check_plans
 
 HUMAN = "human"
 """Name of the log's driver among planners."""
 
 
 class PlansError(BeyondDriveError, ValueError):
-    """A file of plans is missing or damaged; the message names file and remedy."""
-
-
-def read_plans(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Plans (N, 8, 3) by scene token from an npz file; a single plan may be stored as (8, 3).
-
-    Raises:
-        PlansError: If the file is missing or no npz archive of numbers.
-        PlanError: If plans have the wrong shape or are not finite.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {token: archive[token] for token in archive.files}
-    except FileNotFoundError:
-        raise PlansError(
-            f"{path}: there is no such file of plans; write it with beyonddrive test --plans"
-        ) from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
-        raise PlansError(
-            f"{path}: not an npz file of plans ({error}); write it with beyonddrive test --plans"
-        ) from error
-    return {
-        token: check_plans(array[None] if array.ndim == 2 else array, f"{path}: {token}")
-        for token, array in arrays.items()
-    }
+    """Plans cannot be drawn with these names, scenes or columns; the message names them and the remedy."""
 
 
 def choose_tokens(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.datasets.stores.selectors import NearestNegatives
+from beyonddrive.evaluation.plan_files import PlanFile
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,16 @@ class PoolFailures:
 
         Raises:
             SystemExit: If the file lacks one of them.
+            PlanFileError: If the file is missing or damaged, or has several plans of one.
+            PlanError: If something in it is no plan.
         """
-        with np.load(file) as archive:
-            if lacking := sorted(set(self.tokens).difference(archive.files)):
-                raise SystemExit(
-                    f"{file}: has no plan of {lacking[0]} ({len(lacking)} of the {len(self.tokens)} scenes "
-                    "of the pool lack); give plans of its split"
-                )
-            return np.stack([archive[token].reshape(8, 3) for token in self.tokens]).astype(np.float64)
+        plans = PlanFile(file)
+        if lacking := sorted(set(self.tokens).difference(plans)):
+            raise SystemExit(
+                f"{file}: has no plan of {lacking[0]} ({len(lacking)} of the {len(self.tokens)} scenes "
+                "of the pool lack); give plans of its split"
+            )
+        return np.stack([plans.one(token) for token in self.tokens])
 
 
 def pool_failures(folder: Path) -> PoolFailures:

@@ -25,13 +25,13 @@ from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.engine.environment import MADE_WITH
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.evaluation.pdm import build_metric_cache, score
+from beyonddrive.evaluation.plan_files import PlanFile
 from beyonddrive.evaluation.statistics.score_table import RunKey, read_table, table_of, write_table
 from beyonddrive.results.effect.pool_failures import pool_failures
 from beyonddrive.results.pictures import PICTURES, write_picture
 from beyonddrive.visualization.bev import draw_bev
 from beyonddrive.visualization.failures import judge
 from beyonddrive.visualization.layers import PlanLayer, View
-from beyonddrive.visualization.scene_choice import read_plans
 from beyonddrive.visualization.sweep_tables import csv_text
 from beyonddrive.visualization.tables import read_results, summarise
 
@@ -148,7 +148,7 @@ def main() -> None:
     write_atomically(TABLE, table().encode())
     print(TABLE.read_text())
 
-    plans = dict(zip(NAMES, (read_plans(args[key][0]) for key in ("without", "with")), strict=True))
+    plans = dict(zip(NAMES, (PlanFile(args[key][0]) for key in ("without", "with")), strict=True))
     pool = pool_failures(args["pool"])
     place = {token: index for index, token in enumerate(pool.tokens)}
     shown = current()

@@ -16,6 +16,7 @@ from beyonddrive.evaluation.metric_caches import MetricCaches
 from beyonddrive.evaluation.metric_caching import cache_metrics
 from beyonddrive.evaluation.plan_files import PlanFile, PlanFileError, write_arrays
 from beyonddrive.evaluation.split_scoring import score_split
+from beyonddrive.structures.plan import PlanError
 
 
 @pytest.fixture
@@ -155,8 +156,25 @@ def test_plan_files(tmp_path):
         (tmp_path / name).write_bytes(damaged)
         with pytest.raises(PlanFileError, match=name):
             PlanFile(tmp_path / name)
-    with pytest.raises(PlanFileError, match="no such file"):
+    with pytest.raises(PlanFileError, match=r"nowhere\.npz: there is no such file of plans; write it with"):
         PlanFile(tmp_path / "nowhere.npz")
+
+
+def test_a_plan_alone_is_one_of_one_and_what_is_no_plan_is_named(tmp_path):
+    path = tmp_path / "plans.npz"
+    alone = np.arange(24, dtype=np.float32).reshape(8, 3)
+    several, short = np.ones((3, 8, 3)), np.zeros((5, 3))
+    write_arrays(path, [("a", alone), ("b", several), ("c", short), ("d", np.full((8, 3), np.nan))])
+    plans = PlanFile(path)
+    assert plans["a"].shape == (1, 8, 3) and plans["a"].dtype == np.float64
+    np.testing.assert_array_equal(plans.one("a"), alone)
+    assert plans["b"].shape == (3, 8, 3)
+    with pytest.raises(PlanFileError, match=r"plans\.npz: b: needs one plan \(8, 3\), got \(3, 8, 3\)"):
+        plans.one("b")
+    with pytest.raises(PlanError, match=r"plans\.npz: c: plans must have shape \(N, 8, 3\)"):
+        plans["c"]
+    with pytest.raises(PlanError, match=r"plans\.npz: d: 1 plan\(s\) hold NaN"):
+        plans.one("d")
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from beyonddrive.evaluation.plan_files import PlanFileError
 from beyonddrive.results.effect import errors
 from beyonddrive.results.effect.pool_failures import PoolFailures
 from beyonddrive.results.row_files import add_rows, named_files
@@ -23,6 +24,11 @@ def test_plans_have_a_row_each_and_all_scenes(tmp_path):
     pool = PoolFailures(("a", "b"), np.zeros((2, 8, 3)), np.zeros((2, 8, 3)), np.ones(2, bool))
     np.savez(tmp_path / "plans.npz", a=np.zeros((1, 8, 3)), c=np.zeros((1, 8, 3)))
     with pytest.raises(SystemExit, match=r"plans.npz: has no plan of b \(1 of the 2"):
+        pool.plans(tmp_path / "plans.npz")
+    np.savez(tmp_path / "plans.npz", a=np.zeros((1, 8, 3)), b=np.ones((8, 3)))
+    assert pool.plans(tmp_path / "plans.npz").shape == (2, 8, 3)
+    np.savez(tmp_path / "plans.npz", a=np.zeros((1, 8, 3)), b=np.ones((2, 8, 3)))
+    with pytest.raises(PlanFileError, match=r"plans.npz: b: needs one plan"):
         pool.plans(tmp_path / "plans.npz")
 
 

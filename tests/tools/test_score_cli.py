@@ -136,12 +136,12 @@ def test_plans_of_a_scene_that_are_there_twice_cost_that_scene(golden, tmp_path,
 
 def test_a_scene_may_have_no_plans_and_an_array_may_be_no_plans(golden, tmp_path, capsys):
     first, second, third, fourth = list(golden)[:4]
-    odd = [(first, np.zeros((0, 8, 3))), (second, np.zeros((8, 3))), (third, np.full((1, 8, 3), "x"))]
+    odd = [(first, np.zeros((0, 8, 3))), (second, np.zeros((5, 3))), (third, np.full((1, 8, 3), "x"))]
     write_arrays(tmp_path / "plans.npz", [*odd, (fourth, golden[fourth][0].astype(np.float32))])
     assert tool.main(arguments(tmp_path)) == 1
     error = capsys.readouterr().err
-    assert f"score: {second}: plans must have shape" in error
-    assert f"score: {third}: plans must be numbers" in error
+    assert f"score: {second}: {tmp_path / 'plans.npz'}: plans must have shape" in error
+    assert f"score: {third}: {tmp_path / 'plans.npz'}: plans must be numbers" in error
     assert error.count(second) == error.count(third) == 1  # a reason does not repeat whose it is
     scores = read(tmp_path / "scores.npz")
     assert {token: values.shape for token, values in scores.items()} == {first: (0, 7), fourth: (40, 7)}

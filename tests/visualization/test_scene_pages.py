@@ -13,13 +13,12 @@ from beyonddrive.datasets.navsim.sensors import SensorError
 from beyonddrive.datasets.stores.negative_pool import NegativePool, PoolDescription, hash_tokens, open_writer
 from beyonddrive.evaluation.pdm import build_metric_cache, score
 from beyonddrive.structures.boxes import ego_corners
-from beyonddrive.structures.plan import PlanError
 from beyonddrive.tools import visualize as tool
 from beyonddrive.visualization import palette
 from beyonddrive.visualization.failures import judge
 from beyonddrive.visualization.page_jobs import draw_scenes, file_name
 from beyonddrive.visualization.report_inputs import read_picture_index
-from beyonddrive.visualization.scene_choice import PlansError, choose_tokens, read_plans, worst_scenes
+from beyonddrive.visualization.scene_choice import PlansError, choose_tokens, worst_scenes
 from beyonddrive.visualization.scene_pages import PageSettings, ScenePages
 
 TOKEN = "1fe355d5f82ad146"
@@ -166,26 +165,6 @@ def test_scenes_are_chosen_among_those_that_can_be_drawn(root, golden_rows, pool
         choose_tokens(root, "mini", 5, 0, {"LTF": {"other": plans[:1]}})
 
 
-def test_plans_are_read_and_checked(tmp_path, golden_rows):
-    plans, _, _ = golden_rows
-    path = write_plans(tmp_path / "plans.npz", a=plans[0], b=plans[:3])
-    assert {token: array.shape for token, array in read_plans(path).items()} == {
-        "a": (1, 8, 3),
-        "b": (3, 8, 3),
-    }
-    with pytest.raises(PlanError, match=r"plans\.npz: a"):
-        read_plans(write_plans(tmp_path / "plans.npz", a=plans[0][:5]))
-    with pytest.raises(PlansError, match=r"none\.npz: there is no such file of plans"):
-        read_plans(tmp_path / "none.npz")
-    for content in (b"", b"PK\x03\x04 broken"):
-        path.write_bytes(content)
-        with pytest.raises(PlansError, match=r"plans\.npz: not an npz file"):
-            read_plans(path)
-    np.savez(path, a=np.array([{}], dtype=object))
-    with pytest.raises(PlansError, match="not an npz file of plans"):
-        read_plans(path)
-
-
 def test_the_tool_draws_what_it_can_and_names_the_rest(world_folder, tmp_path, golden_rows, capsys):
     plans, _, _ = golden_rows
     path = write_plans(tmp_path / "plans.npz", **{TOKEN: plans[1]})
@@ -208,6 +187,9 @@ def test_the_tool_draws_what_it_can_and_names_the_rest(world_folder, tmp_path, g
     assert tool.main([*arguments, f"other={other}", "--tokens", TOKEN]) == 1
     said = capsys.readouterr()
     assert "2 pictures" in said.out and f"scene {TOKEN}: other has no plan of it" in said.err
+    short = write_plans(tmp_path / "short.npz", **{TOKEN: plans[1], "another": plans[1][:5]})
+    assert tool.main([*base, "--plans", f"LTF={short}"]) == 1  # before anything is drawn
+    assert "short.npz: another: plans must have shape" in capsys.readouterr().err
     assert tool.main([*base, "--pool", str(tmp_path / "nothing")]) == 1
     assert "nothing" in capsys.readouterr().err
 
