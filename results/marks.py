@@ -24,6 +24,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from math import isnan
 
+from beyonddrive.engine.text_tables import markdown_table
 from beyonddrive.evaluation.statistics.score_table import COLLISIONS, RATE, ScoreTable
 from beyonddrive.results import tables
 from beyonddrive.results.row_files import read_rows
@@ -34,7 +35,6 @@ from beyonddrive.visualization.sweep_tables import (
     column_text,
     count_text,
     difference_text,
-    markdown_table,
     paired_seeds,
     power_table,
     signed,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from beyonddrive.engine.files import write_atomically
-from beyonddrive.visualization.sweep_tables import csv_text
+from beyonddrive.engine.text_tables import csv_text
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -65,8 +65,8 @@ def calibrate(args: argparse.Namespace) -> int:
     """Print PDMS by turn and stretch, and the best of them."""
     from beyonddrive.datasets.navsim.root import NavsimRoot
     from beyonddrive.engine.files import write_atomically
+    from beyonddrive.engine.text_tables import csv_text, markdown_table
     from beyonddrive.evaluation.calibration_search import search_calibration
-    from beyonddrive.visualization.sweep_tables import csv_text, markdown_table
 
     grid = search_calibration(
         NavsimRoot(args.data_root, args.maps_root), args.split, args.plans, args.turn, args.stretch,

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from beyonddrive.engine.text_tables import markdown_table
 from beyonddrive.evaluation.statistics.intervals import Estimate, paired_difference
-from beyonddrive.visualization.sweep_tables import markdown_table, signed
+from beyonddrive.visualization.sweep_tables import signed
 from beyonddrive.visualization.tables import Results, ResultsError, shared_scenes
 
 OVER_SCENES = (

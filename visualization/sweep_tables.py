@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from io import BytesIO, StringIO
+from io import BytesIO
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from beyonddrive.engine.text_tables import markdown_table
 from beyonddrive.evaluation.statistics.intervals import Estimate, difference_of, estimates
 from beyonddrive.evaluation.statistics.power import Spread, spread_of
 from beyonddrive.evaluation.statistics.score_table import (
@@ -187,33 +187,6 @@ def column_text(row: TableRow, name: str) -> str:
     """A mean of a row in percent, or its rate per km; a dash for a row that has none."""
     value = row.columns[name]
     return "-" if np.isnan(value) else f"{value:.{2 if name == RATE else 1}f}"
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells as a table in Markdown: names in the first column, figures in the others.
-
-    >>> print(markdown_table(["row", "PDMS"], [["human", "94.9"]]), end="")
-    | row | PDMS |
-    | --- | ---: |
-    | human | 94.9 |
-    """
-    names = "|" + "".join(f" {name} |" if name else " |" for name in header)
-    lines = [names, "| --- |" + " ---: |" * (len(header) - 1)]
-    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)]) + "\n"
-
-
-def csv_text(lines: Sequence[Mapping[str, object]]) -> str:
-    """Lines with the same keys as csv with a header.
-
-    >>> print(csv_text([{"row": "LTF", "right": "48.9"}]), end="")
-    row,right
-    LTF,48.9
-    """
-    text = StringIO(newline="")
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
 
 
 def markdown(rows: Sequence[TableRow], score: str) -> str:

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.engine.text_tables import markdown_table
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
 from beyonddrive.evaluation.score_labels import LabelError, ScoreLabel, scenes_digest
 from beyonddrive.evaluation.score_rows import LABEL, Half, two_stage_means
@@ -324,7 +325,7 @@ def format_table(rows: Sequence[ScoreRow], style: Literal["text", "markdown"] = 
     if style == "markdown":
         best = best_values(rows)
         header = ["planner", *columns, "scenes", *(["failed"] if failed else [])]
-        lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
+        shown = []
         for row in rows:
             cells = [
                 f"**{row[column]:.1f}**"
@@ -333,8 +334,8 @@ def format_table(rows: Sequence[ScoreRow], style: Literal["text", "markdown"] = 
                 for column in columns
             ]
             cells += [str(row.num_scenes), *([str(row.num_failed)] if failed else [])]
-            lines.append("| " + " | ".join([row.label.replace("|", "\\|"), *cells]) + " |")
-        return "\n".join(lines)
+            shown.append([row.label.replace("|", "\\|"), *cells])
+        return markdown_table(header, shown).rstrip("\n")
     width = max(len("planner"), *(len(row.label) for row in rows)) if rows else len("planner")
     head = f"{'planner':<{width}}  " + " ".join(f"{name:>6}" for name in columns) + f" {'scenes':>7}"
     rule = f"{'-' * width}  " + " ".join(["-" * 6] * len(columns)) + f" {'-' * 7}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 
 from beyonddrive.engine.environment import write_made_with
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.text_tables import csv_text
 from beyonddrive.evaluation.bases.results import BasisResult
 from beyonddrive.evaluation.pdm.kernels.arrays import Floats
 from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
@@ -75,13 +74,7 @@ def table_rows(results: Sequence[BasisResult]) -> Iterator[dict[str, Any]]:
 
 def to_csv(results: Sequence[BasisResult]) -> str:
     """The table as csv text; an empty cell is a sub-score that a basis does not have."""
-    rows = list(table_rows(results))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: "" if value is None else value for key, value in row.items()})
-    return text.getvalue()
+    return csv_text(list(table_rows(results)))
 
 
 def to_json(results: Sequence[BasisResult], plans: Path, problems: Sequence[str]) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap, spearmanr
 
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.text_tables import csv_text
 from beyonddrive.results.pictures import PICTURES, write_picture
 from beyonddrive.results.tables import KeptTable
-from beyonddrive.visualization.sweep_tables import csv_text
 
 TABLE = Path(__file__).with_name("relation.csv")
 PICTURE = PICTURES / "open_closed.png"

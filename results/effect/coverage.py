@@ -23,6 +23,7 @@ from tqdm import tqdm
 from beyonddrive.apis import init_planner, load_config
 from beyonddrive.datasets.stores.negative_pool import NegativeRecord
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.text_tables import csv_text
 from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer, ScoreSettings
 from beyonddrive.evaluation.score_stream import cut
 from beyonddrive.generators.coverage import CoverageCounter, CoverageReport
@@ -30,7 +31,6 @@ from beyonddrive.generators.mining_job import mining_dataset
 from beyonddrive.generators.mining_source import DatasetSource
 from beyonddrive.generators.strategies import Strategy, build_strategy
 from beyonddrive.registry import DATASETS
-from beyonddrive.visualization.sweep_tables import csv_text
 
 OUT = Path(__file__).parent / "coverage.csv"
 CONFIG = "flow_policy_tiny_1xb16-12e_synth"

@@ -24,6 +24,7 @@ from beyonddrive.datasets.navsim.scene import Scene
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.engine.environment import MADE_WITH
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.text_tables import csv_text
 from beyonddrive.evaluation.pdm import build_metric_cache, score
 from beyonddrive.evaluation.plan_files import PlanFile
 from beyonddrive.evaluation.statistics.score_table import RunKey, read_table, table_of, write_table
@@ -32,7 +33,6 @@ from beyonddrive.results.pictures import PICTURES, write_picture
 from beyonddrive.visualization.bev import draw_bev
 from beyonddrive.visualization.failures import judge
 from beyonddrive.visualization.layers import PlanLayer, View
-from beyonddrive.visualization.sweep_tables import csv_text
 from beyonddrive.visualization.tables import read_results, summarise
 
 KEPT = Path(__file__).with_suffix("")

@@ -16,8 +16,8 @@ import numpy as np
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.plan import Row, SweepPlan
 from beyonddrive.engine.sweeps.records import RECORD
+from beyonddrive.engine.text_tables import csv_text
 from beyonddrive.results.tables import KeptTable
-from beyonddrive.visualization.sweep_tables import csv_text
 
 FIGURES = ("AP_vehicle", "AP_pedestrian", "mAP", "ATE_vehicle", "AOE_vehicle", "AVE_vehicle")
 SHOWN = {"AP_vehicle": "vehicles", "AP_pedestrian": "pedestrians"}
