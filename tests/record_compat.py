@@ -25,6 +25,7 @@ from beyonddrive.engine.environment import MADE_WITH
 from beyonddrive.engine.runner import build_train_runner
 from beyonddrive.evaluation.metric_caches import MetricCaches
 from beyonddrive.evaluation.pdm import score
+from beyonddrive.evaluation.score_results import read_results
 from beyonddrive.evaluation.statistics.score_table import RunKey, read_table, table_of, write_table
 from beyonddrive.heads.plan_prior import plan_priors
 from beyonddrive.registry import DATASETS, MODELS
@@ -37,7 +38,7 @@ from beyonddrive.visualization.report_inputs import (
     read_picture_index,
     write_picture_index,
 )
-from beyonddrive.visualization.tables import read_results, summarise
+from beyonddrive.visualization.tables import summarise
 
 GOLDEN = Path(__file__).parent / "data/golden/pdms/data"
 COMPAT = Path(__file__).parent / "data/compat"

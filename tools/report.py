@@ -70,6 +70,7 @@ def report(args: argparse.Namespace) -> int:
     """Print the table and write the files."""
     from beyonddrive.engine.files import write_atomically
     from beyonddrive.engine.runner.result_paths import check_results
+    from beyonddrive.evaluation.score_results import label_differences, read_results
     from beyonddrive.visualization.report import Report, write_report
     from beyonddrive.visualization.report_inputs import parse_times, read_coverage, read_picture_index
     from beyonddrive.visualization.result_differences import (
@@ -77,14 +78,7 @@ def report(args: argparse.Namespace) -> int:
         paired_differences,
         remarks_on,
     )
-    from beyonddrive.visualization.tables import (
-        describe_labels,
-        format_table,
-        label_differences,
-        parse_named,
-        read_results,
-        summarise,
-    )
+    from beyonddrive.visualization.tables import describe_labels, format_table, parse_named, summarise
 
     named = parse_named(args.row, "--row")
     pictures = [path for path in args.pictures.rglob("*") if path.is_file()] if args.pictures else []

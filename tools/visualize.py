@@ -27,8 +27,8 @@ from beyonddrive.tools._command_line import (
 if TYPE_CHECKING:
     from beyonddrive.datasets.navsim.root import NavsimRoot
     from beyonddrive.datasets.navsim.scene_filter import SceneFilter
+    from beyonddrive.evaluation.score_results import Results
     from beyonddrive.visualization.page_jobs import Plans
-    from beyonddrive.visualization.tables import Results
 
 NUM = 4
 """Scenes that are chosen by chance."""
@@ -114,10 +114,11 @@ def draw(args: argparse.Namespace) -> int:
     from beyonddrive.datasets.stores.negative_pool import NegativePool
     from beyonddrive.evaluation.plan_files import PlanFile
     from beyonddrive.evaluation.score_files import describe_inputs
+    from beyonddrive.evaluation.score_results import read_results
     from beyonddrive.visualization.page_jobs import draw_scenes
     from beyonddrive.visualization.scene_choice import choose_tokens
     from beyonddrive.visualization.scene_pages import PageSettings, ScenePages
-    from beyonddrive.visualization.tables import parse_named, read_results
+    from beyonddrive.visualization.tables import parse_named
 
     root = NavsimRoot(args.data_root, args.maps_root)
     files = {name: Path(path) for name, path in parse_named(args.plans, "--plans")}
@@ -152,11 +153,11 @@ def draw(args: argparse.Namespace) -> int:
 
 def _version_of(column: str | None, results: Results | None) -> Any:
     """The score that has a column."""
+    from beyonddrive.evaluation.score_results import EPDMS
     from beyonddrive.structures.plan import SCORE_COLUMNS
-    from beyonddrive.visualization.tables import EPDMS
 
     if results is not None:
-        return "v2" if results.basis == EPDMS else "v1"
+        return "v2" if results.kind == EPDMS else "v1"
     return "v1" if column is None or column in SCORE_COLUMNS else "v2"
 
 
@@ -177,7 +178,7 @@ def _worst(
     wanted = {ref.token for ref in root.refs(args.split, scene_filter)} if scene_filter else None
     problems: list[str] = []
     if results is not None:
-        name, columns = results.label, results.basis.columns
+        name, columns = results.label, results.kind.columns
         values = {token: row for token, row in results.values.items() if wanted is None or token in wanted}
     else:
         name, columns = args.of or next(iter(plans)), EPDMS_COLUMNS if version == "v2" else SCORE_COLUMNS

@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.evaluation.score_results import TABLE_COLUMNS
 from beyonddrive.visualization import palette
 from beyonddrive.visualization.canvas import Canvas, Picture, text_width
 from beyonddrive.visualization.failures import Verdict, count_failures
 from beyonddrive.visualization.palette import EXTENDED_FAILURES, FAILURE_LABELS, PASS, Color
-from beyonddrive.visualization.tables import TABLE_COLUMNS
 
 MARGIN = 20
 HEADER = 64

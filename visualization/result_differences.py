@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from beyonddrive.engine.text_tables import markdown_table
+from beyonddrive.evaluation.score_results import Results, ResultsError, shared_scenes
 from beyonddrive.evaluation.statistics.intervals import Estimate, paired_difference
 from beyonddrive.visualization.sweep_tables import signed
-from beyonddrive.visualization.tables import Results, ResultsError, shared_scenes
 
 OVER_SCENES = (
     "Each row is one training with one seed, so the intervals are over scenes alone; a second training may "
@@ -65,9 +65,9 @@ def paired_differences(results: Sequence[Results], pairs: Sequence[tuple[str, st
                 raise ResultsError(f"no row {name!r} to compare; there is {'; '.join(named) or 'none'}")
             if named[name].halves:
                 raise ResultsError(f"{named[name].path}: has two stages; differences by scene are of one")
-        basis = named[pair[0]].basis
-        score = basis.shown[0]
-        column = basis.columns.index(score)
+        kind = named[pair[0]].kind
+        score = kind.shown[0]
+        column = kind.columns.index(score)
         ours, theirs = (
             100.0 * np.array([[named[name].values[token][column] for token in tokens]]) for name in pair
         )  # (1, T) each

@@ -9,6 +9,7 @@ from beyonddrive.datasets.navsim.scene_filter import SceneFilter, SceneFilterErr
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.plan import SweepError, SweepPlan
 from beyonddrive.engine.sweeps.runs import Finished, Run
+from beyonddrive.evaluation.score_results import label_differences, read_results
 from beyonddrive.evaluation.statistics.score_table import (
     RATE,
     RunKey,
@@ -27,7 +28,6 @@ from beyonddrive.visualization.sweep_tables import (
     power_table,
     table_rows,
 )
-from beyonddrive.visualization.tables import label_differences, read_results
 
 REPORT = "report.md"
 _RULES = {
@@ -148,15 +148,15 @@ def _table(runs: Sequence[Run], loader: str, basis: str = "") -> ScoreTable:
     for results in read:
         if results.failures:
             raise SweepError(f"{results.path}: {len(results.failures)} scenes have no scores; see it")
-        if results.basis.columns != first.basis.columns:
-            raise SweepError(f"{results.path}: holds {results.basis.name}, the other runs another score")
+        if results.kind.columns != first.kind.columns:
+            raise SweepError(f"{results.path}: holds {results.kind.name}, the other runs another score")
         if differing := label_differences([first, results]):
             raise SweepError(f"{results.path}: does not compare with {first.path}: {'; '.join(differing)}")
         if results.halves:
             raise SweepError(f"{results.path}: has two stages, whose scenes do not count alike; judge on one")
     scores = {RunKey(run.row, run.seed): found.values for run, found in zip(runs, read, strict=True)}
     untrained = {run.row for run in runs if not run.is_trained}
-    return table_of(scores, first.basis.columns, first.scored, untrained)
+    return table_of(scores, first.kind.columns, first.scored, untrained)
 
 
 def write_sweep(

@@ -27,13 +27,14 @@ from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.text_tables import csv_text
 from beyonddrive.evaluation.pdm import build_metric_cache, score
 from beyonddrive.evaluation.plan_files import PlanFile
+from beyonddrive.evaluation.score_results import read_results
 from beyonddrive.evaluation.statistics.score_table import RunKey, read_table, table_of, write_table
 from beyonddrive.results.effect.pool_failures import pool_failures
 from beyonddrive.results.pictures import PICTURES, write_picture
 from beyonddrive.visualization.bev import draw_bev
 from beyonddrive.visualization.failures import judge
 from beyonddrive.visualization.layers import PlanLayer, View
-from beyonddrive.visualization.tables import read_results, summarise
+from beyonddrive.visualization.tables import summarise
 
 KEPT = Path(__file__).with_suffix("")
 """Where the scores are."""
@@ -70,7 +71,7 @@ def keep(*files: Path) -> None:
         RunKey(results.label, 0): {token: values[-1:] for token, values in results.values.items()}
         for results in read
     }
-    write_table(KEPT, "test", table_of(scores, read[0].basis.columns[-1:], read[0].scored))
+    write_table(KEPT, "test", table_of(scores, read[0].kind.columns[-1:], read[0].scored))
     made = {
         row: json.loads(Path(f"{path}{MADE_WITH}").read_text()) for row, path in zip(ROWS, files, strict=True)
     }

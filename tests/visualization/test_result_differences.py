@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from beyonddrive.evaluation.score_results import ResultsError, read_results
 from beyonddrive.tools import report as tool
 from beyonddrive.visualization.result_differences import paired_differences
-from beyonddrive.visualization.tables import ResultsError, read_results
 
 NUM_SCENES = 40
 COLUMNS = "token,log,NC,DAC,EP,TTC,C,DDC,PDMS\n"
