@@ -26,8 +26,8 @@ custom_hooks = [
     dict(type="ExpertPriorHook"),
 ]
 
-# Every parameter of the suite's planners that requires a gradient gets one. A planner of one's own may have heads
-# without a loss, and this lets them be, for a walk through the graph in every step of several processes.
+# Every parameter of the suite's planners that requires a gradient gets one. A planner of one's own may have
+# heads without a loss; this lets them be, for a walk through the graph in every step of several processes.
 find_unused_parameters = True
 # "torch": batch norms take their statistics over all ranks, on GPUs (docs/training.md, "On many GPUs").
 sync_bn = None
