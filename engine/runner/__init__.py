@@ -173,7 +173,8 @@ def _advise_on_scenes_per_step(runner: Runner) -> None:
         runner.logger.warning(
             f"{scenes} scenes per step (batch_size={batch}, {runner.world_size} processes, "
             f"accumulative_counts={accumulated}), and the learning rate of this recipe is for {wanted}: "
-            f"start more processes (tools/dist_train.sh), set train_dataloader.batch_size, or give --auto-scale-lr"
+            "start more processes (tools/dist_train.sh), set train_dataloader.batch_size, or give "
+            "--auto-scale-lr"
         )
 
 
