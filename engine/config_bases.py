@@ -124,7 +124,7 @@ def _refuse_lost_parts(
     Raises:
         ConfigError: Names the setting and the components.
     """
-    for key in before.keys() & values.keys():
+    for key in (key for key in values if key in before):
         old, new, name = before[key], values[key], f"{where}{key}"
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             if not new.get("_delete_"):

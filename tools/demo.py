@@ -132,8 +132,8 @@ def config(name: str) -> str:
 
 
 def tool_of(verb: str, name: str, *args: object, options: Sequence[str] = ()) -> Command:
-    """A command of this suite with a config, on the world of the demo."""
-    return tool(verb, config(name), *args, "--cfg-options", f"data_root={DATA}", *options)
+    """A command of this suite, of one or two words, with a config, on the world of the demo."""
+    return tool(*verb.split(), config(name), *args, "--cfg-options", f"data_root={DATA}", *options)
 
 
 def last_checkpoint(name: str) -> Path:
@@ -202,8 +202,7 @@ def driven(size: Size, rows: Mapping[str, str], seed: int, workers: int) -> list
     for name in rows.values():
         where = ["--scenarios", LIVE / "scenarios", "--out", LIVE / Path(name).name]
         look = ["--image-size", size.image_size, *size.driven.split(), "--num-workers", workers]
-        run = tool("closed-loop", "run", config(name), *weights(name), *where, *look)
-        commands.append([*run, "--cfg-options", f"data_root={DATA}"])
+        commands.append(tool_of("closed-loop run", name, *weights(name), *where, *look))
     return commands
 
 
@@ -397,8 +396,13 @@ def demo(args: argparse.Namespace) -> int:
         size = replace(size, epochs=args.epochs)
     if args.fresh:
         shutil.rmtree(DEMO, ignore_errors=True)
-    wanted = {"version": __version__, "world": str(DATA), "size": asdict(size), "seed": args.seed}
-    wanted["planners"] = len(rows)
+    wanted = {
+        "version": __version__,
+        "world": str(DATA),
+        "size": asdict(size),
+        "seed": args.seed,
+        "planners": len(rows),
+    }
     ledger = DEMO / "stages.json"
     done = json.loads(ledger.read_text()) if ledger.exists() else {**wanted, "seconds": {}}
     if {key: done.get(key) for key in wanted} != wanted:

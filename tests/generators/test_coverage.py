@@ -69,6 +69,11 @@ def test_displacement_is_the_mean_over_poses():
     plan = np.zeros((8, 3))
     plan[7] = [3.0, 4.0, 1.0]
     assert displacement(plan, np.zeros((8, 3))) == pytest.approx(5 / 8)
+    plans = np.zeros((2, 8, 3))
+    plans[0, :, :2] = 3.0, 4.0
+    plans[1, 4:, 1] = 2.0
+    plans[:, :, 2] = 1.0  # (headings do not count)
+    assert displacement(plans, np.zeros((2, 8, 3))).tolist() == [5.0, 1.0]
 
 
 def test_an_empty_pool_has_no_figures():
