@@ -6,9 +6,11 @@ import copy
 import inspect
 import logging
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
@@ -60,6 +62,16 @@ class PlannerRunner(Runner):
         if given.get("load_from"):
             _skip_pretrained(given["model"])
         return cls(**{**given, "cfg": cfg})
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Prepare the processes, and take a folder for the log that no other start has.
+
+        mmengine names it by the second of the start; a second start within it gets ``_2`` after that.
+        """
+        super().setup_env(env_cfg)
+        chosen = [_claim_folder(Path(self.work_dir), self.timestamp) if is_main_process() else ""]
+        broadcast_object_list(chosen)
+        self._timestamp: str = chosen[0]
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """As mmengine's, with long messages kept off the console."""
@@ -250,6 +262,19 @@ class PlannerRunner(Runner):
         loaders = {f"{phase}_dataloader": self.cfg.get(f"{phase}_dataloader") or {} for phase in phases}
         counts = {key: loader.get("num_workers", 0) for key, loader in loaders.items()}
         return " or ".join(f"{key}.num_workers={count}" for key, count in counts.items() if count)
+
+
+def _claim_folder(parent: Path, name: str) -> str:
+    """Make a new folder by this name, or by the first of ``<name>_2``, ``_3``, ... that is free."""
+    claimed, number = name, 1
+    while True:
+        try:
+            (parent / claimed).mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            claimed = f"{name}_{number}"
+        else:
+            return claimed
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:

@@ -1,9 +1,11 @@
 """What a runner refuses before any work, and that it names the setting."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.runner import runner as mmengine_runner
 
 from beyonddrive.engine.build_errors import building
 from beyonddrive.engine.runner import (
@@ -47,6 +49,14 @@ def test_what_cannot_be_trained_is_named_before_anything_is(tmp_path, blind_reci
         trained(blind_recipe, tmp_path / "w", options)
     assert "\n" not in str(refusal.value)
     assert not list((tmp_path / "w").glob("*.pth"))
+
+
+def test_starts_within_one_second_have_a_log_each(tmp_path, blind_recipe, monkeypatch):
+    monkeypatch.setattr(mmengine_runner.time, "strftime", lambda *_: "20260101_000000")
+    starts = [build_train_runner(load_config(blind_recipe), str(tmp_path / "w")) for _ in range(3)]
+    names = ["20260101_000000", "20260101_000000_2", "20260101_000000_3"]
+    assert [Path(start.log_dir).name for start in starts] == names
+    assert [len(list((tmp_path / "w" / name).glob("*.log"))) for name in names] == [1, 1, 1]
 
 
 def test_arguments_that_a_constructor_refuses_are_found_in_the_config():
