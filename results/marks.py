@@ -9,11 +9,10 @@ effect/planners test | LTF | LTF, published -->``. Further:
 ``calibrated: effect/planners test | LTF | WoTE``: planners as they are trained and calibrated, each time with
 the difference that the published recipe makes;
 ``figure: effect/planners test | LTF, published | difference``: a figure within a sentence. Its last word is
-``score``, ``score of seed 0``, ``difference``, ``interval`` (95 % of the difference), ``bootstrap`` (over
-seeds and scenes) or ``student`` (over seeds), of which ``interval`` is the wider one, ``by seed``
-(differences), ``difference of seed 0``, ``seeds``, ``scenes``, ``half width``, ``seeds needed`` (for an
-interval of half a point to either side with these scenes), ``scenes needed 20`` (the same, with 20 seeds) or
-a column;
+``score``, ``score of seed 0``, ``difference``, ``interval`` (95 % of the difference), ``bootstrap`` (the same
+by the bootstrap), ``by seed`` (differences), ``difference of seed 0``, ``seeds``, ``scenes``, ``half width``,
+``seeds needed`` (for an interval of half a point to either side with these scenes), ``scenes needed 20`` (the
+same, with 20 seeds) or a column;
 ``value: effect/offsets | LTF/0 | across 4 s``: a cell of ``effect/offsets.csv``;
 ``cells: effect/offsets | right``: a column of it with the names of all rows.
 """
@@ -35,6 +34,7 @@ from beyonddrive.visualization.sweep_tables import (
     column_text,
     count_text,
     difference_text,
+    interval_text,
     paired_seeds,
     power_table,
     signed,
@@ -96,7 +96,7 @@ def table_text(source: str, names: list[str]) -> str:
 
 
 def score_cells(row: TableRow) -> list[str]:
-    """Score, difference from the baseline and the wider of its intervals."""
+    """Score, difference from the baseline and its interval."""
     spread = f" ± {row.score.std:.1f}" if row.score.num_seeds > 1 else ""
     interval = figure(row, "interval", 1) if row.difference else ""
     return [f"{row.score.mean:.1f}{spread}", difference_text(row, 1), interval]
@@ -194,13 +194,10 @@ def figure(row: TableRow, what: str, digits: int = 2) -> str:
             return count_text(row.spread.seeds_for(POWER_WIDTH, found.num_scenes))
         if what.startswith("scenes needed ") and what.split()[-1].isdecimal():
             return count_text(row.spread.scenes_for(POWER_WIDTH, int(what.split()[-1])))
-    intervals = {"interval": found.widest, "bootstrap": (found.low, found.high)}
-    if found.num_seeds > 1:
-        intervals["student"] = found.seed_low, found.seed_high
+    intervals = {"interval": found.interval, "bootstrap": found.bootstrap}
     if what not in intervals:
         raise FigureError(f"row '{row.name}' has no '{what}'; its difference is of {found.num_seeds} seed(s)")
-    low, high = intervals[what]
-    return f"{signed(low, digits)} to {signed(high, digits)}"
+    return interval_text(intervals[what], digits)
 
 
 def csv_lines(source: str) -> list[dict[str, str]]:

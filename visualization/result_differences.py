@@ -10,7 +10,7 @@ import numpy as np
 from beyonddrive.engine.text_tables import markdown_table
 from beyonddrive.evaluation.score_results import Results, ResultsError, shared_scenes
 from beyonddrive.evaluation.statistics.intervals import Estimate, paired_difference
-from beyonddrive.visualization.sweep_tables import signed
+from beyonddrive.visualization.sweep_tables import interval_text, signed
 
 OVER_SCENES = (
     "Each row is one training with one seed, so the intervals are over scenes alone; a second training may "
@@ -43,7 +43,7 @@ class Difference:
     def interval(self) -> str:
         """The interval for a reader; a dash of a single scene, which has none."""
         found = self.found
-        return f"{signed(found.low)} to {signed(found.high)}" if found.num_scenes > 1 else "-"
+        return interval_text(found.interval) if found.num_scenes > 1 else "-"
 
 
 def paired_differences(results: Sequence[Results], pairs: Sequence[tuple[str, str]]) -> list[Difference]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from beyonddrive.evaluation.statistics.intervals import paired_difference
 from beyonddrive.evaluation.statistics.score_table import ScoreTable
-from beyonddrive.visualization.sweep_tables import seeds_text, signed, table_rows
+from beyonddrive.visualization.sweep_tables import interval_text, paired_seeds, seeds_text, signed
 
 CHOSEN_ON = "val"
 """Part that rows are chosen by."""
@@ -35,31 +36,37 @@ def choice_text(choices: Sequence[str], tables: Mapping[str, ScoreTable], judged
         return NOTHING_CHOSEN
     table = tables[CHOSEN_ON]
     score = table.columns[-1]
-    means = {name: table.of(name, score).mean() for name in choices if table.seeds(name)}
-    if len(means) < 2:
+    there = [name for name in choices if table.seeds(name)]
+    if len(there) < 2:
         return NOTHING_CHOSEN
+    # A row is compared by the seeds that all have: one that began well would win by its only seed.
+    trained = [set(table.seeds(name)) for name in there if name not in table.untrained]
+    common = sorted(set.intersection(*trained)) if trained else []
+    if trained and not common:
+        return "Nothing is chosen here: the rows to choose among have no seed in common."
+    table = table.of_seeds(common)
+    means = {name: table.of(name, score).mean() for name in there}
     # (of equal ones the first, so that the order of the plan decides and not that of a sort)
     first, second = sorted(means, key=lambda name: -means[name])[:2]
-    (apart,) = table_rows(table, {first: second})
+    ours, theirs = paired_seeds(table, first, second)
+    found = paired_difference(table.of(first, score, ours), table.of(second, score, theirs))
+    interval = f", 95 % {interval_text(found.interval)}" if found.num_scenes > 1 else ""
     text = (
         f"Chosen on {CHOSEN_ON} among {len(means)} rows, by {score} alone: **{first}** "
-        f"({means[first]:.2f}; next {second}, {means[second]:.2f}"
+        f"({means[first]:.2f}; next {second}, {means[second]:.2f}; "
+        f"difference {signed(found.mean)}{interval})."
     )
-    trained_with = {tuple(table.seeds(name)) for name in means if name not in table.untrained}
-    if apart.difference is None:
-        text += ", which has other seeds, so the two are not paired)."
-    else:
-        low, high = apart.difference.widest
-        interval = f", 95 % {signed(low)} to {signed(high)}" if apart.difference.num_scenes > 1 else ""
-        text += f"; difference {signed(apart.difference.mean)}{interval})."
-        text += "" if low > 0.0 else " The scenes do not tell these two apart."
+    text += "" if found.is_above_zero else " The scenes do not tell these two apart."
     if lacking := [name for name in choices if name not in means]:
         text += f" Without scores there: {'; '.join(lacking)}."
-    if len(trained_with) > 1:
-        same = len({len(seeds) for seeds in trained_with}) == 1
-        text += f" Rows have different {'seeds' if same else 'numbers of seeds'}."
+    if any(seeds != set(common) for seeds in trained):
+        text += f" Rows have different seeds; they are compared by those that all have ({_listed(common)})."
     judged = tables.get(judged_on) if judged_on != CHOSEN_ON else None
     if judged is not None and (seeds := judged.seeds(first)):
         mean = judged.of(first, judged.columns[-1]).mean()
         text += f" On {judged_on}, which took no part in that: {mean:.2f} ({seeds_text(len(seeds))})."
     return text
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

@@ -265,10 +265,9 @@ def _method(plan: SweepPlan, tables: Mapping[str, ScoreTable]) -> str:
     seeds = ", ".join(map(str, sorted(trained or plan.seeds)))
     return (
         f"Seeds {seeds}. Judged: {_RULES[plan.checkpoint]}. Means in percent, ± standard deviation of the "
-        "means of the seeds. 95 %: bootstrap intervals over seeds and scenes, drawn independently. "
-        "Differences are paired by seed and scene with the row that a row names as its baseline; beside the "
-        "bootstrap stands Student's interval over the seeds, which is the more careful one with few seeds. "
-        "With one seed there is no interval over seeds, and the bootstrap's is over scenes alone. "
-        "Pictures show the wider of both. "
+        "means of the seeds. 95 %: Student's interval over the seeds joined with the normal one over scenes, "
+        "with one seed a bootstrap interval over scenes alone. Differences are paired by seed and scene with "
+        "the row that a row names as its baseline; beside their interval stands that of a bootstrap which "
+        "draws seeds and scenes independently, and of few seeds cannot know how far another would lie. "
         "All rows are shown."
     )

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from beyonddrive.engine.text_tables import markdown_table
 from beyonddrive.evaluation.statistics.intervals import Estimate, difference_of, estimates
-from beyonddrive.evaluation.statistics.power import Spread, spread_of
 from beyonddrive.evaluation.statistics.score_table import (
     COLLISIONS,
     DISTANCE,
@@ -20,6 +19,7 @@ from beyonddrive.evaluation.statistics.score_table import (
     ScoreTable,
     known_mean,
 )
+from beyonddrive.evaluation.statistics.spread import Spread, spread_of
 from beyonddrive.visualization.picture_values import DIGEST, digest
 
 _ROW_INCHES = 0.32
@@ -147,6 +147,15 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{value:+.{digits}f}"
 
 
+def interval_text(interval: tuple[float, float], digits: int = 2) -> str:
+    """An interval of a difference.
+
+    >>> interval_text((-0.5, 1.0))
+    '-0.50 to +1.00'
+    """
+    return " to ".join(signed(end, digits) for end in interval)
+
+
 def seeds_text(count: int) -> str:
     """How many seeds.
 
@@ -168,18 +177,17 @@ def difference_text(row: TableRow, digits: int = 2) -> str:
 def _cells(row: TableRow, names: Sequence[str]) -> list[str]:
     spread = f" ± {row.score.std:.2f}" if row.score.num_seeds > 1 else ""
     cells = [row.name, str(row.score.num_seeds), f"{row.score.mean:.2f}{spread}"]
-    cells.append(f"{row.score.low:.1f} to {row.score.high:.1f}")
+    cells.append("{:.1f} to {:.1f}".format(*row.score.interval))
     if row.difference is None:
         cells += ["", "", ""]
     else:
         found = row.difference
-        student = f"{signed(found.seed_low)} to {signed(found.seed_high)}" if found.num_seeds > 1 else "-"
-        cells += [difference_text(row), f"{signed(found.low)} to {signed(found.high)}", student]
+        cells += [difference_text(row), interval_text(found.interval), interval_text(found.bootstrap)]
     return [*cells, *(column_text(row, name) for name in names)]
 
 
 def _header(score: str, names: Sequence[str]) -> list[str]:
-    against = ["difference", "95 % (seeds, scenes)", "95 % (Student, seeds)"]
+    against = ["difference", "95 %", "95 % (bootstrap)"]
     return ["row", "seeds", score, "95 %", *against, *names]
 
 
@@ -240,7 +248,7 @@ def count_text(needed: int | None) -> str:
 
 
 def intervals_picture(rows: Sequence[TableRow], score: str) -> bytes:
-    """The score of every row and its difference from the baseline, with their wider intervals, as PNG."""
+    """The score of every row and its difference from the baseline, with their intervals, as PNG."""
     figure = Figure((_WIDTH_INCHES, _BASE_INCHES + _ROW_INCHES * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     places = range(len(rows))
@@ -252,7 +260,7 @@ def intervals_picture(rows: Sequence[TableRow], score: str) -> bytes:
     for place, row in zip(places, rows, strict=True):
         for axes, found in ((left, row.score), (right, row.difference)):
             if found is not None:
-                axes.plot(found.widest, [place, place], color="tab:blue", linewidth=2.0)
+                axes.plot(found.interval, [place, place], color="tab:blue", linewidth=2.0)
                 axes.plot([found.mean], [place], "o", color="tab:blue", markersize=4.0)
     file = BytesIO()
     shown = [[row.name, asdict(row.score), row.difference and asdict(row.difference)] for row in rows]

@@ -1,8 +1,12 @@
 """Means and paired differences of scores with intervals over training seeds and scenes.
 
 A planner that was trained with S seeds and judged on T scenes has scores (S, T). Both are samples: other
-seeds would have given other weights, and other scenes other situations. The bootstrap draws both anew,
-independently of each other, since every seed was judged on every scene.
+seeds would have given other weights, and other scenes other situations. Two intervals say how far the mean
+may be from that of all seeds and scenes. Figures are quoted with the *interval*: Student's over the seeds,
+joined with the normal one over the scenes (:mod:`~beyonddrive.evaluation.statistics.spread`), which holds the
+truth as often as it says with two seeds, too. The *bootstrap* draws both anew, independently of each other,
+since every seed was judged on every scene; of few seeds it cannot know how far another would lie. With one
+seed it is all that there is.
 """
 
 from __future__ import annotations
@@ -15,14 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from beyonddrive.structures.errors import BeyondDriveError
+from beyonddrive.evaluation.statistics.spread import CONFIDENCE, StatisticsError, spread_of
 
-CONFIDENCE = 0.95
 RESAMPLES = 4999
-
-
-class StatisticsError(BeyondDriveError, ValueError):
-    """Scores that give no interval: of the wrong shape, not finite, or not paired."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,8 @@ class Estimate:
 
     Attributes:
         mean: Over all seeds and scenes.
-        low: Lower end of the bootstrap interval over seeds and scenes; over scenes alone with one seed.
-        high: Upper end.
-        seed_low: Lower end of Student's interval of the means of the seeds, NaN with one seed. With few seeds
-            it is the wider and the more honest one.
-        seed_high: Upper end.
+        interval: Both ends, over seeds and scenes; with one seed the bootstrap's, over scenes alone.
+        bootstrap: The same by the bootstrap over seeds and scenes.
         std: Standard deviation of the means of the seeds, NaN with one seed.
         error_scenes: Standard error over scenes, of the mean over seeds; NaN with one scene.
         num_seeds: Seeds.
@@ -43,60 +39,28 @@ class Estimate:
     """
 
     mean: float
-    low: float
-    high: float
-    seed_low: float
-    seed_high: float
+    interval: tuple[float, float]
+    bootstrap: tuple[float, float]
     std: float
     error_scenes: float
     num_seeds: int
     num_scenes: int
 
     @property
-    def widest(self) -> tuple[float, float]:
-        """The wider of both: with few seeds a bootstrap cannot know how far another seed would lie."""
-        return wider_of((self.low, self.high), (self.seed_low, self.seed_high))
-
-    @property
     def is_above_zero(self) -> bool:
-        """Whether the bootstrap interval lies above 0."""
-        return self.low > 0.0
+        """Whether the interval lies above 0."""
+        return self.interval[0] > 0.0
 
     @property
     def is_below_zero(self) -> bool:
-        """Whether the bootstrap interval lies below 0."""
-        return self.high < 0.0
-
-
-def wider_of(bootstrap: tuple[float, float], student: tuple[float, float]) -> tuple[float, float]:
-    """Student's interval if it is the wider one, else the bootstrap's, which is NaN of one scene.
-
-    >>> wider_of((0.0, 1.0), (-1.0, 2.0)), wider_of((0.0, 1.0), (float("nan"), float("nan")))
-    ((-1.0, 2.0), (0.0, 1.0))
-    """
-    return student if student[1] - student[0] > bootstrap[1] - bootstrap[0] else bootstrap
-
-
-def student_interval(means: NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Student's interval of the mean of values (S,), one per seed; NaN of one.
-
-    >>> low, high = student_interval(np.array([1.0, 2.0, 3.0]))
-    >>> round(low, 2), round(high, 2)
-    (-0.48, 4.48)
-    """
-    if len(means) < 2:
-        return float("nan"), float("nan")
-    if not np.std(means, ddof=1) > 0.0:
-        # Of equal values it is a point, which scipy computes with a warning.
-        return float(means[0]), float(means[0])
-    student = stats.ttest_1samp(means, 0.0).confidence_interval(confidence)
-    return float(student.low), float(student.high)
+        """Whether the interval lies below 0."""
+        return self.interval[1] < 0.0
 
 
 def estimate(
     scores: ArrayLike, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:
-    """The mean of scores (S, T) of S seeds on T scenes, with its intervals.
+    """The mean of scores (S, T) of S seeds on T scenes, with its intervals, which are NaN of one scene.
 
     Args:
         scores: (S, T), finite.
@@ -108,7 +72,7 @@ def estimate(
         StatisticsError: If the shape is another, or a score is not finite.
 
     >>> both = estimate([[0.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
-    >>> round(both.mean, 3), both.num_seeds, both.low <= both.mean <= both.high
+    >>> round(both.mean, 3), both.num_seeds, both.interval[0] < both.bootstrap[0] < both.mean
     (0.833, 2, True)
     """
     return estimates([scores], confidence, resamples, seed)[0]
@@ -173,13 +137,16 @@ def _checked(scores: ArrayLike) -> NDArray[np.float64]:
     return values
 
 
-def _estimate(values: NDArray[np.float64], interval: tuple[float, float], confidence: float) -> Estimate:
+def _estimate(values: NDArray[np.float64], bootstrap: tuple[float, float], confidence: float) -> Estimate:
     num_seeds, num_scenes = values.shape
-    means = values.mean(axis=1)
+    mean, means = float(values.mean()), values.mean(axis=1)
     std = float(np.std(means, ddof=1)) if num_seeds > 1 else np.nan
     error = float(stats.sem(values.mean(axis=0))) if num_scenes > 1 else np.nan
-    student = student_interval(means, confidence)
-    return Estimate(float(values.mean()), *interval, *student, std, error, num_seeds, num_scenes)
+    interval = bootstrap
+    if min(values.shape) > 1:
+        half = spread_of(values).half_width(num_seeds, num_scenes, confidence)
+        interval = mean - half, mean + half
+    return Estimate(mean, interval, bootstrap, std, error, num_seeds, num_scenes)
 
 
 _Key = tuple[bytes, tuple[int, ...], float, int, int]

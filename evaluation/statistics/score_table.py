@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from beyonddrive.engine.files import atomic_file, write_atomically
 from beyonddrive.evaluation.score_labels import LabelError, ScoreLabel, scenes_digest
-from beyonddrive.evaluation.statistics.intervals import StatisticsError
+from beyonddrive.evaluation.statistics.spread import StatisticsError
 
 RUNS = "runs.csv"
 _OWN = ("row", "seed", "part", "checkpoint", "num_scenes")
@@ -95,6 +95,12 @@ class ScoreTable:
             return self
         values = np.insert(self.values, -1, np.nan, axis=2)
         return replace(self, columns=(*self.columns[:-1], name, self.columns[-1]), values=values)
+
+    def of_seeds(self, seeds: Collection[int]) -> ScoreTable:
+        """The same without runs of other seeds; rows without a training keep their one run."""
+        keep = [run.row in self.untrained or run.seed in seeds for run in self.runs]
+        runs = tuple(run for run, is_kept in zip(self.runs, keep, strict=True) if is_kept)
+        return replace(self, runs=runs, values=self.values[keep])
 
     def part(self, tokens: Collection[str]) -> ScoreTable:
         """The same runs on some of the scenes.

@@ -19,6 +19,7 @@ from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.text_tables import csv_text
 from beyonddrive.results.pictures import PICTURES, write_picture
 from beyonddrive.results.tables import KeptTable
+from beyonddrive.visualization.sweep_tables import interval_text
 
 TABLE = Path(__file__).with_name("relation.csv")
 PICTURE = PICTURES / "open_closed.png"
@@ -76,7 +77,7 @@ def _interval(pairs: NDArray[np.float64]) -> str:
         method="percentile",
         random_state=np.random.default_rng(0),
     ).confidence_interval
-    return f"{found.low:+.2f} to {found.high:+.2f}"
+    return interval_text((found.low, found.high))
 
 
 def drawn(points: Points) -> Figure:

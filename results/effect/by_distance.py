@@ -3,8 +3,8 @@
 ``docs/pictures/gain_by_distance.png`` has three parts: what the published recipe changes, what a calibration
 does to the planner without negatives, and what the recipe changes where both are calibrated. Every family of
 ``planners.yml`` that has these rows is a line: the paired difference in the bands of ``subsets.py``,
-with the 95 % interval of the tables, the wider of a bootstrap over seeds and scenes and of Student's over
-seeds, or over scenes alone with one seed. Intervals that reach beyond the picture are cut.
+with the 95 % interval of the tables, over seeds and scenes, or over scenes alone with one seed. Intervals
+that reach beyond the picture are cut.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from beyonddrive.evaluation.statistics.intervals import Estimate
 from beyonddrive.results.pictures import PICTURES, write_picture
 from beyonddrive.results.tables import KeptTable
-from beyonddrive.visualization.sweep_tables import seeds_text
+from beyonddrive.visualization.sweep_tables import interval_text, seeds_text, signed
 
 PICTURE = PICTURES / "gain_by_distance.png"
 BANDS = {
@@ -89,7 +89,7 @@ def drawn(found: Gains) -> Figure:
             shift = _SPREAD * ((place + 0.5) / len(families) - 0.5)
             places = [list(BANDS).index(band) + shift for band in bands]
             means = [gain.mean for gain in bands.values()]
-            ends = [gain.widest for gain in bands.values()]
+            ends = [gain.interval for gain in bands.values()]
             reach = [
                 [mean - low for mean, (low, _) in zip(means, ends, strict=True)],
                 [high - mean for mean, (_, high) in zip(means, ends, strict=True)],
@@ -118,7 +118,7 @@ def main() -> None:
         print(f"{panel}:")
         for family, bands in rows.items():
             told = (
-                f"{BANDS[band]}: {gain.mean:+.2f} ({gain.widest[0]:+.2f} to {gain.widest[1]:+.2f})"
+                f"{BANDS[band]}: {signed(gain.mean)} ({interval_text(gain.interval)})"
                 for band, gain in bands.items()
             )
             print(f"  {family}: {'; '.join(told)}")

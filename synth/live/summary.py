@@ -1,20 +1,19 @@
 """Figures of a run: means and rates with intervals over scenarios and seeds.
 
-An interval is the wider one of a bootstrap over scenarios and seeds and of Student's over the seeds: with few
-seeds a bootstrap cannot know how far another seed would lie.
+Intervals are those of :mod:`~beyonddrive.evaluation.statistics.intervals`, with scenarios as its scenes.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.evaluation.statistics.intervals import estimates, student_interval, wider_of
+from beyonddrive.evaluation.statistics.intervals import Estimate, estimate, estimates
 from beyonddrive.synth.live.town import LiveError
 
 FIGURES = {"hdscore": "HD-Score", "rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "TTC", "c": "COM"}
@@ -22,7 +21,6 @@ FIGURES = {"hdscore": "HD-Score", "rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "
 RATE = "collisions per km"
 DIFFICULTIES = ("easy", "medium", "hard", "extreme")
 ALL = "all"
-CONFIDENCE, RESAMPLES = 0.95, 1999
 
 Episode = Mapping[str, Any]
 Floats = NDArray[np.float64]
@@ -58,60 +56,41 @@ def _figures_of(episode: Episode) -> dict[str, float]:
         ) from error
 
 
-def rate(collisions: Floats, kilometres: Floats, seed: int = 0) -> dict[str, float]:
+def rate(collisions: Floats, kilometres: Floats) -> dict[str, float]:
     """Collisions per kilometre of (S, T) episodes, with its interval over both."""
-    by_seed = _rate_by_seed(collisions, kilometres)
-    return _resampled(
-        lambda pick: _share(collisions[pick], kilometres[pick]), collisions.shape, by_seed, seed
-    )
+    return _rate(_shares(collisions, kilometres))
 
 
-def rate_difference(
-    ours: Mapping[str, Floats], base: Mapping[str, Floats], seed: int = 0
-) -> dict[str, float]:
+def rate_difference(ours: Mapping[str, Floats], base: Mapping[str, Floats]) -> dict[str, float]:
     """How many more collisions per kilometre than a baseline's, on the same episodes (S, T)."""
-
-    def apart(pick: Any) -> float:
-        mine, its = (_share(a["collided"][pick], a["kilometres"][pick]) for a in (ours, base))
-        return mine - its
-
-    mine, its = (_rate_by_seed(a["collided"], a["kilometres"]) for a in (ours, base))
-    return _resampled(apart, ours["collided"].shape, mine - its, seed)
+    mine, its = (_shares(driven["collided"], driven["kilometres"]) for driven in (ours, base))
+    return _rate(mine - its)
 
 
-def _share(collisions: Floats, kilometres: Floats) -> float:
-    driven = float(kilometres.sum())
-    return float(collisions.sum()) / driven if driven > 0 else float("nan")
+def _shares(collisions: Floats, kilometres: Floats) -> Floats:
+    """What each of (S, T) episodes says of the rate of all; their mean is that rate, NaN if none drove.
 
-
-def _rate_by_seed(collisions: Floats, kilometres: Floats) -> Floats:
-    """What each of S seeds says of the rate of all, (S,); their mean is that rate.
-
-    The rate of a seed alone would count a seed that drove little as much as the others. This is the rate of
-    all and the seed's collisions beyond it by the mean distance, the usual linearisation of a ratio.
+    The rate of an episode alone would count one that drove little as much as the others. This is the rate of
+    all and the episode's collisions beyond it by the mean distance, the usual linearisation of a ratio.
     """
-    every, driven = _share(collisions, kilometres), kilometres.sum(axis=1)
-    if np.isnan(every):
-        return np.full(len(driven), np.nan)
-    found: Floats = every + (collisions.sum(axis=1) - every * driven) / driven.mean()
+    driven = float(kilometres.mean())
+    if not driven > 0.0:
+        return np.full(collisions.shape, np.nan)
+    every = float(collisions.sum()) / float(kilometres.sum())
+    found: Floats = every + (collisions - every * kilometres) / driven
     return found
 
 
-def _resampled(
-    statistic: Callable[[Any], float], shape: tuple[int, ...], by_seed: Floats, seed: int
-) -> dict[str, float]:
-    mean, low, high = statistic(np.s_[:, :]), float("nan"), float("nan")
-    if shape[1] < 2:
-        return {"mean": mean, "low": low, "high": high}
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(RESAMPLES):
-        seeds = np.asarray(rng.integers(shape[0], size=shape[0])).reshape(-1, 1)
-        values.append(statistic((seeds, rng.integers(shape[1], size=shape[1]))))
-    if not np.isnan(values).all():
-        low, high = map(float, np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
-        low, high = wider_of((low, high), student_interval(by_seed, CONFIDENCE))
-    return {"mean": mean, "low": low, "high": high}
+def _rate(shares: Floats) -> dict[str, float]:
+    """The mean of shares (S, T) with its interval; NaN where nobody drove."""
+    if np.isnan(shares).any():
+        return dict.fromkeys(("mean", "low", "high"), float("nan"))
+    return _figure(estimate(shares))
+
+
+def _figure(found: Estimate) -> dict[str, float]:
+    """A mean and its interval as JSON values."""
+    return {"mean": found.mean, "low": found.interval[0], "high": found.interval[1]}
 
 
 def interval_words(seeds: str) -> str:
@@ -120,11 +99,11 @@ def interval_words(seeds: str) -> str:
     >>> interval_words("")
     '95 % over scenarios (bootstrap)'
     >>> interval_words("3 trainings")
-    '95 % over scenarios and 3 trainings (the wider of bootstrap and Student)'
+    '95 % over scenarios and 3 trainings'
     """
     if not seeds:
         return "95 % over scenarios (bootstrap)"
-    return f"95 % over scenarios and {seeds} (the wider of bootstrap and Student)"
+    return f"95 % over scenarios and {seeds}"
 
 
 def traffic_words(seeds: Sequence[int]) -> str:
@@ -177,10 +156,7 @@ def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
 def figures_of(arrays: Mapping[str, NDArray[np.float64]]) -> dict[str, dict[str, float]]:
     """Means with intervals of all figures (seeds, scenarios), or of their differences, as JSON values."""
     found = estimates(arrays[key] for key in FIGURES)
-    return {
-        key: {"mean": value.mean, "low": value.widest[0], "high": value.widest[1]}
-        for key, value in zip(FIGURES, found, strict=True)
-    }
+    return {key: _figure(value) for key, value in zip(FIGURES, found, strict=True)}
 
 
 def as_text(summary: Mapping[str, Any]) -> str:

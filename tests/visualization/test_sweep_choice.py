@@ -1,5 +1,7 @@
 """What a sweep says of the row that validation scenes choose."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,11 +39,23 @@ def test_a_choice_by_chance_and_rows_that_lack_are_said():
     val = scores(0, {"weight=0": 0.5, "weight=5": 0.5001}, {"weight=0": [0, 1], "weight=5": [0, 1, 2]})
     text = choice_text(ROWS, {"val": val}, "val")
     assert "The scenes do not tell these two apart." in text
-    assert "Without scores there: weight=9." in text and "different numbers of seeds" in text
+    assert "Without scores there: weight=9." in text and "Rows have different seeds" in text
+    assert "compared by those that all have (0, 1)." in text
     assert "took no part" not in text
     apart = scores(0, {"weight=0": 0.5, "weight=5": 0.6}, {"weight=0": [0], "weight=5": [1]})
     text = choice_text(ROWS, {"val": apart}, "val")
-    assert "so the two are not paired" in text and "Rows have different seeds." in text
+    assert text == "Nothing is chosen here: the rows to choose among have no seed in common."
+
+
+def test_a_row_does_not_win_by_its_only_seed():
+    """Seed 0 was a good one for all; the mean of the row with three seeds has the bad ones in it."""
+    val = scores(0, {"weight=0": 0.5, "weight=5": 0.6}, {"weight=0": [0], "weight=5": [0, 1, 2]})
+    later = np.array([0.3 if run.seed else 0.0 for run in val.runs], np.float32)
+    values = val.values.copy()
+    values[..., -1] -= later[:, None]
+    assert values[1:, :, -1].mean() < values[0, :, -1].mean()
+    text = choice_text(ROWS, {"val": replace(val, values=values)}, "val")
+    assert "**weight=5** (60." in text and "by those that all have (0)" in text
 
 
 def test_one_scene_has_no_interval_and_tells_nothing_apart():

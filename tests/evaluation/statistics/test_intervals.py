@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from beyonddrive.evaluation.statistics import intervals
 from beyonddrive.evaluation.statistics.intervals import (
@@ -10,7 +11,7 @@ from beyonddrive.evaluation.statistics.intervals import (
     estimates,
     paired_difference,
 )
-from beyonddrive.evaluation.statistics.power import Spread, spread_of
+from beyonddrive.evaluation.statistics.spread import Spread, spread_of
 
 
 def _differences(rng, effect, seeds, scenes, num_seeds, num_scenes, rest=1.0):
@@ -19,35 +20,54 @@ def _differences(rng, effect, seeds, scenes, num_seeds, num_scenes, rest=1.0):
     return effect + by_seed + by_scene + rng.normal(0.0, rest, (num_seeds, num_scenes))
 
 
+def _width(interval):
+    return interval[1] - interval[0]
+
+
 def test_the_interval_over_scenes_is_that_of_the_normal_distribution():
     values = np.random.default_rng(0).normal(3.0, 2.0, (1, 900))
     found = estimate(values)
     error = values.std(ddof=1) / np.sqrt(900)
     assert found.mean == pytest.approx(values.mean())
-    assert (found.low, found.high) == pytest.approx(
-        (found.mean - 1.96 * error, found.mean + 1.96 * error), abs=0.1 * error
+    assert (
+        found.interval
+        == found.bootstrap
+        == pytest.approx((found.mean - 1.96 * error, found.mean + 1.96 * error), abs=0.1 * error)
     )
     assert found.error_scenes == pytest.approx(error)
-    assert np.isnan(found.std) and np.isnan(found.seed_low)
+    assert np.isnan(found.std)
 
 
 def test_seeds_that_differ_widen_the_interval():
     rng = np.random.default_rng(1)
     alike = estimate(_differences(rng, 1.0, 0.0, 1.0, 5, 400))
     apart = estimate(_differences(rng, 1.0, 1.0, 1.0, 5, 400))
-    assert apart.high - apart.low > 3.0 * (alike.high - alike.low)
-    assert apart.seed_high - apart.seed_low > apart.high - apart.low  # few seeds: Student knows better
+    assert _width(apart.bootstrap) > 3.0 * _width(alike.bootstrap)
+    assert _width(apart.interval) > _width(apart.bootstrap)  # few seeds: Student knows better
+    assert _width(apart.interval) > 3.0 * _width(alike.interval)
+
+
+def test_the_interval_joins_students_over_seeds_with_the_normal_one_over_scenes():
+    rng = np.random.default_rng(8)
+    values = _differences(rng, 1.0, 1.0, 4.0, 3, 50)
+    found = estimate(values)
+    student = stats.ttest_1samp(values.mean(axis=1), 0.0).confidence_interval()
+    scenes = 1.96 * np.sqrt(spread_of(values).scenes / 50)
+    half = np.hypot(found.mean - student.low, scenes)
+    assert found.interval == pytest.approx((found.mean - half, found.mean + half), rel=1e-4)
+    same = estimate(np.tile([[1.0], [2.0], [4.0]], 50))  # nothing varies with the scene
+    assert same.interval == pytest.approx(stats.ttest_1samp([1.0, 2.0, 4.0], 0.0).confidence_interval())
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(2)
-    held = held_by_student = 0
+    held = held_by_bootstrap = 0
     for _ in range(200):
         found = estimate(_differences(rng, 0.5, 0.3, 2.0, 5, 100), resamples=299)
-        held += found.low <= 0.5 <= found.high
-        held_by_student += found.seed_low - 1.96 * 0.2 <= 0.5 <= found.seed_high + 1.96 * 0.2
-    assert 170 <= held <= 200  # five seeds: a little less than 95 of 100
-    assert held_by_student >= 185
+        held += found.interval[0] <= 0.5 <= found.interval[1]
+        held_by_bootstrap += found.bootstrap[0] <= 0.5 <= found.bootstrap[1]
+    assert held >= 185
+    assert 170 <= held_by_bootstrap <= 200  # five seeds: a little less than 95 of 100
 
 
 def test_pairing_takes_away_what_scenes_have_in_common():
@@ -57,7 +77,8 @@ def test_pairing_takes_away_what_scenes_have_in_common():
     better = hardness + 1.0 + rng.normal(0.0, 1.0, (3, 300))
     found = paired_difference(better, base)
     assert found.is_above_zero and not found.is_below_zero
-    assert found.high - found.low < 0.5 < estimate(better).high - estimate(better).low
+    assert _width(found.interval) < 0.5 < _width(estimate(better).interval)
+    assert _width(found.bootstrap) < 0.5 < _width(estimate(better).bootstrap)
     assert paired_difference(base, better).is_below_zero
 
 
@@ -76,7 +97,7 @@ def test_the_interval_over_scenes_and_seeds_is_that_of_the_means_drawn_one_by_on
     seeds, scenes = rng.integers(0, 2, (199, 2)), rng.integers(0, 9, (199, 9))
     means = [values[np.ix_(*drawn)].mean() for drawn in zip(seeds, scenes, strict=True)]
     found = estimate(values, resamples=199)
-    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(means, (2.5, 97.5))), rel=1e-9)
+    assert found.bootstrap == pytest.approx(tuple(np.percentile(means, (2.5, 97.5))), rel=1e-9)
 
 
 def test_an_untrained_baseline_stands_for_every_seed():
@@ -91,10 +112,13 @@ def test_the_same_seed_gives_the_same_interval():
     assert estimate(values, seed=7) != estimate(values, seed=8)
 
 
-def test_equal_means_of_seeds_are_a_point_and_one_scene_has_no_interval():
+def test_seeds_that_are_alike_leave_the_scenes_and_one_scene_has_no_interval():
     found = estimate(np.tile([0.0, 1.0], (3, 4)))
-    assert (found.std, found.seed_low, found.seed_high) == (0.0, 0.5, 0.5)
-    assert np.isnan(estimate([[0.5]]).low)
+    assert found.std == 0.0
+    half = 1.96 * np.sqrt(0.25 * 8 / 7 / 8)  # eight scenes, all seeds alike
+    assert found.interval == pytest.approx((0.5 - half, 0.5 + half), rel=1e-4)
+    assert estimate(np.full((3, 8), 0.5)).interval == (0.5, 0.5)
+    assert np.isnan([*estimate([[0.5]]).interval, *estimate([[0.5], [0.7]]).interval]).all()
 
 
 @pytest.mark.parametrize(
@@ -119,11 +143,11 @@ def test_the_spread_of_a_pilot_foretells_the_interval():
     assert (spread.seeds, spread.scenes, spread.rest) == pytest.approx((0.25, 4.0, 9.0), rel=0.5)
     found = estimate(_differences(rng, 0.0, 0.0, 2.0, 5, 500, rest=3.0))
     foretold = Spread(0.0, 4.0, 0.0).half_width(5, 500)
-    known = found.high - found.low
+    known = _width(found.bootstrap)
     assert known / 2.0 == pytest.approx(np.hypot(foretold, 1.96 * 3.0 / np.sqrt(5 * 500)), rel=0.2)
 
 
-@pytest.mark.parametrize("num_seeds", [3, 10])
+@pytest.mark.parametrize("num_seeds", [2, 3, 10])
 def test_as_many_of_a_hundred_intervals_as_they_say_are_half_a_width_from_the_truth(num_seeds):
     rng = np.random.default_rng(7)
     held = 0

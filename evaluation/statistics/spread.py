@@ -1,7 +1,8 @@
-"""How many seeds and scenes it takes to see a difference of a given size.
+"""What of scores varies with the seed and what with the scene: how well a mean is known, and what would be.
 
-The paired differences (S, T) of a pilot are split into what varies with the seed, what varies with the scene
+Scores or paired differences (S, T) are split into what varies with the seed, what varies with the scene
 and the rest (two-way analysis of variance without replication, random effects), which scipy does not have.
+From that follow the width of an interval, and how many seeds and scenes a narrower one takes.
 
 What varies with the seed is known from few seeds, so it takes Student's quantile; the scenes are many and
 take the normal one. The half widths of both parts are independent, so their squares add up (as MOVER, the
@@ -17,7 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from beyonddrive.evaluation.statistics.intervals import CONFIDENCE, StatisticsError
+from beyonddrive.structures.errors import BeyondDriveError
+
+CONFIDENCE = 0.95
+
+
+class StatisticsError(BeyondDriveError, ValueError):
+    """Scores that give no interval: of the wrong shape, not finite, or not paired."""
 
 
 @dataclass(frozen=True)
