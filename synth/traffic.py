@@ -8,6 +8,7 @@ stretch is a standing vehicle for SUMO, so traffic changes lanes before it, and 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -41,6 +42,32 @@ class TrafficPlan:
     """Share of roads with two lanes that have a closed stretch."""
     stopping_share: float = 0.25
     """Share of roads with two lanes on which a vehicle stops in the lane for a while."""
+
+
+@dataclass(frozen=True)
+class Closure:
+    """A closed stretch of a lane.
+
+    Attributes:
+        road: Its road.
+        lane: Its lane.
+        at: Where it ends on the lane [m].
+        size: How long it is [m].
+    """
+
+    road: str
+    lane: str
+    at: float
+    size: float
+
+
+@dataclass(frozen=True)
+class _Stopping:
+    """A vehicle that stops on a road: when it is there [s], and its row."""
+
+    road: str
+    start: float
+    row: str
 
 
 class _Demand:
@@ -85,9 +112,11 @@ class _Demand:
             f'startPos="{at - 1.0:.2f}" endPos="{at:.2f}" duration="{wait:.1f}"/></vehicle>'
         )
 
-    def add_standing(self) -> None:
+    def draw_standing(self) -> tuple[list[Closure], list[_Stopping]]:
         """Closed stretches and vehicles that stop for a while, on roads with two lanes."""
         rng, plan = self._rng, self._plan
+        closures: list[Closure] = []
+        stopping: list[_Stopping] = []
         for road in self._roads:
             cars, length = self._network.roads[road].cars(), self._length[road]
             if len(cars) < 2 or length < 60.0:
@@ -96,19 +125,34 @@ class _Demand:
             lane = (cars[0] if rng.random() < 0.7 else cars[-1]).id
             if chance < plan.closed_share:
                 size = float(rng.uniform(7.0, min(16.0, length - 40.0)))
-                name = f"{CLOSED_TYPE}_{road}"
-                self.types.append(
-                    f'<vType id="{name}" vClass="passenger" length="{size:.2f}" width="2.3" minGap="1.5"/>'
-                )
                 at = float(rng.uniform(size + 12.0, length - 22.0))
-                row = self._stopped(name, name, [road], lane, at, 1e5)
-                self.rows.append((0.0, f'<vehicle depart="0.0" {row}'))
+                closures.append(Closure(road, lane, at, size))
             elif chance < plan.closed_share + plan.stopping_share:
                 at = float(rng.uniform(25.0, length - 15.0))
                 start, wait = float(rng.uniform(0.0, 0.5 * self._end)), float(rng.uniform(20.0, 80.0))
                 kind = str(rng.choice(["van", "sedan", "truck"]))
                 row = self._stopped(f"stopping_{road}", kind, self._walk(road), lane, at, wait)
-                self.rows.append((start, f'<vehicle depart="{start:.1f}" {row}'))
+                stopping.append(_Stopping(road, start, f'<vehicle depart="{start:.1f}" {row}'))
+        return closures, stopping
+
+    def add_standing(self, closures: Sequence[Closure] | None = None) -> None:
+        """Closed stretches and vehicles that stop for a while; no vehicle stops where a stretch is closed.
+
+        Args:
+            closures: Take the place of those that are drawn.
+        """
+        drawn, stopping = self.draw_standing()
+        closures = drawn if closures is None else closures
+        for closure in closures:
+            name = f"{CLOSED_TYPE}_{closure.road}"
+            self.types.append(
+                f'<vType id="{name}" vClass="passenger" length="{closure.size:.2f}" width="2.3" '
+                'minGap="1.5"/>'
+            )
+            row = self._stopped(name, name, [closure.road], closure.lane, closure.at, 1e5)
+            self.rows.append((0.0, f'<vehicle depart="0.0" {row}'))
+        closed = {closure.road for closure in closures}
+        self.rows += [(item.start, item.row) for item in stopping if item.road not in closed]
 
     def add_vehicles(self) -> None:
         """Vehicles that drive all the time."""
@@ -138,10 +182,29 @@ class _Demand:
                 self.rows.append((depart, row))
 
 
-def write_demand(network: Network, plan: TrafficPlan, rng: np.random.Generator, folder: Path) -> None:
-    """Write SUMO's route file ``town.rou.xml`` and the file ``town.add.xml`` that records signals."""
+def closures_of(network: Network, plan: TrafficPlan, rng: np.random.Generator) -> list[Closure]:
+    """Closed stretches that :func:`write_demand` draws from the same generator."""
+    return _Demand(network, plan, rng).draw_standing()[0]
+
+
+def write_demand(
+    network: Network,
+    plan: TrafficPlan,
+    rng: np.random.Generator,
+    folder: Path,
+    closures: Sequence[Closure] | None = None,
+) -> None:
+    """Write SUMO's route file ``town.rou.xml`` and the file ``town.add.xml`` that records signals.
+
+    Args:
+        network: The streets.
+        plan: How much traffic.
+        rng: Everything is drawn from it, so that other numbers in the plan give other traffic.
+        folder: Where the files go, beside the network.
+        closures: Closed stretches in place of those that are drawn.
+    """
     demand = _Demand(network, plan, rng)
-    demand.add_standing()
+    demand.add_standing(closures)
     demand.add_vehicles()
     demand.add_pedestrians()
     rows = [row for _, row in sorted(demand.rows, key=lambda item: (round(item[0], 1), item[1]))]

@@ -42,6 +42,12 @@ FAILED, FAILED_RECORD = "failed.json", "failed.pkl"
 SUMMARY = "summary.json"
 FIGURE_FILES = (SUMMARY, "episodes.csv")
 """Files of the figures of all episodes."""
+TRAFFIC_VERSION = 2
+"""Of what is about in an episode, and of how far it is said to have gone; figures of two versions do not mix.
+
+1: closed lanes of SUMO away from their cones; vehicles that stop in their lane where no traffic is; distances
+without the first step. Runs that do not tell a version are of this one.
+"""
 NOT_ALWAYS_TOLD = ("recipe", "scenarios", "sumo", "planner")
 """Settings that runs of earlier versions do not tell; they are compared where both tell them."""
 TOWNS, POINTS = "towns", "points"
@@ -297,10 +303,18 @@ def differing_settings(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> l
     []
     >>> differing_settings({"pivot": "camera", "sumo": "1.26"}, {"pivot": "camera", "sumo": "1.27"})
     ['sumo']
+    >>> differing_settings({}, {"traffic_version": 2})
+    ['version of the traffic (1 and 2: other closed lanes and stopping vehicles)']
     """
+    there, wanted = ({"traffic_version": 1, **settings} for settings in (there, wanted))
     untold = {key for key in NOT_ALWAYS_TOLD if key not in there or key not in wanted}
     keys = (set(there) | set(wanted)) - untold
-    return sorted(key for key in keys if there.get(key) != wanted.get(key))
+    differing = sorted(key for key in keys if there.get(key) != wanted.get(key))
+    versions = " and ".join(str(settings["traffic_version"]) for settings in (there, wanted))
+    words = {
+        "traffic_version": f"version of the traffic ({versions}: other closed lanes and stopping vehicles)"
+    }
+    return [words.get(key, key) for key in differing]
 
 
 def forget_figures(out: Path) -> None:
@@ -388,5 +402,6 @@ def describe(outcome: Outcome) -> dict[str, Any]:
 
 
 def settings_dict(settings: LiveSettings) -> dict[str, Any]:
-    """Settings as JSON values, without the seed."""
-    return {key: value for key, value in asdict(settings).items() if key != "seed"}
+    """Settings as JSON values, without the seed; with the version of the traffic."""
+    told = {key: value for key, value in asdict(settings).items() if key != "seed"}
+    return {**told, "traffic_version": TRAFFIC_VERSION}

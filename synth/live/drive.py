@@ -84,6 +84,7 @@ class Outcome:
         ground: (n, 3) points of the road, world frame.
         solid: (n, 3) points of what stands.
         seconds: Time spent, by what for.
+        driven: How far the ego went, from where it started [m].
         film: For a video: per step what was seen and planned.
     """
 
@@ -95,13 +96,13 @@ class Outcome:
     ground: Points
     solid: Points
     seconds: Mapping[str, float]
+    driven: float
     film: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def kilometres(self) -> float:
         """Distance driven [km]."""
-        path = np.array([frame.ego_box[:2] for frame in self.frames]).reshape(-1, 2)
-        return float(np.hypot(*np.diff(path, axis=0).T).sum()) / 1000.0
+        return self.driven / 1000.0
 
     @property
     def collided(self) -> bool:
@@ -215,8 +216,7 @@ def staged(
     with clock.on("set up"):
         town = _town(towns / scenario.town)
         place = place_of(town.network, scenario.lanes, scenario.station, scenario.length)
-        plan = TrafficPlan(scenario.start_time + ROOM, scenario.vehicles_per_km, scenario.pedestrians_per_km)
-    with sumo_world(town, plan, scenario.seed + settings.seed) as world:
+    with sumo_world(town, traffic_plan(scenario), scenario.seed + settings.seed) as world:
         with clock.on("set up"):
             traffic = LiveTraffic(scenario, town, place, world, holds_ego=episode_type is Episode)
             eyes = Eyes(town, place, world, scenario.name, scenario.seed + settings.seed)
@@ -224,6 +224,17 @@ def staged(
             pivot = CAMERA[0] if settings.pivot == "rear_axle" else 0.0
             episode = episode_type(scenario.hugsim, place.route, traffic, solid, settings.hugsim, pivot)
         yield Stage(scenario, settings, town, place, world, traffic, eyes, episode, ground, solid, clock)
+
+
+def traffic_plan(scenario: LiveScenario) -> TrafficPlan:
+    """Traffic of a scenario; where no vehicles drive none stops in its lane, either."""
+    stopping = TrafficPlan.stopping_share if scenario.vehicles_per_km > 0 else 0.0
+    return TrafficPlan(
+        scenario.start_time + ROOM,
+        scenario.vehicles_per_km,
+        scenario.pedestrians_per_km,
+        stopping_share=stopping,
+    )
 
 
 _TOWNS: dict[Path, LiveTown] = {}
@@ -292,8 +303,9 @@ def drive(
         with clock.on("score"):
             score = score_of(episode.frames, stage.ground, stage.solid, settings.hugsim)
     return Outcome(
-        scenario, episode.frames, score, ends, report, stage.ground, stage.solid, dict(clock.seconds), film
-    )
+        scenario, episode.frames, score, ends, report, stage.ground, stage.solid, dict(clock.seconds),
+        episode.driven, film,
+    )  # fmt: skip
 
 
 def camera_points(poses: Floats) -> Floats:

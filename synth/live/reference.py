@@ -150,8 +150,9 @@ def drive_by_sumo(
         row["plan"] = to_local(np.vstack([done.traj, done.traj[-1:]]), done.ego_box[[0, 1, 6]])
     report = DriverReport()
     return Outcome(
-        scenario, frames, score, ends, report, stage.ground, stage.solid, dict(stage.clock.seconds), film
-    )
+        scenario, frames, score, ends, report, stage.ground, stage.solid, dict(stage.clock.seconds),
+        episode.driven, film,
+    )  # fmt: skip
 
 
 def with_what_was_done(frames: Sequence[RecordFrame]) -> list[RecordFrame]:

@@ -185,7 +185,7 @@ class SimulatorSession:
         ends = episode.ends or (f"{stage.settings.max_steps} steps",)
         outcome = Outcome(
             stage.scenario, episode.frames, score, ends, report or DriverReport(), stage.ground, stage.solid,
-            dict(stage.clock.seconds), self._rows,
+            dict(stage.clock.seconds), episode.driven, self._rows,
         )  # fmt: skip
         self._stage, self._rows = None, []
         self._stack.close()

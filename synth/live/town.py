@@ -38,11 +38,14 @@ from beyonddrive.synth.roadside import (
     street_furniture,
 )
 from beyonddrive.synth.town import build_network
-from beyonddrive.synth.traffic import TrafficPlan, write_demand
+from beyonddrive.synth.traffic import Closure, TrafficPlan, closures_of, write_demand
 from beyonddrive.synth.vehicle_types import CLOSED_TYPE
 
 TOWN, NETWORK, MAP, STATIC, IDS = "town.json", "town.net.xml", "map.gpkg", "static.json", "ids.json"
 FORMAT = 1
+BUILT_FOR = TrafficPlan()
+"""Traffic that a town is built for: its closed stretches are those of this plan. Another plan needs another
+:data:`FORMAT`."""
 SPLIT = "closed-loop"
 """Towns to drive in are those of this split, which no planner is trained on."""
 
@@ -111,10 +114,22 @@ class LiveTown:
             rows["connector"], rows["roadblock"], {(a, b): fid for a, b, fid in rows["block_connector"]}
         )
 
+    @cached_property
+    def closures(self) -> list[Closure]:
+        """Its closed stretches, where its cones stand."""
+        return closures_of(self.network, BUILT_FOR, _demand_rng(self.seed))
+
     def write_traffic(self, plan: TrafficPlan, folder: Path) -> None:
-        """Write SUMO's files of a run to an empty folder: network and demand; closed lanes stay the same."""
+        """Write SUMO's files of a run to an empty folder: network and demand.
+
+        Closed stretches are those of the town whatever the plan, whose shares of them are not looked at.
+        """
         (folder / NETWORK).symlink_to((self.folder / NETWORK).resolve())
-        write_demand(self.network, plan, np.random.default_rng([self.seed, 4]), folder)
+        write_demand(self.network, plan, _demand_rng(self.seed), folder, self.closures)
+
+
+def _demand_rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, 4])
 
 
 def _spec(name: str, location: str, seed: int) -> TownSpec:
@@ -151,7 +166,7 @@ def build_live_town(towns: Path, seed: int, number: int) -> LiveTown:
         spec = _spec(name, location, own_seed)
         network = build_network(location, own_seed, work)
         lots, town_map = town_map_of(spec, network)
-        write_demand(network, TrafficPlan(), np.random.default_rng([own_seed, 4]), work)
+        write_demand(network, BUILT_FOR, _demand_rng(own_seed), work)
         tracks, lengths = _closed(work / "town.rou.xml", network)
         static: list[StaticObject] = [
             *parked_cars(network, np.random.default_rng([own_seed, 5])),

@@ -664,6 +664,9 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         )
     with pytest.raises(SystemExit, match="settings than the rest: sumo"):
         call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better={root / 'old'},{root / 'new'}")
+    (drive("now", 0.25) / "settings.json").write_text(json.dumps({**settings, "traffic_version": 2}))
+    with pytest.raises(SystemExit, match=r"than the rest: version of the traffic \(1 and 2"):
+        call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better={root / 'now'}")
     # a list with another digest is the same where a row drives it alike
     again, apart = drive("again", 0.0, scenarios="other"), drive("apart", 0.125, scenarios="other")
     there = ["effect/two", "--row", f"better={apart},{apart}"]

@@ -95,6 +95,7 @@ class Episode:
     Attributes:
         frames: The record so far.
         ends: Why it ended; empty while it goes on.
+        driven: How far the ego went, from where it started [m]; the record may lack the first or last step.
     """
 
     scenario: Scenario
@@ -105,6 +106,7 @@ class Episode:
     pivot: float = 0.0
     frames: list[Frame] = field(default_factory=list, init=False)
     ends: tuple[str, ...] = field(default=(), init=False)
+    driven: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self._euler = np.deg2rad(np.array(self.scenario.euler, dtype=np.float64))
@@ -155,7 +157,9 @@ class Episode:
         before = (self._time, self._ego_box(), self.traffic.boxes())
         self._time += STEP
         self.traffic.move(self._state(), self._time)
+        start = self._ab
         self._drive(command)
+        self.driven += float(np.hypot(*(self._ab - start)))
         rc, distance = self.route.completion(self._ab)
         background, foreground = self._hits_background(), self._hits_agent()
         after = (self._time, self._ego_box(), self.traffic.boxes())

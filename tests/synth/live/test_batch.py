@@ -197,6 +197,22 @@ def test_a_folder_of_another_run_is_refused(live_folder, tmp_path):
     assert batch.list_digest(jobs) != batch.list_digest(jobs[1:])
 
 
+def test_runs_of_another_version_of_the_traffic_are_not_mixed(tmp_path):
+    """A run of before does not say its version."""
+    told = batch.settings_dict(SHORT)
+    before = {key: value for key, value in told.items() if key != "traffic_version"}
+    assert told["traffic_version"] == 2 and len(before) == len(told) - 1
+    said = r"another version of the traffic \(1 and 2: other closed lanes"
+    for name, own in (("old", before), ("new", told)):
+        write_made_up(tmp_path / name, [made_up("easy_0", 0, 0.5)], **own)
+    with pytest.raises(LiveError, match=said):
+        batch.claim(tmp_path / "old", {"config": "old", "preset": "pr57", **told})
+    with pytest.raises(LiveError, match=r"another version of the traffic \(2 and 1"):
+        compare([Row(name, (tmp_path / name,)) for name in ("old", "new")])
+    assert batch.claim(tmp_path / "old", {"config": "old", "preset": "pr57", **before}) == []
+    assert batch.claim(tmp_path / "new", {"config": "new", "preset": "pr57", **told}) == []
+
+
 def made_up(name, seed, hdscore, collided=0, kilometres=0.1):
     scores = {**dict.fromkeys(summary.FIGURES, 1.0), "hdscore": hdscore}
     return {

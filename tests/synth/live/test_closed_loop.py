@@ -54,6 +54,7 @@ def test_a_run_leaves_a_line_per_episode_and_their_means(results):
     settings = json.loads((out / "straight" / "settings.json").read_text())
     assert settings["recipe"] == figures["recipe"] and settings["scenarios"] == 2 and settings["sumo"]
     assert settings["config"] == "constant_velocity_synth" and settings["image_size"] == [64, 36]
+    assert settings["traffic_version"] == batch.TRAFFIC_VERSION
 
 
 def test_films_have_a_picture_per_step(results):

@@ -8,7 +8,7 @@ import pytest
 from beyonddrive.datasets.navsim.scene import HISTORY, Scene
 from beyonddrive.evaluation.reference_plan import driven_reference_plan, reference_plan
 from beyonddrive.structures.frame import Command, DrivenPlan
-from beyonddrive.synth.live.drive import camera_points, drive, staged
+from beyonddrive.synth.live.drive import camera_points, drive, staged, traffic_plan
 from beyonddrive.synth.live.place import rear_of
 from beyonddrive.synth.live.reference import Nobody, PdmClosedDriver, drive_by_sumo
 
@@ -35,6 +35,9 @@ def test_a_path_is_driven_to_its_end_whatever_moves(live_folder, scenarios, tiny
     assert 0.9 * 0.9 * scenarios["easy_00"].length < 1000 * outcome.kilometres < scenarios["easy_00"].length
     times = [frame.time for frame in outcome.frames]
     np.testing.assert_allclose(times, 0.25 * np.arange(1, len(times) + 1))
+    steps = np.hypot(*np.diff([frame.ego_box[:2] for frame in outcome.frames], axis=0).T)
+    first = np.hypot(*outcome.frames[0].ego_box[:2])  # (it starts at 0, 0)
+    assert first > 0.5 and 1000 * outcome.kilometres == pytest.approx(first + steps.sum())
     # The plan that is recorded leads along the way that is driven.
     frame, later = outcome.frames[4], outcome.frames[6]
     assert np.hypot(*(frame.traj[0, :2] - later.ego_box[:2])) < 1.8
@@ -68,6 +71,26 @@ def test_the_same_seed_gives_the_same_episode_and_another_seed_another(
     ]
     records = [[frame.to_dict() for frame in run.frames] for run in runs]
     assert records[0] == records[1] != records[2]
+
+
+def test_where_no_traffic_is_wanted_nobody_is_about_but_the_scenarios_own(live_folder, scenarios, tiny):
+    for mode, own in (("easy_00", set()), ("easy_01", {"event-0"})):
+        plan = traffic_plan(scenarios[mode])
+        assert plan.duration == scenarios[mode].start_time + 110.0
+        with staged(scenarios[mode], live_folder / "towns", tiny) as stage:
+            assert set(stage.traffic.everybody.names) == own
+            while stage.world.time < plan.duration:
+                stage.world.step()
+                assert not stage.world.everybody().names
+    assert traffic_plan(scenarios["medium_00"]).stopping_share > 0.0
+
+
+@pytest.mark.parametrize("anchor", ["post_step", "pre_step"])
+def test_the_first_step_is_part_of_the_distance(live_folder, scenarios, tiny, follow, answer, anchor):
+    settings = replace(tiny, max_steps=1, hugsim=tiny.hugsim.changed(plan_anchor=anchor))
+    outcome = drive(scenarios["easy_00"], live_folder / "towns", follow(), answer, settings)
+    assert len(outcome.frames) == 1
+    assert 1000 * outcome.kilometres == pytest.approx(0.25 * scenarios["easy_00"].hugsim.speed, rel=0.2)
 
 
 def test_traffic_brakes_for_an_ego_that_stands_in_its_way(live_folder, scenarios, tiny, answer):

@@ -1,0 +1,51 @@
+"""Towns: the traffic of a run knows the closed lanes that are painted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from beyonddrive.synth.live.town import BUILT_FOR, _closed
+from beyonddrive.synth.roadside import closed_stretches
+from beyonddrive.synth.traffic import TrafficPlan, write_demand
+
+
+def marks_of(things):
+    """Centres of the signs and barriers at both ends of closed stretches, by name."""
+    return {
+        thing.name: pytest.approx(thing.center)
+        for thing in things
+        if thing.name.startswith("closed") and thing.name.endswith(("_end", "_sign"))
+    }
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [BUILT_FOR, TrafficPlan(126.0), TrafficPlan(138.0, 3.0, 4.0), TrafficPlan(126.0, stopping_share=0.0)],
+)
+def test_lanes_are_closed_where_their_cones_stand_whatever_the_plan(live_town, tmp_path, plan):
+    live_town.write_traffic(plan, tmp_path)
+    stretches = _closed(tmp_path / "town.rou.xml", live_town.network)
+    painted = list(closed_stretches(live_town.network, *stretches, np.random.default_rng(0)))
+    assert len(marks_of(painted)) >= 4
+    assert {thing.name: thing.center for thing in painted if thing.name in marks_of(painted)} == marks_of(
+        live_town.static
+    )
+    text = (tmp_path / "town.rou.xml").read_text()
+    stopping = {part.split('"')[0] for part in text.split('id="stopping_')[1:]}
+    assert bool(stopping) == bool(plan.stopping_share)
+    assert not stopping & {closure.road for closure in live_town.closures}
+
+
+def test_a_plan_draws_its_own_closed_lanes_unless_it_is_given_some(live_town, tmp_path):
+    """With those of the town's own plan the files are the same to the byte."""
+    (tmp_path / "town.net.xml").symlink_to(live_town.folder / "town.net.xml")
+
+    def routes(plan, **closures):
+        rng = np.random.default_rng([live_town.seed, 4])
+        write_demand(live_town.network, plan, rng, tmp_path, **closures)
+        return (tmp_path / "town.rou.xml").read_bytes()
+
+    assert routes(BUILT_FOR) == routes(BUILT_FOR, closures=live_town.closures)
+    longer = replace(BUILT_FOR, duration=126.0)
+    assert routes(longer) != routes(longer, closures=live_town.closures)
