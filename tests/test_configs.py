@@ -20,14 +20,15 @@ from beyonddrive.registry import DATASETS, HOOKS, METRICS, MODELS, PARAM_SCHEDUL
 ROOT = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("[!_]*/*.py"))
 
+NAVTRAIN_POOL = "data/cache/navsim/pools/navtrain_train"
 REPELLED = {
     # config: weight of the repulsion and of the attraction that it opposes, pool, split
-    "ltf/ltf-beyonddrive_r34_8xb4-100e_navtrain.py": (5.0, 10.0, "data/pools/navtrain_train", "trainval"),
+    "ltf/ltf-beyonddrive_r34_8xb4-100e_navtrain.py": (5.0, 10.0, NAVTRAIN_POOL, "trainval"),
     "ltf/ltf-beyonddrive_tiny_1xb16-12e_synth.py": (5.0, 10.0, "data/synth/pool/train", "train"),
     "ltf/ltf-beyonddrive-online_tiny_1xb16-12e_synth.py": (5.0, 10.0, "data/synth/pool/train", "train"),
     "diffusiondrive/diffusiondrive-beyonddrive_r34_8xb8-100e_navtrain.py": (
         *(60.0, 96.0),
-        *("data/pools/navtrain_train", "trainval"),
+        *(NAVTRAIN_POOL, "trainval"),
     ),
     "diffusiondrive/diffusiondrive-beyonddrive_tiny_1xb16-12e_synth.py": (
         *(60.0, 96.0),
@@ -35,14 +36,14 @@ REPELLED = {
     ),
     "meanfuser/meanfuser-beyonddrive_r34_8xb4-100e_navtrain.py": (
         *(1.5, 2.0),
-        *("data/pools/navtrain_train", "trainval"),
+        *(NAVTRAIN_POOL, "trainval"),
     ),
     "meanfuser/meanfuser-beyonddrive_tiny_1xb16-12e_synth.py": (1.5, 2.0, "data/synth/pool/train", "train"),
-    "wote/wote-beyonddrive_r34_8xb16-30e_navtrain.py": (0.5, 1.0, "data/pools/navtrain_train", "trainval"),
+    "wote/wote-beyonddrive_r34_8xb16-30e_navtrain.py": (0.5, 1.0, NAVTRAIN_POOL, "trainval"),
     "wote/wote-beyonddrive_tiny_1xb16-12e_synth.py": (0.5, 1.0, "data/synth/pool/train", "train"),
     "hydra_mdp/hydra_mdp-beyonddrive_r34_8xb16-30e_navtrain.py": (
         *(0.5, 1.0),
-        *("data/pools/navtrain_train", "trainval"),
+        *(NAVTRAIN_POOL, "trainval"),
     ),
     "hydra_mdp/hydra_mdp-beyonddrive_tiny_1xb16-12e_synth.py": (0.5, 1.0, "data/synth/pool/train", "train"),
 }
@@ -176,6 +177,54 @@ def test_a_folder_from_the_command_line_reaches_every_place_that_uses_it():
     assert config.train_dataloader.dataset.data_root == "/elsewhere"
     assert config.test_evaluator.cache_dir == "/elsewhere/cache/metrics/test"
     assert config.train_dataloader.dataset.negatives.pool == "/elsewhere/pool/train"
+
+
+@pytest.mark.parametrize("name", [name for name in REPELLED if "navtrain" in name])
+def test_two_options_move_all_that_a_navtrain_recipe_reads(name):
+    """What the suite makes is below the second, so that the first may be read-only."""
+    config = load_config(ROOT / name, {"data_root": "/mnt/navsim", "cache_root": "/scratch"})
+    assert "'data/" not in config.pretty_text
+    assert config.train_dataloader.dataset.negatives.pool == "/scratch/pools/navtrain_train"
+    for key in ("vocabulary", "vocabulary_scores"):
+        assert config.get(key, "/scratch/vocabularies/").startswith("/scratch/vocabularies/")
+
+
+@pytest.mark.parametrize(
+    "planner",
+    [
+        "ltf/ltf-delta_r34_8xb4-100e_navtrain.py",
+        "transfuser/transfuser-pillars-centerpoint_r34_8xb4-100e_navtrain.py",  # with a list of metrics
+        "constant_velocity/constant_velocity_navtest.py",
+    ],
+)
+def test_navhard_behind_a_planner_changes_its_test_alone(planner, tmp_path):
+    recipe = tmp_path / "navhard.py"
+    bases = [f"beyonddrive::{planner}", "beyonddrive::_base_/datasets/navhard.py"]
+    recipe.write_text(f"_base_ = {bases}\n")
+    plain, judged = load_config(ROOT / planner), load_config(recipe)
+    source, navhard = plain.test_dataloader.dataset, "data/navsim/navhard_two_stage"
+    places = {
+        "split": "test",
+        "two_stage": "data/navsim/train_test_split/navhard_two_stage.yaml",
+        "synthetic_scenes": f"{navhard}/synthetic_scene_pickles",
+        "cache_dir": None,
+    }
+    roots = {"data_root": "data/navsim", "maps_root": "data/navsim/maps"}
+    steps = {key: source[key] for key in ("feature_pipeline", "pipeline")}
+    assert judged.test_dataloader.dataset == {
+        "type": "TwoStageDataset",
+        "scene_filter": None,
+        "synthetic_sensors": f"{navhard}/sensor_blobs",
+        **places,
+        **roots,
+        **steps,
+    }
+    assert judged.test_evaluator == {"type": "TwoStageMetric", "num_workers": 4, **places, **roots}
+    for config in (plain, judged):
+        for key in ("dataset", "test_evaluator"):
+            (config.test_dataloader if key == "dataset" else config._cfg_dict).pop(key)
+    assert judged._cfg_dict.pop("_places") == places  # (a name of the file, which nothing reads)
+    assert plain._cfg_dict == judged._cfg_dict
 
 
 class Recipe(NamedTuple):

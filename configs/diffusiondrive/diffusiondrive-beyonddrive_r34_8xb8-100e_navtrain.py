@@ -3,7 +3,7 @@
 # The pool is made by beyonddrive mine with flow_policy_r34_8xb4-100e_navtrain.
 _base_ = ["./diffusiondrive_r34_8xb64-100e_navtrain.py", "../_base_/negatives/pool.py"]
 
-pool_dir = "data/pools/navtrain_train"
+pool_dir = "${cache_root}/pools/navtrain_train"
 model = dict(repulsion=dict(weight=12.0 * 5.0))
 train_dataloader = dict(batch_size=8)
 optim_wrapper = dict(

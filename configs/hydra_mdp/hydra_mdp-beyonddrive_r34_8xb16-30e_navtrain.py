@@ -2,5 +2,5 @@
 # The pool is made by beyonddrive mine with flow_policy_r34_8xb4-100e_navtrain.
 _base_ = ["./hydra_mdp_r34_8xb16-30e_navtrain.py", "../_base_/negatives/pool.py"]
 
-pool_dir = "data/pools/navtrain_train"
+pool_dir = "${cache_root}/pools/navtrain_train"
 model = dict(repulsion=dict(weight=0.5))

@@ -1,7 +1,7 @@
 # Vocabulary planner of the Hydra-MDP kind; the recipe of WoTE. Its vocabulary and the scores are made by:
-#     beyonddrive build-vocabulary CONFIG train --size 4096 --out data/navsim/vocabularies/plans_4096.npz
-#     beyonddrive score-vocabulary CONFIG train data/navsim/vocabularies/plans_4096.npz \
-#         --out data/navsim/vocabularies/scores_4096/navtrain_train --num-workers 32
+#   beyonddrive build-vocabulary CONFIG train --size 4096 --out data/cache/navsim/vocabularies/plans_4096.npz
+#   beyonddrive score-vocabulary CONFIG train data/cache/navsim/vocabularies/plans_4096.npz \
+#       --out data/cache/navsim/vocabularies/scores_4096/navtrain_train --num-workers 32
 _base_ = [
     "../_base_/models/hydra_mdp_r34.py",
     "../_base_/datasets/navsim_lidar.py",
@@ -9,7 +9,7 @@ _base_ = [
     "../_base_/schedules/adamw_30e.py",
     "../_base_/runtime/default.py",
 ]
-vocabulary = "${data_root}/vocabularies/plans_4096.npz"
-vocabulary_scores = "${data_root}/vocabularies/scores_4096/navtrain_train"
+vocabulary = "${cache_root}/vocabularies/plans_4096.npz"
+vocabulary_scores = "${cache_root}/vocabularies/scores_4096/navtrain_train"
 train_dataloader = dict(batch_size=16)
 model = dict(trajectory_head=dict(vocabulary="${vocabulary}"))

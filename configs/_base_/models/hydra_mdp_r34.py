@@ -1,5 +1,6 @@
 # Vocabulary planner of the Hydra-MDP kind: the encoder and auxiliary heads of TransFuser, 4096 plans.
-# beyonddrive build-vocabulary CONFIG train --size 4096 --out data/navsim/vocabularies/plans_4096.npz
+# Below cache_root:
+#   beyonddrive build-vocabulary CONFIG train --size 4096 --out data/cache/navsim/vocabularies/plans_4096.npz
 _base_ = "./transfuser_r34.py"
 
 model = dict(

@@ -1,5 +1,6 @@
 # WoTE as published: camera and LiDAR, ResNet-34, 256 anchors.
-# Anchors: beyonddrive build-vocabulary CONFIG train --size 256 --out data/navsim/vocabularies/plans_256.npz
+# Anchors, below cache_root:
+#   beyonddrive build-vocabulary CONFIG train --size 256 --out data/cache/navsim/vocabularies/plans_256.npz
 model = dict(
     type="WoTE",
     backbone=dict(
