@@ -40,7 +40,7 @@ VERBS = {
     "score": Verb("score", "score plans from anywhere by the PDM score or EPDMS"),
     "calibrate": Verb("calibrate", "find the turn and stretch of a planner's plans that score best"),
     "drive": Verb("drive", "put a planner behind a simulator: HUGSIM's pipes and HTTP, AlpaSim"),
-    "closed-loop": Verb("closed_loop", "drive planners in generated towns that live, and score them"),
+    "closed-loop": Verb("closed_loop", "drive planners in towns with reactive traffic, and score them"),
     "hugsim-score": Verb("hugsim_score", "score what HUGSIM's closed loop left behind"),
     "convert": Verb("convert_checkpoint", "convert checkpoints of original releases, both ways"),
     "make-zoo": Verb("make_zoo", "make a folder of released checkpoints from trainings"),

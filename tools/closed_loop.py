@@ -1,4 +1,4 @@
-"""Drive planners in generated towns that live: ``beyonddrive closed-loop scenarios|run|compare|serve``.
+"""Drive planners in towns with reactive traffic: ``beyonddrive closed-loop scenarios|run|compare|serve``.
 
 ``scenarios --out DIR`` writes scenarios in towns that no planner was trained on. ``run CONFIG CHECKPOINT
 --scenarios DIR --out RESULTS`` drives a planner in all of them: SUMO moves the traffic, which reacts to the
@@ -49,7 +49,7 @@ _READ_BY = {
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = command_parser(VERB, "Drive planners in generated towns that live.")
+    parser = command_parser(VERB, "Drive planners in generated towns with reactive traffic.")
     actions = parser.add_subparsers(dest="action", required=True)
     write = actions.add_parser("scenarios", help="write scenarios, and the towns that they are in")
     write.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")

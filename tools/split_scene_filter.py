@@ -19,8 +19,14 @@ from beyonddrive.tools._command_line import command_parser, run_command, tell
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("split-scene-filter", "Cut a scene filter into training and validation.")
-    parser.add_argument("scene_filter", type=Path, help="scene filter, such as NAVSIM's navtrain.yaml")
-    parser.add_argument("log_lists", type=Path, help="yaml file with the lists train_logs and val_logs")
+    parser.add_argument(
+        "scene_filter", type=Path, help="scene filter, such as NAVSIM's scene_filter/navtrain.yaml"
+    )
+    parser.add_argument(
+        "log_lists",
+        type=Path,
+        help="lists train_logs and val_logs: NAVSIM's default_train_val_test_log_split.yaml",
+    )
     parser.add_argument("--data-root", type=Path, required=True, help="data root in NAVSIM's layout")
     parser.add_argument("--split", default="trainval", help="split of the data root that the filter is for")
     parser.add_argument(
