@@ -10,6 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.structures import BaseDataElement
+
+from beyonddrive.plugins.ego_mlp.planner import EgoStatusMLP
+from beyonddrive.structures.sample import PlanSample
 
 GUIDE = Path(__file__).parents[1] / "docs" / "add_a_planner.md"
 TRAIN = """
@@ -111,3 +116,21 @@ def test_without_a_package_a_config_imports_the_planner(folder, tmp_path):
         f"_base_ = '{configs}/glance_1xb16-12e_synth.py'\ncustom_imports = dict(imports=['my_planners'])\n"
     )
     assert run(folder, tmp_path, "-c", TRAIN, config).stdout == "GlancePlanner True False\n"
+
+
+def test_the_loss_of_the_guide_adds_a_term_to_those_of_the_head():
+    block = re.search(r"```python\n(def loss\(.*?)```", GUIDE.read_text(), re.DOTALL)[1]
+    names = {}
+    exec(block, names)
+    planner = EgoStatusMLP(hidden=8, repulsion={"weight": 0.5})
+    samples = [PlanSample(metainfo={"token": str(row)}) for row in range(2)]
+    for row, sample in enumerate(samples):
+        sample.gt = BaseDataElement(trajectory=torch.full((8, 3), float(row)))
+        sample.negatives = BaseDataElement(plans=torch.ones(1, 8, 3), valid=torch.tensor([True]))
+    inputs = {"status": torch.rand(2, 8)}
+    terms, plain = names["loss"](planner, inputs, samples), planner.loss(inputs, samples)
+    assert "loss_repulsive" in plain and terms.keys() - plain.keys() == {"loss_smooth"}
+    assert all(torch.equal(terms[name], plain[name]) for name in plain)
+    speeds = planner.plan(inputs).trajectory[..., :2].diff(dim=1)
+    torch.testing.assert_close(terms["loss_smooth"], 0.1 * speeds.diff(dim=1).abs().mean())
+    assert terms["loss_smooth"].item() > 0
