@@ -72,6 +72,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--plan: the file has the rows; --grid and --baseline are for configs")
     if args.rows and not args.plan:
         parser.error("--rows: chooses rows of a --plan")
+    if args.report_only:
+        given = {"--rows": args.rows, "--seeds": args.seeds, "--jobs": args.jobs, "--ray": args.ray}
+        given["--dry-run"] = args.dry_run or None
+        if told := [name for name, value in given.items() if value is not None]:
+            parser.error(
+                f"--report-only: trains nothing, and reports all runs in --out; leave out {', '.join(told)}"
+            )
     if args.jobs is not None and args.jobs < 1:
         parser.error(f"--jobs {args.jobs}: must be at least 1")
     refuse_file(parser, "--out", args.out)
@@ -80,6 +87,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def whole_plan(args: argparse.Namespace) -> SweepPlan:
     """The plan that a command line means, with all its rows.
+
+    Subsets of the plan are of its first loader, and are left out where another one is judged first.
 
     Raises:
         SweepError: If it contradicts itself.
@@ -105,6 +114,8 @@ def whole_plan(args: argparse.Namespace) -> SweepPlan:
     plan = read_plan(args.plan)
     rows = tuple(replace(row, options={**row.options, **options}) for row in plan.rows)
     seeds = read_seeds(args.seeds) if args.seeds else plan.seeds
+    if settings.get("loaders", plan.loaders)[0] != plan.loaders[0]:
+        settings["subsets"] = {}
     return replace(plan, rows=rows, seeds=seeds, **settings)
 
 
@@ -136,23 +147,26 @@ def values_of(text: str) -> list[str]:
 
 def sweep(args: argparse.Namespace) -> int:
     """Carry out what is left, and write the report; 1 if a run failed."""
-    from beyonddrive.engine.sweeps.folder import Recipes, runs_of
+    from beyonddrive.engine.sweeps.folder import Recipes, runs_of, scene_filter_of
     from beyonddrive.engine.sweeps.places import ray_cluster, this_machine
     from beyonddrive.engine.sweeps.records import is_complete, read_record
     from beyonddrive.engine.sweeps.runs import Outcome
     from beyonddrive.engine.sweeps.work import carry_out
     from beyonddrive.evaluation.bases.evaluators import basis_named
-    from beyonddrive.visualization.sweep_report import read_subsets
+    from beyonddrive.visualization.sweep_report import check_subsets, read_subsets
 
     plan = plan_of(args)
     for name in plan.further:
         basis_named(name)
     read_subsets(plan)  # (what is wrong with them is told before hours of training)
+    _tell_subsets_left_out(args, plan)
     recipes = Recipes(args.out)
     if args.report_only:
         print(_report(args, recipes))
         return 0
     runs = runs_of(plan, args.out, recipes)
+    if (scene_filter := scene_filter_of(plan, recipes)) is not None:
+        check_subsets(plan, scene_filter)
     done = [run for run in runs if is_complete(run, read_record(run))]
     print(f"{len(runs)} runs of {len(plan.rows)} rows, {len(done)} complete", flush=True)
     if len(plan.rows) > 1 and not any(row.baseline for row in plan.rows):
@@ -164,7 +178,9 @@ def sweep(args: argparse.Namespace) -> int:
     if args.dry_run:
         for run in runs:
             state = "complete" if run in done else "to do"
-            print(f"{state:<10}{run.row}, seed {run.seed}: {run.folder}")
+            lacks = run.lacking() if run not in done and read_record(run) is not None else ""
+            lacks = lacks and f", has no scores on {lacks}"
+            print(f"{state:<10}{run.row}, seed {run.seed}: {run.folder}{lacks}")
         return 0
     place = (
         this_machine(args.jobs or 1, _gpus())
@@ -188,6 +204,18 @@ def sweep(args: argparse.Namespace) -> int:
     if errors:
         tell("sweep", f"{len(errors)} of {len(runs)} runs failed; the same command tries them again")
     return int(bool(errors))
+
+
+def _tell_subsets_left_out(args: argparse.Namespace, plan: SweepPlan) -> None:
+    """Say which subsets of a plan are not of the scenes that the command line judges first."""
+    from beyonddrive.engine.sweeps.plan import read_plan
+
+    if args.plan is None or plan.subsets or not (lost := read_plan(args.plan)).subsets:
+        return
+    print(
+        f"left out are the subsets {', '.join(lost.subsets)}: they are of scenes of the loader "
+        f"{lost.loaders[0]}, and --loaders {plan.loaders[0]} is judged first"
+    )
 
 
 def _report(

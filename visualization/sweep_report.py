@@ -8,8 +8,9 @@ from pathlib import Path
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter, SceneFilterError
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.plan import SweepError, SweepPlan
-from beyonddrive.engine.sweeps.runs import Finished, Run
+from beyonddrive.engine.sweeps.runs import Finished, Run, differing_data
 from beyonddrive.evaluation.score_results import label_differences, read_results
+from beyonddrive.evaluation.statistics.intervals import StatisticsError
 from beyonddrive.evaluation.statistics.score_table import (
     RATE,
     RunKey,
@@ -40,7 +41,7 @@ def collect(plan: SweepPlan, finished: Sequence[Finished]) -> dict[str, ScoreTab
     """Scores by scene of the runs that have them, by loader.
 
     Scores on a further basis are parts of their own, ``test-epdms`` beside ``test``; runs that were not
-    judged on it are not in them.
+    judged on it, or not in every scene, are not in them.
 
     Raises:
         ResultsError: If a file of scores is damaged.
@@ -56,7 +57,7 @@ def collect(plan: SweepPlan, finished: Sequence[Finished]) -> dict[str, ScoreTab
     if not tables:
         raise SweepError("not a single run has scores; see what is told of each")
     for basis in plan.further:
-        if judged := [run for run in scored if run.results(first, basis).exists()]:
+        if judged := [run for run in scored if run.is_judged(first, basis)]:
             tables[part_on(first, basis)] = _table(judged, first, basis)
     return tables
 
@@ -65,13 +66,15 @@ def with_subsets(plan: SweepPlan, tables: Mapping[str, ScoreTable]) -> dict[str,
     """The scores by loader, and those of the subsets of the first loader, in the order of the report.
 
     Raises:
-        StatisticsError: If a subset has scenes that were not judged.
-        SweepError: As :func:`read_subsets`.
+        SweepError: If a subset has scenes that were not judged, or as :func:`read_subsets`.
     """
     found, tokens = dict(tables), read_subsets(plan)
     for part, (name, whole) in subset_parts(plan).items():
         if whole in tables:
-            found[part] = tables[whole].part(tokens[name])
+            try:
+                found[part] = tables[whole].part(tokens[name])
+            except StatisticsError as error:
+                raise SweepError(_other_scenes(plan, name, f"{whole}: {error}")) from error
     return {part: found[part] for part in parts_of(plan) if part in found}
 
 
@@ -113,6 +116,32 @@ def read_subset(plan: SweepPlan, name: str) -> Sequence[str]:
             f"subsets.{name}: {file}: names no tokens; a subset is a scene filter with a list of them"
         )
     return tokens
+
+
+def check_subsets(plan: SweepPlan, scene_filter: Path) -> None:
+    """Whether the scenes of all subsets are among those that a scene filter lists.
+
+    A filter that lists none, or is not there yet, tells nothing.
+
+    Raises:
+        SweepError: If one has others; or as :func:`read_subsets`.
+    """
+    subsets = read_subsets(plan)
+    listed = SceneFilter.from_yaml(scene_filter).tokens if subsets and scene_filter.is_file() else None
+    if not listed:
+        return
+    for name, tokens in subsets.items():
+        if odd := sorted(set(tokens).difference(listed)):
+            told = f"{scene_filter} has not {len(odd)} of its {len(tokens)} scenes, such as {odd[0]}"
+            raise SweepError(_other_scenes(plan, name, told))
+
+
+def _other_scenes(plan: SweepPlan, name: str, told: str) -> str:
+    return (
+        f"plan '{plan.title}': subsets.{name}: {plan.subsets[name]}: {told}; subsets are of the loader that "
+        f"is first, {plan.loaders[0]}: put the one first that it is of, give scenes of {plan.loaders[0]}, or "
+        "take it out of the plan"
+    )
 
 
 def part_on(part: str, basis: str) -> str:
@@ -188,7 +217,7 @@ def write_sweep(
         {key: outcome.checkpoint for key, outcome in keys.items()},
         {key: outcome.seconds["train"] for key, outcome in keys.items() if "train" in outcome.seconds},
     )
-    return write_report(out, plan, errors, whole)
+    return write_report(out, plan, errors, whole, differing_data(finished))
 
 
 def differing_values(plan: SweepPlan) -> dict[str, dict[str, str]]:
@@ -207,6 +236,7 @@ def write_report(
     plan: SweepPlan,
     errors: Mapping[tuple[str, int], str] | None = None,
     tables: Mapping[str, ScoreTable] | None = None,
+    mixed: Sequence[str] = (),
 ) -> str:
     """Compute tables from the scores of a sweep, and pictures of those of its loaders.
 
@@ -215,6 +245,7 @@ def write_report(
         plan: What was trained.
         errors: Why runs have no scores, by row and seed.
         tables: Scores by part; those that are on disk if None.
+        mixed: Rows whose seeds were trained on different data, as :func:`differing_data` tells them.
 
     Returns:
         The report.
@@ -231,6 +262,12 @@ def write_report(
     lacking = [row.name for row in plan.rows if not any(t.seeds(row.name) for t in tables.values())]
     if lacking:
         text += [f"Without runs so far: {'; '.join(lacking)}.", ""]
+    if mixed:
+        text += [
+            f"Seeds of one row were trained on different data, and the row is a mixture: {'; '.join(mixed)}. "
+            "Train them again on the same scenes, pools and other stores.",
+            "",
+        ]
     for part, table in tables.items():
         rows = table_rows(table, baselines)
         score = table.columns[-1]

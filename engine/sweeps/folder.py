@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from beyonddrive.engine.configs import load_config
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.plan import LOADERS, Row, SweepPlan
 from beyonddrive.engine.sweeps.records import (
+    DATA,
     FAILURE,
     RECORD,
     check_record,
@@ -25,6 +26,7 @@ from beyonddrive.engine.sweeps.records import (
     read_record,
 )
 from beyonddrive.engine.sweeps.runs import Finished, Outcome, Run
+from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 from beyonddrive.structures.errors import BeyondDriveError
 
 _UNTRAINED = "untrained"
@@ -40,12 +42,14 @@ class Recipe(NamedTuple):
         digest: Hash of all its values.
         is_trained: Whether it has a training.
         loaders: Loaders that it can be judged on.
+        filters: File of the scene filter by loader, of those that have one.
     """
 
     config: str
     digest: str
     is_trained: bool
     loaders: tuple[str, ...]
+    filters: Mapping[str, Path]
 
 
 class Recipes:
@@ -83,7 +87,13 @@ class Recipes:
         config = load_config(path, {key: OptionText(value) for key, value in row.options.items()})
         parts = ("dataloader", "evaluator")
         loaders = [name for name in LOADERS if all(config.get(f"{name}_{part}") for part in parts)]
-        return Recipe(path, recipe_digest(config), config.get("train_cfg") is not None, tuple(loaders))
+        filters = {}
+        for name in loaders:
+            datasets = unwrapped_settings(config[f"{name}_dataloader"].dataset)
+            if len(datasets) == 1 and isinstance(file := datasets[0].get("scene_filter"), str):
+                filters[name] = Path(file)
+        is_trained = config.get("train_cfg") is not None
+        return Recipe(path, recipe_digest(config), is_trained, tuple(loaders), filters)
 
 
 def recipe_digest(config: Config) -> str:
@@ -114,6 +124,16 @@ def runs_of(plan: SweepPlan, out: Path, recipes: Recipes | None = None) -> list[
     return runs
 
 
+def scene_filter_of(plan: SweepPlan, recipes: Recipes) -> Path | None:
+    """Scene filter of the loader that is judged first, by the first row that has one; None if none has.
+
+    Raises:
+        ConfigError: As :meth:`Recipes.of`.
+    """
+    found = (recipes.of(row).filters.get(plan.loaders[0]) for row in plan.rows)
+    return next((path for path in found if path is not None), None)
+
+
 def _run_of(plan: SweepPlan, row: Row, seed: int, recipes: Recipes) -> Run:
     """A run, whose place nobody has chosen yet."""
     recipe = recipes.of(row)
@@ -130,6 +150,7 @@ def _run_of(plan: SweepPlan, row: Row, seed: int, recipes: Recipes) -> Run:
         plan.checkpoint, further=further,
         weights=recipes.out / "runs" / other.slug / folder.name if other else None,
         weights_recipe=recipes.of(other).digest if other else None,
+        bases=(row.config, *row.bases) if row.bases else (),
     )  # fmt: skip
 
 
@@ -137,8 +158,8 @@ def found_runs(plan: SweepPlan, recipes: Recipes) -> tuple[list[Finished], dict[
     """What lies in the folder of a sweep of a plan's rows, whatever seeds it has.
 
     Returns:
-        Runs with scores of what their rows are now, in the order of the rows, with the loaders that they have
-        scores of; and by row and seed what is to be told of runs that failed or have no such scores.
+        Runs with scores of what their rows are now, in the order of the rows, with the loaders of all whose
+        scenes they have scores; and by row and seed what is to be told of runs that failed or lack some.
     """
     finished, told = [], {}
     for row in plan.rows:
@@ -155,16 +176,17 @@ def found_runs(plan: SweepPlan, recipes: Recipes) -> tuple[list[Finished], dict[
             if run.folder != folder:
                 told[key] = f"{folder}: was made when the row was trained in another way; delete this folder"
                 continue
-            has = tuple(loader for loader in run.loaders if run.results(loader).exists())
-            lacking = ["-".join(filter(None, judgement)) for judgement in run.open_judgements]
+            has = tuple(loader for loader in run.loaders if run.is_judged(loader))
+            lacking = run.lacking()
             if failure is not None:
                 told[key] = failure
             elif stale is not None:
                 told[key] = stale + _AGAIN
             elif record is not None and lacking:
-                told[key] = f"has no scores on {', '.join(lacking)}" + _AGAIN
+                told[key] = f"has no scores on {lacking}" + _AGAIN
             if record is not None and stale is None and has:
-                outcome = Outcome(row.name, run.seed, folder, record["seconds"], record["checkpoint"])
+                seconds, checkpoint = record["seconds"], record["checkpoint"]
+                outcome = Outcome(row.name, run.seed, folder, seconds, checkpoint, data=record.get(DATA))
                 finished.append(Finished(replace(run, loaders=has), outcome))
     return finished, told
 

@@ -25,6 +25,10 @@ CHECKPOINT_DIGEST = "checkpoint_sha256"
 """Key of a record: the checksum of the checkpoint that was judged; records of version 0.2 have none."""
 WEIGHTS_RECIPE = "weights_recipe"
 """Key of a record: the recipe of the row whose checkpoint was judged; records of version 0.2 have none."""
+DATA = "data"
+"""Key of a record: the digest of what the training read; records of version 0.2 have none."""
+BASES = "bases"
+"""Key of a record: what ``config`` was merged from, if it was; records of version 0.2 have none."""
 DATE = "date"
 """Key of a record: the day (UTC) on which the run was judged; records of version 0.2 have none."""
 
@@ -58,6 +62,7 @@ def made_from(run: Run) -> dict[str, Any]:
         "row": run.row,
         "seed": run.seed,
         "config": run.config,
+        BASES: list(run.bases),
         "options": dict(run.options),
         "recipe": run.recipe,
         "checkpoint_rule": run.checkpoint,

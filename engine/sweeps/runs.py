@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +32,7 @@ class Run:
         jobs_per_gpu: Runs that share a GPU.
         weights: Folder of another run, the checkpoint of whose training it judges; None for its own.
         weights_recipe: The ``recipe`` of that run; None for its own.
+        bases: Configs that ``config`` was merged from, as the plan names them; none if it is the row's own.
     """
 
     row: str
@@ -47,6 +50,7 @@ class Run:
     further: tuple[str, ...] = ()
     weights: Path | None = None
     weights_recipe: str | None = None
+    bases: tuple[str, ...] = ()
 
     def results(self, loader: str, basis: str = "") -> Path:
         """Scores by scene on a loader, by the metric of the config or on a basis."""
@@ -60,10 +64,24 @@ class Run:
 
     @property
     def open_judgements(self) -> list[tuple[str, str]]:
-        """Those whose scores are not there."""
-        return [
-            (loader, basis) for loader, basis in self.judgements if not self.results(loader, basis).exists()
-        ]
+        """Those whose scores are not there, or not of all scenes."""
+        return [judgement for judgement in self.judgements if not self.is_judged(*judgement)]
+
+    def is_judged(self, loader: str, basis: str = "") -> bool:
+        """Whether every scene has its scores."""
+        results = self.results(loader, basis)
+        return results.is_file() and not failed_scenes(results)
+
+    def lacking(self) -> str:
+        """What has no scores, for readers; of scores that are there without some scenes, why."""
+        told = []
+        for loader, basis in self.open_judgements:
+            results = self.results(loader, basis)
+            told.append(results.stem)
+            if failed := failed_scenes(results):
+                name, reason = next(iter(failed.items()))
+                told[-1] += f" ({len(failed)} scenes without, such as {name}: {reason})"
+        return ", ".join(told)
 
     @property
     def trains(self) -> bool:
@@ -81,6 +99,25 @@ class Run:
         return None if self.weights is None else self.weights.parent.name
 
 
+def failed_scenes(results: Path) -> Mapping[str, str]:
+    """Scenes of a file of scores that have none, and logs that are lost as a whole, with the reason.
+
+    Nothing if there is no such file.
+    """
+    if not results.is_file():
+        return {}
+    state = results.stat()
+    return _failed_scenes(results, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _failed_scenes(results: Path, size: int, time_ns: int) -> Mapping[str, str]:
+    """As :func:`failed_scenes`; a file is read once while it stays as it is."""
+    with results.open(encoding="utf-8-sig", newline="") as file:
+        failed = [line for line in csv.DictReader(file) if line.get("error")]
+    return {line.get("token") or line.get("log") or "": line["error"] for line in failed}
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of a run.
@@ -94,6 +131,7 @@ class Outcome:
         checkpoint: Name of the checkpoint that was judged; None for a row without weights.
         error: Why there are no scores; None if all went well.
         note: What else is to be told; None for nothing.
+        data: Digest of what the training read; None if nobody told it.
     """
 
     row: str
@@ -103,6 +141,7 @@ class Outcome:
     checkpoint: str | None = None
     error: str | None = None
     note: str | None = None
+    data: str | None = None
 
 
 class Finished(NamedTuple):
@@ -110,3 +149,21 @@ class Finished(NamedTuple):
 
     run: Run
     outcome: Outcome
+
+
+def differing_data(finished: Sequence[Finished]) -> list[str]:
+    """Rows whose seeds were trained on different data, such as a pool that was mined again between them.
+
+    Returns:
+        A text for each, where seeds that are alike stand together: ``LTF (seeds 0, 1 | 2)``. Runs that do not
+        tell what they read are passed over.
+    """
+    seeds: dict[str, dict[str, list[str]]] = {}
+    for run, outcome in finished:
+        if outcome.data is not None:
+            seeds.setdefault(run.row, {}).setdefault(outcome.data, []).append(str(run.seed))
+    return [
+        f"{row} (seeds {' | '.join(', '.join(alike) for alike in found.values())})"
+        for row, found in seeds.items()
+        if len(found) > 1
+    ]

@@ -24,9 +24,11 @@ from typing import Any
 from beyonddrive.engine.environment import environment, utc_day
 from beyonddrive.engine.files import LockedError, file_lock
 from beyonddrive.engine.runner import find_last_checkpoint
+from beyonddrive.engine.sweeps.data import data_of
 from beyonddrive.engine.sweeps.plan import SweepError
 from beyonddrive.engine.sweeps.records import (
     CHECKPOINT_DIGEST,
+    DATA,
     DATE,
     RECORD,
     WEIGHTS_RECIPE,
@@ -42,7 +44,7 @@ from beyonddrive.engine.sweeps.records import (
     read_record,
     write_record,
 )
-from beyonddrive.engine.sweeps.runs import Outcome, Run
+from beyonddrive.engine.sweeps.runs import Outcome, Run, failed_scenes
 
 LOG = "log.txt"
 _TAIL = 12
@@ -72,8 +74,8 @@ def carry_out(run: Run) -> Outcome:
     except (OSError, ValueError, RuntimeError) as failed:
         error = str(failed)
     if record is not None:
-        lacking = ["-".join(filter(None, judgement)) for judgement in run.open_judgements]
-        error = f"{', '.join(lacking)}: {error}" if lacking else error
+        lacking = run.lacking()
+        error = f"{lacking}: {error}" if lacking else error
     note_failure(run, error)
     return Outcome(run.row, run.seed, run.folder, {}, error=error)
 
@@ -107,6 +109,9 @@ def _carry_out(run: Run, gpu: int | None, record: Mapping[str, Any] | None) -> O
         seconds = {name: took for name, took in seconds.items() if name == "train"}
         record = None
     weights = [str(checkpoint)] if checkpoint else []
+    note = None if stale is None else f"judged again: {stale}"
+    if record is not None and any(failed_scenes(run.results(*judgement)) for judgement in run.judgements):
+        note = f"judged again: had no scores on {run.lacking()}"
     for loader, basis in run.judgements if record is None else run.open_judgements:
         start = time.perf_counter()
         results = run.results(loader, basis)
@@ -121,18 +126,20 @@ def _carry_out(run: Run, gpu: int | None, record: Mapping[str, Any] | None) -> O
         CHECKPOINT_DIGEST: digest,
         "weights": run.trained_by,
         WEIGHTS_RECIPE: run.weights_recipe,
+        DATA: data_of(run.work_dir, checkpoint) if run.trains and checkpoint else None,
         "seconds": seconds,
         DATE: utc_day(),
         "made_with": environment(),
     }
     if record is not None:  # (some of the scores are of then, and what nobody told of them stays untold)
-        known = (CHECKPOINT_DIGEST, WEIGHTS_RECIPE)
+        known = (CHECKPOINT_DIGEST, WEIGHTS_RECIPE, DATA)
         told = {key: value for key, value in told.items() if key in record or key not in known}
+        if DATA in record:  # (files that were copied since have other times)
+            told[DATA] = record[DATA]
         told[DATE] = date_of(run, record)
         told["loaders"] = list(dict.fromkeys([*record["loaders"], *run.loaders]))
         told["made_with"] = record.get("made_with", told["made_with"])
     write_record(run, told)
-    note = None if stale is None else f"judged again: {stale}"
     return Outcome(run.row, run.seed, run.folder, seconds, name, note=note)
 
 

@@ -61,6 +61,8 @@ def test_a_grid_is_trained_once_and_a_failed_run_leaves_the_rest(tmp_path, blind
     before |= {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/train/*.pth")}
     record = json.loads((broken / "run.json").read_text())
     assert (record["seed"], record["checkpoint"]) == (1, "epoch_2.pth")
+    digests = {json.loads(path.read_text())["data"] for path in out.glob("runs/*/*/run.json")}
+    assert len(digests) == 1 and None not in digests
     capsys.readouterr()
 
     # A further basis judges what is trained, and nothing is trained or judged again.
@@ -75,8 +77,9 @@ def test_a_grid_is_trained_once_and_a_failed_run_leaves_the_rest(tmp_path, blind
     assert main([*words, "--further", "two-stage"]) == 1
     assert "no metric judges logged scenes on the basis 'two-stage'" in capsys.readouterr().err
 
-    # The report alone, and a recipe that is another one now.
-    assert main([*words, "--report-only"]) == 0
+    # The report alone, of all seeds that are there, and a recipe that is another one now.
+    alone = [word for word in words if word not in ("--seeds", "0:2")]
+    assert main([*alone, "--report-only"]) == 0
     assert capsys.readouterr().out.strip() == report.strip()
     assert main([*words, "--cfg-options", "model.hidden=8"]) == 1
     assert "was made from another config, weights or rule of checkpoints" in capsys.readouterr().err
@@ -125,6 +128,9 @@ def test_a_row_judges_the_checkpoints_of_another(tmp_path, blind_recipe, capsys)
         (["--plan", "b", "--grid", "k=1", "--out", "x"], "the file has the rows"),
         (["a", "--rows", "b", "--out", "x"], "chooses rows of a --plan"),
         (["a", "--jobs", "0", "--out", "x"], "at least 1"),
+        (["--plan", "b", "--rows", "c", "--report-only", "--out", "x"], "in --out; leave out --rows"),
+        (["a", "--seeds", "0:2", "--jobs", "2", "--report-only", "--out", "x"], "leave out --seeds, --jobs"),
+        (["a", "--ray", "--dry-run", "--report-only", "--out", "x"], "leave out --ray, --dry-run"),
     ],
 )
 def test_command_lines_that_contradict_themselves(words, told, capsys):

@@ -21,12 +21,15 @@ class Verbs:
     Attributes:
         calls: Verb, row, seed and loader of each.
         fails: Row and seed of runs whose verbs fail.
+        loses: Row, seed and file of scores that lack one scene.
+        data: What a training says that it reads; nothing is said of None.
         dies: Row and seed of a run that is killed in its training, after an epoch.
         number: Part of what every checkpoint holds.
     """
 
     def __init__(self):
         self.calls, self.fails, self.dies, self.number = [], set(), None, 0
+        self.loses, self.data = set(), None
 
     def __call__(self, run, gpu, words):
         place = {words[i]: words[i + 1] for i in range(2, len(words) - 1) if words[i].startswith("--")}
@@ -36,6 +39,10 @@ class Verbs:
         if words[0] == "train":
             folder = Path(place["--work-dir"])
             folder.mkdir(parents=True, exist_ok=True)
+            if self.data is not None:
+                start = folder / f"start_{len(list(folder.iterdir()))}" / "run.json"
+                start.parent.mkdir()
+                start.write_text(json.dumps({"first_step": 1, "data": [self.data]}))
             is_killed = self.dies == (run.row, run.seed)
             name = f"epoch_{1 if is_killed else 2}.pth"
             (folder / name).write_text(f"{run.recipe} {run.seed} {self.number}")
@@ -46,7 +53,13 @@ class Verbs:
         weights = Path(words[2]).read_text() if words[2].endswith(".pth") else ""
         values = np.random.default_rng(list(weights.encode())).uniform(0.1, 0.9, (5, len(SCORE_COLUMNS)))
         scenes = [ScoredScene(f"t{index}", "log", value) for index, value in enumerate(values)]
-        Path(place["--out"]).write_text(scenes_to_csv(scenes, SCORE_COLUMNS))
+        out = Path(place["--out"])
+        is_lost = (run.row, run.seed, out.name) in self.loses
+        if is_lost:
+            scenes[1] = ScoredScene("t1", "log", None, "no lane at all")
+        out.write_text(scenes_to_csv(scenes, SCORE_COLUMNS))
+        if is_lost:
+            raise subprocess.CalledProcessError(1, ["python", "-m", "beyonddrive", *words])
 
 
 @pytest.fixture
@@ -251,3 +264,82 @@ def test_subsets_are_read_before_anything_is_trained(sweep, verbs, capsys):
     assert sweep(top=top) == 0
     assert "## hard: 2 scenes" in capsys.readouterr().out
     assert ",hard," in (sweep.out / "runs.csv").read_text()
+
+
+@pytest.mark.parametrize("added", ["test-epdms", "val"])
+def test_a_scene_without_scores_leaves_one_run_out_of_one_part(sweep, verbs, capsys, added):
+    words = ["--further", "epdms"] if added == "test-epdms" else ["--loaders", "test", "val"]
+    assert sweep() == 0
+    verbs.loses = {("A", 1, f"{added}.csv")}
+    why = f"{added} (1 scenes without, such as t1: no lane at all)"
+    for _ in range(2):  # the second command judges it again, and forgets nothing
+        assert sweep(*words) == 1
+        assert ("test", "A", 1, "val" if added == "val" else "test") in verbs.calls
+        test, _, other = (sweep.out / "report.md").read_text().partition(f"## {added}")
+        assert "| A | 2 |" in test and "| A | 1 |" in other and f"- A, seed 1: {why}" in other
+    capsys.readouterr()
+    assert sweep(*words, "--dry-run") == 0
+    assert f"to do     A, seed 1: {sweep.out}/runs/a/seed1, has no scores on {why}" in capsys.readouterr().out
+    (sweep.out / "runs/a/seed1/failed.txt").unlink()  # as of a sweep that was killed after it
+    assert sweep(*words, "--report-only") == 0
+    assert f"- A, seed 1: has no scores on {why}; the same command" in capsys.readouterr().out
+
+    verbs.loses = set()
+    assert sweep(*words) == 0
+    assert {call[:3] for call in verbs.calls} == {("test", "A", 1)}
+    assert f"A, seed 1: judged again: had no scores on {why}" in capsys.readouterr().err
+    assert "Runs without scores" not in (sweep.out / "report.md").read_text()
+    assert sweep(*words) == 0 and not verbs.calls
+
+
+def test_subsets_of_a_loader_that_is_not_judged_first_are_left_out(sweep, verbs, capsys):
+    top = "seeds: [0]\nsubsets: {hard: hard.yaml}"
+    (sweep.plan.parent / "hard.yaml").write_text("tokens: [elsewhere]\n")
+    for words in (["--loaders", "val"], ["--loaders", "val", "--report-only"]):
+        assert sweep(*words, top=top) == 0
+        told = capsys.readouterr().out
+        assert "left out are the subsets hard: they are of scenes of the loader test, and" in told
+        assert "## val: 5 scenes" in told and "## hard" not in told
+
+    # a plan whose subset has scenes that are not judged: told when there are scores of others
+    assert sweep(top=top) == 1
+    told = capsys.readouterr().err
+    assert f"plan 'Sweep': subsets.hard: {sweep.plan.parent}/hard.yaml: test: 1 of 1 scenes have no" in told
+    assert "put the one first that it is of, give scenes of test, or take it out of the plan" in told
+
+    # and before anything is trained where the scene filter of the loader lists its scenes
+    listed = sweep.out / "listed.yaml"
+    listed.write_text("tokens: [t0, t1]\n")
+    words = ["--cfg-options", f"test_dataloader.dataset.scene_filter={listed}", "--out", f"{sweep.out}2"]
+    assert sweep(*words, top=top) == 1 and not verbs.calls
+    told = capsys.readouterr().err
+    assert f"{listed} has not 1 of its 1 scenes, such as elsewhere; subsets are of the loader" in told
+
+
+def test_seeds_that_were_trained_on_different_data_are_named(sweep, verbs):
+    pool = {"transform": "LoadNegatives", "kind": "negatives", "records": 2, "digest": "one"}
+    verbs.data = {"split": "train", "scenes": 3, "tokens": "a", "digest": "b", "stores": [pool]}
+    assert sweep(rows="  C: {config: human_synth, shared_options: false}\n") == 0
+    verbs.data = {**verbs.data, "files": 7, "stores": [{**pool, "transform": "Renamed"}]}  # (the same data)
+    assert sweep("--seeds", "2") == 0
+    assert len({record_of(sweep.out / f"runs/a/seed{seed}")["data"] for seed in range(3)}) == 1
+    assert record_of(sweep.out / "runs/b/seed0")["data"] is None
+    assert "different data" not in (sweep.out / "report.md").read_text()
+
+    pool["digest"] = "two"  # mined again, into the same folder
+    verbs.data["stores"] = [pool]
+    assert sweep("--seeds", "3") == 0
+    told = "Seeds of one row were trained on different data, and the row is a mixture: A (seeds 0, 1, 2 | 3)."
+    assert told in (sweep.out / "report.md").read_text()
+
+    # a copy, whose files have other times, and records that tell nothing
+    kept = record_of(sweep.out / "runs/a/seed3")["data"]
+    os.utime(sweep.out / "runs/a/seed3/train/epoch_2.pth", (1, 1))
+    assert sweep("--seeds", "3", "--loaders", "test", "val") == 0
+    assert record_of(sweep.out / "runs/a/seed3")["data"] == kept
+    for seed in range(3):
+        path = sweep.out / f"runs/a/seed{seed}"
+        old = {key: value for key, value in record_of(path).items() if key != "data"}
+        (path / "run.json").write_text(json.dumps(old))
+    assert sweep("--report-only") == 0
+    assert "different data" not in (sweep.out / "report.md").read_text()
