@@ -2,9 +2,10 @@
 
 ``SWEEP`` is the folder of ``beyonddrive sweep --plan results/effect/planners.yml --out SWEEP``, where the
 sweep may still be at work: complete runs are taken, with the seeds that they have; a run that judged another
-checkpoint than the row of its weights has now is named and left out. Refused are runs with other options than
-the plan's, with another recipe than the table has of their row, and runs of another checkpoint that would
-stand beside scores of the earlier one.
+checkpoint than the row of its weights has now, or that lacks scores of scenes, is named and left out. Refused
+are runs of another config, other bases, options, weights or rule of checkpoints than the plan's, with another
+recipe than the table has of their row, trained on other data than its other seeds, and runs of another
+checkpoint that would stand beside scores of the earlier one.
 
 ``SWEEP`` may also be a table that is kept, such as ``effect/planners``: rows that both plans have, with the
 same config and options, are taken from there, so that a training that two tables show is made once.
@@ -15,24 +16,39 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from beyonddrive.engine.config_files import ConfigNameError, find_config
 from beyonddrive.engine.sweeps.plan import Row, SweepError, SweepPlan
-from beyonddrive.engine.sweeps.records import CHECKPOINT_DIGEST, DATE, RECORD, date_of, out_of_date
-from beyonddrive.engine.sweeps.runs import Finished, Outcome, Run
+from beyonddrive.engine.sweeps.records import (
+    BASES,
+    CHECKPOINT_DIGEST,
+    DATA,
+    DATE,
+    RECORD,
+    date_of,
+    out_of_date,
+)
+from beyonddrive.engine.sweeps.runs import Finished, Outcome, Run, failed_scenes
 from beyonddrive.evaluation.statistics.score_table import RunKey, ScoreTable
 from beyonddrive.results.tables import RESULTS, KeptTable, name_of, run_of
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.visualization.sweep_report import collect, parts_of, subset_parts
+
+PLACES = frozenset(
+    {"data_root", "maps_root", "cache_root", "feature_cache", "pool_dir", "num_threads", "work_dir"}
+)
+"""Options that may be given beside those of a plan: where files are, and threads."""
 
 
 def finished_runs(sweep: Path, table: KeptTable) -> dict[RunKey, tuple[Finished, dict[str, Any]]]:
     """Complete runs of a sweep with their records.
 
     Raises:
-        SweepError: If a record is damaged, or a run has another value of an option than its row in the plan.
+        SweepError: If a run is not what its row is in the plan.
     """
     found = {}
     for row in table.plan.rows:
@@ -47,23 +63,63 @@ def finished_runs(sweep: Path, table: KeptTable) -> dict[RunKey, tuple[Finished,
                 further=table.plan.further,
                 weights=sweep / "runs" / weights.slug / path.parent.name if weights else None,
             )  # fmt: skip
-            refuse_other_options(row, run)
+            refuse_other_rows(table.plan, row, run, told)
             if stale := _stale(run, told):
                 print(f"keep: {row.name}, seed {seed}: left out: {stale}", file=sys.stderr)
                 continue
+            failed = {judgement for judgement in run.judgements if failed_scenes(run.results(*judgement))}
+            if failed:
+                print(f"keep: {row.name}, seed {seed}: left out on {run.lacking()}", file=sys.stderr)
+                if not any(run.is_judged(*judgement) for judgement in run.judgements):
+                    continue
+                run = replace(run, loaders=tuple(it for it in run.loaders if (it, "") not in failed))
             outcome = Outcome(row.name, seed, run.folder, told["seconds"], told["checkpoint"])
             found[RunKey(row.name, seed)] = Finished(run, outcome), {**told, DATE: date_of(run, told)}
     return found
 
 
-def refuse_other_options(row: Row, run: Run) -> None:
-    """End if a run was not made with the options that its row has in the plan."""
-    for key, value in row.options.items():
-        if run.options.get(key) != value:
+def refuse_other_rows(plan: SweepPlan, row: Row, run: Run, told: dict[str, Any]) -> None:
+    """End if a run is not what its row is in the plan, places of files aside."""
+    keys = [*row.options, *sorted(run.options.keys() - row.options.keys() - PLACES)]
+    compared = [(key, run.options.get(key), row.options.get(key)) for key in keys]
+    compared.append(("config", _merged_by(run, told), _merged([row.config, *row.bases])))
+    weights = plan.row(row.weights).slug if row.weights else None
+    compared.append(("weights", told.get("weights"), weights))
+    if run.is_trained:
+        compared.append(("checkpoint", run.checkpoint, plan.checkpoint))
+    for key, was, wanted in compared:
+        if was != wanted:
             raise SweepError(
-                f"{run.folder / RECORD}: was made with {key}={run.options.get(key)}, but the plan has "
-                f"{value} for row '{row.name}'; keep the sweep of this plan, or mend the plan"
+                f"{run.folder / RECORD}: was made with {key}={was or 'nothing'}, but the plan has "
+                f"{wanted or 'nothing'} for row '{row.name}'; keep the sweep of this plan, or mend the plan"
             )
+
+
+def _merged_by(run: Run, told: dict[str, Any]) -> str:
+    """Configs that the one of a run was merged from, or that one itself.
+
+    Where the record does not say it, the file does that lies beside the folders of the row's runs.
+    """
+    file = run.folder.parent / "config.py"
+    if told.get(BASES):
+        return _merged(told[BASES])
+    if BASES in told or Path(run.config).name != file.name or not file.exists():
+        return _merged([run.config])
+    try:
+        return _merged(json.loads(file.read_text().partition("_base_ = ")[2]))
+    except ValueError as error:
+        raise SweepError(f"{file}: is not as the sweep wrote it ({error})") from error
+
+
+def _merged(names: Sequence[str]) -> str:
+    """Configs by their places below a folder of configs, wherever that lies; by their names without one."""
+    found = []
+    for name in names:
+        try:
+            found.append(find_config(name).resolve().as_posix())
+        except ConfigNameError:
+            found.append(name)
+    return " + ".join(file.rpartition("/configs/")[2] for file in found)
 
 
 def _stale(run: Run, told: dict[str, Any]) -> str | None:
@@ -77,21 +133,29 @@ def _stale(run: Run, told: dict[str, Any]) -> str | None:
 def origin_of(told: dict[str, Any]) -> dict[str, Any]:
     """What a table keeps of the record of a run."""
     keys = ("recipe", "config", "checkpoint_rule", "checkpoint", DATE, "seconds", "made_with")
-    optional = [key for key in ("weights", CHECKPOINT_DIGEST) if told.get(key) is not None]
+    optional = [key for key in ("weights", CHECKPOINT_DIGEST, DATA) if told.get(key) is not None]
     return {key: told[key] for key in (*keys, *optional)}
 
 
 def refuse_other_recipes(made: dict[str, Any], others: dict[str, Any]) -> None:
-    """End if a run that is to be kept was made otherwise than another of its row, kept or to be kept."""
+    """End if a run that is to be kept was made otherwise than another of its row, kept or to be kept.
+
+    What a run does not tell, because it was made before it was recorded, is taken to fit.
+    """
     all_of_them = {**others, **made}
     for name, told in others.items():
         for other, kept in all_of_them.items():
-            if run_of(other).row == run_of(name).row and any(
-                part in kept and kept[part] != told.get(part) for part in ("recipe", "weights")
-            ):
-                there = "the table has it" if other == name else f"{other} is"
+            if run_of(other).row != run_of(name).row:
+                continue
+            there = "the table has it" if other == name else f"{other} is"
+            if any(part in kept and kept[part] != told.get(part) for part in ("recipe", "weights")):
                 raise SystemExit(
                     f"keep: {name}: {there} from another recipe or other weights; take it out first"
+                )
+            if None not in (kept.get(DATA), told.get(DATA)) and kept[DATA] != told[DATA]:
+                raise SystemExit(
+                    f"keep: {name}: {there} trained on other data: scenes, pool or other stores have changed "
+                    "between them; train all seeds of a row on the same, or take it out first"
                 )
 
 

@@ -30,6 +30,7 @@ rows:
   plain: {config: a}
   better: {config: b, baseline: plain}
 """
+CONFIGS = {"plain": "a", "better": "b"}
 
 
 @pytest.fixture
@@ -56,8 +57,9 @@ def write_run(sweep, row, seed, gain, recipe="r", weights=None, **told):
     scenes = [ScoredScene(f"t{index:02d}", "log", value) for index, value in enumerate(values)]
     (folder / "test.csv").write_text(scenes_to_csv(scenes, SCORE_COLUMNS))
     record = {
-        "row": row, "seed": seed, "config": row, "options": {}, "recipe": recipe, "checkpoint_rule": "last",
-        "checkpoint": "epoch_12.pth", "loaders": ["test"], "seconds": {"train": 60.0}, "made_with": {},
+        "row": row, "seed": seed, "config": CONFIGS[row], "options": {}, "recipe": recipe,
+        "checkpoint_rule": "last", "checkpoint": "epoch_12.pth", "loaders": ["test"],
+        "seconds": {"train": 60.0}, "made_with": {},
         "weights": weights, **told,
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record))
@@ -463,13 +465,87 @@ def test_a_damaged_file_ends_in_a_sentence(root, monkeypatch):
 
 
 def test_a_run_keeps_whose_weights_it_judges_and_refuses_others(root, monkeypatch):
+    plan = root / "results/effect/two.yml"
+    plan.write_text(PLAN.replace("config: b,", "config: b, weights: plain,"))
     write_run(root / "sweep", "better", 0, 0.1, weights="plain")
     call(keep, monkeypatch, root / "sweep", "effect/two")
     made = json.loads((root / "results" / "effect" / "two" / "made_with.json").read_text())
     assert json.dumps(made).count('"weights": "plain"') == 1
     write_run(root / "sweep", "better", 0, 0.1, weights="third")
+    with pytest.raises(SystemExit, match=r"with weights=third, but the plan has plain for row 'better'"):
+        call(keep, monkeypatch, root / "sweep", "effect/two")
+    plan.write_text(PLAN.replace("config: b,", "config: b, weights: third,") + "  third: {config: c}\n")
     with pytest.raises(SystemExit, match=r"better/0: the table has it from .* other weights"):
         call(keep, monkeypatch, root / "sweep", "effect/two")
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ({"options": {"train_cfg.max_epochs": "1"}}, "train_cfg.max_epochs=1, but the plan has nothing"),
+        ({"config": "other"}, "config=other, but the plan has a for row 'plain'"),
+        ({"bases": ["a", "more"]}, r"config=a \+ more, but the plan has a for"),
+        ({"weights": "better"}, "weights=better, but the plan has nothing"),
+        ({"checkpoint_rule": "best"}, "checkpoint=best, but the plan has last"),
+    ],
+)
+def test_a_run_that_is_not_what_its_row_asks_is_refused(root, monkeypatch, made, told):
+    write_run(root / "sweep", "plain", 0, 0.0, **made)
+    with pytest.raises(SystemExit, match=f"plain/seed0/run.json: was made with {told}"):
+        call(keep, monkeypatch, root / "sweep", "effect/two")
+    write_run(root / "sweep", "plain", 0, 0.0, options={"cache_root": "x", "num_threads": "2"}, bases=[])
+    assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
+
+
+def test_bases_are_those_of_the_plan_wherever_their_files_lie(root, monkeypatch):
+    """Also of a run whose record does not tell them, by the config that was merged for it."""
+    bases = ["beyonddrive::_base_/negatives/near.py"]
+    own = "ltf-beyonddrive_tiny_1xb16-12e_synth"
+    plan = root / "results/effect/two.yml"
+    plan.write_text(PLAN.replace("config: a", f"config: {own}, bases: {json.dumps(bases)}"))
+    merged = root / "sweep/runs/plain/config.py"
+    places = [f"/other/configs/ltf/{own}.py", "/other/configs/_base_/negatives/"]
+    write_run(root / "sweep", "plain", 0, 0.0, config=str(merged), bases=[own, *bases])
+    write_run(root / "sweep", "plain", 1, 0.0, config=str(merged))
+    with pytest.raises(SystemExit, match=r"seed1/run.json: was made with config=.*config.py, but the plan"):
+        call(keep, monkeypatch, root / "sweep", "effect/two")
+    merged.write_text(f"# plain\n_base_ = {json.dumps([places[0], places[1] + 'margin.py'])}\n")
+    with pytest.raises(SystemExit, match=r"negatives/margin.py, but the plan has .*negatives/near.py for"):
+        call(keep, monkeypatch, root / "sweep", "effect/two")
+    merged.write_text(f"# plain\n_base_ = {json.dumps([places[0], places[1] + 'near.py'], indent=4)}\n")
+    assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
+    merged.write_text("odd")
+    with pytest.raises(SystemExit, match=r"config.py: is not as the sweep wrote it"):
+        call(keep, monkeypatch, root / "sweep", "effect/two")
+
+
+def test_seeds_of_a_row_are_of_one_data(root, monkeypatch):
+    write_run(root / "old", "plain", 0, 0.0)  # (tells nothing, and is taken as it is)
+    write_run(root / "sweep", "plain", 1, 0.0, data="one")
+    for sweep in ("old", "sweep"):
+        assert call(keep, monkeypatch, root / sweep, "effect/two") == 0
+    made = tables.KeptTable("effect/two").made_with()
+    assert "data" not in made["plain/0"] and made["plain/1"]["data"] == "one"
+    write_run(root / "later", "plain", 2, 0.0, data="two")
+    with pytest.raises(SystemExit, match="plain/2: plain/1 is trained on other data: scenes, pool"):
+        call(keep, monkeypatch, root / "later", "effect/two")
+    write_run(root / "sweep", "plain", 1, 0.0, data="two")
+    with pytest.raises(SystemExit, match="plain/1: the table has it trained on other data"):
+        call(keep, monkeypatch, root / "sweep", "effect/two")
+
+
+def test_a_run_that_lacks_scores_of_scenes_is_named_and_left_out(root, monkeypatch, capsys):
+    for seed in (0, 1):
+        write_run(root / "sweep", "plain", seed, 0.0)
+    file = root / "sweep/runs/plain/seed1/test.csv"
+    lines = file.read_text().splitlines()
+    lines[1] = ",".join(["t00", "log", *[""] * (len(SCORE_COLUMNS) + 1), "no lane"])
+    file.write_text("\n".join(lines) + "\n")
+    assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
+    told = capsys.readouterr().err
+    assert "plain, seed 1: left out on test (1 scenes without, such as t00: no lane)" in told
+    assert tables.KeptTable("effect/two").scores("test").seeds("plain") == [0]
+    assert call(check, monkeypatch) == 0  # (nothing is told of a run that has no scores)
 
 
 def drive_made_up(folder, gain=0.0, kilometres=0.1, recipe=None):
