@@ -7,9 +7,12 @@ import os
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Parameters of glibc's ``mallopt`` (``malloc.h``)."""
-_SETTINGS = {_TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20, _MMAP_THRESHOLD: 1 << 30}
-"""Their values [B]: free memory at the end of the heap that is not given back, what it grows by at least, and
-the size of a block from which it is asked of the system by itself."""
+_LARGEST_BLOCKS = (1 << 30, 32 << 20)
+"""Sizes of a block from which it is asked of the system by itself [B], the most wanted first: older
+glibc takes no more than 32 MiB."""
+_OTHERS = {_TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20}
+"""Free memory at the end of the heap that is not given back, and what it grows by at least [B]. Either ends
+glibc's own adjustment of the size of a block, so they are set only where that is."""
 
 
 def keep_freed_memory() -> bool:
@@ -31,4 +34,6 @@ def keep_freed_memory() -> bool:
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
-    return all(library.mallopt(name, value) for name, value in _SETTINGS.items())
+    if not any(library.mallopt(_MMAP_THRESHOLD, size) for size in _LARGEST_BLOCKS):
+        return False
+    return all(library.mallopt(name, value) for name, value in _OTHERS.items())

@@ -16,10 +16,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 
@@ -31,6 +33,8 @@ from beyonddrive.engine.files import write_atomically
 CHECKOUT = Path(beyonddrive.__path__[0])
 PATIENCE = 5.0
 """Seconds between asking a part to end and killing it, and for which it is then waited."""
+MARK = "BEYONDDRIVE_ON_GPU_PART"
+"""Variable in the environment of all that a part starts."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +86,20 @@ def run(part: Part, out: Path) -> Row | None:
     with (out / "log.txt").open("a") as log:
         log.write(f"==== {part.name}: {shlex.join(part.command)}\n")
         log.flush()
+        mark = f"{os.getpid()}-{uuid4().hex}"
         process = subprocess.Popen(
-            [sys.executable, *part.command], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            [sys.executable, *part.command],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, MARK: mark},
         )
         try:
             code: int | str = process.wait(part.limit)
         except subprocess.TimeoutExpired:
             code = f"stopped after its limit of {part.limit:g} s; what it had found is kept"
-        _end(process)
+        finally:
+            _end(process, mark)
     print(f"{part.name}: {time.monotonic() - started:.0f} s, {code}", flush=True)
     if code in (0, 1):  # (1: a row says what has failed)
         return None
@@ -97,17 +107,37 @@ def run(part: Part, out: Path) -> Row | None:
     return Row(part.name, "the whole part", FAIL, reason)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End what a part has left running."""
+def _end(process: subprocess.Popen[bytes], mark: str) -> None:
+    """End what a part has left running, also in sessions of its own, as torchrun's workers are."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            return
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            continue
+        until = time.monotonic() + PATIENCE
+        _send(number, process, mark)
+        while _is_running(process, mark) and time.monotonic() < until:
+            if number == signal.SIGKILL:  # (also what was started meanwhile)
+                _send(number, process, mark)
+            time.sleep(0.05)
+
+
+def _send(number: signal.Signals, process: subprocess.Popen[bytes], mark: str) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+    for other in _marked(mark):
+        with suppress(ProcessLookupError):
+            os.kill(other, number)
+
+
+def _is_running(process: subprocess.Popen[bytes], mark: str) -> bool:
+    return process.poll() is None or bool(_marked(mark))
+
+
+def _marked(mark: str) -> list[int]:
+    """Processes with this mark; a process whose parent has ended is no longer to be found by it."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # (of another user, or gone; that of a zombie is empty)
+            if f"{MARK}={mark}".encode() in file.read_bytes().split(b"\0"):
+                found.append(int(file.parent.name))
+    return found
 
 
 def step_rows(path: Path) -> list[Row]:

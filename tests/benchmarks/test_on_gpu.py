@@ -163,6 +163,30 @@ def test_what_a_part_found_is_kept_if_it_is_killed(tmp_path):
     assert len(rows.read(file)) == 1
 
 
+NESTED = """
+import signal, subprocess, sys, time
+program = "import signal, time; signal.signal(signal.SIGTERM, {0}); print(1, flush=True); time.sleep(60)"
+worker = subprocess.Popen([sys.executable, "-c", program], start_new_session=True, stdout=subprocess.PIPE)
+worker.stdout.readline()
+open({1!r}, "w").write(str(worker.pid))
+time.sleep({2})
+"""
+"""A part that starts a process in a session of its own, as torchrun does."""
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="finds processes as Linux lists them")
+@pytest.mark.parametrize(
+    ("answer", "seconds"), [("signal.SIG_DFL", 60), ("signal.SIG_IGN", 60), ("signal.SIG_DFL", 0)]
+)
+def test_workers_in_sessions_of_their_own_end_with_the_part(answer, seconds, tmp_path, monkeypatch):
+    """At its limit, also if they do not heed SIGTERM, and after its end."""
+    monkeypatch.setattr(on_gpu, "PATIENCE", 1.0)
+    file = tmp_path / "pid"
+    on_gpu.run(on_gpu.Part("training", 3.0, ["-c", NESTED.format(answer, str(file), seconds)]), tmp_path)
+    state = Path(f"/proc/{int(file.read_text())}/stat")
+    assert not state.is_file() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def test_the_table_is_written_with_what_it_was_made_with(tmp_path, capfd, monkeypatch):
     def parts(args, out):
         found = rows.Row("golden", "ltf", "FAIL", "1 | 2")
