@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 from mmengine.logging import print_log
@@ -40,7 +40,10 @@ class StagedResNet(BaseModule):
 
     Attributes:
         channels: Channels of the outputs of the four stages.
+        trains_by_forward: Whether training calls ``forward``; backbones call the stages.
     """
+
+    trains_by_forward: ClassVar[bool] = False
 
     def __init__(
         self, name: str = "resnet34", in_channels: int = 3, pretrained: bool | str = False, **kwargs: Any

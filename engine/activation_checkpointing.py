@@ -30,15 +30,47 @@ def checkpoint_activations(model: nn.Module, modules: Sequence[str] | str) -> No
     first, and leaves the statistics of batch norms alone.
 
     Raises:
-        ConfigError: If the model has no such part.
+        ConfigError: If the model has no such part, or training does not call its ``forward``.
     """
-    for name in [modules] if isinstance(modules, str) else modules:
-        parts = dict(model.named_modules())
+    names = [modules] if isinstance(modules, str) else list(modules)
+    for part in called_parts(model, names, "activation_checkpointing"):
+        # (a bound method: a copy of the planner, such as that of EMAHook, gets one of its own)
+        part.forward = MethodType(_outside_graphs(), part)
+
+
+def called_parts(model: nn.Module, names: Sequence[str], setting: str) -> list[nn.Module]:
+    """Parts by name, on which a setting acts through their ``forward``.
+
+    A part whose ``forward`` training does not call, such as a head that trains otherwise than it plans, says
+    so by ``trains_by_forward``.
+
+    Args:
+        model: A planner.
+        names: Names of parts, dotted for those within parts.
+        setting: For messages.
+
+    Raises:
+        ConfigError: If the model has no such part, or training does not call its ``forward``.
+    """
+    parts = dict(model.named_modules())
+    for name in names:
         if not name or name not in parts:
             hint = nearest(name, set(parts) - {""})
-            raise ConfigError(f"activation_checkpointing: the planner has no part {name!r}; {hint}")
-        # (a bound method: a copy of the planner, such as that of EMAHook, gets one of its own)
-        parts[name].forward = MethodType(_outside_graphs(), parts[name])
+            raise ConfigError(f"{setting}: the planner has no part {name!r}; {hint}")
+        if not _is_called(parts[name]):
+            able = [
+                key for key, part in model.named_children() if list(part.parameters()) and _is_called(part)
+            ]
+            raise ConfigError(
+                f"{setting}: training does not call part {name!r} as a whole, so that it would change "
+                f"nothing; choose from {', '.join(able)}, or parts within them or it"
+            )
+    return [parts[name] for name in names]
+
+
+def _is_called(part: nn.Module) -> bool:
+    """Whether training calls the ``forward`` of a part; lists of modules have none."""
+    return type(part).forward is not nn.Module.forward and getattr(part, "trains_by_forward", True)
 
 
 def is_checkpointed(part: nn.Module) -> bool:

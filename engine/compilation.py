@@ -9,11 +9,12 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from beyonddrive.engine.activation_checkpointing import (
+    called_parts,
     compile_inside,
     is_checkpointed,
     is_compiled_inside,
 )
-from beyonddrive.engine.config_values import ConfigError, nearest
+from beyonddrive.engine.config_values import ConfigError
 
 USUAL = "backbone"
 """The part that is compiled if none is named."""
@@ -34,7 +35,8 @@ def compile_parts(model: nn.Module, settings: bool | Mapping[str, Any] | None) -
         Names of the compiled parts.
 
     Raises:
-        ConfigError: If the planner has no such part, or the settings are something else.
+        ConfigError: If the planner has no such part, training does not call its ``forward``, or the settings
+            are something else.
     """
     if not settings:
         return []
@@ -43,17 +45,12 @@ def compile_parts(model: nn.Module, settings: bool | Mapping[str, Any] | None) -
     given = {} if isinstance(settings, bool) else dict(settings)
     names = given.pop("parts", [USUAL])
     planner: Any = model.module if is_model_wrapper(model) else model
-    parts = dict(planner.named_modules())
     names = [names] if isinstance(names, str) else list(names)
-    for name in names:
-        if not name or name not in parts:
-            hint = nearest(name, set(parts) - {""})
-            raise ConfigError(f"compile.parts: the planner has no part {name!r}; {hint}")
-    for name in names:
-        if is_checkpointed(parts[name]):
-            compile_inside(parts[name], given)
+    for part in called_parts(planner, names, "compile.parts"):
+        if is_checkpointed(part):
+            compile_inside(part, given)
         else:
-            parts[name].compile(**given)
+            part.compile(**given)
     return names
 
 

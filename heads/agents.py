@@ -46,6 +46,11 @@ class AgentHead(nn.Module):
         if not self.criterion.active:
             self.requires_grad_(False)
 
+    @property
+    def trains_by_forward(self) -> bool:
+        """Whether training calls ``forward``."""
+        return bool(self.criterion.active)
+
     def forward(self, tokens: SceneTokens) -> dict[str, Tensor]:
         """``agent_states`` (B, N, 5) x, y, heading, length, width; ``agent_labels`` (B, N) logits."""
         queries = self.queries(tokens)

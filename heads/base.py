@@ -48,6 +48,11 @@ class TrajectoryHead(nn.Module):
         return 3 if self.delta is None else self.delta.dim
 
     @property
+    def trains_by_forward(self) -> bool:
+        """Whether training calls ``forward``: compiling it, or keeping none of its activations, acts then."""
+        return type(self).training_output is TrajectoryHead.training_output
+
+    @property
     def bare(self) -> TrajectoryHead:
         """The head itself, without wrappers."""
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from mmengine.structures import BaseDataElement
@@ -44,10 +44,15 @@ class CenterPointHead(nn.Module):
             merged into what this class gives. Of ``train_cfg`` it takes ``min_radius``, ``gaussian_overlap``
             and ``code_weights``: the rest is for targets of mmdet3d's own.
 
+    Attributes:
+        trains_by_forward: Whether training calls ``forward``; the loss reads more than it returns.
+
     Raises:
         MMDet3DError: If mmdet3d cannot be imported.
         ValueError: If the settings make no map, or one of them would change nothing.
     """
+
+    trains_by_forward: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from beyonddrive.engine.mmengine_compat import apply
 from beyonddrive.engine.runner import build_train_runner
 from beyonddrive.tests.test_planner_contract import CONFIGS, batch_of, fitted_planner, small_configs
 
-LTF = "ltf_tiny_1xb16-12e_synth"
+LTF, FLOW = "ltf_tiny_1xb16-12e_synth", "flow_policy_tiny_1xb16-12e_synth"
 SETTINGS = {
     "default_hooks.ema": {"type": "EMAHook"},
     "tf32": True,
@@ -71,6 +71,21 @@ def test_a_part_that_is_not_there_is_named():
     planner = fitted_planner(copy.deepcopy(small_configs()[LTF]))
     with pytest.raises(ConfigError, match=r"no part 'backbon'.*backbone"):
         checkpoint_activations(planner, "backbon")
+
+
+@pytest.mark.parametrize("part", ["trajectory_head", "backbone.image_encoder", "decoder.layers"])
+def test_a_part_that_training_does_not_call_is_refused(part):
+    """A head that trains otherwise than it plans, an encoder that is called stage by stage, a list."""
+    planner = fitted_planner(copy.deepcopy(small_configs()[FLOW]))
+    refused = rf"does not call part '{part}'.*choose from bev_head, backbone, decoder"
+    with pytest.raises(ConfigError, match=refused):
+        checkpoint_activations(planner, part)
+    with pytest.raises(ConfigError, match=refused):
+        compile_parts(planner, {"parts": part})
+    assert compile_parts(planner, {"backend": "eager", "parts": "trajectory_head.denoiser"})
+    with pytest.raises(ConfigError, match="trajectory_head"):
+        repelled = {**copy.deepcopy(small_configs()[LTF]), "repulsion": {"weight": 1.0}}
+        checkpoint_activations(fitted_planner(repelled), "trajectory_head")
 
 
 def test_all_settings_together(tmp_path, monkeypatch):
