@@ -35,6 +35,8 @@ _DEFAULT_HOOKS = {
     "checkpoint",
     "pictures",
 }
+_LEFT_OUT = ("load_from", "resume", "activation_checkpointing", "compile", "efficient_conv_bn_eval")
+"""Settings of the top that only the runner heeds."""
 _SEEDING = {"EpochSeedHook", "CheckpointGuardHook"}
 """Hooks whose work is done here."""
 _ACTING = ("before_train_epoch", "before_train_iter", "after_train_iter", "after_train_epoch")
@@ -137,6 +139,8 @@ def _record(training: Training, seed: int, device: torch.device) -> _Recorded:
     check_recipe(config)
     scenes.check_finite()
     planner = new_planner(config, seed, scenes).to(device)
+    if config.get("channels_last"):
+        planner.to(memory_format=torch.channels_last)
     wrapper = _optimizer(planner, config, device)
     batch = config.train_dataloader.batch_size
     step = RecordedStep(lambda index: _step(planner, wrapper, scenes, index), batch, device)
@@ -201,7 +205,9 @@ def check_recipe(config: Config) -> None:
         TogetherError: Names the setting; such a recipe is trained by ``beyonddrive train``.
     """
     wrapper, loader, loop = config.optim_wrapper, config.train_dataloader, config.train_cfg
-    found = []
+    found = [name for name in _LEFT_OUT if config.get(name)]
+    if config.get("tf32") is not None:
+        found.append("tf32")
     if wrapper.get("type", "OptimWrapper") != "OptimWrapper" or set(wrapper) - _WRAPPER_KEYS:
         found.append("optim_wrapper")
     if wrapper.optimizer.type not in ("Adam", "AdamW"):

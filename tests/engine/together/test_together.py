@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 
+from beyonddrive.benchmarks.on_gpu.recipes import WITHOUT_VALIDATION
 from beyonddrive.engine.configs import load_config
 from beyonddrive.engine.runner import build_train_runner
 from beyonddrive.engine.together.packing import pack_scenes, unpack_scenes
@@ -15,10 +16,11 @@ from beyonddrive.engine.together.training import Training, check_recipe, plans_o
 from beyonddrive.heads.plan_prior import plan_priors
 from beyonddrive.registry import DATASETS
 from beyonddrive.structures.scene_random import SEED_KEY
-from beyonddrive.tests.test_planner_contract import batch_of, fitted_planner, small_configs
+from beyonddrive.tests.test_planner_contract import CONFIGS, batch_of, fitted_planner, small_configs
 from beyonddrive.tests.test_steps_without_waits import one_config_each
 
 CPU = torch.device("cpu")
+LTF = "ltf_tiny_1xb16-12e_synth"
 
 
 class MadeUp(list):
@@ -78,6 +80,36 @@ def test_weights_are_those_of_the_runner(together_recipe, tmp_path):
     assert any(not torch.equal(a, training.weights[5][key]) for key, a in training.weights[3].items())
 
 
+def test_weights_are_those_of_the_runner_also_with_channels_last(tmp_path, monkeypatch):
+    """LTF tiny as its recipe is, on made-up scenes."""
+    samples = made_up(fitted_planner(copy.deepcopy(small_configs()[LTF])))
+
+    class MadeUpScenes:  # (mmengine makes lists anew)
+        __len__, __getitem__ = samples.__len__, samples.__getitem__
+        get_data_info = samples.get_data_info
+
+    monkeypatch.setitem(DATASETS.module_dict, "MadeUpScenes", MadeUpScenes)
+    options = {"train_dataloader.batch_size": 2, "train_cfg.max_epochs": 2, "train_dataloader.num_workers": 0}
+    config = load_config(CONFIGS / "ltf" / f"{LTF}.py", {**WITHOUT_VALIDATION, **options})
+    config.train_dataloader.dataset = ConfigDict(type="MadeUpScenes")
+    config.default_hooks.pop("pictures")
+    config.visualizer.vis_backends = []
+    assert config.channels_last
+    runner = build_train_runner(config, str(tmp_path / "run"), seed=3)
+    runner.train()
+    training = Training("ltf", config, SceneTensors.read(samples), [3])
+    layouts = []
+
+    def look(training, seed, planner):
+        kernel = planner.backbone.image_encoder.layer1[0].conv1.weight
+        layouts.append(kernel.is_contiguous(memory_format=torch.channels_last))
+
+    train_together([training], CPU, look)
+    assert training.error is None and layouts == [True]
+    for key, value in runner.model.state_dict().items():
+        assert torch.equal(value, training.weights[3][key]), key
+
+
 @pytest.mark.parametrize("name", one_config_each().values(), ids=one_config_each())
 def test_a_recorded_step_draws_and_solves_as_an_ordinary_one(name):
     planner = fitted_planner(copy.deepcopy(small_configs()[name])).train()
@@ -129,6 +161,11 @@ def test_one_that_fails_leaves_the_others(together_recipe, tmp_path):
         ({"train_dataloader": {"drop_last": False}}, "train_dataloader"),
         ({"train_cfg": {"by_epoch": False}}, "train_cfg"),
         ({"custom_hooks": [{"type": "EMAHook"}]}, "EMAHook"),
+        ({"load_from": "w.pth"}, "load_from"),
+        ({"activation_checkpointing": ["encoder"]}, "activation_checkpointing"),
+        ({"compile": True}, "compile"),
+        ({"tf32": False}, "tf32"),
+        ({"efficient_conv_bn_eval": ["encoder"]}, "efficient_conv_bn_eval"),
     ],
 )
 def test_what_would_be_left_out_is_refused(together_recipe, change, named):
