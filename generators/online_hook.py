@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,11 @@ class OnlineNegativesHook(ClosingHook):
         self._mined: list[tuple[Any, Path]] = []
         self._services: dict[Path, ScoringService] = {}
         self._cluster: Cluster | None = None
+
+    def rest(self) -> None:
+        """Mine nothing, enter no cluster and leave the folder of the rounds alone: for a dry run."""
+        self.begin, self.folder = sys.maxsize, None
+        self.mining = replace(self.mining, on_ray=False)
 
     def before_train(self, runner: Runner) -> None:
         """Tell the training pipeline where the rounds are, and enter the cluster that scores them."""

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from beyonddrive.deploy.cost import count_parameters, kept_storages
 from beyonddrive.engine.activation_checkpointing import checkpoint_activations
+from beyonddrive.generators.online_hook import OnlineNegativesHook
 from beyonddrive.structures.sample import PlanSample
 
 MIB = 2**20
@@ -28,12 +29,15 @@ def dry_run(runner: Runner, say: Callable[[str], None] = print) -> None:
     Attention is computed as written, for torch does not count its fused kernels; so activations are those of
     plain attention, too, and on a GPU the peak is an upper bound. Inputs of parts that compute their
     activations again are not counted. The optimizer makes its update also where a recipe accumulates
-    gradients over more batches. The runner is of no use afterwards.
+    gradients over more batches. No negatives are mined. The runner is of no use afterwards.
 
     Args:
         runner: A runner that is ready to train, in a single process.
         say: Takes the lines.
     """
+    for hook in runner.hooks:
+        if isinstance(hook, OnlineNegativesHook):
+            hook.rest()
     loop = runner.train_loop
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     averaging = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]

@@ -111,7 +111,8 @@ def _dry_run(config: Config, args: argparse.Namespace) -> int:
 
     config.log_level = "WARNING"
     with TemporaryDirectory() as folder:
-        dry_run(build_train_runner(config, folder, False, args.amp, "none", args.seed, args.auto_scale_lr))
+        given = config, folder, False, args.amp, "none", args.seed, args.auto_scale_lr
+        dry_run(build_train_runner(*given, is_dry_run=True))
     return 0
 
 

@@ -49,6 +49,8 @@ _ALWAYS = (CheckpointGuardHook, FiniteLossesHook, RankAgreementHook, RunRecordHo
 """Hooks that every run has, also one whose config lists others only."""
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper")
 """What a config has for a training."""
+_TF32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+"""What torch does by itself, in matrix products and convolutions, before a recipe says otherwise."""
 _runs = itertools.count()
 
 
@@ -102,6 +104,7 @@ def build_train_runner(
     launcher: str = "none",
     seed: int | None = None,
     auto_scale_lr: bool = False,
+    is_dry_run: bool = False,
 ) -> Runner:
     """Make a runner that is ready to ``train()``.
 
@@ -115,6 +118,7 @@ def build_train_runner(
         seed: Seed of everything; that of the config by default.
         auto_scale_lr: Scale the learning rate by the scenes per step, all processes together, over
             ``auto_scale_lr.base_batch_size`` of the config.
+        is_dry_run: It will make a single step in a single process, however many the recipe is for.
 
     Raises:
         ConfigError: If the planner has nothing to train, the learning rate cannot be scaled, checkpoints
@@ -151,7 +155,8 @@ def build_train_runner(
         raise ConfigError(
             f"planner {runner.model_name} has no weights to train; evaluate it by beyonddrive test"
         )
-    _advise_on_scenes_per_step(runner)
+    if not is_dry_run:
+        _advise_on_scenes_per_step(runner)
     if earlier:
         runner.logger.warning(
             f"{folder} holds checkpoints of another run, which this one may write over: "
@@ -297,8 +302,9 @@ def _build(config: Config, start: str | None = None) -> PlannerRunner:
     config.experiment_name = config.get("experiment_name") or (f"{name}-{number}" if number else name)
     if config.get("num_threads"):
         torch.set_num_threads(config.num_threads)
-    if config.get("tf32") is not None:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
+    tf32 = config.get("tf32")  # (None takes back what another recipe of this process has set)
+    products, convolutions = _TF32 if tf32 is None else (tf32, tf32)
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, convolutions
     for part in ("train", "val", "test"):
         loader = config.get(f"{part}_dataloader")
         if loader is not None and not loader.get("num_workers"):

@@ -93,8 +93,19 @@ def test_scenes_per_step_that_the_learning_rate_is_not_for_are_told(tmp_path, bl
     assert told in (said := capsys.readouterr()).out + said.err and "is for 16" in said.out + said.err
     build_train_runner(load_config(blind_recipe, {"optim_wrapper.accumulative_counts": 8}), work)
     build_train_runner(load_config(blind_recipe), work, auto_scale_lr=True)
+    build_train_runner(load_config(blind_recipe), work, is_dry_run=True)
     said = capsys.readouterr()
     assert "scenes per step" not in said.out + said.err
+
+
+def test_tf32_of_a_recipe_is_not_that_of_the_next(tmp_path, blind_recipe):
+    def flags(tf32):
+        build_train_runner(load_config(blind_recipe, {"tf32": tf32}), str(tmp_path / "w"))
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    own = flags(None)
+    assert [flags(True), flags(None), flags(False), flags(None)] == [(True, True), own, (False, False), own]
+    assert own == (False, True)  # (as docs/training_speed.md says)
 
 
 def test_a_learning_rate_for_no_stated_number_of_scenes_cannot_be_scaled(tmp_path, blind_recipe, capsys):

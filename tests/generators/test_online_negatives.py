@@ -29,6 +29,7 @@ from beyonddrive.generators.online import (
 )
 from beyonddrive.generators.online_hook import OnlineNegativesHook
 from beyonddrive.tests.fake_ray import FakeRay
+from beyonddrive.tools.train import main
 
 REPOSITORY = Path(__file__).parents[2]
 ONLINE = """
@@ -115,6 +116,14 @@ def test_each_round_reaches_the_next_epoch(tmp_path, online_recipe, workers):
         assert pool[next(iter(pool))].plans.shape == (4, 8, 3)
     first, last = (NegativePool(root / name) for name in ("epoch_0001", "epoch_0003"))
     assert any(not np.allclose(first[token].plans, last[token].plans) for token in tokens)
+
+
+def test_a_dry_run_mines_nothing_and_leaves_the_folder_alone(tmp_path, online_recipe, capfd):
+    folder = tmp_path / "rounds"
+    options = ["custom_hooks.2.begin=0", f"custom_hooks.2.folder={folder}"]
+    assert main([str(online_recipe), "--dry-run", "--cfg-options", *options]) == 0
+    assert "GFLOPs" in capfd.readouterr().out
+    assert not folder.exists()
 
 
 class Fails(Hook):

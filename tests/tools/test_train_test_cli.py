@@ -58,7 +58,9 @@ def test_a_dry_run_prints_one_step_and_leaves_nothing(tmp_path, blind_recipe, mo
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
     assert train.main([str(blind_recipe), "--dry-run"]) == 0
-    lines = [line.split() for line in capfd.readouterr().out.splitlines()]
+    said = capfd.readouterr()
+    assert "scenes per step" not in said.out + said.err  # (a recipe for more processes is not at fault)
+    lines = [line.split() for line in said.out.splitlines()]
     assert ["3", "steps", "an", "epoch,", "2", "epochs;", "a", "step", "has", "2", "scenes"] in lines
     assert ["input", "status", "(2,", "8)", "float32"] in lines
     assert ["target", "gt.trajectory", "2", "x", "(8,", "3)", "float32"] in lines
