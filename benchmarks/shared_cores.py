@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import os
 import select
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
 from beyonddrive.benchmarks import train_step
+from beyonddrive.engine.files import write_atomically
 
 POLICY = "OMP_WAIT_POLICY"
 SPINS: dict[str, str] = {}
@@ -89,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Trainings that share cores.")
     parser.add_argument("--steps", type=int, default=20, help="steps that count")
     parser.add_argument("--cores", type=int, default=cores, help="threads of a process, and processes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     parser.add_argument("--work", type=int, metavar="THREADS", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.work is not None:
@@ -97,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{cores} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, LTF tiny, batch {BATCH}")
     print(f"{'processes':>9} {'threads':>7}  {'threads that wait':<18}{'ms':>8}{'times':>7}")
     alone = None
+    rows: list[dict[str, Any]] = []
     for count in (1, args.cores):
         for threads, waiting, environment in (
             (args.cores, "spin", SPINS),
@@ -105,10 +111,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         ):
             slowest = max(timed(count, threads, environment, args.steps))
             alone = slowest if alone is None else alone
-            print(
-                f"{count:>9} {threads:>7}  {waiting:<18}{slowest:>8.1f}{count * alone / slowest:>7.2f}",
-                flush=True,
+            times = count * alone / slowest
+            print(f"{count:>9} {threads:>7}  {waiting:<18}{slowest:>8.1f}{times:>7.2f}", flush=True)
+            rows.append(
+                {"processes": count, "threads": threads, "waiting": waiting, "ms": slowest, "times": times}
             )
+            if args.json is not None:
+                figures = {"cores": cores, "torch": torch.__version__, "batch": BATCH, "rows": rows}
+                write_atomically(args.json, json.dumps(figures, indent=2).encode())
     return 0
 
 
