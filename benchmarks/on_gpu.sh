@@ -12,6 +12,7 @@ wheels=""
 options=()
 while (($#)); do
   case $1 in
+    --wheels=* | --data=* | --out=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
     --wheels) wheels=$(realpath "$2"); shift 2 ;;
     --data | --out) options+=("$1" "$(realpath -m "$2")"); shift 2 ;;
     *) options+=("$1"); shift ;;

@@ -46,6 +46,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -104,6 +105,14 @@ class Settings:
         precision = next((name for name in ("bf16", "tf32") if name in on), "float32")
         switches = ("channels_last", "compile", "fused_adamw", "kept_memory")
         return cls(False, precision, *(name in on for name in switches))
+
+    @classmethod
+    def of_recipe(cls, config: Config) -> Settings:
+        """Those of a recipe in full precision."""
+        return cls(
+            channels_last=bool(config.get("channels_last")),
+            fused_adamw=bool(config.optim_wrapper.optimizer.get("fused")),
+        )
 
 
 @dataclass(frozen=True)
@@ -256,6 +265,8 @@ def measure(name: str, batch: int, variant: str, settings: Settings, args: argpa
     torch.backends.cudnn.allow_tf32 = settings.precision != "float32"
     if settings.kept_memory:
         keep_freed_memory()
+    if settings.compiled:  # (what was compiled before makes sizes dynamic, and counts against a limit)
+        torch.compiler.reset()
     gc.collect()
     before = _reset_peak(device)
     data = batch_of(build(name), batch)

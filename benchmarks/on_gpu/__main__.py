@@ -25,12 +25,10 @@ from uuid import uuid4
 
 import torch
 
-import beyonddrive
 from beyonddrive.benchmarks.on_gpu.rows import FAIL, MEASURED, SKIPPED, Row, read, table
-from beyonddrive.engine.environment import environment
+from beyonddrive.engine.environment import environment, git_state
 from beyonddrive.engine.files import write_atomically
 
-CHECKOUT = Path(beyonddrive.__path__[0])
 PATIENCE = 5.0
 """Seconds between asking a part to end and killing it, and for which it is then waited."""
 MARK = "BEYONDDRIVE_ON_GPU_PART"
@@ -187,13 +185,11 @@ def facts(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _git() -> str:
-    """Hash of the checkout."""
-    command = ["git", "-C", str(CHECKOUT), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+    """Commit of the checkout."""
+    found = git_state()
+    if found is None:
         return "unknown: give it by --git"
-    return done.stdout.strip()
+    return f"{found['commit']}{', with changes' * found['changed']}"
 
 
 def report(rows: Sequence[Row], made_with: dict[str, Any]) -> str:
@@ -219,7 +215,9 @@ def report(rows: Sequence[Row], made_with: dict[str, Any]) -> str:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="on_gpu.sh", description="All that is to be seen on a GPU.")
+    parser = argparse.ArgumentParser(
+        prog="on_gpu.sh", description="All that is to be seen on a GPU.", allow_abbrev=False
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--data", type=Path, required=True, help="folder that make_cache has made")
     parser.add_argument("--out", type=Path, required=True, help="folder for table, figures and log")

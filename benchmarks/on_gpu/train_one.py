@@ -127,9 +127,9 @@ def settings_of(runner: Runner) -> dict[str, Any]:
     """Which settings of faster steps have been at work in a training that has ended.
 
     Returns:
-        ``channels_last`` and ``fused``; ``averaged``, whether there are averaged weights that are not the
-        trained ones; ``updates`` of the weights; ``max_norm`` of the gradients, None if they are not clipped;
-        ``checkpointed`` and ``compiled``, names of parts.
+        ``tf32``, ``channels_last`` and ``fused``; ``averaged``, whether there are averaged weights that are
+        not the trained ones; ``updates`` of the weights; ``max_norm`` of the gradients, None if they are not
+        clipped; ``checkpointed`` and ``compiled``, names of parts.
     """
     planner = runner.model.module if is_model_wrapper(runner.model) else runner.model
     wrapper = single_wrappers(runner.optim_wrapper)[0]
@@ -137,6 +137,7 @@ def settings_of(runner: Runner) -> dict[str, Any]:
     kernels = [p for p in planner.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1]
     averages = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
     return {
+        "tf32": torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32,
         "channels_last": bool(kernels)
         and all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels),
         "fused": bool(wrapper.optimizer.param_groups[0].get("fused")),
@@ -163,8 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--amp", action="store_true")
     add_config_options(parser)
     args = parser.parse_args(argv)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     config = load_config(args.recipe, args.cfg_options)
+    config.tf32 = bool(config.get("tf32"))  # (what torch does by itself is TF32 in convolutions)
     watch = {"losses": args.losses, "kill_after": args.kill_after}
     # (the machine may lack tensorboard)
     config.visualizer.vis_backends = [{"type": "LocalVisBackend"}]

@@ -162,6 +162,7 @@ def amiss(seen: Mapping[str, Any], device: str) -> list[str]:
     """What a training with all settings together did otherwise than they say, in words."""
     wanted = {
         "autocast": "float16" if device == "cuda" else "bfloat16",
+        "tf32": True,
         "channels_last": True,
         "fused": True,
         "averaged": True,
@@ -250,7 +251,7 @@ def compare(
 
 def _named(seen: Mapping[str, Any]) -> str:
     """Settings that were at work, in words."""
-    words = [seen["autocast"], "channels_last", "fused optimizer", "averaged weights"]
+    words = [seen["autocast"], "TF32", "channels_last", "fused optimizer", "averaged weights"]
     words += [f"{seen['updates']} updates, clipped at {seen['max_norm']:g}"]
     words += [f"activations of {' and '.join(seen['checkpointed'])} computed again"]
     return ", ".join(words + [f"{part} compiled" for part in seen["compiled"]])

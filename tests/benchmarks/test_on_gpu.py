@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import warnings
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,6 +47,7 @@ def test_a_training_is_watched(tmp_path, blind_recipe, monkeypatch):
 
 AT_WORK = {
     "autocast": "float16",
+    "tf32": True,
     "channels_last": True,
     "fused": True,
     "averaged": True,
@@ -204,6 +206,20 @@ def test_the_table_is_written_with_what_it_was_made_with(tmp_path, capfd, monkey
     assert table in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({"commit": "abc", "changed": False}, "abc"),
+        ({"commit": "abc", "changed": True}, "abc, with changes"),
+        (None, "unknown: give it by --git"),
+    ],
+)
+def test_the_commit_is_told(state, told, monkeypatch):
+    monkeypatch.setattr(on_gpu, "git_state", lambda: state)
+    args = on_gpu.parse_args(["--device", "cpu", "--data", "d", "--work", "w", "--out", "o"])
+    assert on_gpu.facts(args)["git"] == told
+
+
 def test_the_parts_name_modules_that_are_there():
     given = ["--device", "cpu", "--data", "d", "--work", "w", "--out", "o"]
     for part in on_gpu.parts_of(on_gpu.parse_args(given), Path("o")):
@@ -252,6 +268,18 @@ def test_the_shell_script_hands_everything_over_and_leaves_nothing(tmp_path):
     installed = (tmp_path / "call-pip").read_text().splitlines()
     assert installed[-2:] == [f"{place}/wheels", f"{tmp_path}/wheels/a.whl"] and "--no-index" in installed
     assert not place.exists()
+
+
+def test_the_shell_script_reads_options_with_an_equals_sign(tmp_path):
+    """A path that it does not see would be taken from the folder that is removed."""
+    environment = {**os.environ, "PYTHON": str(stub(tmp_path)), "TMPDIR": str(tmp_path)}
+    subprocess.run(
+        [SCRIPT, "--data=a b", "--out=o=p", "--device=cpu"], cwd=tmp_path, env=environment, check=True
+    )
+    words = (tmp_path / "call-beyonddrive.benchmarks.on_gpu").read_text().splitlines()
+    assert words[6:] == ["--data", f"{tmp_path}/a b", "--out", f"{tmp_path}/o=p", "--device=cpu"]
+    with pytest.raises(SystemExit):  # (nor does it know abbreviations)
+        on_gpu.parse_args(["--device", "cpu", "--data", "d", "--work", "w", "--ou", "o"])
 
 
 def test_the_shell_script_ends_if_the_wheels_cannot_be_installed(tmp_path):
@@ -303,6 +331,24 @@ class TestStepBenchmark:
         steps = json.loads(figures.read_text())["steps"]
         assert ["failed" in step for step in steps] == [False, True, True, False]
         assert [row.verdict for row in on_gpu.step_rows(figures)] == ["measured", "FAIL", "FAIL", "measured"]
+
+    def test_what_was_compiled_for_another_batch_is_forgotten(self, monkeypatch):
+        class Step:
+            def __init__(self, *given):
+                did.append("step")
+
+            def __call__(self, batch):
+                return torch.ones(()), torch.ones(())
+
+        did = []
+        monkeypatch.setattr(torch.compiler, "reset", lambda: did.append("reset"))
+        monkeypatch.setattr(train_step, "Step", Step)
+        monkeypatch.setattr(train_step, "build", cache(lambda name: torch.nn.Linear(1, 1)))
+        monkeypatch.setattr(train_step, "batch_of", lambda planner, size: {})
+        args = train_step.parse_args(["--steps", "1", "--warm-up", "0", "--threads", "1"])
+        for batch in (1, 2):
+            train_step.measure("ltf", batch, "compile", train_step.Settings(compiled=True), args)
+        assert did == ["reset", "step", "step"] * 2
 
     def test_what_is_not_begun_in_time_is_named(self, capsys):
         assert train_step.main(["--time-limit", "-1", "--batch", "4", "--variants", "float32"]) == 0

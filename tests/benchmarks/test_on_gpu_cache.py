@@ -56,14 +56,14 @@ def test_all_settings_together_have_a_row(train):
     together, accumulated = trainings.all_settings(LTF, "cpu")
     found = {job.name: train(job) for job in (together, accumulated)}
     assert found["ltf_tiny-accumulated"]["settings"] == {
-        "autocast": None, "channels_last": False, "fused": False, "averaged": False, "updates": 3,
-        "max_norm": 1.0, "checkpointed": [], "compiled": [],
+        "autocast": None, "tf32": False, "channels_last": False, "fused": False, "averaged": False,
+        "updates": 3, "max_norm": 1.0, "checkpointed": [], "compiled": [],
     }  # fmt: skip
     (row,) = trainings.compare(found, "cpu", [LTF], LTF)
     assert (row.what, row.verdict, row.allowed) == ("ltf_tiny, all settings together", rows.PASS, "0.05")
     assert row.found.startswith("6 steps by None on cpu, losses differ by ")
     assert row.found.endswith(
-        "; bfloat16, channels_last, fused optimizer, averaged weights, 3 updates, clipped at 1, "
+        "; bfloat16, TF32, channels_last, fused optimizer, averaged weights, 3 updates, clipped at 1, "
         "activations of backbone and decoder computed again; compile is left out on the CPU"
     )
     assert (
