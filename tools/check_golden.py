@@ -6,11 +6,12 @@ What GOLDEN_DIR holds is recognised:
   (``cameras.json``) and what was seen of its HTTP protocol (``http.json``, by a server that is started for it
   on this machine alone): one line per file, and what of them is not compared, and why.
 * Two-stage scores of NAVSIM v2 (``two_stage.npz``, ``scenes/``; maps by ``--maps-root``): one line per file.
-* Planners: ``recipe.py`` (which is run: name only directories that you trust) and, for each planner,
-  ``<name>.keys.json``, ``<name>.npz``, ``<name>.meta.json`` and perhaps ``<name>.data.npz``. The recipe's
-  weights, under the original's names, pass through the conversion of ``beyonddrive convert``; then
-  every output, loss and gradient must agree to 2e-5 * (1 + max|golden|) in float32. A list of names without
-  arrays is only converted, forth and back. One line per planner.
+* Planners (one of them by ``--planner``; run on ``--device``): ``recipe.py`` (which is run: name only
+  directories that you trust) and, for each planner, ``<name>.keys.json``, ``<name>.npz``,
+  ``<name>.meta.json`` and perhaps ``<name>.data.npz``. The recipe's weights, under the original's names, pass
+  through the conversion of ``beyonddrive convert``; then every output, loss and gradient must agree to 2e-5 *
+  (1 + max|golden|) in float32. A list of names without arrays is only converted, forth and back. One line per
+  planner.
 
 The exit code is 1 if anything fails, or nothing was compared.
 """
@@ -32,6 +33,11 @@ from beyonddrive.tools._command_line import command_parser, run_command, tell
 
 if TYPE_CHECKING:
     from beyonddrive.evaluation.golden import FileComparison
+
+
+_READ_FOR = {"maps_root": "two-stage scores", "planner": "planners", "device": "planners"}
+"""Options, and what a folder has to hold for them to be read."""
+_CPU = "cpu"
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--planner", metavar="NAME", help="only this one: stem of its files (navsim_ltf), or our name (ltf)"
     )
     parser.add_argument(
-        "--device", default="cpu", metavar="DEVICE", help="where planners run, such as cuda; without TF32"
+        "--device", default=_CPU, metavar="DEVICE", help="where planners run, such as cuda; without TF32"
     )
     return parser.parse_args(argv)
 
@@ -137,13 +143,23 @@ def check_all(args: argparse.Namespace) -> int:
     if not args.directory.is_dir():
         tell("check-golden", f"{args.directory}: no such folder")
         return 1
+    holds = "planners"
     if hugsim_golden.is_golden(args.directory):
+        holds = "HUGSIM's arrays"
+    elif two_stage_golden.is_golden(args.directory):
+        holds = "two-stage scores"
+    for name, owner in _READ_FOR.items():
+        if holds != owner and getattr(args, name) not in (None, _CPU):
+            option = f"--{name.replace('_', '-')}"
+            tell("check-golden", f"{args.directory}: holds {holds}; {option} goes with {owner} alone")
+            return 1
+    if holds == "HUGSIM's arrays":
         files = chain(hugsim_golden.compare_directory(args.directory), _compare_outside(args.directory))
         code = _check_files(args.directory, files)
         if passed_over := hugsim_golden.not_compared(args.directory):
             print(f"not compared: {passed_over}")
         return code
-    if two_stage_golden.is_golden(args.directory):
+    if holds == "two-stage scores":
         maps_root = args.maps_root or args.directory / "data" / "maps"
         if not maps_root.is_dir():
             tell("check-golden", f"{maps_root}: no maps there; name their folder by --maps-root")

@@ -3,9 +3,11 @@
 ``beyonddrive hugsim-score RECORD.pkl --ground GROUND.ply --scene SCENE.ply`` scores one run, and
 ``beyonddrive hugsim-score RESULTS --scenarios SCENARIOS`` many at once: RESULTS holds one folder
 ``<scene>_<mode>`` per run with ``data.pkl``, ``ground.ply`` and ``scene.ply``. Scenarios that wrote nothing
-count as 0 and are listed. No GPU and no simulator are needed; the numbers are those of the official scorer.
-Results with different switches cannot be compared, so those that acted are named; how a run was driven
-(controller, anchor of plans, resets), a record does not tell. The exit code is 1 if a run has no score.
+count as 0 and are listed. Folders that belong to no scenario count nowhere, and are listed, too; without
+``--scenarios`` these are the ones whose names tell no difficulty. No GPU and no simulator are needed; the
+numbers are those of the official scorer. Results with different switches cannot be compared, so those that
+acted are named; how a run was driven (controller, anchor of plans, resets), a record does not tell. The exit
+code is 1 if a run has no score.
 """
 
 from __future__ import annotations
@@ -148,17 +150,23 @@ def score_one(args: argparse.Namespace) -> int:
 def score_many(args: argparse.Namespace) -> int:
     """Score a folder of runs and print means in every weighting."""
     from beyonddrive.evaluation.closed_loop.hugsim import run_files
-    from beyonddrive.evaluation.closed_loop.hugsim.benchmark import BenchmarkScore, Listed, read_scenarios
+    from beyonddrive.evaluation.closed_loop.hugsim.benchmark import (
+        BenchmarkScore,
+        listed_by_name,
+        read_scenarios,
+    )
     from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 
     settings = settings_of(args)
+    folders = sorted(path.name for path in args.record.iterdir() if path.is_dir())
     if args.scenarios is not None:
         listed = read_scenarios(args.scenarios)
     else:
-        names = sorted(path.name for path in args.record.iterdir() if path.is_dir())
-        listed = [Listed(name, name.split("_")[-2] if name.count("_") > 1 else "") for name in names]
+        listed = [item for item in map(listed_by_name, folders) if item is not None]
     if not listed:
-        raise HugsimError(f"{args.record}: holds no folders of runs")
+        raise HugsimError(f"{args.record}: holds no folders of runs, <scene>_<difficulty>_<number>")
+    known = {item.name for item in listed}
+    left_out = [name for name in folders if name not in known]
     runs: dict[str, RunScore] = {}
     absent: dict[str, str] = {}
     for scenario in listed:
@@ -177,7 +185,7 @@ def score_many(args: argparse.Namespace) -> int:
         runs[scenario.name] = score
         if score.unscored:
             absent[scenario.name] = score.unscored
-    result = BenchmarkScore(listed, runs, absent)
+    result = BenchmarkScore(listed, runs, absent, left_out)
     found: dict[str, Any] = result.to_dict()
     timesteps = {step for score in runs.values() for step in score.timesteps}
     print(describe(settings, args.preset, timesteps))
@@ -193,13 +201,19 @@ def score_many(args: argparse.Namespace) -> int:
     for weighting in ("mean_per_episode", "mean_of_difficulties"):
         print(f"{weighting:<24}" + _line(found[weighting]))
     for kind, heading in (("by_difficulty", "by difficulty"), ("by_data_set", "by data set")):
-        print(heading)
+        if found[kind]:
+            print(heading)
         for name, means in found[kind].items():
             print(f"  {name or '-':<22}" + _line(means))
     for name, reason in list(absent.items())[:_SHOWN]:
         tell("hugsim-score", f"{name}: no score: {reason}")
     if len(absent) > _SHOWN:
         tell("hugsim-score", f"and {len(absent) - _SHOWN} more without a score")
+    if left_out:
+        shown = ", ".join(left_out[:_SHOWN])
+        more = f" and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
+        whose = "no file of --scenarios" if args.scenarios is not None else "no scenario by their names"
+        tell("hugsim-score", f"{args.record}: left out folders that belong to {whose}: {shown}{more}")
     details = {name: score.to_dict() for name, score in runs.items()}
     _write(args.out, {**found, "runs": details, **provenance(settings, args.preset, timesteps)})
     return int(bool(absent))

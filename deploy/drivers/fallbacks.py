@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.evaluation.closed_loop.hugsim.agents import STEP
 from beyonddrive.structures.frame import Floats
 from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL
 from beyonddrive.structures.se2 import to_global, to_local
 
 TIMES = POSE_INTERVAL * np.arange(1, NUM_POSES + 1)
 """When the poses of a plan are reached [s]."""
-USUAL_STEP = 0.25
+USUAL_STEP = STEP
 """A moment of unknown time comes so long after the one before it: HUGSIM's step [s]."""
 FASTEST = 70.0
 """What is faster than this is no car [m/s]."""

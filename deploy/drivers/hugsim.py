@@ -14,9 +14,11 @@ from beyonddrive.deploy.drivers.core import PlannerDriver
 from beyonddrive.deploy.drivers.engines import DriverError
 from beyonddrive.deploy.drivers.fallbacks import USUAL_STEP, Whereabouts
 from beyonddrive.deploy.drivers.frame_inputs import FrameError
+from beyonddrive.deploy.drivers.self_test import Motion, check_convention
+from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import SHORT_STEP, command_of, directions
 from beyonddrive.evaluation.closed_loop.hugsim.tracker import WHEELBASE
 from beyonddrive.structures.errors import describe_error, shown
-from beyonddrive.structures.frame import CameraView, Command, DrivenPlan, Floats, Frame
+from beyonddrive.structures.frame import PLANNER, CameraView, Command, DrivenPlan, Floats, Frame
 from beyonddrive.structures.lenses import LensError, Pinhole
 from beyonddrive.structures.plan import POSE_INTERVAL
 
@@ -27,8 +29,6 @@ STANDING = 0.1
 """A plan that stays nearer than this stands [m]."""
 _CREEP = 1e-3
 """How far apart the points of a plan that stands are, straight ahead [m]."""
-_SHORT = 0.02
-"""A step shorter than this has no direction of its own [m]."""
 _DEPTH_STRIDE = 4
 _DEPTH_RANGE = 80.0
 """Depths beyond this are guesses of the renderer [m]."""
@@ -42,7 +42,8 @@ class HugsimConventions:
         commands: ``faithful`` gives the planner the simulator's command, ``always_forward`` none but straight
             on, as the published LTF client does.
         as_released: Ego motion and plans as the published LTF client has them: velocity and acceleration
-            turned by the steering angle, points as the planner has them.
+            turned by the steering angle, points as the planner has them. The client knows no fallbacks: those
+            are steadied all the same.
         sweep: Where LiDAR points come from: ``absent``, or the ``depth`` of the cameras, which pipes have.
         dtype: Of the plan that is sent; HUGSIM's controllers compute in it.
     """
@@ -119,18 +120,24 @@ def frame_of(obs: Any, info: Any, session: str, conventions: HugsimConventions) 
     )
 
 
-def answer_of(poses: Floats, conventions: HugsimConventions) -> NDArray[np.floating]:
+def answer_of(poses: Floats, conventions: HugsimConventions, source: str = PLANNER) -> NDArray[np.floating]:
     """A plan as HUGSIM takes it: (8, 2) right, ahead [m].
 
     Its controllers read directions from the distance of points, so that millimetres to the side would turn a
-    car that stands. Unless ``as_released``, a plan that stands becomes points just ahead (zeros fail in the
-    first release), and steps too short to have a direction go on in that of the step before.
+    car that stands. A plan that stands becomes points just ahead (zeros fail in the first release), and steps
+    too short to have a direction go on in that of the step before; but not in a planner's own plan that goes
+    ``as_released``.
+
+    Args:
+        poses: (8, 3) the plan.
+        conventions: How it is written.
+        source: Where it comes from, as in :class:`~beyonddrive.structures.frame.DrivenPlan`.
 
     >>> answer_of(np.array([[1.0, 0.5, 0.1]] * 8), HugsimConventions())[0].tolist()
     [-0.5, 1.0]
     """
     points = np.stack([-poses[:, 1], poses[:, 0]], axis=1)
-    if not conventions.as_released:
+    if not conventions.as_released or source != PLANNER:
         points = _steadied(points)
     return points.astype(conventions.dtype)
 
@@ -139,20 +146,19 @@ def _steadied(points: Floats) -> Floats:
     if np.abs(points).max() < STANDING:
         return np.column_stack([np.zeros(len(points)), _CREEP * np.arange(1, len(points) + 1)])
     steps = np.diff(points, axis=0, prepend=0.0)
-    lengths = np.linalg.norm(steps, axis=1)
-    if lengths.min() >= _SHORT:
+    lengths = np.hypot(*steps.T)
+    if lengths.min() >= SHORT_STEP:
         return points
-    direction = np.array([0.0, 1.0])
-    for step, length in zip(steps, lengths, strict=True):
-        if length >= _SHORT:
-            direction = step / length
-        else:
-            step[:] = max(length, _CREEP) * direction
+    ahead = directions(points)
+    onward = np.maximum(lengths, _CREEP)[:, None] * np.column_stack([-np.sin(ahead), np.cos(ahead)])
+    steps = np.where((lengths < SHORT_STEP)[:, None], onward, steps)
     steadied: Floats = np.cumsum(steps, axis=0)
     return steadied
 
 
-def garage_answer(poses: Floats, speed: float, step: float, conventions: HugsimConventions) -> dict[str, Any]:
+def garage_answer(
+    poses: Floats, speed: float, step: float, conventions: HugsimConventions, source: str = PLANNER
+) -> dict[str, Any]:
     """A plan for the 2026 garage variant with the ego's own motion along it, in place of a tracker's.
 
     Args:
@@ -160,6 +166,7 @@ def garage_answer(poses: Floats, speed: float, step: float, conventions: HugsimC
         speed: Of the ego [m/s].
         step: Until the next observation [s].
         conventions: Of the plan that is scored.
+        source: Where the plan comes from.
     """
     if not 0 < step <= POSE_INTERVAL:
         raise DriverError(f"dt: a step must be longer than 0 and at most {POSE_INTERVAL} s, got {step}")
@@ -168,12 +175,34 @@ def garage_answer(poses: Floats, speed: float, step: float, conventions: HugsimC
     length = float(np.hypot(forward, left)) * (1.0 if forward >= 0 else -1.0)
     steering = float(np.arctan(WHEELBASE * turn / length)) if abs(length) > _CREEP else 0.0
     return {
-        "plan": answer_of(poses, conventions),
+        "plan": answer_of(poses, conventions, source),
         "pose_delta": [forward, left, turn],
         "velo": length / step,
         "steer": -steering,
         "acc": (length / step - speed) / step,
     }
+
+
+def self_test(conventions: HugsimConventions, follow_plan: bool = False) -> None:
+    """Does the simulator's tracker turn and accelerate as a plan says, and with ``follow_plan`` the ego.
+
+    Raises:
+        DriverError: If not.
+    """
+
+    def motion(points: Any) -> Motion:
+        acceleration, steering_rate = command_of(points, 5.0, 0.0).inputs[0]
+        return Motion(-float(steering_rate), float(acceleration))
+
+    def own(poses: Floats) -> dict[str, Any]:
+        return garage_answer(poses, 5.0, USUAL_STEP, conventions)
+
+    check_convention(lambda poses: answer_of(poses, conventions), motion)
+    if follow_plan:
+        # The garage does what it is told: forward, left and turn; its steering is positive to the right.
+        check_convention(own, lambda told: Motion(told["pose_delta"][1], told["pose_delta"][0]))
+        check_convention(own, lambda told: Motion(told["pose_delta"][2], told["velo"]))
+        check_convention(own, lambda told: Motion(-told["steer"], told["acc"]))
 
 
 def step_of(info: Mapping[str, Any]) -> float:

@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 
 from beyonddrive.deploy.drivers.core import PlannerDriver
 from beyonddrive.deploy.drivers.engines import DriverError
-from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of, planned
-from beyonddrive.deploy.drivers.hugsim_pipes import self_test
+from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of, planned, self_test
 from beyonddrive.deploy.drivers.run_report import RunReport
 from beyonddrive.evaluation.closed_loop.hugsim.messages import (
     MAX_MESSAGE,
@@ -96,7 +95,7 @@ def drive_http(
                 told = state.state
                 plan, moment = planned(driver, told.obs, told.info, session, settings.conventions)
                 report.planned(session, moment, plan, time.perf_counter() - started)
-                points = answer_of(plan.poses, settings.conventions)
+                points = answer_of(plan.poses, settings.conventions, plan.source)
                 state = _ask("execute_action", client.execute_action, points)
                 if state.cur_scene_done or state.done:
                     report.session_ended(session, driver.close(session), "done")

@@ -13,22 +13,20 @@ import numpy as np
 
 from beyonddrive.deploy.drivers.core import PlannerDriver
 from beyonddrive.deploy.drivers.engines import DriverError
-from beyonddrive.deploy.drivers.fallbacks import USUAL_STEP
 from beyonddrive.deploy.drivers.frame_inputs import FrameError
 from beyonddrive.deploy.drivers.hugsim import (
     HugsimConventions,
     answer_of,
     garage_answer,
     planned,
+    self_test,
     step_of,
     whereabouts_of,
 )
 from beyonddrive.deploy.drivers.run_report import RunReport
-from beyonddrive.deploy.drivers.self_test import Motion, check_convention
 from beyonddrive.evaluation.closed_loop.hugsim.messages import DONE, MessageError, plan_message, read_message
 from beyonddrive.evaluation.closed_loop.hugsim.pipes import OBSERVATIONS, PLANS, PeerError, Pipe
-from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import command_of
-from beyonddrive.structures.frame import PLANNER, DrivenPlan, Floats
+from beyonddrive.structures.frame import PLANNER, STRAIGHT_ON, DrivenPlan
 from beyonddrive.structures.plan import NUM_POSES
 
 Variant = Literal["release", "garage"]
@@ -116,28 +114,6 @@ def drive_pipes(
     return report
 
 
-def self_test(conventions: HugsimConventions, follow_plan: bool = False) -> None:
-    """Does the simulator's tracker turn and accelerate as a plan says, and with ``follow_plan`` the ego.
-
-    Raises:
-        DriverError: If not.
-    """
-
-    def motion(points: Any) -> Motion:
-        acceleration, steering_rate = command_of(points, 5.0, 0.0).inputs[0]
-        return Motion(-float(steering_rate), float(acceleration))
-
-    def own(poses: Floats) -> dict[str, Any]:
-        return garage_answer(poses, 5.0, USUAL_STEP, conventions)
-
-    check_convention(lambda poses: answer_of(poses, conventions), motion)
-    if follow_plan:
-        # The garage does what it is told: forward, left and turn; its steering is positive to the right.
-        check_convention(own, lambda told: Motion(told["pose_delta"][1], told["pose_delta"][0]))
-        check_convention(own, lambda told: Motion(told["pose_delta"][2], told["velo"]))
-        check_convention(own, lambda told: Motion(-told["steer"], told["acc"]))
-
-
 def _answer(
     content: bytes, session: str, driver: PlannerDriver, settings: PipeSettings, misses: int
 ) -> tuple[bytes, DrivenPlan | None, float]:
@@ -165,14 +141,14 @@ def _answer(
             speed = whereabouts_of(info).speed
             if speed is None:
                 raise FrameError("info.ego_velo: the speed of the ego is not known")
-            own = garage_answer(plan.poses, speed, step_of(info), settings.conventions)
+            own = garage_answer(plan.poses, speed, step_of(info), settings.conventions, plan.source)
             return plan_message(own), plan, moment
         except DriverError as error:
             driver.report(session).count("tracker_instead", str(error))
-    return plan_message(answer_of(plan.poses, settings.conventions)), plan, moment
+    return plan_message(answer_of(plan.poses, settings.conventions, plan.source)), plan, moment
 
 
 def _given_up(settings: PipeSettings) -> bytes:
     if settings.variant == "garage":
         return plan_message(None)
-    return plan_message(answer_of(np.zeros((NUM_POSES, 3)), settings.conventions))
+    return plan_message(answer_of(np.zeros((NUM_POSES, 3)), settings.conventions, STRAIGHT_ON))

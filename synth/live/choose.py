@@ -8,7 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from beyonddrive.evaluation.closed_loop.hugsim.scenario import Agent, Scenario
+from beyonddrive.evaluation.closed_loop.hugsim.scenario import DIFFICULTIES, Agent, Scenario
 from beyonddrive.structures.se2 import to_local
 from beyonddrive.synth.curves import arc_length, at
 from beyonddrive.synth.live.scenario import CARS, JOIN, STAY, Event, LiveScenario
@@ -16,7 +16,6 @@ from beyonddrive.synth.live.town import LiveError, LiveTown
 from beyonddrive.synth.live.ways import Way, WayFinder
 from beyonddrive.synth.tokens import seed_of
 
-DIFFICULTIES = ("easy", "medium", "hard", "extreme")
 TRAFFIC = {"easy": 0.0, "medium": 15.0, "hard": 6.0, "extreme": 3.0}
 """Vehicles per kilometre of lane."""
 PEDESTRIANS = {"easy": 0.0, "medium": 14.0, "hard": 8.0, "extreme": 4.0}

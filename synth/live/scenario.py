@@ -17,6 +17,7 @@ import yaml
 
 from beyonddrive.evaluation.closed_loop.hugsim.scenario import Scenario, read_scenario
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
+from beyonddrive.synth.live.place import SPACING
 from beyonddrive.synth.live.sumo_world import PERSON_SIZE, SIZES
 from beyonddrive.synth.live.town import LiveError
 
@@ -210,7 +211,8 @@ def scenario_of(content: Mapping[str, Any], where: str) -> LiveScenario:
         str(content["town"]),
         tuple(lanes),
         _number(content, "start_station", where),
-        _number(content, "length", where),
+        # (a shorter path is one pose, which leads nowhere)
+        _number(content, "length", where, SPACING),
         _number(content, "vehicles_per_km", where),
         _number(content, "pedestrians_per_km", where),
         _number(content, "start_time", where),
@@ -252,9 +254,9 @@ def _car(value: Any, where: str) -> str:
     return str(value)
 
 
-def _number(content: Mapping[str, Any], key: str, where: str) -> float:
+def _number(content: Mapping[str, Any], key: str, where: str, least: float = 0.0) -> float:
     value = content[key]
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 <= value < 1e6
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value < 1e6
     if not good:
-        raise LiveError(f"{where}: {key}: expected a number from 0 on, got {value!r}")
+        raise LiveError(f"{where}: {key}: expected a number from {least:g} on, got {value!r}")
     return float(value)

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from beyonddrive.evaluation.closed_loop.hugsim.messages import MessageError, read_message, write_message
+from beyonddrive.evaluation.closed_loop.hugsim.messages import DONE, MessageError, read_message, write_message
 from beyonddrive.evaluation.closed_loop.hugsim.pipes import OBSERVATIONS, PLANS, PeerError, Pipe
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 from beyonddrive.structures.frame import DriverReport
@@ -20,7 +20,6 @@ from beyonddrive.synth.live.batch import Failed, Filming, Job
 from beyonddrive.synth.live.server import SimulatorSession
 from beyonddrive.synth.live.town import LiveError
 
-DONE = "Done"
 PATIENCE = 100.0
 """A planner is killed if it lives longer than this after ``Done`` [s]."""
 MAX_PLAN = 1 << 20

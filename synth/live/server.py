@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import check_plan
+from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import check_plan, directions
 from beyonddrive.evaluation.closed_loop.hugsim.record import Frame as RecordFrame
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.frame import PLANNER, DriverReport
@@ -47,8 +47,6 @@ _RIG: dict[str, tuple[tuple[float, float, float], float, float, float, float, fl
     "CAM_FRONT_RIGHT": ((1.581, -0.499, 1.517), -57.58, 64.96, 39.40, 408.89, 225.98),
 }
 """HUGSIM's cameras (HUGSIM, section 2.1), without their pitch of less than 1.2 degrees."""
-_SHORT = 0.02
-"""A step shorter than this has no direction of its own [m]."""
 
 
 def hugsim_rig() -> tuple[dict[str, CameraPose], dict[str, dict[str, Any]]]:
@@ -233,26 +231,28 @@ def poses_along(points: NDArray[np.floating], pivot: Pivot) -> NDArray[np.float6
 
     Returns:
         (8, 3) x [m], y [m], heading [rad] in the ego frame: the first 4 s; a shorter one stays where it ends.
-        Headings lead from point to point, and turn by less than 90 degrees from one to the next: who drives
-        back is not turned round.
+        Headings are those of :func:`_headed`.
 
     >>> poses_along(np.array([[0.0, 2.0], [-1.0, 3.0]]), "rear_axle")[1:3].round(3).tolist()
     [[3.0, 1.0, 0.785], [3.0, 1.0, 0.785]]
     """
-    x, y = points[:NUM_POSES, 1].astype(np.float64), -points[:NUM_POSES, 0].astype(np.float64)
-    dx, dy = np.diff(x, prepend=0.0), np.diff(y, prepend=0.0)
-    # Where it hardly moves it keeps its heading, 0 before it has moved at all.
-    moves = np.maximum.accumulate(np.where(np.hypot(dx, dy) < _SHORT, 0, np.arange(1, len(x) + 1)))
-    direction = np.concatenate([[0.0], np.arctan2(dy, dx)])[moves]
-    yaw = np.unwrap(np.concatenate([[0.0], direction]), period=np.pi)[1:]
+    poses = _headed(points)[:NUM_POSES]
     if pivot == "camera":
-        x, y = x + CAMERA[0] * (1.0 - np.cos(yaw)), y - CAMERA[0] * np.sin(yaw)
-    poses = np.column_stack([x, y, yaw])
+        poses[:, 0] += CAMERA[0] * (1.0 - np.cos(poses[:, 2]))
+        poses[:, 1] -= CAMERA[0] * np.sin(poses[:, 2])
     return np.vstack([poses, np.repeat(poses[-1:], NUM_POSES - len(poses), axis=0)])
 
 
 def _camera_points(points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Points of the front camera along points (N, 2) right, ahead of the rear axle."""
-    steps = np.diff(points, axis=0, prepend=np.zeros((1, 2)))
-    yaw = np.arctan2(-steps[:, 0], steps[:, 1])
-    return camera_points(np.column_stack([points[:, 1], -points[:, 0], yaw]))
+    return camera_points(_headed(points))
+
+
+def _headed(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Points (N, 2) right, ahead as poses (N, 3) x, y, heading.
+
+    Headings lead from point to point, and turn by less than 90 degrees from one to the next: who drives back
+    is not turned round, and who hardly moves keeps its heading.
+    """
+    yaw = np.unwrap(np.concatenate([[0.0], directions(points)]), period=np.pi)[1:]
+    return np.column_stack([points[:, 1], -points[:, 0], yaw])

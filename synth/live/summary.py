@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.evaluation.closed_loop.hugsim.scenario import DIFFICULTIES
 from beyonddrive.evaluation.statistics.intervals import Estimate, estimate, estimates
 from beyonddrive.synth.live.town import LiveError
 
 FIGURES = {"hdscore": "HD-Score", "rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "TTC", "c": "COM"}
 """Figures of an episode, by their names in HUGSIM's ``eval.json`` and in tables."""
 RATE = "collisions per km"
-DIFFICULTIES = ("easy", "medium", "hard", "extreme")
 ALL = "all"
 
 Episode = Mapping[str, Any]

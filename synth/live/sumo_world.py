@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.evaluation.closed_loop.hugsim.agents import STEP
 from beyonddrive.structures.boxes import EGO_LENGTH, EGO_REAR_AXLE_TO_CENTER
 from beyonddrive.synth.live.town import NETWORK, LiveTown
 from beyonddrive.synth.sumo import SumoError, sumo_home
 from beyonddrive.synth.traffic import TrafficPlan
 from beyonddrive.synth.vehicle_types import CLOSED_TYPE, EGO_TYPE, VEHICLE_TYPES
 
-STEP = 0.25
-"""Step of the simulation, that of HUGSIM [s]."""
 EGO = "the-ego"
 """Name of the ego in the run."""
 FRONT = EGO_LENGTH / 2 + EGO_REAR_AXLE_TO_CENTER

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from beyonddrive.evaluation.closed_loop.hugsim.agents import STEP
 from beyonddrive.evaluation.closed_loop.hugsim.traffic import Traffic
 from beyonddrive.synth.curves import arc_length, headings
 from beyonddrive.synth.live.place import CAMERA, Place, rear_of
 from beyonddrive.synth.live.scenario import CARS, JOIN, Event, LiveScenario
-from beyonddrive.synth.live.sumo_world import EGO, STEP, Everybody, SumoWorld
+from beyonddrive.synth.live.sumo_world import EGO, Everybody, SumoWorld
 from beyonddrive.synth.live.town import LiveTown
 
 MOVING_RANGE, STANDING_RANGE = 90.0, 60.0

@@ -190,7 +190,45 @@ def test_what_cannot_be_read_is_named(results, capsys, name, content, message):
     assert str(path) in error and message in error
 
 
+def test_folders_that_belong_to_no_scenario_count_nowhere_and_are_named(results, tmp_path, capsys):
+    folder, _ = results
+    out = tmp_path / "all.json"
+    (folder / "logs").mkdir()
+    (folder / "plain_easy_00").rename(folder / "plain_easy_07")
+    assert main([str(folder), "--out", str(out)]) == 1
+    found, seen = json.loads(out.read_text()), capsys.readouterr()
+    assert found["left_out"] == ["logs"] and found["num_scenarios"] == 3
+    assert set(found["by_difficulty"]) == {"easy", "hard"} and found["by_data_set"] == {}
+    means = [values["rc"] for values in found["by_difficulty"].values()]
+    assert found["mean_of_difficulties"]["rc"] == pytest.approx(sum(means) / 2)
+    assert "left out folders that belong to no scenario by their names: logs\n" in seen.err
+    assert "by data set" not in seen.out
+    assert main([str(folder), "--scenarios", str(tmp_path / "scenarios"), "--out", str(out)]) == 1
+    found = json.loads(out.read_text())
+    assert found["left_out"] == ["logs", "plain_easy_07"]
+    assert found["absent"]["plain_easy_00"] == "wrote no record"
+    assert "no file of --scenarios: logs, plain_easy_07\n" in capsys.readouterr().err
+    (tmp_path / "other" / "logs").mkdir(parents=True)
+    assert main([str(tmp_path / "other")]) == 1
+    assert "holds no folders of runs, <scene>_<difficulty>_<number>" in capsys.readouterr().err
+
+
 def test_golden_directories_are_recognised(tmp_path, capsys):
     (tmp_path / "comfort.npz").write_bytes((GOLDEN / "comfort.npz").read_bytes())
     assert check_golden([str(tmp_path)]) == 0
     assert "comfort.npz" in capsys.readouterr().out
+
+
+def test_recorded_episodes_alone_are_recognised_and_options_of_others_refused(tmp_path, capsys):
+    (tmp_path / "episodes").mkdir()
+    path = min((GOLDEN / "episodes").glob("*.npz"))
+    (tmp_path / "episodes" / path.name).write_bytes(path.read_bytes())
+    assert check_golden([str(tmp_path)]) == 0
+    assert f"episodes/{path.name}" in capsys.readouterr().out
+    for option, value, owner in (
+        ("--planner", "ltf", "planners"), ("--device", "cuda", "planners"),
+        ("--maps-root", "maps", "two-stage scores"),
+    ):  # fmt: skip
+        assert check_golden([str(tmp_path), option, value]) == 1
+        said = f"{tmp_path}: holds HUGSIM's arrays; {option} goes with {owner} alone"
+        assert said in capsys.readouterr().err

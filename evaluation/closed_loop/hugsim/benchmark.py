@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from beyonddrive.evaluation.closed_loop.hugsim.hd_score import RunScore
-from beyonddrive.evaluation.closed_loop.hugsim.scenario import read_scenario
+from beyonddrive.evaluation.closed_loop.hugsim.scenario import DIFFICULTIES, read_scenario
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 
 FIGURES = ("nc", "dac", "ttc", "c", "pdms", "rc", "hdscore")
@@ -56,6 +56,17 @@ def read_scenarios(folder: Path) -> list[Listed]:
     return found
 
 
+def listed_by_name(name: str) -> Listed | None:
+    """The scenario that a folder of results is named after; None if its name tells no difficulty.
+
+    >>> listed_by_name("scene-0383_hard_00").difficulty
+    'hard'
+    >>> listed_by_name("logs")
+    """
+    difficulty = name.split("_")[-2] if name.count("_") > 1 else ""
+    return Listed(name, difficulty) if difficulty in DIFFICULTIES else None
+
+
 @dataclass(frozen=True)
 class BenchmarkScore:
     """Scores of many runs.
@@ -64,11 +75,13 @@ class BenchmarkScore:
         scenarios: What there should be.
         runs: Name -> score; a run without a score counts as 0.
         absent: Scenarios that wrote nothing, or nothing that can be scored, with the reason; they count as 0.
+        left_out: Folders that belong to no scenario; they count nowhere.
     """
 
     scenarios: Sequence[Listed]
     runs: Mapping[str, RunScore]
     absent: Mapping[str, str] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
 
     @property
     def list_hash(self) -> str:
@@ -116,6 +129,7 @@ class BenchmarkScore:
             "mean_per_episode": self.means(),
             "mean_of_difficulties": unweighted,
             "by_difficulty": difficulties,
-            "by_data_set": self.by("data_set"),
+            "by_data_set": self.by("data_set") if any(item.data_set for item in self.scenarios) else {},
             "absent": dict(self.absent),
+            "left_out": list(self.left_out),
         }

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from beyonddrive.evaluation.closed_loop.hugsim.agents import STEP
 from beyonddrive.evaluation.closed_loop.hugsim.footprints import touch
 from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import check_plan, command_of
+from beyonddrive.evaluation.closed_loop.hugsim.points import MAX_POINTS
 from beyonddrive.evaluation.closed_loop.hugsim.record import Frame
 from beyonddrive.evaluation.closed_loop.hugsim.route import Route, plan_in_record, pose_matrix
 from beyonddrive.evaluation.closed_loop.hugsim.scenario import Scenario
@@ -23,8 +24,6 @@ EGO_SIZE = (1.6, 3.0, 1.5)
 MAX_STEPS = 400
 MAX_DISTANCE = 10.0
 """Farther from the recorded path than this the episode ends [m]."""
-MAX_POINTS = 100
-"""More points of the background than this in the ego's box are a collision."""
 COMPLETE, BACKGROUND, FOREGROUND, OFF_ROUTE, PLANNER_FAILURE, TRUNCATED = (
     "Complete",
     "Collision with background",

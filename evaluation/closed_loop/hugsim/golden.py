@@ -52,6 +52,7 @@ NOT_COMPARED = {
 def is_golden(directory: Path) -> bool:
     """Whether a directory is laid out like HUGSIM's golden data."""
     known = any((directory / name).is_file() for name in (*FILES, *OUTSIDE))
+    known |= any((directory / "episodes").glob("*.npz"))
     return known and not (directory / "recipe.py").exists()
 
 

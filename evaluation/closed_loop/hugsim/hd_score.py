@@ -10,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.evaluation.closed_loop.hugsim.footprints import touch
-from beyonddrive.evaluation.closed_loop.hugsim.points import PointGrid
+from beyonddrive.evaluation.closed_loop.hugsim.points import MAX_POINTS, PointGrid
 from beyonddrive.evaluation.closed_loop.hugsim.record import STAMP_TOLERANCE, Frame
 from beyonddrive.evaluation.closed_loop.hugsim.settings import PRESETS, HugsimSettings
 
 COLUMNS = ("nc", "dac", "ttc", "c", "pdms")
 """Sub-scores of a frame and its score, by their names in ``eval.json``."""
-MAX_POINTS = 100
-"""More points of the scene than this in the ego box are a collision."""
 MIN_CELLS = 2
 """The road carries the ego if so many of the four cells of its footprint hold a ground point."""
 TTC_SHIFTS = (0.5, 1.0)

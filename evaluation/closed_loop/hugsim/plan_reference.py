@@ -15,6 +15,8 @@ FINE_STEP = 0.25
 HALF_PI = np.pi / 2
 FARTHEST = 1e6
 """No plan leads farther [m]; the tracker's squares would leave the range of numbers."""
+SHORT_STEP = 0.02
+"""A step shorter than this has no direction of its own [m]."""
 MOST_POINTS = 200
 """No plan has more, 100 s; time and memory of the tracker grow with their square."""
 
@@ -41,6 +43,28 @@ def check_plan(plan: ArrayLike) -> NDArray[np.floating]:
     if np.abs(array).max() > FARTHEST:
         raise HugsimError(f"plan: holds a point more than {FARTHEST:g} m away")
     return array
+
+
+def directions(plan: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Where each step of a plan goes, for those who have to know it of every one.
+
+    HUGSIM's controllers do not go by this: of the shortest step they take whatever direction it has.
+
+    Args:
+        plan: (N, 2) right, ahead [m] of the ego.
+
+    Returns:
+        (N,) counter-clockwise from ahead [rad]. A step shorter than :data:`SHORT_STEP` goes on in the
+        direction of the step before, the first one ahead.
+
+    >>> directions(np.array([[0.001, 0.0], [-1.0, 1.0], [-1.0, 1.0]])).round(3).tolist()
+    [0.0, 0.782, 0.782]
+    """
+    steps = np.diff(plan.astype(np.float64), axis=0, prepend=np.zeros((1, 2)))
+    moves = np.hypot(*steps.T) >= SHORT_STEP
+    last = np.maximum.accumulate(np.where(moves, np.arange(1, len(steps) + 1), 0))
+    found: NDArray[np.float64] = np.concatenate([[0.0], np.arctan2(-steps[:, 0], steps[:, 1])])[last]
+    return found
 
 
 def command_of(plan: ArrayLike, speed: float, steering: float, controller: Controller = "pr57") -> Tracking:

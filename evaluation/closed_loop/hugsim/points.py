@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 from beyonddrive.engine.jit import kernel
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 
+MAX_POINTS = 100
+"""More points of what stands than this in the ego's box are a collision."""
 CELL = 2.0
 """Side of the squares that points are sorted into [m]."""
 _END = 2**30

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import MOST_POINTS
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 from beyonddrive.structures.errors import shown
 
@@ -65,7 +66,9 @@ def read_frames(record: Any, source: str = "record") -> list[Frame]:
         source: Name of the file, for messages.
 
     Raises:
-        HugsimError: If something is missing or of another shape; the message names frame and key.
+        HugsimError: If something is missing or of another shape, or a plan has more entries than
+            :data:`~beyonddrive.evaluation.closed_loop.hugsim.plan_reference.MOST_POINTS`; the message names
+            frame and key.
     """
     if isinstance(record, Sequence) and not isinstance(record, str) and len(record) == 1:
         record = record[0]
@@ -80,6 +83,11 @@ def _read_frame(frame: Any, where: str) -> Frame:
     try:
         planned = frame["planned_traj"]
         names = tuple(str(name) for name in frame["obj_names"])
+        if len(planned["traj"]) > MOST_POINTS:
+            # (the scorer looks at everybody at each entry)
+            raise HugsimError(
+                f"{where}: planned_traj.traj: has {len(planned['traj'])} entries, {MOST_POINTS} are allowed"
+            )
         boxes = _numbers(frame["obj_boxes"], (len(names), 7), f"{where}: obj_boxes")
         return Frame(
             _number(frame["time_stamp"], f"{where}: time_stamp"),

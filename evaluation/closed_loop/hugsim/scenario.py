@@ -12,6 +12,8 @@ import yaml
 from beyonddrive.evaluation.closed_loop.hugsim.agents import IntelligentDriver
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 
+DIFFICULTIES = ("easy", "medium", "hard", "extreme")
+"""Of scenarios, from easy on."""
 PLANNERS = ("ConstantPlanner", "UnicyclePlanner", "IDM", "AttackPlanner")
 """What moves agents."""
 _ARGUMENTS = {

@@ -5,11 +5,17 @@ import pytest
 
 from beyonddrive.deploy.drivers.engines import DriverError
 from beyonddrive.deploy.drivers.frame_inputs import FrameError, check_frame
-from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of, frame_of, garage_answer, step_of
-from beyonddrive.deploy.drivers.hugsim_pipes import self_test
+from beyonddrive.deploy.drivers.hugsim import (
+    HugsimConventions,
+    answer_of,
+    frame_of,
+    garage_answer,
+    self_test,
+    step_of,
+)
 from beyonddrive.deploy.drivers.self_test import arc
 from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import command_of
-from beyonddrive.structures.frame import Command
+from beyonddrive.structures.frame import CACHED_PLAN, STRAIGHT_ON, Command
 from beyonddrive.tests.deploy.drivers.conftest import CAMERAS
 
 FAITHFUL, RELEASED = HugsimConventions(), HugsimConventions.released()
@@ -135,6 +141,21 @@ def test_a_standing_plan_has_no_direction_of_its_own():
             assert abs(rate) < 0.01, (controller, plan)
     moving = arc(3.0, 0.2)
     assert np.array_equal(answer_of(moving, FAITHFUL), np.stack([-moving[:, 1], moving[:, 0]], axis=1))
+
+
+@pytest.mark.parametrize("source", [STRAIGHT_ON, CACHED_PLAN])
+def test_what_is_not_the_planners_is_steadied_as_released_too(source):
+    """Straight on of an ego that stands is all zeros, which the first release cannot track."""
+    standing, moving = np.zeros((8, 3)), arc(3.0, 0.2)
+    for answer in (
+        answer_of(standing, RELEASED, source),
+        garage_answer(standing, 0.0, 0.25, RELEASED, source)["plan"],
+    ):
+        assert answer.dtype == np.float32 and np.abs(answer).max() < 0.05
+        command_of(answer, 0.0, 0.0, "first_release")  # (which fails for a point at the ego)
+        assert abs(command_of(answer, 0.0, 0.0, "pr57").inputs[0][1]) < 0.01
+    assert not answer_of(standing, RELEASED).any()
+    assert np.array_equal(answer_of(moving, RELEASED, source), answer_of(moving, RELEASED))
 
 
 @pytest.mark.parametrize("conventions", [FAITHFUL, RELEASED])

@@ -6,15 +6,17 @@ import pickle
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
-from beyonddrive.deploy.drivers import hugsim_pipes
+from beyonddrive.deploy.drivers import hugsim
 from beyonddrive.deploy.drivers.engines import DriverError
 from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of
 from beyonddrive.deploy.drivers.hugsim_http import HttpSettings, drive_http, open_client
+from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import command_of
 from beyonddrive.tests.deploy.drivers.conftest import observation
 
 hugsim_client = pytest.importorskip("hugsim_client", reason="the extra 'hugsim' is not installed")
@@ -120,8 +122,18 @@ def test_published_rows_are_driven_in_float32(server, driver):
     assert {plan.dtype for plan in server.plans} == {np.dtype(np.float32)}
 
 
+def test_fallbacks_of_an_ego_that_stands_can_be_tracked_as_released(server, driver, told, monkeypatch):
+    standing = partial(observation, ego_velo=0.0)
+    monkeypatch.setitem(globals(), "observation", standing)
+    told.answer = RuntimeError("gone")
+    drive_http(HttpSettings(server.address, conventions=HugsimConventions.released()), driver)
+    assert len(server.plans) == 3
+    for plan in server.plans:
+        command_of(plan, 0.0, 0.0, "first_release")
+
+
 def test_an_answer_that_means_another_thing_does_not_start(server, driver, monkeypatch):
-    monkeypatch.setattr(hugsim_pipes, "answer_of", lambda *args: answer_of(*args) * [-1.0, 1.0])
+    monkeypatch.setattr(hugsim, "answer_of", lambda *args: answer_of(*args) * [-1.0, 1.0])
     with pytest.raises(DriverError, match="self-test"):
         drive_http(HttpSettings(server.address), driver)
     assert server.states_sent == 0

@@ -11,12 +11,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from beyonddrive.deploy.drivers import hugsim_pipes
+from beyonddrive.deploy.drivers import hugsim
 from beyonddrive.deploy.drivers.engines import DriverError
 from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of, garage_answer
 from beyonddrive.deploy.drivers.hugsim_pipes import PipeSettings, drive_pipes
 from beyonddrive.deploy.drivers.self_test import arc
 from beyonddrive.evaluation.closed_loop.hugsim.messages import DONE
+from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import command_of
 
 QUICK = PipeSettings(first_wait=10.0, wait=10.0)
 
@@ -231,6 +232,19 @@ def test_a_driver_that_gives_up_says_none_to_the_garage_and_stands_in_the_releas
     assert report.sessions.popitem()[1].counts["gave_up"] == 1
     answers, _ = episode(script, replace(QUICK, give_up=2))
     assert answers[1].shape == (8, 2) and np.abs(answers[1]).max() < 0.01
+    answers, _ = episode(script, replace(QUICK, give_up=2, conventions=HugsimConventions.released()))
+    assert np.abs(answers[1]).max() < 0.01 and np.abs(answers[1][:, 1]).min() > 0.0
+
+
+def test_fallbacks_of_an_ego_that_stands_can_be_tracked_as_released(episode, observation, told):
+    def script(simulator):
+        told.answer = RuntimeError("gone")
+        simulator.ask(observation(0, ego_velo=0.0))
+        simulator.tell(DONE)
+
+    (answer,), report = episode(script, replace(QUICK, conventions=HugsimConventions.released()))
+    assert report.sessions.popitem()[1].fallbacks == 1
+    command_of(answer, 0.0, 0.0, "first_release")
 
 
 def test_the_garage_is_told_how_the_ego_moves(episode, observation):
@@ -248,7 +262,7 @@ def test_the_garage_is_told_how_the_ego_moves(episode, observation):
 
 
 def test_an_answer_that_means_another_thing_does_not_start(driver, tmp_path, monkeypatch):
-    monkeypatch.setattr(hugsim_pipes, "answer_of", lambda *args: answer_of(*args) * [-1.0, 1.0])
+    monkeypatch.setattr(hugsim, "answer_of", lambda *args: answer_of(*args) * [-1.0, 1.0])
     with pytest.raises(DriverError, match="self-test"):
         drive_pipes(tmp_path / "out", driver, replace(QUICK, first_wait=0.2))
     assert not (tmp_path / "out").exists()
@@ -272,7 +286,7 @@ def test_nor_does_one_that_moves_the_ego_elsewhere(driver, tmp_path, monkeypatch
         harm(told)
         return told
 
-    monkeypatch.setattr(hugsim_pipes, "garage_answer", wrong)
+    monkeypatch.setattr(hugsim, "garage_answer", wrong)
     settings = replace(QUICK, variant="garage", first_wait=0.2)
     with pytest.raises(DriverError, match="self-test"):
         drive_pipes(tmp_path / "out", driver, replace(settings, follow_plan=True))

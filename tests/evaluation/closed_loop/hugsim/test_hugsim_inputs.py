@@ -7,7 +7,7 @@ import pytest
 
 from beyonddrive.evaluation.closed_loop.hugsim.episode import PLANNER_FAILURE, Episode
 from beyonddrive.evaluation.closed_loop.hugsim.hd_score import score_run
-from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import command_of
+from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import MOST_POINTS, command_of
 from beyonddrive.evaluation.closed_loop.hugsim.points import PointGrid
 from beyonddrive.evaluation.closed_loop.hugsim.record import read_frames
 from beyonddrive.evaluation.closed_loop.hugsim.route import Route
@@ -188,6 +188,16 @@ def test_values_that_would_spoil_a_score_are_named(episode, key, value, message)
     frames = [frame.to_dict() for frame in episode.run(lambda seen: AHEAD)]
     (frames[1]["planned_traj"] if key == "timestep" else frames[1])[key] = value
     with pytest.raises(HugsimError, match=message):
+        read_frames({"frames": frames}, "data.pkl")
+
+
+def test_a_plan_of_a_record_has_no_more_entries_than_one_that_is_driven(episode):
+    """The scorer looks at everybody at each of them."""
+    frames = [frame.to_dict() for frame in episode.run(lambda seen: AHEAD)]
+    frames[1]["planned_traj"]["traj"] = [[0.0, 0.0, 0.0]] * MOST_POINTS
+    assert len(read_frames({"frames": frames}, "data.pkl")[1].traj) == MOST_POINTS
+    frames[1]["planned_traj"]["traj"] *= 2
+    with pytest.raises(HugsimError, match=r"frame 1: planned_traj\.traj: has 400 entries, 200 are allowed"):
         read_frames({"frames": frames}, "data.pkl")
 
 
