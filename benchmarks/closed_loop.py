@@ -4,8 +4,9 @@ One town is made in a temporary folder, and the tiny LTF, weights as they are in
 same, plans in every step of its scenarios: cameras painted, plan, SUMO, tracker and kinematics. What is
 driven is the path at 7 m/s, because an untrained planner leaves the road at once. Printed: steps per second
 with and without the set-up of scenarios, for the planner as it is and for its fast copy, and where the time
-goes. Then the seconds that HUGSIM's scorer needs for a record of 400 frames. ``--cpu-time`` counts processor
-time, for a machine where other programs run.
+goes. Then the seconds that HUGSIM's scorer needs for a record of 400 frames, in memory, and from files as
+``hugsim-score`` does, with as many points as a reconstructed scene may have (``--points``). ``--cpu-time``
+counts processor time, for a machine where other programs run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,20 @@ from beyonddrive.deploy.drivers import FrameInputs, ModuleEngine, PlannerDriver
 from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of
 from beyonddrive.deploy.drivers.self_test import warm_up
 from beyonddrive.evaluation.closed_loop.hugsim.episode import MAX_STEPS
+from beyonddrive.evaluation.closed_loop.hugsim.messages import write_message
+from beyonddrive.evaluation.closed_loop.hugsim.record import Frame as RecordFrame
+from beyonddrive.evaluation.closed_loop.hugsim.run_files import GROUND, RECORD, SCENE
+from beyonddrive.evaluation.closed_loop.hugsim.scenario import DIFFICULTIES
+from beyonddrive.evaluation.closed_loop.hugsim.settings import PRESETS
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.frame import DrivenPlan, DriverReport, Frame
 from beyonddrive.structures.se2 import to_local
-from beyonddrive.synth.live.choose import DIFFICULTIES, scenarios_of
+from beyonddrive.synth.live.batch import write_points
+from beyonddrive.synth.live.choose import scenarios_of
 from beyonddrive.synth.live.drive import Clock, LiveSettings, Outcome, Stage, drive, score_of
+from beyonddrive.synth.live.points import Points
 from beyonddrive.synth.live.town import build_live_town
+from beyonddrive.tools.hugsim_score import score_record
 
 SPEED = 7.0
 """At which the path is driven [m/s]."""
@@ -102,6 +111,30 @@ def measured(name: str, outcomes: list[Outcome], seconds: float) -> float:
     return steps / seconds
 
 
+def seconds_from_files(
+    frames: Sequence[RecordFrame], clouds: Sequence[Points], count: int, timer: Callable[[], float]
+) -> float:
+    """Seconds that a record and its points take from files to score.
+
+    Args:
+        frames: The record.
+        clouds: Points of the road and of what stands, world frame.
+        count: So many points each file gets, drawn near those [m].
+        timer: Tells the time [s].
+    """
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        record = Path(folder) / RECORD
+        content = [{"type": "closeloop", "frames": [frame.to_dict() for frame in frames]}]
+        record.write_bytes(write_message(content))
+        for name, points in zip((GROUND, SCENE), clouds, strict=True):
+            near = points[rng.integers(len(points), size=count)] + rng.normal(0.0, 0.05, (count, 3))
+            write_points(record.with_name(name), near)
+        started = timer()
+        score_record(record, PRESETS["pr57"])
+        return timer() - started
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -109,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--kinds", nargs="+", choices=DIFFICULTIES, default=DIFFICULTIES, metavar="KIND")
     parser.add_argument("--per-kind", type=int, default=2, help="scenarios of each difficulty")
     parser.add_argument("--steps", type=int, default=MAX_STEPS, help="most of a scenario, and of the record")
+    parser.add_argument("--points", type=int, default=2_000_000, help="of the road, and of what stands")
     parser.add_argument("--cpu-time", action="store_true", help="count the time of this process alone")
     args = parser.parse_args(argv)
     settings = LiveSettings(max_steps=args.steps)
@@ -154,6 +188,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"score: {seconds:.2f} s for a record of {len(frames)} frames with {boxes:.0f} road users each, "
         f"{len(longest.ground)} points of road and {len(longest.solid)} of what stands"
     )
+    seconds = seconds_from_files(frames, (longest.ground, longest.solid), args.points, timer)
+    print(f"score from files: {seconds:.2f} s with {args.points} points of road and as many of what stands")
 
 
 if __name__ == "__main__":

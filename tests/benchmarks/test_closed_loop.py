@@ -42,7 +42,7 @@ def threads():
 
 
 def test_rates_are_of_the_steps_that_were_driven(driven, capsys):
-    given = ["--kinds", "easy", "--per-kind", "1", "--steps", str(STEPS), "--cpu-time"]
+    given = ["--kinds", "easy", "--per-kind", "1", "--steps", str(STEPS), "--points", "5000", "--cpu-time"]
     closed_loop.main(given)
     printed = capsys.readouterr().out
     # By the planner and its fast copy, once to warm up and once that counts.
@@ -67,4 +67,5 @@ def test_rates_are_of_the_steps_that_were_driven(driven, capsys):
         r"score: ([\d.]+) s for a record of (\d+) frames .* (\d+) points of road and (\d+) of what", printed
     ).groups()
     assert int(frames) == STEPS and float(seconds) >= 0
+    assert re.search(r"score from files: [\d.]+ s with 5000 points of road and as many", printed)
     assert (int(road), int(solid)) == (len(driven[-1].ground), len(driven[-1].solid)) > (0, 0)
