@@ -1,18 +1,20 @@
 """What scoring 64 plans of every scene of a batch costs a training step of LTF tiny.
 
-``python benchmarks/scoring_service.py`` trains on random pictures, in blocks of steps that take turns: alone;
-with a scoring service that gets the plans at the start of each step and must have answered at its end; and
-with one that gets them likewise and must have answered by the start of the next step (``NextStepScores``). It
-prints the median step of each, what the latter two are times the first, and how long their steps have waited
-for scores. Ratios are of blocks that follow each other: their median over the rounds, and its quartiles, so
-that a machine that becomes slower for a while changes them little. Metric caches are those of the golden
-scenes of the tests, each a scene of its own. Threads that wait sleep, as those of ``beyonddrive train`` do;
-``OMP_WAIT_POLICY=ACTIVE`` in the environment has them spin. Run it on a machine that does nothing else.
+``python benchmarks/scoring_service.py`` trains by its recipe on random pictures, in blocks of steps that take
+turns: alone; with a scoring service that gets the plans at the start of each step and must have answered at
+its end; and with one that gets them likewise and must have answered by the start of the next step
+(``NextStepScores``). It prints the median step of each, what the latter two are times the first, and how long
+their steps have waited for scores. Ratios are of blocks that follow each other: their median over the rounds,
+and its quartiles, so that a machine that becomes slower for a while changes them little. Metric caches are
+those of the golden scenes of the tests, each a scene of its own. Threads that wait sleep, as those of
+``beyonddrive train`` do; ``OMP_WAIT_POLICY=ACTIVE`` in the environment has them spin. Run it on a machine
+that does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import sys
@@ -27,41 +29,31 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
-from mmengine.structures import BaseDataElement
 
+from beyonddrive.benchmarks import train_step
 from beyonddrive.benchmarks.throughput import GOLDEN, SPLIT, fans, token_of, write_store
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.engine.configs import load_config
 from beyonddrive.evaluation.scene_scoring import SceneScorer
 from beyonddrive.evaluation.service import NextStepScores, ScoringService, ServiceSettings
+from beyonddrive.plugins.base.planner import Planner
 from beyonddrive.registry import MODELS
-from beyonddrive.structures.sample import PlanSample
 
 CONFIG = "ltf_tiny_1xb16-12e_synth"
 ALONE, WITHIN, LATER = KINDS = ("alone", "within_step", "next_step")
 """Steps without scores, with scores by their end, and with those of the step before."""
 
 
-def batches(scenes: int, batch: int) -> Iterator[dict[str, object]]:
-    """Random batches for LTF tiny, whose tokens go through the scenes in turn."""
-    random = torch.Generator().manual_seed(0)
+def batches(planner: Planner, scenes: int, batch: int) -> Iterator[dict[str, Any]]:
+    """A made-up batch again and again, whose tokens go through the scenes in turn."""
+    data = train_step.batch_of(planner, batch)
     number = 0
     while True:
-        samples = []
-        for _ in range(batch):
-            sample = PlanSample(metainfo={"token": token_of(number % scenes)})
-            sample.gt = BaseDataElement(
-                trajectory=torch.rand(8, 3, generator=random),
-                agent_states=torch.rand(30, 5, generator=random),
-                agent_labels=torch.rand(30, generator=random) > 0.5,
-                bev_semantic_map=torch.randint(0, 7, (128, 256), generator=random),
-            )
-            samples.append(sample)
+        for sample in data["data_samples"]:
+            sample.set_metainfo({"token": token_of(number % scenes)})
             number += 1
-        camera = torch.randint(0, 256, (batch, 3, 64, 256), dtype=torch.uint8, generator=random)
-        status = torch.rand(batch, 8, generator=random)
-        yield {"inputs": {"camera": list(camera), "status": list(status)}, "data_samples": samples}
+        yield copy.copy(data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,11 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     config = load_config(CONFIG)
     planner = MODELS.build(config.model).train()
-    optimizer = torch.optim.AdamW(planner.parameters(), lr=1e-4)
+    train = train_step.Step(planner, train_step.Settings.of_recipe(config), torch.device("cpu"))
     root = NavsimRoot(GOLDEN)
     scenes = list(root.scenes(SPLIT, SceneFilter()))
     plans = [fan.astype(np.float32) for fan in fans(scenes, args.plans)]
-    source = batches(args.scenes, args.batch)
+    source = batches(planner, args.scenes, args.batch)
     took: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
     waited = dict.fromkeys(KINDS, 0.0)
     with tempfile.TemporaryDirectory() as folder:
@@ -97,18 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             def step(kind: str) -> float:
                 data = next(source)
-                samples = data["data_samples"]
-                assert isinstance(samples, list)
-                tokens = [sample.metainfo["token"] for sample in samples]
+                tokens = [sample.metainfo["token"] for sample in data["data_samples"]]
                 chosen = np.stack([plans[int(token, 16) % len(scenes)] for token in tokens])
                 start = time.perf_counter()
                 future = service.submit(tokens, chosen) if kind == WITHIN else None
                 before = later.exchange(tokens, chosen, None) if kind == LATER else None
-                ready = planner.data_preprocessor(data, training=True)
-                losses = planner(**ready, mode="loss")
-                optimizer.zero_grad()
-                planner.parse_losses(losses)[0].backward()
-                optimizer.step()
+                train(data)
                 scores = future.result() if future is not None else before and before.scores
                 assert scores is None or np.isfinite(scores).all()
                 return time.perf_counter() - start

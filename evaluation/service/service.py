@@ -276,8 +276,8 @@ class ScoringService:
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "scoring service: %d scenes are pending, the step waits; more num_workers or fewer plans "
-                "would help (said once, counted from here on)",
+                "scoring service: %d scenes are pending, the step waits; more num_workers with a max_pending "
+                "that grows with them, or fewer plans, would help (said once, counted from here on)",
                 sum(len(lane.jobs) for lane in self._lanes),
             )
         return time.perf_counter()
@@ -302,17 +302,18 @@ class ScoringService:
         """Take in answers until a future is settled.
 
         Raises:
-            TimeoutError: If it is not after so many seconds.
+            TimeoutError: If it is not after so many seconds; with 0 it looks once.
         """
         if future.is_settled():
             return
         with self._lock:
             started = time.perf_counter()
+            left = timeout
             while not future.is_settled():
-                left = None if timeout is None else timeout - (time.perf_counter() - started)
                 if left is not None and left < 0.0:
                     raise TimeoutError(f"scoring service: no scores after {timeout} s")
                 self._pump(left)
+                left = None if timeout is None else timeout - (time.perf_counter() - started)
             self.counts.waited_seconds += time.perf_counter() - started
 
     def _pump(self, timeout: float | None) -> None:

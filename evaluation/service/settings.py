@@ -12,8 +12,8 @@ class ServiceSettings:
     Attributes:
         num_workers: Worker processes, or Ray actors. A scene belongs to one of them, by its token, so that no
             metric cache is held twice.
-        max_pending: Scenes that wait or are being scored at a time, shared among the workers; who hands in
-            more waits.
+        max_pending: Scenes that wait or are being scored at a time, at most 128 for each worker, which
+            share them equally: who hands in more than its share to one of them waits.
         max_plans: Most plans of a scene. It sizes the memory that is shared with processes; on Ray there is
             none, and it is but a limit.
         cache_bytes: Memory for metric caches that have been read, of all workers together; those that were
@@ -46,6 +46,11 @@ class ServiceSettings:
                 f"scoring service: max_pending is {self.max_pending}, and {self.num_workers} workers want at "
                 f"least a scene each"
             )
+        if self.max_pending > self.num_workers * _MAX_DEPTH:
+            raise ValueError(
+                f"scoring service: max_pending is {self.max_pending}, and {self.num_workers} workers take at "
+                f"most {self.num_workers * _MAX_DEPTH}, {_MAX_DEPTH} each"
+            )
         if self.cache_bytes < 0 or not 0 <= self.niceness <= 19:
             raise ValueError(
                 f"scoring service: cache_bytes must not be negative and niceness within 0 .. 19, got "
@@ -55,7 +60,7 @@ class ServiceSettings:
     @property
     def depth(self) -> int:
         """Scenes that one worker may have before it."""
-        return min(self.max_pending // self.num_workers, _MAX_DEPTH)
+        return self.max_pending // self.num_workers
 
     def shared_by(self, ranks: int) -> ServiceSettings:
         """What each of so many ranks of a machine gets of this.
@@ -64,7 +69,7 @@ class ServiceSettings:
         2
         """
         workers = max(self.num_workers // ranks, 1)
-        pending = max(self.max_pending // ranks, workers)
+        pending = min(max(self.max_pending // ranks, workers), workers * _MAX_DEPTH)
         return replace(self, num_workers=workers, max_pending=pending, cache_bytes=self.cache_bytes // ranks)
 
 

@@ -8,13 +8,13 @@ import sys
 import numpy as np
 import pytest
 
-from beyonddrive.benchmarks import scoring_service
+from beyonddrive.benchmarks import scoring_service, train_step
 
 SMALL = ["--scenes", "2", "--batch", "2", "--plans", "3", "--blocks", "1", "--steps", "1", "--threads", "1"]
 
 
 def test_batches_go_through_the_scenes_in_turn():
-    source = scoring_service.batches(3, 2)
+    source = scoring_service.batches(train_step.build("ltf-tiny"), 3, 2)
     tokens = [[sample.metainfo["token"][-1] for sample in next(source)["data_samples"]] for _ in range(3)]
     assert tokens == [["0", "1"], ["2", "0"], ["1", "2"]]
 
@@ -57,6 +57,13 @@ def test_steps_with_and_without_scores_are_reported(submitted, settings, monkeyp
             delivered.append(super().exchange(tokens, plans, context))
             return delivered[-1]
 
+    class Step(train_step.Step):
+        def __init__(self, planner, settings, device):
+            super().__init__(planner, settings, device)
+            steps.append((settings.channels_last, self.optimizer.param_groups[0]["fused"]))
+
+    steps = []
+    monkeypatch.setattr(train_step, "Step", Step)
     monkeypatch.setattr(scoring_service, "NextStepScores", Exchange)
     assert scoring_service.main([*SMALL, "--niceness", "7", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=pytest.fail)
@@ -64,6 +71,7 @@ def test_steps_with_and_without_scores_are_reported(submitted, settings, monkeyp
         "batch": 2, "plans": 3, "threads": 1, "workers": 1, "niceness": 7
     }  # fmt: skip
     assert settings == [(1, 7)]
+    assert steps == [(True, True)]  # (as in the recipe)
     assert found["alone_ms"] > 0
     for kind in ("within_step", "next_step"):
         assert found[f"{kind}_ms"] > 0 <= found[f"{kind}_waited_ms"]

@@ -21,6 +21,7 @@ from beyonddrive.evaluation.service import (
     ServiceSettings,
 )
 from beyonddrive.evaluation.service.scenes import KeptScenes
+from beyonddrive.evaluation.service.service import ScoreFuture
 from beyonddrive.structures.plan import PlanError
 
 
@@ -90,11 +91,36 @@ def test_what_cannot_be_scored_is_named(scorer, batch):
 
 
 def test_settings_out_of_range_are_refused(scorer):
-    for wrong in ({"num_workers": 0}, {"num_workers": 3, "max_pending": 2}, {"niceness": 20}):
+    too_many = {"num_workers": 2, "max_pending": 257}
+    for wrong in ({"num_workers": 0}, {"num_workers": 3, "max_pending": 2}, {"niceness": 20}, too_many):
         with pytest.raises(ValueError, match="scoring service: "):
             ServiceSettings(**wrong)
     with pytest.raises(ValueError, match="no failures"):
         ScoringService(SceneScorer("train", scorer.cache_dir, settings=ScoreSettings(with_failures=True)))
+
+
+def test_ranks_share_no_more_than_a_worker_takes():
+    shared = ServiceSettings(num_workers=3, max_pending=384).shared_by(2)
+    assert (shared.num_workers, shared.max_pending, shared.depth) == (1, 128, 128)
+
+
+def test_without_patience_it_looks_once(scorer, monkeypatch):
+    service = ScoringService(scorer)
+    future = ScoreFuture(service, 1, list)
+    looks = []
+    monkeypatch.setattr(service, "_pump", looks.append)
+    with pytest.raises(TimeoutError):
+        future.result(timeout=0)
+    assert looks == [0]
+    monkeypatch.setattr(service, "_pump", lambda timeout: future.put(0, "scores"))
+    assert future.result(timeout=0) == ["scores"]
+
+
+def test_the_advice_to_who_waits_helps(scorer, caplog):
+    """More workers alone have fewer scenes each."""
+    ScoringService(scorer)._begin_to_wait()
+    assert "more num_workers with a max_pending that grows with them" in caplog.text
+    assert ServiceSettings(num_workers=4).depth < ServiceSettings(num_workers=1).depth
 
 
 DEADLY = """
