@@ -3,8 +3,9 @@
 ``scenarios --out DIR`` writes scenarios in towns that no planner was trained on. ``run CONFIG CHECKPOINT
 --scenarios DIR --out RESULTS`` drives a planner in all of them: SUMO moves the traffic, which reacts to the
 ego, the painter paints what its cameras see, and HUGSIM's tracker and kinematics move it. Run it again after
-a kill: it goes on. The exit code is 1 if a scenario gave no episode; then no figures are written, which would
-be of a part, and the same command makes what failed again.
+a kill: it goes on. With ``--video`` what was driven without one is driven again for it. The exit code is 1 if
+a scenario gave no episode; then no figures are written, which would be of a part, and the same command makes
+what failed again. It is 1, too, if there is no video where one is wanted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from beyonddrive.evaluation.closed_loop.hugsim.scenario import DIFFICULTIES
 from beyonddrive.tools._command_line import (
     add_config,
     add_config_options,
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from beyonddrive.synth.live.drive import LiveSettings
 
 VERB = "closed-loop"
-DIFFICULTIES = ("easy", "medium", "hard", "extreme")
 _READ_BY = {
     "pipes": ("planner", "device", "deadline"),
     "http": ("host", "port", "once", "token_file"),
@@ -196,9 +197,15 @@ def run(args: argparse.Namespace) -> int:
             "makes those that failed again",
         )
         return 1
-    episodes = [result for result in results if not isinstance(result, batch.Failed)]
+    unfilmed = [result for result in results if isinstance(result, batch.Unfilmed)]
+    tell_all(VERB, [f"{item.name}: no video: {item.reason}" for item in unfilmed])
+    episodes = [
+        result.episode if isinstance(result, batch.Unfilmed) else result
+        for result in results
+        if not isinstance(result, batch.Failed)
+    ]
     _write_figures(args, episodes, settings, recipe)
-    return 0
+    return int(bool(unfilmed))
 
 
 def _claim(out: Path, about: dict[str, Any]) -> None:
@@ -320,23 +327,30 @@ def settings_dict_of(settings: LiveSettings) -> dict[str, Any]:
 
 
 def _serve_pipes(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
-    from beyonddrive.synth.live.batch import Failed, read_episode
+    from beyonddrive.synth.live.batch import Failed, lacks_video, read_episode
     from beyonddrive.synth.live.serve_pipes import serve_pipes
 
     print("obs has rgb; semantic and depth, which HUGSIM has there too, are absent", flush=True)
-    left = [job for job in jobs if read_episode(job.folder) is None]
-    failures = 0
+    filming = _filming(args)
+    left, failures = [], 0
+    for job in jobs:
+        episode = read_episode(job.folder)
+        if episode is None:
+            left.append(job)
+        elif lacks_video(job, episode, filming):
+            tell(VERB, f"{job.folder}: no video: it was driven before; remove it to drive it anew")
+            failures += 1
     for job in left:
         print(f"{job.folder}: waits for a planner" if args.planner is None else f"{job.folder}", flush=True)
-    for episode in serve_pipes(left, args.deadline, args.planner, args.device, _filming(args)):
-        if isinstance(episode, Failed):
-            tell(VERB, _no_episode(episode))
+    for result in serve_pipes(left, args.deadline, args.planner, args.device, filming):
+        if isinstance(result, Failed):
+            tell(VERB, _no_episode(result))
             failures += 1
             continue
-        scores = ", ".join(f"{name} {value:.4f}" for name, value in episode["scores"].items())
-        reasons = "".join(f"; {text}" for text in episode["driver"]["reasons"].values())
-        print(f"{episode['name']}: {', '.join(episode['ends'])}; {scores}{reasons}", flush=True)
-        failures += "planner_failure" in episode["driver"]["counts"]
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in result["scores"].items())
+        reasons = "".join(f"; {text}" for text in result["driver"]["reasons"].values())
+        print(f"{result['name']}: {', '.join(result['ends'])}; {scores}{reasons}", flush=True)
+        failures += "planner_failure" in result["driver"]["counts"]
     return failures
 
 

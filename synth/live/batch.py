@@ -71,8 +71,11 @@ class Filming:
 
     def of(self, scenario: LiveScenario) -> Film | None:
         """What writes the video of a scenario; None if it gets none."""
-        wanted = not self.difficulties or scenario.hugsim.difficulty in self.difficulties
-        return self.film if wanted else None
+        return self.film if self.wants(scenario.hugsim.difficulty) else None
+
+    def wants(self, difficulty: str) -> bool:
+        """Whether scenarios of a difficulty get one."""
+        return not self.difficulties or difficulty in self.difficulties
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,22 @@ class Failed:
     record: Path | None = None
 
 
+@dataclass(frozen=True)
+class Unfilmed:
+    """An episode of before without the video that is wanted now, and why; the episode itself is as it was.
+
+    Attributes:
+        name: Seed and scenario.
+        reason: Why.
+        episode: How it went.
+    """
+
+    name: str
+    reason: str
+    episode: dict[str, Any]
+
+
+Result = dict[str, Any] | Failed | Unfilmed
 _crew: list[tuple[Crew, Driver]] = []
 
 
@@ -126,11 +145,11 @@ def _start(crew: Crew) -> None:
     _crew[:] = [(crew, crew.make_driver())]
 
 
-def _work(job: Job) -> dict[str, Any] | Failed:
+def _work(job: Job) -> Result:
+    crew, driver = _crew[0]
     done = read_episode(job.folder)
     if done is not None:
-        return done
-    crew, driver = _crew[0]
+        return _film_anew(job, done, crew, driver) if lacks_video(job, done, crew.filming) else done
     frames: list[Frame] = []
     try:
         scenario = read_live_scenario(job.scenario)
@@ -141,6 +160,27 @@ def _work(job: Job) -> dict[str, Any] | Failed:
         return write_outcome(job, outcome, film)
     except Exception as error:  # (one scenario that fails must not end the others)
         return keep_failure(job, frames, describe_error(error))
+
+
+def lacks_video(job: Job, episode: Mapping[str, Any], filming: Filming | None) -> bool:
+    """Whether an episode has no video and is to get one."""
+    wanted = filming is not None and filming.wants(str(episode.get("difficulty")))
+    return wanted and not (job.folder / VIDEO).exists()
+
+
+def _film_anew(job: Job, done: dict[str, Any], crew: Crew, driver: Driver) -> dict[str, Any] | Unfilmed:
+    """Drive a finished episode again for its video; all that is there of it stays as it is."""
+    assert crew.filming is not None
+    try:
+        scenario = read_live_scenario(job.scenario)
+        outcome = crew.drives(scenario, job.towns, driver, crew.answer, job.settings, keep_film=True)
+        if _digest(_record(outcome.frames)) != done.get("record"):
+            reason = f"driven again it went otherwise than before; remove {job.folder} to drive it anew"
+            return Unfilmed(_name(job), reason, done)
+        crew.filming.film(outcome, job.towns, job.folder)
+    except Exception as error:  # (as of an episode that fails)
+        return Unfilmed(_name(job), describe_error(error), done)
+    return done
 
 
 def keep_failure(job: Job, frames: Sequence[Frame], reason: str) -> Failed:
@@ -176,21 +216,22 @@ def read_episode(folder: Path) -> dict[str, Any] | None:
     return found
 
 
-def run_jobs(
-    jobs: Sequence[Job], crew: Crew, executor: Executor, progress: bool = True
-) -> Iterator[dict[str, Any] | Failed]:
+def run_jobs(jobs: Sequence[Job], crew: Crew, executor: Executor, progress: bool = True) -> Iterator[Result]:
     """Drive jobs that are not done yet; what is done is read. In the order of the jobs.
+
+    An episode that is done and lacks the video that the crew is to make is driven again for it. The same seed
+    gives the same episode; where it does not, there is no video, and the episode is :class:`Unfilmed`.
 
     Where a worker process is killed, the others end with it: each job that is not done then is
     :class:`Failed`.
     """
-    left = [job for job in jobs if read_episode(job.folder) is None]
+    left = [job for job in jobs if _is_left(job, crew.filming)]
     for job in left:
         remove_leftovers(job.folder) if job.folder.exists() else None
     made = executor.map(
         _work, left, desc="episodes" if progress else "", initializer=_start, initargs=(crew,)
     )
-    results: dict[Path, dict[str, Any] | Failed] = {}
+    results: dict[Path, Result] = {}
     lost: WorkerLostError | None = None
     try:
         for job, result in zip(left, made, strict=True):
@@ -199,13 +240,21 @@ def run_jobs(
         lost = error
     for job in jobs:
         # (a worker may have finished an episode of which it could not tell any more)
-        done = results.get(job.folder) or read_episode(job.folder)
-        if done is None:
+        result = results.get(job.folder)
+        if result is None and _is_left(job, crew.filming):
             assert lost is not None
             if job.folder.exists():
                 remove_leftovers(job.folder)
-            done = Failed(_name(job), f"not driven to its end: {lost}")
-        yield done
+            reason, done = f"not driven to its end: {lost}", read_episode(job.folder)
+            result = Failed(_name(job), reason) if done is None else Unfilmed(_name(job), reason, done)
+        result = result or read_episode(job.folder)
+        assert result is not None
+        yield result
+
+
+def _is_left(job: Job, filming: Filming | None) -> bool:
+    done = read_episode(job.folder)
+    return done is None or lacks_video(job, done, filming)
 
 
 def _name(job: Job) -> str:
@@ -347,16 +396,24 @@ def write_outcome(job: Job, outcome: Outcome, film: Film | None = None) -> dict[
     if film is not None:
         film(outcome, job.towns, job.folder)
     forget_failure(job.folder)
-    episode = {**describe(outcome), "seed": job.seed, "record": blake2b(data, digest_size=8).hexdigest()}
+    episode = {**describe(outcome), "seed": job.seed, "record": _digest(data)}
     write_atomically(job.folder / EPISODE, json.dumps(episode, indent=1).encode())
     return episode
 
 
 def write_record(job: Job, frames: Sequence[Frame], name: str = RECORD) -> bytes:
     """Write a record to its folder by a name, and return it."""
-    data = write_message([{"type": "closeloop", "frames": [frame.to_dict() for frame in frames]}])
+    data = _record(frames)
     write_atomically(job.folder / name, data, sync=False)
     return data
+
+
+def _record(frames: Sequence[Frame]) -> bytes:
+    return write_message([{"type": "closeloop", "frames": [frame.to_dict() for frame in frames]}])
+
+
+def _digest(record: bytes) -> str:
+    return blake2b(record, digest_size=8).hexdigest()
 
 
 def _write_points(job: Job, name: str, points: Points) -> None:

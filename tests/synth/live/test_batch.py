@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -157,6 +158,37 @@ def test_a_failure_that_cannot_be_kept_ends_no_other(live_folder, tmp_path, monk
     failed = drive_all(jobs, Raises)[1]
     assert failed.record is None
     assert "no idea; then its record was not kept: OSError: [Errno 28] No space" in failed.reason
+
+
+def test_an_episode_without_a_video_is_driven_again_for_it(live_folder, tmp_path):
+    """And stays what it was, in what it says and when it was written."""
+    jobs = jobs_in(live_folder, tmp_path)
+    before = drive_all(jobs)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    filmed = []
+
+    def film(outcome, towns, folder):
+        filmed.append((folder, len(outcome.film)))
+        (folder / batch.VIDEO).write_text("film")
+
+    def with_film(driver=FollowPath, difficulties=()):
+        crew = batch.Crew(driver, points_of, filming=batch.Filming(film, difficulties))
+        return list(batch.run_jobs(jobs, crew, SerialExecutor(), progress=False))
+
+    assert with_film(difficulties=("hard",)) == before and not filmed
+    # One that is driven otherwise, or not at all, gets none.
+    for driver, said in (
+        (partial(FollowPath, 2.0), "went otherwise than before; remove"),
+        (Raises, "no idea"),
+    ):
+        *_, odd = with_film(driver)
+        assert isinstance(odd, batch.Unfilmed) and said in odd.reason and odd.episode == before[1]
+        assert not (jobs[1].folder / batch.VIDEO).exists() and not list(tmp_path.rglob("failed.*"))
+    filmed.clear()
+    (jobs[0].folder / batch.VIDEO).unlink(missing_ok=True)
+    assert with_film() == before and filmed == [(job.folder, 4) for job in jobs]
+    assert with_film() == before and len(filmed) == 2
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
 
 
 def test_what_sumo_drove_before_a_failure_has_its_plans(live_folder, tmp_path):

@@ -69,6 +69,27 @@ def test_films_have_a_picture_per_step(results):
         assert film.size == (640 + 360, 360 + 46)
 
 
+def test_a_video_that_was_not_asked_for_before_is_made(results, tmp_path, monkeypatch, capsys):
+    (tmp_path / "out").mkdir()
+    for name in ("settings.json", "seed_0"):
+        source = results[0] / "straight" / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / "out" / name)
+    wanted = {path.parent.name: path.read_bytes() for path in (tmp_path / "out").rglob(batch.VIDEO)}
+    for path in (tmp_path / "out").rglob(batch.VIDEO):
+        path.unlink()
+    words = [*results[1][: results[1].index("--out")], "--out", str(tmp_path / "out"), "--video"]
+    assert closed_loop.main(words) == 0
+    assert wanted == {path.parent.name: path.read_bytes() for path in (tmp_path / "out").rglob(batch.VIDEO)}
+    # An episode that the same seed does not give again keeps its figures, and is named.
+    first = min((tmp_path / "out").rglob(batch.EPISODE))
+    first.write_text(json.dumps({**json.loads(first.read_text()), "record": "another"}))
+    first.with_name(batch.VIDEO).unlink()
+    capsys.readouterr()
+    assert closed_loop.main(words) == 1
+    assert "easy_00.yaml: no video: driven again it went otherwise than before" in capsys.readouterr().err
+    assert (tmp_path / "out" / "summary.json").exists() and not first.with_name(batch.VIDEO).exists()
+
+
 def test_a_second_run_reads_what_is_done_and_refuses_other_settings(results, capsys):
     out, words = results
     before = {path: path.stat().st_mtime_ns for path in out.rglob(batch.EPISODE)}

@@ -19,7 +19,7 @@ from beyonddrive.synth.live import batch
 from beyonddrive.synth.live import serve_pipes as serving
 from beyonddrive.synth.live.drive import camera_points
 from beyonddrive.synth.live.serve_pipes import serve_pipes
-from beyonddrive.synth.live.server import poses_along
+from beyonddrive.synth.live.server import _camera_points, poses_along
 from beyonddrive.synth.live.town import LiveError
 from beyonddrive.tests.deploy.drivers.conftest import driver, told  # noqa: F401
 from beyonddrive.tests.synth.live.conftest import TINY
@@ -253,6 +253,38 @@ def test_a_video_shows_how_the_rear_axle_goes():
     assert not poses_along(noise, "rear_axle")[:, 2].any()
     short = poses_along(AHEAD[:2], "rear_axle")
     assert short[:, 0].tolist() == [2.0] + [4.0] * 7
+
+
+def test_a_plan_that_comes_to_rest_keeps_its_heading_in_the_record():
+    """A step of no length, or of noise, has no direction: the camera must not swing round for it."""
+    turned = 6.0 * np.array([-np.sin(np.pi / 3), np.cos(np.pi / 3)])
+    noise = np.random.default_rng(0).normal(0.0, 1e-3, (3, 2))
+    for rest in (np.zeros((3, 2)), noise):
+        points = turned + np.vstack([np.zeros((1, 2)), rest])
+        recorded = _camera_points(points)
+        assert np.abs(recorded - recorded[0]).max() < 0.01
+        assert np.allclose(recorded, camera_points(poses_along(points, "rear_axle"))[:4])
+    # Nor for one that drives back, or has not moved at all.
+    assert np.allclose(_camera_points(-AHEAD), -AHEAD)
+    assert np.allclose(_camera_points(noise), noise)
+
+
+def test_a_video_that_a_finished_episode_lacks_is_named(live_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(closed_loop.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(serving, "serve_pipes", lambda *_: iter(()))
+    monkeypatch.setattr(closed_loop, "_write_figures", lambda *_: None)
+    words = ["serve", "--protocol", "pipes", "--scenarios", str(live_folder), "--difficulty", "easy"]
+    words += ["--out", str(tmp_path / "out")]
+    folders = [job.folder for job in batch.jobs_of(live_folder, tmp_path / "out", TINY, (0,), ("easy",))]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / batch.EPISODE).write_text('{"difficulty": "easy"}')
+    (folders[0] / batch.VIDEO).touch()
+    monkeypatch.setattr(closed_loop, "_claim", lambda *_: None)
+    assert closed_loop.main(words) == 0
+    assert closed_loop.main([*words, "--video", "hard"]) == 0 and not capsys.readouterr().err
+    assert closed_loop.main([*words, "--video"]) == 1
+    assert capsys.readouterr().err.count(f"{folders[1]}: no video: it was driven before") == 1
 
 
 def test_the_verb_starts_a_planner_for_every_scenario(live_folder, tmp_path, monkeypatch, capsys):
