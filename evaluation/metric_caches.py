@@ -18,7 +18,7 @@ from beyonddrive.datasets.navsim.logs import LogError
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene import Scene, SceneError
 from beyonddrive.datasets.stores.fingerprints import Fingerprint, Sources
-from beyonddrive.datasets.stores.manifests import StoreError, StoreKind
+from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError, StoreKind
 from beyonddrive.datasets.stores.shard_store import ShardStore
 from beyonddrive.datasets.stores.shards import ShardIndex, ShardWriter
 from beyonddrive.datasets.stores.sources import DataPlace, only_maps
@@ -60,6 +60,7 @@ class MetricCaches:
         if folder is None:
             return
         if root is not None and grow:
+            _refuse_folder_of_stores(folder, split)
             self.writer = ShardWriter(folder, KIND, store_config(split), f"{root.root}, split {split}")
         self._store = open_store(folder, split)
         if root is not None:
@@ -253,6 +254,24 @@ def open_store(folder: Path, split: str) -> ShardStore:
     """
     # Frames, and with them scenes, may be in more than one log.
     return ShardStore(folder, KIND, store_config(split), _MAX_OPEN, unique=False)
+
+
+def _refuse_folder_of_stores(folder: Path, split: str) -> None:
+    """A folder with stores of splits in it would become one of its own, and all would be made again.
+
+    Raises:
+        StoreError: If it is no store, and folders in it are.
+    """
+    if (folder / MANIFEST).exists():
+        return
+    inner = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    if inner:
+        wanted = folder / split
+        there = wanted if wanted in inner else inner[0]
+        raise StoreError(
+            f"{folder}: is no store of metric caches, but holds stores, such as {there}; give the one of the "
+            f"split, {wanted}"
+        )
 
 
 def is_fresh(index: ShardIndex, place: DataPlace, shard: str) -> bool:

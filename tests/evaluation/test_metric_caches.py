@@ -56,6 +56,16 @@ def fill(root, folder, executor=None, **changes):
     return cache_metrics(root, "test", SceneFilter(**changes), folder, executor or SerialExecutor())
 
 
+def test_a_folder_of_stores_does_not_become_a_store(root, folder):
+    fill(root, folder / "test")
+    with pytest.raises(StoreError, match=r"holds stores, such as .*caches/test; give the one of the split"):
+        MetricCaches("test", root, folder, grow=True)
+    with pytest.raises(StoreError, match=r"give the one of the split, .*caches/val"):
+        MetricCaches("val", root, folder, grow=True)
+    assert [path.name for path in folder.iterdir()] == ["test"]
+    assert len(MetricCaches("test", root, folder / "test", grow=True)) == 3
+
+
 class Killed(SerialExecutor):
     def map(self, function, items, *args, **kwargs):
         for number, result in enumerate(super().map(function, items, *args, **kwargs)):
