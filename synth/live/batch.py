@@ -240,16 +240,16 @@ def run_jobs(jobs: Sequence[Job], crew: Crew, executor: Executor, progress: bool
         lost = error
     for job in jobs:
         # (a worker may have finished an episode of which it could not tell any more)
-        result = results.get(job.folder)
-        if result is None and _is_left(job, crew.filming):
+        told: Result | None = results.get(job.folder)
+        if told is None and _is_left(job, crew.filming):
             assert lost is not None
             if job.folder.exists():
                 remove_leftovers(job.folder)
             reason, done = f"not driven to its end: {lost}", read_episode(job.folder)
-            result = Failed(_name(job), reason) if done is None else Unfilmed(_name(job), reason, done)
-        result = result or read_episode(job.folder)
-        assert result is not None
-        yield result
+            told = Failed(_name(job), reason) if done is None else Unfilmed(_name(job), reason, done)
+        told = told or read_episode(job.folder)
+        assert told is not None
+        yield told
 
 
 def _is_left(job: Job, filming: Filming | None) -> bool:
