@@ -49,7 +49,7 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write_run(sweep, row, seed, gain, recipe="r", weights=None, **told):
+def write_run(sweep, row, seed, gain, recipe="r", weights=None, config=None, **told):
     folder = sweep / "runs" / row / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -57,7 +57,7 @@ def write_run(sweep, row, seed, gain, recipe="r", weights=None, **told):
     scenes = [ScoredScene(f"t{index:02d}", "log", value) for index, value in enumerate(values)]
     (folder / "test.csv").write_text(scenes_to_csv(scenes, SCORE_COLUMNS))
     record = {
-        "row": row, "seed": seed, "config": CONFIGS[row], "options": {}, "recipe": recipe,
+        "row": row, "seed": seed, "config": config or CONFIGS[row], "options": {}, "recipe": recipe,
         "checkpoint_rule": "last", "checkpoint": "epoch_12.pth", "loaders": ["test"],
         "seconds": {"train": 60.0}, "made_with": {},
         "weights": weights, **told,
@@ -218,16 +218,16 @@ def test_planners_stand_beside_themselves_calibrated(root, monkeypatch):
         "  A, published, calibrated: {config: b, weights: 'A, published', baseline: 'A, calibrated'}\n"
         "  B: {config: c}\n  B, calibrated: {config: c, weights: B, baseline: B}\n"
     )
-    gains = {
-        "a": 0,
-        "a-published": 4,
-        "a-calibrated": 6,
-        "a-published-calibrated": 7,
-        "b": 1,
-        "b-calibrated": 2,
+    runs = {  # gain, config, weights
+        "a": (0, "a", None),
+        "a-published": (4, "b", None),
+        "a-calibrated": (6, "a", "a"),
+        "a-published-calibrated": (7, "b", "a-published"),
+        "b": (1, "c", None),
+        "b-calibrated": (2, "c", "b"),
     }
-    for row, gain in gains.items():
-        write_run(root / "sweep", row, 0, gain / 100)
+    for row, (gain, config, weights) in runs.items():
+        write_run(root / "sweep", row, 0, gain / 100, config=config, weights=weights)
     assert call(keep, monkeypatch, root / "sweep", "effect/terms") == 0
     readme = root / "README.md"
     readme.write_text("<!-- calibrated: effect/terms test | A | B --><!-- end -->")

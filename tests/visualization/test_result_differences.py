@@ -42,12 +42,12 @@ def test_scenes_are_matched_by_token_and_the_interval_is_over_them(files):
     sight, gain = paired_differences(results, [("LTF", "MLP"), ("LTF + BeyondDrive", "LTF")])
     found = sight.found
     # Every scene differs by the same: only scenes that are matched wrongly would widen the interval.
-    assert (found.mean, found.low, found.high) == pytest.approx((10.0, 10.0, 10.0))
+    assert (found.mean, *found.interval) == pytest.approx((10.0, 10.0, 10.0))
     assert (found.num_seeds, found.num_scenes, sight.score) == (1, NUM_SCENES, "PDMS")
     # Differences of 0 and 5, half and half: a standard error of 2.5 / sqrt(40).
     assert gain.found.mean == pytest.approx(2.5)
     half = 1.96 * 2.5 / np.sqrt(NUM_SCENES)
-    assert (gain.found.low, gain.found.high) == pytest.approx((2.5 - half, 2.5 + half), abs=0.15)
+    assert gain.found.interval == pytest.approx((2.5 - half, 2.5 + half), abs=0.15)
 
 
 def test_the_report_shows_differences_and_that_sight_pays(files, tmp_path, capsys):

@@ -58,7 +58,7 @@ def directions(plan: NDArray[np.floating]) -> NDArray[np.float64]:
         direction of the step before, the first one ahead.
 
     >>> directions(np.array([[0.001, 0.0], [-1.0, 1.0], [-1.0, 1.0]])).round(3).tolist()
-    [0.0, 0.782, 0.782]
+    [0.0, 0.786, 0.786]
     """
     steps = np.diff(plan.astype(np.float64), axis=0, prepend=np.zeros((1, 2)))
     moves = np.hypot(*steps.T) >= SHORT_STEP
