@@ -7,6 +7,9 @@ are runs of another config, other bases, options, weights or rule of checkpoints
 recipe than the table has of their row, trained on other data than its other seeds, and runs of another
 checkpoint that would stand beside scores of the earlier one.
 
+With ``--replace`` the runs take the place of all that the table has of their rows, such as those of an
+earlier recipe; refused is a sweep that has not all seeds and parts of these: the rest would stay beside them.
+
 ``SWEEP`` may also be a table that is kept, such as ``effect/planners``: rows that both plans have, with the
 same config and options, are taken from there, so that a training that two tables show is made once.
 """
@@ -150,12 +153,13 @@ def refuse_other_recipes(made: dict[str, Any], others: dict[str, Any]) -> None:
             there = "the table has it" if other == name else f"{other} is"
             if any(part in kept and kept[part] != told.get(part) for part in ("recipe", "weights")):
                 raise SystemExit(
-                    f"keep: {name}: {there} from another recipe or other weights; take it out first"
+                    f"keep: {name}: {there} from another recipe or other weights; --replace "
+                    "puts the sweep in the place of the row"
                 )
             if None not in (kept.get(DATA), told.get(DATA)) and kept[DATA] != told[DATA]:
                 raise SystemExit(
                     f"keep: {name}: {there} trained on other data: scenes, pool or other stores have changed "
-                    "between them; train all seeds of a row on the same, or take it out first"
+                    "between them; train all seeds of a row on the same; --replace puts them in its place"
                 )
 
 
@@ -175,6 +179,25 @@ def refuse_mixtures(
                 f"keep: {name}: is of another checkpoint than the table has, which would keep the earlier "
                 f"one's scores on {', '.join(old)}; judge it there, too"
             )
+
+
+def without_replaced(
+    table: KeptTable, made: dict[str, Any], others: dict[str, Any], parts: dict[str, ScoreTable]
+) -> dict[str, Any]:
+    """How the runs of a table were made whose rows a sweep does not have.
+
+    Ends if it has not all that the table has of the other rows.
+    """
+    rows = {run_of(name).row for name in others}
+    old = {name for name in made if run_of(name).row in rows}
+    if lacking := sorted(old - others.keys()):
+        raise SystemExit(f"keep: --replace: the sweep has not all seeds of its rows: {', '.join(lacking)}")
+    for part in table.parts:
+        if part not in subset_parts(table.plan):
+            there = {run for run in table.scores(part).runs if run.row in rows}
+            if there - set(parts[part].runs if part in parts else ()):
+                raise SystemExit(f"keep: --replace: the sweep has no scores on {part}; judge it there, too")
+    return {name: told for name, told in made.items() if name not in old}
 
 
 def kept_runs(source: KeptTable, table: KeptTable) -> tuple[dict[str, ScoreTable], dict[str, Any]]:
@@ -222,21 +245,25 @@ def keep() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("sweep", type=Path, metavar="SWEEP")
     parser.add_argument("table", help="plan below results/, without the ending")
+    parser.add_argument("--replace", action="store_true", help="in the place of all runs of the same rows")
     args = parser.parse_args()
     table = KeptTable(args.table)
     made = table.made_with()
+    beside = {} if args.replace else made
     if (RESULTS / f"{args.sweep}.yml").is_file():
         parts, others = kept_runs(KeptTable(str(args.sweep)), table)
         if not parts:
             raise SystemExit(f"keep: {args.sweep} has no runs of rows that are the same in {args.table}.yml")
-        refuse_other_recipes(made, others)
+        refuse_other_recipes(beside, others)
     else:
         found = finished_runs(args.sweep, table)
         if not found:
             raise SystemExit(f"keep: {args.sweep}: no complete run of {args.table}.yml")
         others = {name_of(key): origin_of(told) for key, (_, told) in found.items()}
-        refuse_other_recipes(made, others)
+        refuse_other_recipes(beside, others)
         parts = collect(table.plan, [run for run, _ in found.values()])
+    if args.replace:
+        made = without_replaced(table, made, others, parts)
     refuse_mixtures(table, made, others, parts)
     table.write(parts, made | others)
     print(f"{args.table}: {len(made | others)} runs")

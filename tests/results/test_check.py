@@ -364,6 +364,23 @@ def test_a_row_is_of_one_recipe(root, monkeypatch):
         call(keep, monkeypatch, root / "both", "effect/two")
 
 
+def test_a_row_of_another_recipe_is_replaced_as_a_whole(root, monkeypatch):
+    for seed in (0, 1):
+        write_run(root / "sweep", "plain", seed, 0.0)
+        write_run(root / "sweep", "better", seed, 0.1)
+    assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
+    write_run(root / "later", "better", 0, 0.2, recipe="other")
+    with pytest.raises(SystemExit, match=r"has not all seeds of its rows: better/1$"):
+        call(keep, monkeypatch, root / "later", "effect/two", "--replace")
+    write_run(root / "later", "better", 1, 0.2, recipe="other")
+    with pytest.raises(SystemExit, match=r"better/0: the table has it from another recipe.*--replace puts"):
+        call(keep, monkeypatch, root / "later", "effect/two")
+    assert call(keep, monkeypatch, root / "later", "effect/two", "--replace") == 0
+    assert marks.figure(marks.row_of("effect/two test", "better"), "difference") == "+20.00"
+    made = tables.KeptTable("effect/two").made_with()
+    assert [made[name]["recipe"] for name in ("plain/0", "better/0", "better/1")] == ["r", "other", "other"]
+
+
 def test_how_runs_were_made_is_held_against_each_other(root, monkeypatch, capsys):
     (root / "results/effect/two.yml").write_text(PLAN.replace("config: b,", "config: b, weights: plain,"))
     for seed in (0, 1):
