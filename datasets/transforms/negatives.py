@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from mmengine.logging import print_log
 from numpy.typing import NDArray
 
-from beyonddrive.datasets.stores.manifests import MANIFEST
+from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError
 from beyonddrive.datasets.stores.negative_pool import KIND, NegativePool, NegativeRecord, PoolError
 from beyonddrive.datasets.stores.online_pools import OnlinePools
 from beyonddrive.datasets.stores.selectors import Selector
@@ -22,6 +24,8 @@ from beyonddrive.structures.se2 import wrap_angle
 
 EXPERT_TOLERANCE = 1e-3
 """Metres and radians by which the expert of the pool may differ from the sample's (float32 round trips)."""
+
+_REMEDY = "missing='none' of LoadNegatives lets scenes without a record train without a negative"
 
 
 @TRANSFORMS.register_module()
@@ -45,8 +49,8 @@ class LoadNegatives(BaseTransform):
         progress: Progress mode their scores must have been made with, ``pair`` or ``pooled``; ``None``
             accepts any.
         allow_partial: Accept a pool that was mined from a part of its split, because scenes were missing.
-        missing: What a scene without a record in ``pool`` means: ``error``, or ``none`` for a sample without
-            negatives of that pool.
+        missing: What a scene without a record in ``pool`` means, also one whose mining failed: ``error``, or
+            ``none`` for a sample without negatives of that pool.
         online: Whether to read what an ``OnlineNegativesHook`` mines during this training, too: its plans
             join those of ``pool`` before the selection, and each new round counts from the next sample.
         scene: Whose negatives a sample gets: its ``own``; or, as controls, those of ``another`` scene of the
@@ -97,6 +101,14 @@ class LoadNegatives(BaseTransform):
         if self.root is not None and (self.root / MANIFEST).exists():
             assert self.pool is not None
             self.pool.check_sources(place)
+            if self.missing == "error" and (failures := self.pool.failures):
+                token, why = next(iter(failures.items()))
+                print_log(
+                    f"{self.root}: mining failed for {len(failures)} scene(s), the first is {token}: {why}. "
+                    f"A training ends where it meets one of them; {_REMEDY}",
+                    "current",
+                    logging.WARNING,
+                )
 
     @property
     def pool(self) -> NegativePool | None:
@@ -144,7 +156,12 @@ class LoadNegatives(BaseTransform):
         """Records of a scene, each with where it is from."""
         records = []
         if self.pool is not None and (token in self.pool or self.missing == "error"):
-            records.append((self.pool.root, self.pool[token]))
+            try:
+                records.append((self.pool.root, self.pool[token]))
+            except StoreError as error:
+                if token in self.pool:
+                    raise
+                raise StoreError(f"{error}; {_REMEDY}") from error
         if self.online:
             if self._rounds is None:
                 raise PoolError(

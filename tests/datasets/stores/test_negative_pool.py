@@ -14,6 +14,7 @@ from beyonddrive.datasets.stores.negative_pool import (
 from beyonddrive.datasets.stores.online_pools import round_name, write_index
 from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.datasets.stores.sources import DataPlace
+from beyonddrive.datasets.transforms import negatives
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.registry import TRANSFORMS
@@ -218,11 +219,26 @@ def test_per_column_negatives_by_config(root):
 def test_a_missing_scene_is_an_error_or_no_negative(root):
     with pytest.raises(StoreError, match="scene unknown"):
         LoadNegatives(root)(sample("unknown"))
-    with pytest.raises(StoreError, match="truncated"):
+    with pytest.raises(StoreError, match=r"truncated; missing='none' of LoadNegatives lets scenes"):
         LoadNegatives(root)(sample("far"))
+    failed = LoadNegatives(root, missing="none")(sample("far"))
+    assert failed["negative_valid"].tolist() == [False]
     results = LoadNegatives(root, missing="none")(sample("unknown"))
     assert results["negative_valid"].tolist() == [False]
     assert results["negative_plans"].shape == (1, 8, 3)
+
+
+def test_scenes_whose_mining_failed_are_told_before_a_training_meets_them(root, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(negatives, "print_log", lambda text, *_: told.append(text))
+    place = DataPlace(tmp_path / "navsim_logs/train", tmp_path / "maps", tmp_path / "sensors")
+    LoadNegatives(root, missing="none").check_sources(place)
+    assert not told
+    LoadNegatives(root).check_sources(place)
+    assert (
+        len(told) == 1 and "failed for 1 scene(s), the first is far: LogError: log.pkl: truncated" in told[0]
+    )
+    assert "missing='none'" in told[0]
 
 
 def test_stated_expectations_are_checked_at_the_first_sample(root):
