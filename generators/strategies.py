@@ -111,7 +111,8 @@ class SamplingStrategy:
         num_proposals: Plans per scene.
         guidance: Classifier-free guidance scale; below 1 the condition is weakened and plans spread.
         noise: Standard deviation of the noise the plans start from; above the training noise (0.2) they
-            leave the mode.
+            leave the mode. DiffusionDrive and MeanFuser as generators multiply noise of their own by it (they
+            plan with 1, so the defaults keep them nearer to it than planning does) and know no guidance.
         steps: Euler steps.
 
     Raises:

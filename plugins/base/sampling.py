@@ -29,7 +29,10 @@ class Sampling(Protocol):
 
     @property
     def noise(self) -> float:
-        """Standard deviation of the start points."""
+        """Standard deviation of the start points; of heads with noise of their own a factor on that.
+
+        Such are those of DiffusionDrive and MeanFuser, which plan with 1 and know no guidance.
+        """
 
     @property
     def steps(self) -> int:
