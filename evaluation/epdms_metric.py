@@ -111,6 +111,7 @@ class EPDMSMetric(PDMSMetric):
             [motion.time for _, _, motion in scored],
             np.stack([values for _, values, _ in scored]),
             np.stack([motion.simulated[0] for _, _, motion in scored]),
+            [row.token for row, _, _ in scored],
         )
         final = {row.token: values for (row, _, _), values in zip(scored, run.values, strict=True)}
         return [row._replace(values=final.get(row.token), motion=None) for row in rows]

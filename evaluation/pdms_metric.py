@@ -184,6 +184,10 @@ class PDMSMetric(BaseMetric):
             plans = {token: plan for part in all_gather_object(plans) for token, plan in part.items()}
         rows += map(_without_plan, not_planned(self._expected, {row.token for row in rows}))
         self._expected = ()
+        self.unwritten = []
+        if is_main_process():
+            # (before what may fail: plans take longest to make)
+            self._write_plans(plans)
         rows.sort(key=lambda row: row.values is not None)  # one that is lost in one place counts if scored
         self.rows = sorted(
             {row.name: row for row in rows}.values(), key=lambda row: (row.log_name, row.token)
@@ -192,7 +196,7 @@ class PDMSMetric(BaseMetric):
         self.failures = {row.name: row.reason for row in self.rows if row.values is None}
         if is_main_process():
             self._log_faults(size, len(lost))
-            self._write_files(plans)
+            self._write_rows()
         metrics = self.compute_metrics(self.rows)
         return {f"{self.prefix}/{name}": value for name, value in metrics.items()}
 
@@ -273,24 +277,28 @@ class PDMSMetric(BaseMetric):
         """A row as the file of results has it."""
         return ScoredScene(row.token, row.log_name, row.values, row.reason, oracle=row.oracle)
 
-    def _write_files(self, plans: dict[str, NDArray[np.floating]]) -> None:
-        """Write the files; what cannot be written must not take the figures with it."""
-        self.unwritten = []
+    def _write_rows(self) -> None:
+        """Write the scores; what cannot be written must not take the figures with it."""
         try:
             if self.out_file is not None:
                 text = scenes_to_csv([self.scored(row) for row in self.rows], self.columns, self.label)
                 write_atomically(self.out_file, text.encode())
                 write_made_with(self.out_file)
         except OSError as error:
-            self.unwritten.append(f"{self.out_file}: cannot be written ({error.strerror})")
+            self._say_unwritten(self.out_file, error)
+
+    def _write_plans(self, plans: dict[str, NDArray[np.floating]]) -> None:
+        """Write the plans, which a figure that cannot be computed must not take with it."""
         try:
             if self.plans_file is not None:
                 write_arrays(self.plans_file, sorted(plans.items()))
                 write_made_with(self.plans_file)
         except OSError as error:
-            self.unwritten.append(f"{self.plans_file}: cannot be written ({error.strerror})")
-        for text in self.unwritten:
-            print_log(text, "current", level=logging.ERROR)
+            self._say_unwritten(self.plans_file, error)
+
+    def _say_unwritten(self, path: Path | None, error: OSError) -> None:
+        self.unwritten.append(f"{path}: cannot be written ({error.strerror})")
+        print_log(self.unwritten[-1], "current", level=logging.ERROR)
 
 
 def _without_plan(scene: BadScene) -> SceneRow:

@@ -50,7 +50,11 @@ class BasisResult:
 
 
 def one_stage_result(basis: Basis, records: Mapping[str, SceneRecord], plan: int) -> BasisResult:
-    """Scores of original scenes; those that could not be scored are left out of the means."""
+    """Scores of original scenes; those that could not be scored are left out of the means.
+
+    Raises:
+        RunError: If two scenes of a log have the same time.
+    """
     part = "pdms" if basis.score == "PDMS" else basis.traffic
     scored = {token: record for token, record in records.items() if part in record.arrays}
     result = _result(basis, scored, plan)
@@ -73,12 +77,20 @@ def one_stage_result(basis: Basis, records: Mapping[str, SceneRecord], plan: int
             [float(record.arrays["time"]) for record in scored.values()],
             np.column_stack([sub_scores, one_stage_score(sub_scores)]),
             np.stack([_states(record, plan) for record in scored.values()]),
+            list(scored),
         )
         values = np.column_stack([np.stack(shown), run.values[:, 8:]])
         known = np.isfinite(values).sum(axis=0)
         means = np.nansum(values, axis=0) / np.maximum(known, 1)
         result.means[""] = np.where(known > 0, means, np.nan)
     result.rows = dict(zip(scored, values, strict=True))
+    return result
+
+
+def no_result(basis: Basis, plan: int, note: str) -> BasisResult:
+    """A basis without scores; the note says why."""
+    result = _result(basis, {}, plan)
+    result.note = note
     return result
 
 

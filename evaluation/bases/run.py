@@ -15,7 +15,7 @@ from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.synthetic import TOKEN_LENGTH
 from beyonddrive.engine.executors import Executor, SerialExecutor
 from beyonddrive.evaluation.bases.places import TwoStageData
-from beyonddrive.evaluation.bases.results import BasisResult, one_stage_result, two_stage_result
+from beyonddrive.evaluation.bases.results import BasisResult, no_result, one_stage_result, two_stage_result
 from beyonddrive.evaluation.bases.scenes import (
     LogRecords,
     SceneJob,
@@ -26,10 +26,10 @@ from beyonddrive.evaluation.bases.scenes import (
     parts_of,
     start_worker,
 )
-from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
+from beyonddrive.evaluation.pdm.scores.epdms_of_run import RunError
 from beyonddrive.evaluation.pdm.scores.two_stage import Group, TwoStageError, read_groups
 from beyonddrive.evaluation.plan_files import PlanFileError
-from beyonddrive.evaluation.score_labels import Basis, ScoreLabel
+from beyonddrive.evaluation.score_labels import Basis
 from beyonddrive.evaluation.score_stream import cut
 from beyonddrive.structures.plan import PlanError, check_plans
 
@@ -191,28 +191,29 @@ class BasesScoring:
                 yield record
 
     def results(self, records: Mapping[str, SceneRecord]) -> list[BasisResult]:
-        """Scores of each basis and plan, in the order of the bases."""
+        """Scores of each basis and plan, in the order of the bases.
+
+        A basis whose scenes contradict each other has no result but a note; the others keep theirs.
+        """
         found = []
         originals = {token: records[token] for token in self.originals if token in records}
         for basis in self.bases:
             for plan in range(self.num_plans):
-                if basis.stages == 1:
-                    found.append(one_stage_result(basis, originals, plan))
-                elif self.left_out:
-                    empty = BasisResult(ScoreLabel.of(basis, ()), plan, RUN_COLUMNS)
-                    empty.note, empty.missing = self.left_out, self.missing
-                    found.append(empty)
-                else:
-                    found.append(self._two_stages(basis, records, plan))
+                try:
+                    if basis.stages == 1:
+                        result = one_stage_result(basis, originals, plan)
+                    elif self.left_out:
+                        result = no_result(basis, plan, self.left_out)
+                        result.missing = self.missing
+                    else:
+                        result = self._two_stages(basis, records, plan)
+                except (RunError, TwoStageError) as error:
+                    result = no_result(basis, plan, str(error))
+                found.append(result)
         return found
 
     def _two_stages(self, basis: Basis, records: Mapping[str, SceneRecord], plan: int) -> BasisResult:
-        try:
-            result = two_stage_result(basis, listed(records, self._log_names), self.groups, plan, self.zero)
-        except TwoStageError as error:
-            result = BasisResult(ScoreLabel.of(basis, ()), plan, RUN_COLUMNS)
-            result.note = str(error)
-            return result
+        result = two_stage_result(basis, listed(records, self._log_names), self.groups, plan, self.zero)
         result.missing = self.missing
         notes = [result.note] if result.note else []
         if self.zero:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
-from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
-from beyonddrive.evaluation.pdms_metric import EvaluationError
+from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS, RunError
+from beyonddrive.evaluation.pdms_metric import EvaluationError, SceneRow
+from beyonddrive.evaluation.scene_scoring import Motion
 from beyonddrive.registry import METRICS
 from beyonddrive.structures.sample import PlanSample
 
@@ -94,6 +95,19 @@ def test_human_filter_can_be_switched_off(runs, data_root):
         metric.process(None, [predicted(*item) for item in items])
         figures.append(metric.evaluate(len(runs["token"]))["epdms_one_stage/EPDMS"])
     assert figures[0] > figures[1]
+
+
+def test_scenes_that_contradict_each_other_do_not_cost_the_plans(data_root, tmp_path, monkeypatch):
+    metric = metric_of(data_root, plans_file=str(tmp_path / "plans.npz"))
+    motion = Motion(3.0, np.zeros((1, 41, 11)))
+    rows = [SceneRow(token, "log", np.ones(9), np.nan, "", motion) for token in ("one", "two")]
+    monkeypatch.setattr(metric, "_score", lambda: rows)
+    metric.process(None, [predicted(row.token, "log", np.full((8, 3), 2.0)) for row in rows])
+    with pytest.raises(RunError, match=r"apart \(one, two\)"):
+        metric.evaluate(2)
+    assert {token: plans.tolist() for token, plans in np.load(tmp_path / "plans.npz").items()} == {
+        row.token: np.full((1, 8, 3), 2.0).tolist() for row in rows
+    }
 
 
 def test_two_stages_are_refused(data_root):

@@ -38,7 +38,7 @@ _YAW_ACCELERATION = savgol_bands(5, 2, 2)
 
 
 class RunError(BeyondDriveError, ValueError):
-    """Rows of a run contradict each other; the message names the log and the remedy."""
+    """Rows of a run contradict each other; the message names the log, the scenes and the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,11 @@ class RunScores:
 
 
 def run_score(
-    log_names: Sequence[str], start_times: ArrayLike, values: ArrayLike, simulated: ArrayLike
+    log_names: Sequence[str],
+    start_times: ArrayLike,
+    values: ArrayLike,
+    simulated: ArrayLike,
+    tokens: Sequence[str] = (),
 ) -> RunScores:
     """Add extended comfort to the scores of a run, and what comes of it.
 
@@ -79,6 +83,7 @@ def run_score(
         values: (S, 9) scores in the order of :data:`epdms.EPDMS_COLUMNS`, usually
             with the human filter on.
         simulated: (S, 41, 11) simulated states of the plans.
+        tokens: S scenes, to name them in errors; without them their rows are named.
 
     Raises:
         RunError: If shapes do not fit, or two scenes of a log have the same time.
@@ -89,7 +94,7 @@ def run_score(
     for array, shape in shapes:
         if array.shape != shape:
             raise RunError(f"a run of {count} scenes: expected an array {shape}, got {array.shape}")
-    previous = neighbors(log_names, times)
+    previous = neighbors(log_names, times, tokens)
     comfort, rms = np.full(count, np.nan), np.full((count, 4), np.nan)
     for row in np.flatnonzero(previous >= 0):
         before = previous[row]
@@ -100,8 +105,13 @@ def run_score(
     return RunScores(np.column_stack([values[:, :8], comfort, final]), previous, rms)
 
 
-def neighbors(log_names: Sequence[str], start_times: ArrayLike) -> Ints:
+def neighbors(log_names: Sequence[str], start_times: ArrayLike, tokens: Sequence[str] = ()) -> Ints:
     """Per scene, the index of the one just before it in its log, -1 if that is more than 0.55 s ago.
+
+    Args:
+        log_names: S logs.
+        start_times: (S,) time of the current frame [s].
+        tokens: S scenes, to name them in errors; without them their rows are named.
 
     Raises:
         RunError: If two scenes of a log are less than half a step apart.
@@ -119,8 +129,10 @@ def neighbors(log_names: Sequence[str], start_times: ArrayLike) -> Ints:
         for before, row in pairwise(ordered):
             gap = times[row] - times[before]
             if round(gap / STEP) < 1:
+                first, second = (tokens[i] if len(tokens) else f"row {i}" for i in (before, row))
                 raise RunError(
-                    f"log {log}: two scenes are {gap:.3f} s apart; give every scene once, with its own time"
+                    f"log {log}: two scenes are {gap:.3f} s apart ({first}, {second}); give every scene "
+                    f"once, with its own time"
                 )
             if gap <= NEIGHBOR_GAP:
                 previous[row] = before

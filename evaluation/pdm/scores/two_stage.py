@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from beyonddrive.evaluation.pdm.kernels.arrays import Floats
-from beyonddrive.evaluation.pdm.kernels.constants import EPDMS_WEIGHT_SUM, EXTENDED_COMFORT_WEIGHT
+from beyonddrive.evaluation.pdm.kernels.constants import EPDMS_WEIGHT_SUM, EXTENDED_COMFORT_WEIGHT, STEP
 from beyonddrive.evaluation.pdm.scores.epdms import score_parts
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import NEIGHBOR_GAP, RUN_COLUMNS, extended_comfort
 from beyonddrive.structures.errors import BeyondDriveError, shorten
@@ -228,10 +228,11 @@ def follow_up_weights(end: Floats, starts: Floats) -> Floats:
 
 def _pair_comfort(results: Mapping[str, SceneResult], later: str, earlier: str) -> float:
     gap = results[later].time - results[earlier].time
-    if not 0 < gap < NEIGHBOR_GAP:
+    # (extended comfort compares plans that are a whole number of steps apart, and not none)
+    if not gap < NEIGHBOR_GAP or round(gap / STEP) < 1:
         raise TwoStageError(
-            f"pair {later}, {earlier}: the first starts {gap:.3f} s after the second; expected 0 to "
-            f"{NEIGHBOR_GAP} s: is the order (later, earlier)?"
+            f"pair {later}, {earlier}: the first starts {gap:.3f} s after the second; expected "
+            f"{0.5 * STEP} to {NEIGHBOR_GAP} s: is the order (later, earlier)?"
         )
     return extended_comfort(results[later].states, results[earlier].states, gap)[0]
 

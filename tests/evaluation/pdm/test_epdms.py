@@ -291,8 +291,11 @@ def test_neighbours():
 
 @pytest.mark.parametrize("gap", [0.0, 0.04])
 def test_scenes_at_the_same_time(gap):
-    with pytest.raises(RunError, match=r"log a: two scenes are 0\.0.* apart"):
+    with pytest.raises(RunError, match=r"log a: two scenes are 0\.0.* apart \(row 0, row 1\)"):
         neighbors(["a", "a"], [3.0, 3.0 + gap])
+    rows = np.ones((2, 9)), np.zeros((2, 41, 11))
+    with pytest.raises(RunError, match=r"apart \(one, two\)"):
+        run_score(["a", "a"], [3.0, 3.0 + gap], *rows, ["one", "two"])
 
 
 def test_run_without_neighbours():

@@ -71,6 +71,13 @@ def test_a_swapped_pair_is_refused():
         two_stage_score({t: s for t, s in run().items() if t in swapped[0].tokens}, swapped)
 
 
+@pytest.mark.parametrize("gap", [0.0, 0.04])
+def test_a_pair_at_the_same_time_is_refused_by_name(gap):
+    close = result("b1")._replace(time=10.5 - gap)
+    with pytest.raises(TwoStageError, match=rf"pair a1, b1: the first starts {gap:.3f} s after"):
+        two_stage_score(run(b1=close), GROUPS)
+
+
 @pytest.mark.parametrize(
     "table, message",
     [

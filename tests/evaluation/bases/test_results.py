@@ -1,0 +1,86 @@
+"""Results of all bases from records of scenes: what contradicts itself, and what is counted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.two_stage_split import TwoStageSplit
+from beyonddrive.evaluation.bases.places import TwoStageData
+from beyonddrive.evaluation.bases.run import BasesScoring
+from beyonddrive.evaluation.bases.scenes import SceneRecord
+from beyonddrive.evaluation.bases.tables import table_rows
+from beyonddrive.evaluation.pdm.scores.two_stage import read_groups
+from beyonddrive.evaluation.score_labels import parse_bases
+
+GOLDEN = Path(__file__).parents[2] / "data/golden"
+DATA, MAPS = GOLDEN / "two_stage/data", GOLDEN / "pdms/data/maps"
+
+
+@pytest.fixture(scope="module")
+def split():
+    return TwoStageSplit.read(DATA / "two_stage_split.json")
+
+
+@pytest.fixture(scope="module")
+def groups(split):
+    """The two smallest groups."""
+    return sorted(read_groups(split.pairs), key=lambda group: len(group.pairs))[:2]
+
+
+@pytest.fixture
+def scoring(split, groups):
+    """PDMS, EPDMS of one stage and of two, of plans for two groups."""
+    data = TwoStageData(split, DATA, DATA / "synthetic_scene_pickles", MAPS)
+    plans = {token: np.zeros((1, 8, 3)) for group in groups for token in group.tokens}
+    bases = parse_bases("pdms,epdms,two-stage-logged")
+    return BasesScoring(NavsimRoot(DATA, MAPS), "two_stage", plans, "plans.npz", bases, data)
+
+
+@pytest.fixture
+def records(split, groups):
+    """Scenes in which everything went well; each pair has a log and a time of its own."""
+    logs = split.log_names
+    found = {}
+    for number, group in enumerate(groups):
+        pairs = [(group.now, group.previous), *group.pairs]
+        for row, pair in enumerate(pairs):
+            for token, time in zip(pair, (10.5, 10.0), strict=True):
+                arrays = {
+                    "pdms": np.ones((1, 7)),
+                    "logged": np.ones((1, 8)),
+                    "logged_human": np.ones(8),
+                    "motion": np.zeros((1, 41, 3)),
+                    "time": np.array(time + 100 * row),
+                    "end": np.zeros((1, 2)),
+                    "start": np.zeros(2),
+                }
+                found[token] = SceneRecord(token, logs[number], arrays, {})
+    return found
+
+
+def at(record, time):
+    return record._replace(arrays={**record.arrays, "time": np.array(time)})
+
+
+def test_records_without_a_fault_have_results_on_every_basis(scoring, records):
+    assert [result.means[""][-1] for result in scoring.results(records)] == [1.0, 1.0, 1.0]
+
+
+def test_a_pair_at_the_same_time_costs_the_bases_of_two_stages_alone(scoring, records, groups):
+    later, earlier = groups[1].pairs[0]
+    records[later] = at(records[later], records[earlier].arrays["time"] + 0.02)
+    pdms, epdms, two_stages = scoring.results(records)
+    assert pdms.means[""][-1] == epdms.means[""][-1] == 1.0
+    assert not two_stages.means and f"pair {later}, {earlier}: the first starts 0.020 s" in two_stages.note
+
+
+def test_two_scenes_of_a_log_at_the_same_time_do_not_cost_pdms(scoring, records, groups):
+    now, previous = groups[0].now, groups[0].previous
+    records[now] = at(records[now], records[previous].arrays["time"] + 0.02)
+    pdms, epdms, two_stages = scoring.results(records)
+    assert pdms.means[""][-1] == 1.0
+    assert not epdms.means and now in epdms.note and previous in epdms.note
+    assert not two_stages.means and f"pair {now}, {previous}" in two_stages.note
+    assert [row["note"] == "" for row in table_rows([pdms, epdms])] == [True, False]
