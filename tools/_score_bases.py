@@ -115,7 +115,7 @@ def score_bases(args: argparse.Namespace) -> int:
         "score",
         list(
             dict.fromkeys(
-                f"{token}: {reason}" for result in results for token, reason in result.failures.items()
+                f"{token}: {reason}" for result in results for token, reason in result.causes.items()
             )
         ),
     )

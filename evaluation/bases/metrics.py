@@ -18,7 +18,7 @@ from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.synthetic import TOKEN_LENGTH
 from beyonddrive.datasets.navsim.two_stage_split import TwoStageSplit
 from beyonddrive.engine.executors import make_executor
-from beyonddrive.evaluation.bases.results import BasisResult, one_stage_result, two_stage_result
+from beyonddrive.evaluation.bases.results import LEFT_OUT, BasisResult, one_stage_result, two_stage_result
 from beyonddrive.evaluation.bases.scenes import SceneJob, SceneRecord, SceneWork, do, listed, start_worker
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
 from beyonddrive.evaluation.pdm.scores.two_stage import Group, read_groups
@@ -151,7 +151,7 @@ class _BasisMetric(PDMSMetric):
         values = result.rows.get(row.token)
         if values is not None:
             return row._replace(values=values)
-        reason = row.reason or result.failures.get(row.token) or "its group has scenes without a score"
+        reason = row.reason or result.failures.get(row.token) or LEFT_OUT
         return row._replace(values=None, reason=reason)
 
     def compute_metrics(self, results: list[SceneRow]) -> dict[str, float]:

@@ -18,6 +18,9 @@ from beyonddrive.evaluation.pdm.scores.two_stage import Group, SceneResult, TwoS
 from beyonddrive.evaluation.score_labels import Basis, ScoreLabel
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
+LEFT_OUT = "its group has scenes without a score"
+"""Why a scene of two stages with which nothing is wrong has no score."""
+
 
 @dataclass
 class BasisResult:
@@ -32,6 +35,7 @@ class BasisResult:
         means: Name of a part -> its scores by ``columns``: the empty name is the result, of two stages there
             are ``stage one`` and ``stage two`` as well. Nothing if there is no result.
         failures: Scene -> why it has no score.
+        partners: Those of ``failures`` with which nothing is wrong but that their group has others.
         missing: Scenes of two stages that have no plan.
         note: What was left out, or why there is no result, in one line.
         details: Of two stages: scene -> group, half and weight.
@@ -44,9 +48,15 @@ class BasisResult:
     logs: dict[str, str] = field(default_factory=dict)
     means: dict[str, Floats] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    partners: frozenset[str] = frozenset()
     missing: tuple[str, ...] = ()
     note: str = ""
     details: dict[str, tuple[str, str, float]] = field(default_factory=dict)
+
+    @property
+    def causes(self) -> dict[str, str]:
+        """Those of ``failures`` that something is wrong with."""
+        return {token: reason for token, reason in self.failures.items() if token not in self.partners}
 
 
 def one_stage_result(basis: Basis, records: Mapping[str, SceneRecord], plan: int) -> BasisResult:
@@ -103,6 +113,8 @@ def two_stage_result(
 ) -> BasisResult:
     """Scores of groups whose scenes all have a score; the others are left out, and the note says so.
 
+    All scenes of a group that is left out are failures.
+
     Args:
         basis: A basis of two stages.
         records: Records of scenes of both stages.
@@ -115,7 +127,7 @@ def two_stage_result(
     """
     part = basis.traffic
     wanted = [token for group in groups for token in group.tokens]
-    failures = {}
+    failures: dict[str, str] = {}
     for token in wanted:
         record = records.get(token)
         # (of a follow-up scene without a plan, its place is needed for the weights of the others)
@@ -125,8 +137,10 @@ def two_stage_result(
         if record is None or needed not in record.arrays:
             failures[token] = (record.reasons.get(part, "") if record else "") or "it was not found"
     whole = [group for group in groups if not failures.keys() & set(group.tokens)]
+    of_whole = {token for group in whole for token in group.tokens}
     result = _result(basis, {}, plan)
-    result.failures = failures
+    result.partners = frozenset(wanted) - of_whole - failures.keys()
+    result.failures = failures | {token: LEFT_OUT for token in wanted if token in result.partners}
     result.logs = {token: record.log_name for token, record in records.items()}
     if len(whole) < len(groups):
         result.note = (
@@ -135,12 +149,11 @@ def two_stage_result(
         )
     if not whole:
         return result
-    tokens = {token for group in whole for token in group.tokens}
-    final = _run(records, whole, tokens, part, plan, basis.human_filter == "on", zero)
+    final = _run(records, whole, of_whole, part, plan, basis.human_filter == "on", zero)
     values = final.values
     means = {"": final.combined, "stage one": final.stage_one, "stage two": final.stage_two}
     if basis.human_filter == "columns":
-        shown = _run(records, whole, tokens, part, plan, True, zero)
+        shown = _run(records, whole, of_whole, part, plan, True, zero)
         values = np.column_stack([shown.values[:, :-1], values[:, -1]])
         of_shown = {"": shown.combined, "stage one": shown.stage_one, "stage two": shown.stage_two}
         means = {name: np.append(of_shown[name][:-1], mean[-1]) for name, mean in means.items()}

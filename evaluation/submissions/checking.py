@@ -35,7 +35,8 @@ class Verdict:
         columns: Names of the scores; the last is the one that counts.
         rows: Scene -> scores by ``columns``.
         means: Label -> scores by ``columns``, of the run.
-        failures: Scene -> why it has no score. With a single one there are no means, as on the leaderboard.
+        failures: Scene -> why it has no score; not those that are well but in a group with such a scene. With
+            a single one there are no means, as on the leaderboard.
         label: What the scores are of.
     """
 
@@ -107,7 +108,7 @@ def score_two_stages(data: TwoStageData, stages: Sequence[Plans], executor: Exec
         raise TwoStageError(f"{scoring.left_out}; the first: {', '.join(scoring.missing[:_SHOWN])}")
     records = {record.token: record for record in scoring.run(executor)}
     [result] = scoring.results(records)
-    verdict = Verdict((*RUN_COLUMNS,), failures=result.failures)
+    verdict = Verdict((*RUN_COLUMNS,), failures=result.causes)
     if not result.failures and not result.means:
         raise TwoStageError(result.note)
     if not result.failures:

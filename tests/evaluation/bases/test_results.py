@@ -1,5 +1,6 @@
 """Results of all bases from records of scenes: what contradicts itself, and what is counted."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.two_stage_split import TwoStageSplit
 from beyonddrive.evaluation.bases.places import TwoStageData
+from beyonddrive.evaluation.bases.results import LEFT_OUT
 from beyonddrive.evaluation.bases.run import BasesScoring
 from beyonddrive.evaluation.bases.scenes import SceneRecord
-from beyonddrive.evaluation.bases.tables import table_rows
+from beyonddrive.evaluation.bases.tables import format_bases, table_rows, write_bases
 from beyonddrive.evaluation.pdm.scores.two_stage import read_groups
 from beyonddrive.evaluation.score_labels import parse_bases
 
@@ -84,3 +86,19 @@ def test_two_scenes_of_a_log_at_the_same_time_do_not_cost_pdms(scoring, records,
     assert not epdms.means and now in epdms.note and previous in epdms.note
     assert not two_stages.means and f"pair {now}, {previous}" in two_stages.note
     assert [row["note"] == "" for row in table_rows([pdms, epdms])] == [True, False]
+
+
+def test_scenes_of_a_group_that_is_left_out_are_counted_and_listed(scoring, records, groups, tmp_path):
+    bad, tokens = groups[0].pairs[0][1], [token for group in groups for token in group.tokens]
+    records[bad] = SceneRecord(bad, records[bad].log_name, {}, {"logged": "no map"})
+    result = scoring.results(records)[-1]
+    assert set(result.rows) == set(groups[1].tokens) and result.causes == {bad: "no map"}
+    assert result.failures == {token: "no map" if token == bad else LEFT_OUT for token in groups[0].tokens}
+    assert "1 of 2 groups are left out, because 1 of their scenes have no score" in result.note
+    assert {row["num_failed"] for row in table_rows([result])} == {len(groups[0].tokens)}
+    assert f" {len(groups[1].tokens)}/{len(tokens)}\n" in format_bases([result])
+    write_bases(tmp_path / "table", [result], tmp_path / "plans.npz", ())
+    rows = csv.DictReader((tmp_path / "table_scenes/two-stage-logged.csv").read_text().splitlines())
+    assert {row["token"]: row["error"] for row in rows} == {
+        token: result.failures.get(token, "") for token in tokens
+    }
