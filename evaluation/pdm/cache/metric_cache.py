@@ -28,6 +28,31 @@ class MetricCacheError(BeyondDriveError, ValueError):
     """A scene cannot be scored; the message names the scene, the reason and the remedy."""
 
 
+def check_history(extended: ExtendedScene, where: str, key: str = "ego_dynamic_state") -> None:
+    """Whether history comfort can be computed from the last four frames (EPDMS_V2, section 8).
+
+    Args:
+        extended: What EPDMS needs of the scene.
+        where: What to call the scene in errors.
+        key: What the velocity and acceleration of a frame are called where they are from.
+
+    Raises:
+        MetricCacheError: If time stamps do not increase or a state is not finite.
+    """
+    stamps = extended.history_us
+    if (np.diff(stamps) <= 0).any() or stamps[-1] - stamps[0] <= 2 * MAP_INTERVAL_US:
+        raise MetricCacheError(
+            f"{where}: the time stamps (timestamp) of the last four frames do not increase, or span less "
+            f"than 0.2 s, and history comfort needs them: {stamps.tolist()}; leave the scene out"
+        )
+    bad = np.flatnonzero(~np.isfinite(extended.history).all(axis=1))
+    if len(bad):
+        raise MetricCacheError(
+            f"{where}: {key} of a frame before now is not finite (frame {bad[0]}), and history comfort needs "
+            f"it; leave the scene out"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class MetricCache:
     """One scene as the score sees it; metres, radians, seconds, global frame, float64.
@@ -87,17 +112,7 @@ class MetricCache:
                 f"scene {self.token}: this metric cache serves PDMS only; EPDMS needs lights, history and "
                 f"the human plan (MetricCache.extended)"
             )
-        stamps = self.extended.history_us
-        if (np.diff(stamps) <= 0).any() or stamps[-1] - stamps[0] <= 2 * MAP_INTERVAL_US:
-            raise MetricCacheError(
-                f"scene {self.token}: the time stamps of the last four frames do not increase, or span less "
-                f"than 0.2 s, and history comfort needs them: {stamps.tolist()}; leave the scene out"
-            )
-        if not np.isfinite(self.extended.history).all():
-            raise MetricCacheError(
-                f"scene {self.token}: ego_dynamic_state of a frame before now is not finite, and history "
-                f"comfort needs it; leave the scene out"
-            )
+        check_history(self.extended, f"scene {self.token}")
         return prepare_extended(self.prepared, self.time_us, self.tracks, self.extended)
 
     def __getstate__(self) -> dict[str, Any]:

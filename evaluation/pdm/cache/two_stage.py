@@ -14,7 +14,7 @@ from beyonddrive.datasets.maps.nuplan_map import MapError, NuPlanMap
 from beyonddrive.datasets.navsim.scene import HISTORY, Scene, SceneError
 from beyonddrive.datasets.navsim.synthetic import SyntheticScene
 from beyonddrive.evaluation.pdm.cache.build import scene_parts
-from beyonddrive.evaluation.pdm.cache.metric_cache import MetricCacheError
+from beyonddrive.evaluation.pdm.cache.metric_cache import MetricCacheError, check_history
 from beyonddrive.evaluation.pdm.cache.prepare import history_states, proposal_reference
 from beyonddrive.evaluation.pdm.inputs.extended import ExtendedScene, extended_scene
 from beyonddrive.evaluation.pdm.inputs.map_index import map_index
@@ -214,6 +214,11 @@ def build_two_stage_scene(scene: Scene, nuplan_map: NuPlanMap) -> TwoStageScene:
         parts = scene_parts(scene, index)
         human = np.full((8, 3), np.nan) if is_synthetic else scene.expert_plan
         extended = extended_scene(scene, index, current, parts.extended_proposal, human)
+        if is_synthetic:
+            keys = "ego_status.ego_velocity or ego_acceleration"
+            check_history(extended, f"{where} ({scene.token}.pkl)", keys)
+        else:
+            check_history(extended, where)
         grid, masks = scene_map(
             parts.ego, parts.local.polygons, parts.local.types, np.isin(parts.local.ids, parts.route_ids)
         )
