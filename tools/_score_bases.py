@@ -65,7 +65,7 @@ def table_stem(out: Path) -> Path:
 def score_bases(args: argparse.Namespace) -> int:
     """Score on every basis and write the table; 1 if a scene has no score or a basis no result."""
     from beyonddrive.datasets.navsim.root import NavsimRoot
-    from beyonddrive.evaluation.bases.places import find_two_stages
+    from beyonddrive.evaluation.bases.places import TwoStageData, find_two_stages
     from beyonddrive.evaluation.bases.run import BasesScoring, files_of
     from beyonddrive.evaluation.bases.scenes import SceneRecord
     from beyonddrive.evaluation.bases.tables import format_bases, write_bases
@@ -77,8 +77,14 @@ def score_bases(args: argparse.Namespace) -> int:
     executor = executor_of(args)
     plans = PlanFile(args.plans)
     root = NavsimRoot(args.data_root, args.maps_root)
-    two_stages = find_two_stages(root.root, args.split, args.two_stage, args.synthetic_scenes, root.maps_root)
-    no_data = isinstance(two_stages, str)
+    has_two_stages = any(basis.stages == 2 for basis in bases)
+    # (a table of pairs also says where the logs are of a split that has the name of the table)
+    is_needed = has_two_stages or args.two_stage or not (root.root / "navsim_logs" / args.split).is_dir()
+    two_stages: TwoStageData | str = "no basis has two stages"
+    if is_needed:
+        places = (args.two_stage, args.synthetic_scenes, root.maps_root)
+        two_stages = find_two_stages(root.root, args.split, *places)
+    no_data = has_two_stages and isinstance(two_stages, str)
     if no_data and all(basis.stages == 2 for basis in bases):
         raise LabelError(f"--basis {args.basis}: {two_stages}")
     scoring = BasesScoring(

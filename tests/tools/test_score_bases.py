@@ -242,6 +242,18 @@ def test_without_data_of_two_stages_it_is_said_in_one_line(golden, small, tmp_pa
     assert "there is no table of pairs of split two_stage" in capsys.readouterr().err
 
 
+def test_files_of_two_stages_do_not_matter_to_one_stage(golden, small, tmp_path, capsys):
+    tokens, root = small
+    write_arrays(tmp_path / "plans.npz", plans_of(golden, tokens[:2]))
+    shutil.copy(root / "two_stage_split.json", root / "copy_of_two_stage_split.json")
+    assert tool.main(arguments(tmp_path, "--basis", "epdms,two-stage", data=root)) == 2
+    assert "all are of split two_stage; say which" in capsys.readouterr().err
+    (root / "two_stage_split.json").write_text('{"reactive_all_mapping": ')
+    assert tool.main(arguments(tmp_path, "--basis", "epdms", data=root)) == 0
+    out, error = capsys.readouterr()
+    assert "2/2" in out and "two stages" not in error
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
