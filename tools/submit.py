@@ -153,6 +153,12 @@ def write(args: argparse.Namespace) -> int:
     else:
         board = BOARDS[args.board]
         wanted = wanted_scenes(board, args.split_file, board.form)
+        if wanted is None:
+            tell(
+                "submit",
+                f"warning: nobody compares the scenes with those of the board, and with a single one missing "
+                f"it gives no score: give --split-file, NAVSIM's scene_filter/{board.split}.yaml",
+            )
         seeds: list[tuple[Plans, ...]] = []
         if args.mode == "plans":
             assert wanted is not None
@@ -167,6 +173,8 @@ def write(args: argparse.Namespace) -> int:
                     source = str(checkpoint or args.config)
                     if wanted is not None and not board.has_pairs:
                         wanted = wanted.with_partners(plans)
+                    if wanted is None and not seeds and (warning := here.counts_differ(board)):
+                        tell("submit", f"warning: {warning}")
                     seeds.append(split_stages(plans, wanted or here, board.form, source))
         team = Team(args.team, args.authors, args.email, args.institution, args.country)
         submission = Submission(team, board.form, tuple(seeds))

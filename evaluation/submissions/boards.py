@@ -26,7 +26,8 @@ class Board:
         name: Name on command lines.
         split: Name of NAVSIM's split files.
         form: Form of its file.
-        counts: Scenes of each stage, as far as they are known (EPDMS_TWO_STAGE, section 0).
+        counts: Scenes of each stage: of one as NAVSIM's scene filter lists them, of two by EPDMS_TWO_STAGE,
+            section 0.
         has_pairs: Whether its table of pairs is public, without which it cannot be scored here; one of two
             stages that has none has files of another layout, too (SUBMISSION, section 2).
     """
@@ -41,7 +42,7 @@ class Board:
 BOARDS = {
     board.name: board
     for board in (
-        Board("navtest", "navtest", "v1"),
+        Board("navtest", "navtest", "v1", (12146,)),
         Board("warmup", "warmup_two_stage", "v2", (16, 204)),
         Board("navhard", "navhard_two_stage", "v2", (450, 5462)),
         Board("private", "private_test_hard_two_stage", "v2", (140, 1732), has_pairs=False),

@@ -53,7 +53,10 @@ def test_a_planner_of_one_stage_is_submitted_and_scored(
     monkeypatch.chdir(tmp_path)
     words = [str(blind_recipe), weights, weights, "--board=navtest", *TEAM, "--out=submission.pkl"]
     assert tool.main(words) == 0
-    assert "submission.pkl: v1, 3 plans, 2 seed(s), of 'T'" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "submission.pkl: v1, 3 plans, 2 seed(s), of 'T'" in out
+    assert err.count("has 3 scenes, navtest has 12146: this is not the split of the board") == 1
+    assert err.count("nobody compares the scenes with those of the board") == 1
     plans = {token: plan[None] for token, plan in read_submission(Path("submission.pkl")).seeds[1][0].items()}
     check = ["--check=submission.pkl", "--board=navtest", f"--data-root={split_root}", "--scores=s.csv"]
     assert tool.main(check) == 0
