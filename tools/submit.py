@@ -26,6 +26,7 @@ from beyonddrive.tools._command_line import (
     add_executor_options,
     command_parser,
     executor_of,
+    refuse_idle,
     run_command,
     tell,
     tell_all,
@@ -72,6 +73,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if len(modes) != 1:
         parser.error("give one of CONFIG CHECKPOINT, --plans, --merge and --check")
     args.mode = modes[0]
+    for names, owner in _idle_options(args.mode, args.board):
+        refuse_idle(parser, args, names, owner)
     if args.mode != "check":
         _check_writing(parser, args)
     elif args.out is not None:
@@ -79,6 +82,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     elif args.scores is not None and args.data_root is None:
         parser.error("--scores: needs --data-root, without which nothing is scored")
     return args
+
+
+def _idle_options(mode: str, board: str | None) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Options that a way of use does not read, and who does."""
+    if mode != "config":
+        yield ("cfg_options",), "CONFIG"
+    if mode != "check":
+        yield ("scores", "data_root", "maps_root", "cache_dir", "num_workers", "ray"), "--check"
+    if mode in ("merge", "check"):
+        yield _TEAM, "CONFIG or --plans (a file states its own, merged ones that of the first)"
+    if mode in ("merge", "plans"):
+        yield ("split",), "CONFIG or --check"
+    if mode == "merge":
+        yield ("synthetic_scenes", "synthetic_sensors"), "CONFIG or --check"
+    if mode == "config" and board == "navtest":
+        yield ("split", "synthetic_scenes", "synthetic_sensors"), "a board of two stages"
 
 
 def _check_writing(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -90,6 +109,8 @@ def _check_writing(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     if args.out.resolve() in {path.resolve() for path in read}:
         parser.error(f"--out: {args.out} is read by this command; give another name")
     if args.mode == "merge":
+        if args.split_file is not None and args.board is None:
+            parser.error("--split-file: compares the scenes with those of a board; give --board, too")
         return
     if args.board is None:
         parser.error(f"--board: name the leaderboard ({', '.join(BOARD_NAMES)})")
@@ -311,8 +332,14 @@ def score_seed(args: argparse.Namespace, form: str, stages: Sequence[Plans]) -> 
             f"{args.check}: two stages are scored with --split-file, which has the table of pairs, and "
             f"--synthetic-scenes"
         )
+    table = TwoStageSplit.read(args.split_file)
+    if not (args.split or table.data_split):
+        raise SubmissionError(
+            f"{args.split_file}: has no data_split, the split whose logs the original scenes are in; add it, "
+            f"or give --split"
+        )
     data = TwoStageData(
-        TwoStageSplit.read(args.split_file),
+        table,
         args.data_root,
         args.synthetic_scenes,
         args.maps_root,

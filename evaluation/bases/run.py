@@ -85,8 +85,9 @@ class BasesScoring:
             else:
                 follow_ups = FollowUpRoot(two_stages.scenes_dir, maps_root=root.maps_root)
                 second = self._take_groups(two_stages, zero_missing)
-        if not isinstance(two_stages, str) and (root.root / "navsim_logs" / two_stages.logs).is_dir():
-            split = two_stages.logs
+        logs = "" if isinstance(two_stages, str) else two_stages.logs
+        if logs and (root.root / "navsim_logs" / logs).is_dir():
+            split = logs
         self.split = split
         self.logs = root.log_paths(split)
         self._log_names = None if isinstance(two_stages, str) else two_stages.split.log_names

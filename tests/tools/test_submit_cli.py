@@ -186,6 +186,20 @@ def test_recorded_scores_of_the_official_code_are_met(tmp_path, capsys, one_grou
         assert found[8] == golden["ec"][0, row_of[token]]
 
 
+def test_a_split_file_that_does_not_say_whose_logs_is_refused(tmp_path, capsys, one_group):
+    values = json.loads(one_group.read_text())
+    del values["data_split"]
+    one_group.write_text(json.dumps(values))
+    tokens = values["tokens"] + values["reactive_synthetic_initial_tokens"]
+    write_arrays(tmp_path / "p.npz", [(token, np.zeros((1, 8, 3))) for token in tokens])
+    out, data = tmp_path / "submission.pkl", TWO_STAGE / "data"
+    where = [f"--split-file={one_group}", f"--synthetic-scenes={data / 'synthetic_scene_pickles'}"]
+    words = ["--board=warmup", f"--plans={tmp_path / 'p.npz'}", where[0], *TEAM, f"--out={out}"]
+    assert tool.main(words) == 0
+    assert tool.main([f"--check={out}", *where, f"--data-root={data}"]) == 1
+    assert f"{one_group}: has no data_split" in capsys.readouterr().err
+
+
 def test_plans_that_are_missing_and_words_that_do_not_fit_are_said(tmp_path, capsys, one_group):
     write_arrays(tmp_path / "p.npz", [("a", np.zeros((1, 8, 3)))])
     words = [f"--plans={tmp_path / 'p.npz'}", f"--split-file={one_group}", *TEAM, f"--out={tmp_path / 'o'}"]
@@ -199,6 +213,22 @@ def test_plans_that_are_missing_and_words_that_do_not_fit_are_said(tmp_path, cap
         (["--board=navhard", "config", *TEAM, "--out=o", "--split-file=s"], "--synthetic-scenes: board"),
         (["--check=a", "--out=o"], "--out: nothing is written"),
         (["--merge=a", "--out=a"], "is read by this command"),
+        (["--merge=a", "--out=b", "--team=T"], "--team: goes with CONFIG or --plans"),
+        (["--merge=a", "--out=b", "--split=s"], "--split: goes with CONFIG or --check"),
+        (["--merge=a", "--out=b", "--synthetic-scenes=s"], "--synthetic-scenes: goes with CONFIG"),
+        (["--merge=a", "--out=b", "--split-file=s"], "--split-file: compares the scenes with those of a"),
+        (["--board=warmup", *words, "--data-root=d"], "--data-root: goes with --check"),
+        (["--board=warmup", *words, "--maps-root=d"], "--maps-root: goes with --check"),
+        (["--board=warmup", *words, "--cache-dir=d"], "--cache-dir: goes with --check"),
+        (["--board=warmup", *words, "--scores=d"], "--scores: goes with --check"),
+        (["--board=warmup", *words, "--num-workers=2"], "--num-workers: goes with --check"),
+        (["--board=warmup", *words, "--cfg-options", "a=b"], "--cfg-options: goes with CONFIG"),
+        (["config", "--board=navtest", *TEAM, "--out=o", "--split=s"], "--split: goes with a board of two"),
+        (
+            ["config", "--board=navtest", *TEAM, "--out=o", "--synthetic-sensors=s"],
+            "--synthetic-sensors: goes",
+        ),
+        (["--check=a", "--email=e"], "--email: goes with CONFIG or --plans"),
     ):
         with pytest.raises(SystemExit):
             tool.parse_args(line)
