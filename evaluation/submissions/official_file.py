@@ -109,7 +109,10 @@ def _one_plan(values: Any, token: str, source: str) -> NDArray[np.float32]:
             )
         array = array[0]
     _check_poses(array, f"{source}: scene {token}")
-    return np.ascontiguousarray(array, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        written = np.ascontiguousarray(array, dtype=np.float32)
+    _check_poses(written, f"{source}: scene {token}, as float32")  # (in which 1e39 is infinity)
+    return written
 
 
 def _check_poses(array: NDArray[Any], where: str) -> None:

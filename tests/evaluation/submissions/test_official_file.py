@@ -212,6 +212,7 @@ def test_plans_become_stages_and_what_cannot_is_said():
         ({**plans, "c": np.zeros((2, 8, 3))}, "scene c has 2 plans"),
         ({**plans, "c": np.zeros((1, 10, 3))}, "scene c: a plan must be 8 poses"),
         ({**plans, "b": np.full((1, 8, 3), np.inf)}, "scene b: the plan holds NaN or infinity"),
+        ({**plans, "b": np.full((1, 8, 3), 1e39)}, "scene b, as float32: the plan holds NaN or infinity"),
         ({"a": plans["a"], "c": plans["c"]}, "1 of 2 scenes of the first stage have no plan"),
     ):
         with pytest.raises(SubmissionError, match=f"p.npz: {said}"):
