@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.maps.nuplan_map import MapError, MapLayer, NuPlanMap
-from beyonddrive.evaluation.pdm.kernels.arrays import Floats, Ints
+from beyonddrive.evaluation.pdm.kernels.arrays import Bools, Floats, Ints
 from beyonddrive.evaluation.pdm.kernels.constants import (
     CARPARK_AREA,
     INTERSECTION,
@@ -232,19 +232,18 @@ class MapIndex:
         """The shapely geometries of :attr:`polygons`."""
         return np.concatenate([layer.geometries for _, layer in self._polygon_layers])
 
+    def has_lane_polygon(self, lanes: Rows) -> Bools:
+        """Whether lanes and connectors have one polygon each: (n,) for numbers (n,)."""
+        return (lanes < self.num_lanes) | (self._shape_rows_of(lanes) >= 0)
+
     def lane_polygon_rows(self, lanes: Rows) -> Rows:
         """Rows of lanes and connectors in :attr:`polygons`.
 
         Raises:
             MapError: If a connector has no polygon, or several.
         """
-        is_lane = lanes < self.num_lanes
-        shape_rows = (
-            self._connector_shape_rows[np.where(is_lane, 0, lanes - self.num_lanes)]
-            if len(self._connector_shape_rows)
-            else np.zeros(len(lanes), dtype=np.int64)
-        )
-        missing = ~is_lane & (shape_rows < 0)
+        is_lane, shape_rows = lanes < self.num_lanes, self._shape_rows_of(lanes)
+        missing = ~self.has_lane_polygon(lanes)
         if missing.any():
             id = self.lane_ids[lanes[missing][0]]
             count = "none" if shape_rows[missing][0] == NO_ROW else "more than one"
@@ -254,6 +253,13 @@ class MapIndex:
             self.polygon_offsets[LANE] + lanes,
             self.polygon_offsets[LANE_CONNECTOR] + shape_rows,
         )
+
+    def _shape_rows_of(self, lanes: Rows) -> Rows:
+        """Rows of connectors among the polygons of connectors; those of lanes are arbitrary."""
+        if not len(self._connector_shape_rows):
+            return np.zeros(len(lanes), dtype=np.int64)
+        rows: Rows = self._connector_shape_rows[np.maximum(lanes - self.num_lanes, 0)]
+        return rows
 
 
 _INDICES: WeakKeyDictionary[NuPlanMap, MapIndex] = WeakKeyDictionary()

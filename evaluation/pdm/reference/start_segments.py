@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -15,6 +16,8 @@ from beyonddrive.evaluation.pdm.kernels.polyline import arc_length, project
 
 CHORD = 0.5
 """The heading of a point of a baseline is that of the chord to the point so far ahead [m]."""
+HALF_WIDTH = 5.0
+"""A connector whose polygon is not known is taken to be no wider than this to both sides [m]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,10 @@ class LaneLocator:
         first = index.polygon_offsets
         self._lanes = shapely.STRtree(shapes[first[LANE] : first[LANE] + index.num_lanes])
         connectors = np.arange(index.num_lanes, len(index.lane_ids))
+        # One whose polygon is not known costs the scenes in its junction, not the map.
+        is_known = index.has_lane_polygon(connectors)
+        self._damaged = connectors[~is_known]
+        connectors = connectors[is_known]
         # (in the order of their polygons, which is not that of the connectors)
         rows = index.lane_polygon_rows(connectors) - first[LANE_CONNECTOR]
         order = np.argsort(rows, kind="stable")
@@ -50,17 +57,37 @@ class LaneLocator:
             shapes[first[INTERSECTION] : first[INTERSECTION] + len(index.intersections)]
         )
 
+    @cached_property
+    def _damaged_of(self) -> dict[int, int]:
+        """Junction -> a connector that is in it by its baseline and has not one polygon."""
+        found: dict[int, int] = {}
+        for connector in self._damaged.tolist():
+            area = shapely.LineString(self.index.baseline(connector)[:, :2]).buffer(HALF_WIDTH)
+            for junction in self._junctions.query(area, "intersects").tolist():
+                found.setdefault(junction, connector)
+        return found
+
     def is_on_road(self, x: float, y: float) -> bool:
         """Whether a point is in a lane or a junction."""
         point = shapely.Point(x, y)
         return bool(len(self._lanes.query(point, "within")) or len(self._junctions.query(point, "within")))
 
     def lanes_at(self, x: float, y: float) -> list[int]:
-        """Lanes that contain a point, or else, in a junction, connectors that do."""
+        """Lanes that contain a point, or else, in a junction, connectors that do.
+
+        Raises:
+            MapError: If a connector of that junction has no polygon, or several.
+        """
         point = shapely.Point(x, y)
         lanes = sorted(int(row) for row in self._lanes.query(point, "within"))
-        if lanes or not len(self._junctions.query(point, "within")):
+        if lanes:
             return lanes
+        junctions = self._junctions.query(point, "within").tolist()
+        if not junctions:
+            return lanes
+        for junction in junctions:
+            if junction in self._damaged_of:
+                self.index.lane_polygon_rows(np.array([self._damaged_of[junction]]))  # (raises)
         return [int(self._connector_of[row]) for row in sorted(self._connectors.query(point, "within"))]
 
     def start_segment(self, x: float, y: float, heading: float) -> StartSegment | None:
