@@ -99,7 +99,7 @@ def measure(repeat: int) -> dict[str, dict[str, float]]:
         many[:, :, 0] *= np.linspace(0.6, 1.1, NUM_PLANS)[:, None]  # (all differ, so does their traffic)
         row = {
             "read": cpu_ms(read, repeat) if built.is_synthetic else 0.0,
-            "build": cpu_ms(lambda s=scene, m=nuplan_map: build_two_stage_scene(s, m), repeat),
+            "build": cpu_ms(lambda s=scene, m=nuplan_map: build_two_stage_scene(s, m).traffic, repeat),
             "plan": cpu_ms(lambda b=built, p=one: b.sub_scores(p), repeat),
             "human": 0.0 if built.is_synthetic else _human_ms(scene, nuplan_map, repeat),
             "of 64 plans": cpu_ms(lambda b=built, p=many: b.sub_scores(p), repeat) / NUM_PLANS,
@@ -139,6 +139,7 @@ def _human_ms(scene: Scene, nuplan_map: Any, repeat: int) -> float:
     times = []
     for _ in range(repeat):
         built = build_two_stage_scene(scene, nuplan_map)
+        assert built.traffic is not None  # (made here, as it is a part of building)
         start = time.process_time()
         built.human_scores("reactive")
         times.append(1e3 * (time.process_time() - start))

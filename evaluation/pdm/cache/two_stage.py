@@ -17,7 +17,7 @@ from beyonddrive.evaluation.pdm.cache.build import scene_parts
 from beyonddrive.evaluation.pdm.cache.metric_cache import MetricCacheError, check_history
 from beyonddrive.evaluation.pdm.cache.prepare import history_states, proposal_reference
 from beyonddrive.evaluation.pdm.inputs.extended import ExtendedScene, extended_scene
-from beyonddrive.evaluation.pdm.inputs.map_index import map_index
+from beyonddrive.evaluation.pdm.inputs.map_index import MapIndex, map_index
 from beyonddrive.evaluation.pdm.inputs.route import RouteError
 from beyonddrive.evaluation.pdm.inputs.tracks import TrackError, Tracks, tracks_of
 from beyonddrive.evaluation.pdm.kernels.arrays import Floats, Ints
@@ -67,7 +67,7 @@ class TwoStageScene:
         world: What a plan is scored in, but for the traffic.
         extended: Reference planner, driver, history and lights.
         tracks: Other road users as recorded.
-        traffic: Those that can react.
+        index: The map, from which :attr:`traffic` is made at first use.
     """
 
     token: str
@@ -78,7 +78,19 @@ class TwoStageScene:
     world: World = field(repr=False)
     extended: ExtendedScene = field(repr=False)
     tracks: Tracks = field(repr=False)
-    traffic: ReactiveScene = field(repr=False)
+    index: MapIndex = field(repr=False)
+
+    @cached_property
+    def traffic(self) -> ReactiveScene:
+        """Road users that can react; logged traffic does not need them.
+
+        Raises:
+            ReactiveTrafficError: If a vehicle stands where the map is damaged, or cannot be simulated.
+        """
+        try:
+            return reactive_scene(self.tracks, self.ego_state, self.index, lane_locator(self.index))
+        except (MapError, ReactiveTrafficError, shapely.errors.GEOSException) as error:
+            raise ReactiveTrafficError(f"scene {self.token} of log {self.log_name}: {error}") from error
 
     def score(
         self, plans: ArrayLike, policy: Policy = "reactive", human_filter: bool = True
@@ -230,8 +242,7 @@ def build_two_stage_scene(scene: Scene, nuplan_map: NuPlanMap) -> TwoStageScene:
             make_lights(extended.lights, extended.light_red),
             history_states(extended.history_us, extended.history),
         )
-        traffic = reactive_scene(tracks, parts.ego, index, lane_locator(index))
-    except (RouteError, TrackError, MapError, ReactiveTrafficError) as error:
+    except (RouteError, TrackError, MapError) as error:
         raise MetricCacheError(f"{where}: {error}") from error
     except SceneError as error:
         raise MetricCacheError(str(error)) from error
@@ -246,7 +257,7 @@ def build_two_stage_scene(scene: Scene, nuplan_map: NuPlanMap) -> TwoStageScene:
         world,
         extended,
         tracks,
-        traffic,
+        index,
     )
 
 
