@@ -16,6 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 from torch.optim import Optimizer
 
+from beyonddrive.engine.checkpoint_files import CheckpointError, load_checkpoint_file
 from beyonddrive.engine.config_values import ConfigError
 from beyonddrive.engine.recipe_changes import check_recipe
 
@@ -40,6 +41,30 @@ def describe_steps(runner: Runner) -> dict[str, int]:
 def sign_steps(runner: Runner, meta: dict[str, Any]) -> None:
     """Let a checkpoint say how the scenes were cut into steps."""
     meta[_STEPS] = describe_steps(runner)
+
+
+def seed_to_go_on_with(file: str, given: int | None) -> int | None:
+    """The seed of the training that a checkpoint is of; None if the file does not say.
+
+    Samplers get their seed when they are built, which is before a checkpoint is loaded.
+
+    Args:
+        file: The checkpoint; one that cannot be read says nothing here, and is refused when it is loaded.
+        given: Seed that was asked for, if one was.
+
+    Raises:
+        ConfigError: If that is another one.
+    """
+    try:
+        seed = load_checkpoint_file(file).get("meta", {}).get("seed")
+    except (CheckpointError, FileNotFoundError):
+        return given
+    if given is not None and seed is not None and seed != given:
+        raise ConfigError(
+            f"--seed {given}: {file} is of a training with seed {seed}, which goes on with it; leave --seed "
+            f"out, or start anew from the weights with --cfg-options load_from={file} instead of --resume"
+        )
+    return given if seed is None else int(seed)
 
 
 def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:

@@ -48,7 +48,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="make one step in a single process, print its shapes, parameters, operations and memory",
     )
-    parser.add_argument("--seed", type=int, help="seed of everything; default: that of the config")
+    parser.add_argument(
+        "--seed", type=int, help="seed of everything; default: that of the checkpoint to resume, or CONFIG's"
+    )
     add_config_options(parser)
     add_launcher_options(parser)
     args = parser.parse_args(argv)

@@ -26,6 +26,7 @@ from beyonddrive.engine.hooks.finite_losses import FiniteLossesHook
 from beyonddrive.engine.hooks.rank_agreement import RankAgreementHook
 from beyonddrive.engine.hooks.run_record import RunRecordHook
 from beyonddrive.engine.hooks.scene_random import SceneRandomHook
+from beyonddrive.engine.resuming import seed_to_go_on_with
 from beyonddrive.engine.runner.planner_runner import PlannerRunner
 from beyonddrive.engine.runner.result_paths import check_folder, check_results, files_read
 from beyonddrive.registry import SCOPE
@@ -115,23 +116,21 @@ def build_train_runner(
             none.
         amp: Mixed precision, also if the config has none: float16 with scaling on a GPU, bfloat16 elsewhere.
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
-        seed: Seed of everything; that of the config by default.
+        seed: Seed of everything; by default that of the checkpoint to resume, or else of the config.
         auto_scale_lr: Scale the learning rate by the scenes per step, all processes together, over
             ``auto_scale_lr.base_batch_size`` of the config.
         is_dry_run: It will make a single step in a single process, however many the recipe is for.
 
     Raises:
         ConfigError: If the planner has nothing to train, the learning rate cannot be scaled, checkpoints
-            would be selected on the test split, the work folder cannot be written, or the config has a
-            setting that nothing reads.
+            would be selected on the test split, the checkpoint to resume is of another seed, the work folder
+            cannot be written, or the config has a setting that nothing reads.
     """
     mmengine_compat.apply()
     config = config.copy()
     config.work_dir = work_dir or default_work_dir(config)
     config.launcher = launcher
     check_selection(config)
-    if seed is not None:
-        config.randomness = ConfigDict(config.get("randomness", {}), seed=seed)
     for key in _TRAINING:
         if not config.get(key):
             raise ConfigError(
@@ -148,6 +147,10 @@ def build_train_runner(
             )
         config.auto_scale_lr.enable = True
     start = _take_start(config, resume)
+    if start is not None:
+        seed = seed_to_go_on_with(start, seed)
+    if seed is not None:
+        config.randomness = ConfigDict(config.get("randomness") or {}, seed=seed)
     folder = _checkpoint_folder(config)
     earlier = sorted(path.name for path in folder.glob("*.pth")) if start is None else []
     runner = _build(config, start)

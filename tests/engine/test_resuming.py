@@ -62,6 +62,17 @@ def test_weights_alone_are_no_training_to_go_on_from(tmp_path, blind_recipe):
     assert train(blind_recipe, tmp_path / "r", {"load_from": str(best)}).epoch == 2
 
 
+def test_a_training_goes_on_with_the_seed_that_it_began_with(tmp_path, blind_recipe):
+    unbroken = train(blind_recipe, tmp_path / "w", KEEP, seed=3)
+    checkpoint = str(tmp_path / "w/epoch_1.pth")
+    resumed = train(blind_recipe, tmp_path / "r", KEEP, resume=checkpoint)
+    assert resumed.seed == resumed.train_dataloader.sampler.seed == resumed.cfg.randomness.seed == 3
+    weights = unbroken.model.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in resumed.model.state_dict().items())
+    with pytest.raises(ConfigError, match=r"--seed 4: .*epoch_1\.pth is of a training with seed 3"):
+        train(blind_recipe, tmp_path / "r", KEEP, resume=checkpoint, seed=4)
+
+
 def test_other_batches_go_on_at_the_end_of_an_epoch_and_say_what_differs(tmp_path, blind_recipe):
     train(blind_recipe, tmp_path / "w", KEEP)
     options = {**KEEP, "train_cfg.max_epochs": 3, "train_dataloader.batch_size": 3}
