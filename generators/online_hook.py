@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.dist import barrier, broadcast, broadcast_object_list, get_dist_info
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
 from beyonddrive.datasets.stores.manifests import StoreError
@@ -62,8 +62,8 @@ class OnlineNegativesHook(ClosingHook):
 
     Raises:
         ValueError: If a number is out of range.
-        MiningError: When the training starts: nothing in its pipeline reads what would be mined. In a round:
-            no scene could be mined.
+        MiningError: When the training starts: nothing in its pipeline reads what would be mined, or no round
+            would ever be due. In a round: no scene could be mined.
         ImportError: When the training starts: ``on_ray`` is set, and Ray is not installed.
         ConnectionError: Likewise: there is no cluster at ``ray_address``.
     """
@@ -87,14 +87,14 @@ class OnlineNegativesHook(ClosingHook):
         self.interval, self.begin, self.keep = interval, begin, keep
         self.folder = None if folder is None else Path(folder)
         self.mining = OnlineMining(**kwargs)
-        self._is_current = False
+        self._is_current = self._rests = False
         self._mined: list[tuple[Any, Path]] = []
         self._services: dict[Path, ScoringService] = {}
         self._cluster: Cluster | None = None
 
     def rest(self) -> None:
         """Mine nothing, enter no cluster and leave the folder of the rounds alone: for a dry run."""
-        self.begin, self.folder = sys.maxsize, None
+        self.begin, self.folder, self._rests = sys.maxsize, None, True
         self.mining = replace(self.mining, on_ray=False)
 
     def before_train(self, runner: Runner) -> None:
@@ -114,10 +114,28 @@ class OnlineNegativesHook(ClosingHook):
                 "OnlineNegativesHook: nothing reads what it would mine; give the pipeline of "
                 "train_dataloader.dataset a LoadNegatives with online=True, or drop the hook"
             )
+        self._check_due(runner)
         if self.mining.on_ray:  # (now: the first round may be due hours later)
             cpus = self.mining.num_workers * len(self._mined)
             self._cluster = Cluster(self.mining.ray_address, cpus, "OnlineNegativesHook with on_ray")
         self._is_current = False
+
+    def _check_due(self, runner: Runner) -> None:
+        """Refuse a training without a round: it would train on no negatives of its own, and not say so."""
+        if self._rests:
+            return
+        loop = runner.train_loop
+        if not isinstance(loop, EpochBasedTrainLoop):
+            raise MiningError(
+                f"train_cfg: {type(loop).__name__} counts steps, and OnlineNegativesHook mines between "
+                "epochs, so never; set train_cfg.by_epoch=True, or drop the hook"
+            )
+        if self.begin >= loop.max_epochs:
+            raise MiningError(
+                f"OnlineNegativesHook: begin={self.begin} with train_cfg.max_epochs={loop.max_epochs}: the "
+                f"first round would be due when the training is over; set begin below {loop.max_epochs} "
+                "(without it, it is interval), or drop the hook"
+            )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Mine if a round is due, and say which rounds count."""

@@ -355,6 +355,23 @@ def test_a_hook_that_nothing_reads_from_is_refused(tmp_path, online_recipe):
 
 
 @pytest.mark.parametrize(
+    ("loop", "begin", "words"),
+    [
+        ({"by_epoch": True, "max_epochs": 4}, 4, r"begin=4 with train_cfg\.max_epochs=4: .*begin below 4"),
+        ({"by_epoch": False, "max_iters": 9}, 1, r"train_cfg: IterBasedTrainLoop counts steps"),
+    ],
+)
+def test_a_training_that_no_round_is_due_in_is_refused(tmp_path, online_recipe, loop, begin, words):
+    config = load_config(online_recipe, {"custom_hooks.2.begin": begin})
+    config.train_cfg = {**loop, "val_interval": 9}
+    if not loop["by_epoch"]:
+        config.param_scheduler, config.train_dataloader.sampler.type = None, "InfiniteSampler"
+    with pytest.raises(MiningError, match=words):
+        build_train_runner(config, str(tmp_path / "work")).train()
+    assert not (tmp_path / "work/online_negatives").exists()
+
+
+@pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
         ({"interval": 0}, ValueError, "interval and keep must be at least 1"),
