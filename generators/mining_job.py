@@ -165,9 +165,8 @@ def mining_dataset(
             f"{', '.join(str(data.get('split')) for data in found)}: give --split, or the one to mine as "
             "negative_mining.dataset"
         )
-    data: dict[str, Any] = (
-        found[0] if found else {**known[0][0], "split": split, "cache_dir": None, "scene_filter": None}
-    )
+    whole = {"split": split, "cache_dir": None, "scene_filter": None, "indices": None}
+    data: dict[str, Any] = found[0] if found else {**known[0][0], **whole}
     # The generator must not ask for the pool that is about to be made, and plans for scenes as they are.
     data.pop("negatives", None)
     data["pipeline"] = [step for step in data.get("pipeline", []) if not _is_of_training(step)]

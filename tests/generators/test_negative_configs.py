@@ -96,11 +96,13 @@ def loader(split, **more):
 
 
 def test_the_data_set_of_a_split_is_found_with_its_cache():
-    config = Config({"train_dataloader": loader("train"), "test_dataloader": loader("test")})
+    config = Config({"train_dataloader": loader("train", indices=10), "test_dataloader": loader("test")})
     assert mining_dataset(config)["cache_dir"] == "train"
     assert mining_dataset(config, split="test")["cache_dir"] == "test"
     other = mining_dataset(config, split="extra")
     assert (other["split"], other["cache_dir"], other["scene_filter"]) == ("extra", None, None)
+    # All its scenes: what the training takes a part of is another split.
+    assert other["indices"] is None and mining_dataset(config, split="train")["indices"] == 10
     own = {"type": "D", "split": "own", "pipeline": []}
     assert mining_dataset(config, own) == own
     with pytest.raises(MiningError, match="no data set"):
