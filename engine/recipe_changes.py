@@ -18,7 +18,9 @@ _LENGTHS = ("train_cfg.max_epochs", "train_cfg.max_iters")
 _NONE = "none"
 
 
-def check_recipe(runner: Runner, file: str, meta: Mapping[str, Any]) -> None:
+def check_recipe(
+    runner: Runner, file: str, meta: Mapping[str, Any], processes: tuple[int, int] = (1, 1)
+) -> None:
     """Compare the recipe of a run that goes on with the one in its checkpoint.
 
     The state of optimizer and schedules comes from the checkpoint, learning rates and weight decay included.
@@ -28,9 +30,11 @@ def check_recipe(runner: Runner, file: str, meta: Mapping[str, Any]) -> None:
         runner: The run.
         file: The checkpoint, for messages.
         meta: Its ``meta``; without a recipe nothing is compared.
+        processes: Of the training that wrote it, and of this one.
 
     Raises:
-        ConfigError: If optimizer or schedules differ, which the checkpoint would undo, wholly or in part.
+        ConfigError: If optimizer, schedules or the scale of the learning rate (``auto_scale_lr``) differ,
+            which the checkpoint would undo, wholly or in part.
     """
     if not meta.get("cfg"):
         return
@@ -48,6 +52,12 @@ def check_recipe(runner: Runner, file: str, meta: Mapping[str, Any]) -> None:
     restored = [key for key in changed if any(f"{key}.".startswith(f"{part}.") for part in _RESTORED)]
     horizons = [key for key in restored if key.rpartition(".")[2] in _HORIZONS]
     undone = [changed[key] for key in restored if key not in horizons]
+    before, scale = (_scale_of_rates(*of) for of in zip((then, now), processes, strict=True))
+    if scale != before:
+        enabled, was = (settings.get("auto_scale_lr.enable", _NONE) for settings in (now, then))
+        undone.append(
+            f"auto_scale_lr.enable={enabled}: learning rates times {scale:g} ({before:g} with {was} before)"
+        )
     if undone:
         raise ConfigError(
             f"{'; '.join(undone)}: {file} restores its own optimizer and schedule, so this would be ignored "
@@ -61,6 +71,15 @@ def check_recipe(runner: Runner, file: str, meta: Mapping[str, Any]) -> None:
                 f"{'; '.join(longer)}: the schedule of {file} was made for another length, and goes on from "
                 "its position there; learning rates will not be those of an unbroken run of this length"
             )
+
+
+def _scale_of_rates(settings: Mapping[str, str], processes: int) -> float:
+    """By what ``auto_scale_lr`` multiplies the learning rates of a recipe."""
+    if settings.get("auto_scale_lr.enable") != "True":
+        return 1.0
+    scenes = int(settings["train_dataloader.batch_size"]) * processes
+    accumulated = int(settings.get("optim_wrapper.accumulative_counts", 1))
+    return scenes * accumulated / int(settings["auto_scale_lr.base_batch_size"])
 
 
 def settings_of(recipe: str) -> dict[str, str]:

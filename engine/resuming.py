@@ -76,8 +76,8 @@ def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:
 
     Raises:
         ConfigError: If the checkpoint holds weights alone, was written within an epoch, or its steps are not
-            those of this run where steps are what counts; or if optimizer or schedules of the recipe differ
-            from those that it restores.
+            those of this run where steps are what counts; or if optimizer, schedules or scale of the
+            learning rate differ from those that it restores.
     """
     file = str(checkpoint.get("file", "the checkpoint"))
     meta = checkpoint.get("meta", {})
@@ -88,9 +88,9 @@ def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:
             f"{file}: has weights, but no {', '.join(missing)}, so a training cannot go on from it; resume "
             "from an epoch_*.pth, or start from its weights with --cfg-options load_from=..."
         )
-    check_recipe(runner, file, meta)
     now = describe_steps(runner)
     then = {**now, **meta.get(_STEPS, {})}
+    check_recipe(runner, file, meta, (then["processes"], now["processes"]))
     differing = [f"{key} {then[key]} before, {now[key]} now" for key in now if then[key] != now[key]]
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
     if by_epoch:

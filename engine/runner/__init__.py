@@ -117,8 +117,8 @@ def build_train_runner(
         amp: Mixed precision, also if the config has none: float16 with scaling on a GPU, bfloat16 elsewhere.
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
         seed: Seed of everything; by default that of the checkpoint to resume, or else of the config.
-        auto_scale_lr: Scale the learning rate by the scenes per step, all processes together, over
-            ``auto_scale_lr.base_batch_size`` of the config.
+        auto_scale_lr: Scale the learning rate by the scenes per step, all processes and the steps whose
+            gradients add up together, over ``auto_scale_lr.base_batch_size`` of the config.
         is_dry_run: It will make a single step in a single process, however many the recipe is for.
 
     Raises:

@@ -24,7 +24,7 @@ from beyonddrive.engine.hooks.closing import ClosingHook
 from beyonddrive.engine.hooks.rank_agreement import agree
 from beyonddrive.engine.loops import SceneLoop, SceneTestLoop, SceneValLoop
 from beyonddrive.engine.lost_workers import naming_lost_workers
-from beyonddrive.engine.resuming import earlier_checkpoint, steps_to_host
+from beyonddrive.engine.resuming import earlier_checkpoint, single_wrappers, steps_to_host
 from beyonddrive.engine.runner.failures import explaining_failures
 from beyonddrive.engine.samplers import RoundDownSampler
 from beyonddrive.engine.wrapped_datasets import check_nothing_lost, drawing_transforms
@@ -149,6 +149,22 @@ class PlannerRunner(Runner):
                     )
         with building("optim_wrapper", optim_wrapper):
             return super().build_optim_wrapper(optim_wrapper)
+
+    def scale_lr(self, optim_wrapper: Any, auto_scale_lr: Any = None) -> None:
+        """Scale learning rates by the scenes of an update: also those of steps whose gradients add up.
+
+        mmengine's counts a batch on each rank, and not ``accumulative_counts``.
+        """
+        if not (auto_scale_lr or {}).get("enable"):
+            return
+        wanted = auto_scale_lr["base_batch_size"]
+        for wrapper in single_wrappers(optim_wrapper):
+            accumulated = wrapper._accumulative_counts
+            scenes = self.cfg.train_dataloader.batch_size * self.world_size * accumulated
+            scale = scenes / wanted
+            self.logger.info(f"learning rates times {scale:g}: {scenes} scenes per step, not {wanted}")
+            for group in wrapper.optimizer.param_groups:
+                group["lr"] *= scale
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
         """Build the schedules."""

@@ -87,6 +87,16 @@ def test_the_learning_rate_is_scaled_to_the_scenes_per_step(tmp_path, blind_reci
         assert scaled == pytest.approx(1e-6 + (plain - 1e-6) / 8, rel=0.05)
 
 
+@pytest.mark.parametrize(("accumulated", "scale"), [(1, 1 / 8), (4, 1 / 2), (8, 1)])
+def test_steps_whose_gradients_add_up_count_for_the_learning_rate(tmp_path, blind_recipe, accumulated, scale):
+    config = load_config(blind_recipe, {"optim_wrapper.accumulative_counts": accumulated})
+    runner = build_train_runner(config, str(tmp_path / "w"), auto_scale_lr=True)
+    wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.scale_lr(wrapper, runner.auto_scale_lr)
+    wanted = config.optim_wrapper.optimizer.lr * scale
+    assert [group["lr"] for group in wrapper.optimizer.param_groups] == pytest.approx([wanted])
+
+
 def test_scenes_per_step_that_the_learning_rate_is_not_for_are_told(tmp_path, blind_recipe, capsys):
     work, told = str(tmp_path / "w"), "2 scenes per step (batch_size=2, 1 processes, accumulative_counts=1)"
     build_train_runner(load_config(blind_recipe), work)

@@ -203,6 +203,9 @@ def test_options_that_a_checkpoint_would_undo_are_refused(tmp_path, blind_recipe
         with pytest.raises(ConfigError, match=rf"{option}.* before\).*leave it out.*load_from=") as told:
             train(blind_recipe, tmp_path / "r", {**KEEP, option: value}, resume=start)
         assert "\n" not in str(told.value) and start in str(told.value)
+    told = r"auto_scale_lr\.enable=True: .* times 0\.125 \(1 with False before\)"
+    with pytest.raises(ConfigError, match=told):
+        train(blind_recipe, tmp_path / "r", KEEP, resume=start, auto_scale_lr=True)
     assert not list((tmp_path / "r").glob("*.pth"))
     anew = {**KEEP, "optim_wrapper.optimizer.lr": 0.5, "load_from": start}
     assert train(blind_recipe, tmp_path / "r", anew).epoch == 2
