@@ -47,10 +47,10 @@ def atomic_file(path: Path, sync: bool = True, replace: bool = True) -> Iterator
             file.flush()
             if sync:
                 os.fsync(file.fileno())
-        if replace:
-            partial.replace(path)
-        else:
-            os.link(partial, path)
+            if replace:  # while it is locked: remove_leftovers would take it for one that nobody writes
+                partial.replace(path)
+            else:
+                os.link(partial, path)
     except FileExistsError:
         raise
     except OSError as error:
@@ -64,7 +64,7 @@ def atomic_file(path: Path, sync: bool = True, replace: bool = True) -> Iterator
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed processes had begun to write in a folder; what a living one writes is left alone."""
     for partial in folder.glob(f".*{_PARTIAL}"):
-        with suppress(OSError), partial.open("rb") as file:
+        with suppress(OSError), partial.open("r+b") as file:  # (NFS locks only what is open for writing)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             partial.unlink(missing_ok=True)
 

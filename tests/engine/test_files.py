@@ -1,8 +1,10 @@
 """Files are the old one or the whole new one, whoever else writes them."""
 
 import errno
+import fcntl
 import multiprocessing
 import os
+import pathlib
 import resource
 
 import pytest
@@ -83,3 +85,35 @@ def test_leftovers_of_dead_writers_go_and_those_of_living_ones_stay(tmp_path):
         remove_leftovers(tmp_path)
         assert not dead.exists() and len(list(tmp_path.iterdir())) == 1
     assert (tmp_path / "b").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_file_that_is_complete_is_no_leftover_before_it_has_its_name(tmp_path, monkeypatch, replace):
+    """Another writer starts, and clears the folder, right before the file gets its name."""
+
+    def late(name_it):
+        def after_the_other(*arguments, **keywords):
+            remove_leftovers(tmp_path)
+            return name_it(*arguments, **keywords)
+
+        return after_the_other
+
+    monkeypatch.setattr("pathlib.Path.replace", late(pathlib.Path.replace))
+    monkeypatch.setattr(os, "link", late(os.link))
+    write_atomically(tmp_path / "a", b"whole", replace=replace)
+    assert (tmp_path / "a").read_bytes() == b"whole" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_leftovers_go_where_locks_are_for_what_is_open_for_writing(tmp_path, monkeypatch):
+    """As NFS has it, where an exclusive lock is one on the bytes of the file."""
+
+    def flock(file, operation):
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        own_flock(file, operation)
+
+    own_flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / ".a.0123.partial").write_bytes(b"half")
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
