@@ -24,6 +24,7 @@ from beyonddrive.tools._command_line import (
     add_executor_options,
     command_parser,
     executor_of,
+    refuse_idle,
     run_command,
     tell,
     tell_all,
@@ -48,6 +49,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.max_iterations < 1:
         parser.error(f"--max-iterations: must be at least 1, got {args.max_iterations}")
+    if args.source.is_dir():
+        refuse_idle(parser, args, ("cfg_options",), "a config")
     return args
 
 

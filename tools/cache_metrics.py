@@ -22,6 +22,7 @@ from beyonddrive.tools._command_line import (
     command_parser,
     executor_of,
     fill_stores,
+    refuse_idle,
     run_command,
 )
 
@@ -47,6 +48,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.config is None and not (args.data_root and args.split and args.out):
         parser.error("give CONFIG, or --data-root, --split and --out")
+    if args.config is None:
+        refuse_idle(parser, args, ("loaders", "cfg_options"), "CONFIG")
+    else:
+        idle = ("data_root", "maps_root", "split", "scene_filter", "out")
+        refuse_idle(parser, args, idle, "a command line without CONFIG, which says this itself")
     return args
 
 

@@ -9,7 +9,14 @@ import pytest
 
 from beyonddrive.datasets.navsim.log_jobs import CacheReport
 from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor, WorkerLostError
-from beyonddrive.tools import mine_negatives, score, score_vocabulary, visualize
+from beyonddrive.tools import (
+    build_vocabulary,
+    cache_metrics,
+    mine_negatives,
+    score,
+    score_vocabulary,
+    visualize,
+)
 from beyonddrive.tools._command_line import (
     KeyValues,
     add_config_options,
@@ -131,3 +138,26 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path, capsys, tool, option, 
     with pytest.raises(SystemExit):
         tool.main([*words, option, str(file / below)])
     assert f"{option}: {file} is a file; give the name of a folder" in capsys.readouterr().err
+
+
+ROOT = ["--data-root", "d", "--split", "s", "--out", "o"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "words", "idle", "owner"),
+    [
+        (cache_metrics, ["config"], ["--out", "o"], "a command line without CONFIG"),
+        (cache_metrics, ["config"], ["--split", "s"], "a command line without CONFIG"),
+        (cache_metrics, ["config"], ["--data-root", "d"], "a command line without CONFIG"),
+        (cache_metrics, ["config"], ["--maps-root", "m"], "a command line without CONFIG"),
+        (cache_metrics, ["config"], ["--scene-filter", "f.yaml"], "a command line without CONFIG"),
+        (cache_metrics, ROOT, ["--loaders", "val"], "CONFIG"),
+        (cache_metrics, ROOT, ["--cfg-options", "a=1"], "CONFIG"),
+        (build_vocabulary, [".", "s", "--out", "o.npz"], ["--cfg-options", "a=1"], "a config"),
+    ],
+)
+def test_options_that_nothing_would_read_are_refused(capsys, tool, words, idle, owner):
+    tool.parse_args(words)
+    with pytest.raises(SystemExit):
+        tool.parse_args([*words, *idle])
+    assert f"{idle[0]}: goes with {owner}" in capsys.readouterr().err
