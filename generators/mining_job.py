@@ -14,14 +14,12 @@ from mmengine.config import Config
 
 from beyonddrive.datasets.stores.negative_pool import NegativePool, PoolDescription, hash_tokens
 from beyonddrive.datasets.stores.selection import DEFAULT_COLUMN, DEFAULT_THRESHOLD
-from beyonddrive.datasets.transforms.augmentation import Augmentation
-from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.engine.evaluators import component_class
 from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
 from beyonddrive.generators.coverage import CoverageReport, measure_coverage
 from beyonddrive.generators.mining import GeneratorModel, Miner, MiningOptions
-from beyonddrive.generators.mining_source import DatasetSource, MiningError
+from beyonddrive.generators.mining_source import OF_TRAINING, DatasetSource, MiningError
 from beyonddrive.generators.strategies import build_strategy, check_generator
 from beyonddrive.registry import DATASETS, SCOPE, TRANSFORMS
 
@@ -175,7 +173,7 @@ def mining_dataset(
 
 def _is_of_training(step: Mapping[str, Any]) -> bool:
     kind = component_class(step, TRANSFORMS, SCOPE, "pipeline")
-    return isinstance(kind, type) and issubclass(kind, (LoadNegatives, Augmentation))
+    return isinstance(kind, type) and issubclass(kind, OF_TRAINING)
 
 
 def fingerprint(config: Config, checkpoint: str | Path) -> dict[str, str]:

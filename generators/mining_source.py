@@ -10,8 +10,14 @@ from typing import Any, NamedTuple, Protocol
 from torch.utils.data import DataLoader, Dataset
 
 from beyonddrive.datasets.stores.fingerprints import Sources
+from beyonddrive.datasets.transforms.augmentation import Augmentation
+from beyonddrive.datasets.transforms.negative_controls import PerturbedNegatives
+from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.engine.wrapped_datasets import lost_scenes, tokens_of, unwrapped
 from beyonddrive.structures.errors import BeyondDriveError, describe_error
+
+OF_TRAINING = (LoadNegatives, PerturbedNegatives, Augmentation)
+"""Transforms that scenes to mine do not go through: what reads or replaces negatives, and augmentations."""
 
 
 class MiningError(BeyondDriveError, ValueError):

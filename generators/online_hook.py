@@ -17,14 +17,13 @@ from torch import nn
 from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.datasets.stores.online_pools import round_name, write_index
-from beyonddrive.datasets.transforms.augmentation import Augmentation
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.engine.hooks.closing import ClosingHook
 from beyonddrive.engine.wrapped_datasets import unwrapped
 from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
 from beyonddrive.evaluation.service import ScoringService
 from beyonddrive.evaluation.service.on_ray import Cluster
-from beyonddrive.generators.mining_source import DatasetSource, MiningError
+from beyonddrive.generators.mining_source import OF_TRAINING, DatasetSource, MiningError
 from beyonddrive.generators.online import (
     OnlineMining,
     SomeScenes,
@@ -164,7 +163,7 @@ class OnlineNegativesHook(ClosingHook):
         rank, ranks = get_dist_info()
         planner = runner.model.module if is_model_wrapper(runner.model) else runner.model
         seed, mining = runner.seed, self.mining
-        source = DatasetSource(dataset.without(LoadNegatives, Augmentation))
+        source = DatasetSource(dataset.without(*OF_TRAINING))
         scenes = SomeScenes(source, scenes_of_round(source.tokens, mining.share, seed, number))
         weights = _agree(hash_weights(planner) if rank == 0 else "")
         description = describe_round(

@@ -112,6 +112,9 @@ def test_the_data_set_of_a_split_is_found_with_its_cache():
 def test_a_generator_does_not_ask_for_its_own_pool():
     config = Config({"train_dataloader": loader("train")})
     assert mining_dataset(config)["pipeline"] == [{"type": "PackPlanInputs"}]
+    control = loader("train")
+    control["dataset"]["pipeline"].insert(1, {"type": "PerturbedNegatives"})
+    assert mining_dataset(Config({"train_dataloader": control})) == mining_dataset(config)
     assert "negatives" not in mining_dataset(load_config(REPELLED))
     assert len(config.train_dataloader.dataset.pipeline) == 2  # the config itself is left alone
 

@@ -118,6 +118,15 @@ def test_each_round_reaches_the_next_epoch(tmp_path, online_recipe, workers):
     assert any(not np.allclose(first[token].plans, last[token].plans) for token in tokens)
 
 
+def test_scenes_are_mined_without_what_replaces_negatives(tmp_path, online_recipe):
+    config = load_config(online_recipe, {"train_cfg.max_epochs": 2})
+    config.train_dataloader.dataset.pipeline.insert(0, {"type": "PerturbedNegatives"})
+    runner = build_train_runner(config, str(tmp_path / "work"))
+    runner.train()
+    pool = NegativePool(tmp_path / "work/online_negatives/epoch_0001")
+    assert set(pool) == set(runner.train_dataloader.dataset.tokens) and not pool.failures
+
+
 def test_a_dry_run_mines_nothing_and_leaves_the_folder_alone(tmp_path, online_recipe, capfd):
     folder = tmp_path / "rounds"
     options = ["custom_hooks.2.begin=0", f"custom_hooks.2.folder={folder}"]
