@@ -242,7 +242,8 @@ class RayExecutor(_WindowExecutor):
     taken: in order, one slow item leaves all others idle. Here each has a few items in line.
 
     Args:
-        address: Address of the cluster; ``None`` starts one on this machine.
+        address: Address of the cluster; ``None`` starts one on this machine. Its workers work in the folder
+            in which this process is, where their machines have it, so that paths may be relative to it.
         num_workers: Tasks in flight at once; ``None`` asks the cluster for its cores.
 
     Raises:
@@ -255,8 +256,12 @@ class RayExecutor(_WindowExecutor):
 
     @contextmanager
     def _workers(self, count: int, call: _Call[Item, Result]) -> Iterator[_Workers]:
+        folder = Path.cwd()
+
         class Worker:
             def __init__(self) -> None:
+                if folder.is_dir():  # (begun by a cluster, it is where that was started)
+                    os.chdir(folder)
                 call.start()
 
             def run(self, item: Item) -> Result:

@@ -6,11 +6,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
 from beyonddrive.engine.executors import (
     ProcessExecutor,
+    RayExecutor,
     SerialExecutor,
     WorkerLostError,
     make_executor,
@@ -95,15 +97,29 @@ def test_progress_is_shown_with_rate(capsys):
 @pytest.mark.slow
 def test_ray_gives_the_same_results():
     pytest.importorskip("ray")
-    from beyonddrive.engine.executors import RayExecutor
-
     assert list(RayExecutor(num_workers=2).map(math.factorial, range(5))) == [1, 1, 2, 6, 24]
+
+
+def test_workers_on_ray_work_where_this_process_does(tmp_path, monkeypatch):
+    """As paths relative to it need; those of a cluster begin where it was started."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cluster").mkdir()
+
+    def begin(kind):
+        os.chdir(tmp_path / "cluster")
+        worker = kind()
+        return types.SimpleNamespace(run=types.SimpleNamespace(remote=worker.run))
+
+    ray = types.ModuleType("ray")
+    ray.is_initialized, ray.kill, ray.get = (lambda: True), (lambda worker: None), (lambda answer: answer)
+    ray.remote = lambda kind: types.SimpleNamespace(remote=lambda: begin(kind))
+    ray.exceptions = types.SimpleNamespace(RayTaskError=KeyError, RayError=IndexError)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert list(RayExecutor(num_workers=1).map(os.path.abspath, ["a"])) == [str(tmp_path / "a")]
 
 
 def test_what_ray_says_of_a_worker_is_its_loss_and_what_the_function_raises_is_not(monkeypatch):
     ray = pytest.importorskip("ray")
-    from beyonddrive.engine.executors import RayExecutor
-
     executor = RayExecutor(num_workers=1)
     try:
         with pytest.raises(ValueError, match="not defined for negative"):
