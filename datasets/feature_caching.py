@@ -20,6 +20,7 @@ from beyonddrive.datasets.stores.shard_store import ShardStore
 from beyonddrive.datasets.stores.shards import SUFFIX, ShardIndex, ShardWriter
 from beyonddrive.datasets.stores.sources import DataPlace
 from beyonddrive.engine.executors import Executor
+from beyonddrive.engine.files import LockedError, file_lock
 
 
 def cache_features(dataset: NavsimDataset, cache_dir: str | Path, executor: Executor) -> CacheReport:
@@ -34,10 +35,23 @@ def cache_features(dataset: NavsimDataset, cache_dir: str | Path, executor: Exec
         executor: Where to run.
 
     Raises:
-        StoreError: If the folder holds something else.
+        StoreError: If the folder holds something else, or another job is making a cache in it.
         NavsimRootError: If there is no such split.
     """
-    root, data = Path(cache_dir), dataset.root
+    root = Path(cache_dir)
+    try:
+        with file_lock(root / ".lock", wait=False):  # a job deletes shards before it makes them anew
+            return _fill(dataset, root, executor)
+    except LockedError as error:
+        raise StoreError(
+            f"{root}: another job is making a feature cache in this folder; wait until it has ended, or use "
+            "another folder"
+        ) from error
+
+
+def _fill(dataset: NavsimDataset, root: Path, executor: Executor) -> CacheReport:
+    """Make the shards that are missing or of other files."""
+    data = dataset.root
     writer = ShardWriter(root, KIND, dataset.feature_config, f"{dataset.data_root}, split {dataset.split}")
     data.forget_problems()
     place = DataPlace.of(data, dataset.split)

@@ -313,7 +313,10 @@ class NavsimDataset(BaseDataset):
         if isinstance(entry, SceneRef):
             return decoded(self.make_features(entry))
         assert self._cache is not None, "tokens alone come from a cache"
-        return self._cache[entry]
+        try:
+            return self._cache[entry]
+        except StoreError as error:
+            raise DatasetError(f"split {self.split}: scene {entry}: {error}") from error
 
     def scene(self, index: int) -> Scene:
         """The scene itself, from its log, whether or not there is a cache.
@@ -348,7 +351,7 @@ class NavsimDataset(BaseDataset):
                 return np.asarray(self.root.load(entry, self.split).expert_plan, np.float64)
             assert self._cache is not None, "tokens alone come from a cache"
             return np.asarray(self._cache.stored(entry)["trajectory"], np.float64)
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, StoreError) as error:
             raise DatasetError(
                 f"split {self.split}: scene {_token(entry)}: no expert plan: {error}"
             ) from error

@@ -16,6 +16,7 @@ from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.datasets.transforms.targets import PlanTarget
 from beyonddrive.engine.executors import SerialExecutor
+from beyonddrive.engine.files import file_lock
 
 FEATURES = [{"type": "LoadCameraStitch", "size": (16, 64)}, {"type": "EgoStatus"}, {"type": "PlanTarget"}]
 
@@ -67,6 +68,12 @@ def test_killed_run_is_refused_and_resumed(make, cache):
     assert {path: path.stat().st_mtime_ns for path in made} == made
     assert len(make(cache_dir=cache)) == 6
     assert run(make, cache).num_new_logs == 0
+
+
+def test_two_jobs_do_not_make_one_cache(make, cache):
+    with file_lock(cache / ".lock"), pytest.raises(StoreError, match=r"cache: another job is making a feat"):
+        run(make, cache)
+    assert run(make, cache).complete and not list(cache.glob(".*"))
 
 
 def test_scene_that_cannot_be_made_is_reported_and_tried_again(make, cache, world, log_path, frames):
@@ -139,6 +146,23 @@ def test_tokens_that_are_no_scene_are_reported(make, cache, frames):
     assert json.loads((cache / "manifest.json").read_text())["config"]["scene_filter"]["tokens"].startswith(
         "2 "
     )
+
+
+def test_a_scene_that_is_damaged_in_the_cache_is_one_that_cannot_be_read(make, cache):
+    """As an evaluation, which goes on without it, wants to hear of it."""
+    run(make, cache)
+    dataset = make(cache_dir=cache)
+    shard = next(cache.glob("*cutroute*"))
+    content = bytearray(shard.read_bytes())
+    status = dataset.features(1)["status"].tobytes()
+    content[content.index(status)] ^= 1
+    shard.write_bytes(bytes(content))
+    dataset = make(cache_dir=cache)
+    (token,) = dataset.tokens[1:2]
+    for read in (dataset.features, dataset.expert_plan, dataset.__getitem__):
+        with pytest.raises(DatasetError, match=rf"split mini: scene {token}: .*cutroute.*cache-features"):
+            read(1)
+    assert dataset.features(0)["token"] == dataset.tokens[0]
 
 
 def test_damaged_shard_is_made_again(make, cache):
@@ -216,8 +240,9 @@ def test_zeroed_bytes_are_an_error_of_their_scene(make, cache):
     for index in range(6):
         try:
             dataset[index]
-        except StoreError as error:
+        except DatasetError as error:
             failed += 1
+            assert f"split mini: scene {dataset.tokens[index]}: " in str(error)
             assert f"{path.name}: is damaged" in str(error) and "beyonddrive cache-features" in str(error)
     assert failed in (1, 2)
     path.unlink()
