@@ -20,11 +20,10 @@ from beyonddrive.datasets.stores.selection import (
     DEFAULT_COLUMN,
     DEFAULT_THRESHOLD,
     Distance,
-    check_rule,
     displacement,
     is_negative,
-    select_negatives,
 )
+from beyonddrive.datasets.stores.selectors import NearestNegatives, Selector
 from beyonddrive.engine.environment import write_made_with
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.structures.plan import SCORE_COLUMNS
@@ -37,16 +36,17 @@ class CoverageReport:
     """Figures of a pool; a mean over nothing is None.
 
     Attributes:
-        column: Column that makes a proposal a negative.
-        threshold: A proposal is a negative if its column is strictly below.
+        column: Column that makes a proposal a negative; several with commas between them.
+        threshold: A proposal is a negative if such a column is strictly below; by column if they differ.
         num_scenes: Scenes with proposals.
         num_failed: Scenes whose mining failed.
         num_proposals: Proposals of all scenes.
-        scenes_with_negative: Share of scenes that have at least one negative.
-        proposals_negative: Share of proposals that are negatives.
+        scenes_with_negative: Share of scenes of which at least one negative is selected.
+        proposals_negative: Share of proposals that are negatives, selected or not.
         proposals_failing: Share of proposals below the threshold, by column.
         scenes_failing: Share of scenes with at least one proposal below the threshold, by column.
-        nearest_negative_mean: Distance of the hard negative to the expert [m], mean over scenes with one.
+        nearest_negative_mean: Distance of the hard negative to the expert [m], the nearest of those that are
+            selected, mean over scenes with one.
         nearest_negative_median: The same, median.
         expert_distance_mean: Distance of a proposal to the expert [m], mean over all.
         proposal_diversity: Mean pairwise distance of the proposals of a scene [m], mean over scenes with two.
@@ -54,7 +54,7 @@ class CoverageReport:
     """
 
     column: str
-    threshold: float
+    threshold: float | dict[str, float]
     num_scenes: int
     num_failed: int
     num_proposals: int
@@ -70,16 +70,20 @@ class CoverageReport:
 
     def table(self) -> str:
         """The report as lines for a terminal."""
+        if isinstance(self.threshold, dict):
+            rule = ", ".join(f"{column} < {limit:g}" for column, limit in self.threshold.items())
+        else:
+            rule = f"{self.column} < {self.threshold:g}"
         lines = [
             f"scenes {self.num_scenes}   failed {self.num_failed}   proposals {self.num_proposals}   "
-            f"negative: {self.column} < {self.threshold:g}",
+            f"negative: {rule}",
             "",
             f"{'share of':<28}{'scenes':>10}{'proposals':>12}",
             f"{'with a negative / negative':<28}{_percent(self.scenes_with_negative):>10}"
             f"{_percent(self.proposals_negative):>12}",
         ]
         for column in SCORE_COLUMNS:
-            name = f"  {column} < {self.threshold:g}"
+            name = f"  {column} < {_limit(self.threshold, column):g}"
             scenes, proposals = self.scenes_failing[column], self.proposals_failing[column]
             lines.append(f"{name:<28}{_percent(scenes):>10}{_percent(proposals):>12}")
         lines += [
@@ -123,6 +127,8 @@ class CoverageCounter:
         column: Column that makes a proposal a negative.
         threshold: A proposal is a negative if its column is strictly below.
         distance: How the hard negative is chosen; see :mod:`beyonddrive.datasets.stores.selection`.
+        selector: Selects in place of the nearest by these three. If it has no ``rules`` (threshold by
+            column), a proposal is a negative if a column of its slots is below the default threshold.
 
     Raises:
         SelectionError: If column or threshold is out of range.
@@ -131,6 +137,7 @@ class CoverageCounter:
     column: str = DEFAULT_COLUMN
     threshold: float = DEFAULT_THRESHOLD
     distance: Distance = "wrapped"
+    selector: Selector | None = None
     _num_proposals: int = 0
     _scene_has: _Mean = field(default_factory=_Mean)
     _is_negative: _Mean = field(default_factory=_Mean)
@@ -142,36 +149,44 @@ class CoverageCounter:
     _nearest: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check_rule(self.column, self.threshold)
+        self._select: Selector = self.selector or NearestNegatives(
+            self.column, self.threshold, distance=self.distance
+        )
+        slots = self._select.slot_columns
+        self._rules: dict[str, float] = dict(
+            getattr(self._select, "rules", None) or dict.fromkeys(slots, DEFAULT_THRESHOLD)
+        )
+        limits = set(self._rules.values())
+        self._limits: float | dict[str, float] = limits.pop() if len(limits) == 1 else self._rules
 
     def add(self, record: NegativeRecord) -> None:
         """Count one scene."""
         plans, scores, expert = record.plans, record.scores, record.expert
         self._num_proposals += len(plans)
         for name in SCORE_COLUMNS:
-            below = is_negative(scores, name, self.threshold)
+            below = is_negative(scores, name, _limit(self._limits, name))
             self._plan_fails[name].add(below)
             self._scene_fails[name].add(bool(below.any()))
-        negative = is_negative(scores, self.column, self.threshold)
+        negative = np.zeros(len(plans), np.bool_)
+        for column, threshold in self._rules.items():
+            negative |= is_negative(scores, column, threshold)
         self._is_negative.add(negative)
-        self._scene_has.add(bool(negative.any()))
 
         to_expert = displacement(plans, expert)
         self._to_expert.add(to_expert)
         pairs = displacement(plans[:, None], plans[None])
         _add_spread(self._spread, pairs)
         _add_spread(self._negative_spread, pairs[negative][:, negative])
-        if negative.any():
-            chosen, _ = select_negatives(
-                plans, scores, expert, self.column, self.threshold, distance=self.distance
-            )
-            self._nearest.append(float(to_expert[chosen[0]]))
+        indices, valid = self._select(plans, scores, expert)
+        self._scene_has.add(bool(valid.any()))
+        if valid.any():
+            self._nearest.append(float(to_expert[indices[valid]].min()))
 
     def report(self, num_failed: int = 0) -> CoverageReport:
         """Figures of the scenes counted so far."""
         return CoverageReport(
-            column=self.column,
-            threshold=self.threshold,
+            column=", ".join(self._rules),
+            threshold=self._limits,
             num_scenes=self._scene_has.count,
             num_failed=num_failed,
             num_proposals=self._num_proposals,
@@ -192,6 +207,7 @@ def measure_coverage(
     column: str = DEFAULT_COLUMN,
     threshold: float = DEFAULT_THRESHOLD,
     distance: Distance = "wrapped",
+    selector: Selector | None = None,
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> CoverageReport:
     """Read a pool once and report on it.
@@ -201,9 +217,10 @@ def measure_coverage(
         column: Column that makes a proposal a negative.
         threshold: A proposal is a negative if its column is strictly below.
         distance: How the hard negative is chosen.
+        selector: Selects in place of the nearest by these three, as for :class:`CoverageCounter`.
         progress: Wraps the tokens, for a progress bar.
     """
-    counter = CoverageCounter(column, threshold, distance)
+    counter = CoverageCounter(column, threshold, distance, selector)
     for token in progress(pool):
         counter.add(pool[token])
     return counter.report(num_failed=len(pool.failures))
@@ -216,6 +233,11 @@ def write_report(pool: NegativePool, report: CoverageReport) -> Path:
     write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
     write_made_with(path)
     return path
+
+
+def _limit(limits: float | dict[str, float], column: str) -> float:
+    """Below which score a column counts as failed."""
+    return limits.get(column, DEFAULT_THRESHOLD) if isinstance(limits, dict) else limits
 
 
 def _add_spread(mean: _Mean, pairs: NDArray[np.float64]) -> None:

@@ -13,7 +13,8 @@ import torch
 from mmengine.config import Config
 
 from beyonddrive.datasets.stores.negative_pool import NegativePool, PoolDescription, hash_tokens
-from beyonddrive.datasets.stores.selection import DEFAULT_COLUMN, DEFAULT_THRESHOLD
+from beyonddrive.datasets.stores.selection import DEFAULT_THRESHOLD
+from beyonddrive.datasets.stores.selectors import NearestNegativesPerColumn, Selector
 from beyonddrive.engine.evaluators import component_class
 from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
@@ -21,7 +22,7 @@ from beyonddrive.generators.coverage import CoverageReport, measure_coverage
 from beyonddrive.generators.mining import GeneratorModel, Miner, MiningOptions
 from beyonddrive.generators.mining_source import OF_TRAINING, DatasetSource, MiningError
 from beyonddrive.generators.strategies import build_strategy, check_generator
-from beyonddrive.registry import DATASETS, SCOPE, TRANSFORMS
+from beyonddrive.registry import DATASETS, SCOPE, SELECTORS, TRANSFORMS
 
 DEFAULTS: dict[str, Any] = {
     "strategy": {"type": "SamplingStrategy"},
@@ -207,23 +208,39 @@ def report_pool(
 
     Args:
         pool: The pool.
-        config: Where column and threshold come from if they are not given: ``negative_selection``.
-        column: Column that makes a proposal a negative.
-        threshold: A proposal is a negative if its column is strictly below.
+        config: How negatives are selected: by its ``negative_selection``, as in a training.
+        column: Column that makes a proposal a negative, instead.
+        threshold: A proposal is a negative if its column is strictly below, instead.
+
+    Raises:
+        SelectionError: If they cannot be selected by that.
     """
     from tqdm import tqdm
 
-    selection = (config.get("negative_selection") if config is not None else None) or {}
-    limit = selection.get("threshold", DEFAULT_THRESHOLD) if threshold is None else threshold
     return measure_coverage(
         pool,
-        column or selection.get("column", DEFAULT_COLUMN),
-        limit if isinstance(limit, (int, float)) else DEFAULT_THRESHOLD,
-        selection.get("distance", "wrapped"),
+        selector=_selector(config, column, threshold),
         progress=lambda tokens: tqdm(
             tokens, "measuring coverage", len(pool), unit="scene", dynamic_ncols=True
         ),
     )
+
+
+def _selector(config: Config | None, column: str | None, threshold: float | None) -> Selector:
+    """The selector of a config, with another column or threshold if they are given."""
+    given = _plain((config.get("negative_selection") if config is not None else None) or {})
+    selection: dict[str, Any] = {"type": "NearestNegatives", **given}
+    kind = component_class(selection, SELECTORS, SCOPE, "negative_selection")
+    if column is not None and isinstance(kind, type) and issubclass(kind, NearestNegativesPerColumn):
+        selection["columns"] = [column]
+        if isinstance(limits := selection.get("threshold"), Mapping):
+            selection["threshold"] = {column: limits.get(column, DEFAULT_THRESHOLD)}
+    elif column is not None:
+        selection["column"] = column
+    if threshold is not None:
+        selection["threshold"] = threshold
+    selector: Selector = SELECTORS.build(selection)
+    return selector
 
 
 def _path(value: str | Path | None) -> Path | None:

@@ -112,7 +112,10 @@ def format_duration(seconds: float) -> str:
 
 def _facts(coverage: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Figures of ``coverage.json`` with their names; the text of one that is missing is empty."""
-    rule = f"{coverage.get('column', 'PDMS')} below {coverage.get('threshold', '?')}"
+    limits = coverage.get("threshold", "?")
+    if not isinstance(limits, Mapping):
+        limits = {coverage.get("column", "PDMS"): limits}
+    rule = ", ".join(f"{column} below {limit}" for column, limit in limits.items())
     return [
         ("scenes", _count(coverage.get("num_scenes"))),
         ("scenes that could not be mined", _count(coverage.get("num_failed"))),

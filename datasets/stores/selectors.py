@@ -92,6 +92,11 @@ class NearestNegatives:
         """Column that decides, by slot."""
         return (self.column,) * self.num
 
+    @property
+    def rules(self) -> dict[str, float]:
+        """Threshold below which a proposal is a negative, by the column that decides."""
+        return {self.column: self.threshold}
+
     def __call__(self, plans: ArrayLike, scores: ArrayLike, expert: ArrayLike) -> Selection:
         """Choose from plans (..., P, 8, 3) with scores (..., P, 7) and expert (..., 8, 3)."""
         return select_negatives(
@@ -162,6 +167,11 @@ class NearestNegativesPerColumn:
         """Slots K per sample."""
         return len(self.slot_columns)
 
+    @property
+    def rules(self) -> dict[str, float]:
+        """Threshold below which a proposal is a negative, by column that decides."""
+        return {selector.column: selector.threshold for selector in self._selectors}
+
     def __call__(self, plans: ArrayLike, scores: ArrayLike, expert: ArrayLike) -> Selection:
         """Choose from plans (..., P, 8, 3) with scores (..., P, 7) and expert (..., 8, 3)."""
         parts = [selector(plans, scores, expert) for selector in self._selectors]
@@ -187,6 +197,11 @@ class _OneNegative:
     def slot_columns(self) -> tuple[str, ...]:
         """Column that decides, by slot."""
         return (self.column,)
+
+    @property
+    def rules(self) -> dict[str, float]:
+        """Threshold below which a proposal is a negative, by the column that decides."""
+        return {self.column: self.threshold}
 
     def _first_failing(self, places: ArrayLike, plans: ArrayLike, scores: ArrayLike) -> Selection:
         """The proposal with the lowest place (..., P) among those that fail."""

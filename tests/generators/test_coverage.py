@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 
 from beyonddrive.datasets.stores.negative_pool import (
     NegativePool,
@@ -12,6 +13,7 @@ from beyonddrive.datasets.stores.negative_pool import (
 )
 from beyonddrive.datasets.stores.selection import SelectionError, displacement
 from beyonddrive.generators.coverage import CoverageCounter, measure_coverage, write_report
+from beyonddrive.generators.mining_job import report_pool
 
 EXPERT = np.zeros((8, 3), np.float32)
 
@@ -114,6 +116,33 @@ def test_report_of_a_pool_on_disk(pool):
     assert written["scenes_failing"]["DAC"] == 0.5
     assert written["nearest_negative_mean"] == pytest.approx(1.0)
     assert len(NegativePool(pool.root)) == 2  # the report beside the shards does not disturb the pool
+
+
+NC_AND_DAC = {"type": "NearestNegativesPerColumn", "columns": ["NC", "DAC"]}
+
+
+@pytest.mark.parametrize(
+    ("selection", "given", "rule", "scenes", "proposals", "nearest"),
+    [
+        ({}, {}, "PDMS < 0.6", 1 / 2, 2 / 6, 1.0),
+        ({"max_distance": 0.5}, {}, "PDMS < 0.6", 0, 2 / 6, None),  # negatives, but none so near is selected
+        ({"min_distance": 1.5}, {}, "PDMS < 0.6", 1 / 2, 2 / 6, 2.0),
+        ({"min_distance": 1.5}, {"threshold": 0.2}, "PDMS < 0.2", 0, 1 / 6, None),
+        ({**NC_AND_DAC, "columns": ["NC"]}, {}, "NC < 0.6", 1 / 2, 1 / 6, 2.0),
+        (NC_AND_DAC, {}, "NC, DAC < 0.6", 1 / 2, 2 / 6, 1.0),
+        (NC_AND_DAC, {"column": "DAC", "threshold": 0.5}, "DAC < 0.5", 1 / 2, 1 / 6, 1.0),
+        ({**NC_AND_DAC, "threshold": {"NC": 0.4, "DAC": 1}}, {}, "NC < 0.4, DAC < 1", 1 / 2, 1 / 6, 1.0),
+    ],
+)
+def test_negatives_are_those_that_the_config_selects(
+    pool, selection, given, rule, scenes, proposals, nearest
+):
+    report = report_pool(pool, Config({"negative_selection": selection}), **given)
+    assert f"negative: {rule}\n" in report.table()
+    assert report.scenes_with_negative == pytest.approx(scenes)
+    assert report.proposals_negative == pytest.approx(proposals)
+    assert report.nearest_negative_mean == (None if nearest is None else pytest.approx(nearest))
+    assert json.loads(json.dumps(report.to_dict())) == report.to_dict()
 
 
 def test_table_shows_every_figure(pool):
