@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from beyonddrive.datasets.feature_caching import cache_features
-from beyonddrive.datasets.navsim_dataset import NavsimDataset
+from beyonddrive.datasets.navsim_dataset import DatasetError, NavsimDataset
 from beyonddrive.datasets.stores.feature_cache import KIND
 from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.stores.pictures import ENCODED, EncodingError, decoded
@@ -89,7 +89,7 @@ def test_a_picture_that_cannot_be_decoded_is_an_error_of_its_scene(make, tmp_pat
     writer.write(path.stem, records, sources=index.sources, order=index.order)
     broken = make(encoding, cache_dir=cache)
     message = rf"{path.name}: is damaged .*scene {token}: its camera image .*delete this file and run"
-    with pytest.raises(StoreError, match=message):
+    with pytest.raises(DatasetError, match=rf"^split mini: scene {token}: .*{message}"):
         broken[2]
     broken[1]
     path.unlink()
