@@ -21,13 +21,14 @@ from beyonddrive.datasets.navsim.root import NavsimRoot, SceneRef, doubled_scene
 from beyonddrive.datasets.navsim.scene import Scene
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.stores.feature_cache import KIND, FeatureCache
-from beyonddrive.datasets.stores.fingerprints import Fingerprint, digest_of
+from beyonddrive.datasets.stores.fingerprints import Fingerprint
 from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError, differing_keys, read_manifest
 from beyonddrive.datasets.stores.pictures import decoded
 from beyonddrive.datasets.stores.sources import DataPlace, only_logs, only_maps
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.registry import DATASETS, TRANSFORMS
+from beyonddrive.structures.digests import digest_of
 from beyonddrive.structures.errors import BeyondDriveError
 
 Transform = Callable[[Results], Results]

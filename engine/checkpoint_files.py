@@ -68,13 +68,14 @@ def _safe_globals() -> list[Any]:
     ]
 
 
-def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+def load_checkpoint_file(path: str | Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint without executing anything that it holds.
 
     Args:
         path: A file that ``torch.save`` wrote, or a ``.safetensors`` file, whose tensors become the
             ``state_dict`` and whose metadata ``meta`` is read as JSON.
         map_location: As for ``torch.load``.
+        mmap: Read no tensor before it is used: for who wants ``meta`` alone.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -88,7 +89,7 @@ def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict[st
         return _load_safetensors(path, map_location)
     try:
         with torch.serialization.safe_globals(_safe_globals()):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         # torch's own text is long and recommends weights_only=False; one sentence in it is the reason.
         found = re.search(

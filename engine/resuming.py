@@ -56,7 +56,7 @@ def seed_to_go_on_with(file: str, given: int | None) -> int | None:
         ConfigError: If that is another one.
     """
     try:
-        seed = load_checkpoint_file(file).get("meta", {}).get("seed")
+        seed = load_checkpoint_file(file, mmap=True).get("meta", {}).get("seed")
     except (CheckpointError, FileNotFoundError):
         return given
     if given is not None and seed is not None and seed != given:

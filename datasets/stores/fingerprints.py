@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 _BLOCK = 1 << 20
 
@@ -47,15 +46,6 @@ def is_unchanged(path: Path, known: Fingerprint) -> bool:
         return state.st_size == known.size and fingerprint(path).digest == known.digest
     except OSError:
         return False
-
-
-def digest_of(value: Any) -> str:
-    """Digest of a JSON value.
-
-    >>> digest_of(['a', 1]) == digest_of(('a', 1)) != digest_of(['a', 2])
-    True
-    """
-    return blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
 
 
 @lru_cache(maxsize=4096)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from beyonddrive.datasets.stores.checksums import record_checksum
-from beyonddrive.datasets.stores.fingerprints import Fingerprint, digest_of
+from beyonddrive.datasets.stores.fingerprints import Fingerprint
 from beyonddrive.datasets.stores.manifests import (
     StoreError,
     StoreKind,
@@ -21,6 +21,7 @@ from beyonddrive.datasets.stores.manifests import (
     store_id,
 )
 from beyonddrive.datasets.stores.shards import SUFFIX, ShardIndex, damaged, read_index
+from beyonddrive.structures.digests import digest_of
 
 
 class _Shard(NamedTuple):

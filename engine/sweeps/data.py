@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from beyonddrive.engine.hooks.run_record import RECORD
+from beyonddrive.structures.digests import digest_of
 
 _OF_DATA = ("type", "split", "scenes", "tokens", "digest")
 _OF_STORES = ("kind", "records", "digest")
@@ -37,7 +37,7 @@ def data_of(work_dir: Path, checkpoint: Path) -> str | None:
             starts[told.get("first_step", 1)] = [_contents(data) for data in told["data"]]
     parts = [starts[step] for step in sorted(starts)]
     distinct = [part for index, part in enumerate(parts) if part not in parts[:index]]
-    return hashlib.blake2b(json.dumps(distinct).encode(), digest_size=8).hexdigest() if distinct else None
+    return digest_of(distinct) if distinct else None
 
 
 def _contents(data: Mapping[str, Any]) -> list[Any]:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from beyonddrive.datasets.navsim.logs import read_log
-from beyonddrive.evaluation.statistics.intervals import difference_of, estimate
+from beyonddrive.evaluation.statistics.intervals import difference_of
 from beyonddrive.evaluation.statistics.score_table import ScoreTable
 from beyonddrive.results.row_files import add_rows
 from beyonddrive.results.tables import KeptTable
@@ -50,7 +51,8 @@ def errors_of(table: ScoreTable, row: str, baseline: str, towns: NDArray[np.str_
     score = table.columns[-1]
     ours, theirs = paired_seeds(table, row, baseline)
     apart = difference_of(table.of(row, score, ours), table.of(baseline, score, theirs))
-    return estimate(apart, resamples=99).error_scenes, error_over_towns(apart.mean(axis=0), towns)
+    by_scene = apart.mean(axis=0)
+    return float(stats.sem(by_scene)), error_over_towns(by_scene, towns)
 
 
 def main() -> None:
