@@ -30,18 +30,30 @@ def naming_lost_workers(settings: str, remedy: str = "") -> Iterator[None]:
     beyonddrive.engine.executors.WorkerLostError: DataLoader worker (pid 7) is killed by signal: Killed. ...
     """
     try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
+        # torch raises its error from a signal handler, so at any line, also while it is looked at how the
+        # connection broke: hence the two.
+        try:
+            yield
+        except (ConnectionError, EOFError) as error:
+            if not _is_of_loader(error):
+                raise
+            reason = str(error).strip().rstrip(".") or type(error).__name__
+            lost = f"DataLoader worker ended while it sent a batch ({reason})"
+            raise _lost_worker(lost, settings, remedy) from error
+    except RuntimeError as error:
         lost = str(error).strip().rstrip(".")
-        if not isinstance(error, RuntimeError) and _is_of_loader(error):
-            lost = f"DataLoader worker ended while it sent a batch ({lost or type(error).__name__})"
-        elif not _LOST.match(lost):
+        if not _LOST.match(lost) or isinstance(error, WorkerLostError):
             raise
-        raise WorkerLostError(
-            f"{lost}. Most likely memory ran out, and the system killed it (dmesg says so; in a container, "
-            f"its memory limit or too small a /dev/shm): set fewer workers than {settings}, a smaller "
-            f"batch_size or prefetch_factor, or give the job more memory{remedy}"
-        ) from error
+        raise _lost_worker(lost, settings, remedy) from error
+
+
+def _lost_worker(lost: str, settings: str, remedy: str) -> WorkerLostError:
+    """The error with what happened and what to do about it."""
+    return WorkerLostError(
+        f"{lost}. Most likely memory ran out, and the system killed it (dmesg says so; in a container, "
+        f"its memory limit or too small a /dev/shm): set fewer workers than {settings}, a smaller "
+        f"batch_size or prefetch_factor, or give the job more memory{remedy}"
+    )
 
 
 def _is_of_loader(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ import signal
 import pytest
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from beyonddrive.engine import lost_workers
 from beyonddrive.engine.executors import WorkerLostError
 from beyonddrive.engine.lost_workers import naming_lost_workers
 from beyonddrive.engine.runner import build_test_runner, build_train_runner, load_config
@@ -90,3 +91,15 @@ def test_a_connection_that_a_dying_worker_breaks_is_its_death_and_others_are_not
         next(iter(DataLoader(_Reset())))
     with pytest.raises(ConnectionResetError), naming_lost_workers("here=1"):
         raise ConnectionResetError(104, "Connection reset by peer")
+
+
+def test_torch_may_speak_while_the_broken_connection_is_looked_at(monkeypatch):
+    def interrupted(error):  # as by the handler of SIGCHLD, which raises at any line
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(lost_workers, "_is_of_loader", interrupted)
+    with (
+        pytest.raises(WorkerLostError, match=r"pid 7.* set fewer workers than here=1"),
+        naming_lost_workers("here=1"),
+    ):
+        next(iter(DataLoader(_Reset())))
