@@ -86,6 +86,14 @@ class Network:
         """Roads that cars can reach from the end of ``road``, in a fixed order."""
         return sorted({to_road for from_road, to_road in self.links if from_road == road})
 
+    def onward(self, road: str, count: int) -> list[str]:
+        """The next roads from the end of ``road``, straight on where possible; fewer at a dead end."""
+        found: list[str] = []
+        while len(found) < count and (options := self.successors(road)):
+            road = min(options, key=lambda to: (self.links[road, to][0].direction != "s", to))
+            found.append(road)
+        return found
+
     def strongly_connected(self) -> set[str]:
         """Return the largest set of roads each of which can be reached from every other."""
         forward = {road: self.successors(road) for road in self.roads}

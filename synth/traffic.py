@@ -63,7 +63,7 @@ class Closure:
 
 @dataclass(frozen=True)
 class _Stopping:
-    """A vehicle that stops on a road: when it is there [s], and its row."""
+    """A vehicle that stops on a road: when it comes [s], and the rest of its row."""
 
     road: str
     start: float
@@ -132,14 +132,15 @@ class _Demand:
                 start, wait = float(rng.uniform(0.0, 0.5 * self._end)), float(rng.uniform(20.0, 80.0))
                 kind = str(rng.choice(["van", "sedan", "truck"]))
                 row = self._stopped(f"stopping_{road}", kind, self._walk(road), lane, at, wait)
-                stopping.append(_Stopping(road, start, f'<vehicle depart="{start:.1f}" {row}'))
+                stopping.append(_Stopping(road, start, row))
         return closures, stopping
 
-    def add_standing(self, closures: Sequence[Closure] | None = None) -> None:
+    def add_standing(self, closures: Sequence[Closure] | None = None, come_by: float | None = None) -> None:
         """Closed stretches and vehicles that stop for a while; no vehicle stops where a stretch is closed.
 
         Args:
             closures: Take the place of those that are drawn.
+            come_by: When all who stop have come [s]; by default half of the run.
         """
         drawn, stopping = self.draw_standing()
         closures = drawn if closures is None else closures
@@ -152,7 +153,11 @@ class _Demand:
             row = self._stopped(name, name, [closure.road], closure.lane, closure.at, 1e5)
             self.rows.append((0.0, f'<vehicle depart="0.0" {row}'))
         closed = {closure.road for closure in closures}
-        self.rows += [(item.start, item.row) for item in stopping if item.road not in closed]
+        sooner = 1.0 if come_by is None else min(come_by / (0.5 * self._end), 1.0)
+        for item in stopping:
+            if item.road not in closed:
+                start = item.start * sooner
+                self.rows.append((start, f'<vehicle depart="{start:.1f}" {item.row}'))
 
     def add_vehicles(self) -> None:
         """Vehicles that drive all the time."""
@@ -193,6 +198,7 @@ def write_demand(
     rng: np.random.Generator,
     folder: Path,
     closures: Sequence[Closure] | None = None,
+    come_by: float | None = None,
 ) -> None:
     """Write SUMO's route file ``town.rou.xml`` and the file ``town.add.xml`` that records signals.
 
@@ -202,9 +208,10 @@ def write_demand(
         rng: Everything is drawn from it, so that other numbers in the plan give other traffic.
         folder: Where the files go, beside the network.
         closures: Closed stretches in place of those that are drawn.
+        come_by: When all vehicles that stop in their lane have come [s]; by default half of the run.
     """
     demand = _Demand(network, plan, rng)
-    demand.add_standing(closures)
+    demand.add_standing(closures, come_by)
     demand.add_vehicles()
     demand.add_pedestrians()
     rows = [row for _, row in sorted(demand.rows, key=lambda item: (round(item[0], 1), item[1]))]

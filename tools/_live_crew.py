@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from beyonddrive.evaluation.closed_loop.hugsim.settings import Controller
     from beyonddrive.structures.frame import Driver
     from beyonddrive.synth.live.batch import Crew
 
@@ -62,8 +63,8 @@ def wants_lidar(spec: PlannerSpec) -> bool:
     return bool({"lidar", "points"} & set(planner.required_inputs))
 
 
-def crew_of(spec: PlannerSpec) -> Crew:
-    """The crew of a planner.
+def crew_of(spec: PlannerSpec, controller: Controller) -> Crew:
+    """The crew of a planner, whose plans the controller tracks.
 
     What replays a log has nothing to replay in the live world: in place of the human SUMO drives, in place of
     PDM-Closed's recorded plan PDM-Closed itself, which is told the world.
@@ -79,7 +80,7 @@ def crew_of(spec: PlannerSpec) -> Crew:
     from beyonddrive.synth.live.town import LiveError
 
     kind = spec.planner_class
-    answer = _Answer(HugsimConventions())
+    answer = _Answer(HugsimConventions(controller=controller))
     if not issubclass(kind, HumanReplay | PdmClosed):
         return Crew(spec, answer)
     if spec.checkpoint is not None or spec.exported:

@@ -178,8 +178,8 @@ def run(args: argparse.Namespace) -> int:
     from beyonddrive.tools._live_crew import PlannerSpec, crew_of, wants_lidar
 
     spec = PlannerSpec(args.config, args.checkpoint, args.cfg_options or {}, args.exported)
-    crew = crew_of(spec)
     settings = settings_of(args, wants_lidar(spec))
+    crew = crew_of(spec, settings.hugsim.controller)
     jobs = batch.jobs_of(args.scenarios, args.out, settings, read_seeds(args.seeds), args.difficulty)
     recipe = recipe_digest(load_config(spec.config, spec.options))
     _claim(args.out, {**_about(spec, settings), "recipe": recipe, **batch.about_list(jobs)})

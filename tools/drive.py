@@ -49,7 +49,7 @@ _READ_BY: dict[tuple[str, ...], tuple[str, ...]] = {
         "lidar",
         "first_wait",
     ),
-    ("hugsim-pipes", "hugsim-http"): ("as_released", "command", "plan_dtype", "wait"),
+    ("hugsim-pipes", "hugsim-http"): ("as_released", "command", "plan_dtype", "controller", "wait"),
     ("hugsim-http",): ("server", "token_file", "hf_space"),
     ("alpasim",): ("bind", "port", "max_workers", "route_distance", "route_threshold", "full_decode"),
 }
@@ -109,6 +109,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--lidar", choices=("absent", "depth"), default="absent", help="points for planners with LiDAR"
     )
     hugsim.add_argument("--plan-dtype", choices=("float64", "float32"), help="of the plans; float64")
+    hugsim.add_argument(
+        "--controller",
+        choices=("first_release", "main", "pr57", "resampled"),
+        help="of the simulator, for plans that stand; by default what closed-loop serve tells, else one of "
+        "HUGSIM's releases, first_release or main",
+    )
     hugsim.add_argument(
         "--first-wait", type=float, default=1800.0, help="longest wait for the first frame [s]"
     )
@@ -236,9 +242,11 @@ def _conventions(args: argparse.Namespace) -> HugsimConventions:
     from beyonddrive.deploy.drivers.hugsim import HugsimConventions
 
     if args.as_released:
-        made = HugsimConventions.released()
+        made = replace(HugsimConventions.released(), controller=args.controller)
         return made if args.plan_dtype is None else replace(made, dtype=args.plan_dtype)
-    return HugsimConventions(args.command.replace("-", "_"), False, args.lidar, args.plan_dtype or "float64")
+    return HugsimConventions(
+        args.command.replace("-", "_"), False, args.lidar, args.plan_dtype or "float64", args.controller
+    )
 
 
 def write_script(args: argparse.Namespace, words: Sequence[str]) -> int:

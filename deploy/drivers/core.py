@@ -147,7 +147,9 @@ class PlannerDriver:
             known: What is known of the moment all the same. Without a time it comes a usual step after the
                 one before; without a pose the ego is where its plan has it.
         """
-        return self._fall_back(self._session(session), session, kind, reason, known or Whereabouts())
+        state = self._session(session)
+        state.index += 1  # (the noise of later steps is that of their number, whatever became of this one)
+        return self._fall_back(state, session, kind, reason, known or Whereabouts())
 
     def fall_back(self, frame: Frame, kind: str, reason: str) -> DrivenPlan:
         """The plan for a frame that lacks something, such as its images.
@@ -157,7 +159,9 @@ class PlannerDriver:
             kind: What to count it as.
             reason: What it lacks.
         """
-        return self._fall_back(self._session(frame.session), frame.session, kind, reason, _known(frame))
+        state = self._session(frame.session)
+        state.index += 1
+        return self._fall_back(state, frame.session, kind, reason, _known(frame))
 
     def close(self, session: str) -> DriverReport:
         """End a session; one that never began has an empty report."""

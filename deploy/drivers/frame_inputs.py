@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,12 @@ from beyonddrive.deploy.drivers.engines import DriverError
 from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 from beyonddrive.registry import TRANSFORMS
 from beyonddrive.structures.frame import Frame
+
+_FILES = re.compile(r"^(\S.*\.py)$", re.MULTILINE)
+_DATA = {
+    rig: re.compile(rf"(?:^|_){data}[a-z]*(?:_|$)") for rig, data in (("synth", "synth"), ("navsim", "nav"))
+}
+"""Names of configs by the rig of their data: ``ltf_tiny_1xb16-12e_synth``, ``navsim_boxes``."""
 
 
 class FrameError(DriverError):
@@ -43,12 +51,12 @@ class FrameInputs:
 
         Args:
             config: Of a planner.
-            rig: A key of :data:`~beyonddrive.datasets.transforms.strip_rig.RIGS`; ``auto``: ``synth`` if the
-                name of the config ends in ``_synth``, else ``navsim``.
+            rig: A key of :data:`~beyonddrive.datasets.transforms.strip_rig.RIGS`; ``auto``: that of the data
+                which the config, or one that it builds on, has in its name.
             as_released: Take images as the published LTF client does, whatever their calibration.
 
         Raises:
-            DriverError: If the config has no test data set, or there is no such rig.
+            DriverError: If the config has no test data set, there is no such rig, or no name tells it.
         """
         loader = config.get("test_dataloader")
         if not loader:
@@ -56,7 +64,7 @@ class FrameInputs:
                 f"{config.filename}: has no test_dataloader, so nobody knows the planner's inputs"
             )
         if rig == "auto":
-            rig = "synth" if str(config.filename or "").removesuffix(".py").endswith("_synth") else "navsim"
+            rig = _rig_of(config)
         if rig not in RIGS:
             raise DriverError(f"there is no rig {rig!r}; there are {', '.join(RIGS)} and auto")
         settings = unwrapped_settings(loader["dataset"])[0]
@@ -79,6 +87,20 @@ class FrameInputs:
         for step in self.steps:
             results = step(results)
         return results
+
+
+def _rig_of(config: Config) -> str:
+    """Rig of the data in the name of a config, or else in those of the files that it builds on."""
+    # (mmengine writes the name of every file before what stands in it, that of the last one last)
+    files = [str(config.filename or ""), *reversed(_FILES.findall(config.text or ""))]
+    for stem in (Path(file).stem for file in files):
+        for rig, names in _DATA.items():
+            if names.search(stem):
+                return rig
+    raise DriverError(
+        f"{config.filename}: neither its name nor that of a config that it builds on says which data it was "
+        f"trained on; say whose rig it has by --rig {' or '.join(RIGS)}"
+    )
 
 
 def check_frame(frame: Frame) -> None:

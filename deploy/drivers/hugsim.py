@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from beyonddrive.deploy.drivers.fallbacks import USUAL_STEP, Whereabouts
 from beyonddrive.deploy.drivers.frame_inputs import FrameError
 from beyonddrive.deploy.drivers.self_test import Motion, check_convention
 from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import SHORT_STEP, command_of, directions
+from beyonddrive.evaluation.closed_loop.hugsim.settings import CONTROLLER_KEY, Controller
 from beyonddrive.evaluation.closed_loop.hugsim.tracker import WHEELBASE
 from beyonddrive.structures.errors import describe_error, shown
 from beyonddrive.structures.frame import PLANNER, CameraView, Command, DrivenPlan, Floats, Frame
@@ -28,7 +29,7 @@ _COMMANDS = {0: Command.RIGHT, 1: Command.LEFT, 2: Command.STRAIGHT}
 STANDING = 0.1
 """A plan that stays nearer than this stands [m]."""
 _CREEP = 1e-3
-"""How far apart the points of a plan that stands are, straight ahead [m]."""
+"""Length of a step that is too short to be one [m]."""
 _DEPTH_STRIDE = 4
 _DEPTH_RANGE = 80.0
 """Depths beyond this are guesses of the renderer [m]."""
@@ -46,12 +47,21 @@ class HugsimConventions:
             are steadied all the same.
         sweep: Where LiDAR points come from: ``absent``, or the ``depth`` of the cameras, which pipes have.
         dtype: Of the plan that is sent; HUGSIM's controllers compute in it.
+        controller: Which one tracks the plan, so how one that stands has to be written; None: that of a
+            release of HUGSIM, ``first_release`` or ``main``.
     """
 
     commands: Commands = "faithful"
     as_released: bool = False
     sweep: Sweep = "absent"
     dtype: Literal["float64", "float32"] = "float64"
+    controller: Controller | None = None
+
+    def told_by(self, info: Any) -> HugsimConventions:
+        """These with a controller: their own, else the one that ``info`` names, as our own simulator does."""
+        named = info.get(CONTROLLER_KEY) if isinstance(info, Mapping) else None
+        known = {own: own for own in get_args(Controller)}.get(named) if isinstance(named, str) else None
+        return replace(self, controller=self.controller or known)
 
     @classmethod
     def released(cls) -> HugsimConventions:
@@ -123,10 +133,11 @@ def frame_of(obs: Any, info: Any, session: str, conventions: HugsimConventions) 
 def answer_of(poses: Floats, conventions: HugsimConventions, source: str = PLANNER) -> NDArray[np.floating]:
     """A plan as HUGSIM takes it: (8, 2) right, ahead [m].
 
-    Its controllers read directions from the distance of points, so that millimetres to the side would turn a
-    car that stands. A plan that stands becomes points just ahead (zeros fail in the first release), and steps
-    too short to have a direction go on in that of the step before; but not in a planner's own plan that goes
-    ``as_released``.
+    Its controllers read directions from the distance of points, so that millimetres to the side would turn
+    the wheels of a car that stands. A plan that stands becomes what turns none: points just to the right in
+    the releases, which read directions from there (in the first one zeros fail), and zeros elsewhere. Steps
+    too short to have a direction go on in that of the step before. A planner's own plan that goes
+    ``as_released`` stays as it is.
 
     Args:
         poses: (8, 3) the plan.
@@ -138,13 +149,16 @@ def answer_of(poses: Floats, conventions: HugsimConventions, source: str = PLANN
     """
     points = np.stack([-poses[:, 1], poses[:, 0]], axis=1)
     if not conventions.as_released or source != PLANNER:
-        points = _steadied(points)
+        points = _steadied(points, conventions.controller)
     return points.astype(conventions.dtype)
 
 
-def _steadied(points: Floats) -> Floats:
+def _steadied(points: Floats, controller: Controller | None) -> Floats:
     if np.abs(points).max() < STANDING:
-        return np.column_stack([np.zeros(len(points)), _CREEP * np.arange(1, len(points) + 1)])
+        standing = np.zeros_like(points)
+        if controller not in ("pr57", "resampled"):
+            standing[:, 0] = _CREEP * np.arange(1, len(points) + 1)
+        return standing
     steps = np.diff(points, axis=0, prepend=0.0)
     lengths = np.hypot(*steps.T)
     if lengths.min() >= SHORT_STEP:
@@ -185,6 +199,8 @@ def garage_answer(
 
 def self_test(conventions: HugsimConventions, follow_plan: bool = False) -> None:
     """Does the simulator's tracker turn and accelerate as a plan says, and with ``follow_plan`` the ego.
+
+    The tracker is that of ``pr57``, the version whose headings are right, whatever the conventions name.
 
     Raises:
         DriverError: If not.

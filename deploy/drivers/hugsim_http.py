@@ -95,7 +95,8 @@ def drive_http(
                 told = state.state
                 plan, moment = planned(driver, told.obs, told.info, session, settings.conventions)
                 report.planned(session, moment, plan, time.perf_counter() - started)
-                points = answer_of(plan.poses, settings.conventions, plan.source)
+                conventions = settings.conventions.told_by(told.info)
+                points = answer_of(plan.poses, conventions, plan.source)
                 state = _ask("execute_action", client.execute_action, points)
                 if state.cur_scene_done or state.done:
                     report.session_ended(session, driver.close(session), "done")

@@ -135,20 +135,22 @@ def _answer(
         plan = driver.plan_without_frame(session, "bad_frame", str(error))
     if settings.give_up and plan.source != PLANNER and misses + 1 >= settings.give_up:
         driver.report(session).count("gave_up", plan.reason)
-        return _given_up(settings), plan, moment
+        return _given_up(settings, info), plan, moment
+    conventions = settings.conventions.told_by(info)
     if settings.follow_plan:
         try:
             speed = whereabouts_of(info).speed
             if speed is None:
                 raise FrameError("info.ego_velo: the speed of the ego is not known")
-            own = garage_answer(plan.poses, speed, step_of(info), settings.conventions, plan.source)
+            own = garage_answer(plan.poses, speed, step_of(info), conventions, plan.source)
             return plan_message(own), plan, moment
         except DriverError as error:
             driver.report(session).count("tracker_instead", str(error))
-    return plan_message(answer_of(plan.poses, settings.conventions, plan.source)), plan, moment
+    return plan_message(answer_of(plan.poses, conventions, plan.source)), plan, moment
 
 
-def _given_up(settings: PipeSettings) -> bytes:
+def _given_up(settings: PipeSettings, info: Mapping[str, Any]) -> bytes:
     if settings.variant == "garage":
         return plan_message(None)
-    return plan_message(answer_of(np.zeros((NUM_POSES, 3)), settings.conventions, STRAIGHT_ON))
+    conventions = settings.conventions.told_by(info)
+    return plan_message(answer_of(np.zeros((NUM_POSES, 3)), conventions, STRAIGHT_ON))

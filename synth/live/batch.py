@@ -42,11 +42,14 @@ FAILED, FAILED_RECORD = "failed.json", "failed.pkl"
 SUMMARY = "summary.json"
 FIGURE_FILES = (SUMMARY, "episodes.csv")
 """Files of the figures of all episodes."""
-TRAFFIC_VERSION = 2
+TRAFFIC_VERSION = 3
 """Of what is about in an episode, and of how far it is said to have gone; figures of two versions do not mix.
 
 1: closed lanes of SUMO away from their cones; vehicles that stop in their lane where no traffic is; distances
 without the first step. Runs that do not tell a version are of this one.
+2: vehicles that stop appear in their lane while the ego is about; whoever turned in or pulled out is gone at
+the end of the next road; other seeds of the traffic differ in the drivers' moods alone; plans of SUMO's
+driver leave the way at its end.
 """
 NOT_ALWAYS_TOLD = ("recipe", "scenarios", "sumo", "planner")
 """Settings that runs of earlier versions do not tell; they are compared where both tell them."""
@@ -352,8 +355,8 @@ def differing_settings(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> l
     []
     >>> differing_settings({"pivot": "camera", "sumo": "1.26"}, {"pivot": "camera", "sumo": "1.27"})
     ['sumo']
-    >>> differing_settings({}, {"traffic_version": 2})
-    ['version of the traffic (1 and 2: other closed lanes and stopping vehicles)']
+    >>> differing_settings({}, {"traffic_version": 3})
+    ['version of the traffic (1 and 3: other closed lanes and stopping vehicles)']
     """
     there, wanted = ({"traffic_version": 1, **settings} for settings in (there, wanted))
     untold = {key for key in NOT_ALWAYS_TOLD if key not in there or key not in wanted}

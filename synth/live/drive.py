@@ -216,10 +216,11 @@ def staged(
     with clock.on("set up"):
         town = _town(towns / scenario.town)
         place = place_of(town.network, scenario.lanes, scenario.station, scenario.length)
-    with sumo_world(town, traffic_plan(scenario), scenario.seed + settings.seed) as world:
+    moods = scenario.seed + settings.seed
+    with sumo_world(town, traffic_plan(scenario), moods, settings.seed, scenario.start_time) as world:
         with clock.on("set up"):
             traffic = LiveTraffic(scenario, town, place, world, holds_ego=episode_type is Episode)
-            eyes = Eyes(town, place, world, scenario.name, scenario.seed + settings.seed)
+            eyes = Eyes(town, place, world, scenario.name, moods)
             ground, solid = ground_points(town, place), solid_points(place, eyes.standing())
             pivot = CAMERA[0] if settings.pivot == "rear_axle" else 0.0
             episode = episode_type(scenario.hugsim, place.route, traffic, solid, settings.hugsim, pivot)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import check_plan, directions
 from beyonddrive.evaluation.closed_loop.hugsim.record import Frame as RecordFrame
+from beyonddrive.evaluation.closed_loop.hugsim.settings import CONTROLLER_KEY
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.frame import PLANNER, DriverReport
 from beyonddrive.structures.plan import NUM_POSES
@@ -152,6 +153,7 @@ class SimulatorSession:
             "ego_box": seen.ego_box.tolist(),
             "obj_boxes": seen.obj_boxes.tolist(),
             "cam_params": self._params,
+            CONTROLLER_KEY: stage.settings.hugsim.controller,
             **self._after,
         }
         return {"rgb": {name: view.image for name, view in views.items()}}, info

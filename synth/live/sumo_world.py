@@ -31,6 +31,8 @@ CLEAR = 12.0
 """Nobody may be nearer to the ego than this when it appears [m] ..."""
 CLEAR_BEHIND = 25.0
 """... or on its lane behind it [m]."""
+_ONWARD = 10
+"""Roads that a guest who is let go has before it."""
 _FREE = 0
 """Modes of SUMO that check nothing."""
 _EXACT = 2
@@ -155,8 +157,12 @@ class SumoWorld:
         self._move(name, pose, length / 2, speed)
 
     def let_go(self, name: str) -> None:
-        """From now on SUMO drives this guest."""
+        """From now on SUMO drives this guest, or the ego."""
         vehicle = self._sumo.vehicle
+        if name in self._guests:
+            # (of its route SUMO has left what leads to where it was moved, and takes it away at its end)
+            ahead = list(vehicle.getRoute(name)[vehicle.getRouteIndex(name) :])
+            vehicle.setRoute(name, [*ahead, *self.town.network.onward(ahead[-1], _ONWARD)])
         vehicle.setSpeed(name, -1)
         vehicle.setSpeedMode(name, 31)
         vehicle.setLaneChangeMode(name, 1621)
@@ -256,13 +262,17 @@ def _local(points: Floats, pose: Floats) -> tuple[Floats, Floats]:
 
 
 @contextmanager
-def sumo_world(town: LiveTown, plan: TrafficPlan, seed: int) -> Iterator[SumoWorld]:
+def sumo_world(
+    town: LiveTown, plan: TrafficPlan, seed: int, demand: int = 0, come_by: float | None = None
+) -> Iterator[SumoWorld]:
     """Run SUMO in a town.
 
     Args:
         town: The town.
         plan: How much traffic; its ``duration`` is how long the run may last.
-        seed: Of the drivers' moods; the same seed gives the same run if the same is done to it.
+        seed: Of the drivers' moods; the same seeds give the same run if the same is done to it.
+        demand: Seed of who drives where, and when.
+        come_by: When all who stop in their lane have come [s].
 
     Raises:
         SumoError: If SUMO or libsumo is missing, another run goes on in this process, or SUMO fails.
@@ -277,7 +287,7 @@ def sumo_world(town: LiveTown, plan: TrafficPlan, seed: int) -> Iterator[SumoWor
     if libsumo.isLoaded():
         raise SumoError("another SUMO runs in this process; run scenarios at once in processes of their own")
     with tempfile.TemporaryDirectory(prefix="beyonddrive-sumo-") as folder:
-        town.write_traffic(plan, Path(folder))
+        town.write_traffic(plan, Path(folder), demand, come_by)
         options = {
             "net-file": f"{folder}/{NETWORK}",
             "route-files": f"{folder}/town.rou.xml",

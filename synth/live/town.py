@@ -119,17 +119,27 @@ class LiveTown:
         """Its closed stretches, where its cones stand."""
         return closures_of(self.network, BUILT_FOR, _demand_rng(self.seed))
 
-    def write_traffic(self, plan: TrafficPlan, folder: Path) -> None:
+    def write_traffic(
+        self, plan: TrafficPlan, folder: Path, seed: int = 0, come_by: float | None = None
+    ) -> None:
         """Write SUMO's files of a run to an empty folder: network and demand.
 
-        Closed stretches are those of the town whatever the plan, whose shares of them are not looked at.
+        Closed stretches are those of the town whatever plan and seed, and the plan's share of them is not
+        looked at.
+
+        Args:
+            plan: How much traffic.
+            folder: Where the files go.
+            seed: Another one is other traffic: who drives where, when, and who stops.
+            come_by: When all who stop in their lane have come [s], so that nobody appears there later.
         """
         (folder / NETWORK).symlink_to((self.folder / NETWORK).resolve())
-        write_demand(self.network, plan, _demand_rng(self.seed), folder, self.closures)
+        write_demand(self.network, plan, _demand_rng(self.seed, seed), folder, self.closures, come_by)
 
 
-def _demand_rng(seed: int) -> np.random.Generator:
-    return np.random.default_rng([seed, 4])
+def _demand_rng(seed: int, traffic: int = 0) -> np.random.Generator:
+    """The generator of a town's traffic; from that of seed 0 its closed stretches are drawn, too."""
+    return np.random.default_rng([seed, 4, traffic] if traffic else [seed, 4])
 
 
 def _spec(name: str, location: str, seed: int) -> TownSpec:

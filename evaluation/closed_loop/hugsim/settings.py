@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args
 from beyonddrive.structures.errors import BeyondDriveError
 
 Controller = Literal["first_release", "main", "pr57", "resampled"]
+CONTROLLER_KEY = "controller"
+"""Key of ``info`` in which our own simulator names the one that it has; HUGSIM's has no such key."""
 ScorerBox = Literal["up", "down"]
 PlanAnchor = Literal["post_step", "pre_step"]
 

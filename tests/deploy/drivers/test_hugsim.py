@@ -1,5 +1,7 @@
 """What HUGSIM says becomes a frame in the planner's convention, and a plan comes back in its own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -126,34 +128,68 @@ def test_what_is_missing_or_wrong_is_named(observation, harm, said):
         frame_of(obs, info, "s", FAITHFUL)
 
 
+@pytest.mark.parametrize(
+    ("given", "controller"),
+    [
+        ("first_release", "first_release"),
+        ("main", "main"),
+        ("pr57", "pr57"),
+        ("resampled", "resampled"),
+        (None, "first_release"),
+        (None, "main"),
+    ],
+)
+@pytest.mark.parametrize("noise", [0.0, 2e-3])
+def test_who_means_to_stand_stands_and_turns_no_wheel(given, controller, noise):
+    """In every version of the controller, from driving and from rest, for as long as it takes."""
+    plan = np.random.default_rng(0).normal(0.0, noise, (8, 3))
+    answer = answer_of(plan, replace(FAITHFUL, controller=given))
+    assert np.abs(answer - np.stack([-plan[:, 1], plan[:, 0]], axis=1)).max() < 0.02
+    for start in (0.0, 3.0):
+        speed, steering = start, 0.0
+        for _ in range(40):
+            acceleration, rate = command_of(answer, speed, steering, controller).inputs[0]
+            speed, steering = speed + 0.25 * acceleration, steering + 0.25 * rate
+            assert abs(steering) < 1e-3, (controller, start)
+        assert abs(speed) < 0.05
+
+
+def test_the_controller_is_the_given_one_or_the_one_that_is_told():
+    assert FAITHFUL.told_by({"controller": "pr57"}).controller == "pr57"
+    assert replace(FAITHFUL, controller="main").told_by({"controller": "pr57"}).controller == "main"
+    for odd in ({}, {"controller": "mine"}, {"controller": np.zeros(3)}, None):
+        assert FAITHFUL.told_by(odd).controller is None
+
+
 def test_a_standing_plan_has_no_direction_of_its_own():
-    """Millimetres of noise turn no wheel, in any version of the controller; exact zeros fail in one."""
+    """Millimetres of noise turn no wheel where the controller reads directions as they are; none fails."""
     noise = np.random.default_rng(0).normal(0.0, 2e-3, (8, 3))
     straight = arc(4.0, 0.0)
     braking = straight.copy()
     braking[3:, :2] = straight[3, :2] + noise[3:, :2]
     for plan in (noise, np.zeros((8, 3)), braking):
-        answer = answer_of(plan, FAITHFUL)
-        assert np.abs(answer - np.stack([-plan[:, 1], plan[:, 0]], axis=1)).max() < 0.05
-        command_of(answer, 1.0, 0.0, "first_release")  # (which fails for a point at the ego)
-        for controller in ("pr57", "resampled"):
+        for controller in ("first_release", "main", "pr57", "resampled"):
+            answer = answer_of(plan, replace(FAITHFUL, controller=controller))
+            assert np.abs(answer - np.stack([-plan[:, 1], plan[:, 0]], axis=1)).max() < 0.05
             _, rate = command_of(answer, 1.0, 0.0, controller).inputs[0]
-            assert abs(rate) < 0.01, (controller, plan)
+            if controller in ("pr57", "resampled"):
+                assert abs(rate) < 0.01, (controller, plan)
     moving = arc(3.0, 0.2)
     assert np.array_equal(answer_of(moving, FAITHFUL), np.stack([-moving[:, 1], moving[:, 0]], axis=1))
 
 
+@pytest.mark.parametrize("controller", ["first_release", "pr57"])
 @pytest.mark.parametrize("source", [STRAIGHT_ON, CACHED_PLAN])
-def test_what_is_not_the_planners_is_steadied_as_released_too(source):
+def test_what_is_not_the_planners_is_steadied_as_released_too(source, controller):
     """Straight on of an ego that stands is all zeros, which the first release cannot track."""
     standing, moving = np.zeros((8, 3)), arc(3.0, 0.2)
+    conventions = replace(RELEASED, controller=controller)
     for answer in (
-        answer_of(standing, RELEASED, source),
-        garage_answer(standing, 0.0, 0.25, RELEASED, source)["plan"],
+        answer_of(standing, conventions, source),
+        garage_answer(standing, 0.0, 0.25, conventions, source)["plan"],
     ):
         assert answer.dtype == np.float32 and np.abs(answer).max() < 0.05
-        command_of(answer, 0.0, 0.0, "first_release")  # (which fails for a point at the ego)
-        assert abs(command_of(answer, 0.0, 0.0, "pr57").inputs[0][1]) < 0.01
+        assert np.abs(command_of(answer, 0.0, 0.0, controller).inputs[0]).max() < 0.01
     assert not answer_of(standing, RELEASED).any()
     assert np.array_equal(answer_of(moving, RELEASED, source), answer_of(moving, RELEASED))
 

@@ -233,7 +233,9 @@ def test_a_driver_that_gives_up_says_none_to_the_garage_and_stands_in_the_releas
     answers, _ = episode(script, replace(QUICK, give_up=2))
     assert answers[1].shape == (8, 2) and np.abs(answers[1]).max() < 0.01
     answers, _ = episode(script, replace(QUICK, give_up=2, conventions=HugsimConventions.released()))
-    assert np.abs(answers[1]).max() < 0.01 and np.abs(answers[1][:, 1]).min() > 0.0
+    assert np.abs(answers[1]).max() < 0.01
+    for controller in ("first_release", "main"):
+        assert np.abs(command_of(answers[1], 0.0, 0.0, controller).inputs[0]).max() < 0.01
 
 
 def test_fallbacks_of_an_ego_that_stands_can_be_tracked_as_released(episode, observation, told):

@@ -25,9 +25,10 @@ from beyonddrive.synth.live import batch, reference, summary
 from beyonddrive.synth.live.compare import Row, compare, comparison_text, pairs_csv
 from beyonddrive.synth.live.drive import Stage
 from beyonddrive.synth.live.eyes import Eyes
+from beyonddrive.synth.live.place import place_of
 from beyonddrive.synth.live.reference import Nobody, drive_by_sumo
 from beyonddrive.synth.live.scenario import read_live_scenario
-from beyonddrive.synth.live.town import LiveError
+from beyonddrive.synth.live.town import LiveError, open_live_town
 from beyonddrive.tests.synth.live.conftest import TINY, FollowPath, points_of
 
 SHORT = replace(TINY, max_steps=4, image_size=(32, 18))
@@ -209,7 +210,9 @@ def test_what_sumo_drove_before_a_failure_has_its_plans(live_folder, tmp_path):
         patch.setattr(reference, "film_row", lambda *_: {})
         with pytest.raises(RuntimeError, match="no idea"):
             drive_by_sumo(scenario, job.towns, Nobody(), points_of, job.settings, True, kept)
-    expected = reference.with_what_was_done(whole[:2])
+    town = open_live_town(job.towns / scenario.town)
+    place = place_of(town.network, scenario.lanes, scenario.station, scenario.length)
+    expected = reference.with_what_was_done(whole[:2], place.to_scene(place.path))
     assert [frame.to_dict() for frame in kept] == [frame.to_dict() for frame in expected]
 
 
@@ -233,13 +236,13 @@ def test_runs_of_another_version_of_the_traffic_are_not_mixed(tmp_path):
     """A run of before does not say its version."""
     told = batch.settings_dict(SHORT)
     before = {key: value for key, value in told.items() if key != "traffic_version"}
-    assert told["traffic_version"] == 2 and len(before) == len(told) - 1
-    said = r"another version of the traffic \(1 and 2: other closed lanes"
+    assert told["traffic_version"] == 3 and len(before) == len(told) - 1
+    said = r"another version of the traffic \(1 and 3: other closed lanes"
     for name, own in (("old", before), ("new", told)):
         write_made_up(tmp_path / name, [made_up("easy_0", 0, 0.5)], **own)
     with pytest.raises(LiveError, match=said):
         batch.claim(tmp_path / "old", {"config": "old", "preset": "pr57", **told})
-    with pytest.raises(LiveError, match=r"another version of the traffic \(2 and 1"):
+    with pytest.raises(LiveError, match=r"another version of the traffic \(3 and 1"):
         compare([Row(name, (tmp_path / name,)) for name in ("old", "new")])
     assert batch.claim(tmp_path / "old", {"config": "old", "preset": "pr57", **before}) == []
     assert batch.claim(tmp_path / "new", {"config": "new", "preset": "pr57", **told}) == []

@@ -11,6 +11,7 @@ import threading
 import time
 from functools import partial
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -139,7 +140,7 @@ def test_a_killed_worker_costs_what_was_not_done_and_no_more(live_folder, tmp_pa
     first, second, third = (job.folder / batch.EPISODE for job in jobs)
     with monkeypatch.context() as patch:
         crew = batch.Crew(partial(Killed, first), points_of)
-        patch.setattr(_live_crew, "crew_of", lambda spec: crew)
+        patch.setattr(_live_crew, "crew_of", lambda spec, controller: crew)
         assert closed_loop.main([*words, "--num-workers", "2"]) == 1
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("closed-loop: ")]
     for line, job in zip(told, jobs[1:], strict=False):
@@ -228,10 +229,12 @@ def test_who_replays_a_log_is_driven_for_by_what_it_is_whatever_its_name(tmp_pat
     renamed.write_text(
         "_base_ = 'beyonddrive::pdm_closed/pdm_closed_synth.py'\nmodel = dict(type='SlowPdmClosed')"
     )
-    assert crew_of(PlannerSpec(str(renamed), None)).make_driver is PdmClosedDriver
-    assert crew_of(PlannerSpec("human_synth", None)).drives is drive_by_sumo
+    assert crew_of(PlannerSpec(str(renamed), None), "pr57").make_driver is PdmClosedDriver
+    assert crew_of(PlannerSpec("human_synth", None), "pr57").drives is drive_by_sumo
     spec = PlannerSpec("constant_velocity_synth", None)
-    assert crew_of(spec).make_driver is spec
+    crew = crew_of(spec, "main")
+    assert crew.make_driver is spec
+    assert crew.answer(np.zeros((8, 3)))[0].tolist() == [1e-3, 0.0]  # (as that controller stands)
 
 
 @pytest.mark.parametrize("config", ["pdm_closed_synth", "human_synth"])

@@ -95,7 +95,8 @@ def test_it_says_what_hugsim_says(serving):
     state = serving[1].state()
     obs, info = observation()
     assert set(state) == {"done", "cur_scene_done", "state"} and set(state["state"]) == {"obs", "info"}
-    assert set(state["state"]["obs"]) == {"rgb"} and set(state["state"]["info"]) == set(info)
+    assert set(state["state"]["obs"]) == {"rgb"} and set(state["state"]["info"]) == {*info, "controller"}
+    assert state["state"]["info"]["controller"] == "pr57"
     assert list(state["state"]["obs"]["rgb"]) == list(obs["rgb"])
     assert {image.shape for image in state["state"]["obs"]["rgb"].values()} == {(450, 800, 3)}
     for name, wanted in info["cam_params"].items():
@@ -105,7 +106,7 @@ def test_it_says_what_hugsim_says(serving):
         # (level cameras, and HUGSIM's own to some centimetres and a degree)
         np.testing.assert_allclose(given["v2c"][:3, :3], wanted["v2c"][:3, :3], atol=0.03)
     after = serving[1].act()[1]["state"]["info"]
-    assert set(after) == {*info, "rc", "collision"} and after["timestamp"] == 0.25
+    assert set(after) == {*info, "controller", "rc", "collision"} and after["timestamp"] == 0.25
 
 
 def test_what_is_no_action_is_refused_and_moves_nothing(serving):

@@ -1,6 +1,7 @@
 """Towns: the traffic of a run knows the closed lanes that are painted."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -35,6 +36,35 @@ def test_lanes_are_closed_where_their_cones_stand_whatever_the_plan(live_town, t
     stopping = {part.split('"')[0] for part in text.split('id="stopping_')[1:]}
     assert bool(stopping) == bool(plan.stopping_share)
     assert not stopping & {closure.road for closure in live_town.closures}
+
+
+def test_who_stops_has_come_before_the_ego(live_town, tmp_path):
+    live_town.write_traffic(TrafficPlan(126.0), tmp_path, come_by=20.0)
+    text = (tmp_path / "town.rou.xml").read_text()
+    came = [float(line.split('"')[1]) for line in text.splitlines() if 'id="stopping_' in line]
+    assert len(came) >= 2 and 0.0 <= min(came) < max(came) <= 20.0
+
+
+def test_another_seed_is_other_traffic_on_the_same_roads(live_town, tmp_path):
+    found = []
+    for seed in (0, 1, 1, 2):
+        folder = tmp_path / str(len(found))
+        folder.mkdir()
+        live_town.write_traffic(TrafficPlan(126.0), folder, seed)
+        found.append((folder / "town.rou.xml").read_text())
+    assert found[1] == found[2] and len(set(found)) == 3
+    closed = [[line for line in text.splitlines() if 'id="closed' in line] for text in found]
+    assert closed[0] and closed[0] == closed[1] == closed[3]
+
+
+def test_the_way_onward_leads_from_road_to_road(live_town):
+    network = live_town.network
+    road = min(network.strongly_connected())
+    onward = network.onward(road, 6)
+    assert len(onward) == 6
+    for one, following in pairwise([road, *onward]):
+        directions = {network.links[one, to][0].direction for to in network.successors(one)}
+        assert network.links[one, following][0].direction == "s" or "s" not in directions
 
 
 def test_a_plan_draws_its_own_closed_lanes_unless_it_is_given_some(live_town, tmp_path):
