@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from beyonddrive.deploy.drivers.hugsim import HugsimConventions, frame_of
+from beyonddrive.deploy.drivers.hugsim import FRONT_CAMERA, HugsimConventions, frame_of
 from beyonddrive.evaluation.closed_loop.hugsim.route import pose_matrix
 from beyonddrive.evaluation.golden import FileComparison
 from beyonddrive.structures.lenses import Pinhole
 
 CAMERAS = "cameras.json"
-FRONT = "CAM_FRONT"
-"""The ego's pose is this camera's."""
 
 
 def compare_cameras(path: Path, found: FileComparison) -> None:
@@ -53,7 +51,7 @@ def _compare_rig(name: str, recorded: Mapping[str, Any], found: FileComparison) 
         found.add(f"{name} {camera} focal lengths", [lens.fx, lens.fy], told["focal"], 1e-11)
         intrinsic = told["yaml"]["intrinsics"]
         found.add(f"{name} {camera} centre", [lens.cx, lens.cy], [intrinsic["cx"], intrinsic["cy"]])
-        to_ego = np.linalg.inv(placed[FRONT]) @ placed[camera] @ rect
+        to_ego = np.linalg.inv(placed[FRONT_CAMERA]) @ placed[camera] @ rect
         found.add(f"{name} {camera} to the ego", to_ego, told["camera_to_ego"])
         found.add(f"{name} {camera} to the world", recorded["ego"] @ to_ego, told["camera_to_world"])
 

@@ -26,6 +26,8 @@ from beyonddrive.structures.plan import POSE_INTERVAL
 Commands = Literal["faithful", "always_forward"]
 Sweep = Literal["absent", "depth"]
 _COMMANDS = {0: Command.RIGHT, 1: Command.LEFT, 2: Command.STRAIGHT}
+FRONT_CAMERA = "CAM_FRONT"
+"""The ego's pose is this camera's."""
 STANDING = 0.1
 """A plan that stays nearer than this stands [m]."""
 _CREEP = 1e-3
@@ -116,6 +118,8 @@ def frame_of(obs: Any, info: Any, session: str, conventions: HugsimConventions) 
         velocity = np.array([speed, 0.0])
         acceleration = np.array([ahead, speed**2 * np.tan(steering) / WHEELBASE])
     cameras = _cameras(obs, info)
+    if not conventions.as_released:
+        cameras = _ahead_is_the_front_cameras(cameras)
     lidar = _points(obs, cameras) if conventions.sweep == "depth" else None
     return Frame(
         session=session,
@@ -274,6 +278,25 @@ def _cameras(obs: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Camer
         lens = lens.scaled(image.shape[1] / width, image.shape[0] / height)
         cameras[str(name)] = CameraView(image, lens, turn, -turn @ to_camera[:3, 3])
     return cameras
+
+
+def _ahead_is_the_front_cameras(cameras: dict[str, CameraView]) -> dict[str, CameraView]:
+    """The cameras as a car has them that drives to where its front camera looks.
+
+    HUGSIM moves its ego by the pose of that camera (section 1), which on the recorded cars looks half a
+    degree to the side: plans of a planner whose images were placed by the recorded car would be off by that.
+    """
+    front = cameras.get(FRONT_CAMERA)
+    if front is None:
+        return cameras
+    ahead, left, _ = front.rotation[:, 2]
+    length = float(np.hypot(ahead, left))
+    cos, sin = ahead / length, left / length
+    turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    return {
+        name: replace(view, rotation=turn @ view.rotation, translation=turn @ view.translation)
+        for name, view in cameras.items()
+    }
 
 
 def _points(obs: Mapping[str, Any], cameras: Mapping[str, CameraView]) -> NDArray[np.float32]:

@@ -50,11 +50,28 @@ def test_as_released_is_what_the_public_client_makes_of_it(observation):
     assert answer.dtype == np.float32 and np.array_equal(answer, np.float32([[-y, x] for x, y, _ in plan]))
 
 
+def test_as_released_cameras_stay_where_the_recorded_car_has_them(observation):
+    views = frame_of(*observation(), "s", RELEASED).cameras
+    for name, told in CAMERAS["nuscenes"]["cams"].items():
+        np.testing.assert_allclose(views[name].rotation, np.array(told["v2c"])[:3, :3].T, atol=1e-12)
+
+
+def test_without_a_front_camera_the_others_stay_where_they_are(observation):
+    obs, info = observation()
+    obs["rgb"].pop("CAM_FRONT")
+    views = frame_of(obs, info, "s", FAITHFUL).cameras
+    told = CAMERAS["nuscenes"]["cams"]["CAM_FRONT_LEFT"]
+    np.testing.assert_allclose(views["CAM_FRONT_LEFT"].rotation, np.array(told["v2c"])[:3, :3].T, atol=1e-12)
+
+
 @pytest.mark.parametrize("data_set", ["nuscenes", "waymo"])
 def test_cameras_are_where_the_golden_data_have_them(observation, data_set):
     """Seen from the front camera, whose pose the ego's is there, and with the same focal lengths."""
     frame = frame_of(*observation(data_set=data_set, size=(450, 800)), "s", FAITHFUL)
-    to_front = np.array(CAMERAS[data_set]["cams"]["CAM_FRONT"]["v2c"])
+    front = frame.cameras["CAM_FRONT"]
+    assert abs(front.rotation[1, 2]) < 1e-12 < front.rotation[0, 2]  # (ahead is where it looks)
+    to_front = np.eye(4)
+    to_front[:3, :3], to_front[:3, 3] = front.rotation.T, -front.rotation.T @ front.translation
     righted = np.eye(4)
     righted[:3, 3] = CAMERAS[data_set]["cam_rect"]["trans"]
     for name, view in frame.cameras.items():
