@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from beyonddrive.apis import load_config
 from beyonddrive.datasets.transforms.base import BaseTransform
 from beyonddrive.datasets.transforms.camera import LoadCameraStitch
 from beyonddrive.datasets.transforms.lidar import LoadLidarHistogram
@@ -204,8 +205,6 @@ def _drive(driver, frame, name):
 
 
 def test_a_planner_that_samples_gives_a_session_the_same_plans(frame):
-    from beyonddrive.apis import load_config
-
     config = load_config("flow_policy_tiny_1xb16-12e_synth")
     torch.manual_seed(0)
     planner = MODELS.build(config.model).eval()
@@ -262,3 +261,27 @@ def test_time_that_does_not_go_on_fills_no_memory(told, frame, step):
     for number in range(50):
         assert driver.plan(frame(time=100.0 + step * number)).source == PLANNER
     assert len(driver._sessions["s"].earlier) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "rig"),
+    [
+        ("ltf_mine_synth.py", "ltf/ltf_tiny_1xb16-12e_synth.py", "synth"),
+        ("config.py", "ltf/ltf_tiny_1xb16-12e_synth.py", "synth"),
+        ("config.py", "_base_/datasets/synth_lidar.py", "synth"),
+        ("config.py", "ltf/ltf_r34_1xb64-100e_navtrain.py", "navsim"),
+        ("mine_navtest.py", "ltf/ltf_tiny_1xb16-12e_synth.py", "navsim"),
+    ],
+)
+def test_the_rig_is_that_of_the_data_that_a_config_or_its_bases_name(tmp_path, name, base, rig):
+    (tmp_path / name).write_text(f"_base_ = 'beyonddrive::{base}'\n")
+    assert FrameInputs.from_config(load_config(str(tmp_path / name))).rig.name == rig
+
+
+def test_a_config_that_names_no_data_has_to_be_told_its_rig(tmp_path):
+    config = load_config("ltf_tiny_1xb16-12e_synth")
+    (tmp_path / "mine.py").write_text(config.dump())
+    config = load_config(str(tmp_path / "mine.py"))
+    with pytest.raises(DriverError, match=r"mine\.py: neither its name .* by --rig navsim or synth"):
+        FrameInputs.from_config(config)
+    assert FrameInputs.from_config(config, "synth").rig.name == "synth"
