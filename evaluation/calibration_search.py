@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.engine.executors import Executor
+from beyonddrive.evaluation.pdm.scores.epdms import EPDMS_COLUMNS
+from beyonddrive.evaluation.pdm.scores.scorer import Version
 from beyonddrive.evaluation.plan_files import PlanFile
+from beyonddrive.evaluation.scene_scoring import ScoreSettings
 from beyonddrive.evaluation.split_scoring import SplitScoring
 from beyonddrive.structures.calibration import PlanCalibration
 from beyonddrive.structures.errors import BeyondDriveError
@@ -69,28 +72,29 @@ class CalibrationGrid:
     Attributes:
         turns: Angles that were tried [rad], rising.
         stretches: Factors that were tried, rising.
-        scores: (F, T, S, 7) means over scenes, in [0, 1], by file, turn and stretch, in the order of
-            :data:`SCORE_COLUMNS`.
+        scores: (F, T, S, C) means over scenes, in [0, 1], by file, turn and stretch.
         num_scenes: Scenes that they are means of.
+        columns: Names of the scores; by the last one, PDMS or EPDMS, calibrations are compared.
     """
 
     turns: tuple[float, ...]
     stretches: tuple[float, ...]
     scores: NDArray[np.float64]
     num_scenes: int
+    columns: tuple[str, ...] = SCORE_COLUMNS
 
     @property
-    def pdms(self) -> NDArray[np.float64]:
-        """(T, S) PDMS, mean over the files."""
-        means: NDArray[np.float64] = self.scores[..., SCORE_COLUMNS.index("PDMS")].mean(axis=0)
+    def means(self) -> NDArray[np.float64]:
+        """(T, S) PDMS or EPDMS, mean over the files."""
+        means: NDArray[np.float64] = self.scores[..., -1].mean(axis=0)
         return means
 
     @property
     def best(self) -> PlanCalibration:
-        """The calibration of the largest mean PDMS; of equal ones, the one that moves plans least."""
+        """The calibration of the largest mean score; of equal ones, the one that moves plans least."""
         return min(
             self._all(),
-            key=lambda c: (-self.pdms[self.place(c)].round(9), abs(c.turn) + abs(c.stretch - 1.0)),
+            key=lambda c: (-self.means[self.place(c)].round(9), abs(c.turn) + abs(c.stretch - 1.0)),
         )
 
     @property
@@ -105,14 +109,14 @@ class CalibrationGrid:
         return self.turns.index(calibration.turn), self.stretches.index(calibration.stretch)
 
     def lines(self) -> list[dict[str, str]]:
-        """A line per calibration: turn, stretch, mean sub-scores over the files, PDMS of each file [%]."""
+        """A line per calibration: turn, stretch, mean sub-scores over the files, score of each file [%]."""
         found = []
         for calibration in self._all():
             own = 100.0 * self.scores[(slice(None), *self.place(calibration))]
             line = {"turn": f"{calibration.turn:g}", "stretch": f"{calibration.stretch:g}"}
-            line.update(zip(SCORE_COLUMNS, (f"{mean:.2f}" for mean in own.mean(axis=0)), strict=True))
-            pdms = own[:, SCORE_COLUMNS.index("PDMS")]
-            line.update({f"PDMS of file {number}": f"{value:.2f}" for number, value in enumerate(pdms)})
+            line.update(zip(self.columns, (f"{mean:.2f}" for mean in own.mean(axis=0)), strict=True))
+            score = self.columns[-1]
+            line.update({f"{score} of file {i}": f"{value:.2f}" for i, value in enumerate(own[:, -1])})
             found.append(line)
         return found
 
@@ -128,6 +132,7 @@ def search_calibration(
     stretches: Sequence[float],
     cache_dir: Path | None = None,
     executor: Executor | None = None,
+    version: Version = "v1",
     **run: Any,
 ) -> CalibrationGrid:
     """Score the plans of ``files`` in every calibration.
@@ -140,6 +145,8 @@ def search_calibration(
         stretches: Factors to try.
         cache_dir: Store of metric caches, as for :class:`SplitScoring`.
         executor: Where to run; None is this process.
+        version: ``v1`` compares by PDMS, ``v2`` by the one-stage EPDMS
+            without extended comfort, which compares two scenes.
         run: As for :meth:`SplitScoring.run`.
 
     Raises:
@@ -149,7 +156,7 @@ def search_calibration(
     turns, stretches = tuple(sorted(set(turns))), tuple(sorted(set(stretches)))
     calibrations = [PlanCalibration(*pair) for pair in product(turns, stretches)]
     plans = CalibratedPlans([PlanFile(path) for path in files], calibrations)
-    scoring = SplitScoring(root, split, plans, cache_dir=cache_dir)
+    scoring = SplitScoring(root, split, plans, ScoreSettings(version=version), cache_dir)
     totals: dict[str, NDArray[np.float64]] = {}
     for result in scoring.run(executor, **run):
         if result.values is not None:
@@ -162,5 +169,6 @@ def search_calibration(
         )
     # (in the order of the tokens: sums of floats depend on it, and workers answer in any)
     mean = np.mean([totals[token] for token in sorted(totals)], axis=0)
-    shape = (len(plans.files), len(turns), len(stretches), len(SCORE_COLUMNS))
-    return CalibrationGrid(turns, stretches, mean.reshape(shape), len(plans))
+    columns = SCORE_COLUMNS if version == "v1" else EPDMS_COLUMNS
+    shape = (len(plans.files), len(turns), len(stretches), len(columns))
+    return CalibrationGrid(turns, stretches, mean.reshape(shape), len(plans), columns)

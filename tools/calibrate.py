@@ -37,6 +37,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--plans", type=Path, nargs="+", required=True, metavar="NPZ", help="files: token -> (8, 3)"
     )
+    parser.add_argument(
+        "--version",
+        choices=("v1", "v2"),
+        default="v1",
+        help="v1: by PDMS; v2: by one-stage EPDMS, without extended comfort",
+    )
     parser.add_argument("--turn", type=float, nargs="+", default=TURNS, help="angles to try [rad]")
     parser.add_argument("--stretch", type=float, nargs="+", default=STRETCHES, help="factors to try")
     parser.add_argument("--out", type=Path, metavar="CSV", help="write all sub-scores of all calibrations")
@@ -62,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def calibrate(args: argparse.Namespace) -> int:
-    """Print PDMS by turn and stretch, and the best of them."""
+    """Print the score by turn and stretch, and the best of them."""
     from beyonddrive.datasets.navsim.root import NavsimRoot
     from beyonddrive.engine.files import write_atomically
     from beyonddrive.engine.text_tables import csv_text, markdown_table
@@ -70,15 +76,16 @@ def calibrate(args: argparse.Namespace) -> int:
 
     grid = search_calibration(
         NavsimRoot(args.data_root, args.maps_root), args.split, args.plans, args.turn, args.stretch,
-        args.cache_dir, executor_of(args),
+        args.cache_dir, executor_of(args), args.version,
     )  # fmt: skip
     if args.out is not None:
         write_atomically(args.out, csv_text(grid.lines()).encode())
     rows = [
         [f"{turn:g}", *(f"{100 * value:.2f}" for value in values)]
-        for turn, values in zip(grid.turns, grid.pdms, strict=True)
+        for turn, values in zip(grid.turns, grid.means, strict=True)
     ]
-    print(f"PDMS [%], mean of {len(args.plans)} x {grid.num_scenes} scenes, by turn [rad] and stretch:")
+    what = f"{grid.columns[-1]} [%], mean of {len(args.plans)} x {grid.num_scenes} scenes"
+    print(f"{what}, by turn [rad] and stretch:")
     print(markdown_table(["turn", *(f"{factor:g}" for factor in grid.stretches)], rows))
     best = grid.best
     print(f"best: model.calibration.turn={best.turn:g} model.calibration.stretch={best.stretch:g}")

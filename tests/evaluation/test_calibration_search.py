@@ -13,6 +13,7 @@ from beyonddrive.evaluation.calibration_search import (
     CalibrationGrid,
     search_calibration,
 )
+from beyonddrive.evaluation.scene_scoring import ScoreSettings
 from beyonddrive.evaluation.split_scoring import SplitScoring
 from beyonddrive.structures.calibration import PlanCalibration
 from beyonddrive.structures.plan import SCORE_COLUMNS
@@ -57,7 +58,21 @@ def test_each_calibration_has_the_scores_of_plans_that_were_moved_beforehand(roo
         expected = np.mean([result.values for result in scored], axis=0)
         place = (slice(None), *grid.place(calibration))
         np.testing.assert_allclose(grid.scores[place], expected, rtol=0, atol=1e-12)
-    assert len(np.unique(grid.pdms)) == 4
+    assert len(np.unique(grid.means)) == 4
+
+
+def test_by_epdms_it_is_what_score_gives_for_version_2(root, plans, files, capsys):
+    grid = search_calibration(root, SPLIT, files, (0.1,), (0.7,), version="v2", progress_bar=False)
+    assert grid.columns[-1] == "EPDMS_without_EC" and grid.scores.shape == (2, 1, 1, 9)
+    settings = ScoreSettings(version="v2")
+    scored = SplitScoring(root, SPLIT, moved(plans, PlanCalibration(0.1, 0.7)), settings)
+    expected = np.mean([result.values for result in scored.run(progress_bar=False)], axis=0)
+    np.testing.assert_allclose(grid.scores[:, 0, 0], expected, rtol=0, atol=1e-12)
+    names = [f"EPDMS_without_EC{of}" for of in ("", " of file 0", " of file 1")]
+    assert list(grid.lines()[0])[-3:] == names
+    where = ["--data-root", str(GOLDEN / "data"), "--split", SPLIT, "--plans", *map(str, files)]
+    assert tool.main([*where, "--turn", "0", "--stretch", "0.9", "1", "--version", "v2"]) == 0
+    assert capsys.readouterr().out.startswith("EPDMS_without_EC [%], mean of 2 x")
 
 
 def grid_of(pdms, turns=(0.0, 0.1, 0.2), stretches=(0.8, 0.9, 1.0)):
