@@ -46,7 +46,7 @@ except ModuleNotFoundError as error:
     SensorConfig = Trajectory = None
 
 NUM_POSES, INTERVAL = 8, 0.5
-FORMAT = 1
+FORMAT = 2
 """Of ``agent.json``; raised whenever its content changes."""
 CAMERAS = ("cam_l0", "cam_f0", "cam_r0")
 """From left to right."""
@@ -209,8 +209,12 @@ class BeyondDriveFeatureBuilder(AbstractFeatureBuilder):
         """Tensors by name: status (8,), camera uint8 (3, H, W), lidar (C, h, w)."""
         inputs = self.settings["inputs"]
         made = {"status": ego_status(agent_input.ego_statuses[-1])}
+        # What training has hidden, and what a lossy cache has lost, are no inputs here either.
+        made["status"][inputs.get("status", {}).get("hidden", [])] = 0
         if "camera" in inputs:
             made["camera"] = stitch(agent_input.cameras[-1], inputs["camera"]["size"])
+            if "encoding" in inputs["camera"]:
+                made["camera"] = reencode(made["camera"], **inputs["camera"]["encoding"])
         if "lidar" in inputs:
             made["lidar"] = histogram(agent_input.lidars[-1].lidar_pc, **inputs["lidar"])
         return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in made.items()}
@@ -235,6 +239,22 @@ def stitch(cameras: Any, size: List[int]) -> np.ndarray:
     strip = np.concatenate([images[0][outer], images[1][rows : height - rows], images[2][outer]], axis=1)
     resized = cv2.resize(strip, (int(size[1]), int(size[0])), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(np.moveaxis(resized, -1, 0), dtype=np.uint8)
+
+
+def reencode(image: np.ndarray, format: str, quality: int) -> np.ndarray:
+    """What a lossy picture, ``jpeg`` or ``webp``, keeps of an image: uint8 (3, H, W)."""
+    import cv2
+
+    suffix, option = {
+        "jpeg": (".jpg", cv2.IMWRITE_JPEG_QUALITY),
+        "webp": (".webp", cv2.IMWRITE_WEBP_QUALITY),
+    }[format]
+    pixels = np.ascontiguousarray(np.moveaxis(image, 0, -1)[..., ::-1])
+    done, data = cv2.imencode(suffix, pixels, [option, int(quality)])
+    if not done:
+        raise AgentError("this OpenCV cannot write {}, which the images of training were".format(format))
+    read = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(np.moveaxis(read[..., ::-1], -1, 0))
 
 
 def histogram(

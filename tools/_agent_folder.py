@@ -14,7 +14,10 @@ from mmengine.config import Config
 
 from beyonddrive.apis import init_planner
 from beyonddrive.datasets.transforms.camera import LoadCameraStitch
+from beyonddrive.datasets.transforms.encoding import EncodeCamera
 from beyonddrive.datasets.transforms.lidar import LoadLidarHistogram
+from beyonddrive.datasets.transforms.packing import PackPlanInputs
+from beyonddrive.datasets.transforms.status import PARTS, HideStatus
 from beyonddrive.datasets.transforms.targets import EgoStatus
 from beyonddrive.deploy import ExportError, PlannerGraph, largest_difference, navsim_agent, write_graph
 from beyonddrive.engine.files import write_atomically
@@ -95,26 +98,55 @@ def inputs_of(config: Config, required: tuple[str, ...]) -> dict[str, dict[str, 
     """What the devkit's side has to know to make the inputs of a planner.
 
     Raises:
-        ExportError: If the config has no test data set, or an input is made in a way that is not known there.
+        ExportError: If the config has no test data set, or makes or changes an input in a way that is not
+            known there.
     """
     loader = config.get("test_dataloader")
     if not loader:
         raise ExportError("test_dataloader: the config has none, so nobody knows the planner's features")
     made: dict[str, dict[str, Any]] = {}
-    for settings in unwrapped_settings(loader["dataset"])[0].get("feature_pipeline", ()):
-        transform = TRANSFORMS.build(dict(settings))
-        if type(transform) is LoadCameraStitch:
-            made["camera"] = {"size": list(transform.size)}
-        elif type(transform) is LoadLidarHistogram:
-            made["lidar"] = {name: getattr(transform, name) for name in _LIDAR}
-        elif type(transform) is EgoStatus:
-            made["status"] = {}
+    dataset = unwrapped_settings(loader["dataset"])[0]
+    for stage in ("feature_pipeline", "pipeline"):
+        for place, settings in enumerate(dataset.get(stage) or ()):
+            transform = TRANSFORMS.build(dict(settings))
+            if getattr(transform, "is_target", False) or type(transform) is PackPlanInputs:
+                continue
+            if not _note(transform, stage, made):
+                raise ExportError(
+                    f"test_dataloader.dataset.{stage}[{place}]: the agent cannot do there what "
+                    f"{type(transform).__name__} does; it knows LoadCameraStitch, LoadLidarHistogram, "
+                    f"EgoStatus, HideStatus behind a status, and EncodeCamera behind a camera in the "
+                    f"feature_pipeline"
+                )
     if lacking := [name for name in required if name not in made]:
         raise ExportError(
             f"test_dataloader.dataset.feature_pipeline: makes {', '.join(lacking)} in a way that the agent "
             f"does not know; it knows LoadCameraStitch, LoadLidarHistogram and EgoStatus"
         )
     return {name: made[name] for name in made if name in required}
+
+
+def _note(transform: Any, stage: str, made: dict[str, dict[str, Any]]) -> bool:
+    """Enter what a transform does to the inputs; False if the agent cannot do it."""
+    kind = type(transform)
+    if kind is HideStatus and "status" in made:
+        hidden = {index for part in transform.parts for index in range(8)[PARTS[part]]}
+        made["status"]["hidden"] = sorted(hidden.union(made["status"].get("hidden", ())))
+        return True
+    if stage != "feature_pipeline":
+        return False
+    if kind is LoadCameraStitch:
+        made["camera"] = {"size": list(transform.size)}
+    elif kind is LoadLidarHistogram:
+        made["lidar"] = {name: getattr(transform, name) for name in _LIDAR}
+    elif kind is EgoStatus:
+        made["status"] = {}
+    elif kind is EncodeCamera and "camera" in made:
+        if transform.quality is not None:  # (others change nothing)
+            made["camera"]["encoding"] = {"format": transform.format, "quality": transform.quality}
+    else:
+        return False
+    return True
 
 
 def _write_onnx(planner: Any, folder: Path, largest: float) -> float:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,9 +16,11 @@ import beyonddrive
 from beyonddrive.apis import init_planner, load_config
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
+from beyonddrive.datasets.stores.pictures import decoded
 from beyonddrive.datasets.transforms.camera import stitch
+from beyonddrive.datasets.transforms.encoding import EncodeCamera
 from beyonddrive.datasets.transforms.lidar import LoadLidarHistogram
-from beyonddrive.deploy import ExportError
+from beyonddrive.deploy import ExportError, navsim_agent
 from beyonddrive.evaluation.agents import lookalikes
 from beyonddrive.evaluation.agents.devkit import Devkit
 from beyonddrive.evaluation.agents.inputs import agent_input, wanted_entries
@@ -208,3 +211,57 @@ def test_features_that_the_devkit_cannot_make_are_refused(blind_recipe):
     config.test_dataloader = None
     with pytest.raises(ExportError, match="test_dataloader: the config has none"):
         inputs_of(config, ("status",))
+
+
+def test_what_training_hides_is_hidden_in_the_devkit(blind_recipe):
+    config = load_config(blind_recipe)
+    shown = navsim_agent.BeyondDriveFeatureBuilder({"inputs": inputs_of(config, ("status",))})
+    config.test_dataloader.dataset.pipeline.insert(0, {"type": "HideStatus", "parts": ["acceleration"]})
+    hidden = navsim_agent.BeyondDriveFeatureBuilder({"inputs": inputs_of(config, ("status",))})
+    now = SimpleNamespace(driving_command=[0, 1, 0, 0], ego_velocity=[5, 0.5], ego_acceleration=[2, -1])
+    given = SimpleNamespace(ego_statuses=[now])
+    assert shown.compute_features(given)["status"].tolist() == [0, 1, 0, 0, 5, 0.5, 2, -1]
+    assert hidden.compute_features(given)["status"].tolist() == [0, 1, 0, 0, 5, 0.5, 0, 0]
+    assert hidden.get_unique_name() != shown.get_unique_name()  # (caches of the two are not one)
+    config.test_dataloader.dataset.pipeline.insert(0, {"type": "HideStatus", "parts": ["command"]})
+    assert inputs_of(config, ("status",)) == {"status": {"hidden": [0, 1, 2, 3, 6, 7]}}
+
+
+@pytest.mark.parametrize("encoding", [{"format": "jpeg", "quality": 60}, {"format": "webp", "quality": 60}])
+def test_images_are_those_of_a_lossy_cache(blind_recipe, encoding):
+    config = load_config(blind_recipe)
+    features = config.test_dataloader.dataset.feature_pipeline
+    features += [{"type": "LoadCameraStitch", "size": (32, 128)}, {"type": "EncodeCamera", **encoding}]
+    inputs = inputs_of(config, ("camera", "status"))
+    coarse = np.random.default_rng(0).integers(0, 256, (3, 27, 48, 3), dtype=np.uint8)
+    images = [cv2.resize(image, (192, 108), interpolation=cv2.INTER_LINEAR) for image in coarse]
+    cameras = SimpleNamespace(
+        **{
+            name: SimpleNamespace(image=image)
+            for name, image in zip(navsim_agent.CAMERAS, images, strict=True)
+        }
+    )
+    now = SimpleNamespace(driving_command=[0, 1, 0, 0], ego_velocity=[5, 0], ego_acceleration=[0, 0])
+    given = SimpleNamespace(ego_statuses=[now], cameras=[cameras])
+    found = navsim_agent.BeyondDriveFeatureBuilder({"inputs": inputs}).compute_features(given)["camera"]
+    whole = stitch(*images, (32, 128))
+    np.testing.assert_array_equal(found, decoded(EncodeCamera(**encoding)({"camera": whole}))["camera"])
+    assert not np.array_equal(found, whole)
+
+
+def test_transforms_that_the_agent_does_not_know_are_refused(blind_recipe):
+    for stage, step in (
+        ("feature_pipeline", {"type": "LoadPoints"}),
+        ("pipeline", {"type": "BlankInputs", "keys": ["status"]}),
+        ("pipeline", {"type": "EncodeCamera", "format": "png"}),
+    ):
+        config = load_config(blind_recipe)
+        steps = config.test_dataloader.dataset[stage]
+        steps.append(step)
+        place = len(steps) - 1
+        with pytest.raises(ExportError, match=rf"dataset\.{stage}\[{place}\].* what {step['type']} does"):
+            inputs_of(config, ("status",))
+    config = load_config(blind_recipe)
+    steps = [{"type": "LoadCameraStitch", "size": (32, 128)}, {"type": "EncodeCamera", "format": "png"}]
+    config.test_dataloader.dataset.feature_pipeline += steps
+    assert inputs_of(config, ("camera",)) == {"camera": {"size": [32, 128]}}
