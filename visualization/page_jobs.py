@@ -134,8 +134,14 @@ def draw_scenes(
         token: f"{place:0{digits}d}_{token}" if notes else token for place, token in enumerate(tokens, 1)
     }
     made = None if made_from is None else json.loads(json.dumps({**made_from, "notes": notes}))
-    drawn = _drawn_before(out, made)
-    write_picture_index(out, [], made)  # so that a job that is killed can go on
+    mine = {f"{stem}_{name}.png" for stem in stems.values() for name in names}
+    known = _made_before(out, made)
+    drawn = frozenset(name for name in known if (out / name).is_file())
+    if made is not None:
+        for name in mine - drawn:  # of other plans: once the index is written nobody could tell
+            (out / name).unlink(missing_ok=True)
+    files = () if made is None else sorted(known | mine)
+    write_picture_index(out, [], made, files)  # so that a job that is killed can go on
     results: dict[str, _SceneResult] = {}
     problems: list[str] = []
     job = _Job(pages, plans, out, stems, notes, drawn)
@@ -158,7 +164,7 @@ def draw_scenes(
     pictures = [picture for result in ordered for picture in result.pictures]
     for result in ordered:
         problems += [f"scene {result.token}: {result.reason}"] if result.reason else result.problems
-    write_picture_index(out, pictures, made)
+    write_picture_index(out, pictures, made, files)
     return pictures, problems
 
 
@@ -166,15 +172,16 @@ def _results(executor: Executor, job: _Job, logs: Sequence[Path]) -> Generator[_
     yield from executor.map(_run, logs, initializer=_start, initargs=(job,))
 
 
-def _drawn_before(out: Path, made_from: Mapping[str, Any] | None) -> frozenset[str]:
-    """Names of pictures in a folder that were made from the same; none if it has others."""
+def _made_before(out: Path, made_from: Mapping[str, Any] | None) -> frozenset[str]:
+    """Names of pictures that, if they are there, were made from the same; none if others are."""
     try:
-        before = json.loads((out / INDEX).read_text()).get("made_from")
+        index = json.loads((out / INDEX).read_text())
+        before, files = index.get("made_from"), index.get("files", ())
     except (OSError, ValueError, AttributeError):
         return frozenset()
     if made_from is None or before != made_from:
         return frozenset()
-    return frozenset(path.name for path in out.glob("*.png"))
+    return frozenset(map(str, files))
 
 
 def file_name(label: str) -> str:

@@ -51,13 +51,26 @@ def read_picture_index(folder: Path) -> list[ScenePicture]:
 
 
 def write_picture_index(
-    folder: Path, pictures: Sequence[ScenePicture], made_from: Mapping[str, Any] | None = None
+    folder: Path,
+    pictures: Sequence[ScenePicture],
+    made_from: Mapping[str, Any] | None = None,
+    files: Sequence[str] = (),
 ) -> None:
-    """Say what the pictures of a folder show, for :func:`read_picture_index`, and what they are made from."""
+    """Say what the pictures of a folder show, for :func:`read_picture_index`.
+
+    Args:
+        folder: The folder.
+        pictures: What they show.
+        made_from: What they are made from, as JSON values.
+        files: Names of pictures that are made from it wherever they are there, those of earlier jobs too.
+    """
     entries = [
         {"token": p.token, "log": p.log_name, "planner": p.planner, "file": p.path.name} for p in pictures
     ]
-    content = {"pictures": entries, **({} if made_from is None else {"made_from": made_from})}
+    content = {
+        "pictures": entries,
+        **({} if made_from is None else {"made_from": made_from, "files": list(files)}),
+    }
     write_atomically(Path(folder) / INDEX, (json.dumps(content, indent=1) + "\n").encode())
 
 

@@ -14,7 +14,7 @@ from beyonddrive.datasets.stores.negative_pool import NegativePool, PoolDescript
 from beyonddrive.evaluation.pdm import build_metric_cache, score
 from beyonddrive.structures.boxes import ego_corners
 from beyonddrive.tools import visualize as tool
-from beyonddrive.visualization import palette
+from beyonddrive.visualization import page_jobs, palette
 from beyonddrive.visualization.failures import judge
 from beyonddrive.visualization.page_jobs import draw_scenes, file_name
 from beyonddrive.visualization.report_inputs import read_picture_index
@@ -303,3 +303,34 @@ def test_planners_whose_pictures_would_have_one_name_are_refused(root, tmp_path,
         first = {"ltf-A": "LTF a", "Human": "human"}[names[-1]]
         with pytest.raises(PlansError, match=f"{first} and {names[-1]}: their pictures would have one"):
             draw_scenes(ScenePages(root, "mini", None, SMALL), [TOKEN], given, tmp_path)
+
+
+def test_a_job_that_is_killed_leaves_no_page_of_other_plans(root, tmp_path, golden_rows, monkeypatch):
+    plans, _, _ = golden_rows
+    pages = ScenePages(root, "mini", None, SMALL)
+
+    def draw(row, made_from, tokens=(TOKEN,)):
+        draw_scenes(pages, tokens, {"one": {TOKEN: plans[row : row + 1]}}, tmp_path, made_from=made_from)
+        return (tmp_path / f"{TOKEN}_one.png").read_bytes()
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    first = draw(0, {"plans": 0})
+    with monkeypatch.context() as patched:
+        patched.setattr(page_jobs, "save_png", kill)
+        with pytest.raises(KeyboardInterrupt):
+            draw(20, {"plans": 20})
+    assert draw(20, {"plans": 20}) != first
+    # A job with these plans and other scenes does not vouch for pages that it has not drawn.
+    (tmp_path / f"{TOKEN}_one.png").write_bytes(first)
+    (tmp_path / "index.json").unlink()
+    (tmp_path / "mine.png").write_bytes(b"of somebody else")
+    draw(20, {"plans": 20}, ["other"])
+    assert draw(20, {"plans": 20}) != first
+    assert (tmp_path / "mine.png").read_bytes() == b"of somebody else"
+    # One with the same plans and more scenes keeps what is drawn.
+    before = (tmp_path / f"{TOKEN}_one.png").stat().st_mtime_ns
+    draw(20, {"plans": 20}, ["other"])
+    draw(20, {"plans": 20}, ["other", TOKEN])
+    assert (tmp_path / f"{TOKEN}_one.png").stat().st_mtime_ns == before
