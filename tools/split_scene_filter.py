@@ -36,13 +36,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the two filters; the exit code is 1 if something is refused or a log cannot be read."""
+    """Write the two filters; the exit code is 1 if something is refused or is in neither part."""
     args = parse_args(argv)
     return run_command("split-scene-filter", lambda: split(args))
 
 
 def split(args: argparse.Namespace) -> int:
-    """Write the two filters and tell which logs cannot be read."""
+    """Write the two filters, and tell which logs cannot be read and what is in neither part."""
     import yaml
 
     from beyonddrive.datasets.navsim.filter_split import read_log_lists, restrict_to_logs
@@ -51,19 +51,44 @@ def split(args: argparse.Namespace) -> int:
     from beyonddrive.engine.files import write_atomically
 
     folder = args.out or args.data_root / "scene_filters"
-    unreadable: list[str] = []
+    problems: list[str] = []
     scene_filter = SceneFilter.from_yaml(args.scene_filter)
-    for part, logs in read_log_lists(args.log_lists).items():
+    lists = read_log_lists(args.log_lists)
+    other_logs, other_tokens = set(scene_filter.log_names or ()), set(scene_filter.tokens or ())
+    for part, logs in lists.items():
         root = NavsimRoot(args.data_root)
         kept = restrict_to_logs(root, args.split, scene_filter, logs)
         path = folder / f"{args.scene_filter.stem}_{part}.yaml"
         write_atomically(path, yaml.safe_dump(kept.to_dict(), sort_keys=False).encode())
         scenes = "all" if kept.tokens is None else len(kept.tokens)
         print(f"{path}: {len(kept.log_names or ())} logs, {scenes} scenes")
-        unreadable += [problem for problem in root.problems if ".pkl" in problem]
-    for problem in unreadable:
+        problems += [f"{part}: {problem}" for problem in root.problems if ".pkl" in problem]
+        other_logs -= set(logs)
+        other_tokens -= set(kept.tokens or ())
+        if scene_filter.log_names is None:
+            there = {path.stem for path in root.log_paths(args.split)}
+            if absent := sorted(set(logs) - there):
+                # (they may be of another split: no reason to fail)
+                tell(
+                    "split-scene-filter",
+                    f"{part}: left out {len(absent)} of {len(logs)} logs of the list, which are not in split "
+                    f"{args.split}, the first is {absent[0]}; if they belong there, download them and run "
+                    f"this again",
+                )
+    if other_logs:
+        problems.append(
+            f"{args.log_lists}: has {len(other_logs)} logs of {args.scene_filter} in neither list, the first "
+            f"is {min(other_logs)}"
+        )
+    if other_tokens and scene_filter.max_scenes is None:
+        problems.append(
+            f"{len(other_tokens)} of {len(scene_filter.tokens or ())} tokens of {args.scene_filter} are in "
+            f"neither part, the first is {min(other_tokens)}: get the logs that are missing and run this "
+            f"again, or check --split"
+        )
+    for problem in problems:
         tell("split-scene-filter", problem)
-    return 1 if unreadable else 0
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -45,17 +45,21 @@ def restrict_to_logs(
 ) -> SceneFilter:
     """Return the filter with only these logs, and of its tokens only those that are scenes of them.
 
+    Logs that the filter names are kept whether or not they are there, so that what is downloaded later
+    belongs to the part; ``root.problems`` says how many are not. Their tokens are in no part, for nobody
+    knows them.
+
     Args:
         root: Data root; the logs are read to know which token is where.
         split: Split that the filter is for.
         scene_filter: What to cut.
-        logs: Logs to keep, if the filter has them.
+        logs: Logs to keep, if the filter has them; of a filter that names no logs, those that are there.
 
     Raises:
         SceneFilterError: If no scene is left.
     """
-    there = {path.stem for path in root.log_paths(split)}
-    allowed = there if scene_filter.log_names is None else there & set(scene_filter.log_names)
+    named = scene_filter.log_names
+    allowed = {path.stem for path in root.log_paths(split)} if named is None else set(named)
     kept = sorted(allowed & set(logs))
     part = replace(scene_filter, log_names=kept)
     tokens = [ref.token for ref in root.refs(split, part)] if kept else []

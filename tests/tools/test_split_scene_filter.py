@@ -41,3 +41,29 @@ def test_lists_that_overlap_or_lack_a_part_are_refused(split_root, tmp_path, cap
     lists.write_text(yaml.safe_dump({"train_logs": ["a"], "val_logs": ["b"]}))
     assert split_scene_filter.main(args) == 1
     assert "none of 1 logs has a scene" in capfd.readouterr().err
+
+
+def test_what_is_not_on_disk_is_kept_or_told(split_root, tmp_path, capfd):
+    root = NavsimRoot(split_root)
+    every = {ref.token: ref.log_path for ref in root.refs("train", SceneFilter(frame_interval=1))}
+    logs = sorted({path.stem for path in every.values()})
+    whole, lists = tmp_path / "navtrain.yaml", tmp_path / "lists.yaml"
+    settings = {"frame_interval": 1, "tokens": sorted(every), "log_names": logs}
+    whole.write_text(yaml.safe_dump(settings))
+    lists.write_text(yaml.safe_dump({"train_logs": logs[:4], "val_logs": logs[4:-1]}))
+    gone = next(path for path in every.values() if path.stem == logs[0])
+    gone.unlink()
+    args = [str(whole), str(lists), "--data-root", str(split_root), "--split", "train"]
+    assert split_scene_filter.main(args) == 1
+    told = capfd.readouterr().err
+    train = SceneFilter.from_yaml(split_root / "scene_filters/navtrain_train.yaml")
+    assert sorted(train.log_names) == logs[:4]
+    assert f"train: split train: 1 of 4 logs of the scene filter are not in {gone.parent}" in told
+    assert f"has 1 logs of {whole} in neither list, the first is {logs[-1]}" in told
+    lost = [token for token, path in every.items() if path.stem in (logs[0], logs[-1])]
+    assert (
+        f"{len(lost)} of {len(every)} tokens of {whole} are in neither part, the first is {min(lost)}" in told
+    )
+    whole.write_text("frame_interval: 1\n")  # (any log of the split)
+    assert split_scene_filter.main(args) == 0
+    assert "train: left out 1 of 4 logs of the list, which are not in split train" in capfd.readouterr().err
