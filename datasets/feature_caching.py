@@ -58,7 +58,7 @@ def _fill(dataset: NavsimDataset, root: Path, executor: Executor) -> CacheReport
     jobs = log_jobs(data, dataset.split, dataset.scene_filter)
     _refuse_doubled_logs([job.path for job in jobs])
     _refuse_other_shards(root, {job.path.stem for job in jobs})
-    done = {job.path: index for job in jobs if (index := _done(writer, job.path, place))}
+    done = {job.path: index for job in jobs if (index := _done(writer, job, place))}
     todo = [job for job in jobs if job.path not in done]
     log_of = {token: path for path, index in done.items() for token in index.tokens}
     write_state(root, CacheState(complete=False))
@@ -139,10 +139,15 @@ def _cache_log(job: LogJob) -> _LogResult:
 
 
 # ------------------------------------------------------------------ what to do
-def _done(writer: ShardWriter, path: Path, place: DataPlace) -> ShardIndex | None:
-    """The shard of a log if it is there, can be read, lacks no scene, and is of log and maps as they are."""
-    index = writer.index(path.stem)
-    if index is None or index.failures or place.log_name(path) not in index.sources:
+def _done(writer: ShardWriter, job: LogJob, place: DataPlace) -> ShardIndex | None:
+    """The shard of a log if it can be read, has the wanted scenes, and is of log and maps as they are.
+
+    With ``max_scenes`` it depends on the logs before which scenes of this one are wanted.
+    """
+    index = writer.index(job.path.stem)
+    if index is None or index.failures or place.log_name(job.path) not in index.sources:
+        return None
+    if job.refs is not None and {ref.token for ref in job.refs} != set(index.tokens):
         return None
     return None if place.changed(index.sources, absent=True) else index
 

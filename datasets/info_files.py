@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from beyonddrive.datasets.transforms.agent_boxes import agent_boxes, inside_boxe
 from beyonddrive.engine.executors import Executor
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.structures.agent_boxes import AGENT_CLASSES
+from beyonddrive.version import __version__
 
 INFO_VERSION = "1.1"
 """Of the layout, as mmdet3d 1.x counts it."""
@@ -123,12 +124,16 @@ def _log_part(job: LogJob) -> dict[str, Any]:
     name = job.path.stem
     path = _task.out / PARTS / _task.split / f"{name}.json"
     try:
-        made_of = [_plain(fingerprint(job.path)), _plain(_task.scene_filter.describe()), str(_task.root.root)]
+        log = fingerprint(job.path)
     except OSError as error:
         return _part(problems=[f"{job.path}: cannot be read ({error})"])
+    # With max_scenes it depends on the logs before which scenes of this one are wanted.
+    wanted = None if job.refs is None else [ref.token for ref in job.refs]
+    release = [__version__, INFO_VERSION]
+    made_of = _plain([log, _task.scene_filter.describe(), str(_task.root.root), wanted, release])
     if path.is_file():
         known: dict[str, Any] = json.loads(path.read_text())
-        if known["made_of"] == made_of:
+        if known["made_of"] == made_of and all(file.is_file() for file in _files_of(known, _task)):
             return {**known, "new": False}
     _task.root.forget_problems()
     refs = job.refs or tuple(_task.root.log_refs(job.path, _task.scene_filter))
@@ -142,6 +147,15 @@ def _log_part(job: LogJob) -> dict[str, Any]:
         write_atomically(path, json.dumps({**part, "made_of": made_of}).encode())
     whole: dict[str, Any] = _plain(part)  # so that the files are the same, to the byte, after a resumed run
     return whole
+
+
+def _files_of(part: Mapping[str, Any], task: InfoJob) -> Iterator[Path]:
+    """Files of points that a part names."""
+    for info in part["infos"]:
+        yield task.out / POINTS / task.split / info["lidar_points"]["lidar_path"]
+        for row, agent in enumerate(info["instances"]):
+            if agent["num_lidar_pts"]:
+                yield task.out / DATABASE / task.split / f"{info['token']}_{row}.bin"
 
 
 def _part(**given: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from beyonddrive.datasets import info_files
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene import HISTORY
 from beyonddrive.datasets.navsim.sensors import camera_of, lidar_path_of, read_pcd
@@ -107,6 +108,35 @@ def test_a_second_run_does_what_is_missing(world, tmp_path, capsys):
     assert create(world, tmp_path / "out") == 0
     assert ", 1 logs done now" in capsys.readouterr().out
     assert (tmp_path / "out/navsim_infos_mini.pkl").read_bytes() == before
+
+
+def test_logs_are_done_again_for_other_scenes_another_release_or_lost_files(
+    world, tmp_path, capsys, monkeypatch
+):
+    crowd(world)
+    out, few = tmp_path / "out", tmp_path / "few.yaml"
+    few.write_text("frame_interval: 1\nmax_scenes: 3\n")
+
+    def logs_done():
+        capsys.readouterr()
+        assert create(world, out, "--scene-filter", few) == 0
+        (count,) = re.findall(r"infos of 3 scenes, (\d) logs done now", capsys.readouterr().out)
+        return int(count)
+
+    assert (logs_done(), logs_done()) == (2, 0)
+    first = min((world / "navsim_logs/mini").glob("*.pkl"))
+    frames = pickle.loads(first.read_bytes())
+    for number, frame in enumerate(frames):
+        frame["token"] = f"{number:016x}"
+    (world / "navsim_logs/mini/0.pkl").write_bytes(pickle.dumps(frames))
+    assert (logs_done(), logs_done()) == (2, 0)  # (the new one, and that of which fewer are wanted)
+    for folder in ("points/mini", "gt_database/mini"):
+        file = next((out / folder).glob("000*.bin"))
+        content = file.read_bytes()
+        file.unlink()
+        assert logs_done() == 1 and file.read_bytes() == content
+    monkeypatch.setattr(info_files, "__version__", "of another release")
+    assert logs_done() == 3
 
 
 def test_scenes_that_cannot_be_written_are_named(world, tmp_path, capsys):

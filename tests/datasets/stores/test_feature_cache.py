@@ -139,6 +139,21 @@ def test_max_scenes_counts_over_all_logs(make, cache):
     assert make(cache_dir=cache, **filters).tokens == make(**filters).tokens
 
 
+def test_which_scenes_of_a_log_are_wanted_depends_on_the_logs_before_it(make, cache, world):
+    filters = {"scene_filter": {"frame_interval": 1, "max_scenes": 3}}
+    run(make, cache, **filters)
+    first = min((world / "navsim_logs/mini").glob("*.pkl"))
+    more = pickle.loads(first.read_bytes())
+    for number, frame in enumerate(more):
+        frame["token"] = f"{number:016x}"
+    (world / "navsim_logs/mini/0.pkl").write_bytes(pickle.dumps(more))
+    for _ in range(2):
+        assert run(make, cache, **filters).num_scenes == 3
+        assert make(cache_dir=cache, **filters).tokens == make(**filters).tokens
+        (world / "navsim_logs/mini/0.pkl").unlink(missing_ok=True)
+        (cache / "0.safetensors").unlink(missing_ok=True)
+
+
 def test_tokens_that_are_no_scene_are_reported(make, cache, frames):
     filters = {"scene_filter": {"frame_interval": 1, "tokens": [frames[5]["token"], "f" * 16]}}
     report = run(make, cache, **filters)
