@@ -288,13 +288,23 @@ def _filter_checks(root: NavsimRoot, entry: NamedFilter, splits: Sequence[str]) 
     if logs is None:
         yield Check(name, "ok", ", ".join(words), facts=facts)
         return
-    present = {path.stem for split in root.splits() for path in root.log_paths(split)}
-    absent = sorted(set(logs) - present)
+    there = {split: {path.stem for path in root.log_paths(split)} for split in root.splits()}
+    anywhere = set().union(*there.values())
+    absent = sorted(set(logs) - (there.get(entry.split, set()) if entry.split else anywhere))
     if not absent:
-        yield Check(name, "ok", f"{', '.join(words)}, all in split {entry.split}", facts=facts)
+        where = f"split {entry.split}" if entry.split else "splits of the data root"
+        yield Check(name, "ok", f"{', '.join(words)}, all in {where}", facts=facts)
         return
-    message = f"{', '.join(words)}; {len(absent)} of its logs are in no split, the first is {absent[0]}"
+    message = f"{', '.join(words)}; {len(absent)} of its logs are "
     remedy = downloads.log_download(entry.split) if entry.split else "get the split that it is of"
+    if elsewhere := sorted(set(absent) & anywhere):
+        other = next(split for split, names in there.items() if elsewhere[0] in names)
+        message += (
+            f"not in split {entry.split}, {len(elsewhere)} of them in others: {elsewhere[0]} in {other}"
+        )
+        remedy = f"take the split that has its logs ({other}), or {remedy}"
+    else:
+        message += f"in no split, the first is {absent[0]}"
     yield Check(
         name, "fail" if entry.split in splits else "warn", message, remedy, {**facts, "absent": len(absent)}
     )

@@ -207,6 +207,19 @@ def test_splits_and_what_is_missing_of_them(seen_root):
     assert whole.message.endswith("in 2 of 6 logs") and whole.facts["logs"] == 6
 
 
+def test_logs_of_a_filter_have_to_be_in_its_split(split_root):
+    root = NavsimRoot(split_root)
+    (mine, *_), (other, *_) = ([path.stem for path in root.log_paths(split)] for split in ("val", "train"))
+    chosen = SceneFilter(log_names=[mine, other])
+    (check,) = named(data_checks(root, ["val"], [NamedFilter("mine", chosen, "val")]), "filter mine")
+    assert check.status == "fail" and check.facts["absent"] == 1
+    assert check.message.endswith(
+        f"1 of its logs are not in split val, 1 of them in others: {other} in train"
+    )
+    (check,) = named(data_checks(root, ["val"], [NamedFilter("mine", chosen)]), "filter mine")
+    assert check.status == "ok" and check.message.endswith("2 logs, all in splits of the data root")
+
+
 def test_which_download_has_it(seen_root):
     (seen_root / "navsim_logs/train").rename(seen_root / "navsim_logs/trainval")
     root = NavsimRoot(seen_root)
