@@ -18,6 +18,8 @@ from beyonddrive.datasets.navsim_dataset import NavsimDataset
 from beyonddrive.datasets.stores import feature_cache
 from beyonddrive.datasets.stores.manifests import StoreError
 from beyonddrive.datasets.stores.shard_store import ShardStore
+from beyonddrive.datasets.transforms.negatives import LoadNegatives
+from beyonddrive.datasets.transforms.vocabulary import LoadVocabularyScores
 from beyonddrive.engine.checks import Check
 from beyonddrive.engine.evaluators import plan_metrics
 from beyonddrive.engine.runner import default_work_dir
@@ -99,8 +101,9 @@ def needs_of(name: str, config: Any, loaders: Sequence[str] = LOADERS) -> Config
                 _named(dataset, settings.get("scene_filter")),
             )
             needs.sources.append(source)
-            pool = (settings.get("negatives") or {}).get("pool")
-            needs.stores += [Path(pool)] if pool else []
+            # (negatives are a transform of the pipeline, too)
+            reading = [t for t in dataset.transforms if isinstance(t, (LoadNegatives, LoadVocabularyScores))]
+            needs.stores += [transform.root for transform in reading if transform.root is not None]
             if dataset.cache_dir is not None:
                 needs.stores.append(dataset.cache_dir)
                 needs.writes.append(_features(dataset, dataset.cache_dir))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from beyonddrive.apis import load_config
 from beyonddrive.datasets.navsim.inventory import NamedFilter, data_checks, filters_of
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
@@ -296,6 +297,19 @@ def test_a_config_is_told_what_it_lacks(blind_recipe, split_root, capsys, monkey
     assert doctor.main(words) == 1
     assert "fail  disk" in capsys.readouterr().out
     assert doctor.main([str(tmp_path / "no_config.py")]) == 2
+
+
+def test_stores_that_a_pipeline_reads_are_looked_at(blind_recipe, tmp_path):
+    config = load_config(blind_recipe)
+    scores = {"type": "LoadVocabularyScores", "store": str(tmp_path / "v"), "vocabulary": "plans.npz"}
+    config.train_dataloader.dataset.pipeline = [
+        scores,
+        {"type": "LoadNegatives", "pool": str(tmp_path / "pool")},
+        {"type": "PackPlanInputs"},
+    ]
+    config.val_dataloader.dataset.negatives = {"pool": str(tmp_path / "other pool")}
+    stores = _doctor_configs.needs_of("blind", config).stores
+    assert [tmp_path / name for name in ("v", "pool", "other pool")] == stores
 
 
 class _Usage:
