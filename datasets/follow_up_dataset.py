@@ -100,10 +100,13 @@ class TwoStageDataset(ConcatDataset):
         scene_filter: Only None: the split file says which scenes.
         cache_dir: Only None: inputs are made anew.
         inputs_only: Only true.
+        negatives: Only None: nothing is learnt.
+        indices: Only None: a score of two stages needs all scenes.
+        allow_lost: Only false, for the same reason.
         lazy_init: Look at nothing on disk until the first access.
 
     Raises:
-        DatasetError: If there are no scenes, or ``scene_filter``, ``cache_dir`` or ``inputs_only`` are set.
+        DatasetError: If there are no scenes, or one of these settings is another.
         TwoStageSplitError: If the split file is missing or wrong.
     """
 
@@ -120,14 +123,24 @@ class TwoStageDataset(ConcatDataset):
         scene_filter: None = None,
         cache_dir: None = None,
         inputs_only: bool = True,
+        negatives: None = None,
+        indices: None = None,
+        allow_lost: bool = False,
         lazy_init: bool = False,
     ) -> None:
         for name, value, reason in (
             ("scene_filter", scene_filter, "two_stage says which scenes"),
             ("cache_dir", cache_dir, "follow-up scenes have no feature cache"),
+            ("negatives", negatives, "nothing is learnt from its scenes"),
+            ("indices", indices, "with a scene missing there is no score of two stages"),
         ):
             if value is not None:
                 raise DatasetError(f"TwoStageDataset: {name}={value!r}: {reason}; set {name}=None")
+        if allow_lost:
+            raise DatasetError(
+                "TwoStageDataset: allow_lost=True: with a scene missing there is no score of two stages; set "
+                "allow_lost=False"
+            )
         if not inputs_only:
             raise DatasetError("TwoStageDataset: inputs_only must be true: nothing is learnt from its scenes")
         self.data_root, self.maps_root = Path(data_root), maps_root

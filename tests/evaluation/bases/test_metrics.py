@@ -244,6 +244,12 @@ def test_what_does_not_fit_is_refused(tmp_path, split):
             DATASETS.build({**settings, key: "x"})
     with pytest.raises(ValueError, match="inputs_only must be true"):
         DATASETS.build({**settings, "inputs_only": False})
+    # What a NavsimDataset has in its place may stay where it changes nothing.
+    others = {"negatives": None, "indices": None, "allow_lost": False}
+    DATASETS.build({**settings, **others, "lazy_init": True})
+    for key, value in {"negatives": {"pool": "x"}, "indices": 3, "allow_lost": True}.items():
+        with pytest.raises(ValueError, match=rf"TwoStageDataset: {key}=.*; set {key}=(None|False)"):
+            DATASETS.build({**settings, **others, key: value})
 
 
 def test_scenes_of_both_stages_are_the_data_set_and_lost_ones_are_known(tmp_path, split):
