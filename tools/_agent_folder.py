@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from beyonddrive.datasets.transforms.status import PARTS, HideStatus
 from beyonddrive.datasets.transforms.targets import EgoStatus
 from beyonddrive.deploy import ExportError, PlannerGraph, largest_difference, navsim_agent, write_graph
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.runner.result_paths import check_results
 from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 from beyonddrive.plugins.base.sampling import NOISE, SamplingPlanner
 from beyonddrive.registry import TRANSFORMS
@@ -42,6 +42,28 @@ _SAMPLING = """trajectory_sampling:
   time_horizon: 4
   interval_length: 0.5
 """
+_VERSIONS = {"v1.1": "", "v2": _SAMPLING}
+"""What the file for hydra has besides, by version of the devkit."""
+_HYDRA = {version: Path(version, "agent/beyonddrive.yaml") for version in _VERSIONS}
+_FILES = ("navsim_agent.py", "planner.onnx", "weights.pth", "config.py", "agent.json", *_HYDRA.values())
+
+
+def check_agent_folder(folder: Path, inputs: Iterable[str | Path]) -> None:
+    """Refuse a folder that holds what the export reads, or a planner that no export has put there.
+
+    Args:
+        folder: Where an agent shall go.
+        inputs: Files that the export reads.
+
+    Raises:
+        ConfigError: If one of the agent's files is read, or cannot be written.
+        ExportError: If there are a config or weights of something else.
+    """
+    others = [name for name in ("config.py", "weights.pth") if (folder / name).exists()]
+    # An export that was killed has left its module, which it writes first.
+    if others and not any((folder / name).exists() for name in ("agent.json", "navsim_agent.py")):
+        raise ExportError(f"{folder}: has {' and '.join(others)} of no exported agent; give another folder")
+    check_results({f"{folder.name}'s {name}": folder / name for name in _FILES}, inputs)
 
 
 def write_agent(config: Config, checkpoint: str | Path, folder: Path, with_onnx: bool, largest: float) -> str:
@@ -74,21 +96,29 @@ def write_agent(config: Config, checkpoint: str | Path, folder: Path, with_onnx:
         shape = head.draw(1, head.num_proposals, torch.Generator()).shape[1:]
         settings["noise"] = {"seed": head.seed, "shape": list(shape)}
     folder.mkdir(parents=True, exist_ok=True)
-    said = "without planner.onnx"
-    if with_onnx:
-        said = f"planner.onnx differs from the planner by {_write_onnx(planner, folder, largest):.1e}"
-    else:
-        (folder / "planner.onnx").unlink(missing_ok=True)
+    partial, said = folder / ".partial-planner.onnx", "without planner.onnx"
+    try:
+        if with_onnx:
+            difference = _write_onnx(planner, partial, largest)
+            said = f"planner.onnx differs from the planner by {difference:.1e}"
+        # From here on files of two exports may lie side by side: without this one no agent can be made.
+        (folder / "agent.json").unlink(missing_ok=True)
+        write_atomically(folder / "navsim_agent.py", Path(navsim_agent.__file__).read_bytes())
+        if with_onnx:
+            partial.replace(folder / "planner.onnx")
+        else:
+            (folder / "planner.onnx").unlink(missing_ok=True)
+    finally:
+        partial.unlink(missing_ok=True)
     weights = io.BytesIO()
     torch.save({"state_dict": planner.state_dict(), "meta": {}}, weights)
     write_atomically(folder / "weights.pth", weights.getvalue())
     model = without_downloads(config.model.to_dict())
     alone = Config({"model": model, "default_scope": config.get("default_scope", "beyonddrive")})
     write_atomically(folder / "config.py", alone.pretty_text.encode())
-    shutil.copyfile(navsim_agent.__file__, folder / "navsim_agent.py")
-    for version, sampling in (("v1.1", ""), ("v2", _SAMPLING)):
+    for version, sampling in _VERSIONS.items():
         text = _YAML.format(version=version, run="onnx" if with_onnx else "worker") + sampling
-        write_atomically(folder / version / "agent" / "beyonddrive.yaml", text.encode())
+        write_atomically(folder / _HYDRA[version], text.encode())
     # (last: with it the folder is whole)
     write_atomically(folder / "agent.json", (json.dumps(settings, indent=1) + "\n").encode())
     return f"{folder}: {settings['planner']} as an agent of the devkit, {said}"
@@ -149,20 +179,16 @@ def _note(transform: Any, stage: str, made: dict[str, dict[str, Any]]) -> bool:
     return True
 
 
-def _write_onnx(planner: Any, folder: Path, largest: float) -> float:
-    partial = folder / ".partial-planner.onnx"
-    try:
-        graph = PlannerGraph(planner)
-        write_graph(graph, partial, 1)
-        difference = largest_difference(graph, partial, 1)
-        if not difference <= largest:
-            raise ExportError(
-                f"{folder}: planner.onnx differs from the planner by {difference:.1e}: give --without-onnx, "
-                f"and run it by a worker"
-            )
-        partial.replace(folder / "planner.onnx")
-    finally:
-        partial.unlink(missing_ok=True)
+def _write_onnx(planner: Any, path: Path, largest: float) -> float:
+    """Write the ONNX file, and return how much it differs from the planner."""
+    graph = PlannerGraph(planner)
+    write_graph(graph, path, 1)
+    difference = largest_difference(graph, path, 1)
+    if not difference <= largest:
+        raise ExportError(
+            f"{path.parent}: planner.onnx differs from the planner by {difference:.1e}: give --without-onnx, "
+            f"and run it by a worker"
+        )
     return difference
 
 

@@ -22,6 +22,7 @@ from beyonddrive.tools._command_line import (
     add_config_options,
     command_parser,
     refuse_file,
+    refuse_idle,
     run_command,
 )
 
@@ -49,6 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.navsim_agent:
         refuse_file(parser, "OUT", args.out)
+        refuse_idle(parser, args, ("batch", "free_batch"), "OUT.onnx or OUT.pt2")
         return args
     if args.without_onnx:
         parser.error("--without-onnx: goes with --navsim-agent")
@@ -73,8 +75,9 @@ def export(args: argparse.Namespace) -> int:
 
     config = load_config(args.config, args.cfg_options)
     if args.navsim_agent:
-        from beyonddrive.tools._agent_folder import write_agent
+        from beyonddrive.tools._agent_folder import check_agent_folder, write_agent
 
+        check_agent_folder(args.out, [*files_read(config), args.checkpoint])
         print(write_agent(config, args.checkpoint, args.out, not args.without_onnx, LARGEST_DIFFERENCE))
         return 0
     check_results({"OUT": args.out}, [*files_read(config), args.checkpoint])

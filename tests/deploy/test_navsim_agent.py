@@ -26,7 +26,7 @@ from beyonddrive.evaluation.agents.devkit import Devkit
 from beyonddrive.evaluation.agents.inputs import agent_input, wanted_entries
 from beyonddrive.evaluation.plan_files import PlanFile
 from beyonddrive.registry import MODELS
-from beyonddrive.tools import export, test_agent
+from beyonddrive.tools import _agent_folder, export, test_agent
 from beyonddrive.tools._agent_folder import inputs_of
 
 SOURCE = Path(beyonddrive.__path__[0]) / "deploy/navsim_agent.py"
@@ -265,3 +265,58 @@ def test_transforms_that_the_agent_does_not_know_are_refused(blind_recipe):
     steps = [{"type": "LoadCameraStitch", "size": (32, 128)}, {"type": "EncodeCamera", "format": "png"}]
     config.test_dataloader.dataset.feature_pipeline += steps
     assert inputs_of(config, ("camera",)) == {"camera": {"size": [32, 128]}}
+
+
+@pytest.fixture
+def export_words(blind_recipe, tmp_path):
+    """Words of an export without ONNX to ``tmp_path / "agent"``."""
+    config = load_config(blind_recipe)
+    MODELS.import_from_location()
+    torch.save({"state_dict": MODELS.build(config.model).state_dict()}, tmp_path / "given.pth")
+    words = [str(blind_recipe), str(tmp_path / "given.pth"), str(tmp_path / "agent")]
+    return [*words, "--navsim-agent", "--without-onnx"]
+
+
+def test_a_folder_of_something_else_and_what_is_read_are_refused(export_words, tmp_path, capsys):
+    folder = tmp_path / "agent"
+    folder.mkdir()
+    for name in ("config.py", "weights.pth"):
+        (folder / name).write_bytes(b"mine")
+        assert export.main(export_words) == 1
+        assert f"{folder}: has {name} of no exported agent; give another" in capsys.readouterr().err
+        assert (folder / name).read_bytes() == b"mine"
+        (folder / name).unlink()
+    assert export.main(export_words) == 0
+    weights = (folder / "weights.pth").read_bytes()
+    capsys.readouterr()
+    config, _, *rest = export_words
+    assert export.main([config, str(folder / "weights.pth"), *rest]) == 1
+    assert f"{folder}/weights.pth: is read by this command" in capsys.readouterr().err
+    assert (folder / "weights.pth").read_bytes() == weights
+    assert export.main(export_words) == 0
+
+
+def test_an_export_that_is_killed_does_not_look_whole_and_is_done_again(export_words, tmp_path, monkeypatch):
+    folder = tmp_path / "agent"
+    assert export.main(export_words) == 0
+
+    def kill(path, content):
+        if path.name == "config.py":
+            raise KeyboardInterrupt
+        path.write_bytes(content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_agent_folder, "write_atomically", kill)
+        with pytest.raises(KeyboardInterrupt):
+            export.main(export_words)
+    with pytest.raises(navsim_agent.AgentError, match=r"agent\.json: cannot be read"):
+        navsim_agent.read_settings(folder)
+    assert export.main(export_words) == 0
+    assert navsim_agent.read_settings(folder)["inputs"] == {"status": {}}
+
+
+@pytest.mark.parametrize("idle", [["--batch", "2"], ["--free-batch"]])
+def test_options_of_graph_files_are_refused(export_words, idle, capsys):
+    with pytest.raises(SystemExit):
+        export.main([*export_words, *idle])
+    assert f"{idle[0]}: goes with OUT.onnx or OUT.pt2, and does nothing here" in capsys.readouterr().err
