@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from beyonddrive import deploy
 from beyonddrive.deploy import (
     ExportedPlanner,
     ExportError,
@@ -179,3 +180,25 @@ def test_an_export_never_takes_the_place_of_its_checkpoint(tmp_path: Path, capsy
     assert tool.main([config, str(checkpoint), str(checkpoint)]) == 1
     assert f"OUT {checkpoint}: is read by this command" in capsys.readouterr().err
     assert checkpoint.read_bytes() == b"weights"
+
+
+def test_what_is_compared_is_the_planner_itself(tmp_path):
+    graph = PlannerGraph(tiny("ego_mlp.py"))
+    with torch.no_grad():
+        for weight in graph.planner.parameters():  # as if folding had gone wrong
+            weight += 0.1
+    write_graph(graph, tmp_path / "planner.pt2", 1)
+    assert largest_difference(graph, tmp_path / "planner.pt2") > 1e-3
+
+
+def test_a_file_for_any_number_of_scenes_is_run_with_several(tmp_path, capsys, monkeypatch):
+    config = CONFIGS / "ego_mlp/ego_mlp_1xb16-12e_synth.py"
+    checkpoint, out = tmp_path / "w.pth", tmp_path / "sub/planner.pt2"
+    torch.save({"state_dict": MODELS.build(load_config(config).model).state_dict()}, checkpoint)
+    words = [str(config), str(checkpoint), str(out), "--free-batch"]
+    assert tool.main(words) == 0
+    out.unlink()
+    monkeypatch.setattr(deploy, "write_graph", lambda graph, path, batch: write_graph(graph, path, 1))
+    assert tool.main(words) == 1
+    assert "does not run with a batch of 3" in capsys.readouterr().err
+    assert not list(out.parent.iterdir())
