@@ -124,11 +124,12 @@ def plan(
     scenes = _Scenes(args, root, logs, split)
     devkit = find_devkit()
     agent = build_agent(args.agent, devkit, args.checkpoint, args.agent_options)
+    follow_ups = [ref.log_path for of, ref in scenes.refs if of is not root]
     config = {
-        **describe_inputs(root, logs, Path(inspect.getfile(type(agent)))),
+        **describe_inputs(root, logs, Path(inspect.getfile(type(agent))), follow_ups),
         **describe_agent(agent, args.agent, sorted((k, str(v)) for k, v in args.agent_options.items())),
         "checkpoint": _state(args.checkpoint),
-        "follow_ups": str(args.synthetic_scenes),
+        "follow_ups": [str(args.synthetic_scenes), str(args.synthetic_sensors)],
     }
     failures = dict(scenes.lost)
     with open_parts(args.plans, config) as parts:

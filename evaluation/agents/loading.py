@@ -14,6 +14,8 @@ from beyonddrive.evaluation.agents.devkit import Devkit
 from beyonddrive.evaluation.agents.inputs import AgentError
 from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL
 
+YAML_SUFFIXES = (".yaml", ".yml")
+"""Of a file that hydra would make an agent from."""
 _METHODS = ("get_sensor_config", "initialize", "compute_trajectory")
 
 
@@ -32,7 +34,7 @@ def build_agent(
         AgentError: If there is no such class, it takes no such argument, or has not the methods of an agent.
     """
     given = dict(options or {})
-    if target.endswith((".yaml", ".yml")):
+    if target.endswith(YAML_SUFFIXES):
         values = _read_yaml(Path(target))
         target = str(values.pop("_target_"))
         given = {**{key: _instantiate(value, target) for key, value in values.items()}, **given}

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene import Scene
+from beyonddrive.datasets.stores.fingerprints import fingerprint
 from beyonddrive.evaluation.agents.devkit import Devkit
 from beyonddrive.evaluation.agents.inputs import AgentError, agent_input, wanted_entries
+from beyonddrive.evaluation.agents.loading import YAML_SUFFIXES
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL
 
@@ -126,5 +129,14 @@ def _ahead(
 
 
 def describe_agent(agent: Any, target: str, options: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """What plans of an agent depend on besides data and checkpoint, as JSON values."""
-    return {"agent": target, "name": f"{type(agent).__module__}.{type(agent).__name__}", "options": options}
+    """What plans of an agent depend on besides data and checkpoint, as JSON values.
+
+    Raises:
+        OSError: If the agent is a yaml file that is gone.
+    """
+    return {
+        "agent": target,
+        "settings": fingerprint(Path(target)).digest if target.endswith(YAML_SUFFIXES) else None,
+        "name": f"{type(agent).__module__}.{type(agent).__name__}",
+        "options": options,
+    }

@@ -177,6 +177,47 @@ def test_a_run_that_was_stopped_goes_on(agents, words, tmp_path, monkeypatch, ca
     assert len(PlanFile(tmp_path / "plans.npz")) == 3
 
 
+def test_plans_of_other_settings_or_follow_up_scenes_are_not_kept(agents, tmp_path, monkeypatch):
+    """As a run says what its plans were made from; one with something else begins anew."""
+    values = json.loads((TWO_STAGE / "data/two_stage_split.json").read_text())
+    group = values["reactive_all_mapping"][0]
+    group[2] = group[2][:1]
+    values.update(reactive_all_mapping=[group], tokens=group[:2], log_names=None)
+    values["reactive_synthetic_initial_tokens"] = list(group[2][0])
+    (tmp_path / "split.json").write_text(json.dumps(values))
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    for token in group[2][0]:
+        path = TWO_STAGE / f"data/synthetic_scene_pickles/{token}.pkl"
+        (scenes / path.name).write_bytes(path.read_bytes())
+    agent = tmp_path / "agent.yaml"
+    agent.write_text("_target_: stub_agents.ConstantVelocity\nturn: 0.02\n")
+    module = importlib.import_module("beyonddrive.evaluation.score_files")
+    seen = []
+
+    def open_parts(out, config):
+        seen.append(json.dumps(config))
+        raise ValueError("seen")
+
+    monkeypatch.setattr(module, "open_parts", open_parts)
+    words = [
+        str(agent),
+        f"--split-file={tmp_path / 'split.json'}",
+        f"--synthetic-scenes={scenes}",
+        f"--data-root={TWO_STAGE / 'data'}",
+        f"--maps-root={TWO_STAGE.parent / 'pdms/data/maps'}",
+        f"--plans={tmp_path / 'plans.npz'}",
+    ]
+    assert [tool.main(words), tool.main(words)] == [1, 1] and seen[0] == seen[1]
+    agent.write_text("_target_: stub_agents.ConstantVelocity\nturn: 0.03\n")
+    tool.main(words)
+    with (scenes / f"{group[2][0][0]}.pkl").open("ab") as file:
+        file.write(b" ")
+    tool.main(words)
+    tool.main([*words, f"--synthetic-sensors={tmp_path}"])
+    assert len(set(seen)) == 4
+
+
 def test_words_that_do_not_fit_are_refused(capsys):
     words = ["a:B", "--data-root=r", "--plans=p.npz"]
     for more, said in (
