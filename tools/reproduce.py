@@ -28,6 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser("reproduce", "Evaluate a published checkpoint and compare with its figures.")
     parser.add_argument("release", metavar="RELEASE", help="name in a planner's metafile.yml")
     parser.add_argument("--data-root", required=True, help="data root in NAVSIM's layout")
+    parser.add_argument("--maps-root", help="folder of the maps; default: DATA_ROOT/maps")
     parser.add_argument("--checkpoint", type=Path, help="the file, if it is here already")
     parser.add_argument("--metafile", type=Path, help="another metafile than those of the configs")
     parser.add_argument("--endpoint", metavar="URL", help="address of the hub")
@@ -67,7 +68,8 @@ def reproduce(args: argparse.Namespace) -> int:
     from beyonddrive.engine import runner
 
     row = find_row(args.release, args.metafile)
-    options = {"data_root": args.data_root, **(args.cfg_options or {})}
+    places = {"data_root": args.data_root, **({"maps_root": args.maps_root} if args.maps_root else {})}
+    options = {**places, **(args.cfg_options or {})}
     config = runner.load_config(row.config, options)
     unsound = check_data(row.config, config)
     if unsound and not args.any_data:

@@ -109,6 +109,15 @@ def test_data_that_cannot_give_the_figures_are_told_before_anything_is_fetched(
     assert "scenes scored" in out and f"{log.stem} has no score" in err
 
 
+def test_maps_may_be_elsewhere(tmp_path, monkeypatch, blind_recipe, split_root, release):
+    monkeypatch.chdir(tmp_path)
+    path, figures = release
+    maps = (split_root / "maps").rename(tmp_path / "maps elsewhere")
+    words = ["tiny", f"--data-root={split_root}", metafile(tmp_path, blind_recipe, figures)]
+    assert tool.main([*words, f"--checkpoint={path}", f"--maps-root={maps}"]) == 0
+    assert tool.main([*words, f"--checkpoint={path}"]) == 1
+
+
 def test_what_cannot_be_fetched_is_said(tmp_path, hub, capsys):
     with pytest.raises(PublishedError, match=r"team/none.pth: cannot be fetched .*give --checkpoint FILE"):
         fetch(PublishedRow("x", "c", {}, "team", "none.pth"), hub)
