@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene import FUTURE
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.structures.errors import BeyondDriveError
@@ -42,9 +44,20 @@ def choose_tokens(
         scene_filter: Which windows of the logs are scenes; None is the default filter.
 
     Raises:
-        PlansError: If no scene of the split has a plan of every planner and, if there is a pool, a record.
+        PlansError: If no scene of the split has the frames after now that are drawn, a plan of every planner
+            and, if there is a pool, a record.
     """
-    tokens = sorted({ref.token for ref in root.refs(split, scene_filter)})
+    scene_filter = scene_filter or SceneFilter()
+    every = {ref.token for ref in root.refs(split, scene_filter)}
+    drawable = every
+    if scene_filter.num_future_frames < FUTURE:  # (else there is no need to read the logs twice)
+        drawable = every & _with_future(root, split, scene_filter)
+    tokens = sorted(drawable)
+    if every and not tokens:
+        raise PlansError(
+            f"split {split} of {root.root} has {len(every)} scenes, but not one with the {FUTURE} frames "
+            f"after now that are drawn; take a split that has them"
+        )
     kept = [
         t for t in tokens if all(t in by_token for by_token in plans.values()) and (pool is None or t in pool)
     ]
@@ -58,6 +71,18 @@ def choose_tokens(
         return kept
     chosen = np.random.default_rng(seed).permutation(len(kept))[:count]
     return [kept[index] for index in sorted(chosen)]
+
+
+def _with_future(root: NavsimRoot, split: str, scene_filter: SceneFilter) -> set[str]:
+    """Tokens of windows, of all that a filter might keep, that the log goes on behind for long enough."""
+    longer = replace(
+        scene_filter,
+        num_future_frames=FUTURE,
+        frame_interval=scene_filter.interval,  # (windows start where they did)
+        max_scenes=None,
+        tokens=None,
+    )
+    return {ref.token for ref in root.refs(split, longer)}
 
 
 class Chosen(NamedTuple):

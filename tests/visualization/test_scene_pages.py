@@ -9,6 +9,7 @@ import pytest
 import shapely
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.navsim.sensors import SensorError
 from beyonddrive.datasets.stores.negative_pool import NegativePool, PoolDescription, hash_tokens, open_writer
 from beyonddrive.evaluation.pdm import build_metric_cache, score
@@ -163,6 +164,16 @@ def test_scenes_are_chosen_among_those_that_can_be_drawn(root, golden_rows, pool
     assert choose_tokens(root, "mini", 5, 0, known, pool) == [TOKEN]
     with pytest.raises(PlansError, match="not one that is known to LTF"):
         choose_tokens(root, "mini", 5, 0, {"LTF": {"other": plans[:1]}})
+    short = SceneFilter(num_future_frames=0, frame_interval=1)
+    assert len(list(root.refs("mini", short))) > 1
+    for count in (5, None):
+        assert choose_tokens(root, "mini", count, 0, {}, None, short) == [TOKEN]
+    assert root.problems == []
+    late = SceneFilter(
+        num_future_frames=0, frame_interval=1, tokens=[list(root.refs("mini", short))[-1].token]
+    )
+    with pytest.raises(PlansError, match="1 scenes, but not one with the 10 frames after now"):
+        choose_tokens(root, "mini", None, 0, {}, None, late)
 
 
 def test_the_tool_draws_what_it_can_and_names_the_rest(world_folder, tmp_path, golden_rows, capsys):
