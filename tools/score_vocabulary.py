@@ -21,6 +21,7 @@ from beyonddrive.tools._command_line import (
     command_parser,
     executor_of,
     refuse_file,
+    refuse_idle,
     run_command,
     tell,
 )
@@ -41,6 +42,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_config_options(parser)
     args = parser.parse_args(argv)
     refuse_file(parser, "--out", args.out)
+    if args.source.is_dir():
+        refuse_idle(parser, args, ("cfg_options",), "a config")
     return args
 
 

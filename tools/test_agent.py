@@ -25,6 +25,7 @@ from beyonddrive.tools._command_line import (
     add_executor_options,
     command_parser,
     executor_of,
+    refuse_idle,
     run_command,
     tell,
     tell_all,
@@ -67,6 +68,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--split-file and --synthetic-scenes go together: they are of two stages")
     if args.split_file is not None and args.scene_filter is not None:
         parser.error("--scene-filter: with --split-file that file says which scenes there are")
+    if args.split_file is None:
+        refuse_idle(parser, args, ("synthetic_sensors",), "--split-file and --synthetic-scenes")
+    if args.plans_only:
+        refuse_idle(parser, args, ("scores",), "scoring, which --plans-only leaves out")
     if args.read_ahead < 0:
         parser.error("--read-ahead: must not be negative")
     for option, path in (("--plans", args.plans), ("--scores", args.scores)):

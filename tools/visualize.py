@@ -19,6 +19,7 @@ from beyonddrive.tools._command_line import (
     command_parser,
     executor_of,
     refuse_file,
+    refuse_idle,
     run_command,
     tell,
     tell_all,
@@ -93,6 +94,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for option in ("column", "of", "results", "cache_dir"):
         if args.worst is None and getattr(args, option) is not None:
             parser.error(f"--{option.replace('_', '-')}: goes with --worst N")
+    if args.tokens is not None:
+        refuse_idle(parser, args, ("scene_filter",), "scenes that are chosen, not named")
+    if args.tokens is not None or args.all or args.worst is not None:
+        refuse_idle(parser, args, ("seed",), "--num, a choice by chance")
     if args.worst is not None and not (args.plans or args.results):
         parser.error("--worst: needs --plans, or --results with the scores of a planner")
     if args.results is not None and (args.of is not None or args.cache_dir is not None):

@@ -161,3 +161,11 @@ def test_options_that_nothing_would_read_are_refused(capsys, tool, words, idle, 
     with pytest.raises(SystemExit):
         tool.parse_args([*words, *idle])
     assert f"{idle[0]}: goes with {owner}" in capsys.readouterr().err
+
+
+def test_options_of_a_config_are_refused_beside_a_data_root(tmp_path, capsys):
+    words = [str(tmp_path), "train", "v.npz", "--out", str(tmp_path / "s"), "--cfg-options", "a=1"]
+    with pytest.raises(SystemExit):
+        score_vocabulary.parse_args(words)
+    assert "--cfg-options: goes with a config, and does nothing here" in capsys.readouterr().err
+    assert score_vocabulary.parse_args(["config.py", *words[1:]]).cfg_options == {"a": "1"}

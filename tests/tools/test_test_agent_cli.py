@@ -224,6 +224,8 @@ def test_words_that_do_not_fit_are_refused(capsys):
         (["--split-file=s"], "go together"),
         (["--split-file=s", "--synthetic-scenes=d", "--scene-filter=f"], "--scene-filter: with --split-file"),
         (["--read-ahead=-1"], "must not be negative"),
+        (["--synthetic-sensors=d"], "--synthetic-sensors: goes with --split-file"),
+        (["--plans-only", "--scores=s.csv"], "--scores: goes with scoring, which --plans-only leaves out"),
     ):
         with pytest.raises(SystemExit):
             tool.parse_args([*words, *more])

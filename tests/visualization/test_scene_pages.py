@@ -176,6 +176,20 @@ def test_scenes_are_chosen_among_those_that_can_be_drawn(root, golden_rows, pool
         choose_tokens(root, "mini", None, 0, {}, None, late)
 
 
+def test_options_that_would_do_nothing_are_refused(capsys):
+    words = ["--data-root=r", "--split=s", "--out=o"]
+    for more, said in (
+        (["--tokens", "a", "--scene-filter=f.yaml"], "--scene-filter: goes with scenes that are chosen"),
+        (["--tokens", "a", "--seed=1"], "--seed: goes with --num"),
+        (["--all", "--seed=1"], "--seed: goes with --num"),
+        (["--worst=1", "--plans", "a=b.npz", "--seed=1"], "--seed: goes with --num"),
+    ):
+        with pytest.raises(SystemExit):
+            tool.parse_args([*words, *more])
+        assert said in capsys.readouterr().err
+    assert tool.parse_args([*words, "--num=2", "--seed=1", "--scene-filter=f.yaml"]).seed == 1
+
+
 def test_the_tool_draws_what_it_can_and_names_the_rest(world_folder, tmp_path, golden_rows, capsys):
     plans, _, _ = golden_rows
     path = write_plans(tmp_path / "plans.npz", **{TOKEN: plans[1]})
