@@ -214,7 +214,7 @@ class BeyondDriveFeatureBuilder(AbstractFeatureBuilder):
         if "camera" in inputs:
             made["camera"] = stitch(agent_input.cameras[-1], inputs["camera"]["size"])
             if "encoding" in inputs["camera"]:
-                made["camera"] = reencode(made["camera"], **inputs["camera"]["encoding"])
+                made["camera"] = lossy_image(made["camera"], **inputs["camera"]["encoding"])
         if "lidar" in inputs:
             made["lidar"] = histogram(agent_input.lidars[-1].lidar_pc, **inputs["lidar"])
         return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in made.items()}
@@ -241,7 +241,7 @@ def stitch(cameras: Any, size: List[int]) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(resized, -1, 0), dtype=np.uint8)
 
 
-def reencode(image: np.ndarray, format: str, quality: int) -> np.ndarray:
+def lossy_image(image: np.ndarray, format: str, quality: int) -> np.ndarray:
     """What a lossy picture, ``jpeg`` or ``webp``, keeps of an image: uint8 (3, H, W)."""
     import cv2
 
@@ -253,7 +253,7 @@ def reencode(image: np.ndarray, format: str, quality: int) -> np.ndarray:
     done, data = cv2.imencode(suffix, pixels, [option, int(quality)])
     if not done:
         raise AgentError("this OpenCV cannot write {}, which the images of training were".format(format))
-    read = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    read = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return np.ascontiguousarray(np.moveaxis(read[..., ::-1], -1, 0))
 
 

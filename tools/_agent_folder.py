@@ -45,7 +45,10 @@ _SAMPLING = """trajectory_sampling:
 _VERSIONS = {"v1.1": "", "v2": _SAMPLING}
 """What the file for hydra has besides, by version of the devkit."""
 _HYDRA = {version: Path(version, "agent/beyonddrive.yaml") for version in _VERSIONS}
-_FILES = ("navsim_agent.py", "planner.onnx", "weights.pth", "config.py", "agent.json", *_HYDRA.values())
+_FILES = (
+    *map(Path, ("navsim_agent.py", "planner.onnx", "weights.pth", "config.py", "agent.json")),
+    *_HYDRA.values(),
+)
 
 
 def check_agent_folder(folder: Path, inputs: Iterable[str | Path]) -> None:
