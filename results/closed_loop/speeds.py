@@ -1,7 +1,7 @@
 """How fast planners drive: ``python results/closed_loop/speeds.py --run LTF=closed/ltf-0,closed/ltf-1 ...``.
 
-Each run is what ``beyonddrive closed-loop run`` wrote; runs of a name are its trainings. ``speeds.csv`` gets
-the mean speed [m/s] in the first quarter of a second and 1, 2 and 4 s into the episodes, of those that have
+Each run is what ``beyonddrive closed-loop run`` wrote; runs of a name are its trainings. ``speeds.csv``, or with
+``--settings`` ``settings_speeds.csv`` for those of ``settings.yml``, gets the mean speed [m/s] in the first quarter of a second and 1, 2 and 4 s into the episodes, of those that have
 not ended by then, and the share [%] of all steps in which the ego stands (slower than 0.5 m/s).
 """
 
@@ -21,7 +21,7 @@ TIMES = {"start": 0, "1 s": 4, "2 s": 8, "4 s": 16}
 """In steps of a quarter of a second."""
 STANDS = 0.5
 """Slower than this the ego stands [m/s]."""
-OUT = Path(__file__).with_name("speeds.csv")
+OUT, SETTINGS = (Path(__file__).with_name(name) for name in ("speeds.csv", "settings_speeds.csv"))
 
 
 def speeds(record: Path) -> NDArray[np.float64]:
@@ -41,17 +41,19 @@ def cells_of(episodes: list[NDArray[np.float64]]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Measure, and add the rows to ``speeds.csv``."""
+    """Measure, and add the rows to the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--run", nargs="+", required=True, metavar="NAME=DIR,DIR")
+    parser.add_argument("--settings", action="store_true", help="runs in the towns of settings.yml")
+    args = parser.parse_args()
     rows = {}
-    for text in parser.parse_args().run:
+    for text in args.run:
         name, _, folders = text.partition("=")
         found = [path for folder in folders.split(",") for path in sorted(Path(folder).glob(f"*/*/{RECORD}"))]
         if not found:
             parser.error(f"--run {name}: no episodes in {folders}")
         rows[name] = cells_of([speeds(path) for path in found])
-    print(add_rows(OUT, rows))
+    print(add_rows(SETTINGS if args.settings else OUT, rows))
 
 
 if __name__ == "__main__":
