@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from beyonddrive.apis import load_config
+from beyonddrive.datasets.follow_up_dataset import TwoStageDataset
 from beyonddrive.datasets.navsim.inventory import NamedFilter
 from beyonddrive.datasets.navsim.root import NavsimRoot, SceneRef
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
@@ -94,13 +95,12 @@ def needs_of(name: str, config: Any, loaders: Sequence[str] = LOADERS) -> Config
         given = (config.get(f"{loader}_dataloader") or {}).get("dataset")
         for settings in unwrapped_settings(given) if given else []:
             dataset = DATASETS.build({**settings, "lazy_init": True})
-            source = Source(
-                dataset.data_root,
-                dataset.maps_root,
-                dataset.split,
-                _named(dataset, settings.get("scene_filter")),
-            )
-            needs.sources.append(source)
+            filter_file = settings.get("scene_filter")
+            if isinstance(dataset, TwoStageDataset):
+                # (the original scenes, which its table names; who evaluates is told of follow-ups that lack)
+                filter_file, dataset = dataset.two_stage, dataset.datasets[0]
+            named = _named(dataset, filter_file)
+            needs.sources.append(Source(dataset.data_root, dataset.maps_root, dataset.split, named))
             # (negatives are a transform of the pipeline, too)
             reading = [t for t in dataset.transforms if isinstance(t, (LoadNegatives, LoadVocabularyScores))]
             needs.stores += [transform.root for transform in reading if transform.root is not None]

@@ -1,8 +1,9 @@
 """How fast planners drive: ``python results/closed_loop/speeds.py --run LTF=closed/ltf-0,closed/ltf-1 ...``.
 
-Each run is what ``beyonddrive closed-loop run`` wrote; runs of a name are its trainings. ``speeds.csv``, or with
-``--settings`` ``settings_speeds.csv`` for those of ``settings.yml``, gets the mean speed [m/s] in the first quarter of a second and 1, 2 and 4 s into the episodes, of those that have
-not ended by then, and the share [%] of all steps in which the ego stands (slower than 0.5 m/s).
+Each run is what ``beyonddrive closed-loop run`` wrote; runs of a name are its trainings. ``speeds.csv``, or
+with ``--settings`` ``settings_speeds.csv`` for those of ``settings.yml``, gets the mean speed [m/s] in the
+first quarter of a second and 1, 2 and 4 s into the episodes, of those that have not ended by then, and the
+share [%] of all steps in which the ego stands (slower than 0.5 m/s).
 """
 
 from __future__ import annotations

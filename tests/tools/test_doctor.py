@@ -321,3 +321,22 @@ def test_a_data_root_that_is_none(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(self_test, "self_test_checks", list)
     assert doctor.main(["--data-root", str(tmp_path)]) == 1
     assert "fail  data" in capsys.readouterr().out
+
+
+def test_of_two_stages_the_original_scenes_are_looked_at(blind_recipe, tmp_path):
+    data = Path(__file__).parents[1] / "data/golden/two_stage/data"
+    config = load_config(blind_recipe)
+    dataset = config.test_dataloader.dataset
+    config.test_dataloader.dataset = {
+        "type": "TwoStageDataset",
+        "data_root": str(data),
+        "two_stage": str(data / "two_stage_split.json"),
+        "synthetic_scenes": str(data / "synthetic_scene_pickles"),
+        "feature_pipeline": dataset.feature_pipeline,
+        "pipeline": dataset.pipeline,
+    }
+    needs = _doctor_configs.needs_of("blind", config, ("test",))
+    (source,) = needs.sources
+    assert source.data_root == data and source.filter.name == "two_stage_split"
+    assert source.filter.scene_filter.tokens and source.split == source.filter.split
+    assert not needs.stores
