@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from beyonddrive.registry import MODELS
 
 PROBABILITY_FLOOR = 1e-6
-"""Probabilities are kept this far from 0 and 1 in logarithms."""
+"""WoTE keeps probabilities this far from 0 and 1 in logarithms (MODELS, section 8)."""
 
 
 def wrapped_difference(plans: Tensor, others: Tensor) -> Tensor:
@@ -20,16 +20,24 @@ def wrapped_difference(plans: Tensor, others: Tensor) -> Tensor:
     return torch.cat([difference[..., :2], heading], dim=-1)
 
 
-def soft_imitation_loss(logits: Tensor, distances: Tensor) -> Tensor:
+def soft_imitation_loss(logits: Tensor, distances: Tensor, floor: float | None = None) -> Tensor:
     """Cross-entropy of a softmax over candidates against the softmax of minus their distances; batch mean.
 
     Args:
         logits: (B, V) one logit per candidate.
         distances: (B, V) distance of every candidate to the expert.
+        floor: Probabilities are kept this far from 0 and 1. A candidate below it has no gradient, and
+            stays there however near to the expert it is; None keeps every gradient.
+
+    >>> soft_imitation_loss(torch.tensor([[0.0, 30.0]]), torch.tensor([[0.0, 100.0]]))
+    tensor(30.)
     """
     target = (-distances).softmax(dim=-1)
-    probability = logits.float().softmax(dim=-1).clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    return -(target * probability.log()).sum(dim=-1).mean()
+    if floor is None:
+        logarithm = logits.float().log_softmax(dim=-1)
+    else:
+        logarithm = logits.float().softmax(dim=-1).clamp(floor, 1 - floor).log()
+    return -(target * logarithm).sum(dim=-1).mean()
 
 
 @MODELS.register_module()

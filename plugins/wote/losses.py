@@ -78,8 +78,8 @@ class WorldModelLoss(nn.Module):
             + (1 - sub_scores) * (1 - probability + PROBABILITY_FLOOR).log()
         )
         offset = F.l1_loss(wrapped_difference(pulled, expert), torch.zeros_like(expert))
-        imitation = soft_imitation_loss(logits["imitation_logits"], distances)
-        offset_imitation = soft_imitation_loss(logits["offset_logits"], distances)
+        imitation = soft_imitation_loss(logits["imitation_logits"], distances, PROBABILITY_FLOOR)
+        offset_imitation = soft_imitation_loss(logits["offset_logits"], distances, PROBABILITY_FLOOR)
         return {
             "loss_offset": self.offset_weight * offset,
             "loss_imitation": self.imitation_weight * imitation,

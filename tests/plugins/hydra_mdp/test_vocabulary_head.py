@@ -156,6 +156,20 @@ def test_only_the_head_of_a_sub_score_learns_it(head: VocabularyHead) -> None:
     assert head.imitation[0].weight.grad is None
 
 
+def test_a_plan_that_is_thought_impossible_is_pulled_to_its_share(head: VocabularyHead) -> None:
+    expert, belief = head.vocabulary()[7][None], torch.zeros(1, SIZE)
+    belief[0, 7] = -40.0  # a probability of 1e-18 or so, far below the floor of WoTE
+    belief.requires_grad_()
+    logits = {"imitation_logits": belief, "metric_logits": torch.zeros(1, SIZE, 6)}
+    sample = samples(head, 1)
+    sample[0].gt.trajectory = expert[0]
+    head.loss(PlanOutput(expert, expert, extras=logits), sample)["loss_imitation"].backward()
+    # What a cross-entropy must give: the probability minus the share that it is to have, which is nearly 1.
+    assert belief.grad is not None
+    assert belief.grad[0, 7].item() == pytest.approx(-1.0, abs=0.1)
+    assert (belief.grad[0, :7] > 0).all() and (belief.grad[0, 8:] > 0).all()
+
+
 def test_expected_plan_is_the_mean_under_the_softmax(head: VocabularyHead) -> None:
     belief = torch.full((1, SIZE), -1e4)
     belief[0, [2, 5]] = 0.0

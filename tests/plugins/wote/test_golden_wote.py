@@ -163,6 +163,16 @@ def test_supervised_is_the_plan_that_the_offset_loss_pulls(head: WorldModelHead)
     assert (gradient.abs().sum(dim=(2, 3)) > 0).sum(dim=1).tolist() == [1, 1, 1]
 
 
+def test_imitation_has_the_floor_of_the_original(head: WorldModelHead) -> None:
+    output, targets = head.training_output(tokens(), []), samples(head)
+    output.extras["imitation_logits"] = 30.0 * torch.eye(3, ANCHORS)  # the others have 1e-13
+    expert = torch.stack([sample.gt.trajectory for sample in targets])
+    probability = output.extras["imitation_logits"].softmax(dim=1).clamp(1e-6, 1 - 1e-6)
+    share = (-head.criterion.distances(head.anchors(), expert)).softmax(dim=1)
+    wanted = -(share * probability.log()).sum(dim=1).mean()
+    assert torch.equal(head.loss(output, targets)["loss_imitation"], wanted)
+
+
 def test_scores_of_other_anchors_are_refused(head: WorldModelHead) -> None:
     output, targets = head.training_output(tokens(), []), samples(head)
     targets[1].gt.vocabulary_id = torch.tensor(7)
