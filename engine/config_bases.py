@@ -5,12 +5,14 @@ mmengine refuses two bases that share a top-level name, so that a variant such a
 ``model``, could not be added to a config by naming it.
 
 A list is replaced as a whole. A base whose pipeline or hooks lack what an earlier base has put there would
-take it out without a word, so it is refused.
+take it out without a word, so it is refused. So is one that replaces the selection of negatives, or how they
+are mined, by ``_delete_``, if it lacks what an earlier base has chosen there.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,12 +21,18 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from beyonddrive.engine.config_readers import find
 from beyonddrive.engine.config_values import ConfigError
 
 _MARK = "_beyonddrive_bases"
 _REFUSAL = "Duplicate key is not allowed among bases"
+_CHOSEN = ("negative_selection", "negative_mining")
+"""Settings of which several bases choose values; others are replaced as whoever writes ``_delete_`` says."""
 _are_joined: ContextVar[bool] = ContextVar("_are_joined", default=False)
 """Whether the next file that is read gets its bases as one."""
+
+
+_Read = Callable[[str], Mapping[str, Any]]
 
 
 class _Bases(NamedTuple):
@@ -32,6 +40,17 @@ class _Bases(NamedTuple):
 
     files: list[tuple[str, str | None]]
     """Path and scope of each."""
+
+
+class _Said(NamedTuple):
+    """What one base says."""
+
+    path: str
+    values: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).name
 
 
 def apply() -> None:
@@ -101,9 +120,18 @@ def _read_all(bases: _Bases, *args: Any, **kwargs: Any) -> tuple[dict[str, Any],
     merged: dict[str, Any] = {}
     texts: list[str] = []
     environment: dict[str, Any] = {}
-    for index, (file, scope) in enumerate(bases.files):
+    said: list[_Said] = []
+
+    def read(path: str) -> Mapping[str, Any]:
+        values: Mapping[str, Any] = Config._file2dict(path, *args, **kwargs)[0]
+        return values
+
+    for file, scope in bases.files:
         values, text, variables = Config._file2dict(file, *args, **kwargs)
-        _refuse_lost_parts(merged, values, [Path(path).name for path, _ in bases.files[: index + 1]])
+        said.append(_Said(file, values))
+        _refuse_lost_parts(merged, values, [base.name for base in said])
+        for key in _CHOSEN:
+            _refuse_lost_choices(merged.get(key), values.get(key), said, (key,), read)
         merged = Config._merge_a_into_b(Config._dict_to_config_dict(values, scope), merged)
         texts.append(text)
         environment.update(variables)
@@ -137,6 +165,73 @@ def _refuse_lost_parts(
                     f"({', '.join(files[:-1])}) has put there, because a list is replaced as a whole. Leave "
                     f"one of them out, and write all of {name} in the config itself"
                 )
+
+
+def _refuse_lost_choices(
+    old: Any, new: Any, said: Sequence[_Said], where: tuple[str, ...], read: _Read
+) -> None:
+    """Refuse a base that replaces a mapping by ``_delete_`` and lacks what an earlier base has chosen in it.
+
+    The values that the mapping had where it was first written are nobody's choice.
+
+    Args:
+        old: What the earlier bases say of the setting.
+        new: What the next one says of it.
+        said: The bases, the next one last.
+        where: Keys that lead to the setting.
+        read: Gives what a file says, its bases included.
+
+    Raises:
+        ConfigError: Names both files, the keys and the remedy.
+    """
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return
+    if not new.get("_delete_"):
+        for key in new.keys() & old.keys():
+            _refuse_lost_choices(old[key], new[key], said, (*where, key), read)
+        return
+    *earlier, last = said
+    first = next(filter(None, (_first_said(base.path, where, read) for base in earlier)), {})
+    first, kept = ({**_defaults(part.get("type")), **part} for part in (first, new))
+    chosen = [key for key in old if all(key not in part or part[key] != old[key] for part in (first, kept))]
+    if not chosen:
+        return
+    name, by = ".".join(where), [_last_said(earlier, where, key) for key in chosen]
+    files, keys = " and ".join(dict.fromkeys(by)), ", ".join(f"{name}.{key}" for key in chosen)
+    shown = ", ".join(f"{key}={old[key]!r} ({file})" for key, file in zip(chosen, by, strict=True))
+    raise ConfigError(
+        f"{name}: {last.name} replaces it as a whole and would take out what earlier bases have chosen: "
+        f"{shown}. If both shall count, name {last.name} before {files}; else leave one of them out, and "
+        f"set {keys} in the config itself"
+    )
+
+
+def _first_said(path: str, where: tuple[str, ...], read: _Read) -> Any:
+    """The value of a setting in the first of a file and its bases, in their order, that has it; or None."""
+    for base in Config._get_base_files(path):
+        if (found := _first_said(Config._get_cfg_path(base, path)[0], where, read)) is not None:
+            return found
+    return _at(read(path), where)
+
+
+def _last_said(said: Sequence[_Said], where: Sequence[str], key: str) -> str:
+    """Name of the last base that gives this key of a setting."""
+    return [base.name for base in said if key in (_at(base.values, where) or {})][-1]
+
+
+def _at(values: Any, where: Sequence[str]) -> Any:
+    for key in where:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values
+
+
+def _defaults(name: Any) -> dict[str, Any]:
+    """Arguments that a type has by default."""
+    target = find(name, None) if name is not None else None
+    if target is None:
+        return {}
+    parameters = inspect.signature(target).parameters.values()
+    return {one.name: one.default for one in parameters if one.default is not one.empty}
 
 
 def _types(parts: Sequence[Any]) -> list[str]:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from beyonddrive.engine.configs import load_config
+from beyonddrive.engine.config_files import find_config
+from beyonddrive.engine.configs import ConfigError, load_config
+from beyonddrive.engine.sweeps.plan import read_plan
 from beyonddrive.generators.mining_job import (
     MiningError,
     fingerprint,
@@ -24,6 +26,7 @@ from beyonddrive.structures.plan import SCORE_COLUMNS
 BASE = Path(__file__).parents[2] / "configs" / "_base_" / "negatives"
 VARIANTS = sorted({path.stem for path in BASE.glob("*.py")} - {"published", "pool"})
 RECIPES = BASE.parents[1]
+RESULTS = RECIPES.parent / "results/effect"
 REPELLED = RECIPES / "ltf/ltf-beyonddrive_tiny_1xb16-12e_synth.py"
 GENERATOR = RECIPES / "flow_policy/flow_policy_tiny_1xb16-12e_synth.py"
 
@@ -137,6 +140,71 @@ def test_fingerprint_follows_model_and_weights(tmp_path):
     assert first["checkpoint_hash"] != other["checkpoint_hash"]
     with pytest.raises(MiningError, match=r"c\.pth: cannot be read"):
         fingerprint(Config({"model": {}}), tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["near", "sub_scores"], r"sub_scores\.py replaces .*: max_distance=2\.0 \(near\.py\)"),
+        (["dac", "controls/passing"], r"passing\.py replaces .*: column='DAC' \(dac\.py\)"),
+        (["dac", "controls/random_failure"], r"random_failure\.py replaces .*: column='DAC' \(dac\.py\)"),
+        (
+            ["several", "dac", "controls/worst_failure"],
+            r"column='DAC' \(dac\.py\).* num=4 \(several\.py\).*before dac\.py and several\.py",
+        ),
+        (["pooled", "controls/passing"], r"distance='reference' \(pooled\.py\)"),
+        (["controls/passing", "sub_scores"], r"type='PassingPlans' \(passing\.py\)"),
+    ],
+    ids=str,
+)
+def test_a_base_that_would_take_the_choice_of_another_out_is_refused(tmp_path, names, words):
+    with pytest.raises(ConfigError, match=rf"negative_selection: .*{words}.* in the config itself"):
+        add(tmp_path / "both.py", REPELLED, *names)
+    bases = [str(REPELLED), *(str(BASE / f"{name}.py") for name in names[:-1])]
+    (tmp_path / "own.py").write_text(f"_base_ = {bases}\n")
+    with pytest.raises(ConfigError, match=r"negative_selection: .* \(own\.py\).* before own\.py"):
+        add(tmp_path / "both.py", tmp_path / "own.py", names[-1])
+
+
+def test_what_is_chosen_after_a_replacement_counts(tmp_path):
+    selection = add(tmp_path / "both.py", REPELLED, "sub_scores", "near").negative_selection
+    assert (selection.type, selection.max_distance) == ("NearestNegativesPerColumn", 2.0)
+    assert add(tmp_path / "both.py", REPELLED, "controls/passing", "dac").negative_selection.column == "DAC"
+
+
+def test_a_choice_that_a_replacement_has_by_default_is_not_lost(tmp_path):
+    texts = {
+        "first": "type='NearestNegatives', distance='reference'",
+        "wrapped": "distance='wrapped'",
+        "alike": "num=1, spacing=0.0",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(f"negative_selection = dict({text})\n")
+    first, wrapped, alike = (str(tmp_path / f"{name}.py") for name in texts)
+    for bases in (
+        [first, wrapped, str(BASE / "controls/passing.py")],
+        [str(REPELLED), str(BASE / "several.py"), alike, str(BASE / "sub_scores.py")],
+    ):
+        (tmp_path / "child.py").write_text(f"_base_ = {bases}\n")
+        selection = load_config(tmp_path / "child.py").negative_selection
+        assert selection.type in ("PassingPlans", "NearestNegativesPerColumn")
+        assert not {"distance", "spacing"} & selection.keys()
+
+
+def test_how_a_generator_mines_is_not_lost_either(tmp_path):
+    (tmp_path / "wide.py").write_text("negative_mining = dict(strategy=dict(noise=0.8))\n")
+    with pytest.raises(
+        ConfigError, match=r"negative_mining\.strategy: diverse\.py .*: noise=0\.8 \(wide\.py\)"
+    ):
+        add(tmp_path / "generator.py", GENERATOR, str(tmp_path / "wide"), "diverse")
+
+
+@pytest.mark.parametrize("plan", sorted(path.name for path in RESULTS.glob("*.yml")))
+def test_the_rows_of_results_combine_bases_that_keep_each_others_choices(tmp_path, plan):
+    for row in read_plan(RESULTS / plan).rows:
+        bases = [str(find_config(name)) for name in (row.config, *row.bases)]
+        (tmp_path / "row.py").write_text(f"_base_ = {bases}\n")
+        assert load_config(tmp_path / "row.py").model
 
 
 def head_of(config):
