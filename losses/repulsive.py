@@ -86,8 +86,10 @@ class RepulsiveDistanceLoss(nn.Module):
         count_over: In distributed training ``'negatives'`` counts the samples of all ranks; ``'own_rank'``:
             those of the rank's own batch, as in the release.
         centred: Take the mean push, over those samples of the rank's batch that are repelled, away from each
-            of them. Failures that lie more often on one side then move plans against each other, not all
-            of them to the other side. The value of the term stays the same, its gradient does not.
+            of them; not from those that are out of the margin, or whose sub-scores have no weight. With a
+            window it is taken pose by pose, from each in proportion to its own push. Failures that lie more
+            often on one side then move plans against each other, not all of them to the other side. The
+            value of the term stays the same, its gradient does not.
 
     Raises:
         ValueError: If a setting is out of range; in particular if ``weight >= attraction_weight`` without a
@@ -235,8 +237,25 @@ class RepulsiveDistanceLoss(nn.Module):
         self._check(prediction, negatives)
         term = self._term(prediction, negatives)
         if self.centred and prediction.requires_grad:
-            term = term - _mean_push(term, prediction, negatives.valid.any(dim=1))
+            term = term - self._mean_push(term, prediction, negatives.valid.any(dim=1))
         return term
+
+    def _mean_push(self, term: Tensor, prediction: Tensor, valid: Tensor) -> Tensor:
+        """0, with the mean gradient of ``term`` in each row of ``prediction`` (B, 8, D) that is repelled.
+
+        ``valid`` (B,) says which rows have a negative.
+        """
+        (push,) = torch.autograd.grad(term, prediction, retain_graph=True)
+        if self.window is not None:
+            # A Gaussian is nowhere 0: where it pushes next to nothing, next to nothing is taken away.
+            held = push.abs().mean(dim=-1, keepdim=True)  # (B, 8, 1)
+        elif self.margin is not None or self.column_weights:
+            held = (push != 0).any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)  # (B, 1, 1)
+        else:
+            held = valid[:, None, None]
+        total = held.sum(dim=0)
+        mean = (push * (held != 0)).sum(dim=0) / torch.where(total > 0, total, torch.ones_like(total))
+        return ((prediction - prediction.detach()) * mean * held).sum()
 
     def _term(self, prediction: Tensor, negatives: Negatives) -> Tensor:
         """The term with the gradient of its definition."""
@@ -306,14 +325,6 @@ def _distance(plans: Tensor, others: Tensor, poses: Tensor | None) -> Tensor:
     """Mean |.| (B, K) between plans (B, K, 8, D), with weights of the poses (B, K, 8)."""
     difference = (plans - others).abs().mean(dim=-1)
     return (difference if poses is None else difference * poses).mean(dim=-1)
-
-
-def _mean_push(term: Tensor, prediction: Tensor, repelled: Tensor) -> Tensor:
-    """0, with the mean gradient of ``term`` over the ``repelled`` (B,) rows of ``prediction`` in each."""
-    (push,) = torch.autograd.grad(term, prediction, retain_graph=True)
-    rows = repelled[:, None, None]
-    mean = (push * rows).sum(dim=0) / repelled.sum().clamp(min=1)
-    return ((prediction - prediction.detach()) * mean * rows).sum()
 
 
 def _check_choices(choices: Mapping[str, tuple[str, Any]]) -> None:

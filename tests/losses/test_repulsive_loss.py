@@ -328,3 +328,53 @@ def test_a_centred_repulsion_of_a_batch_without_negatives_moves_nothing():
     loss = RepulsiveDistanceLoss(centred=True)
     negatives = Negatives(torch.full((3, 1, 8, 4), torch.nan), torch.zeros(3, 1, dtype=torch.bool))
     assert torch.equal(_gradient(loss, torch.ones(3, 8, 4), negatives), torch.zeros(3, 8, 4))
+
+
+def _mixed_batch() -> tuple[torch.Tensor, Negatives]:
+    """Plans at 0: two near a failure on the same side, one far from its own, one without; two sub-scores."""
+    plans = _plans(0.2, 0.4, 9.0, 0.3, 0.1)[:, None]
+    valid = torch.tensor([[True], [True], [True], [True], [False]])
+    columns, times = (
+        torch.tensor([[0], [0], [0], [1], [0]]),
+        torch.tensor([[0.5], [4.0], [4.0], [0.5], [1.0]]),
+    )
+    return torch.zeros(5, 8, 3), Negatives(plans, valid, columns, times)
+
+
+@pytest.mark.parametrize(
+    ("settings", "repelled"),
+    [
+        ({"margin": 1.0}, [0, 1, 3]),
+        ({"column_weights": {"NC": 1.0, "DAC": 0.0}}, [0, 1, 2]),
+        ({"margin": 1.0, "column_weights": {"NC": 1.0, "DAC": 0.0}}, [0, 1]),
+    ],
+)
+def test_the_mean_push_is_that_of_those_that_are_repelled_and_moves_no_others(settings, repelled):
+    prediction, negatives = _mixed_batch()
+    free, held = (
+        _gradient(RepulsiveDistanceLoss(5.0, 10.0, centred=flag, **settings), prediction, negatives)
+        for flag in (False, True)
+    )
+    assert free.abs().sum(dim=(1, 2)).nonzero().flatten().tolist() == repelled
+    torch.testing.assert_close(held[repelled], free[repelled] - free[repelled].mean(dim=0))
+    assert not held[[row for row in range(5) if row not in repelled]].any()
+
+
+def test_a_centred_window_leaves_poses_alone_that_are_far_from_the_moment():
+    prediction, negatives = _mixed_batch()
+    free, held = (
+        _gradient(RepulsiveDistanceLoss(5.0, 10.0, centred=flag, window={}), prediction, negatives)
+        for flag in (False, True)
+    )
+    # All failures lie on one side: a push that all have in common is nobody's, at any pose.
+    assert free.abs().max() > 0.01 and held.abs().max() < 1e-7
+    prediction[1] = 0.8  # now beyond its failure, and so pushed to the other side
+    free, held = (
+        _gradient(RepulsiveDistanceLoss(5.0, 10.0, centred=flag, window={}), prediction, negatives)
+        for flag in (False, True)
+    )
+    torch.testing.assert_close(held.sum(dim=0), torch.zeros(8, 3), atol=1e-7, rtol=0.0)
+    early, late = [0, 3], [1, 2]  # rows that fail in the first pose, and in the last
+    assert held[late, 7].abs().min() > 1e-3
+    assert (held[early, 7].abs() <= 2 * free[early, 7].abs()).all() and held[early, 7].abs().max() < 1e-6
+    assert not held[4].any()
