@@ -93,6 +93,13 @@ class TrajectoryHead(nn.Module):
         """The head's own space (..., 8, D) -> plans (..., 8, 3)."""
         return encoded if self.delta is None else self.delta.decode(encoded)
 
+    def difference(self, plans: Tensor, others: Tensor) -> Tensor:
+        """``plans - others`` (..., 8, D) in the head's own space, as its attraction takes it.
+
+        A repulsion takes it alike: pull and push of a pose would otherwise point to different sides.
+        """
+        return plans - others
+
     def tensors(self, output: PlanOutput) -> dict[str, Tensor]:
         """Raw outputs under their public names, as ``planner(inputs, mode='tensor')`` returns them."""
         named = {"trajectory": output.trajectory}

@@ -105,7 +105,7 @@ class RepulsiveHead(TrajectoryHead):
         layers = self.supervised(output, samples)
         layers = layers.unsqueeze(1) if layers.dim() == 3 else layers  # (B, L, 8, D)
         negatives = self._negatives(self.repulsion, samples, layers)
-        terms = [self.repulsion(layer, negatives) for layer in layers.unbind(dim=1)]
+        terms = [self.repulsion(layer, negatives, self.difference) for layer in layers.unbind(dim=1)]
         losses["loss_repulsive"] = torch.stack(terms).sum()
         if self.mode_repulsion is not None:
             losses["loss_repulsive_modes"] = self._repel_modes(self.mode_repulsion, output, samples)
@@ -122,7 +122,7 @@ class RepulsiveHead(TrajectoryHead):
                 f"mode_loss out, or wrap a multi-modal head"
             )
         negatives = self._negatives(repulsion, samples, modes)
-        return repulsion(modes.flatten(0, 1), negatives.repeat(modes.shape[1]))
+        return repulsion(modes.flatten(0, 1), negatives.repeat(modes.shape[1]), self.difference)
 
     def _build_loss(self, loss: dict[str, Any] | None, weight: float) -> RepulsiveDistanceLoss:
         settings = {"type": "RepulsiveDistanceLoss", "attraction_weight": weight, **(loss or {})}
@@ -172,6 +172,10 @@ class RepulsiveHead(TrajectoryHead):
     def decode(self, encoded: Tensor) -> Tensor:
         """The wrapped head's own space (..., 8, D) -> plans (..., 8, 3) in metres and radians."""
         return self.head.decode(encoded)
+
+    def difference(self, plans: Tensor, others: Tensor) -> Tensor:
+        """The wrapped head's difference of plans in its own space."""
+        return self.head.difference(plans, others)
 
     def tensors(self, output: PlanOutput) -> dict[str, Tensor]:
         """The wrapped head's raw outputs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -18,6 +18,8 @@ ValidRule = Literal["mask", "sum_positive"]
 Reduction = Literal["nearest", "mean", "softmin"]
 MarginUnit = Literal["own", "expert"]
 Average = Literal["negatives", "batch"]
+Difference = Callable[[Tensor, Tensor], Tensor]
+"""Plans minus others (..., 8, D), as a head compares them in its own space."""
 
 
 class Negatives(NamedTuple):
@@ -224,18 +226,19 @@ class RepulsiveDistanceLoss(nn.Module):
         ]
         self._checks(torch.stack(fits).all(), error)
 
-    def forward(self, prediction: Tensor, negatives: Negatives) -> Tensor:
+    def forward(self, prediction: Tensor, negatives: Negatives, difference: Difference = torch.sub) -> Tensor:
         """The term of a batch, a scalar: at most 0 without a margin, at least 0 with one.
 
         Args:
             prediction: (B, 8, D) plans in the head's own space.
             negatives: Their negatives, with what the ``needs_*`` properties ask for.
+            difference: That of the attraction.
 
         Raises:
             ValueError: If the shapes do not fit together, or something is missing.
         """
         self._check(prediction, negatives)
-        term = self._term(prediction, negatives)
+        term = self._term(prediction, negatives, difference)
         if self.centred and prediction.requires_grad:
             term = term - self._mean_push(term, prediction, negatives.valid.any(dim=1))
         return term
@@ -257,7 +260,7 @@ class RepulsiveDistanceLoss(nn.Module):
         mean = (push * (held != 0)).sum(dim=0) / torch.where(total > 0, total, torch.ones_like(total))
         return ((prediction - prediction.detach()) * mean * held).sum()
 
-    def _term(self, prediction: Tensor, negatives: Negatives) -> Tensor:
+    def _term(self, prediction: Tensor, negatives: Negatives, difference: Difference) -> Tensor:
         """The term with the gradient of its definition."""
         valid = negatives.valid
         poses = None if self.window is None or negatives.times is None else self.window(negatives.times)
@@ -265,14 +268,17 @@ class RepulsiveDistanceLoss(nn.Module):
         plans = prediction.float()[:, None].expand(-1, valid.shape[1], -1, -1)
         # An invalid entry may hold NaN, which survives multiplication by 0, also in the gradient.
         failing = torch.where(valid[..., None, None], negatives.plans.to(plans.dtype), plans.detach())
-        distance = _distance(plans, failing, poses)  # (B, K), 0 where not valid
+        distance = _distance(difference(plans, failing), poses)  # (B, K), 0 where not valid
         gain = distance
         if negatives.expert is not None and self.needs_expert:
             expert = negatives.expert.to(plans.dtype)[:, None].expand_as(failing)
-            away = self._extended(plans, expert, failing, valid) if self.reach > 1 else failing
-            gain = _distance(plans, away, poses)
+            offset = difference(failing, expert)
+            if self.reach > 1:
+                # The plans themselves where a negative is not valid.
+                away = torch.where(valid[..., None, None], expert + self.reach * offset, plans.detach())
+                gain = _distance(difference(plans, away), poses)
             if self.margin is not None:
-                gain = (gain - self.margin * _distance(expert, failing, poses)).clamp(max=0.0)
+                gain = (gain - self.margin * _distance(offset, poses)).clamp(max=0.0)
         elif self.margin is not None:
             gain = (gain - self.margin).clamp(max=0.0)
         if not self.column_weights:
@@ -283,11 +289,6 @@ class RepulsiveDistanceLoss(nn.Module):
             own = valid & (negatives.columns == SCORE_COLUMNS.index(name))
             total = total - self.weight * share * self._mean(gain, distance, own)
         return total
-
-    def _extended(self, plans: Tensor, expert: Tensor, failing: Tensor, valid: Tensor) -> Tensor:
-        """What plans are repelled from with a reach; the plans themselves where a negative is not valid."""
-        away = expert + self.reach * (failing - expert)
-        return torch.where(valid[..., None, None], away, plans.detach())
 
     def _mean(self, gain: Tensor, distance: Tensor, valid: Tensor) -> Tensor:
         """Mean over samples of the reduced gain (B, K) of their valid negatives (B, K)."""
@@ -321,10 +322,10 @@ class RepulsiveDistanceLoss(nn.Module):
                 raise ValueError(f"RepulsiveDistanceLoss: these settings need negatives.{name}, got None")
 
 
-def _distance(plans: Tensor, others: Tensor, poses: Tensor | None) -> Tensor:
-    """Mean |.| (B, K) between plans (B, K, 8, D), with weights of the poses (B, K, 8)."""
-    difference = (plans - others).abs().mean(dim=-1)
-    return (difference if poses is None else difference * poses).mean(dim=-1)
+def _distance(difference: Tensor, poses: Tensor | None) -> Tensor:
+    """Mean |.| (B, K) of differences (B, K, 8, D), with weights of the poses (B, K, 8)."""
+    distance = difference.abs().mean(dim=-1)
+    return (distance if poses is None else distance * poses).mean(dim=-1)
 
 
 def _check_choices(choices: Mapping[str, tuple[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from beyonddrive.heads.base import TrajectoryHead
 from beyonddrive.heads.layers import EncoderLayer
 from beyonddrive.heads.plan_vocabulary import PlanVocabulary
+from beyonddrive.losses.imitation import wrapped_difference
 from beyonddrive.plugins.hydra_mdp.losses import VocabularyLoss
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.held import HoldsConstants
@@ -173,6 +174,10 @@ class VocabularyHead(HoldsConstants, TrajectoryHead):
         with torch.autocast(plans.device.type, enabled=False):
             mean = (probability @ circle.flatten(1)).unflatten(-1, (NUM_POSES, 4))
         return torch.cat([mean[..., :2], torch.atan2(mean[..., 2:3], mean[..., 3:])], dim=-1)
+
+    def difference(self, plans: Tensor, others: Tensor) -> Tensor:
+        """``plans - others`` (..., 8, 3), headings within half a turn, as the loss takes it."""
+        return wrapped_difference(plans, others)
 
     def judge(self, tokens: SceneTokens) -> tuple[Tensor, Tensor]:
         """Imitation logits (B, V) and logits (B, V, 6) of the sub-scores of :data:`METRICS`."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from beyonddrive.heads.base import TrajectoryHead, as_poses, bound_heading
 from beyonddrive.heads.plan_vocabulary import PlanVocabulary
+from beyonddrive.losses.imitation import wrapped_difference
 from beyonddrive.plugins.wote.losses import WorldModelLoss
 from beyonddrive.plugins.wote.plan_encoder import PlanEncoder
 from beyonddrive.plugins.wote.rewards import RewardNet
@@ -169,6 +170,10 @@ class WorldModelHead(HoldsConstants, TrajectoryHead):
     def modes(self, output: PlanOutput, samples: Sequence[PlanSample]) -> Tensor | None:
         """All refined anchors (B, A, 8, 3)."""
         return output.proposals
+
+    def difference(self, plans: Tensor, others: Tensor) -> Tensor:
+        """``plans - others`` (..., 8, 3), headings within half a turn, as the loss takes it."""
+        return wrapped_difference(plans, others)
 
     # ------------------------------------------------------------------ parts
     def offsets(self, features: Tensor, bev: Tensor) -> tuple[Tensor, Tensor]:

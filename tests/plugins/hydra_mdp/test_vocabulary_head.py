@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -210,6 +212,32 @@ def test_repulsion_takes_belief_from_the_side_of_the_negative() -> None:
     right, straight, left = (-belief.grad[0]).tolist()  # the direction of a descent step
     assert right > 0 > left and abs(straight) < 1e-6
     assert repelled.modes(output, [sample]) is None
+
+
+@pytest.mark.parametrize("more", [{}, {"reach": 2.0}, {"margin": 2.0, "margin_unit": "expert"}], ids=str)
+def test_pull_and_push_take_headings_alike(more: dict[str, Any]) -> None:
+    """A plan that turns round, its expert and its failure, 0.1 and 0.3 to its left across the cut at pi."""
+    repelled = RepulsiveHead(
+        head={"type": "VocabularyHead", **SETTINGS, "size": 2, "num_proposals": 1},
+        loss={"type": "RepulsiveDistanceLoss", "weight": 0.5, **more},
+    )
+    head = repelled.bare
+    assert isinstance(head, VocabularyHead)
+    behind = torch.zeros(2, 8, 3)
+    behind[..., 2] = torch.tensor([torch.pi - 0.05, torch.pi - 0.15])[:, None]
+    head.vocabulary.plans.copy_(behind)
+    belief = torch.zeros(1, 2, requires_grad=True)
+    sample = samples(head, 1)[0]
+    sample.gt.vocabulary_scores = torch.ones(2, 6)
+    for plan, left in ((sample.gt.trajectory, 0.1), (sample.negatives.plans, 0.3)):
+        plan.zero_()[..., 2] = -torch.pi - 0.1 + left
+    logits = {"imitation_logits": belief, "metric_logits": torch.zeros(1, 2, 6)}
+    losses = repelled.loss(PlanOutput(behind[:1], behind[:1], extras=logits), [sample])
+    away = {"reach": 0.1 + 2.0 * 0.2, "margin": 0.3 - 2.0 * 0.2}.get(next(iter(more), ""), 0.3)
+    torch.testing.assert_close(losses["loss_repulsive"], torch.tensor(-0.5 * away / 3), rtol=1e-4, atol=1e-6)
+    (pull,) = torch.autograd.grad(losses["loss_expectation"], belief, retain_graph=True)
+    (push,) = torch.autograd.grad(losses["loss_repulsive"], belief)
+    assert pull[0, 0] < 0 < push[0, 0]  # the first plan is the one to the left
 
 
 def test_scores_of_another_vocabulary_are_refused(head: VocabularyHead) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from beyonddrive.checkpoints.golden import GoldenFile
 from beyonddrive.heads.plan_prior import PriorError
+from beyonddrive.heads.repulsive import RepulsiveHead
 from beyonddrive.plugins.wote.head import PLANS_AT_ONCE, WorldModelHead
 from beyonddrive.plugins.wote.planner import EGO_CLASS, WoTE, draw_ego
 from beyonddrive.plugins.wote.rewards import RewardNet
@@ -23,6 +25,18 @@ from beyonddrive.structures.vocabulary import VocabularyError
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "models"
 ANCHORS = 40
+SETTINGS: dict[str, Any] = {
+    "num_anchors": ANCHORS,
+    "dim": 16,
+    "bev_size": (4, 4),
+    "num_heads": 2,
+    "encoder": {"hidden": 8, "num_layers": 1, "ffn_dim": 16},
+    "offset_layers": 1,
+    "offset_ffn_dim": 16,
+    "offset_hidden": 8,
+    "world_model": {"num_layers": 2, "ffn_dim": 16},
+    "reward_hidden": 8,
+}
 
 
 def test_planner_equals_its_original(assert_parity: Callable[[GoldenFile], None]) -> None:
@@ -39,18 +53,7 @@ def plans(count: int = ANCHORS, seed: int = 0) -> np.ndarray:
 @pytest.fixture
 def head() -> WorldModelHead:
     torch.manual_seed(0)
-    built = WorldModelHead(
-        num_anchors=ANCHORS,
-        dim=16,
-        bev_size=(4, 4),
-        num_heads=2,
-        encoder={"hidden": 8, "num_layers": 1, "ffn_dim": 16},
-        offset_layers=1,
-        offset_ffn_dim=16,
-        offset_hidden=8,
-        world_model={"num_layers": 2, "ffn_dim": 16},
-        reward_hidden=8,
-    )
+    built = WorldModelHead(**SETTINGS)
     built.anchors.fit(plans())
     return built.eval()
 
@@ -161,6 +164,35 @@ def test_supervised_is_the_plan_that_the_offset_loss_pulls(head: WorldModelHead)
     assert torch.equal(head.modes(output, targets), output.proposals)
     (gradient,) = torch.autograd.grad(losses["loss_offset"], output.proposals)
     assert (gradient.abs().sum(dim=(2, 3)) > 0).sum(dim=1).tolist() == [1, 1, 1]
+
+
+def test_pull_and_push_take_headings_alike() -> None:
+    repelled = RepulsiveHead(
+        head={"type": "WorldModelHead", **SETTINGS},
+        loss={"weight": 0.5},
+        mode_loss={"weight": 0.5, "margin": 1.0},
+    )
+    head = repelled.bare
+    assert isinstance(head, WorldModelHead)
+    head.anchors.fit(plans())
+    sample = samples(head, 1)[0]
+    output = repelled.eval().training_output(tokens(1), [sample])
+    plan = torch.zeros(1, ANCHORS, 8, 3)
+    plan[..., 2] = torch.pi - 0.1
+    output.proposals = plan.requires_grad_()
+    sample.gt.trajectory = torch.zeros(8, 3)
+    sample.gt.trajectory[..., 2] = -torch.pi + 0.1
+    sample.negatives = BaseDataElement(plans=sample.gt.trajectory[None].clone(), valid=torch.tensor([True]))
+    sample.negatives.plans[..., 2] += 0.1
+    losses = repelled.loss(output, [sample])
+    assert losses["loss_offset"].item() == pytest.approx(0.2 / 3, rel=1e-4)
+    assert losses["loss_repulsive"].item() == pytest.approx(-0.5 * 0.3 / 3, rel=1e-4)
+    assert losses["loss_repulsive_modes"].item() == pytest.approx(0.5 * (1.0 - 0.3 / 3), rel=1e-4)
+    pull, push = (
+        torch.autograd.grad(losses[name], output.proposals)[0].sum()
+        for name in ("loss_offset", "loss_repulsive")
+    )
+    assert pull < 0 < push  # both are on the plan's left
 
 
 def test_imitation_has_the_floor_of_the_original(head: WorldModelHead) -> None:
