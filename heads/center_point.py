@@ -209,7 +209,7 @@ class CenterPointHead(nn.Module):
         return found
 
     def _tasks(self, tokens: SceneTokens) -> list[dict[str, Tensor]]:
-        """Raw maps (B, C, y, x) of each class by name, in full precision: the losses need it."""
+        """Raw maps (B, C, y, x) of each class by name, in float32: the losses need it."""
         raster = tokens.require(self.reads, "CenterPointHead")
         if tuple(raster.shape[1:]) != (self.in_channels, *self.map_size):
             raise ValueError(

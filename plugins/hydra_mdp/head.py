@@ -170,7 +170,8 @@ class VocabularyHead(HoldsConstants, TrajectoryHead):
         probability = output.extras["imitation_logits"].float().softmax(dim=-1)
         plans = self.vocabulary()
         circle = torch.cat([plans[..., :2], plans[..., 2:].sin(), plans[..., 2:].cos()], dim=-1)
-        # In full precision: a mean of plans in bfloat16 is off by decimetres.
+        # Not under autocast: a mean of plans in bfloat16 is off by decimetres. (Where a recipe sets tf32 this
+        # product is one, too: it is off by a centimetre or two.)
         with torch.autocast(plans.device.type, enabled=False):
             mean = (probability @ circle.flatten(1)).unflatten(-1, (NUM_POSES, 4))
         return torch.cat([mean[..., :2], torch.atan2(mean[..., 2:3], mean[..., 3:])], dim=-1)

@@ -72,7 +72,12 @@ class VocabularyLoss(nn.Module):
             expert: (B, 8, 3).
             scores: (B, V, 6) sub-scores in [0, 1].
         """
-        distances = torch.cdist(_on_circle(expert), _on_circle(plans)) / self.temperature
+        # As a matrix product, |a|^2 - 2ab + |b|^2 cancels between plans tens of metres long: centimetres are
+        # lost in float32, metres under TF32.
+        distances = torch.cdist(
+            _on_circle(expert), _on_circle(plans), compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        distances = distances / self.temperature
         entropy = F.binary_cross_entropy_with_logits(metrics.float(), scores, reduction="none")
         difference = wrapped_difference(expected, expert)
         losses = {

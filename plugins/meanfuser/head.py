@@ -308,7 +308,8 @@ class MeanFlowHead(TrajectoryHead):
         times = interval(draws.times, draws.instant, self.time_mean, self.time_std, self.instant_probability)
         end = times[:, 1, None, None]
         velocity = noise - data
-        # In full precision: derivatives of half-precision numbers are mostly rounding.
+        # Not under autocast: derivatives of half-precision numbers are mostly rounding. (A recipe's tf32 acts
+        # here, too.)
         with torch.autocast(data.device.type, enabled=False):
             caches = self.denoiser.prepare(context.float())
             predicted = mean_velocity(

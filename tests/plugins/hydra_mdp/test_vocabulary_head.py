@@ -149,6 +149,23 @@ def test_losses_are_least_at_their_targets(head: VocabularyHead) -> None:
     assert all(worse[key] > losses[key] for key in losses)
 
 
+def test_plans_a_few_centimetres_apart_are_told_apart() -> None:
+    vocabulary = torch.from_numpy(plans(40)).float()
+    vocabulary[..., 0] += 40.0
+    vocabulary[1] = vocabulary[0]
+    vocabulary[1, :, 1] += 0.004
+    expert = vocabulary[:1].clone()
+    expert[..., 1] += 0.001
+    logits = torch.zeros(1, 40)
+    logits[0, 1] = 5.0
+    loss = VocabularyLoss(temperature=0.002)
+    found = loss(vocabulary, expert, logits, torch.zeros(1, 40, 6), expert, torch.ones(1, 40, 6))
+    # (headings are alike in these two, and all others are metres away)
+    away = (vocabulary.double() - expert.double()).flatten(1).norm(dim=1) / 0.002
+    wanted = -((-away).softmax(dim=0) * logits[0].double().log_softmax(dim=0)).sum()
+    assert found["loss_imitation"].item() == pytest.approx(wanted.item(), rel=1e-2)
+
+
 def test_only_the_head_of_a_sub_score_learns_it(head: VocabularyHead) -> None:
     losses = head.loss(head(tokens()), samples(head))
     head.zero_grad()
