@@ -14,6 +14,8 @@ from beyonddrive.registry import STRATEGIES
 from beyonddrive.structures.plan import NUM_POSES
 from beyonddrive.structures.sample import PlanSample
 
+PERTURBED_SHARE = 0.25
+"""Share of the proposals, rounded down, that modes leave to perturbed plans."""
 FULL_SHIFT_WAY = 10.0
 """Metres that a plan must drive to be moved sideways in full; a car that stands cannot be."""
 
@@ -22,11 +24,13 @@ FULL_SHIFT_WAY = 10.0
 class OwnPlans:
     """The plans of any planner, perturbed: proposals for mining its own failures.
 
-    First the plan itself, then the modes of a multi-modal planner, best first if it scores them, then these
-    plans in turn, each stretched along its way and bent sideways more and more towards its end.
+    First the plan itself, then the other modes of a multi-modal planner, best first if it scores them, then
+    these plans in turn, each stretched along its way and bent sideways more and more towards its end. A mode
+    that is the plan is not repeated, and modes leave a quarter of the places (:data:`PERTURBED_SHARE`) to
+    plans that are stretched or bent, if that is asked for.
 
     Args:
-        num_proposals: Plans per scene; modes beyond it are left out.
+        num_proposals: Plans per scene; modes that find no place are left out.
         stretch: Standard deviation of the logarithm of the factor on the way driven.
         lateral: Standard deviation of the sideways shift of the last pose [m].
 
@@ -68,14 +72,21 @@ class OwnPlans:
         Raises:
             StrategyError: If the planner does not predict.
         """
-        own = own_plans(predict(planner, inputs, tokens), self.num_proposals)
-        missing = self.num_proposals - own.shape[1]
-        if not missing:
-            return own
-        draws = [torch.randn(missing, 2, generator=scene) for scene in scene_generators(seed, tokens, stream)]
-        base = own[:, torch.arange(missing, device=own.device) % own.shape[1]]
-        noise = torch.stack(draws).to(own)
-        return torch.cat([own, perturb(base, self.stretch * noise[..., 0], self.lateral * noise[..., 1])], 1)
+        plans = []
+        scenes = scene_generators(seed, tokens, stream)
+        for sample, scene in zip(predict(planner, inputs, tokens), scenes, strict=True):
+            own = own_plans(sample, self.num_proposals - self._num_perturbed)
+            missing = self.num_proposals - len(own)
+            base = own[torch.arange(missing, device=own.device) % len(own)]
+            noise = torch.randn(missing, 2, generator=scene).to(own)
+            near = perturb(base, self.stretch * noise[:, 0], self.lateral * noise[:, 1])
+            plans.append(torch.cat([own, near]))
+        return torch.stack(plans)
+
+    @property
+    def _num_perturbed(self) -> int:
+        """Perturbed plans that there are at least."""
+        return int(PERTURBED_SHARE * self.num_proposals) if self.stretch or self.lateral else 0
 
 
 def predict(planner: Any, inputs: dict[str, Tensor], tokens: Sequence[str]) -> list[PlanSample]:
@@ -94,17 +105,16 @@ def predict(planner: Any, inputs: dict[str, Tensor], tokens: Sequence[str]) -> l
     return predicted
 
 
-def own_plans(samples: Sequence[PlanSample], limit: int) -> Tensor:
-    """The plan and the modes (B, at most ``limit``, 8, 3) that were predicted, best modes first."""
-    plans = torch.stack([sample.pred.trajectory for sample in samples])[:, None]
-    if limit == 1 or "proposals" not in samples[0].pred:
-        return plans
-    modes = torch.stack([sample.pred.proposals for sample in samples])
-    if "scores" in samples[0].pred:
-        scores = torch.stack([sample.pred.scores for sample in samples])
-        order = scores.argsort(dim=1, descending=True, stable=True)
-        modes = modes.gather(1, order[:, :, None, None].expand_as(modes))
-    return torch.cat([plans, modes[:, : limit - 1]], dim=1)
+def own_plans(sample: PlanSample, limit: int) -> Tensor:
+    """The plan of a scene and its other modes (at most ``limit``, 8, 3), best modes first."""
+    plan = sample.pred.trajectory[None]
+    if "proposals" not in sample.pred:
+        return plan
+    modes = sample.pred.proposals
+    if "scores" in sample.pred:
+        modes = modes[sample.pred.scores.argsort(descending=True, stable=True)]
+    others = modes[(modes != plan).flatten(1).any(dim=1)]
+    return torch.cat([plan, others[: limit - 1]])
 
 
 def perturb(plans: Tensor, stretch: Tensor, lateral: Tensor) -> Tensor:

@@ -40,9 +40,34 @@ INPUTS = {"status": torch.tensor([2.0, 3.0])}
 def test_the_plan_comes_first_then_the_best_modes():
     plans = OwnPlans(num_proposals=3, stretch=0, lateral=0)(Planner((0.5, 3.0, 2.0)), INPUTS, ["a", "b"])
     assert plans[:, :, 0, 0].tolist() == [[2.0, 6.0, 4.0], [3.0, 9.0, 6.0]]
-    unscored = own_plans(predict(Planner((0.5, 3.0, 2.0), scored=False), INPUTS, ["a", "b"]), limit=10)
-    assert unscored[0, :, 0, 0].tolist() == [2.0, 1.0, 6.0, 4.0]
-    assert own_plans(predict(Planner((0.5,)), INPUTS, ["a", "b"]), limit=1).shape == (2, 1, 8, 3)
+    unscored = predict(Planner((0.5, 3.0, 2.0), scored=False), INPUTS, ["a", "b"])
+    assert own_plans(unscored[0], limit=10)[:, 0, 0].tolist() == [2.0, 1.0, 6.0, 4.0]
+    for sample in predict(Planner((0.5,)), INPUTS, ["a", "b"]):
+        assert own_plans(sample, limit=1).shape == (1, 8, 3)
+
+
+def test_a_mode_that_is_the_plan_is_not_judged_twice():
+    inputs = {"status": torch.tensor([2.0, 0.0])}  # all modes of the second are the plan: it stands
+    plans = OwnPlans(num_proposals=4, stretch=0, lateral=0)(Planner((0.5, 1.0, 3.0)), inputs, ["a", "b"])
+    assert plans[:, :, 0, 0].tolist() == [[2.0, 6.0, 1.0, 2.0], [0.0] * 4]
+
+
+@pytest.mark.parametrize("num", [1, 3, 4, 16])
+def test_modes_leave_a_quarter_to_perturbed_plans(num):
+    modes = tuple(float(factor) for factor in range(1, 21))
+    own = {2.0 * factor for factor in modes}
+    for settings in ({}, {"stretch": 0.0}, {"lateral": 0.0}):
+        strategy = OwnPlans(num_proposals=num, **settings)
+        plans = strategy(Planner(modes), INPUTS, ["a", "b"])
+        kept = num - num // 4
+        assert plans[0, :kept, 0, 0].tolist() == [2.0, *(2.0 * factor for factor in modes[:0:-1])][:kept]
+        near = plans[0, kept:]
+        assert len(near) == num // 4
+        assert all(plan[-1, 1] != 0 or float(plan[0, 0]) not in own for plan in near)
+        alone = strategy(Planner(modes), {"status": INPUTS["status"][1:]}, ["b"])
+        assert torch.equal(alone, plans[1:])
+    plain = OwnPlans(num_proposals=num, stretch=0.0, lateral=0.0)(Planner(modes), INPUTS, ["a", "b"])
+    assert len(set(plain[0, :, 0, 0].tolist())) == num
 
 
 def test_the_rest_are_plans_nearby_that_depend_on_scene_and_seed_only():
