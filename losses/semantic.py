@@ -43,8 +43,10 @@ class BEVSemanticLoss(nn.Module):
             ValueError: If the sizes differ.
         """
         labels = self.thinned(logits, target)
-        known = (labels != IGNORED_LABEL).sum() / labels.numel()
-        return self.weight * (F.cross_entropy(logits, labels) * known)
+        count = (labels != IGNORED_LABEL).sum()
+        # (Over no pixel at all the mean is NaN, and 0 times it, too: any labels will do, as they count 0.)
+        labels = labels.where(count > 0, 0)
+        return self.weight * (F.cross_entropy(logits, labels) * (count / labels.numel()))
 
     def thinned(self, logits: Tensor, target: Tensor) -> Tensor:
         """Labels (B, H, W) int64 of the pixels that the logits (B, classes, H, W) predict.

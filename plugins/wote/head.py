@@ -208,7 +208,9 @@ class WorldModelHead(HoldsConstants, TrajectoryHead):
         logs = nn.functional.logsigmoid(metrics.float())
         nc, dac, _, _, _ = logs.unbind(dim=1)
         _, _, progress, ttc, comfort = metrics.float().sigmoid().unbind(dim=1)
-        weighted = (5 * ttc + 2 * comfort + 5 * progress).log()
+        total = 5 * ttc + 2 * comfort + 5 * progress
+        # (Logits of -100 or so make the sum 0 and its logarithm minus infinity.)
+        weighted = total.clamp(min=torch.finfo(total.dtype).tiny).log()
         imitated = imitation.float().log_softmax(dim=1)
         return self.imitation_weight * imitated + 0.5 * nc + 0.5 * dac + weighted
 

@@ -109,6 +109,15 @@ def test_cells_that_nobody_knows_teach_nothing_and_ranks_may_share_them(loss):
     assert whole.item() == pytest.approx(sum(halves) / 2, rel=1e-6)
 
 
+@pytest.mark.parametrize("loss", [BEVSemanticLoss(2.0), BEVFocalLoss(2.0)], ids=["entropy", "focal"])
+def test_a_batch_without_a_known_cell_has_no_loss_and_no_gradient(loss):
+    logits = torch.randn(2, 7, 4, 8, requires_grad=True)
+    value = loss(logits, torch.full((2, 4, 8), IGNORED_LABEL))
+    value.backward()
+    assert value.item() == 0.0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
 def test_plan_l1():
     assert PlanL1Loss(10.0)(torch.zeros(2, 8, 4), torch.full((2, 8, 4), -0.3)).item() == pytest.approx(3.0)
     with pytest.raises(ValueError, match="positive"):

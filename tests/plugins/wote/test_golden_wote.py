@@ -154,6 +154,13 @@ def test_plan_is_the_refined_anchor_with_the_highest_reward_in_every_batch(head:
     assert offsets.abs().max() > 0
 
 
+def test_a_hopeless_anchor_has_a_reward_that_can_be_compared(head: WorldModelHead) -> None:
+    imitation, metrics = torch.zeros(1, 2), torch.full((1, 5, 2), -200.0)
+    metrics[:, 0, 1] = 0.0  # the second does not collide
+    reward = head.final_reward(imitation, metrics)
+    assert reward.isfinite().all() and reward.argmax() == 1
+
+
 def test_supervised_is_the_plan_that_the_offset_loss_pulls(head: WorldModelHead) -> None:
     output, targets = head.training_output(tokens(), []), samples(head)
     pulled = head.supervised(output, targets)
