@@ -191,8 +191,9 @@ def _refuse_lost_choices(
             _refuse_lost_choices(old[key], new[key], said, (*where, key), read)
         return
     *earlier, last = said
-    first = next(filter(None, (_first_said(base.path, where, read) for base in earlier)), {})
-    first, kept = ({**_defaults(part.get("type")), **part} for part in (first, new))
+    written = (_first_said(base.path, where, read) for base in earlier)
+    begun: Mapping[str, Any] = next((part for part in written if part), {})
+    first, kept = ({**_defaults(part.get("type")), **part} for part in (begun, new))
     chosen = [key for key in old if all(key not in part or part[key] != old[key] for part in (first, kept))]
     if not chosen:
         return

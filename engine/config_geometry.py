@@ -77,7 +77,7 @@ def _setting(node: Mapping[str, Any], key: str, registry: Any) -> Any:
     if key in node:
         return node[key]
     for cls in inspect.getmro(find(node["type"], registry)):
-        parameter = inspect.signature(cls.__init__).parameters.get(key)
+        parameter = inspect.signature(vars(cls).get("__init__", object.__init__)).parameters.get(key)
         if parameter is not None:
             return parameter.default
     raise KeyError(key)
