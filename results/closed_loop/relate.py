@@ -26,6 +26,8 @@ PICTURE = PICTURES / "open_closed.png"
 
 RECIPE = ", published"
 """How the row of a planner with the recipe is called."""
+FEWEST = 6
+"""Points of which a bootstrap draws hardly ever one alone, which has no correlation."""
 _RESAMPLES = 2000
 
 Points = dict[str, list[tuple[float, float]]]
@@ -67,7 +69,9 @@ def table() -> str:
 
 
 def _interval(pairs: NDArray[np.float64]) -> str:
-    """Of the rank correlation of points (N, 2)."""
+    """Of the rank correlation of points (N, 2); nothing of fewer than :data:`FEWEST`."""
+    if len(pairs) < FEWEST:
+        return ""
     found = bootstrap(
         tuple(pairs.T),
         lambda x, y: spearmanr(x, y).statistic,
