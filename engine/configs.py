@@ -13,7 +13,6 @@ from mmengine.registry import init_default_scope
 from beyonddrive.engine import config_bases, mmengine_compat
 from beyonddrive.engine.config_check import check_config
 from beyonddrive.engine.config_files import find_config
-from beyonddrive.engine.config_geometry import check_geometry
 from beyonddrive.engine.config_options import apply_options, is_below, is_folder
 from beyonddrive.engine.config_references import is_referred_to, resolve_references
 from beyonddrive.engine.config_values import ConfigError
@@ -34,8 +33,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     Raises:
         ConfigNameError: If there is no such config, or more than one.
         ConfigError: If it cannot be read, it redefines a folder that its base has already used, or a key or
-            value in it or in the options is not what its reader takes, or its model is made for other targets
-            than its transforms make.
+            value in it or in the options is not what its reader takes.
     """
     mmengine_compat.apply()
     config_bases.apply()
@@ -46,7 +44,6 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     apply_options(config, options or {})
     resolve_references(config)
     check_config(config)
-    check_geometry(config)
     return config
 
 

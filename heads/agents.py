@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,13 +45,6 @@ class AgentHead(nn.Module):
         self.criterion = MODELS.build(loss or {"type": "HungarianAgentLoss"})
         if not self.criterion.active:
             self.requires_grad_(False)
-
-    @classmethod
-    def target_settings(cls, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Settings that transforms must have, by type, where a config builds a head with these."""
-        criterion = MODELS.build(settings.get("loss") or {"type": "HungarianAgentLoss"})
-        extent = {"extent": AGENT_RANGE}
-        return {"AgentTargets": extent, "ViewAugmentation": extent} if criterion.active else {}
 
     @property
     def trains_by_forward(self) -> bool:

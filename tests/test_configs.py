@@ -14,6 +14,7 @@ from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.engine.configs import load_config
 from beyonddrive.engine.hooks import PlannerCheckpointHook
 from beyonddrive.heads.repulsive import RepulsiveHead
+from beyonddrive.losses.agents import CAMERA_FIELD_OF_VIEW
 from beyonddrive.losses.repulsive import RepulsiveDistanceLoss
 from beyonddrive.registry import DATASETS, HOOKS, METRICS, MODELS, PARAM_SCHEDULERS
 
@@ -323,3 +324,8 @@ def test_a_name_says_the_recipe(name):
         config.model.get("backbone", {}).get("image_encoder", {}).get("name") == "resnet34"
     )
     assert ("beyonddrive" in name) == ("repulsion" in config.model)
+
+
+def test_targets_of_planners_with_cameras_alone_are_those_in_view():
+    loss = load_config("ltf_r34_1xb64-100e_navtrain").model.agent_head.loss
+    assert loss.max_bearing == CAMERA_FIELD_OF_VIEW

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -77,15 +77,6 @@ class WoTE(SensorPlanner):
         if self.bev_head is not None:
             rows, columns = self.decoder.bev_size
             self.future_embedding = nn.Embedding(rows * columns, self.decoder.dim)
-
-    @classmethod
-    def target_settings(cls, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Settings that transforms must have, by type: the ego is drawn into the maps that they make."""
-        if settings.get("bev_head") is None:
-            return {}
-        return {
-            name: {"pixel_size": PIXEL} for name in ("BEVMapTarget", "FutureBEVMapTarget", "ViewAugmentation")
-        }
 
     @property
     def world_head(self) -> WorldModelHead:
