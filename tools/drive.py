@@ -75,7 +75,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--rig",
         default="auto",
-        help="rig of the images that it was trained on: navsim, synth or auto (by the config's name)",
+        help="rig of its training images: navsim, synth or auto (by the names of config and bases)",
     )
     parser.add_argument("--seed", type=int, help="the same noise in every session, for paired runs")
     parser.add_argument(
