@@ -71,13 +71,8 @@ class Guided:
         """The planner's work, and the path."""
         made = self.planner.plan(frame)
         rear = self.place.to_town(frame.pose)
-        path = self.place.path
         along = self.place.progress(rear[:2]) + 0.5 * SPEED * np.arange(1, 9)
-        last = len(path) - 1.0
-        poses = np.stack([np.interp(along, np.arange(len(path)), column) for column in path.T], axis=1)
-        beyond = np.maximum(along - last, 0.0)[:, None]
-        poses[:, :2] += beyond * [np.cos(path[-1, 2]), np.sin(path[-1, 2])]
-        return DrivenPlan(to_local(poses, rear), made.source)
+        return DrivenPlan(to_local(self.place.poses_at(along), rear), made.source)
 
     def close(self, session: str) -> DriverReport:
         """End a session."""

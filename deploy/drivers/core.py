@@ -111,8 +111,7 @@ class PlannerDriver:
         Raises:
             DriverError: If the session was not begun.
         """
-        state = self._session(frame.session)
-        index, state.index = state.index, state.index + 1
+        state, index = self._step(frame.session)
         try:
             check_frame(frame)
         except Exception as error:  # (what a peer sends may be of any type)
@@ -147,8 +146,7 @@ class PlannerDriver:
             known: What is known of the moment all the same. Without a time it comes a usual step after the
                 one before; without a pose the ego is where its plan has it.
         """
-        state = self._session(session)
-        state.index += 1  # (the noise of later steps is that of their number, whatever became of this one)
+        state, _ = self._step(session)
         return self._fall_back(state, session, kind, reason, known or Whereabouts())
 
     def fall_back(self, frame: Frame, kind: str, reason: str) -> DrivenPlan:
@@ -159,8 +157,7 @@ class PlannerDriver:
             kind: What to count it as.
             reason: What it lacks.
         """
-        state = self._session(frame.session)
-        state.index += 1
+        state, _ = self._step(frame.session)
         return self._fall_back(state, frame.session, kind, reason, _known(frame))
 
     def close(self, session: str) -> DriverReport:
@@ -183,6 +180,12 @@ class PlannerDriver:
         if state is None:
             raise DriverError(f"session {name!r} was not begun: call reset first")
         return state
+
+    def _step(self, name: str) -> tuple[_Session, int]:
+        """A session, and the number of its step that begins, which the noise of the step follows from."""
+        state = self._session(name)
+        state.index += 1
+        return state, state.index - 1
 
     def _remember(self, state: _Session, frame: Frame) -> Frame:
         """The frame with its history, if the planner's inputs need one."""

@@ -62,7 +62,7 @@ class HugsimConventions:
     def told_by(self, info: Any) -> HugsimConventions:
         """These with a controller: their own, else the one that ``info`` names, as our own simulator does."""
         named = info.get(CONTROLLER_KEY) if isinstance(info, Mapping) else None
-        known = {own: own for own in get_args(Controller)}.get(named) if isinstance(named, str) else None
+        known = next((own for own in get_args(Controller) if isinstance(named, str) and own == named), None)
         return replace(self, controller=self.controller or known)
 
     @classmethod

@@ -133,10 +133,10 @@ def _answer(
         plan = driver.plan_without_frame(session, "bad_message", str(error))
     except FrameError as error:
         plan = driver.plan_without_frame(session, "bad_frame", str(error))
+    conventions = settings.conventions.told_by(info)
     if settings.give_up and plan.source != PLANNER and misses + 1 >= settings.give_up:
         driver.report(session).count("gave_up", plan.reason)
-        return _given_up(settings, info), plan, moment
-    conventions = settings.conventions.told_by(info)
+        return _given_up(settings.variant, conventions), plan, moment
     if settings.follow_plan:
         try:
             speed = whereabouts_of(info).speed
@@ -149,8 +149,7 @@ def _answer(
     return plan_message(answer_of(plan.poses, conventions, plan.source)), plan, moment
 
 
-def _given_up(settings: PipeSettings, info: Mapping[str, Any]) -> bytes:
-    if settings.variant == "garage":
+def _given_up(variant: Variant, conventions: HugsimConventions) -> bytes:
+    if variant == "garage":
         return plan_message(None)
-    conventions = settings.conventions.told_by(info)
     return plan_message(answer_of(np.zeros((NUM_POSES, 3)), conventions, STRAIGHT_ON))

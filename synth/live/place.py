@@ -70,6 +70,16 @@ class Place:
         """Where a point (2,) of the town is along the path [m]."""
         return project(self.path[:, :2], np.asarray(point, dtype=np.float64))[0]
 
+    def poses_at(self, progress: ArrayLike) -> Floats:
+        """Poses (K, 3) on the path at a progress (K,) [m], town coordinates; straight on after its end."""
+        wanted = np.asarray(progress, dtype=np.float64)
+        yaw = np.unwrap(self.path[:, 2])
+        columns = (self.path[:, 0], self.path[:, 1], yaw)
+        poses = np.stack([np.interp(wanted, self._length, column) for column in columns], axis=1)
+        past = np.maximum(wanted - self._length[-1], 0.0)[:, None]
+        poses[:, :2] += past * [np.cos(yaw[-1]), np.sin(yaw[-1])]
+        return poses
+
     def lane_at(self, progress: float) -> int:
         """Which of the lanes it is on, or has just left, at a progress [m]."""
         return min(int(np.searchsorted(self.ends, progress)), len(self.lanes) - 1)

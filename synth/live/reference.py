@@ -21,7 +21,6 @@ from beyonddrive.structures.errors import BeyondDriveError, describe_error
 from beyonddrive.structures.frame import PLANNER, STRAIGHT_ON, DrivenPlan, Driver, DriverReport, Frame
 from beyonddrive.structures.plan import NUM_POSES, POSE_INTERVAL
 from beyonddrive.structures.se2 import to_global, to_local
-from beyonddrive.synth.curves import arc_length, project
 from beyonddrive.synth.live.drive import Answer, LiveSettings, Outcome, Stage, film_row, score_of, staged
 from beyonddrive.synth.live.place import Place, camera_from
 from beyonddrive.synth.live.scenario import LiveScenario
@@ -142,7 +141,7 @@ def drive_by_sumo(
                 goes_on = episode.step(_STRAIGHT) and stage.world.ego_is_there()
         finally:
             # (what stands for plans until then is nobody's and must not be left in a record)
-            frames[:] = with_what_was_done(episode.frames, stage.place.to_scene(stage.place.path))
+            frames[:] = with_what_was_done(episode.frames, stage.place)
         late = len(episode.frames) >= settings.max_steps
         ends = episode.ends or (f"{settings.max_steps} steps" if late else GONE,)
         with stage.clock.on("score"):
@@ -156,13 +155,8 @@ def drive_by_sumo(
     )  # fmt: skip
 
 
-def with_what_was_done(frames: Sequence[RecordFrame], path: Floats) -> list[RecordFrame]:
-    """Frames whose plans are where the ego went, and beyond the end on along the way at its last speed.
-
-    Args:
-        frames: Of an episode.
-        path: (P, 3) the way in the frame of the record, :data:`~beyonddrive.synth.live.place.SPACING` apart.
-    """
+def with_what_was_done(frames: Sequence[RecordFrame], place: Place) -> list[RecordFrame]:
+    """Frames whose plans are where the ego went, and beyond the end on along its path at its last speed."""
     if not frames:
         return []
     pose = np.array([frame.ego_box[[0, 1, 6]] for frame in frames]).reshape(-1, 3)
@@ -170,20 +164,15 @@ def with_what_was_done(frames: Sequence[RecordFrame], path: Floats) -> list[Reco
     every = round(POSE_INTERVAL / STEP)
     speed = float(np.hypot(*(pose[-1, :2] - pose[-2, :2]))) / STEP if len(pose) > 1 else 0.0
     beyond = STEP * speed * np.arange(1, every * NUM_POSES + 1, dtype=np.float64)
-    on = _onward(pose[-1], path, beyond)
+    on = _onward(pose[-1], place, beyond)
     whole = np.vstack([pose, on])
     # (HUGSIM writes all points but the last)
     rows = every * np.arange(1, NUM_POSES)
     return [replace(frame, traj=whole[i + rows]) for i, frame in enumerate(frames)]
 
 
-def _onward(last: Floats, path: Floats, beyond: Floats) -> Floats:
+def _onward(last: Floats, place: Place, beyond: Floats) -> Floats:
     """Poses (K, 3) so many metres beyond the last one (3,) as the path goes on, then straight on."""
-    along = arc_length(path[:, :2])
-    here = project(path[:, :2], last[:2])[0]
-    wanted = np.concatenate([[here], here + beyond])
-    yaw = np.unwrap(path[:, 2])
-    way = np.stack([np.interp(wanted, along, column) for column in (path[:, 0], path[:, 1], yaw)], axis=1)
-    past = np.maximum(wanted - along[-1], 0.0)[:, None]
-    way[:, :2] += past * [np.cos(yaw[-1]), np.sin(yaw[-1])]
+    here = place.progress(place.to_town(last[:2]))
+    way = place.poses_at(here + np.concatenate([[0.0], beyond]))
     return to_global(to_local(way[1:], way[0]), last)

@@ -124,21 +124,27 @@ def test_a_yaml_file_of_hydras_makes_the_agent(agents, words, tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
-def test_both_stages_are_planned_for(agents, tmp_path, capsys):
-    name = "stub_agents:ConstantVelocity"
+@pytest.fixture
+def small_split(tmp_path):
+    """Follow-ups of a split of one group, and the words that say where it is and where plans go."""
     values = json.loads((TWO_STAGE / "data/two_stage_split.json").read_text())
     group = values["reactive_all_mapping"][0]
     group[2] = group[2][:1]
     values.update(reactive_all_mapping=[group], tokens=group[:2], log_names=None)
     values["reactive_synthetic_initial_tokens"] = list(group[2][0])
     (tmp_path / "split.json").write_text(json.dumps(values))
-    words = [
-        name,
+    return group[2][0], [
         f"--split-file={tmp_path / 'split.json'}",
         f"--data-root={TWO_STAGE / 'data'}",
         f"--maps-root={TWO_STAGE.parent / 'pdms/data/maps'}",
         f"--plans={tmp_path / 'plans.npz'}",
     ]
+
+
+def test_both_stages_are_planned_for(agents, small_split, tmp_path, capsys):
+    name = "stub_agents:ConstantVelocity"
+    _, two_stages = small_split
+    words = [name, *two_stages]
     scenes = f"--synthetic-scenes={TWO_STAGE / 'data/synthetic_scene_pickles'}"
     assert tool.main([*words, scenes]) == 0
     assert "combined" in capsys.readouterr().out
@@ -177,17 +183,12 @@ def test_a_run_that_was_stopped_goes_on(agents, words, tmp_path, monkeypatch, ca
     assert len(PlanFile(tmp_path / "plans.npz")) == 3
 
 
-def test_plans_of_other_settings_or_follow_up_scenes_are_not_kept(agents, tmp_path, monkeypatch):
+def test_plans_of_other_settings_or_follow_up_scenes_are_not_kept(agents, small_split, tmp_path, monkeypatch):
     """As a run says what its plans were made from; one with something else begins anew."""
-    values = json.loads((TWO_STAGE / "data/two_stage_split.json").read_text())
-    group = values["reactive_all_mapping"][0]
-    group[2] = group[2][:1]
-    values.update(reactive_all_mapping=[group], tokens=group[:2], log_names=None)
-    values["reactive_synthetic_initial_tokens"] = list(group[2][0])
-    (tmp_path / "split.json").write_text(json.dumps(values))
+    follow_ups, two_stages = small_split
     scenes = tmp_path / "scenes"
     scenes.mkdir()
-    for token in group[2][0]:
+    for token in follow_ups:
         path = TWO_STAGE / f"data/synthetic_scene_pickles/{token}.pkl"
         (scenes / path.name).write_bytes(path.read_bytes())
     agent = tmp_path / "agent.yaml"
@@ -200,18 +201,11 @@ def test_plans_of_other_settings_or_follow_up_scenes_are_not_kept(agents, tmp_pa
         raise ValueError("seen")
 
     monkeypatch.setattr(module, "open_parts", open_parts)
-    words = [
-        str(agent),
-        f"--split-file={tmp_path / 'split.json'}",
-        f"--synthetic-scenes={scenes}",
-        f"--data-root={TWO_STAGE / 'data'}",
-        f"--maps-root={TWO_STAGE.parent / 'pdms/data/maps'}",
-        f"--plans={tmp_path / 'plans.npz'}",
-    ]
+    words = [str(agent), *two_stages, f"--synthetic-scenes={scenes}"]
     assert [tool.main(words), tool.main(words)] == [1, 1] and seen[0] == seen[1]
     agent.write_text("_target_: stub_agents.ConstantVelocity\nturn: 0.03\n")
     tool.main(words)
-    with (scenes / f"{group[2][0][0]}.pkl").open("ab") as file:
+    with (scenes / f"{follow_ups[0]}.pkl").open("ab") as file:
         file.write(b" ")
     tool.main(words)
     tool.main([*words, f"--synthetic-sensors={tmp_path}"])

@@ -212,7 +212,7 @@ def test_what_sumo_drove_before_a_failure_has_its_plans(live_folder, tmp_path):
             drive_by_sumo(scenario, job.towns, Nobody(), points_of, job.settings, True, kept)
     town = open_live_town(job.towns / scenario.town)
     place = place_of(town.network, scenario.lanes, scenario.station, scenario.length)
-    expected = reference.with_what_was_done(whole[:2], place.to_scene(place.path))
+    expected = reference.with_what_was_done(whole[:2], place)
     assert [frame.to_dict() for frame in kept] == [frame.to_dict() for frame in expected]
 
 
