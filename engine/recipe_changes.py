@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.runner import Runner
 
 from beyonddrive.engine.config_values import ConfigError
+from beyonddrive.engine.scenes_per_update import scenes_per_update
 
 _RESTORED = ("optim_wrapper.optimizer", "optim_wrapper.paramwise_cfg", "param_scheduler")
 """Settings of what a checkpoint restores: state of the optimizer and the schedules."""
@@ -77,9 +78,9 @@ def _scale_of_rates(settings: Mapping[str, str], processes: int) -> float:
     """By what ``auto_scale_lr`` multiplies the learning rates of a recipe."""
     if settings.get("auto_scale_lr.enable") != "True":
         return 1.0
-    scenes = int(settings["train_dataloader.batch_size"]) * processes
+    batch = int(settings["train_dataloader.batch_size"])
     accumulated = int(settings.get("optim_wrapper.accumulative_counts", 1))
-    return scenes * accumulated / int(settings["auto_scale_lr.base_batch_size"])
+    return scenes_per_update(batch, processes, accumulated) / int(settings["auto_scale_lr.base_batch_size"])
 
 
 def settings_of(recipe: str) -> dict[str, str]:

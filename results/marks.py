@@ -187,13 +187,13 @@ def figure(row: TableRow, what: str, digits: int = 2) -> str:
         raise FigureError(f"row '{row.name}' has no '{what}'")
     if what == "difference":
         return signed(found.mean, digits)
-    if found.num_seeds > 1 and row.spread is not None:
+    if (spread := found.spread) is not None:
         if what == "half width":
-            return f"{row.spread.half_width(found.num_seeds, found.num_scenes):.{digits}f}"
+            return f"{spread.half_width(found.num_seeds, found.num_scenes):.{digits}f}"
         if what == "seeds needed":
-            return count_text(row.spread.seeds_for(POWER_WIDTH, found.num_scenes))
+            return count_text(spread.seeds_for(POWER_WIDTH, found.num_scenes))
         if what.startswith("scenes needed ") and what.split()[-1].isdecimal():
-            return count_text(row.spread.scenes_for(POWER_WIDTH, int(what.split()[-1])))
+            return count_text(spread.scenes_for(POWER_WIDTH, int(what.split()[-1])))
     intervals = {"interval": found.interval, "bootstrap": found.bootstrap}
     if what not in intervals:
         raise FigureError(f"row '{row.name}' has no '{what}'; its difference is of {found.num_seeds} seed(s)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 import numpy as np
@@ -19,7 +19,6 @@ from beyonddrive.evaluation.statistics.score_table import (
     ScoreTable,
     known_mean,
 )
-from beyonddrive.evaluation.statistics.spread import Spread, spread_of
 from beyonddrive.visualization.picture_values import DIGEST, digest
 
 _ROW_INCHES = 0.32
@@ -43,7 +42,6 @@ class TableRow:
         difference: Paired difference of the score from the baseline, in points.
         column_differences: Means of the paired differences of the other columns, and the difference of the
             rates.
-        spread: Of the paired differences of the score; None with fewer than two seeds.
     """
 
     name: str
@@ -52,7 +50,6 @@ class TableRow:
     baseline: str | None = None
     difference: Estimate | None = None
     column_differences: Mapping[str, float] | None = None
-    spread: Spread | None = None
 
 
 def table_rows(table: ScoreTable, baselines: Mapping[str, str | None]) -> list[TableRow]:
@@ -94,20 +91,17 @@ def table_rows(table: ScoreTable, baselines: Mapping[str, str | None]) -> list[T
             means[RATE] = _rate(table, name, table.seeds(name))
         rows[name] = TableRow(name, next(found), means)
     for name, (baseline, ours, against) in pairs.items():
-        difference = differences[name]
         columns = {
             column: _mean(table.of(name, column, ours) - table.of(baseline, column, against))
             for column in others
         }
         if has_rate:
             columns[RATE] = _rate(table, name, ours) - _rate(table, baseline, against)
-        spread = spread_of(difference) if min(difference.shape) > 1 else None
         rows[name] = replace(
             rows[name],
             baseline=baseline,
             difference=next(found),
             column_differences=columns,
-            spread=spread,
         )
     return list(rows.values())
 
@@ -226,9 +220,10 @@ def power_table(rows: Sequence[TableRow]) -> str:
     """
     lines = []
     for row in rows:
-        if row.spread is None or row.difference is None:
+        found = row.difference
+        if found is None or found.spread is None:
             continue
-        spread, seeds, scenes = row.spread, row.difference.num_seeds, row.difference.num_scenes
+        spread, seeds, scenes = found.spread, found.num_seeds, found.num_scenes
         cells = [f"{np.sqrt(part):.2f}" for part in (spread.seeds, spread.scenes, spread.rest)]
         cells += [
             f"±{spread.half_width(seeds, scenes):.2f}",
@@ -263,6 +258,8 @@ def intervals_picture(rows: Sequence[TableRow], score: str) -> bytes:
                 axes.plot(found.interval, [place, place], color="tab:blue", linewidth=2.0)
                 axes.plot([found.mean], [place], "o", color="tab:blue", markersize=4.0)
     file = BytesIO()
-    shown = [[row.name, asdict(row.score), row.difference and asdict(row.difference)] for row in rows]
+    shown = [
+        [row.name, row.score.as_numbers(), row.difference and row.difference.as_numbers()] for row in rows
+    ]
     figure.savefig(file, format="png", dpi=120, metadata={DIGEST: digest([score, *shown])})
     return file.getvalue()

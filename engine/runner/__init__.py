@@ -29,6 +29,7 @@ from beyonddrive.engine.hooks.scene_random import SceneRandomHook
 from beyonddrive.engine.resuming import seed_to_go_on_with
 from beyonddrive.engine.runner.planner_runner import PlannerRunner
 from beyonddrive.engine.runner.result_paths import check_folder, check_results, files_read
+from beyonddrive.engine.scenes_per_update import scenes_per_update
 from beyonddrive.registry import SCOPE
 
 __all__ = [
@@ -176,7 +177,7 @@ def _advise_on_scenes_per_step(runner: Runner) -> None:
     if not wanted or not batch or scaling.get("enable"):
         return
     accumulated = config.optim_wrapper.get("accumulative_counts", 1)
-    scenes = batch * runner.world_size * accumulated
+    scenes = scenes_per_update(batch, runner.world_size, accumulated)
     if scenes != wanted:
         runner.logger.warning(
             f"{scenes} scenes per step (batch_size={batch}, {runner.world_size} processes, "

@@ -27,6 +27,7 @@ from beyonddrive.engine.lost_workers import naming_lost_workers
 from beyonddrive.engine.resuming import earlier_checkpoint, single_wrappers, steps_to_host
 from beyonddrive.engine.runner.failures import explaining_failures
 from beyonddrive.engine.samplers import RoundDownSampler
+from beyonddrive.engine.scenes_per_update import scenes_per_update
 from beyonddrive.engine.wrapped_datasets import check_nothing_lost, drawing_transforms
 from beyonddrive.structures.transfers import finish_checks
 
@@ -159,8 +160,8 @@ class PlannerRunner(Runner):
             return
         wanted = auto_scale_lr["base_batch_size"]
         for wrapper in single_wrappers(optim_wrapper):
-            accumulated = wrapper._accumulative_counts
-            scenes = self.cfg.train_dataloader.batch_size * self.world_size * accumulated
+            batch, accumulated = self.cfg.train_dataloader.batch_size, wrapper._accumulative_counts
+            scenes = scenes_per_update(batch, self.world_size, accumulated)
             scale = scenes / wanted
             self.logger.info(f"learning rates times {scale:g}: {scenes} scenes per step, not {wanted}")
             for group in wrapper.optimizer.param_groups:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from beyonddrive.evaluation.statistics.spread import CONFIDENCE, StatisticsError, spread_of
+from beyonddrive.evaluation.statistics.spread import CONFIDENCE, Spread, StatisticsError, spread_of
 
 RESAMPLES = 4999
 
@@ -36,6 +37,7 @@ class Estimate:
         error_scenes: Standard error over scenes, of the mean over seeds; NaN with one scene.
         num_seeds: Seeds.
         num_scenes: Scenes.
+        spread: What the scores vary with; None with fewer than two seeds or scenes.
     """
 
     mean: float
@@ -45,6 +47,11 @@ class Estimate:
     error_scenes: float
     num_seeds: int
     num_scenes: int
+    spread: Spread | None = None
+
+    def as_numbers(self) -> dict[str, Any]:
+        """Its values by name, without the spread, from which the interval follows."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "spread"}
 
     @property
     def is_above_zero(self) -> bool:
@@ -142,11 +149,12 @@ def _estimate(values: NDArray[np.float64], bootstrap: tuple[float, float], confi
     mean, means = float(values.mean()), values.mean(axis=1)
     std = float(np.std(means, ddof=1)) if num_seeds > 1 else np.nan
     error = float(stats.sem(values.mean(axis=0))) if num_scenes > 1 else np.nan
-    interval = bootstrap
+    interval, spread = bootstrap, None
     if min(values.shape) > 1:
-        half = spread_of(values).half_width(num_seeds, num_scenes, confidence)
+        spread = spread_of(values)
+        half = spread.half_width(num_seeds, num_scenes, confidence)
         interval = mean - half, mean + half
-    return Estimate(mean, interval, bootstrap, std, error, num_seeds, num_scenes)
+    return Estimate(mean, interval, bootstrap, std, error, num_seeds, num_scenes, spread)
 
 
 _Key = tuple[bytes, tuple[int, ...], float, int, int]

@@ -10,7 +10,6 @@ that reach beyond the picture are cut.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -65,7 +64,8 @@ def values_of(found: Gains) -> dict[str, dict[str, dict[str, dict[str, float]]]]
     """Gains as numbers."""
     return {
         panel: {
-            family: {band: asdict(gain) for band, gain in bands.items()} for family, bands in rows.items()
+            family: {band: gain.as_numbers() for band, gain in bands.items()}
+            for family, bands in rows.items()
         }
         for panel, rows in found.items()
     }
