@@ -3,9 +3,10 @@
 A figure or a table of figures in a document stands between a mark and ``<!-- end -->``; :mod:`marks` says
 which marks there are, and others are refused. Held against the scores are, too, what is computed from those
 of a table (``runs.csv``, report, LaTeX, pictures of intervals), what is computed from several tables or for a
-single document, and the settings of calibrated rows; how runs were made is held against each other. The exit
-code is 1 if anything differs; ``--write`` writes it anew, but for settings, for how runs were made, and for
-the picture of scenes, which takes their world to draw.
+single document, the settings of calibrated rows, and whether errors over towns and speeds are of the runs
+that are kept; how runs were made is held against each other. The exit code is 1 if anything differs;
+``--write`` writes it anew, but for settings, for how runs were made, and for the picture of scenes, towns and
+speeds, which take worlds and records of runs.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.records import CHECKPOINT_DIGEST
 from beyonddrive.evaluation.statistics.score_table import RunKey
 from beyonddrive.results.closed_loop import relate
+from beyonddrive.results.closed_loop.speeds import check_speeds
 from beyonddrive.results.effect import by_distance, won_and_lost
 from beyonddrive.results.effect.calibrated import check_calibration
+from beyonddrive.results.effect.towns import check_towns
 from beyonddrive.results.marks import FigureError, text_of
 from beyonddrive.results.pictures import shows
 from beyonddrive.results.tables import MADE_WITH, RESULTS, KeptTable, kept_tables, name_of, run_of
@@ -44,8 +47,9 @@ OF_SCENES = (won_and_lost,)
 """The same, whose ``main`` needs the world that the scenes are of."""
 CELLS = (relate, won_and_lost)
 """Modules with a ``TABLE`` in CSV, and the text that it has to hold (``table``)."""
-SETTINGS = (check_calibration,)
-"""What finds settings of plans that do not follow from what is kept; nothing writes them anew."""
+MEASURED = (check_calibration, check_towns, check_speeds)
+"""What finds settings of plans that do not follow from what is kept, and what was measured, by worlds and
+records of runs, for other runs than are kept now; nothing here writes them anew."""
 
 
 def documents() -> Iterator[Path]:
@@ -103,14 +107,15 @@ def check_computed(table: KeptTable, write: bool) -> list[str]:
 def check_origins(table: KeptTable) -> list[str]:
     """Runs that the plan of a table does not have, that nobody told how they were made, or made otherwise.
 
-    Those of a row are of one recipe; a row with weights and the row that it has them of are of one
-    checkpoint, seed by seed, as far as both tell it.
+    Those of a row are of one recipe and of different checkpoints; a row with weights and the row that it has
+    them of are of one checkpoint, seed by seed, as far as both tell it.
     """
     made, rows = table.made_with(), {row.name: row for row in table.plan.rows}
     scored = {name_of(run) for part in table.parts for run in table.scores(part).runs}
     problems = [f"{name}: has scores, but is not in {MADE_WITH}" for name in sorted(scored - made.keys())]
     problems += [f"{name}: is in {MADE_WITH}, but has no scores" for name in sorted(made.keys() - scored)]
     recipes: dict[str, str] = {}
+    judged: dict[tuple[str, str], str] = {}
     for name, told in made.items():
         run = run_of(name)
         if run.row not in rows:
@@ -118,6 +123,9 @@ def check_origins(table: KeptTable) -> list[str]:
             continue
         if "recipe" in told and recipes.setdefault(run.row, told["recipe"]) != told["recipe"]:
             problems.append(f"{name}: is of another recipe than the other seeds of its row")
+        checkpoint = told.get(CHECKPOINT_DIGEST)
+        if checkpoint is not None and (same := judged.setdefault((run.row, checkpoint), name)) != name:
+            problems.append(f"{name}: judges the same checkpoint as {same}, and counts as another training")
         weights = rows[run.row].weights
         trained = made.get(name_of(RunKey(weights, run.seed)), {}) if weights else {}
         digests = {origin.get(CHECKPOINT_DIGEST) for origin in (told, trained)}
@@ -167,7 +175,7 @@ def main() -> int:
     tables = list(kept_tables())
     problems = [problem for table in tables for problem in check_computed(table, args.write)]
     problems += [problem for table in tables for problem in check_origins(table)]
-    problems += [problem for find in SETTINGS for problem in find()]
+    problems += [problem for find in MEASURED for problem in find()]
     problems += check_cells(args.write)
     problems += check_pictures(args.write)
     marks = 0

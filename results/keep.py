@@ -76,8 +76,13 @@ def finished_runs(sweep: Path, table: KeptTable) -> dict[RunKey, tuple[Finished,
                 if not any(run.is_judged(*judgement) for judgement in run.judgements):
                     continue
                 run = replace(run, loaders=tuple(it for it in run.loaders if (it, "") not in failed))
+            if (key := RunKey(row.name, seed)) in found:
+                raise SweepError(
+                    f"{run.folder / RECORD}: is of seed {seed}, as that of {found[key][0].run.folder} is; "
+                    "delete the folder that is a copy"
+                )
             outcome = Outcome(row.name, seed, run.folder, told["seconds"], told["checkpoint"])
-            found[RunKey(row.name, seed)] = Finished(run, outcome), {**told, DATE: date_of(run, told)}
+            found[key] = Finished(run, outcome), {**told, DATE: date_of(run, told)}
     return found
 
 

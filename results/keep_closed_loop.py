@@ -4,10 +4,11 @@
 
 A folder is one of ``beyonddrive closed-loop run --out``; those of a row are its trainings, in the order of
 their seeds (or with them, ``NAME=0:DIR,2:DIR``), and take the place of what the table has of them. All must
-have driven the same scenarios with the same settings. Scores are kept by scenario, of all and by difficulty,
-with the shares of episodes by how they ended and, where the run says so, how far each drove (km); of a run
-with several seeds of the traffic the mean over these, which have to be the same in all of a table. So is what
-the files of a run say of how it was made: versions, machine and recipe, and the seconds that it took.
+have driven the same scenarios, all of them, with the same settings, and each what its row is in the plan.
+Scores are kept by scenario, of all and by difficulty, with the shares of episodes by how they ended and,
+where the run says so, how far each drove (km); of a run with several seeds of the traffic the mean over
+these, which have to be the same in all of a table. So is what the files of a run say of how it was made:
+versions, machine and recipe, and the seconds that it took.
 
 The digest of a list counts every byte, and another machine may round a value of a scenario otherwise:
 ``--same-by "constant velocity=DIR"`` takes a list for that of the table if this row, driven there, has the
@@ -30,8 +31,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.engine.config_values import read_text
 from beyonddrive.engine.environment import utc_day
+from beyonddrive.engine.sweeps.plan import Row
 from beyonddrive.evaluation.statistics.score_table import COLLISIONS, DISTANCE, RunKey, table_of
+from beyonddrive.results.keep import PLACES
 from beyonddrive.results.tables import KeptTable, name_of
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.synth.live.batch import EPISODE, SUMMARY, differing_settings
@@ -45,6 +49,8 @@ KILOMETRES = "kilometres"
 """Column of ``episodes.csv`` that older runs lack."""
 TRAFFIC = [0]
 """Seeds of the traffic of runs that were kept before it was told."""
+MERGED = "config"
+"""Name of a config that a sweep merged from that of its row and further bases."""
 NAMES = (*COLUMNS.values(), *ENDS.values(), DISTANCE, "HD-Score")
 """Columns of the table; the last is the score."""
 
@@ -126,6 +132,29 @@ def _refuse_other_seed(folder: Path, checkpoint: str | None, seed: int) -> None:
             )
 
 
+def _refuse_other_row(folder: Path, settings: dict[str, Any], row: Row) -> None:
+    """End if a run was not driven by what its row is in the plan, places of files aside."""
+    config, given = settings["config"], settings["options"]
+    told = [] if config in (Path(row.config).stem, MERGED) else [("config", config, Path(row.config).stem)]
+    keys = [*row.options, *sorted(given.keys() - row.options.keys() - PLACES)]
+    told += [(key, given.get(key), row.options.get(key)) for key in keys]
+    for key, was, wanted in told:
+        values = [None if text is None else read_text(text, None, None) for text in (was, wanted)]
+        if values[0] != values[1]:
+            raise SystemExit(
+                f"keep: {folder}: was driven with {key}={was or 'nothing'}, but the plan has "
+                f"{wanted or 'nothing'} for row '{row.name}'; give the runs of this row, or mend the plan"
+            )
+
+
+def _refuse_part(folder: Path, settings: dict[str, Any], driven: Episodes) -> None:
+    """End if a run that tells how many scenarios its list has drove others than these."""
+    if (wanted := settings.get("scenarios", len(driven.scores))) != len(driven.scores):
+        raise SystemExit(
+            f"keep: {folder}: episodes.csv has {len(driven.scores)} of {wanted} scenarios; finish the run"
+        )
+
+
 def same_list(table: KeptTable, text: str) -> dict[str, str]:
     """Digest of a list, and of the table's, if ``NAME=DIR`` shows that their scenarios are the same."""
     name, _, folder = text.partition("=")
@@ -197,9 +226,11 @@ def keep() -> int:
             given, _, path = part.rpartition(":")
             seed, folder = int(given or number), Path(path)
             settings = json.loads((folder / "settings.json").read_text())
-            if (run := RunKey(table.plan.row(name).name, seed)) in scores:
+            row = table.plan.row(name)
+            if (run := RunKey(row.name, seed)) in scores:
                 raise SystemExit(f"keep: {folder}: seed {seed} of row '{name}' is given twice")
             _refuse_other_seed(folder, settings["checkpoint"], seed)
+            _refuse_other_row(folder, settings, row)
             same = {key: value for key, value in settings.items() if key not in OWN}
             told = same.get("scenario_list")
             compared = {**same, "scenario_list": lists.get(told, told)} if told else same
@@ -212,6 +243,7 @@ def keep() -> int:
             if settings["checkpoint"] is None and "," not in folders:
                 untrained.add(name)
             driven = episodes_of(folder, args.with_fallbacks)
+            _refuse_part(folder, settings, driven)
             kinds, traffic = driven.kinds, traffic or driven.traffic
             _refuse_other_traffic(folder, driven.traffic, traffic)
             scores[run] = driven.scores

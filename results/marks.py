@@ -95,11 +95,13 @@ def table_text(source: str, names: list[str]) -> str:
     return block(header, lines)
 
 
-def score_cells(row: TableRow) -> list[str]:
-    """Score, difference from the baseline and its interval."""
-    spread = f" ± {row.score.std:.1f}" if row.score.num_seeds > 1 else ""
+def score_cells(row: TableRow, told: int | None = None) -> list[str]:
+    """Score, difference from the baseline and its interval; with its seeds if others are told beside."""
+    seeds = row.score.num_seeds
+    fewer = "" if told in (None, seeds) else f" ({seeds} of the seeds)"
+    spread = f" ± {row.score.std:.1f}" if seeds > 1 else ""
     interval = figure(row, "interval", 1) if row.difference else ""
-    return [f"{row.score.mean:.1f}{spread}", difference_text(row, 1), interval]
+    return [f"{row.score.mean:.1f}{spread}{fewer}", difference_text(row, 1), interval]
 
 
 def scores_text(name: str, parts: list[str], names: list[str]) -> str:
@@ -114,10 +116,7 @@ def scores_text(name: str, parts: list[str], names: list[str]) -> str:
         cells = [row_name, str(first.score.num_seeds)]
         for rows in found.values():
             row = rows.get(row_name)
-            own = ["-", "", ""] if row is None else score_cells(row)
-            if row is not None and row.score.num_seeds != first.score.num_seeds:
-                own[0] += f" ({row.score.num_seeds} of the seeds)"
-            cells += own
+            cells += ["-", "", ""] if row is None else score_cells(row, first.score.num_seeds)
         lines.append(cells)
     return block(header, lines)
 
@@ -160,11 +159,14 @@ def calibrated_text(source: str, names: list[str]) -> str:
     found = rows_of(source)
     lines = []
     for name in names:
-        cells = [name, str(row_of(source, name).score.num_seeds)]
+        seeds = row_of(source, name).score.num_seeds
+        cells = [name, str(seeds)]
         for ending in ("", ", calibrated"):
             without, recipe = row_of(source, name + ending), found.get(f"{name}, published{ending}")
-            cells.append(score_cells(without)[0])
-            cells += ["-", ""] if recipe is None else score_cells(recipe)[1:]
+            cells.append(score_cells(without, seeds)[0])
+            cells += (
+                ["-", ""] if recipe is None else [difference_text(recipe, 1, seeds), score_cells(recipe)[2]]
+            )
         lines.append(cells)
     if not lines:
         raise FigureError(f"results/{source}: no planners are named")

@@ -159,12 +159,18 @@ def seeds_text(count: int) -> str:
     return f"{count} seed{'s' if count > 1 else ''}"
 
 
-def difference_text(row: TableRow, digits: int = 2) -> str:
-    """The difference of a row, with the number of seeds if it has more than its baseline; empty without."""
+def difference_text(row: TableRow, digits: int = 2, told: int | None = None) -> str:
+    """The difference of a row, with its number of seeds if a reader is told another one; empty without.
+
+    Args:
+        row: The row.
+        digits: Behind the point.
+        told: Seeds that stand beside it; those of the score if None.
+    """
     if row.difference is None:
         return ""
     seeds = row.difference.num_seeds
-    fewer = "" if seeds == row.score.num_seeds else f" ({seeds_text(seeds)})"
+    fewer = "" if seeds == (told or row.score.num_seeds) else f" ({seeds_text(seeds)})"
     return f"{signed(row.difference.mean, digits)}{fewer}"
 
 

@@ -16,6 +16,12 @@ from beyonddrive.structures.errors import BeyondDriveError
 Checkpoint = Literal["last", "best"]
 LOADERS = ("test", "val")
 """Data loaders of a config on which a sweep can judge."""
+OF_THE_SWEEP = {
+    "num_threads": "the runs at a time share the cores (--jobs)",
+    "randomness.seed": "every row is trained with the seeds of the sweep (--seeds)",
+    "work_dir": "every run has its own below --out",
+}
+"""Settings of a config that a sweep makes itself, and from what."""
 _KEYS = {"title", "rows", "seeds", "options", "loaders", "further", "checkpoint", "subsets", "choices"}
 _ROW_KEYS = {"config", "bases", "options", "baseline", "shared_options", "weights"}
 
@@ -108,6 +114,10 @@ class SweepPlan:
                     f"'.', and none of {', '.join(sorted(judged | others))}"
                 )
         for row in self.rows:
+            for key in sorted(OF_THE_SWEEP.keys() & row.options.keys()):
+                raise SweepError(
+                    f"rows.{row.name}.options.{key}: would be ignored: {OF_THE_SWEEP[key]}; leave it out"
+                )
             if row.baseline is not None and (row.baseline not in names or row.baseline == row.name):
                 raise SweepError(
                     f"rows.{row.name}.baseline: {row.baseline!r} is no other row; there is {', '.join(names)}"

@@ -83,9 +83,14 @@ def check_record(run: Run) -> None:
     """Whether a run, or a training that was broken off, is what the row is now.
 
     Raises:
-        SweepError: If it was made from another config, weights or rule of checkpoints.
+        SweepError: If it was made from another config, weights or rule of checkpoints, or with another seed.
     """
     record = read_record(run)
+    if record is not None and run.is_trained and record.get("seed", run.seed) != run.seed:
+        raise SweepError(
+            f"{run.folder / RECORD}: is of seed {record['seed']}: a copy of that run would count as another "
+            "training; delete this folder"
+        )
     name = RECORD
     if record is not None:
         made_from = (record["recipe"], record["checkpoint_rule"], record.get("weights"))

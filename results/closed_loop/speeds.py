@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from beyonddrive.evaluation.closed_loop.hugsim.agents import STEP
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import RECORD, read_record
-from beyonddrive.results.row_files import add_rows
+from beyonddrive.results.keep_closed_loop import TRAFFIC
+from beyonddrive.results.row_files import add_rows, read_rows
+from beyonddrive.results.tables import KeptTable, name_of
 
 TIMES = {"start": 0, "1 s": 4, "2 s": 8, "4 s": 16}
 """In steps of a quarter of a second."""
@@ -39,6 +41,23 @@ def cells_of(episodes: list[NDArray[np.float64]]) -> dict[str, str]:
         driven = [episode[step] for episode in episodes if len(episode) > step]
         cells[key] = f"{np.mean(driven):.2f}" if driven else ""
     return cells | {"stands": f"{100.0 * np.mean(np.concatenate(episodes) < STANDS):.1f}"}
+
+
+def check_speeds() -> list[str]:
+    """Rows of both files that are of another number of episodes than the runs of theirs that are kept."""
+    problems = []
+    for path, name in ((OUT, "planners"), (SETTINGS, "settings")):
+        kept = KeptTable(f"closed_loop/{name}")
+        table, made = kept.scores("all"), kept.made_with()
+        for line in read_rows(path):
+            runs = [run for run in table.runs if run.row == line["row"]]
+            traffic = sum(len(made[name_of(run)].get("traffic", TRAFFIC)) for run in runs)
+            if (wanted := traffic * len(table.tokens)) != int(line["episodes"]):
+                problems.append(
+                    f"{path.name}: '{line['row']}' is of {line['episodes']} episodes, but runs of {wanted} "
+                    "are kept; run results/closed_loop/speeds.py with all of them"
+                )
+    return problems
 
 
 def main() -> None:

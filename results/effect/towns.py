@@ -18,7 +18,7 @@ from scipy import stats
 from beyonddrive.datasets.navsim.logs import read_log
 from beyonddrive.evaluation.statistics.intervals import difference_of
 from beyonddrive.evaluation.statistics.score_table import ScoreTable
-from beyonddrive.results.row_files import add_rows
+from beyonddrive.results.row_files import add_rows, read_rows
 from beyonddrive.results.tables import KeptTable
 from beyonddrive.visualization.sweep_tables import paired_seeds
 
@@ -46,13 +46,37 @@ def error_over_towns(values: NDArray[np.float64], towns: NDArray[np.str_]) -> fl
     return float(np.sqrt(len(names) / (len(names) - 1) * (sums**2).sum()) / len(values))
 
 
-def errors_of(table: ScoreTable, row: str, baseline: str, towns: NDArray[np.str_]) -> tuple[float, float]:
-    """Standard errors of a difference over scenes and over towns."""
+def apart_by_scene(table: ScoreTable, row: str, baseline: str) -> NDArray[np.float64]:
+    """Paired difference (T,) of a row from its baseline, over the seeds that both have."""
     score = table.columns[-1]
     ours, theirs = paired_seeds(table, row, baseline)
     apart = difference_of(table.of(row, score, ours), table.of(baseline, score, theirs))
-    by_scene = apart.mean(axis=0)
-    return float(stats.sem(by_scene)), error_over_towns(by_scene, towns)
+    by_scene: NDArray[np.float64] = apart.mean(axis=0)
+    return by_scene
+
+
+def compared(kept: KeptTable) -> dict[str, tuple[str, str]]:
+    """Rows that are compared on :data:`PART`, and their baselines, by the names of ``towns.csv``."""
+    table = kept.scores(PART)
+    return {
+        f"{kept.name.partition('/')[2]}: {row.name}": (row.name, row.baseline)
+        for row in kept.plan.rows
+        if row.baseline is not None and paired_seeds(table, row.name, row.baseline)[0]
+    }
+
+
+def check_towns() -> list[str]:
+    """Rows of ``towns.csv`` that are not of the runs that are kept now, by their errors over scenes."""
+    wanted = {}
+    for name in TABLES:
+        kept = KeptTable(name)
+        table = kept.scores(PART)
+        for key, (row, baseline) in compared(kept).items():
+            wanted[key] = baseline, f"{stats.sem(apart_by_scene(table, row, baseline)):.2f}"
+    found = {line["row"]: (line[COLUMNS[0]], line[COLUMNS[1]]) for line in read_rows(OUT) if line[COLUMNS[0]]}
+    stale = [key for key in dict.fromkeys([*wanted, *found]) if wanted.get(key) != found.get(key)]
+    remedy = "run results/effect/towns.py with the world of the test split"
+    return [f"{OUT.name}: '{key}' is of other runs than are kept; {remedy}" for key in stale]
 
 
 def main() -> None:
@@ -70,13 +94,12 @@ def main() -> None:
         kept = KeptTable(name)
         table = kept.scores(PART)
         towns = np.array([town[token] for token in table.tokens])
-        for row in kept.plan.rows:
-            if row.baseline is None or not paired_seeds(table, row.name, row.baseline)[0]:
-                continue
-            scenes, over = errors_of(table, row.name, row.baseline, towns)
+        for key, (row, baseline) in compared(kept).items():
+            apart = apart_by_scene(table, row, baseline)
+            scenes, over = float(stats.sem(apart)), error_over_towns(apart, towns)
             ratios.append(over / scenes)
-            found = (row.baseline, *(f"{value:.2f}" for value in (scenes, over, over / scenes)))
-            rows[f"{name.partition('/')[2]}: {row.name}"] = dict(zip(COLUMNS, found, strict=True))
+            found = (baseline, *(f"{value:.2f}" for value in (scenes, over, over / scenes)))
+            rows[key] = dict(zip(COLUMNS, found, strict=True))
         counts = (len(towns), len(np.unique(towns)))
     rows[NUMBER] = dict(zip(COLUMNS, ("", *map(str, counts), ""), strict=True))
     for name, ratio in zip(("least", "median", "most"), np.quantile(ratios, (0.0, 0.5, 1.0)), strict=True):

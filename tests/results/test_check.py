@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -44,7 +45,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setattr(check, "ROOT", tmp_path)
     for names in ("DRAWINGS", "OF_SCENES", "CELLS"):
         monkeypatch.setattr(check, names, ())
-    monkeypatch.setattr(check, "SETTINGS", ())
+    monkeypatch.setattr(check, "MEASURED", ())
     marks.rows_of.cache_clear()
     return tmp_path
 
@@ -238,6 +239,16 @@ def test_planners_stand_beside_themselves_calibrated(root, monkeypatch):
     assert lines[3][0] == "| B" and [lines[3][place] for place in (3, 6)] == ["-", "-"]
     assert round(float(lines[2][5]) - float(lines[2][2]), 1) == 6.0
 
+    # a second seed of some rows: cells of fewer seeds than the line tells say so
+    for row in ("a", "a-published"):
+        gain, config, weights = runs[row]
+        write_run(root / "sweep", row, 1, gain / 100, config=config, weights=weights)
+    assert call(keep, monkeypatch, root / "sweep", "effect/terms") == 0
+    assert call(check, monkeypatch, "--write") == 0
+    (cells,) = (line.split(" | ") for line in readme.read_text().splitlines() if line.startswith("| A"))
+    assert cells[1] == "2" and cells[3] == "+4.0" and cells[6] == "+1.0 (1 seed)"
+    assert cells[5].endswith(" (1 of the seeds)")
+
 
 def test_rows_have_the_seeds_that_they_have(root, monkeypatch):
     sweep = root / "sweep"
@@ -384,8 +395,8 @@ def test_a_row_of_another_recipe_is_replaced_as_a_whole(root, monkeypatch):
 def test_how_runs_were_made_is_held_against_each_other(root, monkeypatch, capsys):
     (root / "results/effect/two.yml").write_text(PLAN.replace("config: b,", "config: b, weights: plain,"))
     for seed in (0, 1):
-        write_run(root / "sweep", "plain", seed, 0.0, checkpoint_sha256="one")
-        write_run(root / "sweep", "better", seed, 0.1, weights="plain", checkpoint_sha256="one")
+        write_run(root / "sweep", "plain", seed, 0.0, checkpoint_sha256=f"of {seed}")
+        write_run(root / "sweep", "better", seed, 0.1, weights="plain", checkpoint_sha256=f"of {seed}")
     assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
     assert call(check, monkeypatch) == 0
     file = root / "results/effect/two/made_with.json"
@@ -568,7 +579,7 @@ def test_a_run_that_lacks_scores_of_scenes_is_named_and_left_out(root, monkeypat
 def drive_made_up(folder, gain=0.0, kilometres=0.1, recipe=None):
     """A closed-loop run of six scenarios as its files have it; every second one ends in a collision."""
     folder.mkdir()
-    settings = {"config": folder.name, "options": {}, "checkpoint": "0a1b", "exported": False,
+    settings = {"config": "config", "options": {}, "checkpoint": "0a1b", "exported": False,
                 "image_size": [480, 270], "lidar": False, "scenario_list": "all"}  # fmt: skip
     (folder / "settings.json").write_text(json.dumps(settings))
     column = "" if kilometres is None else ",kilometres"
@@ -689,7 +700,7 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         folder = root / name
         folder.mkdir()
         (folder / "settings.json").write_text(
-            json.dumps({"config": name, "options": {}, "checkpoint": f"w/{name}.pth",
+            json.dumps({"config": "config", "options": {}, "checkpoint": f"w/{name}.pth",
                         "exported": False, "image_size": [480, 270], "lidar": name == "better",
                         "hugsim": {"controller": controller}, "scenario_list": scenarios})
         )  # fmt: skip
@@ -773,6 +784,50 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
     with pytest.raises(SystemExit, match="better: 18 plans were fallbacks; --with-fallbacks keeps it"):
         call(keep_closed_loop, monkeypatch, "effect/two", *rows[2:])
     assert call(keep_closed_loop, monkeypatch, "effect/two", *rows[2:], "--with-fallbacks") == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"config": "a"}, "driven with config=a, but the plan has b for row 'better'"),
+        ({"options": {"model.turn": "1"}}, "driven with model.turn=1, but the plan has nothing for"),
+        ({"config": "b", "options": {"data_root": "w"}}, None),
+        ({"scenarios": 7}, "episodes.csv has 6 of 7 scenarios; finish the run"),
+    ],
+)
+def test_closed_loop_runs_are_what_their_row_is_and_whole(root, monkeypatch, changed, told):
+    drive_made_up(root / "run")
+    settings = root / "run" / "settings.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | changed))
+    if told is None:
+        assert call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better={root}/run") == 0
+        return
+    with pytest.raises(SystemExit, match=told):
+        call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better={root}/run")
+
+
+def test_options_of_a_driven_row_are_read_before_they_are_compared(root, monkeypatch):
+    plan = root / "results" / "effect" / "two.yml"
+    plan.write_text(PLAN.replace("{config: b,", "{config: b, options: {keys: [x]},"))
+    drive_made_up(root / "run")
+    words = ("effect/two", "--row", f"better={root}/run")
+    with pytest.raises(SystemExit, match=r"with keys=nothing, but the plan has \[x\]"):
+        call(keep_closed_loop, monkeypatch, *words)
+    settings = root / "run" / "settings.json"
+    settings.write_text(settings.read_text().replace('"options": {}', '"options": {"keys": "[\'x\']"}'))
+    assert call(keep_closed_loop, monkeypatch, *words) == 0
+
+
+def test_a_training_counts_once(root, monkeypatch, capsys):
+    for seed in (0, 1):
+        write_run(root / "sweep", "plain", seed, 0.0, checkpoint_sha256="same")
+    assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
+    assert call(check, monkeypatch) == 1
+    assert "plain/1: judges the same checkpoint as plain/0" in capsys.readouterr().err
+    copy = root / "sweep" / "runs" / "plain" / "seed2"
+    shutil.copytree(root / "sweep" / "runs" / "plain" / "seed1", copy)
+    with pytest.raises(SystemExit, match=r"seed2/run\.json: is of seed 1, as that of .*seed1 is; delete"):
+        call(keep, monkeypatch, root / "sweep", "effect/two")
 
 
 @pytest.mark.parametrize(

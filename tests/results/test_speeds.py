@@ -45,3 +45,13 @@ def test_a_folder_without_episodes_is_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, f"none={tmp_path}")
     assert "no episodes in" in capsys.readouterr().err and not speeds.OUT.exists()
+
+
+def test_speeds_of_other_runs_than_are_kept_are_found(tmp_path, monkeypatch):
+    assert speeds.check_speeds() == []
+    text = speeds.OUT.read_text()
+    monkeypatch.setattr(speeds, "OUT", tmp_path / "speeds.csv")
+    assert text.count("LTF,480,") == 1
+    speeds.OUT.write_text(text.replace("LTF,480,", "LTF,160,"))  # as of one training
+    (problem,) = speeds.check_speeds()
+    assert "speeds.csv: 'LTF' is of 160 episodes, but runs of 480 are kept" in problem

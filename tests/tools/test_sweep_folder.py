@@ -343,3 +343,12 @@ def test_seeds_that_were_trained_on_different_data_are_named(sweep, verbs):
         (path / "run.json").write_text(json.dumps(old))
     assert sweep("--report-only") == 0
     assert "different data" not in (sweep.out / "report.md").read_text()
+
+
+def test_a_copy_of_a_run_is_no_other_training(sweep, capsys):
+    assert sweep() == 0
+    shutil.copytree(sweep.out / "runs/a/seed0", sweep.out / "runs/a/seed2")
+    assert sweep(top="seeds: [0, 1, 2]") == 1
+    assert "seed2/run.json: is of seed 0: a copy of that run" in capsys.readouterr().err
+    assert sweep("--report-only") == 0
+    assert "- A, seed 2: " in (report := capsys.readouterr().out) and "| A | 2 |" in report

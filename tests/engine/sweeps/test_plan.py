@@ -159,6 +159,12 @@ def test_baselines_that_no_row_is_are_refused():
         plan_of_grid(["ltf"], {}, {}, (0,), "other")
 
 
+@pytest.mark.parametrize("key", ["num_threads", "randomness.seed", "work_dir"])
+def test_options_that_a_sweep_sets_itself_are_refused(key):
+    with pytest.raises(SweepError, match=rf"rows\.a\.options\.{key}: would be ignored: .*; leave it out"):
+        plan_of_grid(["a"], {}, {key: "3"}, (0,))
+
+
 def test_seeds_are_not_negative():
     with pytest.raises(SweepError, match="none negative"):
         SweepPlan((Row("a", "x"),), read_seeds("-1,0"))
