@@ -41,6 +41,20 @@ def figures_of(result):
     return {key: round(row.score.mean if key == "PDMS" else row.columns[key], 1) for key in result["Metrics"]}
 
 
+def test_a_readme_tells_how_many_trainings_its_sweep_makes(planner):
+    text = words((ROOT / "plugins" / planner / "README.md").read_text())
+    found = re.search(r'sweep --plan results/(\S+)\.yml .*? --rows "([^"]+)"( --seeds 0)? ', text)
+    if found is None:
+        pytest.skip("has no sweep")
+    plan = results.KeptTable(found[1]).plan
+    rows = sum(row.weights is None for row in plan.only([found[2]]).rows)
+    numbers = {1: "One", 2: "Two", 5: "Five", 10: "Ten", 15: "Fifteen"}
+    assert f"{numbers[rows * (1 if found[3] else len(plan.seeds))]} training" in text
+    assert plan.seeds == tuple(range(len(plan.seeds))) and f"seeds 0 to {plan.seeds[-1]}" in text
+    if found[3]:
+        assert f"make {numbers[rows * len(plan.seeds)].lower()}." in text
+
+
 def test_a_metafile_names_every_config_of_its_planner(planner, metafile):
     (collection,) = metafile["Collections"]
     assert collection["README"] == f"plugins/{planner}/README.md"

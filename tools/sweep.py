@@ -147,6 +147,7 @@ def values_of(text: str) -> list[str]:
 
 def sweep(args: argparse.Namespace) -> int:
     """Carry out what is left, and write the report; 1 if a run failed."""
+    from beyonddrive.engine.executors import WorkerLostError
     from beyonddrive.engine.sweeps.folder import Recipes, runs_of, scene_filter_of
     from beyonddrive.engine.sweeps.places import ray_cluster, this_machine
     from beyonddrive.engine.sweeps.records import is_complete, read_record
@@ -194,16 +195,22 @@ def sweep(args: argparse.Namespace) -> int:
     # Those with the weights of another run come when all of these are there.
     trained = place.executor.map(carry_out, own, desc="runs")
     judged = place.executor.map(carry_out, others, desc="with weights of other runs")
-    for outcome in chain(trained, judged):
-        outcomes.append(outcome)
-        for said in filter(None, (outcome.note, outcome.error)):
-            tell("sweep", f"{outcome.row}, seed {outcome.seed}: {said}")
+    lost = None
+    try:
+        for outcome in chain(trained, judged):
+            outcomes.append(outcome)
+            for said in filter(None, (outcome.note, outcome.error)):
+                tell("sweep", f"{outcome.row}, seed {outcome.seed}: {said}")
+    except WorkerLostError as error:  # (what is complete is worth its report all the same)
+        lost = error
     errors = {(it.row, it.seed): it.error for it in outcomes if it.error is not None}
     if report := _report(args, recipes, errors):
         print(report)
     if errors:
         tell("sweep", f"{len(errors)} of {len(runs)} runs failed; the same command tries them again")
-    return int(bool(errors))
+    if lost is not None:
+        tell("sweep", f"{len(runs) - len(outcomes)} of {len(runs)} runs were not carried out: {lost}")
+    return int(bool(errors) or lost is not None)
 
 
 def _tell_subsets_left_out(args: argparse.Namespace, plan: SweepPlan) -> None:

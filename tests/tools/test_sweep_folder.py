@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beyonddrive.engine.sweeps import work
+from beyonddrive.engine.executors import SerialExecutor, WorkerLostError
+from beyonddrive.engine.sweeps import places, work
 from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.tools.sweep import main
@@ -352,3 +353,16 @@ def test_a_copy_of_a_run_is_no_other_training(sweep, capsys):
     assert "seed2/run.json: is of seed 0: a copy of that run" in capsys.readouterr().err
     assert sweep("--report-only") == 0
     assert "- A, seed 2: " in (report := capsys.readouterr().out) and "| A | 2 |" in report
+
+
+def test_what_is_complete_is_reported_when_a_worker_is_killed(sweep, monkeypatch, capsys):
+    class Killed(SerialExecutor):
+        def _results(self, call, items):
+            yield call.function(items[0])
+            raise WorkerLostError("a worker process was killed")
+
+    monkeypatch.setattr(places, "make_executor", lambda jobs: Killed())
+    assert sweep() == 1
+    told = capsys.readouterr()
+    assert "3 of 4 runs were not carried out: a worker process was killed" in told.err
+    assert "| A | 1 |" in told.out and "| A | 1 |" in (sweep.out / "report.md").read_text()
