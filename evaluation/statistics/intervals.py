@@ -4,9 +4,9 @@ A planner that was trained with S seeds and judged on T scenes has scores (S, T)
 seeds would have given other weights, and other scenes other situations. Two intervals say how far the mean
 may be from that of all seeds and scenes. Figures are quoted with the *interval*: Student's over the seeds,
 joined with the normal one over the scenes (:mod:`~beyonddrive.evaluation.statistics.spread`), which holds the
-truth as often as it says with two seeds, too. The *bootstrap* draws both anew, independently of each other,
-since every seed was judged on every scene; of few seeds it cannot know how far another would lie. With one
-seed it is all that there is.
+truth at least as often as it says, with two seeds, too. The *bootstrap* draws both anew, independently of
+each other, since every seed was judged on every scene; of few seeds it cannot know how far another would lie.
+With one seed it is all that there is.
 """
 
 from __future__ import annotations
