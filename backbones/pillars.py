@@ -47,6 +47,7 @@ class PointPillarsEncoder(BaseModule):
     Attributes:
         out_channels: C, channels of the map.
         out_size: Rows and columns of the map: those of the grid, or what the neck makes of them.
+        ground: x, y from, x, y to [m] that the map covers.
 
     Raises:
         MMDet3DError: If mmdet3d cannot be imported.
@@ -83,6 +84,7 @@ class PointPillarsEncoder(BaseModule):
             "point_cloud_range": list(point_range),
         }
         self.grid_size = (rows, columns)
+        self.ground = (*lower[:2], *upper[:2])
         self.pillar_channels = feat_channels[-1]
         limits = {"max_num_points": max_points, "max_voxels": max_pillars or rows * columns}
         # The preprocessor is the one part of mmdet3d's registry that voxelizes.
@@ -203,6 +205,12 @@ class PillarTransFuserBackbone(TransFuserBackbone):
             )
         super().__init__(bev_size=bev_size, lidar_channels=encoder.out_channels, **kwargs)
         self.pillars = encoder
+
+    @property
+    def ground(self) -> tuple[float, ...]:
+        """x, y from, x, y to [m] that the maps cover."""
+        bounds: tuple[float, ...] = self.pillars.ground
+        return bounds
 
     def _bev_input(self, lidar: Tensor | Sequence[Tensor] | None) -> Tensor:
         if lidar is None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from beyonddrive.registry import MODELS
+from beyonddrive.structures.geometry import AGENT_EXTENT, Limits
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.tokens import SceneTokens
 from beyonddrive.structures.transfers import to_device
@@ -45,6 +46,11 @@ class AgentHead(nn.Module):
         self.criterion = MODELS.build(loss or {"type": "HungarianAgentLoss"})
         if not self.criterion.active:
             self.requires_grad_(False)
+
+    @property
+    def geometry_taken(self) -> Limits:
+        """Agents farther away than it can place them are no targets."""
+        return {AGENT_EXTENT: (0.0, AGENT_RANGE)} if self.criterion.active else {}
 
     @property
     def trains_by_forward(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +15,7 @@ from beyonddrive.losses.counted_mean import CountOver, check_count_over, counted
 from beyonddrive.openmmlab import from_lidar_boxes
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.agent_boxes import AGENT_CLASSES, BOX_DIM
+from beyonddrive.structures.geometry import BOX_EXTENT, LIDAR_EXTENT, Limits, exactly
 from beyonddrive.structures.sample import PlanSample
 from beyonddrive.structures.tokens import SceneTokens
 
@@ -45,6 +47,7 @@ class CenterPointHead(nn.Module):
             and ``code_weights``: the rest is for targets of mmdet3d's own.
 
     Attributes:
+        covers: x, y from, x, y to [m] of ``map_range``.
         trains_by_forward: Whether training calls ``forward``; the loss reads more than it returns.
 
     Raises:
@@ -81,6 +84,7 @@ class CenterPointHead(nn.Module):
             raise ValueError("CenterPointHead: in_channels, map_size, max_boxes and weight must be positive")
         self.reads: Literal["points", "bev"] = reads
         self.in_channels, self.map_size, self.weight = in_channels, (rows, columns), weight
+        self.covers = (*lower[:2], *upper[:2])
         self.count_over = check_count_over(count_over, "CenterPointHead")
         cell = [(upper[0] - lower[0]) / rows, (upper[1] - lower[1]) / columns]
         limits = [lower[0], lower[1], -10.0, upper[0], upper[1], 10.0]
@@ -144,6 +148,13 @@ class CenterPointHead(nn.Module):
         # Here, because mmengine does not look into lists of modules: heatmaps start near 0.1, not near 0.5.
         for task in self.head.task_heads:
             task.init_weights()
+
+    @property
+    def geometry_taken(self) -> Limits:
+        """Agents on all of the map are targets; the fused map is that of the LiDAR raster."""
+        farthest = max(abs(bound) for bound in self.covers)
+        fused = {LIDAR_EXTENT: exactly(farthest)} if self.reads == "bev" else {}
+        return {BOX_EXTENT: (farthest, math.inf), **fused}
 
     def forward(self, tokens: SceneTokens) -> dict[str, Tensor]:
         """``agent_heatmaps`` (B, classes, rows, columns): logits of a centre of an agent in a cell."""

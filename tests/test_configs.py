@@ -12,6 +12,7 @@ from beyonddrive.checkpoints.loading import has_weights
 from beyonddrive.datasets.stores.selectors import NearestNegatives
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.engine.configs import load_config
+from beyonddrive.engine.geometry import check_geometry
 from beyonddrive.engine.hooks import PlannerCheckpointHook
 from beyonddrive.heads.repulsive import RepulsiveHead
 from beyonddrive.losses.agents import CAMERA_FIELD_OF_VIEW
@@ -76,7 +77,7 @@ def test_config_builds(name):
             {**loader.dataset, **_without_filter_file(loader.dataset), "lazy_init": True}
         )
         if part == "train":
-            transforms = dataset.transforms
+            training = dataset
             continue
         evaluator = config[f"{part}_evaluator"]
         metric, *_ = [
@@ -87,8 +88,10 @@ def test_config_builds(name):
         HOOKS.build(hook)
     planner = MODELS.build(config.model)
     if name in REPELLED:
-        check_repulsion(name, planner, transforms)
+        check_repulsion(name, planner, training.transforms)
     assert has_weights(planner) == (config.get("train_dataloader") is not None)
+    if has_weights(planner):
+        check_geometry(planner, training)
     if config.get("param_scheduler") is not None:
         optimizer = torch.optim.AdamW(planner.parameters(), lr=config.optim_wrapper.optimizer.lr)
         PARAM_SCHEDULERS.build(

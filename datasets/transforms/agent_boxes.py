@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from beyonddrive.datasets.navsim.scene import HISTORY, FrameObjects, Scene
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
 from beyonddrive.structures.agent_boxes import AGENT_CLASSES, BOX_DIM
+from beyonddrive.structures.geometry import BOX_EXTENT
 
 
 def agent_boxes(objects: FrameObjects) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -73,6 +75,11 @@ class AgentBoxTargets(BaseTransform):
         if extent <= 0:
             raise ValueError("AgentBoxTargets: extent must be positive")
         self.extent = extent
+
+    @property
+    def geometry(self) -> Mapping[str, float]:
+        """How far away agents are targets."""
+        return {BOX_EXTENT: self.extent}
 
     def transform(self, results: Results) -> Results:
         """Read ``scene`` and ``points``; add ``boxes``, ``box_labels`` and ``box_points``."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.frame import Frame
+from beyonddrive.structures.geometry import Limits
 
 if TYPE_CHECKING:
     from beyonddrive.datasets.stores.shard_store import StoreReader
@@ -35,6 +37,16 @@ class BaseTransform(ABC):
 
     version: ClassVar[int] = 1
     num_history_frames: ClassVar[int] = 0
+
+    @property
+    def geometry(self) -> Mapping[str, float]:
+        """Lengths of what this transform makes, see :mod:`beyonddrive.structures.geometry`."""
+        return {}
+
+    @property
+    def geometry_taken(self) -> Limits:
+        """Lengths that it takes for granted of what earlier transforms have made."""
+        return {}
 
     def check_sources(self, place: DataPlace) -> None:  # noqa: B027 - most transforms read no store
         """Refuse a store that this transform reads and that was made from other logs or maps.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from beyonddrive.datasets.navsim.scene import HISTORY, FrameObjects, Scene
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
 from beyonddrive.structures.boxes import box_corners
+from beyonddrive.structures.geometry import MAP_CELL, Limits, exactly
 from beyonddrive.structures.plan import NUM_POSES
 from beyonddrive.structures.se2 import to_global, to_local
 
@@ -63,6 +64,16 @@ class BEVMapTarget(BaseTransform):
         self.pixel_size = pixel_size
         self.radius = radius
         self.walkways = walkways
+
+    @property
+    def geometry(self) -> Mapping[str, float]:
+        """Side of a cell."""
+        return {MAP_CELL: self.pixel_size}
+
+    @property
+    def geometry_taken(self) -> Limits:
+        """All maps of a sample have the same cells."""
+        return {MAP_CELL: exactly(self.pixel_size)}
 
     def transform(self, results: Results) -> Results:
         """Read ``scene`` and ``root``; add ``bev_semantic_map``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,7 @@ from beyonddrive.datasets.navsim.sensors import lidar_path_of, read_pcd
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
 from beyonddrive.structures.frame import Frame
+from beyonddrive.structures.geometry import LIDAR_EXTENT
 
 
 @TRANSFORMS.register_module()
@@ -45,6 +48,11 @@ class LoadLidarHistogram(BaseTransform):
         self.max_height = max_height
         self.max_count = max_count
         self.use_ground_plane = use_ground_plane
+
+    @property
+    def geometry(self) -> Mapping[str, float]:
+        """Half side of the square."""
+        return {LIDAR_EXTENT: self.extent}
 
     def transform(self, results: Results) -> Results:
         """Read ``scene`` and ``root``; add ``lidar``."""

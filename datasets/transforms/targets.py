@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from beyonddrive.datasets.navsim.scene import HISTORY, FrameObjects, Scene
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
 from beyonddrive.structures.frame import Frame
+from beyonddrive.structures.geometry import AGENT_EXTENT
 
 
 @TRANSFORMS.register_module()
@@ -57,6 +60,11 @@ class AgentTargets(BaseTransform):
             raise ValueError("AgentTargets: num_agents and extent must be positive")
         self.num_agents = num_agents
         self.extent = extent
+
+    @property
+    def geometry(self) -> Mapping[str, float]:
+        """How far away agents are targets."""
+        return {AGENT_EXTENT: self.extent}
 
     def transform(self, results: Results) -> Results:
         """Read ``scene``; add ``agent_states`` and ``agent_labels``."""

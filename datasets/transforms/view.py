@@ -13,6 +13,7 @@ from beyonddrive.datasets.transforms.base import Results
 from beyonddrive.datasets.transforms.camera_rig import source_pixels
 from beyonddrive.registry import TRANSFORMS
 from beyonddrive.structures.errors import BeyondDriveError
+from beyonddrive.structures.geometry import AGENT_EXTENT, LIDAR_EXTENT, MAP_CELL, Limits, exactly
 from beyonddrive.structures.sample import IGNORED_LABEL
 from beyonddrive.structures.se2 import rotate, to_local
 
@@ -70,6 +71,15 @@ class ViewAugmentation(Augmentation):
             raise ValueError("ViewAugmentation: pixel_size, extent and lidar_extent must be positive")
         self.max_yaw, self.max_shift = max_yaw, max_shift
         self.pixel_size, self.extent, self.lidar_extent = pixel_size, extent, lidar_extent
+
+    @property
+    def geometry_taken(self) -> Limits:
+        """Those of the transforms whose results it turns."""
+        return {
+            MAP_CELL: exactly(self.pixel_size),
+            AGENT_EXTENT: exactly(self.extent),
+            LIDAR_EXTENT: exactly(self.lidar_extent),
+        }
 
     def change(self, results: Results, rng: np.random.Generator) -> Results:
         """Draw a pose and see the sample from there."""

@@ -20,6 +20,7 @@ from beyonddrive.engine.build_errors import building
 from beyonddrive.engine.checkpoint_files import CheckpointError
 from beyonddrive.engine.compilation import compile_parts
 from beyonddrive.engine.config_values import ConfigError, nearest
+from beyonddrive.engine.geometry import check_geometry
 from beyonddrive.engine.hooks.closing import ClosingHook
 from beyonddrive.engine.hooks.rank_agreement import agree
 from beyonddrive.engine.loops import SceneLoop, SceneTestLoop, SceneValLoop
@@ -107,12 +108,14 @@ class PlannerRunner(Runner):
         """Build the training loop and its data.
 
         Raises:
-            ConfigError: Also if it has not a single step to do.
+            ConfigError: Also if it has not a single step to do, or its transforms make something of other
+                lengths than the planner takes for granted.
             LostScenesError: If scenes of the split are lost, unless the data set allows that.
         """
         with building("train_dataloader or train_cfg", {"d": self._train_dataloader, "c": loop}):
             built = super().build_train_loop(loop)
         check_nothing_lost(built.dataloader.dataset)
+        check_geometry(self.model, built.dataloader.dataset)
         _check_steps(built)
         _check_epochs_are_told(built)
         return built

@@ -137,6 +137,10 @@ class SensorPlanner(HeadPlanner):
         decoder: Settings of the decoder, a :class:`QueryDecoder` by default; its channels and sizes are taken
             from the backbone unless given.
         kwargs: As for :class:`HeadPlanner`.
+
+    Raises:
+        ValueError: As :class:`HeadPlanner`; if the detection head takes its map for that of other ground than
+            the backbone's.
     """
 
     def __init__(self, backbone: dict[str, Any], decoder: dict[str, Any], **kwargs: Any) -> None:
@@ -147,8 +151,17 @@ class SensorPlanner(HeadPlanner):
             "bev_size": self.backbone.out_size,
         }
         self.decoder = MODELS.build({"type": "QueryDecoder", **size, **decoder})
+        self._check_ground()
         if not self.backbone.latent:
             self.required_inputs = ("camera", self.backbone.lidar_input, "status")
+
+    def _check_ground(self) -> None:
+        taken, ground = getattr(self.detection_head, "covers", None), getattr(self.backbone, "ground", None)
+        if taken is not None and ground is not None and tuple(taken) != tuple(ground):
+            raise ValueError(
+                f"{type(self).__name__}: detection_head.map_range covers {tuple(taken)} (x, y from, x, y to "
+                f"[m]), the map of backbone.pillars.point_range {tuple(ground)}: make them agree"
+            )
 
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Ego status, and what the backbone takes."""

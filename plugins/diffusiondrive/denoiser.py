@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from beyonddrive.heads.base import as_poses, bound_heading
 from beyonddrive.heads.denoiser import LONGEST_PERIOD, sinusoidal_embedding, split_heads
 from beyonddrive.plugins.diffusiondrive.map_lookup import MapLookup, pad_cells, sample_values
+from beyonddrive.structures.geometry import LIDAR_EXTENT, Limits, exactly
 from beyonddrive.structures.plan import NUM_POSES
 
 POINT_CHANNELS = 64
@@ -171,7 +172,7 @@ class AnchoredDenoiser(nn.Module):
         super().__init__()
         if dim % num_heads or dim % 2 or dim < 4:
             raise ValueError(f"AnchoredDenoiser: dim must be even and a multiple of {num_heads}, got {dim}")
-        self.dim = dim
+        self.dim, self.map_range = dim, map_range
         self.point_encoder = nn.Sequential(
             nn.Linear(NUM_POSES * POINT_CHANNELS, dim), nn.ReLU(), nn.LayerNorm(dim), nn.Linear(dim, dim)
         )
@@ -179,6 +180,11 @@ class AnchoredDenoiser(nn.Module):
         self.layers = nn.ModuleList(
             AnchoredLayer(dim, num_heads, ffn_dim, dropout, map_range) for _ in range(num_layers)
         )
+
+    @property
+    def geometry_taken(self) -> Limits:
+        """The map that points are looked up in is that of the LiDAR raster."""
+        return {LIDAR_EXTENT: exactly(self.map_range)}
 
     def prepare(
         self, scene_map: Tensor, agents: Tensor, ego: Tensor, num_points: int | None = None

@@ -13,7 +13,9 @@ from beyonddrive.plugins.base.head_planner import SensorPlanner
 from beyonddrive.plugins.base.planner import Inputs
 from beyonddrive.plugins.wote.bev_tokenizer import BEVTokenizer
 from beyonddrive.plugins.wote.head import WorldModelHead
+from beyonddrive.plugins.wote.world_model import SPLAT_AHEAD
 from beyonddrive.registry import MODELS
+from beyonddrive.structures.geometry import LIDAR_EXTENT, MAP_CELL, Limits, exactly
 from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
 from beyonddrive.structures.transfers import to_device
@@ -77,6 +79,12 @@ class WoTE(SensorPlanner):
         if self.bev_head is not None:
             rows, columns = self.decoder.bev_size
             self.future_embedding = nn.Embedding(rows * columns, self.decoder.dim)
+
+    @property
+    def geometry_taken(self) -> Limits:
+        """The ego is drawn into maps of these cells, and put into features of this ground."""
+        maps = {} if self.bev_head is None else {MAP_CELL: exactly(PIXEL)}
+        return {LIDAR_EXTENT: exactly(SPLAT_AHEAD), **maps}
 
     @property
     def world_head(self) -> WorldModelHead:
