@@ -126,7 +126,8 @@ class Planner(BaseModel):
         return total, figures
 
     def _check_inputs(self, inputs: Inputs, samples: Sequence[PlanSample] | None) -> None:
-        scene = samples[0].metainfo.get("token", "?") if samples else "?"
+        tokens = [str(sample.metainfo.get("token", "?")) for sample in samples or ()]
+        scene = tokens[0] if tokens else "?"
         for name in self.required_inputs:
             if inputs.get(name) is None:
                 raise PlannerInputError(
@@ -146,12 +147,16 @@ class Planner(BaseModel):
             raise PlannerInputError(f"scene {scene}: batch sizes differ: {sizes}")
         for name in self.required_inputs:
             value = inputs[name]
-            # (the sum is finite if all are, and takes one pass over an image)
             if isinstance(value, Tensor):
-                self._checks(value.sum(dtype=torch.float32).isfinite(), partial(_not_finite, scene, name))
+                # (a sum is finite if all are, and takes one pass over an image)
+                rest = tuple(range(1, value.dim()))
+                finite = (value.sum(dim=rest, dtype=torch.float32) if rest else value).isfinite()
+                self._checks(finite.all(), partial(_not_finite, tokens, name, finite))
 
 
-def _not_finite(scene: str, name: str) -> PlannerInputError:
+def _not_finite(tokens: Sequence[str], name: str, finite: Tensor) -> PlannerInputError:
+    row = finite.tolist().index(False)
+    scene = tokens[row] if tokens else f"number {row} of the batch"
     return PlannerInputError(
         f"scene {scene}: input {name!r} holds NaN or infinity: remove the scene from the split or rebuild "
         f"its features"

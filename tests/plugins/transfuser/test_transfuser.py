@@ -9,6 +9,7 @@ import torch
 
 from beyonddrive.apis import init_planner
 from beyonddrive.plugins.base.preprocessor import PlannerInputError
+from beyonddrive.structures.sample import PlanSample
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,5 +38,10 @@ def test_raw_outputs_and_bad_inputs_of_a_planner_from_a_notebook():
         planner({**inputs, "camera": torch.rand(2, 3, 32, 256)})
     with pytest.raises(ValueError, match=r"lidar must be \(B, 1, 128, 128\)"):
         planner({**inputs, "lidar": torch.rand(2, 1, 256, 256)})
-    with pytest.raises(PlannerInputError, match="input 'status' holds NaN"):
-        planner({**inputs, "status": torch.full((2, 8), torch.nan)})
+    broken = inputs["status"].clone()
+    broken[1, 4] = torch.nan
+    with pytest.raises(PlannerInputError, match="scene number 1 of the batch: input 'status' holds NaN"):
+        planner({**inputs, "status": broken})
+    samples = [PlanSample(metainfo={"token": token}) for token in ("whole", "broken")]
+    with pytest.raises(PlannerInputError, match="scene broken: input 'status' holds NaN"):
+        planner({**inputs, "status": broken}, samples, mode="predict")
