@@ -101,7 +101,9 @@ def git_state() -> dict[str, Any] | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    # (git refuses a checkout of another user, such as one that a container has mounted, unless it is named)
+    command = ["git", "-C", str(root), "-c", "safe.directory=*", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

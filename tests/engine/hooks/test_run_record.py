@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -93,6 +94,23 @@ def test_scores_of_a_vocabulary_are_in_the_fingerprint(split_root, tmp_path):
         return store["digest"]
 
     assert digest_of(0.5) != digest_of(1.0)
+
+
+def test_a_checkout_of_another_user_has_a_commit(tmp_path, monkeypatch):
+    """As one that is mounted into a container; git's own tests pretend it by this variable."""
+    root = tmp_path / "checkout"
+    (root / "engine").mkdir(parents=True)
+    monkeypatch.setattr(environment, "__file__", str(root / "engine" / "environment.py"))
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a", "commit", "-q", "--allow-empty", "-m", "a"],
+    ):
+        subprocess.run(["git", "-C", str(root), *command], check=True)
+    known = environment.git_state()
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    asked = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, check=False)
+    assert asked.returncode != 0
+    assert environment.git_state() == known and len(known["commit"]) == 40 and not known["changed"]
 
 
 def test_an_installed_package_has_no_commit(tmp_path, monkeypatch):
