@@ -8,10 +8,11 @@ from mmengine.hooks import Hook
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
-from beyonddrive.engine.activation_checkpointing import checkpoint_activations
+from beyonddrive.engine.activation_checkpointing import checkpoint_activations, is_checkpointed
 from beyonddrive.engine.checkpoint_files import load_checkpoint_file
-from beyonddrive.engine.compilation import compile_parts
+from beyonddrive.engine.compilation import compile_parts, is_compiled
 from beyonddrive.engine.configs import ConfigError, load_config
+from beyonddrive.engine.gradient_norms import norm_of_gradients
 from beyonddrive.engine.mmengine_compat import apply
 from beyonddrive.engine.runner import build_train_runner
 from beyonddrive.tests.test_planner_contract import CONFIGS, batch_of, fitted_planner, small_configs
@@ -93,7 +94,12 @@ def test_all_settings_together(tmp_path, monkeypatch):
     config = load_config(CONFIGS / "ltf" / f"{LTF}.py", SETTINGS)
     runner = build_train_runner(config, str(tmp_path / "work"))
     planner, batch = runner.model, batch_of(runner.model, 2)
-    steps = []
+    steps, norms, precisions = [], [], set()
+    planner.register_forward_pre_hook(lambda *_: precisions.add(torch.is_autocast_enabled("cpu")))
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.optim_wrapper.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: norms.append(float(norm_of_gradients(optimizer)))
+    )
 
     class Loop:
         """Two accumulated steps in place of the split's, whose data are not here."""
@@ -118,6 +124,10 @@ def test_all_settings_together(tmp_path, monkeypatch):
     Runner.train(runner)
 
     assert [changed for _, changed in steps] == [False, True]
+    assert precisions == {True} and norms == [pytest.approx(1.0, rel=1e-3)]  # (clipped: it is larger before)
+    assert float(runner.message_hub.get_scalar("train/grad_norm").current()) > 1.0
+    assert is_checkpointed(planner.backbone) and is_checkpointed(planner.decoder)
+    assert is_compiled(planner.decoder) and not is_compiled(planner.backbone)
     assert all(torch.isfinite(torch.tensor(loss)) for loss, _ in steps)
     assert runner.optim_wrapper.optimizer.param_groups[0]["fused"]
     weight = next(
