@@ -142,9 +142,19 @@ class HungarianAgentLoss(nn.Module):
     def forward(
         self, states: Tensor, logits: Tensor, gt_states: Tensor, gt_labels: Tensor
     ) -> dict[str, Tensor]:
-        """Weighted terms ``loss_agent_class`` and ``loss_agent_box``; see :func:`agent_losses` for shapes."""
+        """Weighted terms ``loss_agent_class`` and ``loss_agent_box``; see :func:`agent_losses` for shapes.
+
+        Raises:
+            ValueError: If there are not as many predictions as targets.
+        """
         if not self.active:
             return {}
+        # (of more targets than predictions the cheapest would be matched, which are those of no agent)
+        if states.shape[1] != gt_states.shape[1]:
+            raise ValueError(
+                f"HungarianAgentLoss: {states.shape[1]} agents are predicted and the targets have "
+                f"{gt_states.shape[1]} rows: make num_agents of the agent head and of AgentTargets agree"
+            )
         gt_labels = gt_labels.bool()
         if self.max_bearing is not None:
             gt_labels = visible(gt_states, gt_labels, self.max_bearing)

@@ -77,6 +77,17 @@ def test_weights_zero_skip_the_matching():
     assert HungarianAgentLoss(0.0, 0.0)(states * math.nan, logits, targets, labels) == {}
 
 
+@pytest.mark.parametrize("rows", [3, 5])
+def test_other_numbers_of_predictions_than_of_targets_are_refused(rows):
+    """Of five targets four predictions would have taken the empty row, and left an agent out."""
+    states, labels = torch.zeros(1, rows, 5), torch.ones(1, rows, dtype=torch.bool)
+    labels[0, -1] = False
+    with pytest.raises(
+        ValueError, match=rf"4 agents are predicted and the targets have {rows} rows: .*num_agents"
+    ):
+        HungarianAgentLoss()(torch.ones(1, 4, 5), torch.zeros(1, 4), states, labels)
+
+
 def test_diverged_predictions_are_named():
     states, logits, targets, labels = _scene()
     with pytest.raises(ValueError, match="NaN or infinite"):
