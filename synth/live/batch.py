@@ -30,7 +30,7 @@ from beyonddrive.engine.files import atomic_file, remove_leftovers, write_atomic
 from beyonddrive.evaluation.closed_loop.hugsim.messages import write_message
 from beyonddrive.evaluation.closed_loop.hugsim.record import Frame
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import GROUND, RECORD, SCENE
-from beyonddrive.structures.errors import describe_error
+from beyonddrive.structures.errors import describe_error, shown
 from beyonddrive.structures.frame import Driver
 from beyonddrive.synth.live.drive import Answer, LiveSettings, Outcome, drive
 from beyonddrive.synth.live.points import Points
@@ -42,15 +42,17 @@ FAILED, FAILED_RECORD = "failed.json", "failed.pkl"
 SUMMARY = "summary.json"
 FIGURE_FILES = (SUMMARY, "episodes.csv")
 """Files of the figures of all episodes."""
-TRAFFIC_VERSION = 3
-"""Of what is about in an episode, and of how far it is said to have gone; figures of two versions do not mix.
+TRAFFIC_CHANGES = {
+    2: "closed lanes are where their cones stand, nobody stops in a lane where no traffic is wanted, and "
+    "kilometres have the first step",
+    3: "vehicles that stop in their lane are there before the ego comes, who turned in or pulled out goes on, "
+    "seeds of the traffic are other traffic, and plans of SUMO's driver follow the way beyond its end",
+}
+"""What each version has changed of what is about in an episode, and of how far it is said to have gone.
 
-1: closed lanes of SUMO away from their cones; vehicles that stop in their lane where no traffic is; distances
-without the first step. Runs that do not tell a version are of this one.
-2: vehicles that stop appear in their lane while the ego is about; whoever turned in or pulled out is gone at
-the end of the next road; other seeds of the traffic differ in the drivers' moods alone; plans of SUMO's
-driver leave the way at its end.
+Figures of two versions do not mix. Runs that do not tell a version are of the first.
 """
+TRAFFIC_VERSION = max(TRAFFIC_CHANGES)
 NOT_ALWAYS_TOLD = ("recipe", "scenarios", "sumo", "planner")
 """Settings that runs of earlier versions do not tell; they are compared where both tell them."""
 TOWNS, POINTS = "towns", "points"
@@ -355,18 +357,32 @@ def differing_settings(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> l
     []
     >>> differing_settings({"pivot": "camera", "sumo": "1.26"}, {"pivot": "camera", "sumo": "1.27"})
     ['sumo']
-    >>> differing_settings({}, {"traffic_version": 3})
-    ['version of the traffic (1 and 3: other closed lanes and stopping vehicles)']
     """
     there, wanted = ({"traffic_version": 1, **settings} for settings in (there, wanted))
     untold = {key for key in NOT_ALWAYS_TOLD if key not in there or key not in wanted}
     keys = (set(there) | set(wanted)) - untold
     differing = sorted(key for key in keys if there.get(key) != wanted.get(key))
-    versions = " and ".join(str(settings["traffic_version"]) for settings in (there, wanted))
-    words = {
-        "traffic_version": f"version of the traffic ({versions}: other closed lanes and stopping vehicles)"
-    }
+    versions = [settings["traffic_version"] for settings in (there, wanted)]
+    words = {"traffic_version": f"version of the traffic ({traffic_changes(*versions)})"}
     return [words.get(key, key) for key in differing]
+
+
+def traffic_changes(there: Any, wanted: Any) -> str:
+    """Two versions of the traffic, and what lies between them as far as that is known.
+
+    >>> traffic_changes(2, 1)
+    '2 and 1; since 2 closed lanes are where their cones stand, nobody stops in a lane where no traffic is \
+wanted, and kilometres have the first step'
+    """
+    told = f"{shown(there)} and {shown(wanted)}"
+    if not isinstance(there, int) or not isinstance(wanted, int):
+        return told
+    since = [
+        f"; since {version} {change}"
+        for version, change in TRAFFIC_CHANGES.items()
+        if min(there, wanted) < version <= max(there, wanted)
+    ]
+    return told + "".join(since)
 
 
 def forget_figures(out: Path) -> None:

@@ -237,15 +237,26 @@ def test_runs_of_another_version_of_the_traffic_are_not_mixed(tmp_path):
     told = batch.settings_dict(SHORT)
     before = {key: value for key, value in told.items() if key != "traffic_version"}
     assert told["traffic_version"] == 3 and len(before) == len(told) - 1
-    said = r"another version of the traffic \(1 and 3: other closed lanes"
+    said = r"another version of the traffic \(1 and 3; since 2 closed lanes are .*; since 3 vehicles that stop"
     for name, own in (("old", before), ("new", told)):
         write_made_up(tmp_path / name, [made_up("easy_0", 0, 0.5)], **own)
     with pytest.raises(LiveError, match=said):
         batch.claim(tmp_path / "old", {"config": "old", "preset": "pr57", **told})
-    with pytest.raises(LiveError, match=r"another version of the traffic \(3 and 1"):
+    with pytest.raises(LiveError, match=r"another version of the traffic \(3 and 1; since 2"):
         compare([Row(name, (tmp_path / name,)) for name in ("old", "new")])
     assert batch.claim(tmp_path / "old", {"config": "old", "preset": "pr57", **before}) == []
     assert batch.claim(tmp_path / "new", {"config": "new", "preset": "pr57", **told}) == []
+
+
+def test_every_version_of_the_traffic_says_what_it_changed():
+    """Those between two runs, whichever is the older, and no others; of a later release nothing is known."""
+    assert list(batch.TRAFFIC_CHANGES) == list(range(2, batch.TRAFFIC_VERSION + 1))
+    for there, wanted in ((2, 3), (3, 2)):
+        (text,) = batch.differing_settings({"traffic_version": there}, {"traffic_version": wanted})
+        assert text == f"version of the traffic ({there} and {wanted}; since 3 {batch.TRAFFIC_CHANGES[3]})"
+    later = batch.TRAFFIC_VERSION + 1
+    assert batch.traffic_changes(later, later - 1) == f"{later} and {later - 1}"
+    assert batch.traffic_changes("3", None) == "'3' and None"
 
 
 def made_up(name, seed, hdscore, collided=0, kilometres=0.1):
