@@ -40,20 +40,21 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ("hugsim-pipes", "hugsim-http", "alpasim")
 _READ_BY: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("hugsim-pipes",): (
-        "output_dir",
-        "write_script",
-        "variant",
-        "follow_plan",
-        "give_up",
-        "lidar",
+    ("hugsim-pipes",): ("output_dir", "write_script", "variant", "follow_plan", "give_up", "lidar"),
+    ("hugsim-pipes", "hugsim-http"): (
+        "as_released",
+        "command",
+        "plan_dtype",
+        "controller",
         "first_wait",
+        "wait",
     ),
-    ("hugsim-pipes", "hugsim-http"): ("as_released", "command", "plan_dtype", "controller", "wait"),
     ("hugsim-http",): ("server", "token_file", "hf_space"),
     ("alpasim",): ("bind", "port", "max_workers", "route_distance", "route_threshold", "full_decode"),
 }
 """Options that some protocols read, and the others do not."""
+PIPES_FIRST_WAIT = 1800.0
+"""A simulator may load its scene for so long before it sends a frame [s]."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -97,7 +98,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     hugsim.add_argument(
         "--as-released",
         action="store_true",
-        help="images, status, commands and plans as the public LTF client",
+        help="images, status, commands and plans as the public LTF client, also plans that stand",
     )
     hugsim.add_argument(
         "--command",
@@ -116,7 +117,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "HUGSIM's releases, first_release or main",
     )
     hugsim.add_argument(
-        "--first-wait", type=float, default=1800.0, help="longest wait for the first frame [s]"
+        "--first-wait",
+        type=float,
+        help="longest wait for a simulator that is not there yet [s]: pipes: for its first frame, by default "
+        f"{PIPES_FIRST_WAIT:g}; http: for the server, by default not at all",
     )
     hugsim.add_argument("--wait", type=float, default=300.0, help="longest wait for another message [s]")
     hugsim.add_argument("--server", default="http://localhost:8065", help="the RealADSim server")
@@ -216,15 +220,17 @@ def _hugsim(args: argparse.Namespace, driver: PlannerDriver, about: dict[str, An
     if args.protocol == "hugsim-pipes":
         from beyonddrive.deploy.drivers.hugsim_pipes import PipeSettings, drive_pipes
 
+        first_wait = PIPES_FIRST_WAIT if args.first_wait is None else args.first_wait
         settings = PipeSettings(
-            args.variant, args.follow_plan, args.give_up, args.first_wait, args.wait, conventions
+            args.variant, args.follow_plan, args.give_up, first_wait, args.wait, conventions
         )
         args.output_dir.mkdir(parents=True, exist_ok=True)
         return drive_pipes(args.output_dir, driver, settings, about, args.report_dir)
     from beyonddrive.deploy.drivers.hugsim_http import HttpSettings, drive_http
 
+    token, first_wait = read_token(args.token_file), args.first_wait or 0.0
     http = HttpSettings(
-        args.server, read_token(args.token_file), args.wait, args.hf_space, conventions=conventions
+        args.server, token, args.wait, args.hf_space, conventions=conventions, first_wait=first_wait
     )
     return drive_http(http, driver, about, args.report_dir)
 

@@ -32,6 +32,11 @@ STANDING = 0.1
 """A plan that stays nearer than this stands [m]."""
 _CREEP = 1e-3
 """Length of a step that is too short to be one [m]."""
+POINT_AT_EGO = "point_at_ego"
+_POINT_AT_EGO = (
+    "the planner's plan has a point exactly at the ego, sent as it is (--as-released), and controller "
+    "first_release fails at it; without --as-released it is written so that it can be tracked"
+)
 _DEPTH_STRIDE = 4
 _DEPTH_RANGE = 80.0
 """Depths beyond this are guesses of the renderer [m]."""
@@ -45,8 +50,9 @@ class HugsimConventions:
         commands: ``faithful`` gives the planner the simulator's command, ``always_forward`` none but straight
             on, as the published LTF client does.
         as_released: Ego motion and plans as the published LTF client has them: velocity and acceleration
-            turned by the steering angle, points as the planner has them. The client knows no fallbacks: those
-            are steadied all the same.
+            turned by the steering angle, points as the planner has them. So a point at the ego, at which
+            ``first_release`` fails, is sent, too; it is counted as ``point_at_ego``. The client knows no
+            fallbacks: those are steadied all the same.
         sweep: Where LiDAR points come from: ``absent``, or the ``depth`` of the cameras, which pipes have.
         dtype: Of the plan that is sent; HUGSIM's controllers compute in it.
         controller: Which one tracks the plan, so how one that stands has to be written; None: that of a
@@ -81,7 +87,17 @@ def planned(
         known = whereabouts_of(info)
         plan = driver.plan_without_frame(session, "bad_frame", describe_error(error), known)
         return plan, float("nan") if known.time is None else known.time
-    return driver.plan(frame), frame.time
+    plan = driver.plan(frame)
+    if plan.source == PLANNER and _fails_as_released(plan.poses, conventions.told_by(info)):
+        driver.report(session).count(POINT_AT_EGO, _POINT_AT_EGO)
+    return plan, frame.time
+
+
+def _fails_as_released(poses: Floats, conventions: HugsimConventions) -> bool:
+    """Whether the first release fails at a plan that is sent as the planner has it."""
+    if not conventions.as_released or conventions.controller not in (None, "first_release"):
+        return False
+    return not answer_of(poses, conventions).any(axis=1).all()
 
 
 def whereabouts_of(info: Any) -> Whereabouts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -24,7 +25,15 @@ from beyonddrive.evaluation.closed_loop.hugsim.messages import (
 from beyonddrive.evaluation.closed_loop.hugsim.pipes import PeerError
 from beyonddrive.structures.errors import BeyondDriveError, describe_error
 
+logger = logging.getLogger(__name__)
+
 Answer = TypeVar("Answer")
+_CONNECTS = 10.0
+"""A server that is there takes a connection within this [s]."""
+_RETRY = 1.0
+"""How often it is looked whether a server is up [s]."""
+_NOT_UP = (502, 503, 504)
+"""What a gateway answers as long as there is nothing behind it."""
 _SWITCH = "IN_HF_SPACE"
 """Unless this says otherwise the client opens a listener on all interfaces, port 7860."""
 
@@ -37,12 +46,13 @@ class HttpSettings:
         server: Where it is.
         token: What it asks for; None leaves it to the package, which reads ``HUGSIM_API_TOKEN``.
         wait: Longest wait for a part of an answer [s].
+        first_wait: Longest wait for a server that is not up yet [s]; 0 for none.
         hf_space: Let the client answer the health check of a hosted space, on all interfaces.
         limit: Most bytes of an answer.
         conventions: How frames are read and plans written.
 
     Raises:
-        DriverError: If ``server`` is no address, or ``wait`` no time.
+        DriverError: If ``server`` is no address, or one of the waits no time.
     """
 
     server: str = "http://localhost:8065"
@@ -51,12 +61,19 @@ class HttpSettings:
     hf_space: bool = False
     limit: int = MAX_MESSAGE
     conventions: HugsimConventions = field(default_factory=HugsimConventions)
+    first_wait: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.server.startswith(("http://", "https://")):
             raise DriverError(f"--server: must begin with http:// or https://, got {self.server!r}")
         if not 0 < self.wait < math.inf:
             raise DriverError(f"--wait: must be positive and finite, got {self.wait}")
+        if not 0 <= self.first_wait < math.inf:
+            raise DriverError(f"--first-wait: must be finite and not negative, got {self.first_wait}")
+
+
+class NotUpError(PeerError):
+    """A gateway answers for a server that is not up."""
 
 
 def drive_http(
@@ -86,7 +103,7 @@ def drive_http(
         number, session, ended = 1, "scenario 1", "the driver ended"
         driver.reset(session)
         try:
-            _ask("reset", client.reset_env)
+            _reset(client, settings)
             state = _ask("get_current_state", client.get_current_state)
             if state.done:
                 report.trouble = "the server is done before it has begun: it has no scenario"
@@ -130,13 +147,40 @@ def open_client(settings: HttpSettings) -> Any:
     session = client._session
     for scheme in ("http://", "https://"):
         adapter = session.get_adapter(scheme)
-        adapter.send = _with_timeout(adapter.send, settings.wait)
+        adapter.send = _with_timeout(adapter.send, (min(settings.wait, _CONNECTS), settings.wait))
     session.hooks["response"].append(lambda response, **_: _made_safe(response, settings.limit))
     return client
 
 
-def _with_timeout(send: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+def _with_timeout(send: Callable[..., Any], seconds: tuple[float, float]) -> Callable[..., Any]:
     return lambda request, **options: send(request, **{**options, "timeout": seconds})
+
+
+def _reset(client: Any, settings: HttpSettings) -> None:
+    """Begin at the first scenario, as soon as there is a server.
+
+    Raises:
+        PeerError: If there is none in time, or it refuses.
+    """
+    from requests import ConnectionError as NoConnectionError
+
+    until, has_told = time.monotonic() + settings.first_wait, False
+    while True:
+        try:
+            return _ask("reset", client.reset_env)
+        except PeerError as error:
+            if not isinstance(error.__cause__, (NoConnectionError, NotUpError)):
+                raise
+            left = until - time.monotonic()
+            if left <= 0:
+                advice = "--first-wait SECONDS waits for one that is not up yet"
+                if settings.first_wait:
+                    advice = f"it has not come up within {settings.first_wait:g} s (--first-wait)"
+                raise PeerError(f"there is no server at {settings.server}: {advice} ({error})") from error
+            if not has_told:
+                logger.info("there is no server at %s yet: %s", settings.server, error)
+            has_told = True
+            time.sleep(min(_RETRY, left))
 
 
 def _made_safe(response: Any, limit: int) -> Any:
@@ -145,6 +189,8 @@ def _made_safe(response: Any, limit: int) -> Any:
         raise PeerError(
             f"the server refuses the token ({response.status_code}): give the right one by --token-file"
         )
+    if response.status_code in _NOT_UP and response.request.path_url.endswith("/reset"):
+        raise NotUpError(f"the server is not up ({response.status_code} {response.reason})")
     parts, size = [], 0
     for part in response.iter_content(1 << 20):
         size += len(part)

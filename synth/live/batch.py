@@ -45,8 +45,8 @@ FIGURE_FILES = (SUMMARY, "episodes.csv")
 TRAFFIC_CHANGES = {
     2: "closed lanes are where their cones stand, nobody stops in a lane where no traffic is wanted, and "
     "kilometres have the first step",
-    3: "vehicles that stop in their lane are there before the ego comes, who turned in or pulled out goes on, "
-    "seeds of the traffic are other traffic, and plans of SUMO's driver follow the way beyond its end",
+    3: "vehicles that stop in their lane are there before the ego comes, who turned in or pulled out goes "
+    "on, seeds of the traffic are other traffic, and plans of SUMO's driver follow the way beyond its end",
 }
 """What each version has changed of what is about in an episode, and of how far it is said to have gone.
 

@@ -145,6 +145,10 @@ def test_graph_files_drive_like_their_planner(tmp_path, blind_recipe, checkpoint
         (["--protocol", "alpasim", "--as-released"], "goes with --protocol hugsim-pipes or hugsim-http"),
         (["--protocol", "hugsim-http", "--lidar", "depth"], "--lidar: goes with --protocol hugsim-pipes"),
         (["--protocol", "hugsim-http", "--give-up", "3"], "--give-up: goes with --protocol hugsim-pipes"),
+        (
+            ["--protocol", "alpasim", "--first-wait", "3"],
+            "--first-wait: goes with --protocol hugsim-pipes or",
+        ),
         (["--protocol", "hugsim-http", "--bind", "0.0.0.0"], "--bind: goes with --protocol alpasim"),
         (["--protocol", "alpasim", "--token-file", "x"], "--token-file: goes with --protocol hugsim-http"),
         (
@@ -232,3 +236,17 @@ def test_a_token_file_that_holds_none_is_refused(tmp_path, blind_recipe, checkpo
     words = [str(blind_recipe), str(checkpoint), "--protocol", "hugsim-http"]
     assert drive.main([*words, "--token-file", str(tmp_path / "token")]) == 1
     assert "token: holds no token; leave --token-file out" in capsys.readouterr().err
+
+
+def test_over_http_a_server_is_waited_for_as_long_as_told(blind_recipe, checkpoint, monkeypatch):
+    pytest.importorskip("hugsim_client", reason="the extra 'hugsim' is not installed")
+    from beyonddrive.deploy.drivers import hugsim_http
+    from beyonddrive.deploy.drivers.run_report import RunReport
+
+    waits = []
+    monkeypatch.setattr(
+        hugsim_http, "drive_http", lambda http, *_: waits.append(http.first_wait) or RunReport(None, {})
+    )
+    words = [str(blind_recipe), str(checkpoint), "--protocol", "hugsim-http"]
+    assert drive.main(words) == 0 and drive.main([*words, "--first-wait", "7"]) == 0
+    assert waits == [0.0, 7.0]

@@ -12,11 +12,13 @@ from beyonddrive.deploy.drivers.hugsim import (
     answer_of,
     frame_of,
     garage_answer,
+    planned,
     self_test,
     step_of,
 )
 from beyonddrive.deploy.drivers.self_test import arc
 from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import command_of
+from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 from beyonddrive.structures.frame import CACHED_PLAN, STRAIGHT_ON, Command
 from beyonddrive.tests.deploy.drivers.conftest import CAMERAS
 
@@ -48,6 +50,38 @@ def test_as_released_is_what_the_public_client_makes_of_it(observation):
     plan = arc(0.01, 0.0)
     answer = answer_of(plan, RELEASED)
     assert answer.dtype == np.float32 and np.array_equal(answer, np.float32([[-y, x] for x, y, _ in plan]))
+
+
+@pytest.mark.parametrize(
+    ("controller", "counted"), [(None, 1), ("first_release", 1), ("main", 0), ("pr57", 0), ("resampled", 0)]
+)
+def test_as_released_a_plan_at_the_ego_is_sent_as_it_is_and_counted(
+    observation, driver, told, controller, counted
+):
+    """As the public client sends it; the first release has no direction for it, and fails."""
+    told.answer = np.zeros((8, 3))
+    conventions = replace(RELEASED, controller=controller)
+    driver.reset("s")
+    plan, _ = planned(driver, *observation(), "s", conventions)
+    answer = answer_of(plan.poses, conventions.told_by({}), plan.source)
+    assert answer.dtype == np.float32 and np.array_equal(answer, np.zeros((8, 2)))
+    counts = driver.close("s").counts
+    assert counts.get("point_at_ego", 0) == counted and counts["inference"] == 1
+    if controller in (None, "first_release"):
+        with pytest.raises(HugsimError, match="has no heading in controller 'first_release'"):
+            command_of(answer, 0.0, 0.0, "first_release")
+    else:
+        command_of(answer, 0.0, 0.0, controller)
+
+
+@pytest.mark.parametrize(("last", "counted"), [(1e-60, 1), (1e-3, 0)])
+def test_a_point_is_at_the_ego_if_it_is_there_as_it_is_sent(observation, driver, told, last, counted):
+    told.answer = arc(3.0, 0.0)
+    told.answer[-1] = [last, 0.0, 0.0]
+    driver.reset("s")
+    for conventions in (RELEASED, FAITHFUL):
+        planned(driver, *observation(), "s", conventions)
+    assert driver.close("s").counts.get("point_at_ego", 0) == counted
 
 
 def test_as_released_cameras_stay_where_the_recorded_car_has_them(observation):

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import socket
 import threading
 import time
 from contextlib import suppress
@@ -12,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from beyonddrive.deploy.drivers import hugsim
+from beyonddrive.deploy.drivers import hugsim, hugsim_http
 from beyonddrive.deploy.drivers.engines import DriverError
 from beyonddrive.deploy.drivers.hugsim import HugsimConventions, answer_of
 from beyonddrive.deploy.drivers.hugsim_http import HttpSettings, drive_http, open_client
@@ -25,7 +26,7 @@ hugsim_client = pytest.importorskip("hugsim_client", reason="the extra 'hugsim' 
 class Server:
     """The official server's behaviour (HUGSIM, section 4), and what it may do wrong."""
 
-    def __init__(self, steps=(2, 1), token=""):
+    def __init__(self, steps=(2, 1), token="", port=0):
         self.steps, self.token = steps, token
         self.scenario = self.step = 0
         self.plans, self.bodies, self.states_sent = [], [], 0
@@ -54,7 +55,7 @@ class Server:
             def log_message(self, *_):
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.address = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -122,6 +123,18 @@ def test_published_rows_are_driven_in_float32(server, driver):
     assert {plan.dtype for plan in server.plans} == {np.dtype(np.float32)}
 
 
+def test_a_run_that_the_server_ends_at_a_released_plan_says_why(server, driver, told):
+    told.answer = np.zeros((8, 3))
+    server.spoil = lambda path, number, content: (
+        (500, b"AssertionError") if path == "/execute_action" else (200, content)
+    )
+    report = drive_http(HttpSettings(server.address, conventions=HugsimConventions.released()), driver)
+    assert "AssertionError" in report.trouble
+    assert report.headline().startswith("TROUBLES: point_at_ego 1; 1 plans in 1 session(s)")
+    (session,) = report.sessions.values()
+    assert "first_release fails at it" in session.reasons["point_at_ego"]
+
+
 def test_fallbacks_of_an_ego_that_stands_can_be_tracked_as_released(server, driver, told, monkeypatch):
     standing = partial(observation, ego_velo=0.0)
     monkeypatch.setitem(globals(), "observation", standing)
@@ -157,6 +170,59 @@ def test_a_wrong_token_is_said_so(driver):
     finally:
         server.http.shutdown()
         server.http.server_close()
+
+
+@pytest.fixture
+def free_port():
+    """A port of this machine at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def test_a_server_that_is_not_up_yet_is_waited_for(driver, free_port):
+    began = []
+    timer = threading.Timer(0.5, lambda: began.append(Server(port=free_port)))
+    timer.start()
+    try:
+        report = drive_http(HttpSettings(f"http://127.0.0.1:{free_port}", first_wait=30.0), driver)
+    finally:
+        timer.join()
+        began[0].http.shutdown()
+        began[0].http.server_close()
+    assert not report.trouble and report.headline() == "3 plans in 2 session(s)"
+
+
+def test_a_gateway_with_nothing_behind_it_is_waited_for(server, driver, monkeypatch):
+    monkeypatch.setattr(hugsim_http, "_RETRY", 0.01)
+    answers = iter([502, 503, 504, 200])
+    server.spoil = lambda path, number, content: (next(answers) if path == "/reset" else 200, content)
+    assert not drive_http(HttpSettings(server.address, first_wait=30.0), driver).trouble
+    answers = iter([503])
+    assert "not up (503 Service Unavailable)" in drive_http(HttpSettings(server.address), driver).trouble
+
+
+def test_a_server_that_never_comes_up_is_given_up(driver, free_port):
+    address = f"http://127.0.0.1:{free_port}"
+    started = time.monotonic()
+    trouble = drive_http(HttpSettings(address), driver).trouble
+    assert f"there is no server at {address}: --first-wait SECONDS waits for one" in trouble
+    assert time.monotonic() - started < 5
+    started = time.monotonic()
+    trouble = drive_http(HttpSettings(address, first_wait=0.5), driver).trouble
+    assert f"no server at {address}: it has not come up within 0.5 s (--first-wait)" in trouble
+    assert 0.5 <= time.monotonic() - started < 10
+    for wait in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(DriverError, match="--first-wait: must be finite and not negative"):
+            HttpSettings(address, first_wait=wait)
+
+
+@pytest.mark.parametrize(("status", "said"), [(401, "refuses the token"), (500, "out of memory")])
+def test_who_refuses_is_not_waited_for(server, driver, status, said):
+    server.spoil = lambda path, number, content: (status, b"out of memory")
+    started = time.monotonic()
+    assert said in drive_http(HttpSettings(server.address, first_wait=30.0), driver).trouble
+    assert time.monotonic() - started < 5
 
 
 def _code(path):

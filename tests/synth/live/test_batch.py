@@ -237,7 +237,9 @@ def test_runs_of_another_version_of_the_traffic_are_not_mixed(tmp_path):
     told = batch.settings_dict(SHORT)
     before = {key: value for key, value in told.items() if key != "traffic_version"}
     assert told["traffic_version"] == 3 and len(before) == len(told) - 1
-    said = r"another version of the traffic \(1 and 3; since 2 closed lanes are .*; since 3 vehicles that stop"
+    said = (
+        r"another version of the traffic \(1 and 3; since 2 closed lanes are .*; since 3 vehicles that stop"
+    )
     for name, own in (("old", before), ("new", told)):
         write_made_up(tmp_path / name, [made_up("easy_0", 0, 0.5)], **own)
     with pytest.raises(LiveError, match=said):
