@@ -8,6 +8,8 @@ from typing import NamedTuple
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 _END_OF_IMAGE = b"\xff\xd9"
 _START_OF_SCAN, _HUFFMAN_TABLES, _SEQUENTIAL = 0xDA, 0xC4, (0xC0, 0xC1)
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers of headers that tell a size; the others of this range begin tables."""
 _END_OF_BLOCK = 0
 _STANDARD = {0: 0x01, 1: _END_OF_BLOCK}
 """First symbols of the AC tables of a JPEG that has none (ITU T.81, annex K), by number of the table."""
@@ -28,6 +30,24 @@ def image_damage(data: bytes) -> str:
     if data.startswith(_JPEG):
         return _jpeg_damage(data)
     return "is truncated" if data.startswith(_PNG) and not _has_png_end(data) else ""
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    r"""Width and height of a JPEG or PNG as its header tells them, before anything is decoded.
+
+    (0, 0) of other formats, and where the header is cut off.
+
+    >>> image_size(b"\x89PNG\r\n\x1a\n" + bytes(8) + b"\x00\x00\x07\x80\x00\x00\x04\x38")
+    (1920, 1080)
+    """
+    if data.startswith(_PNG):
+        place, size = len(_PNG) + 8, 4
+        width, height = data[place : place + size], data[place + size : place + 2 * size]
+    else:
+        segments = _segments(data) if data.startswith(_JPEG) else ()
+        start = next((segment.start for segment in segments if segment.marker in _FRAMES), len(data))
+        height, width = data[start + 1 : start + 3], data[start + 3 : start + 5]
+    return int.from_bytes(width, "big"), int.from_bytes(height, "big")
 
 
 class _Segment(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from beyonddrive.datasets.navsim.image_files import image_damage
+from beyonddrive.datasets.navsim.image_files import image_damage, image_size
 from beyonddrive.deploy.drivers.frame_inputs import FrameError
 from beyonddrive.structures.frame import CameraView
 from beyonddrive.structures.lenses import FTheta, Lens, LensError, Pinhole
@@ -22,6 +22,8 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+_MOST_PIXELS = 2**26
+"""Of an image: a few kilobytes of PNG may unfold into gigabytes, while other sessions need the memory."""
 _DEGREE = 7
 """Of the polynomial that a table of a lens is fitted by."""
 
@@ -91,6 +93,9 @@ def declared_cameras(available: Mapping[str, Any]) -> tuple[dict[str, DeclaredCa
             continue
         spec = message.intrinsics
         size = (int(spec.resolution_w), int(spec.resolution_h))
+        if size[0] * size[1] > _MOST_PIXELS:
+            problems[name] = f"declares {size[0]} x {size[1]} pixels"
+            continue
         cameras[name] = DeclaredCamera(lens, size, turn.as_matrix(), place)
     return cameras, problems
 
@@ -99,10 +104,14 @@ def decoded_image(content: bytes, reduction: int = 1) -> NDArray[np.uint8]:
     """A JPEG or PNG, at 1, 1/2, 1/4 or 1/8 of its size: uint8 (H, W, 3) RGB.
 
     Raises:
-        FrameError: If it is empty, half, damaged, or no image.
+        FrameError: If it is empty, half, damaged, or no image, or has more than :data:`_MOST_PIXELS` pixels.
     """
-    image = None
-    if content and not image_damage(content):
+    image, (width, height) = None, image_size(content)
+    if width * height > _MOST_PIXELS:
+        raise FrameError(
+            f"an image of {len(content)} bytes has {width} x {height} pixels, {_MOST_PIXELS} are allowed"
+        )
+    if width and not image_damage(content):
         try:
             image = cv2.imdecode(
                 np.frombuffer(content, np.uint8), _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION

@@ -20,13 +20,15 @@ from carla_driver_interface.server import serving
 from carla_driver_interface.testing import FakeCamera, FakeLoop
 from scipy.spatial.transform import Rotation
 
+from beyonddrive.datasets.navsim.image_files import image_size
 from beyonddrive.datasets.transforms.camera import LoadCameraStitch
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.datasets.transforms.strip_rig import CAMERAS, stitch, synth_rig
 from beyonddrive.datasets.transforms.targets import EgoStatus
-from beyonddrive.deploy.drivers import DriverError, FrameInputs, PlannerDriver
+from beyonddrive.deploy.drivers import DriverError, FrameInputs, PlannerDriver, alpasim_cameras
 from beyonddrive.deploy.drivers.alpasim import AlpasimDriver, AlpasimSettings
 from beyonddrive.deploy.drivers.alpasim_cameras import declared_cameras, decoded_image
+from beyonddrive.deploy.drivers.frame_inputs import FrameError
 from beyonddrive.deploy.drivers.run_report import RunReport
 from beyonddrive.deploy.drivers.self_test import arc
 from beyonddrive.structures.frame import Command
@@ -260,6 +262,43 @@ def test_cameras_that_are_missing_late_black_or_broken(runtime, policy, told):
     assert counts(policy)["inference"] == 2
 
 
+def test_an_image_that_would_fill_the_memory_is_not_decoded(runtime, policy, monkeypatch):
+    """As a PNG of zeros does, which has a thousandth of the bytes that it unfolds into."""
+    monkeypatch.setattr(alpasim_cameras, "_MOST_PIXELS", 480 * 270)
+    contents = [
+        cv2.imencode(kind, np.zeros((rows, 480, 3), np.uint8))[1].tobytes()
+        for kind in (".png", ".jpg")
+        for rows in (270, 271)
+    ]
+    decoded = []
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: decoded.append(None))
+    session = runtime()
+    for step, content in enumerate(contents):
+        now = START + step * STEP
+        session.ego([(now, 0.0, 0.0, 0.0)])
+        session.images(now, content=content)
+        session.drive(now)
+    assert len(decoded) == 2 and counts(policy)["bad_frame"] == 4
+    with pytest.raises(FrameError, match=r"an image of \d+ bytes has 480 x 271 pixels, 129600 are allowed"):
+        decoded_image(contents[-1])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 7), (640, 480)])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (".png", []),
+        (".jpg", []),
+        (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 2]),
+    ],
+    ids=["png", "jpeg", "progressive"],
+)
+def test_the_size_of_an_image_is_read_from_its_header(size, kind, options):
+    content = cv2.imencode(kind, np.zeros((size[1], size[0], 3), np.uint8), options)[1].tobytes()
+    assert image_size(content) == size
+    assert image_size(content[:12]) == image_size(b"") == image_size(b"GIF89a" + bytes(20)) == (0, 0)
+
+
 @pytest.mark.parametrize("lost", [(np.nan, 0.0, 0.0), (0.8, np.inf, 0.0)])
 def test_a_pose_that_is_none_is_driven_through_from_the_last_that_is_one(runtime, policy, lost):
     """The package lets plans begin at the newest pose it has, so that it must not have that one."""
@@ -357,6 +396,12 @@ def test_sessions_that_cannot_be_driven_are_refused_and_others_go_on(runtime, po
     assert code == grpc.StatusCode.FAILED_PRECONDITION and "placeholder without a mount" in said
     nothing = [camera(name, r, fx=-1.0) for name, r in zip(CAMERAS, synth_rig().rotations, strict=True)]
     assert "positive focal lengths" in _refused(lambda: runtime("lens", cameras=nothing))[1]
+    large = [camera(name, r) for name, r in zip(CAMERAS, synth_rig().rotations, strict=True)]
+    for made in large:
+        made.intrinsics.resolution_w = made.intrinsics.resolution_h = 2**31 - 1
+    assert (
+        "CAM_F0 declares 2147483647 x 2147483647 pixels" in _refused(lambda: runtime("L", cameras=large))[1]
+    )
     ghost = runtime("again")
     ghost.close()
     ghost.close()
