@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 _SHOWN = 5
+_LONGEST = 300
+"""A text of somebody else's is cut after so many characters."""
 
 
 class BeyondDriveError(Exception):
@@ -33,6 +35,15 @@ def describe_error(error: Exception, token: str = "") -> str:
         text = re.sub(rf"(?:scene )?{re.escape(token)}(?: of (log [^:]+))?: ", _log_alone, text)
     text = " ".join(text.split())
     return text if isinstance(error, BeyondDriveError) else f"{type(error).__name__}: {text}"
+
+
+def clipped(text: str) -> str:
+    """The beginning of a text that may quote what somebody else has sent.
+
+    >>> clipped("no such page"), len(clipped("a" * 10**6))
+    ('no such page', 304)
+    """
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + " ..."
 
 
 class _Short(reprlib.Repr):

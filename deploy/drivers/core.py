@@ -20,7 +20,7 @@ from beyonddrive.deploy.drivers.fallbacks import (
     straight_on,
 )
 from beyonddrive.deploy.drivers.frame_inputs import FrameInputs, check_frame
-from beyonddrive.structures.errors import describe_error
+from beyonddrive.structures.errors import clipped, describe_error
 from beyonddrive.structures.frame import (
     CACHED_PLAN,
     PLANNER,
@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 _SAME_MOMENT = 0.13
 """An earlier frame stands for a moment if it is so near: half a step of a simulator at 4 Hz [s]."""
-_LONGEST_REASON = 300
-"""A reason is cut after so many characters: it may quote what a simulator has sent."""
 
 
 @dataclass(frozen=True)
@@ -211,8 +209,7 @@ class PlannerDriver:
     def _fall_back(
         self, state: _Session, session: str, kind: str, reason: str, known: Whereabouts
     ) -> DrivenPlan:
-        if len(reason) > _LONGEST_REASON:
-            reason = reason[:_LONGEST_REASON] + " ..."
+        reason = clipped(reason)
         if known.time is None and state.time is not None:
             known = known._replace(time=state.time + USUAL_STEP)
         _note(state, known)

@@ -23,7 +23,7 @@ from beyonddrive.evaluation.closed_loop.hugsim.messages import (
     write_message,
 )
 from beyonddrive.evaluation.closed_loop.hugsim.pipes import PeerError
-from beyonddrive.structures.errors import BeyondDriveError, describe_error
+from beyonddrive.structures.errors import BeyondDriveError, clipped, describe_error
 
 logger = logging.getLogger(__name__)
 
@@ -225,7 +225,7 @@ def _ask(what: str, call: Callable[..., Answer], *args: Any) -> Answer:
         if isinstance(cause, PeerError):
             raise cause from error
         said = str(cause) if isinstance(cause, BeyondDriveError) else describe_error(cause)
-        raise PeerError(f"{what}: {said}") from error
+        raise PeerError(f"{what}: {clipped(said)}") from error
 
 
 @contextmanager

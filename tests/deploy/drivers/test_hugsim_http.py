@@ -264,6 +264,13 @@ def test_a_server_that_fails_leaves_a_report(server, driver, tmp_path, spoil, sa
     assert kept["plans"] == 1 and kept["sessions"]["scenario 1"]["ended"] == "the server went away"
 
 
+def test_a_server_that_says_much_is_quoted_a_little(server, driver, tmp_path):
+    server.spoil = lambda path, number, content: (500, b"<html>" * 10**6)
+    report = drive_http(HttpSettings(server.address), driver, None, tmp_path)
+    assert report.trouble.startswith("reset: Exception: Failed to reset environment: <html>")
+    assert len(report.headline()) < 500 and (tmp_path / "driver.json").stat().st_size < 2000
+
+
 def test_a_failed_action_is_repeated_by_the_package(server, driver):
     """Three attempts with one transaction id; the server steps once."""
     failures = iter([True, True, False, False, False])
