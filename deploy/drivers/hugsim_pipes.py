@@ -89,7 +89,7 @@ def drive_pipes(
     session = folder.resolve().name or "episode"
     observations, plans = Pipe(folder / OBSERVATIONS), Pipe(folder / PLANS)
     driver.reset(session)
-    misses, gave_up, ended = 0, False, "the driver ended"
+    misses, gave_up, ended, conventions = 0, False, "the driver ended", settings.conventions
     about = {"protocol": f"hugsim-pipes ({settings.variant})", **(about or {})}
     with RunReport(report_dir or folder, about) as report:
         try:
@@ -99,7 +99,9 @@ def drive_pipes(
                 content = observations.receive(wait, lambda: os.getppid() == parent)
                 started = time.perf_counter()
                 wait = settings.wait
-                answer, plan, moment = _answer(content, session, driver, settings, misses)
+                answer, plan, moment, conventions = _answer(
+                    content, session, driver, settings, conventions, misses
+                )
                 if plan is None:
                     ended = "gave up" if gave_up else "done"
                     break
@@ -115,38 +117,48 @@ def drive_pipes(
 
 
 def _answer(
-    content: bytes, session: str, driver: PlannerDriver, settings: PipeSettings, misses: int
-) -> tuple[bytes, DrivenPlan | None, float]:
-    """The answer to a message, the plan in it (None after the last message), and the moment it is for."""
+    content: bytes,
+    session: str,
+    driver: PlannerDriver,
+    settings: PipeSettings,
+    conventions: HugsimConventions,
+    misses: int,
+) -> tuple[bytes, DrivenPlan | None, float, HugsimConventions]:
+    """The answer to a message.
+
+    Returns:
+        The answer, the plan in it (None after the last message), the moment it is for, and the conventions
+        with the controller that a message has named: the next one may be none that can be read.
+    """
     info: Mapping[str, Any] = {}
     moment = float("nan")
     try:
         message = read_message(content)
         if isinstance(message, str) and message == DONE:
-            return b"", None, moment
+            return b"", None, moment, conventions
         if not isinstance(message, tuple) or len(message) != 2:
             raise FrameError(f"the message is a {type(message).__name__}, not (obs, info)")
         if isinstance(message[1], Mapping):
             info = message[1]
-        plan, moment = planned(driver, *message, session, settings.conventions)
+            conventions = conventions.told_by(info)
+        plan, moment = planned(driver, *message, session, conventions)
     except MessageError as error:
         plan = driver.plan_without_frame(session, "bad_message", str(error))
     except FrameError as error:
         plan = driver.plan_without_frame(session, "bad_frame", str(error))
-    conventions = settings.conventions.told_by(info)
     if settings.give_up and plan.source != PLANNER and misses + 1 >= settings.give_up:
         driver.report(session).count("gave_up", plan.reason)
-        return _given_up(settings.variant, conventions), plan, moment
+        return _given_up(settings.variant, conventions), plan, moment, conventions
     if settings.follow_plan:
         try:
             speed = whereabouts_of(info).speed
             if speed is None:
                 raise FrameError("info.ego_velo: the speed of the ego is not known")
             own = garage_answer(plan.poses, speed, step_of(info), conventions, plan.source)
-            return plan_message(own), plan, moment
+            return plan_message(own), plan, moment, conventions
         except DriverError as error:
             driver.report(session).count("tracker_instead", str(error))
-    return plan_message(answer_of(plan.poses, conventions, plan.source)), plan, moment
+    return plan_message(answer_of(plan.poses, conventions, plan.source)), plan, moment, conventions
 
 
 def _given_up(variant: Variant, conventions: HugsimConventions) -> bytes:

@@ -249,6 +249,22 @@ def test_fallbacks_of_an_ego_that_stands_can_be_tracked_as_released(episode, obs
     command_of(answer, 0.0, 0.0, "first_release")
 
 
+def test_a_message_that_cannot_be_read_is_answered_for_the_controller_that_was_told(
+    episode, observation, told
+):
+    """The other's way of standing would turn the wheels."""
+
+    def script(simulator):
+        told.answer = np.zeros((8, 3))
+        simulator.ask(observation(0, ego_velo=0.0, controller="pr57"))
+        simulator.ask(b"half a message")
+        simulator.tell(DONE)
+
+    answers, report = episode(script)
+    assert report.sessions.popitem()[1].counts == {"inference": 1, "bad_message": 1, "cached_plan": 1}
+    assert not answers[0].any() and not answers[1].any()
+
+
 def test_the_garage_is_told_how_the_ego_moves(episode, observation):
     def script(simulator):
         simulator.ask(observation(0, dt=0.1))
