@@ -100,6 +100,12 @@ def refuse_file(parser: argparse.ArgumentParser, option: str, path: str | Path |
             return
 
 
+def refuse_no_port(parser: argparse.ArgumentParser, port: int) -> None:
+    """End a command line whose ``--port`` is none; a library may serve at what is left of it."""
+    if not 0 <= port < 2**16:
+        parser.error(f"--port: must be 0 to {2**16 - 1}, got {port}")
+
+
 def refuse_idle(
     parser: argparse.ArgumentParser, args: argparse.Namespace, names: Iterable[str], owner: str
 ) -> None:

@@ -29,6 +29,7 @@ from beyonddrive.tools._command_line import (
     read_token,
     refuse_file,
     refuse_idle,
+    refuse_no_port,
     run_command,
     tell,
     tell_all,
@@ -113,6 +114,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         refuse_idle(serve, args, idle, f"--protocol {other}")
         if args.planner is None:
             refuse_idle(serve, args, ("device",), "--planner")
+        refuse_no_port(serve, args.port)
         if not args.deadline > 0:  # (not a number would never pass)
             serve.error(f"--deadline: must be positive, got {args.deadline}")
     return args

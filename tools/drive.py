@@ -30,6 +30,7 @@ from beyonddrive.tools._command_line import (
     read_token,
     refuse_file,
     refuse_idle,
+    refuse_no_port,
     run_command,
 )
 
@@ -143,6 +144,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.threads is not None and args.threads < 1:
         parser.error(f"--threads: must be positive, got {args.threads}")
+    if args.max_workers < 1:
+        parser.error(f"--max-workers: must be positive, got {args.max_workers}")
+    refuse_no_port(parser, args.port)
     if args.protocol == "hugsim-pipes" and (args.output_dir is None) == (args.write_script is None):
         parser.error("--protocol hugsim-pipes needs --output-dir, or --write-script")
     for protocols, names in _READ_BY.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -57,7 +58,7 @@ class AlpasimSettings:
         reduce_images: Decode images only as fine as the planner's strip needs them.
 
     Raises:
-        DriverError: If a distance is not positive.
+        DriverError: If a distance is not positive and finite.
     """
 
     route_distance: float = 5.0
@@ -65,8 +66,10 @@ class AlpasimSettings:
     reduce_images: bool = True
 
     def __post_init__(self) -> None:
-        if not self.route_distance > 0 or not self.route_threshold > 0:
-            raise DriverError("--route-distance, --route-threshold: must be positive")
+        for option in ("route_distance", "route_threshold"):
+            if not 0 < (value := getattr(self, option)) < math.inf:
+                name = option.replace("_", "-")
+                raise DriverError(f"--{name}: must be positive and finite, got {value}")
 
 
 @dataclass

@@ -24,6 +24,7 @@ from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.synth.live.batch import Filming, Job
 from beyonddrive.synth.live.server import SimulatorSession
+from beyonddrive.synth.live.town import LiveError
 
 logger = logging.getLogger(__name__)
 
@@ -242,7 +243,7 @@ def http_server(simulator: HttpSimulator, host: str, port: int) -> ThreadingHTTP
     What is wrong with a request is answered, with the status of its :class:`RequestError`.
 
     Raises:
-        OSError: If the address cannot be had.
+        LiveError: If the address cannot be had.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -307,15 +308,21 @@ def http_server(simulator: HttpSimulator, host: str, port: int) -> ThreadingHTTP
         def log_message(self, format: str, *args: Any) -> None:
             logger.debug(format, *args)
 
-    return _Server((host, port), Handler)
+    try:
+        return _Server((host, port), Handler)
+    except OSError as error:
+        raise LiveError(
+            f"--host, --port: cannot listen at {host}:{port} ({error}); choose another port, 0 for a free one"
+        ) from error
 
 
 class _Server(ThreadingHTTPServer):
     """Sends its last answers before it ends, and waits for nobody who has not asked anything yet."""
 
     def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+        # (before anything else: a server that cannot have its address is closed in there)
         self._open: list[tuple[threading.Thread, socket.socket]] = []
+        super().__init__(*args)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread of its own."""

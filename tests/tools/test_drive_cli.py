@@ -149,6 +149,9 @@ def test_graph_files_drive_like_their_planner(tmp_path, blind_recipe, checkpoint
             ["--protocol", "alpasim", "--first-wait", "3"],
             "--first-wait: goes with --protocol hugsim-pipes or",
         ),
+        (["--protocol", "alpasim", "--port", "70000"], "--port: must be 0 to 65535, got 70000"),
+        (["--protocol", "alpasim", "--port", "-1"], "--port: must be 0 to 65535, got -1"),
+        (["--protocol", "alpasim", "--max-workers", "0"], "--max-workers: must be positive, got 0"),
         (["--protocol", "hugsim-http", "--bind", "0.0.0.0"], "--bind: goes with --protocol alpasim"),
         (["--protocol", "alpasim", "--token-file", "x"], "--token-file: goes with --protocol hugsim-http"),
         (

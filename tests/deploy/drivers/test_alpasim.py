@@ -199,6 +199,13 @@ def test_the_route_becomes_a_command(runtime, told, points, command):
     assert np.argmax(status(told)[:4]) == command
 
 
+@pytest.mark.parametrize("distance", [0.0, -1.0, float("nan"), float("inf")])
+def test_beyond_no_distance_there_is_no_waypoint(distance):
+    for name in ("route_distance", "route_threshold"):
+        with pytest.raises(DriverError, match=f"--{name.replace('_', '-')}: must be positive and finite"):
+            AlpasimSettings(**{name: distance})
+
+
 def test_the_newest_whole_set_of_images_counts_not_the_last_to_arrive(runtime, policy, told):
     policy.settings = AlpasimSettings(reduce_images=False)
     session = runtime()

@@ -383,6 +383,7 @@ def test_the_server_listens_on_this_machine_alone():
         (["pipes", "--device", "1"], "--device: goes with --planner"),
         (["pipes", "--deadline", "nan"], "--deadline: must be positive, got nan"),
         (["pipes", "--deadline", "0"], "--deadline: must be positive, got 0.0"),
+        (["http", "--port", "70000"], "--port: must be 0 to 65535, got 70000"),
     ],
 )
 def test_options_of_the_server_that_do_nothing_are_refused(words, said, capsys):
@@ -406,6 +407,18 @@ def test_numbers_that_make_no_sense_are_one_line(words, said, live_folder, tmp_p
     assert closed_loop.main([*run, *words]) == 1
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_an_address_that_cannot_be_had_is_one_line(live_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(closed_loop.signal, "signal", lambda *_: None)
+    words = ["serve", "--protocol", "http", "--scenarios", str(live_folder), "--out"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert closed_loop.main([*words, str(tmp_path / "port"), "--port", port]) == 1
+    said = capsys.readouterr().err
+    assert f"cannot listen at 127.0.0.1:{port} ([Errno" in said and "in use); choose another port" in said
+    assert closed_loop.main([*words, str(tmp_path / "host"), "--host", "nowhere.invalid"]) == 1
+    assert "cannot listen at nowhere.invalid:8065" in capsys.readouterr().err
 
 
 def test_an_empty_token_does_not_open_the_server(live_folder, tmp_path, monkeypatch, capsys):
