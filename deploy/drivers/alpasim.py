@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import signal
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -257,8 +259,9 @@ def serve(
     """Serve until the process is told to end; returns the exit code.
 
     Raises:
-        DriverError: If the address cannot be bound.
+        DriverError: If the address cannot be had.
     """
+    _refuse_taken(host, port)
     about = {"protocol": "alpasim", "settings": vars(settings), **(about or {})}
     stop = threading.Event()
     if threading.current_thread() is threading.main_thread():
@@ -276,6 +279,26 @@ def serve(
             policy.end_sessions("the server ended")
     print(report.headline(), flush=True)
     return 0
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    """Refuse an address at which somebody listens: gRPC would share it, and each get some of the sessions."""
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror:  # (which gRPC will say)
+        return
+    for family, kind, protocol, _, address in places:
+        with socket.socket(family, kind, protocol) as probe:
+            # (connections of before that are not quite over do not count)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise DriverError(
+                        f"--bind, --port: somebody listens at {host}:{port}, maybe another driver; end it "
+                        "or choose another port, 0 for a free one"
+                    ) from error
 
 
 def _motion_of(answer: Trajectory) -> Motion:

@@ -533,6 +533,23 @@ def test_a_server_ends_with_a_report(policy, told, tmp_path, monkeypatch):
         alpasim.serve(policy.driver, AlpasimSettings(), "no such host", 0, 2)
 
 
+def test_a_port_at_which_another_driver_listens_is_refused(policy, monkeypatch):
+    """gRPC would share it, so that each of the two would get some of the sessions."""
+    from beyonddrive.deploy.drivers import alpasim
+
+    class Stopped(threading.Event):
+        def wait(self, timeout=None):
+            return True
+
+    monkeypatch.setattr(alpasim, "threading", SimpleNamespace(**{**vars(threading), "Event": Stopped}))
+    monkeypatch.setattr(alpasim.signal, "signal", lambda *_: None)
+    with serving(policy, 0, "127.0.0.1", 2, mode="alpasim") as port:
+        for host in ("127.0.0.1", "0.0.0.0"):
+            with pytest.raises(DriverError, match=f"somebody listens at {host}:{port}, maybe another driver"):
+                alpasim.serve(policy.driver, AlpasimSettings(), host, port, 2)
+    assert alpasim.serve(policy.driver, AlpasimSettings(), "127.0.0.1", port, 2) == 0
+
+
 def test_a_server_that_ends_tells_of_sessions_that_nobody_closed(policy, told, tmp_path, monkeypatch, capsys):
     from beyonddrive.deploy.drivers import alpasim
 
