@@ -191,7 +191,7 @@ class NavsimRoot:
         reasons: dict[str, str] = {}
         unreadable: list[str] = []
         for path in self.log_paths(split):
-            if len(scenes) + len(reasons) == len(wanted):
+            if len(scenes) == len(wanted):  # (one that is cut off here may be whole in another log)
                 break
             try:
                 frames = self._frames(path)
@@ -202,7 +202,6 @@ class NavsimRoot:
             for token, scene in scenes_of(frames, path, split, wanted.difference(scenes)):
                 if isinstance(scene, Scene):
                     scenes[token] = scene
-                    reasons.pop(token, None)
                 else:
                     reasons[token] = str(scene)
         reason = f"no frame of split {split} in {self.root} has this token"

@@ -125,6 +125,16 @@ def test_find_says_that_a_token_may_be_in_an_unreadable_log(world, frames):
     assert "cannot be read" in reasons[frames[3]["token"]] and "cutroute" in reasons[frames[3]["token"]]
 
 
+def test_find_looks_on_for_a_scene_that_is_cut_off_in_one_log(world, frames):
+    """A log that ends early comes first; what it holds of the scene must not end the search."""
+    short = cutroute(world).with_name("0_short_one.pkl")
+    short.write_bytes(pickle.dumps(frames[:6]))
+    root = NavsimRoot(world)
+    token = frames[3]["token"]
+    found, reasons = root.find("mini", [token])
+    assert list(found) == [token] and not reasons
+
+
 def test_find_reads_no_more_logs_than_it_needs(root, monkeypatch):
     first = next(iter(root.scenes("mini"))).token
     monkeypatch.setattr("beyonddrive.datasets.navsim.root.read_log", lambda path: pytest.fail(f"read {path}"))
