@@ -44,7 +44,8 @@ class FailureWindow:
         known = torch.isfinite(times)[..., None]
         late = poses - torch.where(known, times[..., None], 0.0)  # seconds after the moment
         scale = torch.where(late > 0, self.after, self.before)
-        weights = torch.exp(-0.5 * (late / scale) ** 2)
-        # A moment before the first pose, or after the last, leaves the nearest pose at full weight.
-        weights = weights / weights.amax(dim=-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+        exponents = -0.5 * (late / scale) ** 2
+        # A moment before the first pose, or after the last, leaves the nearest pose at full weight
+        # (before the exponential: of a narrow window nothing would be left to divide by).
+        weights = torch.exp(exponents - exponents.amax(dim=-1, keepdim=True))
         return torch.where(known, weights.clamp(min=self.floor), 1.0)

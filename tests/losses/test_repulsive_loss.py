@@ -258,6 +258,13 @@ def test_a_window_has_one_full_pose_and_never_more(time):
     assert weights.min() == 0.25
 
 
+@pytest.mark.parametrize(("time", "nearest"), [(0.0, 0), (8.0, 7)])
+def test_a_narrow_window_keeps_its_nearest_pose(time, nearest):
+    """Its Gaussian is 0 in float32 at every pose."""
+    weights = FailureWindow(0.03, 0.03)(torch.tensor([time]))[0]
+    assert weights[nearest] == 1.0 and weights.sum() == 1.0
+
+
 def test_average_over_the_batch_keeps_the_weight_that_each_sample_sees():
     negatives = Negatives(_plans(1.0, 1.0, 1.0, 1.0)[:, None], torch.tensor([[True]] + [[False]] * 3))
     plans = _plans(0.0, 0.0, 0.0, 0.0)
