@@ -18,6 +18,8 @@ from typing import BinaryIO
 from beyonddrive.structures.errors import BeyondDriveError
 
 _PARTIAL = ".partial"
+_held: set[BinaryIO] = set()
+"""Files of the locks that this process holds by :func:`file_lock`."""
 
 
 class LockedError(BeyondDriveError, RuntimeError):
@@ -79,6 +81,8 @@ def write_atomically(path: Path, data: bytes, sync: bool = True, replace: bool =
 def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold a lock that one process has at a time; the system frees it when that process dies.
 
+    Processes that are forked meanwhile, such as the workers of a data loader, do not hold it.
+
     Args:
         path: A file that exists while the lock is held.
         wait: Whether to wait for it.
@@ -91,11 +95,35 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
         file = open_locked(path, wait)
     except BlockingIOError:
         raise LockedError(f"{path}: another process holds this lock") from None
+    _held.add(file)
     try:
         yield
     finally:
+        _held.discard(file)
         path.unlink(missing_ok=True)
         file.close()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock by :func:`file_lock`; any number of them may ask at a time."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no such file, or none that could be locked
+        return False
+    return False
+
+
+def _leave_locks() -> None:
+    """In a process that was just forked: a lock is held until the last one with its file open has ended."""
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_leave_locks)
 
 
 def open_locked(path: Path, wait: bool = True) -> BinaryIO:

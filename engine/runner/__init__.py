@@ -30,6 +30,7 @@ from beyonddrive.engine.resuming import seed_to_go_on_with
 from beyonddrive.engine.runner.planner_runner import PlannerRunner
 from beyonddrive.engine.runner.result_paths import check_folder, check_results, files_read
 from beyonddrive.engine.scenes_per_update import scenes_per_update
+from beyonddrive.engine.runner.work_folder import check_unused, checkpoint_folder, folders_of
 from beyonddrive.registry import SCOPE
 
 __all__ = [
@@ -125,7 +126,8 @@ def build_train_runner(
     Raises:
         ConfigError: If the planner has nothing to train, the learning rate cannot be scaled, checkpoints
             would be selected on the test split, the checkpoint to resume is of another seed, the work folder
-            cannot be written, or the config has a setting that nothing reads.
+            cannot be written or another training is at work in it, or the config has a setting that nothing
+            reads.
     """
     mmengine_compat.apply()
     config = config.copy()
@@ -152,7 +154,10 @@ def build_train_runner(
         seed = seed_to_go_on_with(start, seed)
     if seed is not None:
         config.randomness = ConfigDict(config.get("randomness") or {}, seed=seed)
-    folder = _checkpoint_folder(config)
+    check_unused(folders_of(config.work_dir, config))
+    folder = checkpoint_folder(config.work_dir, config)
+    if folder != Path(config.work_dir).absolute():
+        check_folder(folder, "default_hooks.checkpoint.out_dir")
     earlier = sorted(path.name for path in folder.glob("*.pth")) if start is None else []
     runner = _build(config, start)
     if not any(parameter.requires_grad for parameter in runner.model.parameters()):
@@ -264,21 +269,6 @@ def _forget_frames(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
-
-
-def _checkpoint_folder(config: Config) -> Path:
-    """Where the checkpoints of a training go; made if the config names it and it is not there.
-
-    Raises:
-        ConfigError: If nothing can be written there.
-    """
-    work_dir = Path(config.work_dir).absolute()
-    out_dir = ((config.get("default_hooks") or {}).get("checkpoint") or {}).get("out_dir")
-    if not out_dir or "://" in str(out_dir):  # the hook refuses what is not on a local disk
-        return work_dir
-    folder = Path(out_dir) / work_dir.name
-    check_folder(folder, "default_hooks.checkpoint.out_dir")
-    return folder
 
 
 def _take_start(config: Config, resume: str | bool) -> str | None:

@@ -27,6 +27,7 @@ from beyonddrive.engine.loops import SceneLoop, SceneTestLoop, SceneValLoop
 from beyonddrive.engine.lost_workers import naming_lost_workers
 from beyonddrive.engine.resuming import earlier_checkpoint, single_wrappers, steps_to_host
 from beyonddrive.engine.runner.failures import explaining_failures
+from beyonddrive.engine.runner.work_folder import alone_in, folders_of
 from beyonddrive.engine.samplers import RoundDownSampler
 from beyonddrive.engine.scenes_per_update import scenes_per_update
 from beyonddrive.engine.wrapped_datasets import check_nothing_lost, drawing_transforms
@@ -225,6 +226,7 @@ class PlannerRunner(Runner):
         """Train.
 
         Raises:
+            ConfigError: If another training is at work in the work folder.
             NonFiniteLossError: If a loss is not finite, also if that made the next step fail.
             LostRankError: If another rank has died or does not answer.
             LostGpuError: If a GPU has failed.
@@ -233,6 +235,7 @@ class PlannerRunner(Runner):
         """
         try:
             with (
+                alone_in(folders_of(self.work_dir, self.cfg)),
                 explaining_failures(self),
                 naming_lost_workers(
                     self._workers_of("train", "val"),
