@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +22,8 @@ _PARTIAL = ".partial"
 _VALIDATED = "last_validated"
 """Name under which a checkpoint keeps the step of the last validation; mmengine prints names with ``val``."""
 
+_COUNTS = ("num_scenes", "num_failed")
+"""Names under which a metric says how many scenes have a score, and how many have none."""
 _OUTDATED = "outdated_ckpt_ids"
 """Name under which a checkpoint keeps the steps of those that are removed after it."""
 
@@ -36,6 +38,10 @@ class PlannerCheckpointHook(CheckpointHook):
 
     A checkpoint says whether its planner has been validated. A run that was killed before that is
     validated when it is resumed; else the best checkpoint would not be that of an unbroken run, or missing.
+
+    What is best is told by a figure that greater is better of as if scenes without a score had 0 (of metrics
+    that give ``num_scenes`` and ``num_failed``): a mean over the scenes that a planner could be scored in
+    would prefer the one that fails in the hard ones.
 
     Args:
         save_best: Metric, or list of metrics, for each of which the best checkpoint is kept.
@@ -201,19 +207,25 @@ class PlannerCheckpointHook(CheckpointHook):
                 f"({', '.join(sorted(metrics))}); set default_hooks.checkpoint.save_best"
             )
         for key, rule in zip(self._keys, self.rules if self._keys else (), strict=True):
-            self._keep_if_best(runner, key, float(metrics[key]), self.init_value_map[rule])
+            share = scored_share(key, metrics) if rule == "greater" else 1.0
+            self._keep_if_best(runner, key, float(metrics[key]), share, self.init_value_map[rule])
 
-    def _keep_if_best(self, runner: Runner, key: str, score: float, worst: float) -> None:
-        """Write the checkpoint that is the best so far by one metric."""
-        best = runner.message_hub.runtime_info.get(f"best_score_{key}", worst)
-        if not self.is_better_than[key](score, best):
+    def _keep_if_best(self, runner: Runner, key: str, score: float, share: float, worst: float) -> None:
+        """Write the checkpoint that is the best so far by one metric, a mean over a share of the scenes."""
+        best, compared = runner.message_hub.runtime_info.get(f"best_score_{key}", worst), score * share
+        if share < 1.0:
+            runner.logger.warning(
+                f"{key} {score:.4f} is of {100.0 * share:.1f} % of the scenes; it counts as {compared:.4f} "
+                "where the best checkpoint is chosen, as if the others had 0"
+            )
+        if not self.is_better_than[key](compared, best):
             return
         step = self._step(runner)
         filename = f"best_{key}_{self.filename_tmpl.format(step)}".replace("/", "_")
         if key in self.best_files:
             self._former_files.append(self.best_files[key])
         self.best_files[key] = str(Path(self.out_dir) / filename)
-        runner.message_hub.update_info(f"best_score_{key}", score)
+        runner.message_hub.update_info(f"best_score_{key}", compared)
         runner.message_hub.update_info(f"best_ckpt_{key}", self.best_files[key])
         meta = {"epoch": runner.epoch, "iter": runner.iter, "best_score": score}
         self._write(
@@ -225,3 +237,16 @@ class PlannerCheckpointHook(CheckpointHook):
             by_epoch=False,
         )
         runner.logger.info(f"The best checkpoint so far, {key} {score:.4f} after {step}, is {filename}")
+
+
+def scored_share(key: str, metrics: Mapping[str, Any]) -> float:
+    """Share of the scenes that a figure is a mean over; 1 if its metric does not say.
+
+    >>> scored_share("pdms/PDMS", {"pdms/PDMS": 90.0, "pdms/num_scenes": 6.0, "pdms/num_failed": 2.0})
+    0.75
+    """
+    prefix, _, name = key.rpartition("/")
+    scored, failed = (metrics.get(f"{prefix}/{count}") for count in _COUNTS)
+    if name in _COUNTS or scored is None or failed is None or not scored + failed:
+        return 1.0
+    return float(scored / (scored + failed))

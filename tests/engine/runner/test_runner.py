@@ -20,6 +20,7 @@ from beyonddrive.engine.runner import (
     find_last_checkpoint,
     load_config,
 )
+from beyonddrive.evaluation.pdms_metric import PDMSMetric
 from beyonddrive.registry import MODELS
 from beyonddrive.version import __version__
 
@@ -177,6 +178,24 @@ def test_best_and_newest_checkpoints_are_kept_and_signed(tmp_path, blind_recipe)
     assert meta["best_score"] == scores.max()
     assert int(best[0].split("_")[-1].removesuffix(".pth")) == int(np.argmax(scores)) + 1
     assert not list((tmp_path / "w").glob(".*.partial"))
+
+
+def test_a_planner_that_fails_in_scenes_is_not_the_best_by_the_rest(tmp_path, blind_recipe, monkeypatch):
+    """60 in two scenes of three is 40 over all; 45 in all of them is better, though the figure is less."""
+    given = iter([(60.0, 2, 1), (45.0, 3, 0), (90.0, 1, 2)])
+
+    def evaluate(self, size):
+        self.results.clear()
+        score, scored, failed = next(given)
+        return {"pdms/PDMS": score, "pdms/num_scenes": float(scored), "pdms/num_failed": float(failed)}
+
+    monkeypatch.setattr(PDMSMetric, "evaluate", evaluate)
+    train(blind_recipe, tmp_path / "w", {"train_cfg.max_epochs": 3})
+    (best,) = (tmp_path / "w").glob("best_*.pth")
+    assert best.name == "best_pdms_PDMS_epoch_2.pth"
+    assert load_checkpoint_file(best)["meta"]["best_score"] == 45.0
+    told = "".join(path.read_text() for path in (tmp_path / "w").glob("*/*.log"))
+    assert "pdms/PDMS 90.0000 is of 33.3 % of the scenes; it counts as 30.0000" in told
 
 
 def test_a_kill_before_an_old_checkpoint_is_removed_leaves_it_to_the_resumed_run(
