@@ -24,6 +24,8 @@ GRADIENTS = "accumulated_gradients"
 """Name under which a checkpoint keeps gradients that wait for more steps, by rank and parameter."""
 _STEPS = "steps"
 """Name under which ``meta`` keeps how the scenes were cut into steps."""
+_DATA = "data"
+"""Name under which ``meta`` keeps what tells the training data from others."""
 _NUMBERED = re.compile(r"(epoch|iter)_(\d+)\.pth")
 
 
@@ -38,9 +40,16 @@ def describe_steps(runner: Runner) -> dict[str, int]:
     }
 
 
-def sign_steps(runner: Runner, meta: dict[str, Any]) -> None:
-    """Let a checkpoint say how the scenes were cut into steps."""
+def sign(runner: Runner, meta: dict[str, Any], data: Sequence[Mapping[str, Any]]) -> None:
+    """Let a checkpoint say which scenes it was trained on, and how they were cut into steps.
+
+    Args:
+        runner: The run.
+        meta: ``meta`` of the checkpoint.
+        data: Fingerprints of the training data, as they were when the run began.
+    """
     meta[_STEPS] = describe_steps(runner)
+    meta[_DATA] = [dict(part) for part in data]
 
 
 def seed_to_go_on_with(file: str, given: int | None) -> int | None:
@@ -65,6 +74,61 @@ def seed_to_go_on_with(file: str, given: int | None) -> int | None:
             f"out, or start anew from the weights with --cfg-options load_from={file} instead of --resume"
         )
     return given if seed is None else int(seed)
+
+
+def check_data(
+    runner: Runner, checkpoint: Mapping[str, Any], data: Sequence[Mapping[str, Any]], allow_other: bool
+) -> None:
+    """Refuse to go on with other scenes, logs or stores than those that a checkpoint was trained on.
+
+    Args:
+        runner: The run.
+        checkpoint: One of before it was noted is not compared.
+        data: Fingerprints of the training data of this run.
+        allow_other: Warn instead.
+
+    Raises:
+        ConfigError: With what differs.
+    """
+    then = checkpoint.get("meta", {}).get(_DATA)
+    differing = [] if then is None else differing_data(then, data)
+    if not differing:
+        return
+    file = str(checkpoint.get("file", "the checkpoint"))
+    text = f"{file}: was trained on other data than this run has: {'; '.join(differing)}"
+    if not allow_other:
+        raise ConfigError(
+            f"{text}. Give it the data that it began with, or start anew from its weights with --cfg-options "
+            f"load_from={file} instead of --resume; if these are to take the place of the others, set "
+            "allow_other_data=True of the CheckpointGuardHook in custom_hooks"
+        )
+    runner.logger.warning(f"{text}. It goes on with these, as allow_other_data=True says")
+
+
+def differing_data(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the fingerprints of data sets differ, by their place in ``train_dataloader.dataset``."""
+    if len(then) != len(now):
+        return [f"{len(then)} data sets before, {len(now)} now"]
+    found = []
+    for number, (old, new) in enumerate(zip(then, now, strict=True)):
+        keys = {*old, *new}
+        if old.get("by") != new.get("by"):  # read from a cache now, and from logs before: not to be compared
+            keys -= {"by", "files", "digest"}
+        elif old.get("digest") == new.get("digest"):
+            keys -= {"files"}
+        for key in sorted(keys):
+            if old.get(key) != new.get(key):
+                of = f" of data set {number}" if len(now) > 1 else ""
+                found.append(f"{key}{of} {_brief(old.get(key))} before, {_brief(new.get(key))} now")
+    return found
+
+
+def _brief(value: Any) -> str:
+    """A value of a fingerprint; of stores the transform that reads each, its records and its digest."""
+    if not isinstance(value, (list, tuple)):
+        return str(value)
+    each = [f"{store.get('transform')} {store.get('records')} {store.get('digest')}" for store in value]
+    return f"[{', '.join(each)}]"
 
 
 def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:

@@ -63,6 +63,20 @@ def tokens_of(dataset: Any) -> list[str]:
     return [token_of(dataset, index) for index in range(len(dataset))]
 
 
+def fingerprints(dataset: Any) -> list[dict[str, Any]]:
+    """What each data set says of itself, so that other data are noticed, as JSON values.
+
+    Returns:
+        ``fingerprint()`` of those that have one; of others class and length.
+    """
+    described = []
+    for leaf in unwrapped(dataset):
+        own = getattr(leaf, "fingerprint", None)
+        plain = {"type": type(leaf).__name__, "scenes": len(leaf)}
+        described.append(dict(own()) if callable(own) else plain)
+    return described
+
+
 def tell_epoch(dataset: Any, epoch: int) -> None:
     """Tell transforms that draw anew in every epoch (those with ``set_epoch``) which one begins."""
     for transform in drawing_transforms(dataset):

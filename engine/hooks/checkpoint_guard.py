@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -13,10 +14,12 @@ from beyonddrive.engine.checkpoint_files import CheckpointError, check_weights, 
 from beyonddrive.engine.resuming import (
     GRADIENTS,
     check_continuation,
+    check_data,
     how_to_go_on,
     restore_gradients,
-    sign_steps,
+    sign,
 )
+from beyonddrive.engine.wrapped_datasets import fingerprints
 from beyonddrive.registry import HOOKS
 from beyonddrive.structures.sample import tokens_of_batch
 from beyonddrive.version import __version__
@@ -24,13 +27,19 @@ from beyonddrive.version import __version__
 
 @HOOKS.register_module()
 class CheckpointGuardHook(Hook):
-    """Signs checkpoints with planner and version, and refuses those that do not fit or hold NaN.
+    """Signs checkpoints with planner, version and data, and refuses those that do not fit or hold NaN.
 
     Without it mmengine loads whatever keys happen to match and leaves the rest at random values. It also
-    refuses to go on from a checkpoint that a training cannot go on from.
+    refuses to go on from a checkpoint that a training cannot go on from, or not with these data.
+
+    Args:
+        allow_other_data: Whether a training may go on with other scenes, logs, negatives or vocabulary scores
+            than it began with, such as a pool that was mined again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allow_other_data: bool = False) -> None:
+        self.allow_other_data = allow_other_data
+        self._data: list[dict[str, Any]] | None = None
         self._gradients: list[dict[str, Tensor]] | None = None
         self._last = ""
 
@@ -44,7 +53,7 @@ class CheckpointGuardHook(Hook):
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add planner and version to ``meta``; refuse to save a planner that has diverged."""
+        """Add planner, version and data to ``meta``; refuse to save a planner that has diverged."""
         broken = nonfinite_keys(checkpoint["state_dict"])
         if broken:
             raise CheckpointError(
@@ -53,7 +62,7 @@ class CheckpointGuardHook(Hook):
                 "optim_wrapper.optimizer.lr or clip_grad"
             )
         checkpoint["meta"].update(planner=runner.model_name, beyonddrive_version=__version__)
-        sign_steps(runner, checkpoint["meta"])
+        sign(runner, checkpoint["meta"], self._data_of(runner))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check all keys, shapes and values before anything is loaded, and whether a training may go on."""
@@ -67,10 +76,19 @@ class CheckpointGuardHook(Hook):
         )
         if getattr(runner, "is_resumed", False):
             check_continuation(runner, checkpoint)
+            check_data(runner, checkpoint, self._data_of(runner), self.allow_other_data)
             self._gradients = checkpoint.pop(GRADIENTS, None)
 
+    def _data_of(self, runner: Runner) -> list[dict[str, Any]]:
+        """Fingerprints of the training data, as they were when they were first asked for."""
+        if self._data is None:
+            self._data = fingerprints(runner.train_dataloader.dataset)
+        return self._data
+
     def before_train(self, runner: Runner) -> None:
-        """Give back the gradients that waited for more steps when the checkpoint was written."""
+        """Look at the data, and give back the gradients that waited for more steps."""
+        if is_main_process():  # it alone writes checkpoints
+            self._data_of(runner)
         gradients, self._gradients = self._gradients, None
         if gradients is not None:
             restore_gradients(runner, gradients)

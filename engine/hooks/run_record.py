@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from mmengine.dist import get_world_size, master_only
 from mmengine.hooks import Hook
@@ -13,7 +12,7 @@ from mmengine.runner import Runner
 
 from beyonddrive.engine.environment import environment, git_state
 from beyonddrive.engine.files import remove_leftovers, write_atomically
-from beyonddrive.engine.wrapped_datasets import unwrapped
+from beyonddrive.engine.wrapped_datasets import fingerprints
 from beyonddrive.registry import HOOKS
 
 RECORD = "run.json"
@@ -39,7 +38,6 @@ class RunRecordHook(Hook):
     @master_only
     def before_train(self, runner: Runner) -> None:
         """Write it."""
-        validation = () if runner.val_loop is None else unwrapped(runner.val_dataloader.dataset)
         facts = {
             **environment(),
             "git": git_state(),
@@ -47,18 +45,10 @@ class RunRecordHook(Hook):
             "seed": runner.seed,
             "processes": get_world_size(),
             "first_step": runner.iter + 1,
-            "data": [_describe(dataset) for dataset in unwrapped(runner.train_dataloader.dataset)],
-            "validation": [_describe(dataset) for dataset in validation],
+            "data": fingerprints(runner.train_dataloader.dataset),
+            "validation": [] if runner.val_loop is None else fingerprints(runner.val_dataloader.dataset),
         }
         for start in Path(runner.work_dir).iterdir():  # one that was killed may have left a part of it
             if start.is_dir():
                 remove_leftovers(start)
         write_atomically(Path(runner.log_dir) / RECORD, (json.dumps(facts, indent=1) + "\n").encode())
-
-
-def _describe(dataset: Any) -> dict[str, Any]:
-    """What a data set says of itself; of a foreign one its class and length."""
-    described = getattr(dataset, "fingerprint", None)
-    if callable(described):
-        return dict(described())
-    return {"type": type(dataset).__name__, "scenes": len(dataset)}

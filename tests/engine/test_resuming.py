@@ -9,6 +9,7 @@ import torch
 from mmengine.hooks import Hook
 
 from beyonddrive.engine.checkpoint_files import CheckpointError, load_checkpoint_file
+from beyonddrive.engine.resuming import differing_data
 from beyonddrive.engine.runner import ConfigError, build_train_runner, find_last_checkpoint, load_config
 
 BY_STEPS = {
@@ -229,3 +230,54 @@ def test_training_anew_beside_checkpoints_of_another_run_is_told(tmp_path, blind
     train(blind_recipe, tmp_path / "w", KEEP)
     assert "checkpoints of another run" in log_of(tmp_path / "w")
     assert "epoch_1.pth, epoch_2.pth" in log_of(tmp_path / "w")
+
+
+def test_other_data_are_refused_also_if_they_are_as_many(tmp_path, blind_recipe):
+    """The first five of six scenes, and the last five."""
+    five = {**KEEP, "train_dataloader.dataset.indices": 5}
+    train(blind_recipe, tmp_path / "w", five)
+    start = str(tmp_path / "w/epoch_1.pth")
+    other = {**five, "train_dataloader.dataset.indices": -5}
+    told = (
+        r"epoch_1\.pth: was trained on other data .*tokens \w+ before, \w+ now.*load_from=.*allow_other_data"
+    )
+    with pytest.raises(ConfigError, match=told):
+        train(blind_recipe, tmp_path / "r", other, resume=start)
+    more = {**KEEP, "train_dataloader.dataset.indices": 6}
+    with pytest.raises(ConfigError, match=r"other data .*scenes 5 before, 6 now"):
+        train(blind_recipe, tmp_path / "r", more, resume=start)
+    assert not list((tmp_path / "r").glob("*.pth"))
+    assert train(blind_recipe, tmp_path / "same", five, resume=start).epoch == 2
+    (guard,) = (
+        number
+        for number, hook in enumerate(load_config(blind_recipe).custom_hooks)
+        if hook.type == "CheckpointGuardHook"
+    )
+    allowed = {**other, f"custom_hooks.{guard}.allow_other_data": True}
+    assert train(blind_recipe, tmp_path / "r", allowed, resume=start).epoch == 2
+    assert "was trained on other data" in log_of(tmp_path / "r")
+    # What it wrote is of the data that it went on with.
+    last = str(tmp_path / "r/epoch_2.pth")
+    train(blind_recipe, tmp_path / "s", {**other, "train_cfg.max_epochs": 3}, resume=last)
+
+
+def test_a_pool_that_was_mined_again_is_other_data():
+    before = {"split": "train", "tokens": "a", "digest": "b", "by": "content", "files": 3, "stores": []}
+    pool = {"transform": "LoadNegatives", "kind": "negatives", "records": 5, "digest": "c"}
+    assert differing_data([before], [before]) == []
+    assert differing_data([before], [{**before, "by": "name and size", "digest": "d", "files": 2}]) == []
+    assert differing_data([before], [{**before, "digest": "d"}]) == ["digest b before, d now"]
+    (found,) = differing_data(
+        [{**before, "stores": [pool]}], [{**before, "stores": [{**pool, "digest": "e"}]}]
+    )
+    assert found == "stores [LoadNegatives 5 c] before, [LoadNegatives 5 e] now"
+    assert differing_data([before], [before, before]) == ["1 data sets before, 2 now"]
+
+
+def test_a_checkpoint_that_does_not_say_its_data_can_be_gone_on_from(tmp_path, blind_recipe):
+    train(blind_recipe, tmp_path / "w", KEEP)
+    path = tmp_path / "w/epoch_1.pth"
+    checkpoint = load_checkpoint_file(path)
+    assert checkpoint["meta"].pop("data")[0]["scenes"] == 6
+    torch.save(checkpoint, path)
+    assert train(blind_recipe, tmp_path / "r", KEEP, resume=str(path)).epoch == 2
