@@ -69,11 +69,11 @@ def fingerprints(dataset: Any) -> list[dict[str, Any]]:
     Returns:
         ``fingerprint()`` of those that have one; of others class and length.
     """
-    described = []
+    described: list[dict[str, Any]] = []
     for leaf in unwrapped(dataset):
         own = getattr(leaf, "fingerprint", None)
-        plain = {"type": type(leaf).__name__, "scenes": len(leaf)}
-        described.append(dict(own()) if callable(own) else plain)
+        plain = own() if callable(own) else {"type": type(leaf).__name__, "scenes": len(leaf)}
+        described.append(dict(plain))
     return described
 
 
