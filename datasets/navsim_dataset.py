@@ -24,7 +24,7 @@ from beyonddrive.datasets.stores.feature_cache import KIND, FeatureCache
 from beyonddrive.datasets.stores.fingerprints import Fingerprint
 from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError, differing_keys, read_manifest
 from beyonddrive.datasets.stores.pictures import decoded
-from beyonddrive.datasets.stores.sources import DataPlace, only_logs, only_maps
+from beyonddrive.datasets.stores.sources import CachedPlace, DataPlace, only_logs, only_maps
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.registry import DATASETS, TRANSFORMS
@@ -256,7 +256,9 @@ class NavsimDataset(BaseDataset):
             name, reason = next(iter(account.lost.items()))
             text = f"{self._where}: {account} are there; the first that is missing: {name}: {reason}"
             print_log(text, "current", level=logging.WARNING)
-        place = self._place_at_hand()
+        place: DataPlace | CachedPlace | None = self._place_at_hand()
+        if place is None and self._cache is not None:
+            place = CachedPlace(self._cache.sources)
         for transform in self.transforms:
             if place is not None and hasattr(transform, "check_sources"):
                 transform.check_sources(place)

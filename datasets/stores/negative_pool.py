@@ -22,7 +22,7 @@ from beyonddrive.datasets.stores.fingerprints import Sources
 from beyonddrive.datasets.stores.manifests import StoreError, StoreKind, read_sources
 from beyonddrive.datasets.stores.shard_store import ShardStore, StoreReader
 from beyonddrive.datasets.stores.shards import ShardWriter
-from beyonddrive.datasets.stores.sources import DataPlace
+from beyonddrive.datasets.stores.sources import CachedPlace, DataPlace
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS, SCORER_VERSION
 
@@ -196,16 +196,16 @@ class NegativePool(StoreReader):
             f"folder ({KIND.command}), or accept it by allow_partial=True"
         )
 
-    def check_sources(self, place: DataPlace) -> None:
-        """Refuse the pool if logs or maps that it was made from are here and are not what they were.
+    def check_sources(self, place: DataPlace | CachedPlace) -> None:
+        """Refuse the pool if logs or maps that it was made from are not those of the data.
 
         Raises:
             PoolError: With the files that differ.
         """
         if changed := place.changed(read_sources(self.root, self._store.manifest)):
             raise PoolError(
-                f"{self.root}: {len(changed)} log(s) or map(s) have changed since the pool was mined, the "
-                f"first is {changed[0]}; mine it again: {KIND.command}"
+                f"{self.root}: {len(changed)} log(s) or map(s) of the data are not those that the pool was "
+                f"mined from, the first is {changed[0]}; mine it again: {KIND.command}"
             )
 
     @property

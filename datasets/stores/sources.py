@@ -88,6 +88,33 @@ class DataPlace(NamedTuple):
         ]
 
 
+class CachedPlace(NamedTuple):
+    """The same question where the files are not on this machine: what a cache knows of them.
+
+    Attributes:
+        known: Sources that the cache was made from.
+    """
+
+    known: Sources
+
+    def changed(self, sources: Sources, absent: bool = False) -> list[str]:
+        """Names of the sources that were others when the cache was made.
+
+        Args:
+            sources: What is known of them.
+            absent: Whether one that the cache does not know counts as changed.
+
+        >>> old, new = Fingerprint(1, 0, "a"), Fingerprint(1, 0, "b")
+        >>> CachedPlace({"logs/1": old, "logs/2": old}).changed({"logs/1": new, "logs/2": old, "logs/3": old})
+        ['logs/1']
+        """
+        return [
+            name
+            for name, one in sources.items()
+            if (absent if name not in self.known else self.known[name].digest != one.digest)
+        ]
+
+
 def only_logs(sources: Sources) -> dict[str, Fingerprint]:
     """Those of the sources that are logs."""
     return {name: known for name, known in sources.items() if name.startswith(_LOGS)}

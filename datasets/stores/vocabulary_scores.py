@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.datasets.stores.manifests import StoreError, StoreKind
 from beyonddrive.datasets.stores.shard_store import ShardStore, StoreReader
-from beyonddrive.datasets.stores.sources import DataPlace
+from beyonddrive.datasets.stores.sources import CachedPlace, DataPlace
 from beyonddrive.structures.plan import SCORE_COLUMNS, SCORER_VERSION
 from beyonddrive.structures.vocabulary import read_vocabulary, vocabulary_id
 
@@ -95,16 +95,16 @@ class VocabularyScores(StoreReader):
         self.size: int = config["size"]
         self.vocabulary_id: int = config["vocabulary_id"]
 
-    def check_sources(self, place: DataPlace) -> None:
-        """Refuse the store if logs or maps that it was made from are here and are not what they were.
+    def check_sources(self, place: DataPlace | CachedPlace) -> None:
+        """Refuse the store if logs or maps that it was made from are not those of the data.
 
         Raises:
             StoreError: With the files that differ.
         """
         if changed := place.changed(self._store.sources):
             raise StoreError(
-                f"{self.root}: {len(changed)} log(s) or map(s) have changed since the scores were made, the "
-                f"first is {changed[0]}; bring them up to date: {KIND.command}"
+                f"{self.root}: {len(changed)} log(s) or map(s) of the data have changed since the scores "
+                f"were made, the first is {changed[0]}; bring them up to date: {KIND.command}"
             )
 
     def __getitem__(self, token: str) -> NDArray[np.float32]:

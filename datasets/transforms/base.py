@@ -12,7 +12,7 @@ from beyonddrive.structures.geometry import Limits
 
 if TYPE_CHECKING:
     from beyonddrive.datasets.stores.shard_store import StoreReader
-    from beyonddrive.datasets.stores.sources import DataPlace
+    from beyonddrive.datasets.stores.sources import CachedPlace, DataPlace
 
 Results = dict[str, Any]
 """What is known about a scene so far, by name; transforms add to it."""
@@ -48,11 +48,12 @@ class BaseTransform(ABC):
         """Lengths that it takes for granted of what earlier transforms have made."""
         return {}
 
-    def check_sources(self, place: DataPlace) -> None:  # noqa: B027 - most transforms read no store
+    def check_sources(self, place: DataPlace | CachedPlace) -> None:  # noqa: B027 - most transforms read no store
         """Refuse a store that this transform reads and that was made from other logs or maps.
 
         Args:
-            place: Where logs and maps of the data set are.
+            place: Where logs and maps of the data set are; if they are not on this machine, what its feature
+                cache knows of them. Its method ``changed`` tells what differs.
 
         Raises:
             StoreError: With what differs, and the command that makes the store anew.

@@ -16,7 +16,7 @@ from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError
 from beyonddrive.datasets.stores.negative_pool import KIND, NegativePool, NegativeRecord, PoolError
 from beyonddrive.datasets.stores.online_pools import OnlinePools
 from beyonddrive.datasets.stores.selectors import Selector
-from beyonddrive.datasets.stores.sources import DataPlace
+from beyonddrive.datasets.stores.sources import CachedPlace, DataPlace
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import SELECTORS, TRANSFORMS
 from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS
@@ -96,7 +96,7 @@ class LoadNegatives(BaseTransform):
         self._rounds: OnlinePools | None = None
         self._columns = np.array([SCORE_COLUMNS.index(name) for name in self.selector.slot_columns], np.int64)
 
-    def check_sources(self, place: DataPlace) -> None:
+    def check_sources(self, place: DataPlace | CachedPlace) -> None:
         """Refuse a pool that was made from other logs or maps than those of the data set."""
         if self.root is not None and (self.root / MANIFEST).exists():
             assert self.pool is not None

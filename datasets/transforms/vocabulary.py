@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from beyonddrive.datasets.stores.manifests import MANIFEST
-from beyonddrive.datasets.stores.sources import DataPlace
+from beyonddrive.datasets.stores.sources import CachedPlace, DataPlace
 from beyonddrive.datasets.stores.vocabulary_scores import VocabularyScores
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
@@ -37,7 +37,7 @@ class LoadVocabularyScores(BaseTransform):
         self.root, self.vocabulary, self.split = Path(store), Path(vocabulary), split
         self._scores: VocabularyScores | None = None
 
-    def check_sources(self, place: DataPlace) -> None:
+    def check_sources(self, place: DataPlace | CachedPlace) -> None:
         """Refuse a store that was made from other logs or maps than those of the data set."""
         if (self.root / MANIFEST).exists():
             self.scores.check_sources(place)

@@ -13,10 +13,12 @@ from beyonddrive.datasets.feature_caching import cache_features
 from beyonddrive.datasets.navsim_dataset import DatasetError, NavsimDataset
 from beyonddrive.datasets.stores.feature_cache import KIND, LOGS_FILE
 from beyonddrive.datasets.stores.manifests import StoreError
+from beyonddrive.datasets.stores.negative_pool import open_writer
 from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.datasets.transforms.targets import PlanTarget
 from beyonddrive.engine.executors import SerialExecutor
 from beyonddrive.engine.files import file_lock
+from beyonddrive.tests.datasets.small_pools import describe
 
 FEATURES = [{"type": "LoadCameraStitch", "size": (16, 64)}, {"type": "EgoStatus"}, {"type": "PlanTarget"}]
 
@@ -375,3 +377,19 @@ def test_other_images_are_noticed_by_features_that_are_of_them(make, cache, worl
         path.unlink()
     assert len(make(cache_dir=cache)) == 6, "what is not here is taken to be as it was"
     assert run(make, cache).num_new_logs == 0
+
+
+def test_a_pool_of_other_logs_is_noticed_where_there_is_a_cache_and_no_logs(make, cache, world, tmp_path):
+    """A machine that trains needs neither logs nor maps, and takes no pool for one of its scenes' logs."""
+    run(make, cache)
+    sources = make().sources
+    first = min(sources)
+    other = {**sources, first: sources[first]._replace(digest="0" * 32)}
+    for name, given in (("same", sources), ("other", other)):
+        open_writer(tmp_path / name, describe(split="mini", num_scenes=0), "a test", given)
+    shutil.rmtree(world / "navsim_logs")
+    assert len(make(cache_dir=cache, negatives={"pool": str(tmp_path / "same")})) == 6
+    with pytest.raises(
+        StoreError, match=rf"other: 1 log\(s\) or map\(s\) of the data .*{first}.*mine it again"
+    ):
+        make(cache_dir=cache, negatives={"pool": str(tmp_path / "other")})
