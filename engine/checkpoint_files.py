@@ -22,6 +22,9 @@ _COMPILED = re.compile(r"(^|\.)_orig_mod\.")
 """What ``torch.compile`` puts before the names inside a module."""
 _DISTRIBUTED = "module."
 """What wrappers for distributed training put before every name."""
+_SUFFIXES = (".pth", ".ckpt", ".safetensors", ".pt", ".onnx", ".pt2")
+"""Names of checkpoints, and of graph files, end like this."""
+_SHOWN = 8
 _IGNORED = "num_batches_tracked"
 """Counts batches for a running average with momentum=None, which no planner uses; mmengine ignores it too."""
 
@@ -68,6 +71,24 @@ def _safe_globals() -> list[Any]:
     ]
 
 
+def find_checkpoint(path: str | Path) -> Path:
+    """The file of a checkpoint.
+
+    Raises:
+        FileNotFoundError: If there is none; with those of its folder, or that the folder is not there.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    folder = path if path.is_dir() else path.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{path}: no such checkpoint; there is no folder {folder.absolute()}")
+    names = (file.name for file in folder.iterdir() if file.suffix in _SUFFIXES)
+    beside = sorted(names, key=lambda name: (len(name), name))  # (epoch_9 before epoch_10)
+    listed = ", ".join(beside[-_SHOWN:]) or "no checkpoint"
+    raise FileNotFoundError(f"{path}: no such checkpoint; {folder.absolute()} has {listed}")
+
+
 def load_checkpoint_file(path: str | Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint without executing anything that it holds.
 
@@ -82,9 +103,7 @@ def load_checkpoint_file(path: str | Path, map_location: Any = "cpu", mmap: bool
         CheckpointError: If the file is damaged, holds objects other than tensors, numbers and mmengine's
             log history, or is not a dictionary.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
+    path = find_checkpoint(path)
     if path.suffix == ".safetensors":
         return _load_safetensors(path, map_location)
     try:

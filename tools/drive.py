@@ -261,10 +261,13 @@ def _conventions(args: argparse.Namespace) -> HugsimConventions:
 
 def write_script(args: argparse.Namespace, words: Sequence[str]) -> int:
     """Write a script that drives as this command line says, in the folder that it is called with."""
+    from beyonddrive.engine.checkpoint_files import find_checkpoint
     from beyonddrive.engine.config_files import find_config
     from beyonddrive.engine.files import write_atomically
 
     find_config(args.config)  # (now, not when a simulator waits)
+    if args.checkpoint is not None:
+        find_checkpoint(args.checkpoint)
     kept, skip = [], False
     for word in words:
         if skip or word.split("=")[0] == "--write-script":

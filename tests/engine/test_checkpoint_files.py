@@ -65,8 +65,18 @@ def test_damaged_checkpoints_are_named(tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(CheckpointError, match="holds a list"):
         load_checkpoint_file(path)
-    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+
+
+def test_a_missing_checkpoint_is_told_with_those_beside_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.pth: no such checkpoint; .* has no checkpoint$"):
         load_checkpoint_file(tmp_path / "absent.pth")
+    for name in ("epoch_10.pth", "epoch_9.pth", "last_checkpoint", "log.txt"):
+        (tmp_path / name).touch()
+    for path in (tmp_path / "absent.pth", tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"such checkpoint; .* has epoch_9\.pth, epoch_10\.pth$"):
+            load_checkpoint_file(path)
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*gone$"):
+        load_checkpoint_file(tmp_path / "gone" / "epoch_1.pth")
 
 
 ONE, TWO = torch.zeros(1), torch.ones(1)

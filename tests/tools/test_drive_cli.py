@@ -111,12 +111,19 @@ def test_the_launchers_script_drives_in_the_folder_it_is_given(
     assert "1 plans in 1 session(s)" in done.stdout
 
 
-def test_a_script_for_a_gpu_takes_the_launchers_id(tmp_path, blind_recipe):
+def test_a_script_for_a_gpu_takes_the_launchers_id(tmp_path, blind_recipe, checkpoint):
     script = tmp_path / "s.sh"
-    words = [str(blind_recipe), "w.pth", "--protocol=hugsim-pipes", "--device", "cuda"]
+    words = [str(blind_recipe), str(checkpoint), "--protocol=hugsim-pipes", "--device", "cuda"]
     assert drive.main([*words, f"--write-script={script}", "--seed", "3"]) == 0
     text = script.read_text()
     assert '--device "cuda:$1" --seed 3 --output-dir "$output"' in text and "--write-script" not in text
+
+
+def test_no_script_is_written_for_a_checkpoint_that_is_not_there(tmp_path, blind_recipe, capsys):
+    script = tmp_path / "s.sh"
+    words = [str(blind_recipe), str(tmp_path / "epoch_99.pth"), "--protocol", "hugsim-pipes"]
+    assert drive.main([*words, "--write-script", str(script)]) == 1
+    assert "epoch_99.pth: no such checkpoint" in capsys.readouterr().err and not script.exists()
 
 
 def test_graph_files_drive_like_their_planner(tmp_path, blind_recipe, checkpoint):
