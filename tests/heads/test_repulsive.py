@@ -1,6 +1,7 @@
 """The wrapper that repels the plan of any head from negatives."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch import nn
 from beyonddrive.heads.base import TrajectoryHead
 from beyonddrive.heads.repulsive import RepulsiveHead
 from beyonddrive.heads.trajectory import AbsoluteTrajectoryHead, DeltaTrajectoryHead
+from beyonddrive.losses.repulsive import Negatives, RepulsiveDistanceLoss
+from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample
 from beyonddrive.structures.tokens import PlanOutput
 
@@ -174,3 +177,32 @@ def test_a_head_gives_its_repulsion_what_it_reads(make_tokens, make_samples):
     samples[0].negatives.set_field(torch.tensor([6]), "columns")
     with pytest.raises(ValueError, match="chosen for"):
         head.loss(output, samples)
+
+
+def test_a_repulsion_of_ones_own_is_named_by_its_type():
+    """As a planner's ``repulsion`` names it, with a setting that the suite's own has not."""
+
+    class TwiceRepelled(RepulsiveDistanceLoss):
+        def __init__(self, times: float = 2.0, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.times = times
+
+        def forward(self, *args: Any) -> torch.Tensor:
+            return self.times * super().forward(*args)
+
+    def repelled(**repulsion: Any) -> torch.Tensor:
+        head = {"type": "AbsoluteTrajectoryHead"}
+        settings = {
+            "type": "EgoStatusMLP",
+            "trajectory_head": head,
+            "repulsion": {"weight": 0.5, **repulsion},
+        }
+        planner = MODELS.build(settings)
+        plan, plans = torch.zeros(1, 8, 3), torch.ones(1, 1, 8, 3)
+        return planner.trajectory_head.repulsion(plan, Negatives(plans, torch.tensor([[True]])))
+
+    MODELS.register_module(module=TwiceRepelled)
+    try:
+        assert repelled(type="TwiceRepelled", times=3.0) == 3 * repelled()
+    finally:
+        MODELS.module_dict.pop("TwiceRepelled")
