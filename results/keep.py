@@ -53,7 +53,7 @@ def finished_runs(sweep: Path, table: KeptTable) -> dict[RunKey, tuple[Finished,
     Raises:
         SweepError: If a run is not what its row is in the plan.
     """
-    found = {}
+    found: dict[RunKey, tuple[Finished, dict[str, Any]]] = {}
     for row in table.plan.rows:
         for path in sorted((sweep / "runs" / row.slug).glob(f"*/{RECORD}")):
             told = json.loads(path.read_text())

@@ -135,7 +135,9 @@ def _refuse_other_seed(folder: Path, checkpoint: str | None, seed: int) -> None:
 def _refuse_other_row(folder: Path, settings: dict[str, Any], row: Row) -> None:
     """End if a run was not driven by what its row is in the plan, places of files aside."""
     config, given = settings["config"], settings["options"]
-    told = [] if config in (Path(row.config).stem, MERGED) else [("config", config, Path(row.config).stem)]
+    told: list[tuple[str, Any, str | None]] = []
+    if config not in (Path(row.config).stem, MERGED):
+        told = [("config", config, Path(row.config).stem)]
     keys = [*row.options, *sorted(given.keys() - row.options.keys() - PLACES)]
     told += [(key, given.get(key), row.options.get(key)) for key in keys]
     for key, was, wanted in told:

@@ -29,8 +29,8 @@ from beyonddrive.engine.hooks.scene_random import SceneRandomHook
 from beyonddrive.engine.resuming import seed_to_go_on_with
 from beyonddrive.engine.runner.planner_runner import PlannerRunner
 from beyonddrive.engine.runner.result_paths import check_folder, check_results, files_read
-from beyonddrive.engine.scenes_per_update import scenes_per_update
 from beyonddrive.engine.runner.work_folder import check_unused, checkpoint_folder, folders_of
+from beyonddrive.engine.scenes_per_update import scenes_per_update
 from beyonddrive.registry import SCOPE
 
 __all__ = [

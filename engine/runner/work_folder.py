@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.logging import print_log
 
 from beyonddrive.engine.config_values import ConfigError
 from beyonddrive.engine.files import LockedError, file_lock, is_locked
 
 _LOCK = ".training.lock"
 """File in a folder that a training holds a lock on while it is at work there."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems say that know no locks, as some of clusters do."""
 
 
 def checkpoint_folder(work_dir: str | Path, config: Config) -> Path:
@@ -45,7 +50,8 @@ def check_unused(folders: Sequence[Path]) -> None:
 def alone_in(folders: Sequence[Path]) -> Iterator[None]:
     """Let no other training work in these folders; all ranks call it, the first holds the locks.
 
-    The system frees them when that process ends, however it ends.
+    The system frees them when that process ends, however it ends. Where a file system knows no locks the log
+    says that nobody watches.
 
     Raises:
         ConfigError: On all ranks, if another training is at work in one.
@@ -58,6 +64,16 @@ def alone_in(folders: Sequence[Path]) -> Iterator[None]:
                     held.enter_context(file_lock(folder / _LOCK, wait=False))
                 except LockedError:
                     refused = [_at_work(folder)]
+                except OSError as error:
+                    if error.errno not in _NO_LOCKS:
+                        raise
+                    (folder / _LOCK).unlink(missing_ok=True)
+                    print_log(
+                        f"work_dir {folder}: its file system knows no locks ({error.strerror}), so a second "
+                        "training in it would not be noticed",
+                        logger="current",
+                        level=logging.WARNING,
+                    )
         broadcast_object_list(refused)
         if refused[0] is not None:
             raise ConfigError(refused[0])

@@ -1,5 +1,7 @@
 """One training at a time works in a folder."""
 
+import errno
+import fcntl
 import os
 import signal
 import time
@@ -7,7 +9,7 @@ import time
 import pytest
 from mmengine.hooks import Hook
 
-from beyonddrive.engine.runner import ConfigError, build_train_runner, load_config
+from beyonddrive.engine.runner import ConfigError, build_train_runner, load_config, work_folder
 from beyonddrive.engine.runner.work_folder import alone_in, check_unused
 
 SHORT = {"train_cfg.max_epochs": 1, "train_cfg.val_interval": 9}
@@ -70,3 +72,15 @@ def test_a_killed_training_leaves_no_lock_even_if_its_workers_live_on(tmp_path):
         os.kill(worker, signal.SIGKILL)
         os.close(told)
         os.close(tell)
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    said = []
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(work_folder, "print_log", lambda *args, **_: said.append(args[0]))
+    with alone_in([tmp_path]):
+        assert not list(tmp_path.iterdir())
+    assert said[0].startswith(f"work_dir {tmp_path}: its file system knows no locks (No locks available)")
