@@ -36,6 +36,9 @@ from beyonddrive.generators.online import (
 )
 from beyonddrive.registry import HOOKS
 
+_ROUNDS = "online_rounds"
+"""Key of checkpoints: the rounds of a training, by folder, and the hashes of the weights that they are of."""
+
 
 @HOOKS.register_module()
 class OnlineNegativesHook(ClosingHook):
@@ -45,11 +48,11 @@ class OnlineNegativesHook(ClosingHook):
     ``online=True`` in the training pipeline reads the newest ``keep`` of them from the next sample on, in
     every worker process. Ranks of a distributed training share a round. A round is a pool in
     ``<work_dir>/online_negatives/epoch_<n>`` (of further data sets of a ``ConcatDataset`` in
-    ``dataset_<k>`` there): a killed round goes on where it stopped, a resumed training
-    uses the rounds up to its epoch, and a round left there by other weights is mined anew. Neither the random
-    numbers of the training nor the planner's running statistics are touched. Processes that score are started
-    with the first round and keep what they read for the next ones. With ``on_ray`` the training is in the
-    cluster from its start to its end.
+    ``dataset_<k>`` there): a killed round goes on where it stopped, a resumed training uses the rounds up to
+    its epoch that its checkpoint knows, and a round left there by other weights is mined anew. Neither the
+    random numbers of the training nor the planner's running statistics are touched. Processes that score are
+    started with the first round and keep what they read for the next ones. With ``on_ray`` the training is in
+    the cluster from its start to its end.
 
     Args:
         interval: Epochs between rounds.
@@ -143,15 +146,15 @@ class OnlineNegativesHook(ClosingHook):
             if due is not None and (due == runner.epoch or not self._is_current):
                 self._mine_if_absent(runner, dataset, root / round_name(due), due)
             if not self._is_current or due == runner.epoch:
-                self._publish(root, due)
+                self._publish(runner, root, due)
         self._is_current = True
 
     def _mine_if_absent(self, runner: Runner, dataset: Any, root: Path, due: int) -> None:
-        if due == runner.epoch or not _agree(_is_complete(root)):
+        if due == runner.epoch or not _agree(self._is_complete(runner, root)):
             if due != runner.epoch:
                 runner.logger.warning(
-                    f"{root}: the negatives mined after epoch {due} are gone; mining with the weights "
-                    f"after epoch {runner.epoch} instead"
+                    f"{root}: the negatives mined after epoch {due} are gone, or another training's; mining "
+                    f"with the weights after epoch {runner.epoch} instead"
                 )
             self._mine(runner, dataset, root, due)
 
@@ -169,6 +172,7 @@ class OnlineNegativesHook(ClosingHook):
         description = describe_round(
             mining, scenes, dataset.split, str(runner.model_name), weights, seed + number
         )
+        runner.message_hub.update_info(_ROUNDS, {**_known(runner), self._name(root): weights})
         if rank == 0 and prepare_round(root, description):
             runner.logger.info(f"{root}: was mined with other weights or settings; mining it anew")
         barrier()
@@ -217,12 +221,29 @@ class OnlineNegativesHook(ClosingHook):
             f"{100 * figures.failing_scenes:.1f} %{failed}"
         )
 
-    def _publish(self, root: Path, due: int | None) -> None:
+    def _name(self, root: Path) -> str:
+        """Of a round, wherever the folder of the rounds lies."""
+        return root.relative_to(self._mined[0][1]).as_posix()
+
+    def _is_complete(self, runner: Runner, root: Path) -> bool:
+        """Whether a round of this training is on disk from its first scene to its last.
+
+        A checkpoint that was written before they knew its rounds takes what is there.
+        """
+        try:
+            pool = NegativePool(root)
+        except StoreError:
+            return False
+        weights = pool.description.generator["checkpoint_hash"]
+        return _known(runner).get(self._name(root), weights) == weights
+
+    def _publish(self, runner: Runner, root: Path, due: int | None) -> None:
         """Write the index of the rounds that count at this epoch."""
         if get_dist_info()[0] == 0:
             epochs = [] if due is None else range(due, self.begin - 1, -self.interval)
-            rounds = [round_name(epoch) for epoch in epochs if _is_complete(root / round_name(epoch))]
-            write_index(root, rounds[: self.keep])
+            rounds = [root / round_name(epoch) for epoch in epochs]
+            complete = [path.name for path in rounds if self._is_complete(runner, path)]
+            write_index(root, complete[: self.keep])
         barrier()
 
 
@@ -237,13 +258,9 @@ def _buffers_of_first_rank(planner: nn.Module) -> Iterator[None]:
         buffer.copy_(value)
 
 
-def _is_complete(root: Path) -> bool:
-    """Whether a round is on disk from its first scene to its last."""
-    try:
-        NegativePool(root)
-    except StoreError:
-        return False
-    return True
+def _known(runner: Runner) -> dict[str, str]:
+    """Rounds that this training has mined, as far as its checkpoints have told."""
+    return dict(runner.message_hub.runtime_info.get(_ROUNDS, {}))
 
 
 def _agree(value: Any) -> Any:

@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmengine.config import Config
+
 from beyonddrive.apis import load_config
 from beyonddrive.datasets.follow_up_dataset import TwoStageDataset
 from beyonddrive.datasets.navsim.inventory import NamedFilter
@@ -28,7 +30,7 @@ from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 from beyonddrive.evaluation import metric_caches
 from beyonddrive.evaluation.pdm import build_metric_cache
 from beyonddrive.registry import DATASETS, MODELS
-from beyonddrive.structures.errors import describe_error
+from beyonddrive.structures.errors import BeyondDriveError, describe_error
 
 LOADERS = ("train", "val", "test")
 STATES = {"SGD": 1, "Adam": 2, "AdamW": 2, "NAdam": 2, "RAdam": 2}
@@ -73,13 +75,24 @@ class ConfigNeeds:
     writes: list[Write] = field(default_factory=list)
 
 
-def read_configs(names: Sequence[str], options: Mapping[str, Any] | None) -> list[ConfigNeeds]:
-    """Read configs and see what they need.
+def read_configs(names: Sequence[str], options: Mapping[str, Any] | None) -> dict[str, Config]:
+    """Read configs.
 
     Raises:
         ConfigError: If one cannot be read.
     """
-    return [needs_of(name, load_config(name, options)) for name in names]
+    return {name: load_config(name, options) for name in names}
+
+
+def needs_of_all(configs: Mapping[str, Config]) -> tuple[list[ConfigNeeds], list[Check]]:
+    """What configs need, and a failed check for each of which that cannot be seen."""
+    needs, failed = [], []
+    for name, config in configs.items():
+        try:
+            needs.append(needs_of(name, config))
+        except BeyondDriveError as error:
+            failed.append(Check(f"config {name}", "fail", str(error)))
+    return needs, failed
 
 
 def needs_of(name: str, config: Any, loaders: Sequence[str] = LOADERS) -> ConfigNeeds:

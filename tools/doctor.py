@@ -104,10 +104,10 @@ def all_checks(args: argparse.Namespace) -> Iterator[Check]:
         version_checks,
     )
     from beyonddrive.evaluation.self_test import self_test_checks
-    from beyonddrive.tools._doctor_configs import disk_checks, read_configs
+    from beyonddrive.tools._doctor_configs import disk_checks, needs_of_all, read_configs
     from beyonddrive.tools._doctor_data import needed_data_checks
 
-    needs = read_configs(args.configs, args.cfg_options)
+    configs = read_configs(args.configs, args.cfg_options)
     for name, check in (
         ("versions", version_checks),
         ("blas", blas_checks),
@@ -119,6 +119,8 @@ def all_checks(args: argparse.Namespace) -> Iterator[Check]:
         yield from attempt(name, check)
     if args.devkit_python is not None:
         yield from devkit_checks(args.devkit_python)
+    needs, refused = needs_of_all(configs)
+    yield from refused
     given = None if args.data_root is None else (args.data_root, args.maps_root)
     yield from needed_data_checks(needs, given, args.stores, args.logs or None, executor_of(args))
     yield from attempt("disk", lambda: disk_checks(needs))

@@ -281,6 +281,22 @@ def test_a_lost_round_is_mined_again_with_a_warning(tmp_path, online_recipe):
     assert "the negatives mined after epoch 1 are gone" in log
 
 
+def test_rounds_of_another_training_are_not_gone_on_with(tmp_path, online_recipe):
+    """Complete rounds, of other weights than the checkpoint's training had when it mined."""
+    with pytest.raises(Killed):
+        train(online_recipe, tmp_path / "work", {"train_cfg.max_epochs": 4}, Watch(kill_before=2))
+    train(online_recipe, tmp_path / "other", {"train_cfg.max_epochs": 2, "randomness.seed": 5})
+    ours, theirs = (tmp_path / name / "online_negatives" for name in ("work", "other"))
+    was = [NegativePool(rounds / "epoch_0001").description for rounds in (ours, theirs)]
+    assert was[0].generator["checkpoint_hash"] != was[1].generator["checkpoint_hash"]
+    shutil.rmtree(ours)
+    shutil.copytree(theirs, ours)
+    train(online_recipe, tmp_path / "work", {"train_cfg.max_epochs": 3}, resume=True)
+    log = "".join(path.read_text() for path in (tmp_path / "work").glob("*/*.log"))
+    assert "the negatives mined after epoch 1 are gone, or another training's" in log
+    assert NegativePool(ours / "epoch_0001").description.generator not in [it.generator for it in was]
+
+
 def test_only_pools_are_replaced(tmp_path):
     def describe(weights):
         source = SomeScenes(SimpleNamespace(tokens=["a", "b"]), [1])

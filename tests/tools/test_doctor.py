@@ -312,6 +312,22 @@ def test_stores_that_a_pipeline_reads_are_looked_at(blind_recipe, tmp_path):
     assert [tmp_path / name for name in ("v", "pool", "other pool")] == stores
 
 
+def test_a_config_without_its_data_fails_and_the_rest_is_looked_at(
+    blind_recipe, tmp_path, monkeypatch, capsys
+):
+    """Who asks before the data are there learns what to get, and still what the machine is worth."""
+    monkeypatch.setattr(self_test, "self_test_checks", list)
+    words = [
+        str(blind_recipe),
+        "--cfg-options",
+        f"train_dataloader.dataset.scene_filter={tmp_path}/none.yaml",
+    ]
+    assert doctor.main(words) == 1
+    printed = capsys.readouterr().out
+    assert "ok    speed fit" in printed
+    assert f"fail  config {blind_recipe}" in printed and f"{tmp_path}/none.yaml: there is no such" in printed
+
+
 class _Usage:
     def __init__(self, free):
         self.free = free
