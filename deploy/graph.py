@@ -115,6 +115,8 @@ def write_graph(graph: PlannerGraph, path: Path, batch: int | None = None) -> No
 def largest_difference(graph: PlannerGraph, path: Path, batch: int = 1) -> float:
     """Run a written file beside its planner: the largest difference, relative to 1 + the largest magnitude.
 
+    NaN if any number is NaN.
+
     Raises:
         ImportError: If onnxruntime is not installed.
         ExportError: If the file takes no such batch.
@@ -128,7 +130,8 @@ def largest_difference(graph: PlannerGraph, path: Path, batch: int = 1) -> float
     except Exception as error:  # whatever torch and onnxruntime raise about a shape
         raise ExportError(f"{path.name}: does not run with a batch of {batch}: {error}") from error
     pairs = zip(found, expected, strict=True)
-    return max(float(np.abs(a - b.numpy()).max() / (1 + b.abs().max())) for a, b in pairs)
+    # (Python's max would pass over a NaN that is not the first)
+    return float(np.max([np.abs(a - b.numpy()).max() / (1 + float(b.abs().max())) for a, b in pairs]))
 
 
 def run_graph(path: Path, graph: PlannerGraph, inputs: tuple[Tensor, ...]) -> list[Any]:

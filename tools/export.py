@@ -73,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """Write the file, run it, and print how much it differs from the planner."""
+    import numpy as np
+
     from beyonddrive.apis import init_planner, load_config
     from beyonddrive.deploy import PlannerGraph, largest_difference, write_graph
     from beyonddrive.engine.runner.result_paths import check_results, files_read
@@ -90,7 +92,7 @@ def export(args: argparse.Namespace) -> int:
         graph = PlannerGraph(init_planner(config, args.checkpoint))
         write_graph(graph, partial, None if args.free_batch else args.batch)
         sizes = (args.batch, args.batch + OTHER) if args.free_batch else (args.batch,)
-        difference = max(largest_difference(graph, partial, size) for size in sizes)
+        difference = float(np.max([largest_difference(graph, partial, size) for size in sizes]))
         if not difference <= LARGEST_DIFFERENCE:
             raise ValueError(f"{args.out}: differs from the planner by {difference:.1e}; nothing was written")
         partial.replace(args.out)

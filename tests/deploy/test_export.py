@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from torch import nn
 
 from beyonddrive import deploy
+from beyonddrive.deploy import graph as graph_module
 from beyonddrive.deploy import (
     ExportedPlanner,
     ExportError,
@@ -201,4 +204,22 @@ def test_a_file_for_any_number_of_scenes_is_run_with_several(tmp_path, capsys, m
     monkeypatch.setattr(deploy, "write_graph", lambda graph, path, batch: write_graph(graph, path, 1))
     assert tool.main(words) == 1
     assert "does not run with a batch of 3" in capsys.readouterr().err
+    assert not list(out.parent.iterdir())
+
+
+def test_nan_in_any_output_and_any_size_of_a_batch_is_a_difference(tmp_path, capsys, monkeypatch):
+    graph = PlannerGraph(tiny("ego_mlp.py"))
+    given = [value.numpy() for value in graph.expected(*graph.example_inputs())]
+    monkeypatch.setattr(graph_module, "run_graph", lambda *_: [*given, np.full_like(given[0], np.nan)])
+    monkeypatch.setattr(graph, "expected", lambda *_: tuple(map(torch.from_numpy, given * 2)))
+    assert math.isnan(largest_difference(graph, tmp_path / "planner.pt2"))
+
+    config = CONFIGS / "ego_mlp/ego_mlp_1xb16-12e_synth.py"
+    checkpoint, out = tmp_path / "w.pth", tmp_path / "sub/planner.pt2"
+    torch.save({"state_dict": MODELS.build(load_config(config).model).state_dict()}, checkpoint)
+    monkeypatch.setattr(
+        deploy, "largest_difference", lambda graph, path, batch: 0.0 if batch == 1 else math.nan
+    )
+    assert tool.main([str(config), str(checkpoint), str(out), "--free-batch"]) == 1
+    assert "differs from the planner by nan; nothing was written" in capsys.readouterr().err
     assert not list(out.parent.iterdir())
