@@ -66,11 +66,11 @@ def demand_of(machines: Sequence[Machine], jobs: int | None) -> Demand:
     """What every run asks for, so that ``jobs`` of them fit, as far as the machines allow it.
 
     With GPUs a run has one of them, or a part of one if there are more runs than GPUs, and its share of the
-    cores of the machine that has fewest for each. Without, runs share the cores evenly, but a run has no more
-    than one machine holds; if nobody says how many run at a time, each has one core.
+    cores of the machine that has fewest for each. Without, each has as many cores as let all of them find a
+    place on some machine; if nobody says how many run at a time, each has one core.
 
-    >>> demand_of([Machine(8, 0), Machine(4, 0)], 3)
-    Demand(cpus=4, gpus=0)
+    >>> demand_of([Machine(8, 0), Machine(4, 0)], 3), demand_of([Machine(6, 0), Machine(6, 0)], 3)
+    (Demand(cpus=4, gpus=0), Demand(cpus=3, gpus=0))
     >>> demand_of([Machine(32, 4), Machine(64, 0)], None), demand_of([Machine(32, 4)], 8)
     (Demand(cpus=8, gpus=1), Demand(cpus=4, gpus=0.5))
     """
@@ -82,7 +82,9 @@ def demand_of(machines: Sequence[Machine], jobs: int | None) -> Demand:
     if jobs is None:
         return Demand(1, 0)
     cores = sum(machine.cpus for machine in machines) // jobs
-    return Demand(max(1, min(cores, max(machine.cpus for machine in machines))), 0)
+    while cores > 1 and sum(machine.cpus // cores for machine in machines) < jobs:
+        cores -= 1
+    return Demand(max(1, cores), 0)
 
 
 def ray_cluster(address: str | None, jobs: int | None) -> Place:

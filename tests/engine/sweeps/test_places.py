@@ -17,6 +17,8 @@ from beyonddrive.tools.sweep import main
         ([Machine(2, 0)], 4096, Demand(1, 0)),
         ([Machine(8, 0), Machine(8, 0)], 1, Demand(8, 0)),
         ([Machine(8, 0), Machine(8, 0)], 4, Demand(4, 0)),
+        ([Machine(6, 0), Machine(6, 0)], 3, Demand(3, 0)),
+        ([Machine(0, 0), Machine(16, 0)], 2, Demand(8, 0)),
         ([Machine(8, 4), Machine(64, 4)], None, Demand(2, 1)),
         ([Machine(64, 0), Machine(8, 2)], 2, Demand(4, 1)),
         ([Machine(8, 2)], 5, Demand(1, 1 / 3)),
