@@ -46,7 +46,7 @@ except ModuleNotFoundError as error:
     SensorConfig = Trajectory = None
 
 NUM_POSES, INTERVAL = 8, 0.5
-FORMAT = 2
+FORMAT = 3
 """Of ``agent.json``; raised whenever its content changes."""
 CAMERAS = ("cam_l0", "cam_f0", "cam_r0")
 """From left to right."""
@@ -293,17 +293,16 @@ class BeyondDriveTargetBuilder(AbstractTargetBuilder):
         settings: Content of ``agent.json``.
     """
 
-    num_agents, extent = 30, 32.0
-
     def __init__(self, settings: Dict[str, Any]) -> None:
-        self.settings = settings
+        self.num_agents = int(settings["targets"]["num_agents"])
+        self.extent = float(settings["targets"]["extent"])
 
     def get_unique_name(self) -> str:
-        """Name of the cache."""
-        return "beyonddrive_targets"
+        """Name of the cache: other settings have another."""
+        return "beyonddrive_targets_{}_{:g}".format(self.num_agents, self.extent)
 
     def compute_targets(self, scene: Any) -> Dict[str, torch.Tensor]:
-        """``trajectory`` (8, 3), ``agent_states`` (30, 5), ``agent_labels`` (30,): the nearest vehicles."""
+        """``trajectory`` (8, 3), ``agent_states`` (A, 5), ``agent_labels`` (A,): the nearest A vehicles."""
         plan = scene.get_future_trajectory(num_trajectory_frames=NUM_POSES).poses
         annotations = scene.frames[NOW].annotations
         vehicle = np.array([name == "vehicle" for name in annotations.names], dtype=bool)

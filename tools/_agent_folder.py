@@ -17,7 +17,7 @@ from beyonddrive.datasets.transforms.encoding import EncodeCamera
 from beyonddrive.datasets.transforms.lidar import LoadLidarHistogram
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.datasets.transforms.status import PARTS, HideStatus
-from beyonddrive.datasets.transforms.targets import EgoStatus
+from beyonddrive.datasets.transforms.targets import AgentTargets, EgoStatus
 from beyonddrive.deploy import ExportError, PlannerGraph, largest_difference, navsim_agent, write_graph
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.runner.result_paths import check_results
@@ -73,7 +73,8 @@ def write_agent(config: Config, checkpoint: str | Path, folder: Path, with_onnx:
     """Write the folder, and return one line about it.
 
     Args:
-        config: Of the planner; its ``test_dataloader`` says which features it reads.
+        config: Of the planner; its ``test_dataloader`` says which features it reads, its
+            ``train_dataloader`` which vehicles it has learned of.
         checkpoint: Its weights.
         folder: Where to write; files of an earlier export are replaced one by one.
         with_onnx: Whether to write ``planner.onnx``.
@@ -90,6 +91,7 @@ def write_agent(config: Config, checkpoint: str | Path, folder: Path, with_onnx:
         "beyonddrive_version": __version__,
         "checkpoint": Path(checkpoint).name,
         "inputs": inputs_of(config, planner.required_inputs),
+        "targets": targets_of(config),
         "order": order,
         "noise": None,
         "loader": f"{_agent_worker.__name__}:{_agent_worker.load.__name__}",
@@ -157,6 +159,25 @@ def inputs_of(config: Config, required: tuple[str, ...]) -> dict[str, dict[str, 
             f"does not know; it knows LoadCameraStitch, LoadLidarHistogram and EgoStatus"
         )
     return {name: made[name] for name in made if name in required}
+
+
+def targets_of(config: Config) -> dict[str, Any]:
+    """Which vehicles are targets of the training, or of the test of a config without one.
+
+    Those of ``AgentTargets`` as it is by default if no data set has any.
+    """
+    for loader in filter(None, (config.get("train_dataloader"), config.get("test_dataloader"))):
+        for dataset in unwrapped_settings(loader["dataset"]):
+            for settings in dataset.get("feature_pipeline") or ():
+                kind = settings["type"]
+                kind = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
+                if isinstance(kind, type) and issubclass(kind, AgentTargets):
+                    return _vehicles(TRANSFORMS.build(dict(settings)))
+    return _vehicles(AgentTargets())
+
+
+def _vehicles(made: AgentTargets) -> dict[str, Any]:
+    return {"num_agents": made.num_agents, "extent": made.extent}
 
 
 def _note(transform: Any, stage: str, made: dict[str, dict[str, Any]]) -> bool:

@@ -13,7 +13,6 @@ from mmengine.config import Config
 from torch import nn
 
 from beyonddrive import deploy
-from beyonddrive.deploy import graph as graph_module
 from beyonddrive.deploy import (
     ExportedPlanner,
     ExportError,
@@ -21,6 +20,7 @@ from beyonddrive.deploy import (
     largest_difference,
     write_graph,
 )
+from beyonddrive.deploy import graph as graph_module
 from beyonddrive.deploy.cpu.packed import PackedBasicBlock, PackedConv2d, PackedLinear
 from beyonddrive.deploy.exported import freeze
 from beyonddrive.engine.runner import load_config

@@ -27,7 +27,7 @@ from beyonddrive.evaluation.agents.inputs import agent_input, wanted_entries
 from beyonddrive.evaluation.plan_files import PlanFile
 from beyonddrive.registry import MODELS
 from beyonddrive.tools import _agent_folder, export, test_agent
-from beyonddrive.tools._agent_folder import inputs_of
+from beyonddrive.tools._agent_folder import inputs_of, targets_of
 
 SOURCE = Path(beyonddrive.__path__[0]) / "deploy/navsim_agent.py"
 STUB = Path(__file__).parents[1] / "devkit_stub"
@@ -146,8 +146,15 @@ def test_features_are_ours(module):
         module.histogram(None, 32.0, 8, 0.2, 100.0, 5, False)
 
 
-def test_targets_are_ours(module, split_root):
-    features = [{"type": "EgoStatus"}, {"type": "PlanTarget"}, {"type": "AgentTargets"}]
+@pytest.mark.parametrize("near", [{}, {"num_agents": 3, "extent": 20.0}])
+def test_targets_are_ours(module, split_root, blind_recipe, near):
+    features = [{"type": "EgoStatus"}, {"type": "PlanTarget"}, {"type": "AgentTargets", **near}]
+    config = load_config(blind_recipe)
+    config.train_dataloader = {
+        "dataset": {"type": "RepeatDataset", "dataset": {"feature_pipeline": features}}
+    }
+    builder = module.BeyondDriveTargetBuilder({"targets": targets_of(config)})
+    assert builder.get_unique_name() == f"beyonddrive_targets_{'3_20' if near else '30_32'}"
     dataset = NavsimDataset(split_root, "test", feature_pipeline=features)
     for index in range(len(dataset)):
         scene, ours = dataset.scene(index), dataset.features(index)
@@ -159,7 +166,8 @@ def test_targets_are_ours(module, split_root):
             ),
             frames=[None, None, None, SimpleNamespace(annotations=annotations)],
         )
-        found = module.BeyondDriveTargetBuilder({}).compute_targets(theirs)
+        found = builder.compute_targets(theirs)
+        assert found["agent_states"].shape == (near.get("num_agents", 30), 5)
         for name, value in found.items():
             np.testing.assert_array_equal(value.numpy(), ours[name])
 
