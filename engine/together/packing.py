@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.geometry import MadeLength
 from beyonddrive.engine.together.scenes import SceneTensors, TogetherError
 
 _IMAGE, _MAP, _LEVELS, _RAW = "webp", "png", "levels", "lzma"
@@ -24,8 +25,9 @@ _MAX_LEVELS = 255
 def pack_scenes(scenes: SceneTensors, path: Path, image_quality: int = 80) -> int:
     """Write scenes; returns the bytes of the file.
 
-    Camera images become WebP of ``image_quality``, maps of classes PNG, grids of few different values (LiDAR
-    rasters) numbers of these values, and the rest stays as it is, all but the first without loss.
+    Camera images of bytes become WebP of ``image_quality``, maps of classes PNG, grids of few different
+    values (LiDAR rasters) numbers of these values, and the rest stays as it is, all but the first without
+    loss.
 
     Raises:
         TogetherError: If a map has classes that are no bytes.
@@ -35,7 +37,7 @@ def pack_scenes(scenes: SceneTensors, path: Path, image_quality: int = 80) -> in
     for key, value in scenes.fields.items():
         array = value.numpy()
         entry = {"dtype": str(array.dtype), "shape": list(array.shape)}
-        if key == "inputs.camera":
+        if key == "inputs.camera" and array.dtype == np.uint8:  # (floats in [0, 1] would become 0 and 1)
             entry["coding"] = _IMAGE
             settings = [cv2.IMWRITE_WEBP_QUALITY, image_quality]
             arrays |= _blobs(key, [_encoded(".webp", image.transpose(1, 2, 0), settings) for image in array])
@@ -53,7 +55,11 @@ def pack_scenes(scenes: SceneTensors, path: Path, image_quality: int = 80) -> in
             entry["coding"] = _RAW
             arrays[f"{key}/data"] = _squeezed(array)
         told[key] = entry
-    metadata = {"tokens": json.dumps(scenes.tokens), "fields": json.dumps(told)}
+    metadata = {
+        "tokens": json.dumps(scenes.tokens),
+        "fields": json.dumps(told),
+        "lengths": json.dumps(scenes.lengths),
+    }
     data = save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, metadata)
     write_atomically(path, data)
     return len(data)
@@ -73,9 +79,11 @@ def unpack_scenes(path: Path, threads: int = 8) -> SceneTensors:
         arrays = load(data)
         with ThreadPoolExecutor(threads) as pool:
             fields = {key: torch.from_numpy(_read(key, entry, arrays, pool)) for key, entry in told.items()}
+        # (files of version 0.2 do not tell them)
+        lengths = tuple(MadeLength(*made) for made in json.loads(metadata.get("lengths", "[]")))
     except Exception as error:
         raise TogetherError(f"{path}: not a file of packed scenes ({error!r}); pack them anew") from error
-    return SceneTensors(tuple(tokens), fields)
+    return SceneTensors(tuple(tokens), fields, lengths)
 
 
 def _read(

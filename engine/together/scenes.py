@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from mmengine.structures import BaseDataElement
-from torch import Tensor
+from torch import Tensor, nn
 
-from beyonddrive.engine.wrapped_datasets import drawing_transforms
+from beyonddrive.engine.geometry import MadeLength, check_geometry, made_lengths
+from beyonddrive.engine.wrapped_datasets import check_nothing_lost, drawing_transforms
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.sample import PlanSample
 
-_CHECKED = ("inputs.camera", "inputs.lidar", "inputs.status", "gt.trajectory", "gt.agent_states")
+_CHECKED_TARGETS = ("gt.trajectory", "gt.agent_states", "gt.boxes")
 _PARTS = ("inputs", "gt", "negatives")
 
 
@@ -29,10 +30,12 @@ class SceneTensors:
     Attributes:
         tokens: Of the N scenes.
         fields: ``inputs.*``, ``gt.*`` and ``negatives.*`` of :class:`PlanSample`, each (N, ...).
+        lengths: Those of what the transforms made, which a planner is compared with; none if nobody told.
     """
 
     tokens: tuple[str, ...]
     fields: dict[str, Tensor]
+    lengths: tuple[MadeLength, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -48,7 +51,11 @@ class SceneTensors:
         Raises:
             TogetherError: If samples differ in the fields that they have, or in their shapes, or are drawn
                 anew in every epoch.
+            ConfigError: If transforms do not agree in lengths.
+            LostScenesError: If scenes of the split are lost, unless the data set allows that.
         """
+        check_nothing_lost(dataset)
+        check_geometry(nn.Module(), dataset)
         if drawing := drawing_transforms(dataset):
             raise TogetherError(
                 f"{type(drawing[0]).__name__}: draws anew in every epoch; train it by beyonddrive train"
@@ -71,7 +78,12 @@ class SceneTensors:
                     f"scene {token}: {', '.join(sorted(differing))} is missing or of another shape than in "
                     f"scene {tokens[0]}: such planners are trained by beyonddrive train"
                 )
-        return cls(tuple(tokens), {key: torch.stack([row[key] for row in rows]) for key in rows[0]})
+        fields = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+        return cls(tuple(tokens), fields, made_lengths(dataset))
+
+    def to(self, device: torch.device | str) -> SceneTensors:
+        """The same scenes on a device."""
+        return replace(self, fields={key: value.to(device) for key, value in self.fields.items()})
 
     def check_finite(self) -> None:
         """Check what a data preprocessor would check in every batch.
@@ -80,7 +92,8 @@ class SceneTensors:
             TogetherError: Names the scene and the field of a value that is NaN or infinite.
         """
         for key, value in self.fields.items():
-            if key in _CHECKED and value.is_floating_point():
+            is_checked = key.startswith("inputs.") or key in _CHECKED_TARGETS
+            if is_checked and value.is_floating_point():
                 finite = value.flatten(1).isfinite().all(dim=1)
                 if not bool(finite.all()):
                     token = self.tokens[int((~finite).nonzero()[0])]
@@ -101,7 +114,8 @@ class SceneTensors:
         if lacking:
             raise TogetherError(f"scene {lacking[0]} and {len(lacking) - 1} others are not among the scenes")
         index = torch.tensor([number[token] for token in tokens])
-        return SceneTensors(tuple(tokens), {key: value[index] for key, value in self.fields.items()})
+        fields = {key: value[index] for key, value in self.fields.items()}
+        return replace(self, tokens=tuple(tokens), fields=fields)
 
     def batch(self, index: Tensor, tokens: Sequence[str] | None = None) -> dict[str, Any]:
         """Scenes by number, as a collated batch whose samples are rows of one tensor per field.

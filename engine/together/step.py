@@ -65,6 +65,7 @@ class RecordedStep:
         self._pool: Any = None
         self._done = torch.cuda.Event() if self._on_gpu else None
         self._at = 0
+        self._into: Tensor | None = None
         self._drawn = self._sources = 0
 
     def record(self, restore: Callable[[], None]) -> None:
@@ -107,14 +108,15 @@ class RecordedStep:
                 self._graph.capture_end()
             self._graph = None
 
-    def start(self, numbers: Sequence[int], seeds: Sequence[int]) -> None:
+    def start(self, numbers: Sequence[int], seeds: Sequence[int], into: Tensor | None = None) -> None:
         """Begin a step; :meth:`advance` does the rest.
 
         Args:
             numbers: Of the B scenes.
             seeds: Of their random numbers.
+            into: () on the device, which gets the loss of the step; None if it is not to be kept.
         """
-        self._seeds = seeds
+        self._seeds, self._into = seeds, into
         self._host_index.copy_(torch.as_tensor(numbers))
         if not self._on_gpu:
             self.index.copy_(self._host_index)
@@ -122,6 +124,8 @@ class RecordedStep:
             self._restart()
             with recording(self):
                 self.loss.copy_(self._step(self.index).detach())
+            if into is not None:
+                into.copy_(self.loss)
             return
         with torch.cuda.stream(self._stream):
             self.index.copy_(self._host_index, non_blocking=True)
@@ -157,6 +161,8 @@ class RecordedStep:
                 break
             part.replay()
             self._at += 1
+        if self._at == len(self._parts) and self._into is not None:
+            self._into.copy_(self.loss)
         self._done.record(self._stream)
 
     # What a step asks of its tape (structures/host_work.py).

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -20,6 +19,8 @@ from mmengine.runner import set_random_seed
 from torch import Tensor, nn
 
 from beyonddrive.engine import mmengine_compat
+from beyonddrive.engine.checkpoint_files import nonfinite_keys
+from beyonddrive.engine.geometry import check_lengths
 from beyonddrive.engine.samplers import RoundDownSampler
 from beyonddrive.engine.together.scenes import SceneTensors, TogetherError
 from beyonddrive.engine.together.step import RecordedStep
@@ -38,7 +39,7 @@ _DEFAULT_HOOKS = {
 _LEFT_OUT = ("load_from", "resume", "activation_checkpointing", "compile", "efficient_conv_bn_eval")
 """Settings of the top that only the runner heeds."""
 _SEEDING = {"EpochSeedHook", "CheckpointGuardHook"}
-"""Hooks whose work is done here."""
+"""Hooks whose work is done here, or that have none: planners with dropout are refused."""
 _ACTING = ("before_train_epoch", "before_train_iter", "after_train_iter", "after_train_epoch")
 
 
@@ -137,8 +138,10 @@ class _Recorded:
 def _record(training: Training, seed: int, device: torch.device) -> _Recorded:
     config, scenes = training.config, training.scenes
     check_recipe(config)
-    scenes.check_finite()
+    _check_scenes(scenes, config.train_dataloader.batch_size, device)
     planner = new_planner(config, seed, scenes).to(device)
+    check_lengths(planner.modules(), scenes.lengths)
+    _check_dropout(planner)
     if config.get("channels_last"):
         planner.to(memory_format=torch.channels_last)
     wrapper = _optimizer(planner, config, device)
@@ -169,33 +172,91 @@ def _train(
             planner, wrapper, _copy(new_planner(config, seed, scenes, planner)) if start is None else start
         )
         rates = _schedulers(wrapper, config)
-    _settle(device)
     batch = config.train_dataloader.batch_size
+    of_epoch = torch.zeros(len(scenes) // batch, device=device)  # losses, one for each step
+    _settle(device)
     sampler = RoundDownSampler(range(len(scenes)), shuffle=True, seed=seed)
     losses: list[float] = []
     number = 0
     for epoch in range(config.train_cfg.max_epochs):
         sampler.set_epoch(epoch)
         order = list(sampler)
-        for first in range(0, len(order) - batch + 1, batch):
-            chosen = order[first : first + batch]
-            step.start(chosen, [step_seed(seed, number, scenes.tokens[index]) for index in chosen])
+        batches = [order[first : first + batch] for first in range(0, len(order) - batch + 1, batch)]
+        for place, chosen in enumerate(batches):
+            seeds = [step_seed(seed, number, scenes.tokens[index]) for index in chosen]
+            step.start(chosen, seeds, of_epoch[place])
             number += 1
             yield 1
             while not step.advance():
                 yield 0
-        losses.append(float(step.loss))
-        if not np.isfinite(losses[-1]):
-            raise TogetherError(f"{training.name}, seed {seed}: loss {losses[-1]} after epoch {epoch + 1}")
+        values = of_epoch.cpu()
+        if len(broken := (~values.isfinite()).nonzero()):
+            place = int(broken[0])
+            tokens = [[scenes.tokens[index] for index in chosen] for chosen in batches]
+            raise TogetherError(
+                f"{training.name}, seed {seed}: {_told(float(values[place]), place, epoch, tokens)}"
+            )
+        losses.append(float(values[-1]))
         for rate in rates:
             rate.step()
         _share_rates(wrapper)
         _settle(device)
-    training.losses[seed] = losses
-    training.weights[seed] = {key: value.cpu() for key, value in _copy(planner).items()}
+    weights = {key: value.cpu() for key, value in _copy(planner).items()}
+    if broken_keys := nonfinite_keys(weights):
+        raise TogetherError(
+            f"{training.name}, seed {seed}: {len(broken_keys)} weights hold NaN or infinity after the last "
+            f"step, first {broken_keys[0]}: lower optim_wrapper.optimizer.lr or clip_grad"
+        )
+    training.losses[seed], training.weights[seed] = losses, weights
     if finished is not None:
         finished(training, seed, planner.eval())
         planner.train()
+
+
+def _told(loss: float, place: int, epoch: int, tokens: Sequence[Sequence[str]]) -> str:
+    """What is known of the first step of an epoch whose loss is not finite."""
+    told = f"loss is {loss:g} in step {place + 1} of epoch {epoch + 1}, scenes {', '.join(tokens[place])}"
+    if place:
+        told += f"; the weights are those after the scenes {', '.join(tokens[place - 1])}"
+    return (
+        f"{told}. Look at their inputs and targets (beyonddrive browse), lower optim_wrapper.optimizer.lr, "
+        "or set optim_wrapper.clip_grad"
+    )
+
+
+def _check_scenes(scenes: SceneTensors, batch: int, device: torch.device) -> None:
+    """Refuse scenes that no step can be made of.
+
+    Raises:
+        TogetherError: Names what is wrong, and the remedy.
+    """
+    for key, value in scenes.fields.items():
+        if value.device.type != device.type:
+            raise TogetherError(
+                f"{key} lies on {value.device}, and the training on {device}: give scenes.to(device)"
+            )
+    if len(scenes) < batch:
+        raise TogetherError(
+            f"train_dataloader.batch_size={batch}: of {len(scenes)} scenes there is no batch, and nothing "
+            f"would be trained; set it to at most {len(scenes)}"
+        )
+    scenes.check_finite()
+
+
+def _check_dropout(planner: nn.Module) -> None:
+    """Refuse a planner that drops units: what it drops would depend on who is trained beside it.
+
+    Raises:
+        TogetherError: Names the first part that does.
+    """
+    for name, part in planner.named_modules():
+        for key in ("dropout", "p", "drop_prob"):
+            share = getattr(part, key, None)
+            if isinstance(share, float) and share > 0:
+                raise TogetherError(
+                    f"{name} drops units at random ({key}={share:g}), and trainings side by side share a "
+                    f"generator: set its dropout to 0, or train it by beyonddrive train"
+                )
 
 
 def check_recipe(config: Config) -> None:
@@ -216,6 +277,10 @@ def check_recipe(config: Config) -> None:
         found.append("optim_wrapper.clip_grad.type")
     if not loader.get("drop_last") or loader.sampler.get("type") != "RoundDownSampler":
         found.append("train_dataloader.sampler, which must be RoundDownSampler with drop_last=True")
+    elif not loader.sampler.get("shuffle", True) or set(loader.sampler) - {"type", "shuffle"}:
+        found.append("train_dataloader.sampler, which must shuffle by the seed of the training")
+    if loader.get("batch_sampler"):
+        found.append("train_dataloader.batch_sampler")
     if not loop.get("by_epoch") or set(loop) - {
         "by_epoch",
         "max_epochs",

@@ -15,6 +15,7 @@ import platform
 import re
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,11 @@ class Store:
     def scenes(self, fields: dict[str, str]) -> SceneTensors:
         """Scenes with fields from several files: those of the file with the fewest."""
         tokens = min((self.file(name).tokens for name in set(fields.values())), key=len)
-        return SceneTensors(tokens, {key: self._field(name, key, tokens) for key, name in fields.items()})
+        held = {key: self._field(name, key, tokens) for key, name in fields.items()}
+        lengths = dict.fromkeys(
+            made for name in sorted({*fields.values()}) for made in self.file(name).lengths
+        )
+        return SceneTensors(tokens, held, tuple(lengths))
 
     def _field(self, name: str, key: str, tokens: tuple[str, ...]) -> torch.Tensor:
         place = (name, key, (tokens[0], str(len(tokens)), str(self.device)))
@@ -124,7 +129,7 @@ def main() -> None:
             # A control that is no recipe: each scene gets the images of another one, in the test too.
             own = dict(trainings[-1].scenes.fields)
             own["inputs.camera"] = own["inputs.camera"][shift(len(trainings[-1].scenes)).to(device)]
-            other = SceneTensors(trainings[-1].scenes.tokens, own)
+            other = replace(trainings[-1].scenes, fields=own)
             trainings.append(Training("shuffled", config.copy(), other, range(args.seeds), begin))
             rows["shuffled"] = {"name": "LTF, images of other scenes", "plan": "planners"}
     groups: list[list[Training]] = [[] for _ in range(len(args.first) + 1)]

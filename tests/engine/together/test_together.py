@@ -1,20 +1,28 @@
 """Trainings side by side are those of the runner: same scenes, draws, updates and weights."""
 
 import copy
+import dataclasses
+import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 
 from beyonddrive.benchmarks.on_gpu.recipes import WITHOUT_VALIDATION
-from beyonddrive.engine.configs import load_config
+from beyonddrive.datasets.transforms.targets import AgentTargets
+from beyonddrive.engine.configs import ConfigError, load_config
+from beyonddrive.engine.geometry import MadeLength
 from beyonddrive.engine.runner import build_train_runner
 from beyonddrive.engine.together.packing import pack_scenes, unpack_scenes
 from beyonddrive.engine.together.scenes import SceneTensors, TogetherError
 from beyonddrive.engine.together.step import RecordedStep
 from beyonddrive.engine.together.training import Training, check_recipe, plans_of, train_together
+from beyonddrive.engine.wrapped_datasets import LostScenesError
 from beyonddrive.heads.plan_prior import plan_priors
+from beyonddrive.plugins.ego_mlp.planner import EgoStatusMLP
 from beyonddrive.registry import DATASETS
+from beyonddrive.structures.geometry import AGENT_EXTENT
 from beyonddrive.structures.scene_random import SEED_KEY
 from beyonddrive.tests.test_planner_contract import CONFIGS, batch_of, fitted_planner, small_configs
 from beyonddrive.tests.test_steps_without_waits import one_config_each
@@ -198,3 +206,118 @@ def test_packed_scenes_lose_nothing_but_details_of_images(tmp_path):
     with pytest.raises(TogetherError, match=r"broken\.safetensors: not a file of packed scenes"):
         (tmp_path / "broken.safetensors").write_bytes(b"12345678")
         unpack_scenes(tmp_path / "broken.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"train_dataloader.sampler.shuffle": False}, "sampler, which must shuffle"),
+        ({"train_dataloader.sampler.seed": 7}, "sampler, which must shuffle"),
+        ({"train_dataloader.batch_sampler": {"type": "BatchSampler"}}, "batch_sampler"),
+    ],
+)
+def test_an_order_of_scenes_of_its_own_is_refused(together_recipe, change, named):
+    together_recipe.merge_from_dict(change)
+    with pytest.raises(TogetherError, match=named):
+        check_recipe(together_recipe)
+
+
+def test_what_no_step_can_be_made_of_is_refused(together_recipe):
+    scenes = SceneTensors.read(DATASETS.build(together_recipe.train_dataloader.dataset))
+    reach = (MadeLength("reach [m]", 50.0, "AgentTargets"),)
+    few = Config(together_recipe.to_dict())
+    few.train_dataloader.batch_size = len(scenes) + 1
+    few.train_dataloader.sampler = ConfigDict(type="RoundDownSampler", shuffle=True)
+    for config, given, device, said in (
+        (few, scenes, CPU, f"batch_size={len(scenes) + 1}: of {len(scenes)} scenes there is no batch"),
+        (together_recipe, scenes.to("meta"), CPU, r"lies on meta.*: give scenes\.to\(device\)"),
+        (together_recipe, dataclasses.replace(scenes, lengths=reach), CPU, None),
+    ):
+        training = Training("blind", config, given, [0])
+        train_together([training], device)
+        assert re.search(said, str(training.error)) if said else training.error is None
+    boxes = {**scenes.fields, "gt.boxes": torch.full((len(scenes), 1, 9), torch.nan)}
+    with pytest.raises(TogetherError, match=rf"scene {scenes.tokens[0]}: gt.boxes holds NaN"):
+        SceneTensors(scenes.tokens, boxes).check_finite()
+
+
+def test_lengths_of_what_transforms_made_go_with_the_scenes(together_recipe, tmp_path, monkeypatch):
+    together_recipe.train_dataloader.dataset.feature_pipeline.append(
+        ConfigDict(type="AgentTargets", extent=50.0)
+    )
+    scenes = SceneTensors.read(DATASETS.build(together_recipe.train_dataloader.dataset))
+    assert scenes.lengths == (MadeLength(AGENT_EXTENT, 50.0, "AgentTargets"),)
+    pack_scenes(scenes, tmp_path / "packed.safetensors")
+    found = unpack_scenes(tmp_path / "packed.safetensors").rows(scenes.tokens[:2])
+    assert found.lengths == scenes.lengths
+    monkeypatch.setattr(EgoStatusMLP, "geometry_taken", {AGENT_EXTENT: (0.0, 32.0)}, raising=False)
+    training = Training("blind", together_recipe, found, [0])
+    train_together([training], CPU)
+    assert re.search("AgentTargets .* has 50, and EgoStatusMLP takes from 0 to 32", str(training.error))
+
+
+def test_lost_scenes_and_transforms_that_do_not_agree_are_refused():
+    def dataset(**given):
+        return SimpleNamespace(split="train", data_root="d", allow_lost=False, **given)
+
+    with pytest.raises(LostScenesError, match="missing"):
+        SceneTensors.read(dataset(account=SimpleNamespace(is_complete=False, lost={"log": "gone"})))
+    taking = SimpleNamespace(geometry_taken={AGENT_EXTENT: (64.0, 64.0)})
+    with pytest.raises(ConfigError, match=r"AgentTargets of .* has 32, and SimpleNamespace takes 64"):
+        SceneTensors.read(dataset(feature_transforms=[AgentTargets()], transforms=[taking]))
+
+
+def test_a_planner_with_dropout_is_refused(together_recipe, monkeypatch):
+    scenes = SceneTensors.read(DATASETS.build(together_recipe.train_dataloader.dataset))
+    build = EgoStatusMLP.__init__
+
+    def dropping(self, **settings):
+        build(self, **settings)
+        self.encoder.append(torch.nn.Dropout(0.1))
+
+    monkeypatch.setattr(EgoStatusMLP, "__init__", dropping)
+    training = Training("blind", together_recipe, scenes, [0])
+    train_together([training], CPU)
+    assert re.search(r"encoder\.\d+ drops units at random \(p=0.1\)", str(training.error))
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient of the last step"])
+def test_who_broke_a_training_is_told(together_recipe, monkeypatch, where):
+    """Step 2 of epoch 1, and weights that only the last update has ruined."""
+    scenes = SceneTensors.read(DATASETS.build(together_recipe.train_dataloader.dataset))
+    steps = len(scenes) // 2
+    assert steps > 1
+    given, loss = [], EgoStatusMLP.loss
+    start = RecordedStep.start
+
+    def watched(self, numbers, *args):
+        given.append([scenes.tokens[number] for number in numbers])
+        start(self, numbers, *args)
+
+    def broken(self, inputs, samples):
+        terms = loss(self, inputs, samples)
+        if where == "loss" and len(given) == 2:
+            terms["loss_trajectory"] = terms["loss_trajectory"] * torch.inf
+        if where != "loss" and len(given) == 2 * steps:
+            terms["loss_trajectory"].register_hook(lambda gradient: gradient * torch.nan)
+        return terms
+
+    monkeypatch.setattr(RecordedStep, "start", watched)
+    monkeypatch.setattr(EgoStatusMLP, "loss", broken)
+    training = Training("blind", together_recipe, scenes, [0])
+    train_together([training], CPU)
+    assert not training.weights and not training.losses
+    if where == "loss":
+        before, at = given[:2]
+        said = (
+            f"blind, seed 0: loss is inf in step 2 of epoch 1, scenes {', '.join(at)}; the weights are those"
+        )
+        assert str(training.error).startswith(f"{said} after the scenes {', '.join(before)}")
+    else:
+        assert re.search(r"weights hold NaN or infinity after the last step", str(training.error))
+
+
+def test_float_images_are_packed_as_they_are(tmp_path):
+    camera = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    pack_scenes(SceneTensors(("a", "b"), {"inputs.camera": camera}), tmp_path / "packed.safetensors")
+    assert torch.equal(unpack_scenes(tmp_path / "packed.safetensors").fields["inputs.camera"], camera)
