@@ -84,7 +84,7 @@ TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
 """Relative difference of the loss that the rounding of a precision may make."""
 NUM_NEGATIVES = 2
 NUM_AGENTS = 2
-"""In a scene; of many the boxes of untrained planners match in many ways that cost the same but for rounding."""
+"""In a scene; boxes of untrained planners match many in ways that cost the same but for rounding."""
 
 
 @dataclass(frozen=True)
