@@ -165,7 +165,22 @@ def _read(rows: Sequence[Row]) -> list[_Driven]:
             )
         arrays = {key: np.stack([run.arrays[key] for run in runs]) for key in first.arrays}
         driven.append(_Driven(row, runs, arrays))
+    for row in rows:
+        _refuse_copies(row)
     return driven
+
+
+def _refuse_copies(row: Row) -> None:
+    """Two runs of the same weights are one training: as two they would make the interval too narrow."""
+    known: dict[Any, Path] = {}
+    for folder in row.runs:
+        for key in (folder.resolve(), read_settings(folder).get("checkpoint")):
+            if key is not None and key in known:
+                raise LiveError(
+                    f"{row.name}: {known[key]} and {folder} are of one training; give a row each of its "
+                    "trainings once"
+                )
+            known[key] = folder
 
 
 def _read_run(folder: Path) -> _Run:
@@ -263,6 +278,9 @@ def comparison_text(result: Mapping[str, Any]) -> str:
 def pairs_csv(rows: Sequence[Row]) -> str:
     """A line per run, seed of the traffic and scenario, with the figures of every row beside each other.
 
+    A row of one run has its figures in the lines of every run; where a row of several has no such run, its
+    cells are empty.
+
     Raises:
         LiveError: As :func:`compare`.
     """
@@ -275,9 +293,20 @@ def pairs_csv(rows: Sequence[Row]) -> str:
     figures = [f"{item.row.name}: {key}" for item in driven for key in keys]
     writer.writerow(["run", "traffic", "name", "difficulty", *figures])
     for run in range(max(len(item.runs) for item in driven)):
-        own = [item.runs[min(run, len(item.runs) - 1)] for item in driven]
+        own = [_run_at(item.runs, run) for item in driven]
         for place, seed in enumerate(first.traffic):
             for i, name in enumerate(first.names):
-                cells = [repr(float(one.arrays[key][place, i])) for one in own for key in keys]
+                cells = [
+                    "" if one is None else repr(float(one.arrays[key][place, i]))
+                    for one in own
+                    for key in keys
+                ]
                 writer.writerow([run, seed, name, kinds[i], *cells])
     return file.getvalue()
+
+
+def _run_at(runs: Sequence[_Run], number: int) -> _Run | None:
+    """The run of a row that pairs with others of this number."""
+    if len(runs) == 1:
+        return runs[0]
+    return runs[number] if number < len(runs) else None
