@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import check_plan, directions
 from beyonddrive.evaluation.closed_loop.hugsim.record import Frame as RecordFrame
+from beyonddrive.evaluation.closed_loop.hugsim.run_files import RECORD
 from beyonddrive.evaluation.closed_loop.hugsim.settings import CONTROLLER_KEY
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.frame import PLANNER, DriverReport
@@ -126,7 +127,7 @@ class SimulatorSession:
         self.index, self._frames = index, []
         job = self.job
         job.folder.mkdir(parents=True, exist_ok=True)
-        for name in (EPISODE, VIDEO):  # (of an earlier drive)
+        for name in (EPISODE, VIDEO, RECORD):  # (of an earlier drive, which no scorer may take for this one)
             (job.folder / name).unlink(missing_ok=True)
         scenario = read_live_scenario(job.scenario)
         self._film = None if self._filming is None else self._filming.of(scenario)

@@ -189,7 +189,9 @@ def test_after_the_end_nothing_moves_and_a_reset_begins_again(serving):
     assert b"all scenarios are done" in client.ask("GET", "/submition_info", token=None)[1]
     assert client.ask("POST", "/reset") == (200, b'{"success": true}')
     assert not client.state()["done"] and batch.read_episode(jobs[0].folder) is None
-    assert batch.read_episode(jobs[1].folder)
+    # (nor does a scorer find a record of the drive before)
+    assert not (jobs[0].folder / "data.pkl").exists()
+    assert batch.read_episode(jobs[1].folder) and (jobs[1].folder / "data.pkl").exists()
 
 
 def test_a_video_is_of_the_episode_beside_it(live_folder, tmp_path):
