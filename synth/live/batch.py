@@ -13,7 +13,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +28,7 @@ import numpy as np
 
 from beyonddrive.engine.environment import package_versions
 from beyonddrive.engine.executors import Executor, WorkerLostError
-from beyonddrive.engine.files import atomic_file, remove_leftovers, write_atomically
+from beyonddrive.engine.files import remove_leftovers, write_atomically
 from beyonddrive.evaluation.closed_loop.hugsim.messages import write_message
 from beyonddrive.evaluation.closed_loop.hugsim.record import Frame
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import GROUND, RECORD, SCENE
@@ -409,7 +411,6 @@ def list_digest(jobs: Sequence[Job]) -> str:
 def write_outcome(job: Job, outcome: Outcome, film: Film | None = None) -> dict[str, Any]:
     """Write an episode to its folder, and return how it went."""
     data = write_record(job, outcome.frames)
-    # The points follow from the scenario, so that runs share those beside the scenarios.
     for name, points in ((GROUND, outcome.ground), (SCENE, outcome.solid)):
         _write_points(job, name, points)
     if film is not None:
@@ -436,9 +437,14 @@ def _digest(record: bytes) -> str:
 
 
 def _write_points(job: Job, name: str, points: Points) -> None:
+    """Write points to the folder of a job; runs share those beside the scenarios.
+
+    Unless these are others, as where somebody has changed a scenario since they were written.
+    """
     target, shared = job.folder / name, job.towns.parent / POINTS / job.folder.name / name
-    if not shared.exists():
-        write_points(target, points)
+    content = _ply(points)
+    if not shared.exists() or shared.read_bytes() != content:
+        write_atomically(target, content, sync=False)
         return
     target.unlink(missing_ok=True)
     try:
@@ -449,18 +455,21 @@ def _write_points(job: Job, name: str, points: Points) -> None:
 
 def write_points(path: Path, points: Points) -> None:
     """Write points (n, 3) as a ply file."""
+    write_atomically(path, _ply(points), sync=False)
+
+
+def _ply(points: Points) -> bytes:
     from plyfile import PlyData, PlyElement
 
     rows = np.asarray(np.rec.fromarrays(points.T, dtype=[(axis, "<f4") for axis in "xyz"]))
-    with atomic_file(path, sync=False) as file:
-        PlyData([PlyElement.describe(rows, "vertex")]).write(file)
+    file = io.BytesIO()
+    PlyData([PlyElement.describe(rows, "vertex")]).write(file)
+    return file.getvalue()
 
 
 def describe(outcome: Outcome) -> dict[str, Any]:
     """An outcome as JSON values."""
-    losses = Counter(
-        text.split(" at +")[0].split(" of ")[0] for frame in outcome.score.frames for text in frame.losses
-    )
+    losses = Counter(_reason(text) for frame in outcome.score.frames for text in frame.losses)
     return {
         "name": outcome.scenario.name,
         "difficulty": outcome.scenario.hugsim.difficulty,
@@ -475,6 +484,18 @@ def describe(outcome: Outcome) -> dict[str, Any]:
         "driver": outcome.report.to_dict(),
         "seconds": {name: round(value, 3) for name, value in outcome.seconds.items()},
     }
+
+
+def _reason(loss: str) -> str:
+    """Why something was lost, without when and by how much.
+
+    >>> _reason("0.5 s from a collision with 189 points of the scene at +1.5 s")
+    '0.5 s from a collision with points of the scene'
+    >>> _reason("acceleration of 2.51 is beyond -4.05 to 2.4")
+    'acceleration'
+    """
+    when_or_how_much = r" at \+.*| of \S+ is beyond .*|\b\d+ (?=points of the scene)"
+    return re.sub(when_or_how_much, "", loss)
 
 
 def settings_dict(settings: LiveSettings) -> dict[str, Any]:

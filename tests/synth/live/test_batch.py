@@ -462,6 +462,50 @@ def test_a_comparison_says_first_whose_plans_were_fallbacks(tmp_path):
     assert [row[-1] for row in cells[1:]] == ["0.0", "7.0", "0.0", "8.0"]
 
 
+def test_rows_of_other_numbers_of_trainings_have_figures_of_their_own_alone(tmp_path):
+    """Beside a row of one run, one of two and one of three: the first has no third."""
+    still = drive_made_up(tmp_path, ["still"], [[0.0]], (0,))
+    two = drive_made_up(tmp_path, ["two_0", "two_1"], [[0.1], [0.2]], (0,))
+    three = drive_made_up(tmp_path, ["three_0", "three_1", "three_2"], [[0.1], [0.2], [0.3]], (0,))
+    head, *lines = [line.split(",") for line in pairs_csv([still, two, three]).splitlines()]
+    column = {name: head.index(f"{name}: hdscore") for name in ("still", "two", "three")}
+    first = [line for line in lines if line[2] == "easy_0"]
+    assert [line[column["two"]] for line in first] == ["0.1", "0.2", ""]
+    assert [line[column["three"]] for line in first] == ["0.1", "0.2", "0.3"]
+    assert [line[column["still"]] for line in first] == ["0.0"] * 3
+
+
+@pytest.mark.parametrize("same", ["folder", "weights"])
+def test_runs_of_one_training_are_no_two(tmp_path, same):
+    episodes = [made_up(f"easy_{i}", 0, 0.5) for i in range(2)]
+    for name, checkpoint in (("a", "1"), ("b", "1"), ("c", "2")):
+        write_made_up(tmp_path / name, episodes, checkpoint=checkpoint)
+    a, b, c = (tmp_path / name for name in "abc")
+    copies = (a, c, tmp_path / "c" / ".." / "a") if same == "folder" else (a, c, b)
+    with pytest.raises(LiveError, match=r"ours: \S+a and \S+[ab] are of one training"):
+        compare([Row("ours", copies)])
+    # (two rows may be of the same weights, as with and without what is hidden)
+    assert compare([Row("ours", (a, c)), Row("told less", (b, c))])
+
+
+def test_points_are_of_the_scenario_that_was_driven(live_folder, tmp_path):
+    """Not those beside it, where somebody has changed it since they were written."""
+    first = jobs_in(live_folder, tmp_path / "out")[0]
+    towns = tmp_path / "list" / batch.TOWNS
+    towns.parent.mkdir()
+    towns.symlink_to(first.towns)
+    shared = towns.parent / batch.POINTS / first.folder.name
+    job = replace(first, towns=towns)
+    drive_all([job])
+    own = {name: (job.folder / name).read_bytes() for name in (GROUND, SCENE)}
+    batch.write_points(shared / GROUND, np.zeros((3, 3), dtype=np.float32))
+    shared.joinpath(SCENE).write_bytes(own[SCENE])
+    (job.folder / batch.EPISODE).unlink()
+    drive_all([job])
+    assert {name: (job.folder / name).read_bytes() for name in own} == own
+    assert (job.folder / SCENE).samefile(shared / SCENE)
+
+
 def test_rows_that_do_not_pair_are_refused(tmp_path):
     write_made_up(tmp_path / "a", [made_up("easy_0", 0, 0.1), made_up("easy_1", 0, 0.1)])
     write_made_up(tmp_path / "less", [made_up("easy_0", 0, 0.1)])
