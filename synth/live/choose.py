@@ -99,7 +99,7 @@ def _seconds(rng: Draw) -> float:
 
 
 def _lead(way: Way, rng: Draw) -> Event:
-    """Somebody drives ahead, slower than the ego, and goes on with the traffic."""
+    """Somebody sets off ahead, for 39 m slower than the ego, and goes on with the traffic."""
     start = float(rng.uniform(20.0, 30.0))
     path = np.stack([way.beside(start + step, 0.0) for step in range(40)])
     speed = round(float(rng.uniform(4.0, 6.5)), 2)
@@ -152,7 +152,7 @@ def _cut_in(finder: WayFinder, way: Way, rng: Draw) -> Event | None:
 
 
 def _late_turn(finder: WayFinder, way: Way, rng: Draw) -> Event | None:
-    """At a junction somebody turns across the way of the ego when it is too late to."""
+    """At a junction somebody turns or drives straight across the way of the ego when it is too late to."""
     lanes = way.place.lanes
     mine = {(c.from_lane, c.to_lane): c for c in finder.town.network.connections if c.from_lane in lanes}
     found = []
