@@ -228,7 +228,7 @@ class OnlineNegativesHook(ClosingHook):
     def _is_complete(self, runner: Runner, root: Path) -> bool:
         """Whether a round of this training is on disk from its first scene to its last.
 
-        A checkpoint that was written before they knew its rounds takes what is there.
+        With a checkpoint that does not know its rounds, as those of earlier versions, what is there is taken.
         """
         try:
             pool = NegativePool(root)

@@ -59,25 +59,30 @@ def alone_in(folders: Sequence[Path]) -> Iterator[None]:
     with ExitStack() as held:
         refused: list[str | None] = [None]
         if is_main_process():
-            for folder in folders:
-                try:
-                    held.enter_context(file_lock(folder / _LOCK, wait=False))
-                except LockedError:
-                    refused = [_at_work(folder)]
-                except OSError as error:
-                    if error.errno not in _NO_LOCKS:
-                        raise
-                    (folder / _LOCK).unlink(missing_ok=True)
-                    print_log(
-                        f"work_dir {folder}: its file system knows no locks ({error.strerror}), so a second "
-                        "training in it would not be noticed",
-                        logger="current",
-                        level=logging.WARNING,
-                    )
+            refused = [next(filter(None, (_hold(held, folder) for folder in folders)), None)]
         broadcast_object_list(refused)
         if refused[0] is not None:
             raise ConfigError(refused[0])
         yield
+
+
+def _hold(held: ExitStack, folder: Path) -> str | None:
+    """Lock a folder until the stack is left; why not, if another training has."""
+    try:
+        held.enter_context(file_lock(folder / _LOCK, wait=False))
+    except LockedError:
+        return _at_work(folder)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        (folder / _LOCK).unlink(missing_ok=True)
+        print_log(
+            f"work_dir {folder}: its file system knows no locks ({error.strerror}), so a second training in "
+            "it would not be noticed",
+            logger="current",
+            level=logging.WARNING,
+        )
+    return None
 
 
 def _at_work(folder: Path) -> str:
