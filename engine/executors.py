@@ -318,6 +318,11 @@ class RayTaskExecutor(Executor):
                 yield self._ray.get(handed[position])
         except (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.OutOfMemoryError) as error:
             raise WorkerLostError(f"a Ray task was lost; run the same command again ({error})") from error
+        finally:
+            # (who leaves the map early wants nothing more of it; by force, because else Ray waits until a
+            # task comes back from what it waits for)
+            for task in at_work:
+                self._ray.cancel(task, force=True)
 
 
 def _work_in(folder: str, call: _Call[Item, Result], item: Item) -> Result:

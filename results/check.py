@@ -23,6 +23,7 @@ from beyonddrive.engine.sweeps.records import CHECKPOINT_DIGEST
 from beyonddrive.evaluation.statistics.score_table import RunKey
 from beyonddrive.results.closed_loop import relate
 from beyonddrive.results.closed_loop.speeds import check_speeds
+from beyonddrive.results.cpu import steps
 from beyonddrive.results.effect import by_distance, won_and_lost
 from beyonddrive.results.effect.calibrated import check_calibration
 from beyonddrive.results.effect.towns import check_towns
@@ -45,7 +46,7 @@ DRAWINGS = (by_distance, relate)
 """Modules with a ``PICTURE``, the values that it has to show (``current``), and a ``main`` that draws it."""
 OF_SCENES = (won_and_lost,)
 """The same, whose ``main`` needs the world that the scenes are of."""
-CELLS = (relate, won_and_lost)
+CELLS = (relate, won_and_lost, steps)
 """Modules with a ``TABLE`` in CSV, and the text that it has to hold (``table``)."""
 MEASURED = (check_calibration, check_towns, check_speeds)
 """What finds settings of plans that do not follow from what is kept, and what was measured, by worlds and

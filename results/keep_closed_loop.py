@@ -36,7 +36,7 @@ from beyonddrive.engine.environment import utc_day
 from beyonddrive.engine.sweeps.plan import Row
 from beyonddrive.evaluation.statistics.score_table import COLLISIONS, DISTANCE, RunKey, table_of
 from beyonddrive.results.keep import PLACES
-from beyonddrive.results.tables import KeptTable, name_of
+from beyonddrive.results.tables import KeptTable, name_of, run_of
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.synth.live.batch import EPISODE, SUMMARY, differing_settings
 from beyonddrive.synth.live.compare import OWN
@@ -49,6 +49,8 @@ KILOMETRES = "kilometres"
 """Column of ``episodes.csv`` that older runs lack."""
 TRAFFIC = [0]
 """Seeds of the traffic of runs that were kept before it was told."""
+DIGEST = "[0-9a-f]{16}"
+"""What tells a checkpoint in settings; older runs have its file name there."""
 MERGED = "config"
 """Name of a config that a sweep merged from that of its row and further bases."""
 NAMES = (*COLUMNS.values(), *ENDS.values(), DISTANCE, "HD-Score")
@@ -132,6 +134,20 @@ def _refuse_other_seed(folder: Path, checkpoint: str | None, seed: int) -> None:
             )
 
 
+def _refuse_copies(made: dict[str, dict[str, Any]]) -> None:
+    """End if two runs of a row drove the same weights: two of one training make an interval too narrow."""
+    known: dict[tuple[str, str], str] = {}
+    for name, run in made.items():
+        checkpoint = str(run.get("checkpoint"))
+        if not re.fullmatch(DIGEST, checkpoint):  # (a planner without weights, or an older run)
+            continue
+        other = known.setdefault((run_of(name).row, checkpoint), name)
+        if other != name:
+            raise SystemExit(
+                f"keep: '{other}' and '{name}' drove the same weights; give a row each of its trainings once"
+            )
+
+
 def _refuse_other_row(folder: Path, settings: dict[str, Any], row: Row) -> None:
     """End if a run was not driven by what its row is in the plan, places of files aside."""
     config, given = settings["config"], settings["options"]
@@ -187,14 +203,20 @@ def told_of(folder: Path) -> dict[str, Any]:
     The day of a run that does not tell it is that of its file of episodes.
     """
     found: dict[str, Any] = {"date": utc_day((folder / "episodes.csv").stat().st_mtime)}
-    if (folder / SUMMARY).exists():
-        summary = json.loads((folder / SUMMARY).read_text())
-        found |= {key: summary[key] for key in ("date", "recipe", "made_with") if key in summary}
+    summary = _summary(folder)
+    found |= {key: summary[key] for key in ("date", "recipe", "made_with") if key in summary}
     seconds: Counter[str] = Counter()
     for path in sorted(folder.glob(f"*/*/{EPISODE}")):
         seconds.update(json.loads(path.read_text()).get("seconds", {}))
     if seconds:
         found["seconds"] = {name: round(value, 1) for name, value in seconds.items()}
+    return found
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    """Figures of a run and what they were made with; nothing of one that has none."""
+    path = folder / SUMMARY
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
 
 
@@ -231,7 +253,8 @@ def keep() -> int:
             row = table.plan.row(name)
             if (run := RunKey(row.name, seed)) in scores:
                 raise SystemExit(f"keep: {folder}: seed {seed} of row '{name}' is given twice")
-            _refuse_other_seed(folder, settings["checkpoint"], seed)
+            for place in (settings["checkpoint"], _summary(folder).get("checkpoint_file")):
+                _refuse_other_seed(folder, place, seed)
             _refuse_other_row(folder, settings, row)
             same = {key: value for key, value in settings.items() if key not in OWN}
             told = same.get("scenario_list")
@@ -253,6 +276,7 @@ def keep() -> int:
             own["checkpoint"] = own["checkpoint"] and Path(own["checkpoint"]).name
             told_there = {**own, "traffic": driven.traffic, "settings": same}
             made[name_of(run)] = {**told_of(folder), **told_there}
+    _refuse_copies(made)
     whole = table_of(scores, NAMES, untrained=untrained)
     parts = {"all": whole}
     for kind in sorted(set(kinds.values())):

@@ -11,7 +11,6 @@ what failed again. It is 1, too, if there is no video where one is wanted.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import signal
 import sys
@@ -253,7 +252,8 @@ def _write_figures(
     content["date"] = utc_day()
     if recipe is not None:  # (who drove a server it does not know)
         content["recipe"] = recipe
-    write_atomically(args.out / batch.SUMMARY, json.dumps(content, indent=1).encode())
+        content["checkpoint_file"] = None if args.checkpoint is None else str(args.checkpoint)
+    write_atomically(args.out / batch.SUMMARY, summary.as_json(content).encode())
     print(summary.as_text(figures))
     print(f"HUGSIM's switches: preset {preset}")
 
@@ -302,6 +302,7 @@ def compare(args: argparse.Namespace) -> int:
     """Compare runs."""
     from beyonddrive.engine.files import write_atomically
     from beyonddrive.synth.live import compare as comparison
+    from beyonddrive.synth.live.summary import as_json
     from beyonddrive.synth.live.town import LiveError
 
     rows = []
@@ -314,7 +315,7 @@ def compare(args: argparse.Namespace) -> int:
         raise LiveError("--row: two rows have one name")
     result = comparison.compare(rows)
     if args.out is not None:
-        write_atomically(args.out / "comparison.json", json.dumps(result, indent=1).encode())
+        write_atomically(args.out / "comparison.json", as_json(result).encode())
         write_atomically(args.out / "pairs.csv", comparison.pairs_csv(rows).encode())
     print(comparison.comparison_text(result))
     return 0

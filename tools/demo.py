@@ -113,12 +113,12 @@ class Stage:
     Attributes:
         name: Of the part.
         commands: Makes its commands when it starts, when what they read exists.
-        at_once: Whether the commands run side by side.
+        at_once: How many of the commands run side by side.
     """
 
     name: str
     commands: Callable[[], list[Command]]
-    at_once: bool = False
+    at_once: int = 1
 
 
 def tool(verb: str, *args: object) -> Command:
@@ -195,14 +195,22 @@ def pictures(size: Size, rows: Mapping[str, str]) -> list[Command]:
     return [tool("visualize", *scenes, *look, "--plans", *plans)]
 
 
-def driven(size: Size, rows: Mapping[str, str], seed: int, workers: int) -> list[Command]:
-    """Commands that make a scenario of each difficulty in a new town, and drive every planner in them."""
+def scenarios(seed: int) -> list[Command]:
+    """Command that makes a scenario of each difficulty in a new town."""
     made = ["scenarios", "--out", LIVE / "scenarios", "--per-kind", 1, "--towns", 1, "--seed", seed]
-    commands = [tool("closed-loop", *made, "--num-workers", 0)]
+    return [tool("closed-loop", *made, "--num-workers", 0)]
+
+
+def driven(size: Size, rows: Mapping[str, str]) -> list[Command]:
+    """Commands that drive every planner in the scenarios.
+
+    Each in one process, several planners at a time: to start a process takes as long as to drive a scenario.
+    """
+    where, look = ["--scenarios", LIVE / "scenarios"], ["--image-size", size.image_size, *size.driven.split()]
+    commands = []
     for name in rows.values():
-        where = ["--scenarios", LIVE / "scenarios", "--out", LIVE / Path(name).name]
-        look = ["--image-size", size.image_size, *size.driven.split(), "--num-workers", workers]
-        commands.append(tool_of("closed-loop run", name, *weights(name), *where, *look))
+        out = ["--out", LIVE / Path(name).name, "--num-workers", 0]
+        commands.append(tool_of("closed-loop run", name, *weights(name), *where, *look, *out))
     return commands
 
 
@@ -236,7 +244,7 @@ def stages(size: Size, seed: int, workers: int) -> list[Stage]:
     return [
         *_data(size, seed, workers, lidar=False, cached=(LTF, EGO_MLP)),
         # (two trainings with one thread each take less time than one after the other with two)
-        Stage("train the generator and LTF", train(size, GENERATOR, LTF), at_once=True),
+        Stage("train the generator and LTF", train(size, GENERATOR, LTF), at_once=2),
         _negatives(workers),
         Stage("train the ego-status MLP", train(size, EGO_MLP)),
         Stage("train LTF + BeyondDrive", train(size, BEYONDDRIVE)),
@@ -285,7 +293,8 @@ def _conclusion(size: Size, rows: Mapping[str, str], seed: int, workers: int) ->
     return [
         Stage("evaluate on held-out scenes", lambda: [evaluate(name) for name in rows.values()]),
         Stage("draw pictures", lambda: pictures(size, ROWS)),
-        Stage("drive in a closed loop", lambda: driven(size, rows, seed, workers)),
+        Stage("make closed-loop scenarios", lambda: scenarios(seed)),
+        Stage("drive in a closed loop", lambda: driven(size, rows), at_once=max(1, workers)),
     ]
 
 
@@ -316,32 +325,54 @@ def run(command: Command) -> None:
     subprocess.run(command, check=True)
 
 
-def run_at_once(commands: Sequence[Command]) -> None:
+def run_at_once(commands: Sequence[Command], at_once: int) -> None:
     """Run commands side by side; the first one's output is shown, that of the others goes to files.
 
+    Args:
+        commands: All of them.
+        at_once: How many run at a time.
+
     Raises:
-        subprocess.CalledProcessError: If one fails; the others are ended.
+        subprocess.CalledProcessError: If one fails; those that run then are ended. Its ``output`` is the file
+            that the command wrote to, if there is one.
     """
-    running: list[subprocess.Popen[bytes]] = []
+    left = list(enumerate(commands))
+    running: list[tuple[Command, Path | None, subprocess.Popen[bytes]]] = []
     try:
-        for number, command in enumerate(commands):
-            if number == 0:
-                print(f"$ {shown(command)} &", flush=True)
-                running.append(subprocess.Popen(command))
-                continue
-            log = DEMO / "logs" / f"{Path(command[len(COMMAND) + 1]).stem}.txt"
-            log.parent.mkdir(parents=True, exist_ok=True)
-            print(f"$ {shown(command)} > {log} 2>&1 &", flush=True)
-            with log.open("wb") as file:
-                running.append(subprocess.Popen(command, stdout=file, stderr=file))
-        for command, process in zip(commands, running, strict=True):
-            if code := process.wait():
-                raise subprocess.CalledProcessError(code, command)
+        while left or running:
+            while left and len(running) < at_once:
+                number, command = left.pop(0)
+                log = None if number == 0 else DEMO / "logs" / f"{_name_of(command)}.txt"
+                running.append((command, log, _started(command, log)))
+            for item in list(running):
+                command, log, process = item
+                code = process.poll()
+                if code is not None:
+                    running.remove(item)
+                    if code:
+                        raise subprocess.CalledProcessError(code, command, log and str(log))
+            time.sleep(0.05)
     finally:
-        for process in running:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+        for _, _, process in running:
+            process.terminate()
+            process.wait()
+
+
+def _started(command: Command, log: Path | None) -> subprocess.Popen[bytes]:
+    if log is None:
+        print(f"$ {shown(command)} &", flush=True)
+        return subprocess.Popen(command)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    print(f"$ {shown(command)} > {log} 2>&1 &", flush=True)
+    with log.open("wb") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file)
+
+
+def _name_of(command: Command) -> str:
+    """Verb and config of a command, for a file name."""
+    words = command[len(COMMAND) :]
+    place = next((i for i, word in enumerate(words) if word.endswith(".py")), 0)
+    return "-".join([*words[:place], Path(words[place]).stem])
 
 
 def run_stage(stage: Stage) -> None:
@@ -352,13 +383,15 @@ def run_stage(stage: Stage) -> None:
     """
     try:
         commands = stage.commands()
-        if stage.at_once:
-            run_at_once(commands)
+        if stage.at_once > 1:
+            run_at_once(commands, stage.at_once)
         else:
             for command in commands:
                 run(command)
     except subprocess.CalledProcessError as error:
         said = f"{shown(error.cmd)} ended with exit code {error.returncode}"
+        if error.output:
+            said += f"; {error.output} has what it wrote"
         raise DemoError(f"stage '{stage.name}' failed: {said}") from error
     except FileNotFoundError as error:
         raise DemoError(f"stage '{stage.name}' failed: {error}") from error

@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from beyonddrive.structures.se2 import rotate, to_global, to_local
 from beyonddrive.visualization import palette
 from beyonddrive.visualization.canvas import Canvas, parts_of
+from beyonddrive.visualization.lane_marks import lane_marks
 from beyonddrive.visualization.layers import View
 
 if TYPE_CHECKING:
     from beyonddrive.datasets.maps.nuplan_map import MapLayer, NuPlanMap
     from beyonddrive.datasets.navsim.scene import Scene
 
-ROADS = ("lane_groups_polygons", "intersections")
-CHEVRON_SPACING = 24.0
-"""Metres between two arrows that show the direction of a lane."""
 STRIPE = 0.55
 """Width of a stripe of a crossing, and of the gap after it [m]."""
 
@@ -40,6 +38,7 @@ class MapPainter:
         self.canvas, self.view, self.scene, self.map = canvas, view, scene, nuplan_map
         self._origin = np.asarray(scene.ego_pose, dtype=np.float64)
         self._window = shapely.Polygon(to_global(view.corners(), self._origin))
+        self._marks = lane_marks(nuplan_map)
 
     def paint(self, centerline: NDArray[np.float64] | None = None) -> None:
         """Paint everything.
@@ -48,15 +47,16 @@ class MapPainter:
             centerline: (V, 2+) global vertices to mark instead of the centrelines of the route's lanes.
         """
         canvas = self.canvas
-        roads = [shape for name in ROADS for shape in self._shapes(self._layer(name))]
+        groups = self._shapes(self._layer("lane_groups_polygons"))
+        intersections = self._shapes(self._layer("intersections"))
         parks = self._shapes(self._layer("carpark_areas"))
         canvas.fill(self._shapes(self._optional("walkways")), palette.WALKWAY)
-        outlines = [np.asarray(shape.exterior.coords) for shape in [*parks, *roads]]
+        outlines = [np.asarray(shape.exterior.coords) for shape in [*parks, *groups, *intersections]]
         canvas.stroke(outlines, palette.ROAD_EDGE, 3.0)
         canvas.fill(parks, palette.CAR_PARK)
         self._label_car_parks(parks)
-        canvas.fill(self._shapes(self._layer("lane_groups_polygons")), palette.ROAD)
-        canvas.fill(self._shapes(self._layer("intersections")), palette.INTERSECTION)
+        canvas.fill(groups, palette.ROAD)
+        canvas.fill(intersections, palette.INTERSECTION)
         self._route_surface()
         self._crossings()
         self._lane_edges()
@@ -128,21 +128,8 @@ class MapPainter:
 
     def _lane_edges(self) -> None:
         """Both sides of every lane, without its ends, which are no markings."""
-        lanes = self._layer("lanes_polygons")
-        baselines = self._layer("baseline_paths")
-        path_of = {int(lane): row for row, lane in enumerate(baselines.column("lane_fid"))}
-        sides = []
-        for row in self._rows(lanes):
-            path = baselines.geometries[path_of[int(lanes.ids[row])]]
-            ends = shapely.multipoints(np.asarray(path.coords)[[0, -1], :2])
-            for polygon in parts_of(lanes.geometries[row], "Polygon"):
-                ring = np.asarray(polygon.exterior.coords)[:, :2]
-                segments = shapely.linestrings(np.stack([ring[:-1], ring[1:]], axis=1))
-                crossing = shapely.distance(segments, ends) < 0.4
-                sides += [ring[index : index + 2] for index in np.flatnonzero(~crossing)]
-        self.canvas.stroke(
-            [self.view.to_pixels(to_local(side, self._origin)) for side in sides], palette.LANE_EDGE, 1.5
-        )
+        sides = self._marks.sides(self._rows(self._layer("lanes_polygons")))
+        self.canvas.stroke(self.view.to_pixels(to_local(sides, self._origin)), palette.LANE_EDGE, 1.5)
 
     def _route_line(self, centerline: NDArray[np.float64] | None) -> None:
         if centerline is not None:
@@ -156,24 +143,9 @@ class MapPainter:
 
     def _chevrons(self) -> None:
         """Small arrows along the lanes."""
-        lanes = self._layer("lanes_polygons")
-        arrows = []
-        for line in self._baselines("lane_fid", lanes.ids[self._rows(lanes)]):
-            steps = np.hypot(*np.diff(line, axis=0).T)
-            along = np.concatenate([[0.0], np.cumsum(steps)])
-            count = max(1, int(along[-1] // CHEVRON_SPACING))
-            if along[-1] < 6.0:
-                continue
-            for at in (np.arange(count) + 0.5) * along[-1] / count:
-                tail, tip = (
-                    np.array([np.interp(s, along, line[:, 0]), np.interp(s, along, line[:, 1])])
-                    for s in (at - 0.6, at + 0.6)
-                )
-                forward = (tip - tail) / max(float(np.hypot(*(tip - tail))), 1e-9)
-                left = np.array([-forward[1], forward[0]])
-                arrows.append(np.stack([tip, tail + 0.42 * left, tail + 0.3 * forward, tail - 0.42 * left]))
+        arrows = self._marks.arrows(self._rows(self._layer("lanes_polygons")))
         self.canvas.fill(
-            [self.view.to_pixels(arrow) for arrow in arrows],
+            self.view.to_pixels(to_local(arrows, self._origin)),
             palette.mix(palette.ROAD, palette.MUTED_INK, 0.4),
         )
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -178,6 +180,26 @@ def as_text(summary: Mapping[str, Any]) -> str:
     lines.append(f"intervals: {summary['intervals']}")
     lines.append("ends: " + ", ".join(f"{name} {count}" for name, count in summary["ends"].items()))
     return "\n".join(lines)
+
+
+def as_json(figures: Mapping[str, Any]) -> str:
+    """Figures as a file of JSON, which knows no NaN: null where there is none, such as an interval of one.
+
+    >>> print(as_json({"low": float("nan"), "high": 1.0}))
+    {
+     "low": null,
+     "high": 1.0
+    }
+    """
+    return json.dumps(_without_nan(figures), indent=1, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def fallback_line(fallbacks: int, steps: int) -> str:

@@ -806,6 +806,28 @@ def test_closed_loop_runs_are_what_their_row_is_and_whole(root, monkeypatch, cha
         call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better={root}/run")
 
 
+def test_a_driven_training_counts_once_and_as_its_own_seed(root, monkeypatch):
+    for name, checkpoint in (("one", "0123456789abcdef"), ("copy", "0123456789abcdef"), ("two", "0" * 16)):
+        drive_made_up(root / name)
+        settings = root / name / "settings.json"
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | {"checkpoint": checkpoint}))
+        told = {"checkpoint_file": f"runs/better/seed{int(name == 'two')}/train/epoch_12.pth"}
+        (root / name / "summary.json").write_text(json.dumps(told))
+
+    def kept(row):
+        return call(keep_closed_loop, monkeypatch, "effect/two", "--row", f"better={row}")
+
+    with pytest.raises(SystemExit, match="'better/0' and 'better/1' drove the same weights; give a row"):
+        (root / "copy" / "summary.json").unlink()
+        kept(f"{root}/one,{root}/copy")
+    with pytest.raises(SystemExit, match=r"epoch_12\.pth, which is not of seed 0; .* as in NAME=1:"):
+        kept(f"{root}/two")
+    assert kept(f"{root}/one,{root}/two") == 0
+    assert kept(f"{root}/one") == 0  # (in its own place)
+    with pytest.raises(SystemExit, match="'better/0' and 'better/5' drove the same weights"):
+        kept(f"5:{root}/copy")
+
+
 def test_options_of_a_driven_row_are_read_before_they_are_compared(root, monkeypatch):
     plan = root / "results" / "effect" / "two.yml"
     plan.write_text(PLAN.replace("{config: b,", "{config: b, options: {keys: [x]},"))

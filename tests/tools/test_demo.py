@@ -32,7 +32,7 @@ def ran(monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "run", run)
-    monkeypatch.setattr(demo, "run_at_once", lambda commands: [run(command) for command in commands])
+    monkeypatch.setattr(demo, "run_at_once", lambda commands, at_once: [run(command) for command in commands])
     return names
 
 
@@ -56,7 +56,7 @@ def test_the_demo_ends_with_its_table_and_does_nothing_twice(ran, tmp_path, capf
         assert "LTF + BeyondDrive minus LTF" in shown and "LTF minus Ego-status MLP" in shown
         assert "a second training may differ by more" in shown and "at this size: LTF minus" in shown
     stages = json.loads((tmp_path / "work_dirs/demo/stages.json").read_text())
-    assert len(stages["seconds"]) == 9
+    assert len(stages["seconds"]) == 10
     driven = json.loads((tmp_path / "work_dirs/demo/closed_loop/table/comparison.json").read_text())
     assert tuple(driven["groups"]["all"]["rows"]) == ROWS
     films = sorted(path.stem for path in (tmp_path / "work_dirs/demo").glob("*.webp"))
@@ -65,7 +65,7 @@ def test_the_demo_ends_with_its_table_and_does_nothing_twice(ran, tmp_path, capf
     ran.clear()
     capfd.readouterr()
     assert demo.main(args) == 0
-    assert capfd.readouterr().out.count(": complete (") == 9
+    assert capfd.readouterr().out.count(": complete (") == 10
     assert ran == ["report", "closed-loop"]
 
     assert demo.main([*args, "--seed", "1"]) == 1
@@ -96,13 +96,38 @@ def test_commands_at_once_end_together_and_the_hidden_ones_leave_their_output(tm
     ]
     hidden = [sys.executable, "other.py", "-"]
     Path("other.py").write_text("print('told'); open('b', 'w')")
-    demo.run_at_once([shown, hidden])
+    demo.run_at_once([shown, hidden], 2)
     (log,) = (tmp_path / "work_dirs" / "demo" / "logs").iterdir()
     assert log.read_text() == "told\n" and log.name in capfd.readouterr().out
 
     waits = [sys.executable, "-c", "import time; time.sleep(600)"]
     with pytest.raises(subprocess.CalledProcessError):
-        demo.run_at_once([[sys.executable, "-c", "raise SystemExit(3)"], waits])
+        demo.run_at_once([[sys.executable, "-c", "raise SystemExit(3)"], waits], 2)
+
+
+def test_no_more_commands_run_at_once_than_are_told_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "COMMAND", ("python",))
+    counts = (
+        "import pathlib, sys, time\n"
+        "here = pathlib.Path(sys.argv[1] + '.runs'); here.touch(); time.sleep(0.2)\n"
+        "pathlib.Path(sys.argv[1] + '.saw').write_text(str(len(list(pathlib.Path('.').glob('*.runs')))))\n"
+        "here.unlink()\n"
+    )
+    Path("counts.py").write_text(counts)
+    demo.run_at_once([[sys.executable, "counts.py", str(number)] for number in range(5)], 2)
+    saw = [int(path.read_text()) for path in Path().glob("*.saw")]
+    assert len(saw) == 5 and max(saw) == 2
+
+
+def test_the_error_of_a_hidden_command_names_the_file_with_its_output(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fails = demo.tool_of("closed-loop run", "no/such_config")
+    works = [sys.executable, "-c", "pass"]
+    with pytest.raises(demo.DemoError, match=r"closed-loop-run-such_config\.txt has what it wrote"):
+        demo.run_stage(demo.Stage("drive", lambda: [works, fails], at_once=2))
+    told = (demo.DEMO / "logs" / "closed-loop-run-such_config.txt").read_text()
+    assert "the following arguments are required: --scenarios, --out" in told
 
 
 @pytest.mark.parametrize("rows", [demo.ROWS, demo.ROWS | demo.MORE_ROWS])

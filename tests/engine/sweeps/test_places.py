@@ -1,6 +1,8 @@
 """Where runs are carried out: what they ask a cluster for, and that Ray places them."""
 
 import os
+import time
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +81,35 @@ def test_no_more_tasks_at_a_time_than_asked_for(ray, tmp_path):
         return found
 
     assert list(RayTaskExecutor(limit=1).map(count_at_work, range(4))) == [1, 1, 1, 1]
+
+
+@pytest.mark.slow
+def test_a_map_that_is_left_ends_what_is_under_way(ray, tmp_path):
+    told = tmp_path / "process"
+
+    def work(number):
+        import time
+
+        if number == 0:
+            return
+        told.with_suffix(".new").write_text(str(os.getpid()))
+        told.with_suffix(".new").rename(told)
+        time.sleep(600)
+
+    results = RayTaskExecutor(limit=2).map(work, range(2))
+    next(results)
+    wait_until(told.exists)
+    process = Path("/proc") / told.read_text()
+    assert process.exists()
+    results.close()
+    wait_until(lambda: not process.exists())
+
+
+def wait_until(happened):
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
