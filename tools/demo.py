@@ -350,7 +350,7 @@ def run_at_once(commands: Sequence[Command], at_once: int) -> None:
                 if code is not None:
                     running.remove(item)
                     if code:
-                        raise subprocess.CalledProcessError(code, command, log and str(log))
+                        raise subprocess.CalledProcessError(code, command, str(log) if log else None)
             time.sleep(0.05)
     finally:
         for _, _, process in running:
