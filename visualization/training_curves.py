@@ -29,6 +29,8 @@ BOOKKEEPING = (
     "*momentum*",
 )
 """Figures that are no result: left out unless asked for."""
+LOWER_IS_BETTER = ("*loss*", *(f"*/{error}_*" for error in ("ATE", "ASE", "AOE", "AVE")))
+"""Losses, and the errors of ``DetectionMetric``; of all other figures the largest value is the best."""
 COLUMNS = 3
 PANEL = (5.0, 3.2)
 """Size of one curve's panel [inches]."""
@@ -60,7 +62,7 @@ class Run:
 
 
 class Summary(NamedTuple):
-    """Where a curve ends, and its best point: the smallest of a loss, the largest of a score."""
+    """Where a curve ends, and its best point: the smallest of a loss or an error, the largest of a score."""
 
     last: Point
     best: Point
@@ -76,15 +78,22 @@ def read_run(name: str, path: Path) -> Run:
     if not files or not files[0].is_file():
         raise LogError(f"{path}: no log here; give a work folder of a training, or its vis_data/scalars.json")
     curves: dict[str, dict[int, Point]] = {}
+    ends: dict[int, int] = {}
     for file in files:
-        for key, point in _points(file):
+        for key, point in _points(file, ends):
             # A training that was resumed repeats what came after its checkpoint; the later value counts.
             curves.setdefault(key, {})[point.iteration] = point
     return Run(name, {key: [points[at] for at in sorted(points)] for key, points in curves.items()})
 
 
-def _points(file: Path) -> Iterable[tuple[str, Point]]:
-    iteration, epoch = 0, 0.0
+def _points(file: Path, ends: dict[int, int]) -> Iterable[tuple[str, Point]]:
+    """Figures of one part of a training.
+
+    Args:
+        file: Its log.
+        ends: Last logged iteration by epoch, of the parts before; those of this one are added.
+    """
+    iteration = 0
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         if not line.strip():
             continue
@@ -97,10 +106,12 @@ def _points(file: Path) -> Iterable[tuple[str, Point]]:
                 "killed while it wrote"
             ) from error
         if "iter" in logged:
-            iteration, epoch = int(logged["iter"]), float(logged.get("epoch", 0))
-            at, when = iteration, epoch
+            iteration, epoch = int(logged["iter"]), int(logged.get("epoch", 0))
+            at, when = iteration, float(epoch)
+            ends[epoch] = iteration
         else:  # a validation counts epochs, and comes after the iterations that were logged before it
-            at, when = iteration or step, float(step)
+            # (a part that begins with one makes up for what the part before did not come to)
+            at, when = iteration or ends.get(step, step), float(step)
         for key, value in logged.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 yield key, Point(at, when, float(value))
@@ -128,7 +139,7 @@ def choose_keys(runs: Sequence[Run], patterns: Sequence[str] = ()) -> list[str]:
 def summarise(curve: Sequence[Point], key: str) -> Summary:
     """Last and best point of a curve."""
     finite = [point for point in curve if math.isfinite(point.value)] or list(curve)
-    choose = min if "loss" in key else max
+    choose = min if any(fnmatchcase(key, pattern) for pattern in LOWER_IS_BETTER) else max
     return Summary(curve[-1], choose(finite, key=lambda point: point.value))
 
 

@@ -63,3 +63,19 @@ def test_bad_logs_are_named(work, tmp_path, capsys):
     path.write_text(path.read_text() + '{"loss": 1')
     with pytest.raises(LogError, match=r"scalars\.json: line 2 is no line of figures"):
         read_run("cut", path)
+
+
+def test_a_validation_that_a_resumed_part_begins_with_lies_at_the_end_of_its_epoch(tmp_path):
+    first = [training(50, 5.0), training(100, 4.0), {"pdms/PDMS": 50.0, "step": 1}, training(200, 3.0, 2)]
+    log(tmp_path / "work", "20260101_000000", first)  # killed before the validation after epoch 2
+    log(tmp_path / "work", "20260102_000000", [{"pdms/PDMS": 60.0, "step": 2}, training(300, 2.0, 3)])
+    run = read_run("a", tmp_path / "work")
+    assert run.curves["pdms/PDMS"] == [Point(100, 1, 50.0), Point(200, 2, 60.0)]
+
+
+def test_the_best_of_an_error_is_the_smallest(tmp_path, capsys):
+    lines = [{"detection/ATE_vehicle": 0.5, "detection/AP_vehicle": 0.5, "step": 1}, training(4, 1.0, 2)]
+    lines.append({"detection/ATE_vehicle": 0.75, "detection/AP_vehicle": 0.75, "step": 2})
+    assert analyze_logs.main([str(log(tmp_path, "run", lines)), "--keys", "detection/*"]) == 0
+    best = {line.split()[0]: line.split()[3] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert best == {"detection/ATE_vehicle": "0.5000", "detection/AP_vehicle": "0.7500"}
