@@ -131,11 +131,11 @@ def shown_columns(rows: Sequence[ScoreRow]) -> tuple[str, ...]:
 def best_values(rows: Sequence[ScoreRow], reference: Sequence[str] = ("human",)) -> dict[str, float]:
     """The highest value of each column, rounded as shown, among planners that are no reference."""
     planners = [row for row in rows if row.label.lower() not in reference]
-    return {
-        column: max(round(row[column], 1) for row in planners)
-        for column in shown_columns(rows)
-        if len(planners) > 1
-    }
+    if len(planners) < 2:
+        return {}
+    columns = shown_columns(rows)
+    known = {column: [row[column] for row in planners if np.isfinite(row[column])] for column in columns}
+    return {column: max(round(value, 1) for value in values) for column, values in known.items() if values}
 
 
 def format_table(rows: Sequence[ScoreRow], style: Literal["text", "markdown"] = "text") -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from beyonddrive.evaluation.score_results import EPDMS, Results, ResultsError
-from beyonddrive.visualization.tables import ScoreRow, format_table, parse_named, summarise
+from beyonddrive.visualization.tables import ScoreRow, best_values, format_table, parse_named, summarise
 
 
 def planner(label, **values):
@@ -75,3 +75,9 @@ def test_named_arguments_must_be_pairs_with_different_names():
     for bad in (["a"], ["=x"], ["a="], ["a=b", "a=c"]):
         with pytest.raises(ResultsError, match="--row"):
             parse_named(bad, "--row")
+
+
+def test_the_best_of_a_column_is_among_the_planners_that_have_it():
+    rows = [ScoreRow(name, np.array([value, *[50.0] * 6]), 3) for name, value in (("a", np.nan), ("b", 60.0))]
+    assert best_values(rows)[rows[0].kind.columns[0]] == 60.0
+    assert "**60.0**" in format_table(rows, "markdown")
