@@ -81,7 +81,8 @@ def describe_status(inputs: Mapping[str, Any]) -> str:
     if "status" not in inputs:
         return ""
     status = _array(inputs["status"])
-    command = COMMANDS[int(status[:4].argmax())]
+    # (a planner need not be told it: ``HideStatus``)
+    command = COMMANDS[int(status[:4].argmax())] if status[:4].any() else "no command"
     speed = float(np.hypot(*status[4:6]))
     return f"{command}, {speed:.1f} m/s, {status[6]:+.1f} m/s2 along, {status[7]:+.1f} m/s2 across"
 

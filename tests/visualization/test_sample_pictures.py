@@ -6,10 +6,18 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
+from beyonddrive.datasets.transforms.status import HideStatus
 from beyonddrive.structures.sample import PlanSample
 from beyonddrive.tools import browse
 from beyonddrive.visualization import palette
-from beyonddrive.visualization.sample_pictures import BEV_HEIGHT, HEADER, MARGIN, WIDTH, draw_sample
+from beyonddrive.visualization.sample_pictures import (
+    BEV_HEIGHT,
+    HEADER,
+    MARGIN,
+    WIDTH,
+    describe_status,
+    draw_sample,
+)
 
 STATUS = torch.tensor([1.0, 0, 0, 0, 5, 0, 1, 0])
 SEES = [
@@ -122,3 +130,9 @@ def test_a_scene_that_cannot_be_made_is_named_and_the_others_are_drawn(tmp_path,
     assert browse.main([str(blind_recipe), "--num", "2", "--out", str(tmp_path / "none")]) == 1
     printed = capsys.readouterr()
     assert printed.err.count("browse: ") == 2 and "0 pictures of 6 samples" in printed.out
+
+
+def test_a_command_that_is_hidden_is_no_turn():
+    shown = HideStatus(["command"])({"status": STATUS.numpy()})
+    assert describe_status({"status": STATUS}).startswith("left, 5.0 m/s")
+    assert describe_status(shown).startswith("no command, 5.0 m/s")
