@@ -57,7 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.record.is_dir() and (args.ground or args.scene):
         parser.error("--ground and --scene go with one record; a folder of runs has them in its folders")
     if args.scenarios is not None and not args.record.is_dir():
-        parser.error("--scenarios goes with a folder of runs")
+        parser.error(f"--scenarios: goes with a folder of runs, and {args.record} is none")
     return args
 
 

@@ -232,3 +232,10 @@ def test_recorded_episodes_alone_are_recognised_and_options_of_others_refused(tm
         assert check_golden([str(tmp_path), option, value]) == 1
         said = f"{tmp_path}: holds HUGSIM's arrays; {option} goes with {owner} alone"
         assert said in capsys.readouterr().err
+
+
+def test_results_that_are_no_folder_are_named(results, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "result"), "--scenarios", str(tmp_path / "scenarios")])
+    assert ended.value.code == 2
+    assert f"a folder of runs, and {tmp_path / 'result'} is none" in capsys.readouterr().err
