@@ -13,6 +13,8 @@ from pathlib import Path
 
 from beyonddrive.tools._command_line import command_parser, run_command
 
+TITLE = "PDM score of planners"
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -53,7 +55,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--coverage", type=Path, help="coverage.json of a negative pool")
     parser.add_argument("--pictures", type=Path, help="folder that beyonddrive visualize wrote")
-    parser.add_argument("--title", default="PDM score of planners")
+    parser.add_argument("--title", default=TITLE)
     parser.add_argument("--note", default="", help="a sentence below the title")
     parser.add_argument("--markdown", type=Path, help="also write the markdown table to this file")
     parser.add_argument("--out", type=Path, help="HTML file to write")
@@ -64,6 +66,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Report; the exit code is 1 if a file is refused."""
     args = parse_args(argv)
     return run_command("report", lambda: report(args))
+
+
+def _refuse_idle(args: argparse.Namespace) -> None:
+    """Refuse options that nothing would be seen of.
+
+    Raises:
+        ReportError: If there are some, or there is nothing to report.
+    """
+    from beyonddrive.visualization.report_inputs import ReportError
+
+    if not args.row and (args.markdown or not args.out):
+        raise ReportError("there is no table without planners; give --row NAME=results.csv, once or more")
+    for name in ("time", "coverage", "pictures", "title", "note"):
+        if not args.out and getattr(args, name) not in (None, [], "", TITLE):
+            raise ReportError(f"--{name}: is seen on the page alone; say where it goes by --out report.html")
 
 
 def report(args: argparse.Namespace) -> int:
@@ -85,6 +102,7 @@ def report(args: argparse.Namespace) -> int:
     coverage = [args.coverage] if args.coverage else []
     read = [*(path for _, path in named), *coverage, *pictures]
     check_results({"--out": args.out, "--markdown": args.markdown}, read)
+    _refuse_idle(args)
     results = [read_results(name, Path(path)) for name, path in named]
     rows = summarise(results, args.common_scenes, args.different_labels)
     labels = describe_labels(rows, label_differences(results))

@@ -151,3 +151,24 @@ def test_a_report_never_takes_the_place_of_what_it_reads(tmp_path, pictures, cap
         assert tool.main([*words, option, str(path)]) == 1
         assert f"{option} {path}: is read by this command; give" in capsys.readouterr().err
         assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "option", ["--time=train=3", "--coverage=coverage.json", "--pictures=pictures", "--title=x", "--note=x"]
+)
+def test_what_only_the_page_shows_asks_for_a_page(tmp_path, pictures, capsys, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.csv").write_text(RESULTS)
+    (tmp_path / "coverage.json").write_text(json.dumps(COVERAGE))
+    assert tool.main(["--row=LTF=r.csv", option]) == 1
+    said = capsys.readouterr()
+    assert f"{option.split('=')[0]}: is seen on the page alone" in said.err and not said.out
+    assert tool.main(["--row=LTF=r.csv", option, "--out=report.html"]) == 0
+
+
+def test_a_report_of_nothing_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in ([], ["--markdown=t.md"], ["--markdown=t.md", "--out=report.html"]):
+        assert tool.main(words) == 1
+        assert "give --row NAME=results.csv" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
