@@ -29,8 +29,8 @@ BOOKKEEPING = (
     "*momentum*",
 )
 """Figures that are no result: left out unless asked for."""
-LOWER_IS_BETTER = ("*loss*", *(f"*/{error}_*" for error in ("ATE", "ASE", "AOE", "AVE")))
-"""Losses, and the errors of ``DetectionMetric``; of all other figures the largest value is the best."""
+LOWER_IS_BETTER = ("*loss*", "*/A[TSOV]E_*", "*/[AF]DE")
+"""Losses, errors of ``DetectionMetric``, displacements; of other figures the largest value is the best."""
 COLUMNS = 3
 PANEL = (5.0, 3.2)
 """Size of one curve's panel [inches]."""
