@@ -41,7 +41,7 @@ from beyonddrive.synth.traffic import TrafficPlan, simulate, write_demand
 from beyonddrive.synth.vehicle_types import EGO_TYPE, VEHICLE_TYPES
 
 FIRST_STAMP_US = 1_620_000_000_000_000
-"""Time stamp at which the generated world begins [us]; towns follow a day after each other."""
+"""Time stamp at which the generated world begins [us]; a town is of one of the 365 days from then on."""
 
 
 @dataclass(frozen=True)
