@@ -12,6 +12,7 @@ import cv2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from beyonddrive.datasets.navsim.sensors import read_image
+from beyonddrive.datasets.stores.selection import DEFAULT_THRESHOLD
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.visualization.palette import FAILURE_LABELS, FAILURES, PASS
@@ -90,6 +91,7 @@ def render_report(report: Report) -> str:
         has_failures=any(row.num_failed for row in report.rows),
         facts=_facts(report.coverage),
         failing=_failing(report.coverage),
+        limit="" if isinstance(limit := report.coverage.get("threshold", "?"), Mapping) else f"below {limit}",
         scenes=scenes,
         most_pictures=max(map(len, scenes), default=0),
         colors=[*((FAILURE_LABELS[name], color) for name, color in FAILURES.items()), ("passes", PASS)],
@@ -133,9 +135,14 @@ def _facts(coverage: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _failing(coverage: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Shares of scenes and proposals that fail each sub-score that ``coverage.json`` knows."""
     proposals, scenes = coverage.get("proposals_failing") or {}, coverage.get("scenes_failing") or {}
+    limits = coverage.get("threshold")
+    below = {
+        name: f" below {limits.get(name, DEFAULT_THRESHOLD)}"
+        for name in (SCORE_COLUMNS if isinstance(limits, Mapping) else ())
+    }
     return [
         {
-            "label": f"{FAILURE_LABELS.get(name, 'score')} ({name})",
+            "label": f"{FAILURE_LABELS.get(name, 'score')} ({name}){below.get(name, '')}",
             "color": FAILURES.get(name),
             "scenes": _share(scenes.get(name)),
             "proposals": _share(proposals[name]),

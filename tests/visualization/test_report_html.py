@@ -81,6 +81,14 @@ def test_all_rows_figures_and_pictures_are_in_it(pictures):
     assert [int(picture.mean().round()) for picture in shown] == [100, 150]
 
 
+def test_limits_that_differ_stand_beside_their_columns():
+    html = render_report(Report("one", coverage=COVERAGE))
+    assert "<th>below 0.6</th>" in html and "collision (NC)<" in html
+    html = render_report(Report("several", coverage={**COVERAGE, "threshold": {"NC": 0.9, "DAC": 0.5}}))
+    assert "<th></th>" in html and "collision (NC) below 0.9<" in html and "score (PDMS) below 0.6<" in html
+    assert "{" not in html[html.index("<h2>Negatives") :]
+
+
 def test_nothing_outside_is_named(pictures):
     html = render_report(full_report(pictures))
     without_data = re.sub(r'src="data:[^"]+"', "", html)
