@@ -26,6 +26,9 @@ END = 0.4
 class LaneMarks:
     """Marks of lanes in global coordinates [m]; those of a lane are made when they are first wanted.
 
+    A lane without a centreline, which the score minds only on the route, has its outline for sides and no
+    arrows.
+
     Args:
         lanes: The layer ``lanes_polygons``.
         baselines: The layer ``baseline_paths``.
@@ -45,21 +48,28 @@ class LaneMarks:
         """Rings (A, 4, 2) of small arrows along lanes."""
         return _gathered(rows, self._arrows, self._arrows_of, 4)
 
-    def _path(self, row: int) -> NDArray[np.float64]:
-        path = self._baselines.geometries[self._path_of[int(self._lanes.ids[row])]]
-        return np.asarray(path.coords, dtype=np.float64)[:, :2]
+    def _path(self, row: int) -> NDArray[np.float64] | None:
+        place = self._path_of.get(int(self._lanes.ids[row]))
+        if place is None:
+            return None
+        return np.asarray(self._baselines.geometries[place].coords, dtype=np.float64)[:, :2]
 
     def _sides_of(self, row: int) -> NDArray[np.float64]:
-        ends = shapely.multipoints(self._path(row)[[0, -1]])
+        path = self._path(row)
+        ends = None if path is None else shapely.multipoints(path[[0, -1]])
         sides = []
         for polygon in parts_of(self._lanes.geometries[row], "Polygon"):
             ring = np.asarray(polygon.exterior.coords)[:, :2]
             segments = np.stack([ring[:-1], ring[1:]], axis=1)
-            sides.append(segments[shapely.distance(shapely.linestrings(segments), ends) >= END])
+            if ends is not None:
+                segments = segments[shapely.distance(shapely.linestrings(segments), ends) >= END]
+            sides.append(segments)
         return np.concatenate(sides) if sides else np.empty((0, 2, 2))
 
     def _arrows_of(self, row: int) -> NDArray[np.float64]:
         line = self._path(row)
+        if line is None:
+            return np.empty((0, 4, 2))
         along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
         if along[-1] < SHORTEST:
             return np.empty((0, 4, 2))

@@ -184,8 +184,8 @@ class MapPainter:
             if int(name) not in connectors:  # the score passes over such lights as well
                 continue
             row = connectors.row_of(int(name))
-            line = self._baselines("lane_connector_fid", connectors.ids[[row]])[0]
-            by_lane.setdefault(int(connectors.column("exit_lane_fid")[row]), []).append((line, red))
+            for line in self._baselines("lane_connector_fid", connectors.ids[[row]]):
+                by_lane.setdefault(int(connectors.column("exit_lane_fid")[row]), []).append((line, red))
         red_lines = [line for group in by_lane.values() for line, red in group if red]
         self.canvas.stroke(
             [self.view.to_pixels(line) for line in red_lines], palette.RED_LIGHT, 2.0, alpha=0.35

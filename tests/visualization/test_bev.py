@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from beyonddrive.datasets.maps.nuplan_map import MapLayer
 from beyonddrive.datasets.navsim.scene import HISTORY
 from beyonddrive.structures.plan import PlanError
 from beyonddrive.structures.se2 import to_global
@@ -182,3 +183,36 @@ def test_plans_and_verdicts_must_fit(straight_plan, make_verdict):
         PlanLayer("planner", np.full((1, 8, 3), np.nan), "plan")
     with pytest.raises(ValueError, match="2 verdicts for 1 plans"):
         PlanLayer("planner", straight_plan, "plan", verdicts=[make_verdict(), make_verdict()])
+
+
+class WithoutLines:
+    """A map some of whose centrelines are missing."""
+
+    def __init__(self, nuplan_map, column, ids):
+        self._map = nuplan_map
+        lines = nuplan_map.layer("baseline_paths")
+        kept = ~np.isin(lines.column(column), ids)
+        self._lines = MapLayer(
+            lines.name,
+            lines.ids[kept],
+            lines.geometries[kept],
+            {name: values[kept] for name, values in lines.columns.items()},
+            lines.source,
+            {int(fid): row for row, fid in enumerate(lines.ids[kept])},
+        )
+
+    def __getattr__(self, name):
+        return getattr(self._map, name)
+
+    def layer(self, name):
+        return self._lines if name == "baseline_paths" else self._map.layer(name)
+
+
+def test_lanes_and_lights_without_a_centreline_are_drawn_as_far_as_they_are_known(golden_root, red_scene):
+    nuplan_map = golden_root.map(red_scene.map_location)
+    whole = draw_bev(red_scene, nuplan_map)
+    lanes = nuplan_map.layer("lanes_polygons").ids
+    lights = [int(connector) for connector, _ in red_scene.traffic_lights]
+    for column, ids in (("lane_fid", lanes), ("lane_connector_fid", lights)):
+        drawn = draw_bev(red_scene, WithoutLines(nuplan_map, column, ids))
+        assert 0.0 < (drawn != whole).any(axis=-1).mean() < 0.2
