@@ -61,15 +61,20 @@ def towns_of(wanted: int, scenes_per_town: int) -> int:
     return max(-(-wanted // scenes_per_town), min(FEW_TOWNS, -(-wanted // FEW_SCENES)))
 
 
-def town_specs(config: WorldConfig, extra: Mapping[str, int] | None = None) -> list[TownSpec]:
-    """Towns of a world: the same list for the same settings; ``extra`` adds towns to splits, at the end."""
+def town_specs(config: WorldConfig, extra: Sequence[str] = ()) -> list[TownSpec]:
+    """Towns of a world: the same list for the same settings.
+
+    Args:
+        config: Settings.
+        extra: Splits that get a further town each, at the end: those before keep their places in the maps.
+    """
     plan: list[tuple[str, int, int]] = []
     for split, wanted in config.splits.items():
         towns = towns_of(wanted, config.scenes_per_town)
         plan += [(split, number, -(-wanted // towns)) for number in range(towns)]
-    for split, more in (extra or {}).items():
+    for split in extra:
         have = sum(name == split for name, _, _ in plan)
-        plan += [(split, have + i, config.scenes_per_town) for i in range(more)]
+        plan.append((split, have, config.scenes_per_town))
     locations = list(ORIGINS)
     return [
         TownSpec(
@@ -104,7 +109,7 @@ def _make_towns(
     config: WorldConfig, towns: Path, executor: Executor, score_experts: ScoreExperts | None, progress: bool
 ) -> list[TownSpec]:
     """Make towns until every split has its scenes."""
-    extra = dict.fromkeys(config.splits, 0)
+    extra: list[str] = []
     while True:
         specs = town_specs(config, extra)
         items = [(spec, towns / spec.name, score_experts) for spec in specs]
@@ -114,10 +119,10 @@ def _make_towns(
             have = sum(count for spec, count in zip(specs, counts, strict=True) if spec.split == split)
             if have < wanted:
                 short[split] = have
-                extra[split] += 1
+                extra.append(split)
         if not short:
             return specs
-        if max(extra.values()) > MAX_TOWNS_MORE:
+        if max(map(extra.count, config.splits)) > MAX_TOWNS_MORE:
             raise WorldError(
                 f"found only {short} of {dict(config.splits)} scenes: make traffic denser or simulate longer "
                 "(TrafficPlan), or choose less strictly (SelectionRule, min_expert_score)"

@@ -242,7 +242,7 @@ def vocabulary(name: str, plans: int, workers: int) -> list[Command]:
 def stages(size: Size, seed: int, workers: int) -> list[Stage]:
     """List the stages of the demo, in order."""
     return [
-        *_data(size, seed, workers, lidar=False, cached=(LTF, EGO_MLP)),
+        *_data(size, seed, workers, lidar=False, cached=(LTF,)),
         # (two trainings with one thread each take less time than one after the other with two)
         Stage("train the generator and LTF", train(size, GENERATOR, LTF), at_once=2),
         _negatives(workers),
@@ -262,7 +262,7 @@ def stages_of_all_planners(size: Size, seed: int, workers: int) -> list[Stage]:
         if name not in (HUMAN, CONSTANT_VELOCITY, GENERATOR)
     ]
     return [
-        *_data(size, seed, workers, lidar=True, cached=(LTF, EGO_MLP, MORE_ROWS["TransFuser"], WOTE)),
+        *_data(size, seed, workers, lidar=True, cached=(LTF, MORE_ROWS["TransFuser"], WOTE)),
         Stage("train the generator", train(size, GENERATOR)),
         _negatives(workers),
         Stage("make vocabularies", lambda: made),

@@ -17,6 +17,7 @@ from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor
 from beyonddrive.evaluation.pdm import build_metric_cache, score
 from beyonddrive.structures.plan import SCORE_COLUMNS
+from beyonddrive.synth import world as world_module
 from beyonddrive.synth.sumo import SumoError, sumo_home
 from beyonddrive.synth.traffic import TrafficPlan
 from beyonddrive.synth.world import create_world
@@ -343,6 +344,21 @@ def test_a_finished_world_is_left_alone_and_another_refused(world, tmp_path):
 def test_settings_out_of_range_are_refused(change, message):
     with pytest.raises(WorldError, match=message):
         WorldConfig(**{"splits": {"test": 1}, **change})
+
+
+def test_towns_that_are_added_keep_their_places(monkeypatch, tmp_path):
+    places = {}
+
+    def make(spec, folder, score_experts=None):
+        places[spec.name] = (spec.location, spec.index)
+        folder.mkdir(parents=True)
+        (folder / "scenes.json").write_text(json.dumps({spec.name: [["token", "keep"]] * 40}))
+
+    monkeypatch.setattr(world_module, "make_town", make)
+    config = WorldConfig(splits={"train": 300, "test": 300}, scenes_per_town=300)
+    specs = world_module._make_towns(config, tmp_path, SerialExecutor(), None, progress=False)
+    assert [spec.split for spec in specs].count("test") == 8
+    assert {spec.name: (spec.location, spec.index) for spec in specs} == places
 
 
 def test_missing_sumo_names_the_extra(monkeypatch, tmp_path):
