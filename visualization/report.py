@@ -136,10 +136,9 @@ def _failing(coverage: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Shares of scenes and proposals that fail each sub-score that ``coverage.json`` knows."""
     proposals, scenes = coverage.get("proposals_failing") or {}, coverage.get("scenes_failing") or {}
     limits = coverage.get("threshold")
-    below = {
-        name: f" below {limits.get(name, DEFAULT_THRESHOLD)}"
-        for name in (SCORE_COLUMNS if isinstance(limits, Mapping) else ())
-    }
+    below: dict[str, str] = {}
+    if isinstance(limits, Mapping):
+        below = {name: f" below {limits.get(name, DEFAULT_THRESHOLD)}" for name in SCORE_COLUMNS}
     return [
         {
             "label": f"{FAILURE_LABELS.get(name, 'score')} ({name}){below.get(name, '')}",
