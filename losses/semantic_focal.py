@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -46,4 +47,6 @@ class BEVFocalLoss(BEVSemanticLoss):
         labels = self.thinned(logits, target)
         entropy = F.cross_entropy(logits.float(), labels, reduction="none")
         probability = (-entropy).exp().clamp(min=PROBABILITY_FLOOR)
-        return self.weight * (-self.alpha * (1 - probability) ** self.gamma * probability.log()).mean()
+        # (Below 1 a gamma has an infinite slope at 0, where pixels are that are unknown or quite right.)
+        missing = (1 - probability).clamp(min=torch.finfo(probability.dtype).tiny)
+        return self.weight * (-self.alpha * missing**self.gamma * probability.log()).mean()

@@ -129,6 +129,16 @@ def test_a_batch_without_a_known_cell_has_no_loss_and_no_gradient(loss):
     assert torch.equal(logits.grad, torch.zeros_like(logits))
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_pixels_that_are_quite_right_or_unknown_have_a_gradient_that_is_a_number(gamma):
+    logits = torch.zeros(1, 3, 1, 3)
+    logits[0, 0, 0, 0] = 60.0  # so sure that its probability rounds to 1
+    logits.requires_grad_()
+    BEVFocalLoss(1.0, gamma=gamma)(logits, torch.tensor([[[0, IGNORED_LABEL, 1]]])).backward()
+    assert logits.grad.isfinite().all()
+    assert not logits.grad[..., 1].any() and logits.grad[..., 2].all()
+
+
 def test_plan_l1():
     assert PlanL1Loss(10.0)(torch.zeros(2, 8, 4), torch.full((2, 8, 4), -0.3)).item() == pytest.approx(3.0)
     with pytest.raises(ValueError, match="positive"):
