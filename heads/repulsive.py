@@ -190,6 +190,12 @@ def _unwrap_keys(module: nn.Module, state: dict[str, Tensor], prefix: str, metad
 
 
 def _wrap_keys(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Load ``<prefix>x`` as ``<prefix>head.x``."""
-    for key in [key for key in state if key.startswith(prefix)]:
+    """Load ``<prefix>x`` as ``<prefix>head.x``, but for what a repulsion of one's own keeps."""
+    own = {
+        f"{prefix}{name}.{key}"
+        for name, part in module.named_children()
+        if name != "head"
+        for key in part.state_dict()
+    }
+    for key in [key for key in state if key.startswith(prefix) and key not in own]:
         state[prefix + "head." + key[len(prefix) :]] = state.pop(key)

@@ -206,3 +206,25 @@ def test_a_repulsion_of_ones_own_is_named_by_its_type():
         assert repelled(type="TwiceRepelled", times=3.0) == 3 * repelled()
     finally:
         MODELS.module_dict.pop("TwiceRepelled")
+
+
+def test_what_a_repulsion_of_ones_own_has_counted_is_saved_and_loaded():
+    class Counting(RepulsiveDistanceLoss):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.register_buffer("seen", torch.zeros(()))
+
+    def repelled() -> nn.Sequential:
+        loss = {"type": "Counting", "weight": 5.0}
+        return nn.Sequential(RepulsiveHead(head=DELTA, loss=loss, mode_loss={**loss, "margin": 1.0}))
+
+    MODELS.register_module(module=Counting)
+    try:
+        one, other = repelled(), repelled()
+    finally:
+        MODELS.module_dict.pop("Counting")
+    one[0].repulsion.seen += 3.0
+    one[0].mode_repulsion.seen += 4.0
+    other.load_state_dict(one.state_dict(), strict=True)
+    assert (other[0].repulsion.seen.item(), other[0].mode_repulsion.seen.item()) == (3.0, 4.0)
+    assert torch.equal(other[0].head.mlp[0].weight, one[0].head.mlp[0].weight)
