@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.log_jobs import CacheReport, LogJob, log_jobs, missing_tokens
-from beyonddrive.datasets.navsim.root import NavsimRoot, SceneRef
+from beyonddrive.datasets.navsim.root import NavsimRoot, NavsimRootError, SceneRef, doubled_scene
 from beyonddrive.datasets.navsim.scene import HISTORY, Scene
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.navsim.sensors import LIDAR_ROWS, SensorError, camera_of, lidar_path_of, read_pcd
@@ -54,7 +54,7 @@ def write_info_files(
     ``gt_database/<split>``, and sweeps as float32 (N, 4) x, y, z [m], intensity / 255 in ``points/<split>``.
 
     Raises:
-        NavsimRootError: If there is no such split.
+        NavsimRootError: If there is no such split, or a scene is in two of its logs.
         OSError: If something cannot be written.
     """
     scene_filter = scene_filter or SceneFilter()
@@ -65,11 +65,14 @@ def write_info_files(
     infos: list[dict[str, Any]] = []
     database: dict[str, list[dict[str, Any]]] = {name: [] for name in AGENT_CLASSES}
     results = executor.map(_log_part, jobs, f"infos of {split}", initializer=_start, initargs=(task,))
-    for part in results:
+    log_of: dict[str, Path] = {}
+    for job, part in zip(jobs, results, strict=True):
         report.num_new_logs += part["new"]
         report.failures |= part["failures"]
         report.problems += part["problems"]
         for info in part["infos"]:
+            if (other := log_of.setdefault(info["token"], job.path)) != job.path:
+                raise NavsimRootError(doubled_scene(info["token"], other, job.path))
             _add(info, infos, database, split)
     report.problems += missing_tokens(scene_filter, {*(info["token"] for info in infos), *report.failures})
     report.num_scenes = len(infos)
@@ -218,6 +221,7 @@ def _images(scene: Scene, sensors: Path) -> dict[str, Any]:
     images = {}
     for name in sorted(scene.now["cams"]):
         camera = camera_of(scene.now, name, sensors)
+        camera.check_calibration()
         to_lidar = np.eye(4)
         to_lidar[:3, :3], to_lidar[:3, 3] = camera.rotation, camera.translation
         images[name] = {

@@ -54,6 +54,24 @@ class Camera:
         """The picture: uint8 (H, W, 3) RGB."""
         return read_image(self.path)
 
+    def check_calibration(self) -> None:
+        """Refuse matrices that are no numbers; a planner that looks at pictures alone needs none of them.
+
+        Raises:
+            SensorError: Naming the image and the key of the log.
+        """
+        for key, values in (
+            ("cam_intrinsic", self.intrinsic),
+            ("sensor2lidar_rotation", self.rotation),
+            ("sensor2lidar_translation", self.translation),
+            ("distortion", self.distortion),
+        ):
+            if not np.isfinite(values).all():
+                raise SensorError(
+                    f"{self.path}: {key} of its camera in the log is not finite; leave the scene out, or "
+                    f"restore its log from the data set"
+                )
+
 
 def camera_of(frame: Frame, name: str, sensor_root: Path) -> Camera:
     """A camera of a frame, for example ``CAM_F0`` (NAVSIM_FORMAT, section 2).

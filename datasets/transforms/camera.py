@@ -28,7 +28,8 @@ class LoadCameraStitch(BaseTransform):
             (:mod:`~beyonddrive.datasets.transforms.camera_rig`); ``ViewAugmentation`` needs it.
 
     Raises:
-        SensorError: If an image is missing or damaged, or the three differ in size.
+        SensorError: If an image is missing or damaged, the three differ in size, or, with ``rig``, a
+            calibration is not finite.
     """
 
     def __init__(self, size: Sequence[int] = (256, 1024), rig: bool = False) -> None:

@@ -59,7 +59,12 @@ def rig_of(
         cameras: Left, front and right.
         image_size: (h, w) of each image [px].
         size: (H, W) of the strip [px].
+
+    Raises:
+        SensorError: If a calibration is not finite.
     """
+    for camera in cameras:
+        camera.check_calibration()
     height, width = image_size
     rows, columns = round(CROP_ROWS * height), round(CROP_COLUMNS * width)
     scale = np.diag([size[1] / (3 * width - 4 * columns), size[0] / (height - 2 * rows), 1.0])

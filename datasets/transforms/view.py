@@ -137,6 +137,11 @@ class ViewAugmentation(Augmentation):
                 "LoadCameraStitch of feature_pipeline and make the cache anew: beyonddrive cache-features "
                 "CONFIG"
             )
+        if not np.isfinite(results["camera_rig"]).all():
+            raise ViewError(
+                "ViewAugmentation: the rig of its cameras (camera_rig) is not finite, as its log has it; "
+                "leave the scene out of the scene filter"
+            )
         image: NDArray[np.uint8] = results["camera"]
         size = (image.shape[1], image.shape[2])
         pixels = source_pixels(np.asarray(results["camera_rig"], np.float64), pose, size)

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,27 @@ def test_scenes_that_cannot_be_written_are_named(world, tmp_path, capsys):
     assert f"scene {scene.token}: " in capsys.readouterr().err
     assert create(world, tmp_path / "other", "--scene-filter", tmp_path / "none.yaml") == 1
     assert "none.yaml" in capsys.readouterr().err
+
+
+def test_a_log_under_two_names_is_refused(world, tmp_path, capsys):
+    log = min((world / "navsim_logs/mini").iterdir())
+    shutil.copy(log, log.with_name("zz.pkl"))
+    assert create(world, tmp_path / "out") == 1
+    told = capsys.readouterr().err
+    assert log.name in told and "zz.pkl" in told and "take one of these logs out" in told
+    assert not (tmp_path / "out/navsim_infos_mini.pkl").exists()
+
+
+def test_calibrations_that_are_no_numbers_are_named(world, tmp_path, capsys):
+    log = min((world / "navsim_logs/mini").iterdir())
+    frames = pickle.loads(log.read_bytes())
+    frames[HISTORY - 1]["cams"]["CAM_B0"]["cam_intrinsic"] = np.full((3, 3), np.nan)
+    log.write_bytes(pickle.dumps(frames))
+    assert create(world, tmp_path / "out") == 1
+    told = capsys.readouterr().err
+    assert frames[HISTORY - 1]["token"] in told and "cam_intrinsic" in told
+    content = pickle.loads((tmp_path / "out/navsim_infos_mini.pkl").read_bytes())
+    assert len(content["data_list"]) == 2
 
 
 def test_mmdet3d_trains_on_them_and_on_our_data_set_by_its_own_tool(mmdet3d, world, tmp_path):

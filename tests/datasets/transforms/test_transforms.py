@@ -96,6 +96,15 @@ def test_camera_files_that_cannot_be_used(results, world):
         LoadCameraStitch(size=(0, 5))
 
 
+def test_a_rig_of_cameras_without_a_calibration_is_refused(results):
+    camera = results["scene"].now["cams"]["CAM_R0"]
+    camera["distortion"] = np.array([0.0, np.nan, 0.0, 0.0, 0.0])
+    assert LoadCameraStitch(size=(16, 64))(dict(results))["camera"].any()  # which is not looked at here
+    name = camera["data_path"].rpartition("/")[2]
+    with pytest.raises(SensorError, match=f"{name}: distortion of its camera in the log is not finite"):
+        LoadCameraStitch(size=(16, 64), rig=True)(dict(results))
+
+
 # ------------------------------------------------------------------ lidar
 def test_lidar_equals_the_recorded_one(recipe, features):
     points = recipe.raw_lidar()[:3]

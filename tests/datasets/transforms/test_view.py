@@ -207,6 +207,10 @@ def test_samples_that_cannot_be_moved_are_refused():
     step = ViewAugmentation()
     with pytest.raises(ViewError, match="set rig=True in the LoadCameraStitch"):
         step({"token": "a", "camera": np.zeros((3, 16, 64), np.uint8)})
+    with pytest.raises(ViewError, match=r"camera_rig\) is not finite"):
+        step(
+            {"token": "a", "camera": np.zeros((3, 16, 64), np.uint8), "camera_rig": np.full((3, 26), np.nan)}
+        )
     with pytest.raises(ViewError, match="vocabulary_scores"):
         step({"token": "a", "vocabulary_scores": np.zeros((4, 7), np.float32)})
     with pytest.raises(ValueError, match=r"max_yaw must be in \[0, 45\]"):
