@@ -77,7 +77,9 @@ class FollowUpRoot(NavsimRoot):
     def refs(self, split: str = SPLIT, scene_filter: SceneFilter | None = None) -> Iterator[SceneRef]:
         """Where the scenes are that the filter's tokens name; all of the folder without any."""
         scene_filter = scene_filter or SceneFilter(num_future_frames=0)
-        tokens: Sequence[str] = scene_filter.tokens or [path.stem for path in self.log_paths(split)]
+        tokens: Sequence[str] | None = scene_filter.tokens
+        if tokens is None:
+            tokens = [path.stem for path in self.log_paths(split)]
         for token in tokens[: scene_filter.max_scenes]:
             path = self.root / f"{token}.pkl"
             if Path(token).name == token and path.is_file():

@@ -9,6 +9,7 @@ import pytest
 
 from beyonddrive.datasets.navsim.follow_ups import FollowUpRoot
 from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.navsim.sensors import read_pcd, write_pcd
 from beyonddrive.evaluation.agents import lookalikes
 from beyonddrive.evaluation.agents.devkit import Devkit
@@ -104,3 +105,8 @@ def test_a_follow_up_scene_under_another_name_is_refused(tmp_path):
     with pytest.raises(ValueError, match=f"other.pkl: holds scene {source.stem}"):
         root.load(next(root.refs()))
     assert not list(root.refs(scene_filter=None))[1:] and not root.lost_scenes
+
+
+def test_no_tokens_are_no_follow_up_scenes():
+    root = FollowUpRoot(TWO_STAGE / "synthetic_scene_pickles")
+    assert list(root.refs()) and not list(root.refs(scene_filter=SceneFilter(num_future_frames=0, tokens=[])))
