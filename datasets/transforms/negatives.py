@@ -59,7 +59,9 @@ class LoadNegatives(BaseTransform):
 
     Raises:
         StoreError: At the first sample: no pool, an unfinished pool, or a scene that is not in it.
-        PoolError: If a pool differs from what is stated or its expert is not the sample's.
+        PoolError: If a pool differs from what is stated, its expert is not the sample's, or it has no other
+            scene to lend.
+        ValueError: If a sample has no ``trajectory``.
     """
 
     is_target = True
@@ -127,7 +129,14 @@ class LoadNegatives(BaseTransform):
 
     def transform(self, results: Results) -> Results:
         """Read ``token`` and ``trajectory``; add the negatives."""
-        token, expert = results["token"], np.asarray(results["trajectory"])
+        token = results["token"]
+        if "trajectory" not in results:
+            raise ValueError(
+                f"LoadNegatives: scene {token} has no expert plan (trajectory), by which negatives are "
+                "chosen; put PlanTarget into the feature_pipeline and make the cache anew: beyonddrive "
+                "cache-features CONFIG"
+            )
+        expert = np.asarray(results["trajectory"])
         slots = len(self._columns)
         plans = np.zeros((slots, NUM_POSES, 3), np.float32)
         scores = np.zeros((slots, len(SCORE_COLUMNS)), np.float32)
@@ -176,6 +185,12 @@ class LoadNegatives(BaseTransform):
         pool = self.pool
         assert pool is not None
         if self._lenders is None:
+            if len(pool) < 2:
+                raise PoolError(
+                    f"{pool.root}: scene='{self.scene}' of LoadNegatives needs another scene to lend its "
+                    f"negatives, and the pool has {token} alone; mine more scenes into another folder "
+                    f"({KIND.command}), or set scene='own'"
+                )
             order = sorted(pool, key=lambda name: (zlib.crc32(name.encode()), name))
             self._lenders = dict(zip(order, [*order[1:], order[0]], strict=True))
         return pool.root, pool[self._lenders[token]]

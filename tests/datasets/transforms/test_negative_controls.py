@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
-from beyonddrive.datasets.stores.negative_pool import open_writer
+from beyonddrive.datasets.stores.negative_pool import PoolError, open_writer
 from beyonddrive.datasets.stores.selection import squared_distance
 from beyonddrive.datasets.stores.selectors import NearestNegatives, PassingPlans
 from beyonddrive.datasets.transforms.negative_controls import PerturbedNegatives
@@ -107,6 +107,21 @@ def test_lending_needs_a_pool():
         LoadNegatives(online=True, scene="another")
     with pytest.raises(ValueError, match="must be 'own'"):
         LoadNegatives("pool", scene="theirs")
+
+
+@pytest.mark.parametrize("scene", ["another", "offset"])
+def test_a_pool_of_one_scene_has_no_other_to_lend(tmp_path, scene):
+    open_writer(tmp_path / "one", describe(num_scenes=1), "a test").write(
+        "shard-00000", {"a": record([0.0, 1.0], [3, 2])}
+    )
+    with pytest.raises(PoolError, match=f"one: scene='{scene}' .* needs another scene.*the pool has a alone"):
+        load(tmp_path / "one", "a", scene=scene)
+    assert load(tmp_path / "one", "a")["negative_valid"].all()
+
+
+def test_negatives_need_an_expert_to_be_chosen_by(pool):
+    with pytest.raises(ValueError, match=r"scene a has no expert plan \(trajectory\).*PlanTarget"):
+        LoadNegatives(pool, allow_partial=True)({"token": "a"})
 
 
 def noisy(seed, valid=True):
