@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.maps.nuplan_map import MapError, MapLayer, NuPlanMap
-from beyonddrive.datasets.navsim.scene import HISTORY, FrameObjects, Scene
+from beyonddrive.datasets.navsim.scene import HISTORY, FrameObjects, Scene, SceneError
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
 from beyonddrive.structures.boxes import box_corners
@@ -159,6 +159,9 @@ class FutureBEVMapTarget(BEVMapTarget):
 
     The map is the same; objects are where the log has them 4 s later. The ego itself is not drawn. Settings
     are those of :class:`BEVMapTarget`.
+
+    Raises:
+        SceneError: If a scene ends before.
     """
 
     def transform(self, results: Results) -> Results:
@@ -166,6 +169,12 @@ class FutureBEVMapTarget(BEVMapTarget):
         scene: Scene = results["scene"]
         nuplan_map: NuPlanMap = results["root"].map(scene.map_location)
         last = HISTORY - 1 + NUM_POSES
+        if last >= len(scene.frames):
+            raise SceneError(
+                f"scene {scene.token} of log {scene.log_name} has {len(scene.frames) - HISTORY} future "
+                f"frames, FutureBEVMapTarget needs {NUM_POSES}; set num_future_frames of the scene filter to "
+                f"at least {NUM_POSES}"
+            )
         objects = scene.objects(last)
         boxes = objects.boxes.copy()
         poses = to_local(to_global(boxes[:, [0, 1, 6]], scene.ego_poses[last]), scene.ego_pose)

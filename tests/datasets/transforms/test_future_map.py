@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene import SceneError
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.transforms.bev_map import (
     CENTERLINE,
     PEDESTRIAN,
@@ -55,3 +58,11 @@ def test_the_ego_is_not_drawn_and_the_scene_is_not_changed():
     later = FutureBEVMapTarget(walkways=False)(results)["future_bev_semantic_map"]
     assert later.max() <= PEDESTRIAN
     np.testing.assert_array_equal(scene.objects(LAST).boxes, boxes)
+
+
+def test_a_scene_that_ends_before_its_plan_is_named():
+    root = NavsimRoot(GOLDEN)
+    scene = next(iter(root.scenes("golden", SceneFilter(num_future_frames=7))))
+    words = f"scene {scene.token} .* has 7 future frames.*num_future_frames"
+    with pytest.raises(SceneError, match=words):
+        FutureBEVMapTarget(walkways=False)({"scene": scene, "root": root})
