@@ -243,6 +243,13 @@ class OnlineNegativesHook(ClosingHook):
             epochs = [] if due is None else range(due, self.begin - 1, -self.interval)
             rounds = [root / round_name(epoch) for epoch in epochs]
             complete = [path.name for path in rounds if self._is_complete(runner, path)]
+            gone = [path.name for path in rounds[: self.keep] if path.name not in complete]
+            if gone and not self._is_current:  # (what is gone later was told when the training started)
+                runner.logger.warning(
+                    f"{root}: of the {self.keep} rounds that count, {', '.join(gone)} are not there, or "
+                    f"another training's, and cannot be mined again; going on with "
+                    f"{', '.join(complete[: self.keep])}"
+                )
             write_index(root, complete[: self.keep])
         barrier()
 

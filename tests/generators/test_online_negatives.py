@@ -281,6 +281,20 @@ def test_a_lost_round_is_mined_again_with_a_warning(tmp_path, online_recipe):
     assert "the negatives mined after epoch 1 are gone" in log
 
 
+def test_a_lost_round_before_the_last_is_told(tmp_path, online_recipe):
+    options = {"custom_hooks.2.keep": 3, "custom_hooks.2.interval": 1, "train_cfg.max_epochs": 4}
+    with pytest.raises(Killed):
+        train(online_recipe, tmp_path / "work", options, Watch(kill_before=3))
+    root = tmp_path / "work" / "online_negatives"
+    assert read_index(root) == ["epoch_0003", "epoch_0002", "epoch_0001"]
+    shutil.rmtree(root / "epoch_0002")
+    train(online_recipe, tmp_path / "work", options, resume=True)
+    log = "".join(path.read_text() for path in (tmp_path / "work").glob("*/*.log"))
+    assert "of the 3 rounds that count, epoch_0002 are not there" in log
+    assert "going on with epoch_0003, epoch_0001" in log and "negatives mined after" not in log
+    assert read_index(root) == ["epoch_0003", "epoch_0001"]
+
+
 def test_rounds_of_another_training_are_not_gone_on_with(tmp_path, online_recipe):
     """Complete rounds, of other weights than the checkpoint's training had when it mined."""
     with pytest.raises(Killed):
