@@ -197,7 +197,7 @@ class _Look:
             return LogInventory(str(error))
         found = LogInventory("", len(frames), {frame["map_location"] for frame in frames})
         listings: dict[Path, frozenset[str]] = {}
-        for index, seen in self._needed(frames).items():
+        for index, seen in self._needed(frames, path.stem).items():
             for sensor, file in _blobs_of(frames[index], self.sensor_root):
                 blobs = Blobs(sensor, seen)
                 found.named[blobs] += 1
@@ -205,13 +205,13 @@ class _Look:
                     found.missing[blobs] += 1
         return found
 
-    def _needed(self, frames: Sequence[Frame]) -> dict[int, str]:
+    def _needed(self, frames: Sequence[Frame], log: str) -> dict[int, str]:
         """Frames whose sensor files are needed, and what for."""
         if not self.filters:
             return dict.fromkeys(range(len(frames)), "all")
         needed: dict[int, str] = {}
         for scene_filter in self.filters:
-            history = set(needed_frames(frames, scene_filter))
+            history = set(needed_frames(frames, scene_filter, log))
             tokens = None if scene_filter.tokens is None else frozenset(scene_filter.tokens)
             starts = scene_filter.window_starts(len(frames))
             now = {start + HISTORY - 1 for start in starts}

@@ -191,12 +191,18 @@ def _examine_place(book: FindingBook, index: int, frame: Frame, nuplan_map: NuPl
 
 
 # ------------------------------------------------------------------ sensor files
-def needed_frames(frames: Sequence[Frame], scene_filter: SceneFilter | None) -> list[int]:
-    """Frames whose sensor files scenes see: the current one and those before it; all without a filter."""
+def needed_frames(frames: Sequence[Frame], scene_filter: SceneFilter | None, log: str) -> list[int]:
+    """Frames whose sensor files scenes see: the current one and those before it; all without a filter.
+
+    Args:
+        frames: Of one log.
+        scene_filter: Which windows are scenes.
+        log: Name of the log's file without its ending, by which filters know it.
+    """
     if scene_filter is None:
         return list(range(len(frames)))
     tokens = None if scene_filter.tokens is None else frozenset(scene_filter.tokens)
-    if scene_filter.log_names is not None and frames and frames[0]["log_name"] not in scene_filter.log_names:
+    if scene_filter.log_names is not None and log not in scene_filter.log_names:
         return []
     starts = scene_filter.window_starts(len(frames))
     kept = [start for start in starts if scene_filter.keeps(frames[start + HISTORY - 1], tokens)]
@@ -207,7 +213,7 @@ def _examine_blobs(book: FindingBook, frames: Sequence[Frame], settings: HealthS
     root = settings.sensor_root
     assert root is not None
     count = 0
-    for index in needed_frames(frames, settings.needed_by):
+    for index in needed_frames(frames, settings.needed_by, book.log):
         frame = frames[index]
         for name in frame["cams"]:
             key = f"cams.{name}.data_path"

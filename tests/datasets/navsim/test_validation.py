@@ -223,9 +223,11 @@ def test_logs_that_cannot_be_read_and_short_and_renamed_ones(root):
 def test_only_the_files_that_scenes_see(root):
     log = logs_of(root)[0]
     frames = pickle.loads(log.read_bytes())
-    assert needed_frames(frames, SceneFilter()) == [0, 1, 2, 3]
-    assert needed_frames(frames, SceneFilter(tokens=["elsewhere"])) == []
-    assert needed_frames(frames, SceneFilter(log_names=["elsewhere"])) == []
+    assert needed_frames(frames, SceneFilter(), "log") == [0, 1, 2, 3]
+    assert needed_frames(frames, SceneFilter(tokens=["elsewhere"]), "log") == []
+    assert needed_frames(frames, SceneFilter(log_names=["elsewhere"]), "log") == []
+    # A filter knows a log by its file, as whatever trains on it does, not by what its frames call it.
+    assert needed_frames(frames, SceneFilter(log_names=["log"]), "log") == [0, 1, 2, 3]
     where = NavsimRoot(root)
     settings = HealthSettings(where.maps_root, where.sensor_root("mini"), needed_by=SceneFilter())
     (where.sensor_root("mini") / frames[9]["lidar_path"]).unlink()
