@@ -66,7 +66,8 @@ def source_of(args: argparse.Namespace) -> SceneSource:
 
     if args.source.is_dir():
         scene_filter = SceneFilter.from_yaml(args.scene_filter) if args.scene_filter else SceneFilter()
-        return SceneSource(NavsimRoot(args.source), args.split, scene_filter)
+        root = NavsimRoot(args.source, getattr(args, "maps_root", None))  # (experts are read without maps)
+        return SceneSource(root, args.split, scene_filter)
     from beyonddrive.apis import load_config
 
     if args.scene_filter is not None:

@@ -17,6 +17,7 @@ from beyonddrive.tools._command_line import (
     add_config_options,
     command_parser,
     refuse_file,
+    refuse_idle,
     run_command,
     tell,
     tell_all,
@@ -55,6 +56,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.report_only is None and None in (args.config, args.checkpoint, args.out):
         parser.error("CONFIG, CHECKPOINT and --out are needed, or --report-only POOL")
+    if args.report_only is not None:
+        refuse_idle(parser, args, ("split", "seed", "part", "strategy"), "mining")
+        if args.config is None:
+            refuse_idle(parser, args, ("cfg_options",), "CONFIG")
     refuse_file(parser, "--out", args.out)
     try:
         index, count = args.part.split("/")

@@ -35,6 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("vocabulary", type=Path, help="file made by beyonddrive build-vocabulary")
     parser.add_argument("--out", type=Path, required=True, metavar="STORE", help="folder of the store")
     parser.add_argument("--scene-filter", type=Path, help="with a data root: yaml file of its scenes")
+    parser.add_argument("--maps-root", type=Path, help="with a data root: maps, if they are not in ROOT/maps")
     parser.add_argument(
         "--cache-dir", type=Path, help="read metric caches from here (beyonddrive cache-metrics)"
     )
@@ -44,6 +45,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     refuse_file(parser, "--out", args.out)
     if args.source.is_dir():
         refuse_idle(parser, args, ("cfg_options",), "a config")
+    else:
+        refuse_idle(parser, args, ("maps_root",), "a data root; a config has its own")
     return args
 
 

@@ -94,6 +94,15 @@ def test_a_scene_that_cannot_be_scored_is_named_and_tried_again(split_root, voca
     assert VocabularyScores(store)[token].shape == (6, 6)
 
 
+def test_maps_of_a_data_root_may_lie_elsewhere(split_root, vocabulary, tmp_path):
+    maps = split_root / "maps"
+    target = maps.resolve()
+    maps.unlink()
+    store = tmp_path / "scores"
+    assert run(split_root, vocabulary, store, "--maps-root", str(target)) == 0
+    assert len(VocabularyScores(store)) > 0 and not VocabularyScores(store).failures
+
+
 def test_another_vocabulary_or_split_is_refused(split_root, vocabulary, plans, tmp_path, capsys):
     store = tmp_path / "scores"
     assert run(split_root, vocabulary, store) == 0

@@ -154,6 +154,12 @@ ROOT = ["--data-root", "d", "--split", "s", "--out", "o"]
         (cache_metrics, ROOT, ["--loaders", "val"], "CONFIG"),
         (cache_metrics, ROOT, ["--cfg-options", "a=1"], "CONFIG"),
         (build_vocabulary, [".", "s", "--out", "o.npz"], ["--cfg-options", "a=1"], "a config"),
+        (score_vocabulary, ["c.py", "train", "v.npz", "--out", "s"], ["--maps-root", "m"], "a data root"),
+        (mine_negatives, ["--report-only", "pool"], ["--split", "s"], "mining"),
+        (mine_negatives, ["--report-only", "pool"], ["--seed", "1"], "mining"),
+        (mine_negatives, ["--report-only", "pool"], ["--part", "0/2"], "mining"),
+        (mine_negatives, ["--report-only", "pool"], ["--strategy", "noise=0.3"], "mining"),
+        (mine_negatives, ["--report-only", "pool"], ["--cfg-options", "a=1"], "CONFIG"),
     ],
 )
 def test_options_that_nothing_would_read_are_refused(capsys, tool, words, idle, owner):
