@@ -66,8 +66,10 @@ class RepulsiveDistanceLoss(nn.Module):
             coordinates of the negative be > 0, as the public release does; it drops tight right turns
             (METHOD, section 6, fault 1) and exists for comparisons only.
         reduction: Of several negatives of a sample: ``'nearest'`` takes the first valid one (they are stored
-            nearest to the expert first), ``'mean'`` all valid ones alike, ``'softmin'`` all valid ones with
-            weights that fall with their distance d from the plan: softmax(-d / (temperature * mean d)).
+            nearest to the expert first; those of ``NearestNegativesPerColumn`` column by column, so that
+            without ``column_weights`` the first column that has one counts), ``'mean'`` all valid ones
+            alike, ``'softmin'`` all valid ones with weights that fall with their distance d from the plan:
+            softmax(-d / (temperature * mean d)).
         temperature: Of ``'softmin'``: near 0 only the negative nearest to the plan counts, far above 1 all
             count alike.
         margin: If given, a negative repels a plan only within this distance, with
