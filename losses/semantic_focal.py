@@ -47,6 +47,6 @@ class BEVFocalLoss(BEVSemanticLoss):
         labels = self.thinned(logits, target)
         entropy = F.cross_entropy(logits.float(), labels, reduction="none")
         probability = (-entropy).exp().clamp(min=PROBABILITY_FLOOR)
-        # (Below 1 a gamma has an infinite slope at 0, where pixels are that are unknown or quite right.)
+        # (Below 1 a gamma has an infinite slope at 0, where pixels are that are quite right.)
         missing = (1 - probability).clamp(min=torch.finfo(probability.dtype).tiny)
         return self.weight * (-self.alpha * missing**self.gamma * probability.log()).mean()
