@@ -14,7 +14,7 @@ import shapely
 from beyonddrive.datasets.maps.nuplan_map import MapError, NuPlanMap, open_map
 from beyonddrive.datasets.navsim.blob_files import image_problem, sweep_problem
 from beyonddrive.datasets.navsim.findings import Finding, FindingBook
-from beyonddrive.datasets.navsim.logs import Frame, LogError, read_log
+from beyonddrive.datasets.navsim.logs import DOUBLED_TOKEN, Frame, LogError, read_log
 from beyonddrive.datasets.navsim.scene import FUTURE, HISTORY
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.navsim.sensors import SensorError, camera_of, lidar_path_of
@@ -70,7 +70,7 @@ def examine_log(path: Path, settings: HealthSettings) -> LogHealth:
     try:
         frames = read_log(path)
     except LogError as error:
-        kind, key = ("token-twice", "token") if "key 'token'" in str(error) else ("log", "log")
+        kind, key = ("token-twice", "token") if DOUBLED_TOKEN in str(error) else ("log", "log")
         book.add(kind, key, str(error).removeprefix(f"{path}: ").rpartition(";")[0] or str(error))
         return LogHealth((), tuple(book.findings()))
     if len(frames) < HISTORY + FUTURE:

@@ -16,6 +16,8 @@ Frame = dict[str, Any]
 
 CAMERA_NAMES = ("CAM_F0", "CAM_L0", "CAM_L1", "CAM_L2", "CAM_R0", "CAM_R1", "CAM_R2", "CAM_B0")
 """The eight cameras that every frame names."""
+DOUBLED_TOKEN = "is also the token of frame"
+"""What the error of a log says in which a token is there twice."""
 
 _REMEDY = "restore the file from the data set or generate it again"
 
@@ -66,8 +68,7 @@ def _check_log(path: Path, frames: Any, in_time_order: bool) -> None:
         token, stamp = frame["token"], int(frame["timestamp"])
         if token in seen:
             raise LogError(
-                f"{path}: frame {index}: key 'token': {token} is also the token of frame {seen[token]}; "
-                f"{_REMEDY}"
+                f"{path}: frame {index}: key 'token': {token} {DOUBLED_TOKEN} {seen[token]}; {_REMEDY}"
             )
         if in_time_order and stamp <= last_stamp:
             raise LogError(
@@ -112,6 +113,8 @@ def _check_frame(frame: Any) -> None:
     for key, kind in _OPTIONAL.items():
         if not isinstance(frame.get(key), (kind, type(None))):
             raise LogError(f"key {key!r}: a {type(frame[key]).__name__} is not what a log holds there")
+    if not frame["token"] or "/" in frame["token"]:  # (files are named after it)
+        raise LogError(f"key 'token': {frame['token']!r} is no token")
     if not np.isfinite(frame["timestamp"]):
         raise LogError(f"key 'timestamp': {frame['timestamp']} is no time")
     for key, shape in _SHAPES.items():
@@ -121,7 +124,7 @@ def _check_frame(frame: Any) -> None:
     _check_command(np.asarray(frame["driving_command"]))
     if frame.get("anns") is not None:
         _check_annotations(frame["anns"])
-    for name in CAMERA_NAMES:
+    for name in dict.fromkeys((*CAMERA_NAMES, *frame["cams"])):
         camera = _get(frame["cams"], name, "cams.")
         if not isinstance(camera, dict) or not isinstance(_get(camera, "data_path", f"cams.{name}."), str):
             raise LogError(f"key 'cams.{name}.data_path': must be a path")

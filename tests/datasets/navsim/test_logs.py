@@ -262,6 +262,14 @@ def test_missing_or_wrong_camera_is_named(tmp_path, frames):
         break
 
 
+def test_a_camera_beyond_the_eight_is_looked_at_alike(tmp_path, frames):
+    frames[1]["cams"]["CAM_X9"] = {**frames[1]["cams"]["CAM_B0"]}
+    assert "CAM_X9" in read_log(write(tmp_path / "log.pkl", frames))[1]["cams"]
+    del frames[1]["cams"]["CAM_X9"]["cam_intrinsic"]
+    with pytest.raises(LogError, match=r"frame 1: key 'cams\.CAM_X9\.cam_intrinsic' is missing"):
+        read_log(write(tmp_path / "log.pkl", frames))
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -274,6 +282,8 @@ def test_missing_or_wrong_camera_is_named(tmp_path, frames):
         ("timestamp", float("nan")),
         ("timestamp", np.float64("inf")),
         ("token", 12),
+        ("token", ""),
+        ("token", "../../outside"),
         ("roadblock_ids", None),
         ("roadblock_ids", np.array(5)),
         ("traffic_lights", [(1, True, 3)]),

@@ -207,6 +207,8 @@ def test_tokens_of_two_logs_and_of_one(root):
     assert finding.message == f"is also in log {first.stem}"
     spoil(root, lambda frames: frames[5].update(token=token))
     assert [f.kind for f in found(root).findings if f.log == first.stem] == ["token-twice"]
+    spoil(root, lambda frames: frames[5].pop("token"))
+    assert [f.kind for f in found(root).findings if f.log == first.stem] == ["log"]
 
 
 def test_logs_that_cannot_be_read_and_short_and_renamed_ones(root):
