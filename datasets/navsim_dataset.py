@@ -332,8 +332,8 @@ class NavsimDataset(BaseDataset):
         try:
             if isinstance(entry, SceneRef):
                 return self.root.load(entry, self.split)
-            log_name = self.features(index)["log_name"]
-            path = self.data_root / "navsim_logs" / self.split / f"{log_name}.pkl"
+            assert self._cache is not None, "tokens alone come from a cache"
+            path = self.data_root / "navsim_logs" / self.split / f"{self._cache.log_of(entry)}.pkl"
             scenes = [found for _, found in self.root.log_scenes(path, self.split, {entry})]
             if len(scenes) != 1 or not isinstance(scenes[0], Scene):
                 raise DatasetError(f"{path}: {scenes[0] if scenes else 'the scene is not in it'}")

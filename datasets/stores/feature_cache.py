@@ -97,6 +97,17 @@ class FeatureCache(StoreReader):
             found += [(token, shard) for token in index.order or index.tokens]
         return found
 
+    def log_of(self, token: str) -> str:
+        """File of a scene's log, without its ending; its frames may give the log another name.
+
+        Raises:
+            StoreError: If there is no such scene.
+        """
+        shard = self._store.shard_of(token)
+        if shard is None:
+            raise StoreError(f"{self.root}: no scene {token}; if its split has it: {KIND.command}")
+        return shard
+
     def __getitem__(self, token: str) -> dict[str, Any]:
         """Return the arrays of a scene, its ``token`` and its ``log_name``; its camera image is decoded.
 

@@ -93,6 +93,17 @@ def test_cached_samples_need_no_files(world, tmp_path):
     assert_equal_samples(expected, make(world, cache_dir=tmp_path / "cache")[2])
 
 
+def test_a_cached_scene_is_found_in_a_log_under_another_name_than_its_frames_give(world, tmp_path):
+    logs = sorted((world / "navsim_logs" / "mini").iterdir())
+    logs[0].rename(logs[0].with_name("renamed.pkl"))
+    small = [FEATURES[2], FEATURES[3]]
+    cache_features(make(world, feature_pipeline=small), tmp_path / "cache", SerialExecutor())
+    cached = make(world, feature_pipeline=small, cache_dir=str(tmp_path / "cache"))
+    for index, token in enumerate(cached.tokens):
+        assert cached.scene(index).token == token
+    assert {cached[index]["data_samples"].log_name for index in range(len(cached))} == {p.stem for p in logs}
+
+
 def test_same_cache_whatever_the_number_of_processes(world, tmp_path):
     dataset = make(world, lazy_init=True)
     one = cache_features(dataset, tmp_path / "one", SerialExecutor())
