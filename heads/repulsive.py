@@ -26,7 +26,7 @@ class RepulsiveHead(TrajectoryHead):
     ``negative_share``, the share of samples of the batch whose negative counts.
 
     A checkpoint of the wrapped planner has the same keys as one of the bare planner, so either loads into
-    the other.
+    the other; only a repulsion of one's own that keeps something adds its own.
 
     Args:
         head: Settings of the wrapped :class:`TrajectoryHead`.
