@@ -136,14 +136,15 @@ def _log_part(job: LogJob) -> dict[str, Any]:
     made_of = _plain([log, _task.scene_filter.describe(), str(_task.root.root), wanted, release])
     if path.is_file():
         known: dict[str, Any] = json.loads(path.read_text())
-        if known["made_of"] == made_of and all(file.is_file() for file in _files_of(known, _task)):
+        if known["made_of"] == made_of and all(_has_size(*file) for file in _files_of(known, _task)):
             return {**known, "new": False}
     _task.root.forget_problems()
     refs = job.refs or tuple(_task.root.log_refs(job.path, _task.scene_filter))
     part = _part(problems=list(_task.root.problems))
     for ref in refs:
         try:
-            part["infos"].append(_scene_info(_task, ref))
+            info, part["sweeps"][ref.token] = _scene_info(_task, ref)
+            part["infos"].append(info)
         except ValueError as error:
             part["failures"][ref.token] = str(error)
     if not part["failures"] and not part["problems"]:  # others are tried again in the next run
@@ -152,17 +153,24 @@ def _log_part(job: LogJob) -> dict[str, Any]:
     return whole
 
 
-def _files_of(part: Mapping[str, Any], task: InfoJob) -> Iterator[Path]:
-    """Files of points that a part names."""
+def _files_of(part: Mapping[str, Any], task: InfoJob) -> Iterator[tuple[Path, int | None]]:
+    """Files of points that a part names, and how many points are in each; None if it does not say."""
     for info in part["infos"]:
-        yield task.out / POINTS / task.split / info["lidar_points"]["lidar_path"]
+        sweep = task.out / POINTS / task.split / info["lidar_points"]["lidar_path"]
+        yield sweep, part.get("sweeps", {}).get(info["token"])
         for row, agent in enumerate(info["instances"]):
             if agent["num_lidar_pts"]:
-                yield task.out / DATABASE / task.split / f"{info['token']}_{row}.bin"
+                yield task.out / DATABASE / task.split / f"{info['token']}_{row}.bin", agent["num_lidar_pts"]
+
+
+def _has_size(path: Path, points: int | None) -> bool:
+    """Whether a file of points is whole: one that was written when the machine died may have lost its end."""
+    size = np.dtype(np.float32).itemsize * len(_ROWS)
+    return path.is_file() and points is not None and path.stat().st_size == points * size
 
 
 def _part(**given: Any) -> dict[str, Any]:
-    return {"new": True, "infos": [], "failures": {}, "problems": [], **given}
+    return {"new": True, "infos": [], "sweeps": {}, "failures": {}, "problems": [], **given}
 
 
 def _plain(value: Any) -> Any:
@@ -170,8 +178,8 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _scene_info(task: InfoJob, ref: SceneRef) -> dict[str, Any]:
-    """Write the points of a scene and of its agents; return what is known of it."""
+def _scene_info(task: InfoJob, ref: SceneRef) -> tuple[dict[str, Any], int]:
+    """Write the points of a scene and of its agents; return what is known of it, and how many points."""
     scene = task.root.load(ref, task.split)
     sensors = task.root.sensor_root(task.split)
     source = lidar_path_of(scene.now, sensors)
@@ -201,7 +209,7 @@ def _scene_info(task: InfoJob, ref: SceneRef) -> dict[str, Any]:
                 "bbox_3d_isvalid": len(inside) > 0,
             }
         )
-    return {
+    info = {
         "token": scene.token,
         "log_name": scene.log_name,
         "timestamp": scene.timestamp_us / 1e6,
@@ -214,6 +222,7 @@ def _scene_info(task: InfoJob, ref: SceneRef) -> dict[str, Any]:
         "images": _images(scene, sensors),
         "instances": agents,
     }
+    return info, len(points)
 
 
 def _images(scene: Scene, sensors: Path) -> dict[str, Any]:
