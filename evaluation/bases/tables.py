@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from beyonddrive.engine.environment import write_made_with
+from beyonddrive.engine.environment import MADE_WITH, write_made_with
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.text_tables import csv_text
 from beyonddrive.evaluation.bases.results import BasisResult
 from beyonddrive.evaluation.pdm.kernels.arrays import Floats
+from beyonddrive.evaluation.score_labels import BASES
 from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
 
 SUB_SCORES = ("NC", "DAC", "DDC", "TLC", "EP", "TTC", "LK", "HC", "EC", "C")
@@ -102,13 +104,15 @@ def write_bases(
     """Write ``STEM.csv``, ``STEM.json`` and ``STEM_scenes/BASIS.csv``, whole or not at all each.
 
     The files of scenes are as ``beyonddrive test --out`` writes them; with several plans per scene there is
-    one of each, ``BASIS-I.csv``.
+    one of each, ``BASIS-I.csv``. Those of an earlier table of the name are deleted.
 
     Returns:
         The table, as csv and JSON.
     """
     table, values = (stem.with_name(f"{stem.name}.{ending}") for ending in ("csv", "json"))
+    folder = stem.with_name(f"{stem.name}_scenes")
     several = len({result.plan for result in results}) > 1
+    _delete_scenes(folder)
     for result in results:
         if not result.rows:
             continue
@@ -122,7 +126,7 @@ def write_bases(
         ]
         name = f"{result.label.basis}-{result.plan}" if several else result.label.basis
         text = scenes_to_csv(scenes, result.columns, result.label)
-        rows = stem.with_name(f"{stem.name}_scenes") / f"{name}.csv"
+        rows = folder / f"{name}.csv"
         write_atomically(rows, text.encode())
         write_made_with(rows)
     write_atomically(table, to_csv(results).encode())
@@ -130,6 +134,14 @@ def write_bases(
     for path in (table, values):
         write_made_with(path)
     return [table, values]
+
+
+def _delete_scenes(folder: Path) -> None:
+    """Delete the scenes of an earlier table, which may have other bases or more plans; nothing else."""
+    for path in folder.glob("*.csv"):
+        if re.sub(r"-\d+$", "", path.stem) in BASES:
+            path.unlink()
+            path.with_name(path.name + MADE_WITH).unlink(missing_ok=True)
 
 
 def _asked(result: BasisResult) -> int:

@@ -254,6 +254,25 @@ def test_files_of_two_stages_do_not_matter_to_one_stage(golden, small, tmp_path,
     assert "2/2" in out and "two stages" not in error
 
 
+def test_scenes_of_an_earlier_table_of_the_name_are_not_taken_for_its_own(golden, small, tmp_path):
+    tokens, root = small
+    folder = tmp_path / "table_scenes"
+    for runs, bases, wanted in (
+        (
+            (0, 1),
+            "epdms,epdms-unfiltered",
+            ["epdms-0", "epdms-1", "epdms-unfiltered-0", "epdms-unfiltered-1"],
+        ),
+        ((0,), "epdms,epdms-unfiltered", ["epdms", "epdms-unfiltered", "own"]),
+        ((0,), "epdms", ["epdms", "own"]),
+    ):
+        write_arrays(tmp_path / "plans.npz", plans_of(golden, tokens[:2], runs))
+        assert tool.main(arguments(tmp_path, "--basis", bases, data=root)) == 0
+        assert sorted(path.stem for path in folder.glob("*.csv")) == wanted
+        assert len(list(folder.glob("*.made_with.json"))) == len([name for name in wanted if name != "own"])
+        (folder / "own.csv").write_text("mine\n")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
