@@ -66,12 +66,14 @@ class ConfigNeeds:
         name: The config.
         sources: Data it reads.
         stores: Caches and pools it uses.
+        places: Store -> data root and maps root of the scenes that it is used for.
         writes: What it will write, caches that are there already left out.
     """
 
     name: str
     sources: list[Source] = field(default_factory=list)
     stores: list[Path] = field(default_factory=list)
+    places: dict[Path, tuple[Path, Path | None]] = field(default_factory=dict)
     writes: list[Write] = field(default_factory=list)
 
 
@@ -124,6 +126,8 @@ def needs_of(name: str, config: Any, loaders: Sequence[str] = LOADERS) -> Config
             for folder in dict.fromkeys(metric.cache_dir for metric in metrics if metric.get("cache_dir")):
                 needs.stores.append(Path(folder))
                 needs.writes.append(_metrics(dataset, Path(folder)))
+            for store in needs.stores:
+                needs.places.setdefault(store, (dataset.data_root, dataset.maps_root))
     if "train" in loaders:
         needs.writes.append(_checkpoints(config))
     return needs

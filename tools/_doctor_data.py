@@ -41,11 +41,11 @@ def needed_data_checks(
                 splits = places.setdefault((source.data_root, source.maps_root), [])
                 if splits is not None and source.split not in splits:
                     splits.append(source.split)
-    opened: list[NavsimRoot] = []
+    opened: dict[Place, NavsimRoot] = {}
 
     def look(place: Place, splits: list[str] | None) -> Iterator[Check]:
         root = NavsimRoot(*place)
-        opened.append(root)
+        opened[place] = root
         named = [source.filter for need in needs for source in need.sources if source.data_root == place[0]]
         if given is not None:
             filters, damaged = filters_of(root)
@@ -56,6 +56,12 @@ def needed_data_checks(
 
     for place, splits in places.items():
         yield from attempt("data", lambda place=place, splits=splits: look(place, splits))  # type: ignore[misc]
-    folders = [*stores, *(store for need in needs for store in need.stores)]
-    if folders:
-        yield from attempt("store", lambda: store_checks(folders, opened[0] if opened else None))
+    only = next(iter(opened.values())) if len(opened) == 1 else None
+    folders: dict[NavsimRoot | None, list[Path]] = {only: list(stores)}
+    for need in needs:
+        for store in need.stores:
+            place = need.places.get(store)
+            root = only if given is not None or place is None else opened.get(place)
+            folders.setdefault(root, []).append(store)
+    for root, those in folders.items():
+        yield from attempt("store", lambda root=root, those=those: store_checks(those, root))  # type: ignore[misc]

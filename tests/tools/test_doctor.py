@@ -20,6 +20,7 @@ from beyonddrive.evaluation import self_test
 from beyonddrive.evaluation.metric_caching import cache_metrics
 from beyonddrive.evaluation.store_checks import store_checks
 from beyonddrive.tools import _doctor_configs, doctor
+from beyonddrive.tools._doctor_data import needed_data_checks
 
 
 def named(checks, name):
@@ -279,6 +280,25 @@ def test_stores_are_fresh_or_not(split_root, tmp_path):
     assert check.status == "fail" and "cache_version 1, now" in check.message
     (store / "manifest.json").write_text("{")
     assert [c.status for c in store_checks([store, tmp_path / "none"])] == ["warn", "fail"]
+
+
+def test_stores_are_compared_with_the_data_of_their_config(blind_recipe, split_root, tmp_path):
+    """Of configs of several data roots, whose splits and logs have the same names."""
+    other = shutil.copytree(split_root, tmp_path / "other")
+    needs = []
+    for root in (split_root, other):
+        config = load_config(blind_recipe, {"data_root": str(root)})
+        config.test_evaluator.cache_dir = str(tmp_path / f"metrics of {root.name}")
+        cache_metrics(
+            NavsimRoot(root), "test", SceneFilter(), config.test_evaluator.cache_dir, SerialExecutor()
+        )
+        needs.append(_doctor_configs.needs_of(root.name, config, ("test",)))
+    log = NavsimRoot(other).log_paths("test")[0]
+    log.write_bytes(pickle.dumps(pickle.loads(log.read_bytes())[:-1]))
+    for order in (needs, needs[::-1]):
+        stores = named(list(needed_data_checks(order)), "store")
+        found = {Path(check.facts["path"]).name: check.status for check in stores}
+        assert found == {f"metrics of {split_root.name}": "ok", "metrics of other": "fail"}
 
 
 def test_a_config_is_told_what_it_lacks(blind_recipe, split_root, capsys, monkeypatch, tmp_path):
