@@ -74,9 +74,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         refuse_idle(parser, args, ("scores",), "scoring, which --plans-only leaves out")
     if args.read_ahead < 0:
         parser.error("--read-ahead: must not be negative")
+    taken = {Path(name).resolve(): "read" for name in (args.agent, args.checkpoint) if name}
     for option, path in (("--plans", args.plans), ("--scores", args.scores)):
-        if path is not None and path.is_dir():
+        if path is None:
+            continue
+        if path.is_dir():
             parser.error(f"{option}: {path} is a folder; give the name of a file")
+        if (place := path.resolve()) in taken:
+            parser.error(f"{option}: {path} is {taken[place]}; give another name")
+        taken[place] = "the file of plans"
     return args
 
 
@@ -121,7 +127,7 @@ def plan(
     from tqdm import tqdm
 
     from beyonddrive.evaluation.agents.devkit import find_devkit
-    from beyonddrive.evaluation.agents.loading import build_agent
+    from beyonddrive.evaluation.agents.loading import build_agent, named_files
     from beyonddrive.evaluation.agents.running import describe_agent, run_agent
     from beyonddrive.evaluation.scene_scoring import SceneScores
     from beyonddrive.evaluation.score_files import describe_inputs, open_parts
@@ -134,6 +140,7 @@ def plan(
         **describe_inputs(root, logs, Path(inspect.getfile(type(agent))), follow_ups),
         **describe_agent(agent, args.agent, sorted((k, str(v)) for k, v in args.agent_options.items())),
         "checkpoint": _state(args.checkpoint),
+        "files": [_state(path) for path in named_files(args.agent, args.agent_options)],
         "follow_ups": [str(args.synthetic_scenes), str(args.synthetic_sensors)],
     }
     failures = dict(scenes.lost)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,24 @@ def build_agent(
     except Exception as error:
         raise AgentError(f"{target}: initialize failed ({type(error).__name__}: {error})") from error
     return agent
+
+
+def named_files(target: str, options: Mapping[str, Any]) -> list[str]:
+    """Files that are there among the arguments of an agent, such as a checkpoint of another name.
+
+    Raises:
+        AgentError: If the agent is a yaml file that cannot be read.
+    """
+    given = {**(_read_yaml(Path(target)) if target.endswith(YAML_SUFFIXES) else {}), **options}
+    return sorted({text for text in _texts(given) if Path(text).is_file()})
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+    elif isinstance(value, str) and 0 < len(value) < 1024 and "\0" not in value:
+        yield value
 
 
 def _check(agent: Any, target: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.evaluation.agents import loading
 from beyonddrive.evaluation.plan_files import PlanFile
+from beyonddrive.evaluation.score_results import read_results
 from beyonddrive.evaluation.split_scoring import score_split
 from beyonddrive.tools import test_agent as tool
 
@@ -58,6 +59,7 @@ def test_an_agent_is_planned_and_scored(agents, words, split_root, tmp_path, cap
     scores = score_split(NavsimRoot(split_root), "test", plans, progress_bar=False).values
     mean = 100 * np.mean([values[0, -1] for values in scores.values()])
     assert out.endswith(f"{mean:8.2f}\n") and len((tmp_path / "s.csv").read_text().splitlines()) == 4
+    assert str(read_results("agent", tmp_path / "s.csv").scored) in out
 
 
 def test_a_learned_agent_loads_its_checkpoint(agents, words, split_root, tmp_path):
@@ -210,6 +212,14 @@ def test_plans_of_other_settings_or_follow_up_scenes_are_not_kept(agents, small_
     tool.main(words)
     tool.main([*words, f"--synthetic-sensors={tmp_path}"])
     assert len(set(seen)) == 4
+    # Weights under an argument of their own are read as those of --checkpoint are.
+    weights = tmp_path / "weights.ckpt"
+    for text in ("one", "another"):
+        weights.write_text(text)
+        agent.write_text(f"_target_: stub_agents.ConstantVelocity\nturn: {{weights: {weights}}}\n")
+        tool.main(words)
+        tool.main(["stub_agents:ConstantVelocity", *words[1:], "--agent-options", f"turn={weights}"])
+    assert len(set(seen)) == 8
 
 
 def test_words_that_do_not_fit_are_refused(capsys):
@@ -220,6 +230,8 @@ def test_words_that_do_not_fit_are_refused(capsys):
         (["--read-ahead=-1"], "must not be negative"),
         (["--synthetic-sensors=d"], "--synthetic-sensors: goes with --split-file"),
         (["--plans-only", "--scores=s.csv"], "--scores: goes with scoring, which --plans-only leaves out"),
+        (["--scores=p.npz"], "--scores: p.npz is the file of plans; give another name"),
+        (["--checkpoint=p.npz"], "--plans: p.npz is read; give another name"),
     ):
         with pytest.raises(SystemExit):
             tool.parse_args([*words, *more])
