@@ -79,8 +79,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         _check_writing(parser, args)
     elif args.out is not None:
         parser.error("--out: nothing is written by --check but --scores")
-    elif args.scores is not None and args.data_root is None:
-        parser.error("--scores: needs --data-root, without which nothing is scored")
+    elif args.data_root is None:
+        scoring = ("scores", "maps_root", "cache_dir", "split", "num_workers", "ray")
+        refuse_idle(parser, args, scoring, "--data-root, without which nothing is scored")
     return args
 
 
@@ -94,8 +95,10 @@ def _idle_options(mode: str, board: str | None) -> Iterator[tuple[tuple[str, ...
         yield _TEAM, "CONFIG or --plans (a file states its own, merged ones that of the first)"
     if mode in ("merge", "plans"):
         yield ("split",), "CONFIG or --check"
-    if mode == "merge":
-        yield ("synthetic_scenes", "synthetic_sensors"), "CONFIG or --check"
+    if mode in ("merge", "plans"):
+        yield ("synthetic_scenes",), "CONFIG or --check"
+    if mode != "config":
+        yield ("synthetic_sensors",), "CONFIG, which alone reads images"
     if mode == "config" and board == "navtest":
         yield ("split", "synthetic_scenes", "synthetic_sensors"), "a board of two stages"
 
@@ -301,6 +304,8 @@ def check(args: argparse.Namespace) -> int:
         return 0
     verdicts = []
     for number, stages in enumerate(submission.seeds):
+        if submission.form == "v1" and wanted is not None:
+            stages = (_of_the_board(stages[0], wanted),)
         verdict = score_seed(args, submission.form, stages)
         if len(submission.seeds) > 1:
             print(f"seed {number}")
@@ -315,6 +320,15 @@ def check(args: argparse.Namespace) -> int:
     return int(any(verdict.failures for verdict in verdicts))
 
 
+def _of_the_board(plans: Plans, wanted: Wanted) -> Plans:
+    """Plans of one stage that a board looks at: it walks over its own scenes and passes over others."""
+    of_board = set(wanted.first)
+    kept = {token: plan for token, plan in plans.items() if token in of_board}
+    if others := len(plans) - len(kept):
+        tell("submit", f"{others} plans are of scenes that {wanted.source} does not list: they do not count")
+    return kept
+
+
 def score_seed(args: argparse.Namespace, form: str, stages: Sequence[Plans]) -> Verdict:
     """Score the plans of one seed as the board would."""
     from beyonddrive.datasets.navsim.root import NavsimRoot
@@ -327,6 +341,10 @@ def score_seed(args: argparse.Namespace, form: str, stages: Sequence[Plans]) -> 
     if form == "v1":
         root = NavsimRoot(args.data_root, args.maps_root)
         return score_one_stage(root, args.split or "test", stages[0], executor, args.cache_dir)
+    if args.cache_dir is not None:
+        raise SubmissionError(
+            f"--cache-dir {args.cache_dir}: holds no traffic that reacts, which two stages have; leave it out"
+        )
     if args.split_file is None or args.synthetic_scenes is None:
         raise SubmissionError(
             f"{args.check}: two stages are scored with --split-file, which has the table of pairs, and "

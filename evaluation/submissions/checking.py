@@ -18,13 +18,13 @@ from beyonddrive.engine.files import write_atomically
 from beyonddrive.evaluation.bases.places import TwoStageData
 from beyonddrive.evaluation.bases.run import BasesScoring
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
-from beyonddrive.evaluation.pdm.scores.two_stage import TwoStageError
+from beyonddrive.evaluation.pdm.scores.two_stage import TwoStageError, read_groups
 from beyonddrive.evaluation.score_labels import BASES, ScoreLabel
+from beyonddrive.evaluation.score_rows import LABEL, TWO_STAGE
 from beyonddrive.evaluation.split_scoring import SplitScoring
+from beyonddrive.evaluation.submissions.boards import shown
 from beyonddrive.evaluation.submissions.official_file import Plans
 from beyonddrive.structures.plan import SCORE_COLUMNS
-
-_SHOWN = 5
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Verdict:
         failures: Scene -> why it has no score; not those that are well but in a group with such a scene. With
             a single one there are no means, as on the leaderboard.
         label: What the scores are of.
+        details: Of two stages: scene -> group, half and weight.
     """
 
     columns: tuple[str, ...]
@@ -45,10 +46,11 @@ class Verdict:
     means: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     label: ScoreLabel | None = None
+    details: dict[str, tuple[str, str, float]] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
         """What the means are of, then the means as a table, in percent."""
-        if self.label is not None:
+        if self.label is not None and self.means:
             yield str(self.label)
         width = max((len(label) for label in self.means), default=0)
         if self.means:
@@ -88,8 +90,9 @@ def score_one_stage(
         verdict.rows[result.token] = result.values[0]
     verdict.rows = {token: verdict.rows[token] for token in plans if token in verdict.rows}
     verdict.failures = scoring.failures
-    if verdict.rows and (partial or not verdict.failures):
+    if verdict.rows:
         verdict.label = ScoreLabel.of(BASES["pdms"], verdict.rows)
+    if verdict.rows and (partial or not verdict.failures):
         verdict.means["PDMS"] = np.mean(list(verdict.rows.values()), axis=0)
     return verdict
 
@@ -98,33 +101,57 @@ def score_two_stages(data: TwoStageData, stages: Sequence[Plans], executor: Exec
     """EPDMS of two stages, as the boards of v2 compute it: reactive traffic in both.
 
     Raises:
-        TwoStageError: If scenes of a group have no plan.
+        TwoStageError: If scenes of a group have no plan, or plans are of scenes of no group.
         NavsimRootError: If a folder is missing.
     """
     plans = {token: plan[None] for stage in stages for token, plan in stage.items()}
+    groups = read_groups(data.split.pairs, str(data.split.path))
+    known = {token for group in groups for token in group.tokens}
+    if others := [token for token in plans if token not in known]:
+        raise TwoStageError(
+            f"{len(others)} of {len(plans)} plans are of scenes in no group of {data.split.path} "
+            f"({shown(others)}), and the board gives no score then: leave them out, or give the split file "
+            f"that they are of"
+        )
     root = NavsimRoot(data.data_root, data.maps_root)
     scoring = BasesScoring(root, data.logs, plans, "the submission", [BASES["two-stage"]], data)
+    if scoring.missing:
+        raise TwoStageError(
+            f"{len(scoring.missing)} scenes of {data.split.path} have no plan ({shown(scoring.missing)}): "
+            f"with a single one missing there is no score; plan for them"
+        )
     if scoring.left_out:
-        raise TwoStageError(f"{scoring.left_out}; the first: {', '.join(scoring.missing[:_SHOWN])}")
+        raise TwoStageError(scoring.left_out)
     records = {record.token: record for record in scoring.run(executor)}
     [result] = scoring.results(records)
     verdict = Verdict((*RUN_COLUMNS,), failures=result.causes)
     if not result.failures and not result.means:
         raise TwoStageError(result.note)
     if not result.failures:
-        verdict.rows, verdict.label = result.rows, result.label
+        verdict.rows, verdict.label, verdict.details = result.rows, result.label, result.details
         names = {"stage one": "stage one", "stage two": "stage two", "": "combined"}
         verdict.means = {shown: result.means[part] for part, shown in names.items()}
     return verdict
 
 
 def write_rows(path: Path, verdicts: Sequence[Verdict]) -> None:
-    """Write scores of scenes as csv: seed, token, scores in [0, 1]."""
+    """Write scores of scenes as csv: seed, token, scores in [0, 1], why there are none, the label.
+
+    Of two stages group, half and weight are before the label. ``beyonddrive report`` reads it if it is of one
+    seed.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("seed", "token", *verdicts[0].columns))
+    grouped = TWO_STAGE if any(verdict.details for verdict in verdicts) else ()
+    columns = verdicts[0].columns
+    writer.writerow(("seed", "token", *columns, "error", *grouped, LABEL))
     for seed, verdict in enumerate(verdicts):
+        label = "" if verdict.label is None else verdict.label.to_text()
         for token, values in verdict.rows.items():
-            writer.writerow((seed, token, *(repr(float(value)) for value in values)))
+            numbers = (repr(float(value)) for value in values)
+            writer.writerow((seed, token, *numbers, "", *verdict.details.get(token, ()), label))
+        for token, reason in verdict.failures.items():
+            empty = [""] * len(columns)
+            writer.writerow((seed, token, *empty, reason or "no score", *[""] * len(grouped), label))
     write_atomically(path, text.getvalue().encode())
     write_made_with(path)

@@ -12,7 +12,11 @@ import torch
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.engine.runner import build_test_runner, load_config
+from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
 from beyonddrive.evaluation.plan_files import write_arrays
+from beyonddrive.evaluation.score_labels import BASES, ScoreLabel
+from beyonddrive.evaluation.score_results import read_results
+from beyonddrive.evaluation.score_rows import two_stage_means
 from beyonddrive.evaluation.split_scoring import score_split
 from beyonddrive.evaluation.submissions.official_file import read_submission
 from beyonddrive.tools import submit as tool
@@ -62,11 +66,20 @@ def test_a_planner_of_one_stage_is_submitted_and_scored(
     assert tool.main(check) == 0
     scores = score_split(NavsimRoot(split_root), "test", plans, progress_bar=False).values
     rows = list(csv.reader(Path("s.csv").read_text().splitlines()))
-    assert rows[0] == ["seed", "token", "NC", "DAC", "EP", "TTC", "C", "DDC", "PDMS"] and len(rows) == 7
-    for seed, token, *values in rows[1:]:
+    assert rows[0][:9] == ["seed", "token", "NC", "DAC", "EP", "TTC", "C", "DDC", "PDMS"] and len(rows) == 7
+    assert rows[0][9:] == ["error", "label"]
+    for seed, token, *values, error, label in rows[1:]:
+        assert not error and ScoreLabel.parse(label) == ScoreLabel.of(BASES["pdms"], scores)
         assert seed in "01" and [float(value) for value in values] == scores[token][0].tolist()
     mean = 100 * np.mean([values[0, -1] for values in scores.values()])
     assert capsys.readouterr().out.count(f"{mean:8.2f}\n") == 2
+    # A board walks over its own scenes: plans of others do not count, those that it lacks end it.
+    token = min(scores)
+    Path("board.yaml").write_text(f"tokens: ['{token}']\nlog_names: null\n")
+    assert tool.main([*check, "--split-file=board.yaml"]) == 0
+    out, err = capsys.readouterr()
+    assert out.count(f"{100 * scores[token][0, -1]:8.2f}\n") == 2 and "1 scenes" in out
+    assert "2 plans are of scenes that board.yaml does not list" in err
 
 
 def test_a_scene_without_a_plan_stops_a_submission(
@@ -172,18 +185,29 @@ def test_recorded_scores_of_the_official_code_are_met(tmp_path, capsys, one_grou
     data = TWO_STAGE / "data"
     out, scores = tmp_path / "submission.pkl", tmp_path / "scores.csv"
     where = [f"--split-file={one_group}", f"--synthetic-scenes={data / 'synthetic_scene_pickles'}"]
-    words = ["--board=warmup", f"--plans={tmp_path / 'p.npz'}", *where, *TEAM, f"--out={out}"]
+    words = ["--board=warmup", f"--plans={tmp_path / 'p.npz'}", where[0], *TEAM, f"--out={out}"]
     assert tool.main(words) == 0
     assert "72 scenes that the board does not want are left out" in capsys.readouterr().err
     places = [f"--data-root={data}", f"--maps-root={TWO_STAGE.parent / 'pdms/data/maps'}"]
     assert tool.main([f"--check={out}", *where, *places, f"--scores={scores}"]) == 0
-    rows = list(csv.reader(scores.read_text().splitlines()))[1:]
+    rows = list(csv.DictReader(scores.read_text().splitlines()))
     assert len(rows) == 6
-    for _, token, *values in rows:
-        found = np.array(values, dtype=float)
+    for row in rows:
+        token, found = row["token"], np.array([row[name] for name in RUN_COLUMNS], dtype=float)
         # float32, as the file has them
         np.testing.assert_allclose(found[:8], golden["scores_filtered"][0, row_of[token]], atol=1e-5)
         assert found[8] == golden["ec"][0, row_of[token]]
+    # What it says of itself is what a report needs.
+    said = capsys.readouterr().out.splitlines()
+    results = read_results("golden", scores)
+    assert str(results.scored) in said
+    mean = 100 * two_stage_means(results.values, results.halves)[-1]
+    assert said[-1].startswith("combined") and said[-1].endswith(f"{mean:8.2f}")
+    values = json.loads(one_group.read_text())
+    values["reactive_all_mapping"][0][2].pop()
+    one_group.write_text(json.dumps(values))
+    assert tool.main([f"--check={out}", *where, *places]) == 1
+    assert "2 of 6 plans are of scenes in no group of" in capsys.readouterr().err
 
 
 def test_a_split_file_that_does_not_say_whose_logs_is_refused(tmp_path, capsys, one_group):
@@ -216,6 +240,11 @@ def test_plans_that_are_missing_and_words_that_do_not_fit_are_said(tmp_path, cap
         (["--merge=a", "--out=b", "--team=T"], "--team: goes with CONFIG or --plans"),
         (["--merge=a", "--out=b", "--split=s"], "--split: goes with CONFIG or --check"),
         (["--merge=a", "--out=b", "--synthetic-scenes=s"], "--synthetic-scenes: goes with CONFIG"),
+        (["--board=warmup", *words, "--synthetic-scenes=s"], "--synthetic-scenes: goes with CONFIG"),
+        (["--board=warmup", *words, "--synthetic-sensors=s"], "--synthetic-sensors: goes with CONFIG"),
+        (["--check=a", "--data-root=d", "--synthetic-sensors=s"], "--synthetic-sensors: goes with CONFIG"),
+        (["--check=a", "--cache-dir=c"], "--cache-dir: goes with --data-root"),
+        (["--check=a", "--split=test"], "--split: goes with --data-root"),
         (["--merge=a", "--out=b", "--split-file=s"], "--split-file: compares the scenes with those of a"),
         (["--board=warmup", *words, "--data-root=d"], "--data-root: goes with --check"),
         (["--board=warmup", *words, "--maps-root=d"], "--maps-root: goes with --check"),
