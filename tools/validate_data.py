@@ -19,6 +19,7 @@ from beyonddrive.tools._command_line import (
     add_executor_options,
     command_parser,
     executor_of,
+    refuse_idle,
     run_command,
 )
 
@@ -52,6 +53,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help=f"print all findings, not {SHOWN} of each kind")
     add_executor_options(parser)
     args = parser.parse_args(argv)
+    if args.no_sensors:
+        refuse_idle(parser, args, ("decode", "scene_filter"), "sensor files, which --no-sensors leaves out")
     if args.out is not None and args.out.is_dir():
         parser.error(f"--out: {args.out} is a folder; give the name of a file")
     return args

@@ -19,6 +19,9 @@ from beyonddrive.engine.files import LockedError, file_lock, write_atomically
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.version import __version__
 
+_OF_OTHER_FILES = frozenset({"image", "sweep", "map", "route-off-map", "ego-off-map"})
+"""Kinds of findings that may be gone though the log is as it was."""
+
 
 class ValidationError(BeyondDriveError, RuntimeError):
     """A look at a split cannot be begun; the message names the file and the remedy."""
@@ -73,7 +76,8 @@ def validate_split(
         settings: What is looked at.
         executor: Where to run; None is this process.
         parts: Folder that what is found in a log is kept in until the caller deletes it: a job that is begun
-            again looks at a log only once, unless the log or the settings have changed.
+            again looks at a log only once, unless the log or the settings have changed, or something was
+            wrong with its sensor files or map, which may have come since.
         logs: Some of the logs of the split; None for all.
 
     Raises:
@@ -133,9 +137,11 @@ class _Examine:
         try:
             values = json.loads(part.read_text())
             found = tuple(Finding.from_json(finding) for finding in values["findings"])
-            return LogHealth(tuple(values["tokens"]), found, values["num_blobs"])
+            if not any(finding.kind in _OF_OTHER_FILES for finding in found):
+                return LogHealth(tuple(values["tokens"]), found, values["num_blobs"])
         except (OSError, ValueError, KeyError):
-            health = examine_log(path, self.settings)
+            pass
+        health = examine_log(path, self.settings)
         findings = [finding.to_json() for finding in health.findings]
         values = {"tokens": health.tokens, "num_blobs": health.num_blobs, "findings": findings}
         write_atomically(part, json.dumps(values).encode(), sync=False)

@@ -268,6 +268,17 @@ def test_the_tool_reports_resumes_and_counts_in_processes(root, tmp_path, capsys
     assert "map" in {f.kind for f in validate_split(where, "mini", settings, parts=parts).findings}
 
 
+def test_files_that_have_come_since_are_not_missed_by_a_job_that_goes_on(root, tmp_path):
+    where, parts = NavsimRoot(root), tmp_path / "parts"
+    image = next((root / "sensor_blobs/mini").rglob("*.jpg"))
+    kept = image.read_bytes()
+    image.unlink()
+    settings = HealthSettings(where.maps_root, where.sensor_root("mini"))
+    assert [f.kind for f in validate_split(where, "mini", settings, parts=parts).findings] == ["image"]
+    image.write_bytes(kept)
+    assert not validate_split(where, "mini", settings, parts=parts).findings
+
+
 def test_exit_codes_and_refusals(root, tmp_path, capsys):
     words = [str(root), "--no-sensors"]
     assert tool.main(words) == 0
@@ -276,6 +287,10 @@ def test_exit_codes_and_refusals(root, tmp_path, capsys):
     assert tool.main([str(tmp_path / "nothing")]) == 2
     assert tool.main([*words, "--split", "other"]) == 2
     assert "no such split" in capsys.readouterr().err
+    for idle in ("--decode", "--scene-filter=navtrain.yaml"):
+        with pytest.raises(SystemExit):
+            tool.parse_args([*words, idle])
+        assert "goes with sensor files, which --no-sensors leaves out" in capsys.readouterr().err
     busy = pytest.raises(ValidationError, match="another job")
     with file_lock(tmp_path / ".a.json.lock"), busy, kept_parts(tmp_path / "a.json"):
         pass
