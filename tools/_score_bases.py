@@ -65,6 +65,7 @@ def table_stem(out: Path) -> Path:
 def score_bases(args: argparse.Namespace) -> int:
     """Score on every basis and write the table; 1 if a scene has no score or a basis no result."""
     from beyonddrive.datasets.navsim.root import NavsimRoot
+    from beyonddrive.engine.runner.result_paths import check_results
     from beyonddrive.evaluation.bases.places import TwoStageData, find_two_stages
     from beyonddrive.evaluation.bases.run import BasesScoring, files_of
     from beyonddrive.evaluation.bases.scenes import SceneRecord
@@ -90,7 +91,10 @@ def score_bases(args: argparse.Namespace) -> int:
     scoring = BasesScoring(
         root, args.split, plans, str(args.plans), bases, two_stages, args.missing == "zero"
     )
-    inputs = describe_inputs(root, scoring.split, args.plans, files_of(two_stages))
+    read = files_of(two_stages)
+    table = {f"--out: {ending}": f"{stem}.{ending}" for ending in ("csv", "json")}
+    check_results(table, [args.plans, *read])
+    inputs = describe_inputs(root, scoring.split, args.plans, read)
     config = {**inputs, "bases": [basis.name for basis in bases], "missing": args.missing}
     with open_parts(stem.with_name(f"{stem.name}.bases"), config) as parts:
         if parts.done:

@@ -254,6 +254,17 @@ def test_files_of_two_stages_do_not_matter_to_one_stage(golden, small, tmp_path,
     assert "2/2" in out and "two stages" not in error
 
 
+def test_a_table_does_not_take_the_place_of_the_table_of_pairs(golden, small, tmp_path, capsys):
+    tokens, root = small
+    pairs = shutil.copy(root / "two_stage_split.json", tmp_path / "table.json")
+    kept = pairs.read_bytes()
+    write_arrays(tmp_path / "plans.npz", plans_of(golden, tokens))
+    options = ("--basis", "two-stage-logged", "--two-stage", str(pairs))
+    assert tool.main(arguments(tmp_path, *options, data=root)) == 2
+    assert "table.json: is read by this command; give the results another name" in capsys.readouterr().err
+    assert pairs.read_bytes() == kept
+
+
 def test_scenes_of_an_earlier_table_of_the_name_are_not_taken_for_its_own(golden, small, tmp_path):
     tokens, root = small
     folder = tmp_path / "table_scenes"
