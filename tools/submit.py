@@ -82,6 +82,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     elif args.data_root is None:
         scoring = ("scores", "maps_root", "cache_dir", "split", "num_workers", "ray")
         refuse_idle(parser, args, scoring, "--data-root, without which nothing is scored")
+    elif args.scores is not None:
+        read = {path.resolve() for path in (args.check, args.split_file) if path is not None}
+        if args.scores.is_dir() or args.scores.resolve() in read:
+            parser.error(f"--scores: {args.scores} is a folder, or read by this command; give another name")
     return args
 
 

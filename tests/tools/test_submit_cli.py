@@ -245,6 +245,7 @@ def test_plans_that_are_missing_and_words_that_do_not_fit_are_said(tmp_path, cap
         (["--check=a", "--data-root=d", "--synthetic-sensors=s"], "--synthetic-sensors: goes with CONFIG"),
         (["--check=a", "--cache-dir=c"], "--cache-dir: goes with --data-root"),
         (["--check=a", "--split=test"], "--split: goes with --data-root"),
+        (["--check=a", "--data-root=d", "--scores=a"], "--scores: a is a folder, or read by this command"),
         (["--merge=a", "--out=b", "--split-file=s"], "--split-file: compares the scenes with those of a"),
         (["--board=warmup", *words, "--data-root=d"], "--data-root: goes with --check"),
         (["--board=warmup", *words, "--maps-root=d"], "--maps-root: goes with --check"),
