@@ -60,8 +60,8 @@ def needed_data_checks(
     folders: dict[NavsimRoot | None, list[Path]] = {only: list(stores)}
     for need in needs:
         for store in need.stores:
-            place = need.places.get(store)
-            root = only if given is not None or place is None else opened.get(place)
+            where = need.places.get(store)
+            root = only if given is not None or where is None else opened.get(where)
             folders.setdefault(root, []).append(store)
     for root, those in folders.items():
         yield from attempt("store", lambda root=root, those=those: store_checks(those, root))  # type: ignore[misc]
