@@ -231,6 +231,8 @@ def _event(content: Any, where: str) -> Event:
     kind, then = str(content["kind"]), str(content["then"])
     if kind not in KINDS or then not in (STAY, JOIN):
         raise LiveError(f"{where}: kind must be one of {', '.join(KINDS)} and then {STAY} or {JOIN}")
+    if content["car"] == "pedestrian" and then == JOIN:
+        raise LiveError(f"{where}: then: a pedestrian cannot join the vehicles of SUMO; say {STAY}")
     try:
         path = np.array(content["path"], dtype=np.float64)
     except (TypeError, ValueError):

@@ -47,6 +47,10 @@ def test_every_difficulty_has_what_makes_it_hard(scenarios):
         (lambda c: c.update(lanes=[3]), "lanes: expected a list"),
         (lambda c: c["events"][0].update(car="tank"), r"events\[0\]: no car 'tank'"),
         (lambda c: c["events"][0].update(mood="bad"), r"events\[0\]: does not know the key 'mood'"),
+        (
+            lambda c: c["events"][0].update(car="pedestrian", then="join"),
+            r"events\[0\]: then: a pedestrian cannot join",
+        ),
         (lambda c: c["events"][0].update(path=[[0, 1]]), r"events\[0\]: path: expected two or more points"),
         (lambda c: c["plan_list"].append([0, 9, 0, 0, 1, "suv", "IDM", {}]), "IDM does not drive here"),
         (lambda c: c["plan_list"].append([0, 9, 0, 0, 1, "suv", "Fly", {}]), "no planner 'Fly'"),
