@@ -22,6 +22,7 @@ from beyonddrive.engine.executors import Executor
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import GROUND, SCENE
 from beyonddrive.evaluation.closed_loop.hugsim.scenario import DIFFICULTIES
+from beyonddrive.structures.errors import describe_error
 from beyonddrive.synth.live.batch import POINTS, TOWNS, write_points
 from beyonddrive.synth.live.choose import scenarios_of
 from beyonddrive.synth.live.drive import LiveSettings, staged
@@ -97,10 +98,9 @@ def write_scenarios(out: Path, plan: ListPlan, executor: Executor, progress: boo
     started = out / f".{LIST}"
     for there in (path, started):
         if there.exists():
-            _refuse_other(there, json.loads(there.read_text())["settings"], settings)
+            _refuse_other(there, _read_list(there)["settings"], settings)
     if path.exists():
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
+        return _read_list(path)
     if out.exists() and any(out.iterdir()) and not started.exists():
         raise LiveError(f"{out}: is not empty and holds no scenarios; choose another folder")
     write_atomically(started, json.dumps({"settings": settings}).encode())
@@ -113,6 +113,21 @@ def write_scenarios(out: Path, plan: ListPlan, executor: Executor, progress: boo
     write_atomically(path, json.dumps(summary, indent=1).encode())
     started.unlink()
     return summary
+
+
+def _read_list(path: Path) -> dict[str, Any]:
+    """What ``scenarios.json`` says, or what was written when it was begun."""
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found["settings"], dict):
+            raise TypeError("settings are no keys")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LiveError(
+            f"{path}: does not say what the scenarios there were made with ({describe_error(error)}); choose "
+            "another folder, or remove this one"
+        ) from error
+    read: dict[str, Any] = found
+    return read
 
 
 def _refuse_other(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -59,6 +59,15 @@ def test_a_run_leaves_a_line_per_episode_and_their_means(results):
     assert settings["traffic_version"] == batch.TRAFFIC_VERSION
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": 3}'])
+@pytest.mark.parametrize("name", ["scenarios.json", ".scenarios.json"])
+def test_a_list_that_is_damaged_is_named(tmp_path, capsys, name, content):
+    (tmp_path / name).write_text(content)
+    assert closed_loop.main(["scenarios", "--out", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path / name}: does not say what the scenarios there were made with" in told
+
+
 def test_films_have_a_picture_per_step(results):
     films = sorted((results[0] / "straight").rglob("video.webp"))
     assert len(films) == 2 and not list((results[0] / "human").rglob("video.webp"))
