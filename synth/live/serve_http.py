@@ -134,7 +134,8 @@ class HttpSimulator:
 
     def page(self) -> bytes:
         """What happened last, for people."""
-        lines = "<br>".join(html.escape(line) for line in self._lines)
+        # (a copy: the scenario that is driven meanwhile may add a line)
+        lines = "<br>".join(map(html.escape, list(self._lines)))
         return f"<html><body>{lines}</body></html>".encode()
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """The live world as a RealADSim server: the package's client, ours, and clients that misbehave."""
 
+import html
 import http.client
 import json
 import pickle
@@ -192,6 +193,22 @@ def test_after_the_end_nothing_moves_and_a_reset_begins_again(serving):
     # (nor does a scorer find a record of the drive before)
     assert not (jobs[0].folder / "data.pkl").exists()
     assert batch.read_episode(jobs[1].folder) and (jobs[1].folder / "data.pkl").exists()
+
+
+def test_a_line_that_is_added_meanwhile_breaks_no_page(monkeypatch):
+    simulator = HttpSimulator([])
+    try:
+        simulator._say("a scenario begins")
+        escape = html.escape
+
+        def slowly(line):
+            simulator._say("another one is done")  # as the thread does that drives
+            return escape(line)
+
+        monkeypatch.setattr(html, "escape", slowly)
+        assert b"a scenario begins" in simulator.page()
+    finally:
+        simulator.close()
 
 
 def test_a_video_is_of_the_episode_beside_it(live_folder, tmp_path):
