@@ -80,8 +80,13 @@ class RunReport:
                 self._close_log()
 
     def session_ended(self, session: str, report: DriverReport, why: str) -> None:
-        """Note the end of a session."""
-        self.sessions[session], self.ended[session] = report, why
+        """Note the end of a session; one that has the name of an earlier one gets a number."""
+        with self._lock:
+            name, number = session, 1
+            while name in self.sessions:
+                number += 1
+                name = f"{session} ({number})"
+            self.sessions[name], self.ended[name] = report, why
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""

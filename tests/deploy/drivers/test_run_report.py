@@ -22,6 +22,17 @@ def test_a_full_disk_ends_the_log_and_nothing_else(tmp_path, caplog):
     assert kept["plans"] == 3 and not kept["trouble"] and "No space left" in kept["log_ended"]
 
 
+def test_two_sessions_of_one_name_both_count(tmp_path):
+    with RunReport(tmp_path, {}) as report:
+        report.session_ended("s", DriverReport({"straight_on": 2}), "closed")
+        report.session_ended("s", DriverReport({"inference": 3}), "the server ended")
+    kept = json.loads((tmp_path / REPORT).read_text())
+    assert kept["fallbacks"] == 2 and kept["plans"] == 5
+    assert {name: told["ended"] for name, told in kept["sessions"].items()} == {
+        "s": "closed", "s (2)": "the server ended"
+    }  # fmt: skip
+
+
 def test_lines_are_json_whatever_is_not_known_and_whole_from_many_threads(tmp_path):
     def work(name):
         for _ in range(50):
