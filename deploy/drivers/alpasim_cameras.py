@@ -77,6 +77,9 @@ def declared_cameras(available: Mapping[str, Any]) -> tuple[dict[str, DeclaredCa
     for name, message in available.items():
         quaternion = np.array([getattr(message.rig_to_camera.quat, axis) for axis in "xyzw"], np.float64)
         place = np.array([getattr(message.rig_to_camera.vec, axis) for axis in "xyz"], np.float64)
+        if not np.isfinite([*place, *quaternion]).all():
+            problems[name] = "its place in the rig is not finite"
+            continue
         turned = quaternion / max(float(np.abs(quaternion).max()), 1e-12)
         # (what the renderer of the nuPlan track declares of a scene without cameras)
         if not place.any() and not turned[:3].any():
@@ -87,9 +90,6 @@ def declared_cameras(available: Mapping[str, Any]) -> tuple[dict[str, DeclaredCa
             turn = Rotation.from_quat(quaternion)
         except (LensError, ValueError) as error:
             problems[name] = str(error)
-            continue
-        if not np.isfinite(place).all():
-            problems[name] = "its place in the rig is not finite"
             continue
         spec = message.intrinsics
         size = (int(spec.resolution_w), int(spec.resolution_h))

@@ -409,6 +409,9 @@ def test_sessions_that_cannot_be_driven_are_refused_and_others_go_on(runtime, po
     assert (
         "CAM_F0 declares 2147483647 x 2147483647 pixels" in _refused(lambda: runtime("L", cameras=large))[1]
     )
+    turned = [camera(name, r) for name, r in zip(CAMERAS, synth_rig().rotations, strict=True)]
+    turned[0].rig_to_camera.quat.x = float("inf")
+    assert "CAM_L0 its place in the rig is not finite" in _refused(lambda: runtime("T", cameras=turned))[1]
     ghost = runtime("again")
     ghost.close()
     ghost.close()
