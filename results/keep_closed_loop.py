@@ -8,7 +8,7 @@ have driven the same scenarios, all of them, with the same settings, and each wh
 Scores are kept by scenario, of all and by difficulty, with the shares of episodes by how they ended and,
 where the run says so, how far each drove (km); of a run with several seeds of the traffic the mean over
 these, which have to be the same in all of a table. So is what the files of a run say of how it was made:
-versions, machine and recipe, and the seconds that it took.
+versions, machine and recipe, the seconds that it took, and how many of its plans were fallbacks, if any.
 
 The digest of a list counts every byte, and another machine may round a value of a scenario otherwise:
 ``--same-by "constant velocity=DIR"`` takes a list for that of the table if this row, driven there, has the
@@ -65,11 +65,13 @@ class Episodes:
         scores: Means over the traffic (C,), by scenario; columns as :data:`NAMES`.
         kinds: Difficulties by scenario.
         traffic: Seeds of the traffic.
+        fallbacks: How many plans were not the planner's.
     """
 
     scores: dict[str, NDArray[np.float64]]
     kinds: dict[str, str]
     traffic: list[int]
+    fallbacks: int = 0
 
 
 def episodes_of(folder: Path, with_fallbacks: bool = True) -> Episodes:
@@ -98,7 +100,7 @@ def episodes_of(folder: Path, with_fallbacks: bool = True) -> Episodes:
                 f"not once with each of {_listed(traffic)}"
             )
     scores = {name: np.mean([figures for _, figures in found], axis=0) for name, found in by_name.items()}
-    return Episodes(scores, {line["name"]: line["difficulty"] for line in lines}, traffic)
+    return Episodes(scores, {line["name"]: line["difficulty"] for line in lines}, traffic, fallbacks)
 
 
 def _figures_of(line: dict[str, str]) -> NDArray[np.float64]:
@@ -275,6 +277,8 @@ def keep() -> int:
             own = {key: settings[key] for key in OWN if key in settings}
             own["checkpoint"] = own["checkpoint"] and Path(own["checkpoint"]).name
             told_there = {**own, "traffic": driven.traffic, "settings": same}
+            if driven.fallbacks:
+                told_there["fallbacks"] = driven.fallbacks
             made[name_of(run)] = {**told_of(folder), **told_there}
     _refuse_copies(made)
     whole = table_of(scores, NAMES, untrained=untrained)

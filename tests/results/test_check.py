@@ -108,6 +108,19 @@ def test_a_picture_of_scenes_is_told_and_left_to_its_script(root, monkeypatch, c
     assert call(check, monkeypatch) == 1
 
 
+def test_what_cannot_be_written_anew_is_left_and_told(root, monkeypatch, capsys):
+    write_run(root / "sweep", "plain", 0, 0.0)
+    call(keep, monkeypatch, root / "sweep", "effect/two")
+    good = "<!-- figure: effect/two test | plain | score --><!-- end -->"
+    (root / "README.md").write_text(f"{good} <!-- figure: effect/two test | odd | score -->1<!-- end -->\n")
+    monkeypatch.setattr(check, "MEASURED", (lambda: ["speeds.csv: 'plain' is of other runs"],))
+    for written in (1, 0):
+        assert call(check, monkeypatch, "--write") == 1
+        told = capsys.readouterr()
+        assert f"{written} written anew, 2 left, which nothing here writes anew" in told.out
+        assert "no row 'odd'" in told.err and "speeds.csv: 'plain' is of other runs" in told.err
+
+
 def test_a_changed_cell_is_found_and_written_anew(root, monkeypatch, capsys):
     cells = SimpleNamespace(TABLE=root / "cells.csv", table=lambda: "row,rank\nall,+0.52\n")
     monkeypatch.setattr(check, "CELLS", (cells,))
@@ -784,6 +797,10 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
     with pytest.raises(SystemExit, match="better: 18 plans were fallbacks; --with-fallbacks keeps it"):
         call(keep_closed_loop, monkeypatch, "effect/two", *rows[2:])
     assert call(keep_closed_loop, monkeypatch, "effect/two", *rows[2:], "--with-fallbacks") == 0
+    made = json.loads((root / "results" / "effect" / "two" / "made_with.json").read_text())
+    assert {name: run["fallbacks"] for name, run in made.items() if "fallbacks" in run} == {
+        "better/0": 18, "better/1": 18
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
