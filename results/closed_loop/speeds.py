@@ -2,8 +2,9 @@
 
 Each run is what ``beyonddrive closed-loop run`` wrote; runs of a name are its trainings. ``speeds.csv``, or
 with ``--settings`` ``settings_speeds.csv`` for those of ``settings.yml``, gets the mean speed [m/s] in the
-first quarter of a second and 1, 2 and 4 s into the episodes, of those that have not ended by then, and the
-share [%] of all steps in which the ego stands (slower than 0.5 m/s).
+second quarter of a second (``start``: a record begins after the first step) and 1, 2 and 4 s later, of the
+episodes that have not ended by then, and the share [%] of all steps but the first in which the ego stands
+(slower than 0.5 m/s).
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from beyonddrive.results.row_files import add_rows, read_rows
 from beyonddrive.results.tables import KeptTable, name_of
 
 TIMES = {"start": 0, "1 s": 4, "2 s": 8, "4 s": 16}
-"""In steps of a quarter of a second."""
+"""In steps of a quarter of a second, from the first frame of a record on, which is of the first step."""
 STANDS = 0.5
 """Slower than this the ego stands [m/s]."""
 OUT, SETTINGS = (Path(__file__).with_name(name) for name in ("speeds.csv", "settings_speeds.csv"))
 
 
 def speeds(record: Path) -> NDArray[np.float64]:
-    """Speeds (T,) of an episode between the frames of its record [m/s]."""
+    """Speeds (T,) of an episode between the frames of its record, from the second step on [m/s]."""
     places = np.array([frame.ego_box[:2] for frame in read_record(record)])
     found: NDArray[np.float64] = np.hypot(*np.diff(places, axis=0).T) / STEP
     return found
