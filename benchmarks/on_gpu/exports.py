@@ -20,7 +20,7 @@ from mmengine.dataset import pseudo_collate
 
 from beyonddrive.apis import init_planner
 from beyonddrive.benchmarks.on_gpu.recipes import options_of, short_name, spelled, tiny_recipes
-from beyonddrive.benchmarks.on_gpu.rows import FAIL, PASS, SKIPPED, Row, append
+from beyonddrive.benchmarks.on_gpu.rows import FAIL, PASS, SKIPPED, Row, append, largest_of
 from beyonddrive.deploy import ExportedPlanner, PlannerGraph
 from beyonddrive.engine.runner import load_config
 from beyonddrive.registry import DATASETS
@@ -52,7 +52,7 @@ def plans(recipe: str, data: Path, checkpoint: Path, device: str) -> str:
             found = planner(**owner.data_preprocessor(copy.deepcopy(batch)), mode="predict")
             made.append(torch.stack([sample.pred.trajectory.float().cpu() for sample in found]))
     devices, copies = (float((made[i] - made[1]).abs().max()) for i in (0, 2))
-    if not max(devices, copies) <= ALLOWED:
+    if not largest_of([devices, copies]) <= ALLOWED:
         raise ValueError(f"plans differ by {devices:.1e} from the CPU's, by {copies:.1e} from the copy's")
     return f"{SCENES} plans differ by {devices:.1e} from the CPU's, those of the faster copy by {copies:.1e}"
 
@@ -70,7 +70,7 @@ def program(recipe: str, data: Path, checkpoint: Path, device: str) -> str:
         moved = tuple(value.to(device) for value in given)
         exported = torch.export.export(graph.to(device), moved, strict=False)
         outputs = exported.module()(*moved)
-    worst = max(float((a.cpu() - b).abs().max()) for a, b in zip(outputs, expected, strict=True))
+    worst = largest_of(float((a.cpu() - b).abs().max()) for a, b in zip(outputs, expected, strict=True))
     if not worst <= ALLOWED:
         raise ValueError(f"the program on {device} differs by {worst:.1e} from the graph on the CPU")
     return f"the program on {device} differs by {worst:.1e} from the graph on the CPU"

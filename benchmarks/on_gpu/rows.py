@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -29,6 +30,16 @@ class Row:
     found: str
     allowed: str = ""
     figures: dict[str, object] | None = None
+
+
+def largest_of(differences: Iterable[float]) -> float:
+    """The largest; NaN if one is, which Python's ``max`` passes over; infinite if there are none.
+
+    >>> largest_of([0.5, math.nan]), largest_of([])
+    (nan, inf)
+    """
+    found = list(differences)
+    return math.nan if any(map(math.isnan, found)) else max(found, default=math.inf)
 
 
 def append(path: Path, row: Row) -> None:

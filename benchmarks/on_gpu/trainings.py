@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from beyonddrive.benchmarks.on_gpu.recipes import options_of, short_name, spelled, tiny_recipes
-from beyonddrive.benchmarks.on_gpu.rows import FAIL, PASS, Row, append
+from beyonddrive.benchmarks.on_gpu.rows import FAIL, PASS, Row, append, largest_of
 from beyonddrive.benchmarks.waits import Waits, told
 
 EPOCHS = 4
@@ -137,10 +137,10 @@ def _reason(output: str) -> str:
 
 
 def largest(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
-    """Largest relative difference of the losses of the steps that both have; infinite if they share none."""
+    """Largest relative difference of the losses of the steps that both have; as :func:`largest_of`."""
     both = ours["losses"].keys() & theirs["losses"].keys()
     pairs = [(ours["losses"][step], theirs["losses"][step]) for step in both]
-    return max((abs(a - b) / max(abs(b), 1e-6) for a, b in pairs), default=float("inf"))
+    return largest_of(abs(a - b) / max(abs(b), 1e-6) for a, b in pairs)
 
 
 def _first(found: dict[str, Any]) -> dict[str, Any]:

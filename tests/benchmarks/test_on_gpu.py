@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import warnings
@@ -133,6 +134,9 @@ def test_trainings_pass_only_if_every_step_is_there_and_close():
     assert verdicts(again=seen({"99": 1.0}, "cpu"))[0] == "FAIL"
     assert verdicts(accumulated=seen({**good, "12": 14.5}, "cpu"))[3] == "FAIL"
     assert verdicts(cuda=seen(good, waits_between=[1, 4, 2]))[0] == "FAIL"  # a hook waits each time
+    for step in good:
+        lost = {**good, step: float("nan")}
+        assert math.isnan(trainings.largest(seen(lost), seen(good, "cpu")))
     for key, value in AT_WORK.items():  # (whatever the losses are, a setting that was not at work fails)
         missing = {True: False, 6: 12}.get(value) if not isinstance(value, list) else []
         assert verdicts(together=seen(far, settings={**AT_WORK, key: missing}))[3] == "FAIL", key
