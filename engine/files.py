@@ -7,6 +7,7 @@ filelock has files for its locks only, and leaves them there or not from version
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -75,6 +76,10 @@ def write_atomically(path: Path, data: bytes, sync: bool = True, replace: bool =
     """Write ``data`` as :func:`atomic_file` does."""
     with atomic_file(path, sync, replace) as file:
         file.write(data)
+
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems say that know no locks, as some of clusters do."""
 
 
 @contextmanager

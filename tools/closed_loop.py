@@ -37,7 +37,7 @@ from beyonddrive.tools._switches import add_switches, switched
 from beyonddrive.tools.create_data import image_size
 
 if TYPE_CHECKING:
-    from beyonddrive.synth.live.batch import Failed, Filming, Job
+    from beyonddrive.synth.live.batch import Crew, Failed, Filming, Job
     from beyonddrive.synth.live.drive import LiveSettings
 
 VERB = "closed-loop"
@@ -183,10 +183,19 @@ def run(args: argparse.Namespace) -> int:
     crew = crew_of(spec, settings.hugsim.controller)
     jobs = batch.jobs_of(args.scenarios, args.out, settings, read_seeds(args.seeds), args.difficulty)
     recipe = recipe_digest(load_config(spec.config, spec.options))
-    _claim(args.out, {**_about(spec, settings), "recipe": recipe, **batch.about_list(jobs)})
+    with batch.alone_in(args.out):
+        _claim(args.out, {**_about(spec, settings), "recipe": recipe, **batch.about_list(jobs)})
+        return _drive_all(args, jobs, replace(crew, filming=_filming(args)), settings, recipe)
+
+
+def _drive_all(
+    args: argparse.Namespace, jobs: Sequence[Job], crew: Crew, settings: LiveSettings, recipe: str
+) -> int:
+    """Drive, and write the figures if there is an episode of each."""
+    from beyonddrive.synth.live import batch
+
     if any(batch.read_episode(job.folder) is None for job in jobs):
         batch.forget_figures(args.out)
-    crew = replace(crew, filming=_filming(args))
     results = list(batch.run_jobs(jobs, crew, executor_of(args)))
     failed = [result for result in results if isinstance(result, batch.Failed)]
     tell_all(VERB, [_no_episode(item) for item in failed])
@@ -284,18 +293,19 @@ def serve(args: argparse.Namespace) -> int:
     about = {**settings_dict_of(settings), "protocol": args.protocol}
     if args.protocol == "pipes":
         about["planner"] = _digest(args.planner)
-    _claim(args.out, {**about, **batch.about_list(jobs)})
-    # (a client may drive all of it anew)
-    batch.forget_figures(args.out)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # (so that the record so far is written when somebody ends the server)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    failures = _serve_pipes(args, jobs) if args.protocol == "pipes" else _serve_http(args, jobs)
-    episodes = [batch.read_episode(job.folder) for job in jobs]
-    driven = [episode for episode in episodes if episode is not None]
-    if len(driven) == len(jobs):
-        _write_figures(args, driven, settings)
-    return int(failures or len(driven) < len(jobs))
+    with batch.alone_in(args.out):
+        _claim(args.out, {**about, **batch.about_list(jobs)})
+        # (a client may drive all of it anew)
+        batch.forget_figures(args.out)
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        # (so that the record so far is written when somebody ends the server)
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        failures = _serve_pipes(args, jobs) if args.protocol == "pipes" else _serve_http(args, jobs)
+        episodes = [batch.read_episode(job.folder) for job in jobs]
+        driven = [episode for episode in episodes if episode is not None]
+        if len(driven) == len(jobs):
+            _write_figures(args, driven, settings)
+        return int(failures or len(driven) < len(jobs))
 
 
 def compare(args: argparse.Namespace) -> int:

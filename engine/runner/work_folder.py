@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,12 +12,10 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 
 from beyonddrive.engine.config_values import ConfigError
-from beyonddrive.engine.files import LockedError, file_lock, is_locked
+from beyonddrive.engine.files import NO_LOCKS, LockedError, file_lock, is_locked
 
 _LOCK = ".training.lock"
 """File in a folder that a training holds a lock on while it is at work there."""
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What file systems say that know no locks, as some of clusters do."""
 
 
 def checkpoint_folder(work_dir: str | Path, config: Config) -> Path:
@@ -73,7 +70,7 @@ def _hold(held: ExitStack, folder: Path) -> str | None:
     except LockedError:
         return _at_work(folder)
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
         (folder / _LOCK).unlink(missing_ok=True)
         print_log(

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -28,7 +30,7 @@ import numpy as np
 
 from beyonddrive.engine.environment import package_versions
 from beyonddrive.engine.executors import Executor, WorkerLostError
-from beyonddrive.engine.files import remove_leftovers, write_atomically
+from beyonddrive.engine.files import NO_LOCKS, LockedError, file_lock, remove_leftovers, write_atomically
 from beyonddrive.evaluation.closed_loop.hugsim.messages import write_message
 from beyonddrive.evaluation.closed_loop.hugsim.record import Frame
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import GROUND, RECORD, SCENE
@@ -57,6 +59,8 @@ Figures of two versions do not mix. Runs that do not tell a version are of the f
 TRAFFIC_VERSION = max(TRAFFIC_CHANGES)
 NOT_ALWAYS_TOLD = ("recipe", "scenarios", "sumo", "planner")
 """Settings that runs of earlier versions do not tell; they are compared where both tell them."""
+LOCK = ".driving.lock"
+"""File in a folder that a run holds a lock on while it is at work there."""
 TOWNS, POINTS = "towns", "points"
 """Folders beside the scenarios: their towns, and what HUGSIM's scorer wants to know of each scene."""
 Drives = Callable[..., Outcome]
@@ -310,6 +314,32 @@ def jobs_of(
     return jobs
 
 
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Let no other run drive into a folder meanwhile; where a file system knows no locks the log says so.
+
+    Raises:
+        LiveError: If another run is at work in it.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(file_lock(out / LOCK, wait=False))
+        except LockedError as error:
+            raise LiveError(
+                f"{out}: another run is at work in it; wait until it has ended, or give another --out"
+            ) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            (out / LOCK).unlink(missing_ok=True)
+            logging.getLogger(__name__).warning(
+                "%s: its file system knows no locks (%s): a second run in it would not be noticed",
+                out,
+                error.strerror,
+            )
+        yield
+
+
 def claim(out: Path, about: Mapping[str, Any]) -> list[str]:
     """Begin or resume a run in a folder; one that has driven nothing yet may begin otherwise.
 
@@ -331,7 +361,7 @@ def claim(out: Path, about: Mapping[str, Any]) -> list[str]:
                 f"{path}: the run there was made with another {', '.join(differing)}; take another --out or "
                 "remove it"
             )
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(path.name != LOCK for path in out.iterdir()):
         raise LiveError(f"{out}: is not empty and holds no closed-loop run; choose another --out")
     write_atomically(path, json.dumps(wanted, indent=1).encode())
     return []

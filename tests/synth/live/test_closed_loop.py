@@ -68,6 +68,18 @@ def test_a_list_that_is_damaged_is_named(tmp_path, capsys, name, content):
     assert f"{tmp_path / name}: does not say what the scenarios there were made with" in told
 
 
+def test_one_run_at_a_time_drives_into_a_folder(results, live_folder, capsys):
+    folder = results[0] / "straight"
+    scenarios = ["--scenarios", str(live_folder), "--out", str(folder)]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    with batch.alone_in(folder):
+        assert closed_loop.main(["run", "constant_velocity_synth", *scenarios, "--max-steps", "3"]) == 1
+        assert closed_loop.main(["serve", "--protocol", "http", *scenarios]) == 1
+        told = capsys.readouterr().err
+        assert told.count(f"{folder}: another run is at work in it; wait until it has ended") == 2
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_films_have_a_picture_per_step(results):
     films = sorted((results[0] / "straight").rglob("video.webp"))
     assert len(films) == 2 and not list((results[0] / "human").rglob("video.webp"))
