@@ -80,7 +80,7 @@ def carry_out(run: Run) -> Outcome:
     return Outcome(run.row, run.seed, run.folder, {}, error=error)
 
 
-def _carry_out(run: Run, gpu: int | None, record: Mapping[str, Any] | None) -> Outcome:
+def _carry_out(run: Run, gpu: str | None, record: Mapping[str, Any] | None) -> Outcome:
     """Train and judge; of a run that has a record only the scores that it lacks are made.
 
     All scores are made again if they are of another checkpoint than is there now.
@@ -175,7 +175,7 @@ def _chosen(run: Run) -> Path:
     return found
 
 
-def _call(run: Run, gpu: int | None, words: Sequence[str]) -> None:
+def _call(run: Run, gpu: str | None, words: Sequence[str]) -> None:
     """Run a verb; its output goes to the log of the run.
 
     Raises:
@@ -184,7 +184,7 @@ def _call(run: Run, gpu: int | None, words: Sequence[str]) -> None:
     threads = str(run.threads)
     env = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
     if gpu is not None:
-        env["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        env["CUDA_VISIBLE_DEVICES"] = gpu
     run.folder.mkdir(parents=True, exist_ok=True)
     with (run.folder / LOG).open("ab") as log:
         command = [sys.executable, "-m", "beyonddrive", *words]
@@ -208,12 +208,17 @@ def _reason(log: Path) -> str:
 
 
 @contextlib.contextmanager
-def _gpu(run: Run) -> Iterator[int | None]:
-    """A GPU that is free for one more run; None on a machine without."""
+def _gpu(run: Run) -> Iterator[str | None]:
+    """A GPU that is free for one more run, as ``CUDA_VISIBLE_DEVICES`` calls it; None on a machine without.
+
+    Of a sweep that is given some of the GPUs by that variable, it is one of these.
+    """
     if not run.gpus:
         yield None
         return
-    places = [(gpu, share) for share in range(run.jobs_per_gpu) for gpu in range(run.gpus)]
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    gpus = visible[: run.gpus] if visible != [""] else [str(number) for number in range(run.gpus)]
+    places = [(gpu, share) for share in range(run.jobs_per_gpu) for gpu in gpus]
     folder = run.folder.parents[2] / ".gpus"
     while True:
         for gpu, share in places:
