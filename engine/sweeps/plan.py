@@ -24,6 +24,8 @@ OF_THE_SWEEP = {
 """Settings of a config that a sweep makes itself, and from what."""
 _KEYS = {"title", "rows", "seeds", "options", "loaders", "further", "checkpoint", "subsets", "choices"}
 _ROW_KEYS = {"config", "bases", "options", "baseline", "shared_options", "weights"}
+_YAML = "tag:yaml.org,2002:"
+"""Start of the tags of yaml's own kinds of values."""
 
 
 class SweepError(BeyondDriveError, ValueError):
@@ -199,12 +201,14 @@ def plan_of_grid(
         settings: Further attributes of the plan.
 
     Raises:
-        SweepError: If the baseline is none of the rows, or names two keys.
+        SweepError: If the baseline is none of the rows, or names two keys, or an option is in the grid, too.
 
     >>> plan = plan_of_grid(['ltf'], {'model.repulsion.weight': ['0', '5']}, {}, (0, 1), 'weight=0')
     >>> [(row.name, row.baseline) for row in plan.rows]
     [('ltf weight=0', None), ('ltf weight=5', 'ltf weight=0')]
     """
+    if twice := sorted(grid.keys() & options.keys()):
+        raise SweepError(f"--cfg-options {twice[0]}: --grid has values for it; leave it out of one of them")
     shown = {key: _ending(key, grid) for key in grid}
     chosen: dict[str, str] = {}
     if baseline is not None and "=" in baseline and baseline not in configs:
@@ -246,18 +250,33 @@ def _told(grid: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{key}: {', '.join(values)}" for key, values in grid.items()) or "no values"
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that is there twice: yaml would take the last one, and a row were gone."""
+class _PlanLoader(yaml.SafeLoader):
+    """Refuses a key that is there twice: yaml would take the last one, and a row were gone.
+
+    A text like ``1:5`` stays one: yaml would take it for 1 minute 5 seconds, the number 65.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping of which every key was written once; merged ones (``<<``) do not count."""
-        merge = "tag:yaml.org,2002:merge"
+        merge = f"{_YAML}merge"
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != merge]
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {twice[0]} is there twice", node.start_mark
             )
         return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        """A number; a text if it has colons."""
+        text = str(self.construct_scalar(node))
+        if ":" in text:
+            return text
+        is_whole = node.tag == f"{_YAML}int"
+        return self.construct_yaml_int(node) if is_whole else self.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _PlanLoader.add_constructor(f"{_YAML}{_kind}", _PlanLoader.construct_number)
 
 
 def read_plan(path: Path) -> SweepPlan:
@@ -272,7 +291,7 @@ def read_plan(path: Path) -> SweepPlan:
         SweepError: If it cannot be read, or a key is not understood; names the file.
     """
     try:
-        content = yaml.load(path.read_text(), _UniqueKeys)
+        content = yaml.load(path.read_text(), _PlanLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SweepError(f"{path}: cannot be read as a plan of a sweep ({error})") from error
     try:
@@ -352,15 +371,20 @@ def _texts(where: str, value: Any, prefix: str = "") -> dict[str, str]:
     texts: dict[str, str] = {}
     for key, item in _mapping(where, value, None).items():
         name = f"{prefix}{key}"
-        if isinstance(item, dict):
+        if isinstance(item, dict) and item:
             texts.update(_texts(f"{where}.{key}", item, f"{name}."))
         else:
-            texts[name] = _text(item)
+            texts[name] = _text(f"{where}.{key}", item)
     return texts
 
 
-def _text(value: Any) -> str:
+def _text(where: str, value: Any) -> str:
     """A value as it is typed behind ``--cfg-options key=``."""
+    if isinstance(value, dict):
+        raise SweepError(
+            f"{where}: an empty mapping, or one in a list, cannot be said on a command line; write it into a "
+            "config, and name that in bases"
+        )
     if isinstance(value, list):
-        return f"[{','.join(_text(item) for item in value)}]"
+        return f"[{','.join(_text(where, item) for item in value)}]"
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)

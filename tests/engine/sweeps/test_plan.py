@@ -119,6 +119,8 @@ def test_rows_of_a_file_are_chosen_with_their_baselines(tmp_path):
         ("seeds: [0, 0]", "seeds: 0 is there twice"),
         ("seeds: often", "neither like 0:5"),
         ("seeds: []", "at least one"),
+        ("rows: {a: {config: x, options: {test_cfg: {}}}}", r"rows\.a\.options\.test_cfg: an empty mapping"),
+        ("options: {val_evaluator: [{type: PDMSMetric}]}", r"options\.val_evaluator: .*one in a list"),
         ("checkpoint: luckiest", "must be 'last' or 'best'"),
         ("loaders: [train]", "must be some of test, val"),
         ("speed: 3", "no key speed; there is checkpoint"),
@@ -163,6 +165,21 @@ def test_baselines_that_no_row_is_are_refused():
 def test_options_that_a_sweep_sets_itself_are_refused(key):
     with pytest.raises(SweepError, match=rf"rows\.a\.options\.{key}: would be ignored: .*; leave it out"):
         plan_of_grid(["a"], {}, {key: "3"}, (0,))
+
+
+def test_a_range_of_seeds_is_no_time_of_day(tmp_path):
+    """In yaml 1:5 is 65 seconds, which would be one training with the seed 65 instead of four."""
+    path = tmp_path / "plan.yml"
+    path.write_text("seeds: 1:5\nrows: {a: {config: x, options: {lr: 1.5e-3, n: -7, ratio: 16:9.5}}}")
+    plan = read_plan(path)
+    assert plan.seeds == (1, 2, 3, 4)
+    assert plan.rows[0].options == {"lr": "0.0015", "n": "-7", "ratio": "16:9.5"}
+
+
+def test_an_option_of_all_rows_is_not_in_the_grid():
+    """The grid would win without a word."""
+    with pytest.raises(SweepError, match=r"--cfg-options a\.b: --grid has values for it"):
+        plan_of_grid(["ltf"], {"a.b": ["0", "5"]}, {"a.b": "3"}, (0,))
 
 
 def test_seeds_are_not_negative():
