@@ -15,7 +15,7 @@ from beyonddrive.engine.config_files import find_config
 from beyonddrive.engine.config_values import OptionText
 from beyonddrive.engine.configs import load_config
 from beyonddrive.engine.files import write_atomically
-from beyonddrive.engine.sweeps.plan import LOADERS, Row, SweepPlan
+from beyonddrive.engine.sweeps.plan import LOADERS, Row, SweepError, SweepPlan
 from beyonddrive.engine.sweeps.records import (
     DATA,
     FAILURE,
@@ -43,6 +43,7 @@ class Recipe(NamedTuple):
         is_trained: Whether it has a training.
         loaders: Loaders that it can be judged on.
         filters: File of the scene filter by loader, of those that have one.
+        best: Figures of the validation for each of which it keeps the best checkpoint.
     """
 
     config: str
@@ -50,6 +51,7 @@ class Recipe(NamedTuple):
     is_trained: bool
     loaders: tuple[str, ...]
     filters: Mapping[str, Path]
+    best: tuple[str, ...] = ()
 
 
 class Recipes:
@@ -68,6 +70,7 @@ class Recipes:
 
         Raises:
             ConfigError: If it cannot be read, or an option does not fit it.
+            SweepError: If it puts checkpoints elsewhere than into the folders of the runs.
         """
         if row.name not in self._read:
             self._read[row.name] = self._recipe_of(row)
@@ -93,7 +96,16 @@ class Recipes:
             if len(datasets) == 1 and isinstance(file := datasets[0].get("scene_filter"), str):
                 filters[name] = Path(file)
         is_trained = config.get("train_cfg") is not None
-        return Recipe(path, recipe_digest(config), is_trained, tuple(loaders), filters)
+        hook = (config.get("default_hooks") or {}).get("checkpoint") or {}
+        if is_trained and hook.get("out_dir"):
+            raise SweepError(
+                f"rows.{row.name}: default_hooks.checkpoint.out_dir of its config is {hook['out_dir']}, "
+                "where runs of a sweep would write over each other's checkpoints; set it to None in its "
+                "options"
+            )
+        kept = hook.get("save_best") or ()
+        best = (kept,) if isinstance(kept, str) else tuple(kept)
+        return Recipe(path, recipe_digest(config), is_trained, tuple(loaders), filters, best)
 
 
 def recipe_digest(config: Config) -> str:
@@ -109,7 +121,8 @@ def runs_of(plan: SweepPlan, out: Path, recipes: Recipes | None = None) -> list[
     A row without a training has one run, and is judged on those of the loaders that its config has.
 
     Raises:
-        SweepError: If a folder holds a run that was made from another config.
+        SweepError: If a folder holds a run that was made from another config, the best checkpoint is to be
+            judged and a row keeps none or several, or a config puts checkpoints into a folder of its own.
         ConfigError: If a config cannot be read, or an option does not fit it.
     """
     recipes = recipes or Recipes(out)
@@ -138,7 +151,14 @@ def _run_of(plan: SweepPlan, row: Row, seed: int, recipes: Recipes) -> Run:
     """A run, whose place nobody has chosen yet."""
     recipe = recipes.of(row)
     other = plan.row(row.weights) if row.weights else None
-    is_trained = recipes.of(other or row).is_trained
+    trained = recipes.of(other or row)
+    is_trained = trained.is_trained
+    if is_trained and plan.checkpoint == "best" and len(trained.best) != 1:
+        raise SweepError(
+            f"checkpoint: best: row '{(other or row).name}' keeps those by "
+            f"{', '.join(trained.best) or 'none'} of the figures of its validation, and a sweep judges one "
+            "checkpoint: set default_hooks.checkpoint.save_best to one figure, such as pdms/PDMS"
+        )
     folder = recipes.out / "runs" / row.slug / (f"{_SEED}{seed}" if is_trained else _UNTRAINED)
     loaders, further = plan.loaders, plan.further
     if not is_trained:

@@ -366,3 +366,14 @@ def test_what_is_complete_is_reported_when_a_worker_is_killed(sweep, monkeypatch
     told = capsys.readouterr()
     assert "3 of 4 runs were not carried out: a worker process was killed" in told.err
     assert "| A | 1 |" in told.out and "| A | 1 |" in (sweep.out / "report.md").read_text()
+
+
+def test_checkpoints_that_runs_would_share_or_mix_up_are_refused(sweep, verbs, capsys):
+    """One folder for all runs, and two best checkpoints of which the newer would be taken."""
+    words = ["--cfg-options", "default_hooks.checkpoint.out_dir=all"]
+    assert sweep(*words) == 1
+    assert "rows.A: default_hooks.checkpoint.out_dir of its config is all" in capsys.readouterr().err
+    words[1] = "default_hooks.checkpoint.save_best=[pdms/PDMS,pdms/NC]"
+    assert sweep(*words, top="seeds: [0]\ncheckpoint: best") == 1
+    assert "checkpoint: best: row 'A' keeps those by pdms/PDMS, pdms/NC" in capsys.readouterr().err
+    assert sweep(*words, "--dry-run") == 0 and not verbs.calls
