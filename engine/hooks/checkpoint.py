@@ -46,10 +46,11 @@ class PlannerCheckpointHook(CheckpointHook):
     Args:
         save_best: Metric, or list of metrics, for each of which the best checkpoint is kept.
         rule: ``greater`` or ``less`` is better: one for all metrics, or a list with one for each.
-        **kwargs: As for ``CheckpointHook``.
+        **kwargs: As for ``CheckpointHook``, but for ``published_keys`` and ``file_client_args``.
 
     Raises:
-        ValueError: If ``save_best`` or ``rule`` is not understood, or ``out_dir`` is not on a local disk.
+        ValueError: If ``save_best`` or ``rule`` is not understood, ``out_dir`` is not on a local disk, or a
+            setting would do nothing.
     """
 
     out_dir: str
@@ -82,6 +83,9 @@ class PlannerCheckpointHook(CheckpointHook):
         self.best_files: dict[str, str] = {}
         self._former_files: list[str] = []
         self._waiting: list[dict[str, Tensor]] | None = None
+        for key in ("published_keys", "file_client_args"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"PlannerCheckpointHook: {key} does nothing here; leave it out")
         if "://" in str(self.out_dir or ""):
             raise ValueError(f"PlannerCheckpointHook: out_dir must be a local folder, got {self.out_dir}")
 
@@ -139,6 +143,7 @@ class PlannerCheckpointHook(CheckpointHook):
             return False  # a checkpoint from within an epoch, where no validation is due
         if runner.val_loop is None or step < max(loop.val_begin, 1):
             return False
+        loop._decide_current_val_interval()  # (by ``dynamic_intervals``; a loop that goes on has not yet)
         return step % loop.val_interval == 0 or step == end
 
     def _write(self, runner: Runner, filename: str, **kwargs: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import traceback
@@ -81,8 +82,13 @@ def default_work_dir(config: Config) -> str:
     return str(config.get("work_dir") or Path("work_dirs") / name)
 
 
-def find_last_checkpoint(work_dir: str | Path) -> Path | None:
+def find_last_checkpoint(work_dir: str | Path, folder: Path | None = None) -> Path | None:
     """Newest checkpoint of a work folder, also if the folder was moved since; None if there is none.
+
+    Args:
+        work_dir: The folder.
+        folder: Where its recipe puts checkpoints, if not into it: one of that name in the work folder may be
+            of an earlier training.
 
     Raises:
         ConfigError: If ``last_checkpoint`` names a file that is gone.
@@ -91,7 +97,7 @@ def find_last_checkpoint(work_dir: str | Path) -> Path | None:
     if not pointer.is_file():
         return None
     named = Path(pointer.read_text().strip())
-    for path in (Path(work_dir) / named.name, named):
+    for path in (*([folder / named.name] if folder else []), Path(work_dir) / named.name, named):
         if path.is_file():
             return path
     raise ConfigError(
@@ -130,7 +136,7 @@ def build_train_runner(
             reads.
     """
     mmengine_compat.apply()
-    config = config.copy()
+    config = copy.deepcopy(config)  # (its own ``copy`` shares what is below the top)
     config.work_dir = work_dir or default_work_dir(config)
     config.launcher = launcher
     check_selection(config)
@@ -216,7 +222,7 @@ def build_test_runner(
         ConfigError: If nothing writes the files, they cannot be written, or are read.
     """
     mmengine_compat.apply()
-    config = config.copy()
+    config = copy.deepcopy(config)
     config.work_dir = work_dir or str(Path(default_work_dir(config)) / "test")
     config.launcher = launcher
     config.resume = False
@@ -280,7 +286,7 @@ def _take_start(config: Config, resume: str | bool) -> str | None:
     if not resume and config.get("load_from"):  # mmengine's way to name what to go on from
         named, config.load_from = str(config.load_from), None
         return named
-    last = find_last_checkpoint(config.work_dir)
+    last = find_last_checkpoint(config.work_dir, checkpoint_folder(config.work_dir, config))
     if last is None:
         print_log(f"nothing to resume in {config.work_dir}: starting from the beginning", "current")
     return None if last is None else str(last)

@@ -1,6 +1,7 @@
 """Training as users run it: resuming, seeds, checkpoints that survive a kill, refusals."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -247,9 +248,11 @@ def test_the_best_checkpoint_of_each_metric_is_kept_and_found_again(tmp_path, bl
         ({"save_best": ["a", "a"]}, "each once"),
         ({"save_best": ["a", "b"], "rule": ["less"] * 3}, "one for each of its 2 metrics"),
         ({"save_best": "a", "rule": "most"}, "'greater' or 'less'"),
+        ({"published_keys": ["meta", "state_dict"]}, "published_keys does nothing here"),
+        ({"file_client_args": {"backend": "disk"}}, "file_client_args does nothing here"),
     ],
 )
-def test_a_checkpoint_hook_that_cannot_know_the_best_is_refused(settings, problem):
+def test_a_checkpoint_hook_of_settings_that_it_cannot_heed_is_refused(settings, problem):
     with pytest.raises(ValueError, match=problem):
         PlannerCheckpointHook(**settings)
 
@@ -263,6 +266,52 @@ def test_a_moved_work_folder_is_still_resumed(tmp_path, blind_recipe):
     with pytest.raises(ConfigError, match=r"epoch_2\.pth, which is gone"):
         find_last_checkpoint(tmp_path / "elsewhere")
     assert find_last_checkpoint(tmp_path) is None
+
+
+def test_the_checkpoint_of_an_earlier_training_in_the_work_folder_is_not_the_last(tmp_path, blind_recipe):
+    """Two trainings of one work folder, of which the second has its checkpoints elsewhere."""
+    short = {"train_cfg.max_epochs": 1, "train_cfg.val_interval": 9}
+    elsewhere = {**short, "default_hooks.checkpoint.out_dir": str(tmp_path / "all")}
+    train(blind_recipe, tmp_path / "w", short)
+    train(blind_recipe, tmp_path / "w", elsewhere, seed=5)
+    config = load_config(blind_recipe, {**elsewhere, "train_cfg.max_epochs": 2})
+    runner = build_train_runner(config, str(tmp_path / "w"), resume=True)
+    assert runner._load_from == str(tmp_path / "all" / "w" / "epoch_1.pth") and runner.seed == 5
+
+
+def test_building_a_runner_leaves_the_config_as_it_was(tmp_path, blind_recipe):
+    """What one run is asked for must not be done by the next one of a notebook."""
+    config = load_config(blind_recipe)
+    before = config.dump()
+    build_train_runner(config, str(tmp_path / "w"), amp=True, seed=3, auto_scale_lr=True)
+    build_test_runner(config, work_dir=str(tmp_path / "t"), out_file=str(tmp_path / "scores.csv"))
+    assert config.dump() == before
+
+
+@pytest.mark.parametrize(("intervals", "validated"), [([(3, 1)], [3, 4]), ([(2, 4)], [4])])
+def test_a_resumed_run_validates_when_an_unbroken_one_does(tmp_path, blind_recipe, intervals, validated):
+    options = {"train_cfg.max_epochs": 4, "train_cfg.val_interval": 2 if len(validated) > 1 else 1}
+    options |= {"train_cfg.dynamic_intervals": intervals, "train_cfg.val_begin": 3}
+
+    class Note(Hook):
+        def __init__(self, epochs):
+            self.epochs = epochs
+
+        def before_val_epoch(self, runner):
+            self.epochs.append(runner.epoch)
+
+    def run(name, stop=None, **kwargs):
+        runner = build_train_runner(load_config(blind_recipe, options), str(tmp_path / name), **kwargs)
+        runner.register_hook(Note(epochs := []))
+        if stop is not None:
+            runner.register_hook(KillAfter(stop))
+        with pytest.raises(Killed) if stop is not None else nullcontext():
+            runner.train()
+        return epochs
+
+    assert run("whole") == validated
+    assert run("killed", stop=3) == []
+    assert run("killed", resume=True) == validated
 
 
 def save_weights(path, planner, name="EgoStatusMLP"):
