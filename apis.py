@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,9 @@ from beyonddrive.checkpoints.zoo import ZOO, ZooError, find_released
 from beyonddrive.datasets.feature_caching import cache_features
 from beyonddrive.datasets.navsim.log_jobs import CacheReport
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
+from beyonddrive.engine.config_check import check_config
+from beyonddrive.engine.config_options import apply_options
+from beyonddrive.engine.config_references import resolve_references
 from beyonddrive.engine.evaluators import plan_metrics
 from beyonddrive.engine.executors import Executor, SerialExecutor
 from beyonddrive.engine.runner import ConfigError, load_config
@@ -46,11 +50,12 @@ def init_planner(
             one, a planner that has weights keeps its initial ones, and a warning is logged. ``"zoo"`` is the
             released checkpoint of the config, whose checksum is compared.
         device: Where it runs.
-        options: Values by dotted key that replace those of the config file.
+        options: Values by dotted key that replace those of the config, as :func:`load_config` takes them.
         zoo: Folder of released checkpoints, made by ``beyonddrive make-zoo``; by default those that are
             installed: the folder ``zoo`` of this package, or of one that brings planners.
 
     Raises:
+        ConfigError: If the config cannot be read, or nothing reads an option.
         FileNotFoundError: If there is no such checkpoint.
         ZooError: If no zoo has one of this config; or ``zoo`` is given and the checkpoint is not ``"zoo"``.
         PublishedError: If the released checkpoint has not the checksum that the zoo's index names.
@@ -60,8 +65,10 @@ def init_planner(
     if not isinstance(config, Config):
         config = load_config(config, options)
     elif options:
-        config = config.copy()
-        config.merge_from_dict(dict(options))
+        config = copy.deepcopy(config)
+        apply_options(config, options)
+        resolve_references(config)
+        check_config(config)
     if checkpoint == ZOO:
         checkpoint = find_released(Path(config.filename or "unnamed").stem, zoo)
     elif zoo is not None:

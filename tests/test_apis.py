@@ -1,9 +1,10 @@
 """From a config to plans, as in a notebook."""
 
+import pytest
 import torch
 
 from beyonddrive.apis import init_planner, load_config, plan
-from beyonddrive.engine.runner import build_train_runner
+from beyonddrive.engine.runner import ConfigError, build_train_runner
 from beyonddrive.registry import DATASETS
 
 
@@ -26,3 +27,15 @@ def test_options_change_a_config_that_was_read_before(blind_recipe, caplog):
     assert "EgoStatusMLP has its initial weights, for no checkpoint was given" in caplog.text
     assert planner.encoder[0].out_features == 4 and not planner.training
     assert config.model.hidden == 16
+
+
+def test_options_of_a_config_that_was_read_reach_all_that_they_are_for(blind_recipe):
+    """A folder is changed wherever the config uses it, and what nothing reads is refused."""
+    text = blind_recipe.read_text()
+    config = load_config(blind_recipe)
+    root, before = config.data_root, config.dump()
+    planner = init_planner(config, options={"data_root": "elsewhere"})
+    assert planner.cfg.test_dataloader.dataset.data_root == "elsewhere" != root
+    with pytest.raises(ConfigError, match=r"modle: .*did you mean model"):
+        init_planner(config, options={"modle": {"hidden": 4}})
+    assert config.dump() == before and blind_recipe.read_text() == text
