@@ -36,7 +36,10 @@ _DEFAULT_HOOKS = {
     "checkpoint",
     "pictures",
 }
-_LEFT_OUT = ("load_from", "resume", "activation_checkpointing", "compile", "efficient_conv_bn_eval")
+_LEFT_OUT = (
+    *("load_from", "resume", "activation_checkpointing", "compile", "efficient_conv_bn_eval"),
+    "data_preprocessor",
+)
 """Settings of the top that only the runner heeds."""
 _SEEDING = {"EpochSeedHook", "CheckpointGuardHook"}
 """Hooks whose work is done here, or that have none: planners with dropout are refused."""
@@ -269,6 +272,10 @@ def check_recipe(config: Config) -> None:
     found = [name for name in _LEFT_OUT if config.get(name)]
     if config.get("tf32") is not None:
         found.append("tf32")
+    if (config.get("auto_scale_lr") or {}).get("enable"):
+        found.append("auto_scale_lr.enable")
+    if loader.get("num_batch_per_epoch") is not None:
+        found.append("train_dataloader.num_batch_per_epoch")
     if wrapper.get("type", "OptimWrapper") != "OptimWrapper" or set(wrapper) - _WRAPPER_KEYS:
         found.append("optim_wrapper")
     if wrapper.optimizer.type not in ("Adam", "AdamW"):

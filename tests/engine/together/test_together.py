@@ -174,6 +174,9 @@ def test_one_that_fails_leaves_the_others(together_recipe, tmp_path):
         ({"compile": True}, "compile"),
         ({"tf32": False}, "tf32"),
         ({"efficient_conv_bn_eval": ["encoder"]}, "efficient_conv_bn_eval"),
+        ({"auto_scale_lr": {"base_batch_size": 64, "enable": True}}, r"auto_scale_lr\.enable"),
+        ({"train_dataloader": {"num_batch_per_epoch": 1}}, r"train_dataloader\.num_batch_per_epoch"),
+        ({"data_preprocessor": {"type": "PlannerDataPreprocessor", "keys": ["status"]}}, "data_preprocessor"),
     ],
 )
 def test_what_would_be_left_out_is_refused(together_recipe, change, named):
