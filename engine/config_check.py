@@ -202,7 +202,11 @@ def _check_train_loop(path: str, node: Any) -> None:
     loop = EpochBasedTrainLoop if node.get("by_epoch", True) else IterBasedTrainLoop
     _typed(path, node, own.LOOPS, loop, ("by_epoch",) if "type" not in node else ())
     _check_range(
-        path, node, "val_interval", _is_positive, "it must be positive; more than the epochs is never"
+        path,
+        node,
+        "val_interval",
+        _is_positive,
+        "it must be positive; with more than the epochs only the last one is validated",
     )
 
 

@@ -23,11 +23,16 @@ class RoundDownSampler(DefaultSampler):
         dataset: The data set.
         **kwargs: ``shuffle`` and ``seed`` as for ``DefaultSampler``.
 
+    Raises:
+        ValueError: If ``round_up`` is set.
+
     >>> list(RoundDownSampler(range(5), shuffle=False))
     [0, 1, 2, 3, 4]
     """
 
     def __init__(self, dataset: Any, **kwargs: Any) -> None:
+        if kwargs.get("round_up"):
+            raise ValueError("RoundDownSampler: rounds down; for round_up=True use type='DefaultSampler'")
         super().__init__(dataset, **kwargs)
         self.round_up = False
         self.num_samples = len(dataset) // self.world_size

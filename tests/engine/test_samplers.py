@@ -41,3 +41,9 @@ def test_repeated_scenes_would_fill_up_a_step(monkeypatch):
 
 def test_fewer_scenes_than_ranks_leave_nothing(monkeypatch):
     assert steps(monkeypatch, RoundDownSampler, 3, 4, 8) == []
+
+
+def test_rounding_up_is_refused():
+    RoundDownSampler(range(3), round_up=False)
+    with pytest.raises(ValueError, match="round_up=True use type='DefaultSampler'"):
+        RoundDownSampler(range(3), round_up=True)
