@@ -36,6 +36,6 @@ def test_options_of_a_config_that_was_read_reach_all_that_they_are_for(blind_rec
     root, before = config.data_root, config.dump()
     planner = init_planner(config, options={"data_root": "elsewhere"})
     assert planner.cfg.test_dataloader.dataset.data_root == "elsewhere" != root
-    with pytest.raises(ConfigError, match=r"modle: .*did you mean model"):
-        init_planner(config, options={"modle": {"hidden": 4}})
+    with pytest.raises(ConfigError, match=r"modelx: .*did you mean model"):
+        init_planner(config, options={"modelx": {"hidden": 4}})
     assert config.dump() == before and blind_recipe.read_text() == text
