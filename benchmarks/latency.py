@@ -118,10 +118,9 @@ def example(planner: Planner) -> dict[str, Tensor]:
 
 
 def largest_difference(plain: Mapping[str, Tensor], exported: Mapping[str, Tensor]) -> float:
-    """Largest difference of the outputs, relative to 1 + the largest magnitude of each."""
-    return max(
-        float((exported[name] - value).abs().max() / (1 + value.abs().max())) for name, value in plain.items()
-    )
+    """Largest difference of the outputs, relative to 1 + the largest magnitude of each; NaN if one is NaN."""
+    apart = [(exported[name] - value).abs().max() / (1 + value.abs().max()) for name, value in plain.items()]
+    return float(torch.stack(apart).max())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

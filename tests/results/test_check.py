@@ -346,7 +346,7 @@ def test_power_needs_two_seeds_that_are_shared(root, monkeypatch, capsys):
     write_run(sweep, "plain", 0, 0.0)
     write_run(sweep, "better", 0, 0.1)
     readme = root / "README.md"
-    marks_of = [f"figure: effect/two test | better | {what}" for what in ("student", "seeds needed")]
+    marks_of = [f"figure: effect/two test | better | {what}" for what in ("half width", "seeds needed")]
     marks_of += ["power: effect/two test | better"]
     readme.write_text("".join(f"<!-- {mark} --><!-- end -->" for mark in marks_of))
     assert call(keep, monkeypatch, sweep, "effect/two") == 0
