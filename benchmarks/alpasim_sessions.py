@@ -168,7 +168,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     ours, theirs = spawn.Pipe()
     server = spawn.Process(target=serve, args=(theirs, args.config, args.full_decode, args.planner))
     server.start()
-    theirs.close()  # (so that a server that fails ends this, too)
     port, seconds = ours.recv()
     spent: list[NDArray[np.float64]] = []
 
