@@ -19,9 +19,7 @@ from beyonddrive.checkpoints.zoo import ZOO, ZooError, find_released
 from beyonddrive.datasets.feature_caching import cache_features
 from beyonddrive.datasets.navsim.log_jobs import CacheReport
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
-from beyonddrive.engine.config_check import check_config
-from beyonddrive.engine.config_options import apply_options
-from beyonddrive.engine.config_references import resolve_references
+from beyonddrive.engine.configs import change_config
 from beyonddrive.engine.evaluators import plan_metrics
 from beyonddrive.engine.executors import Executor, SerialExecutor
 from beyonddrive.engine.runner import ConfigError, load_config
@@ -66,9 +64,7 @@ def init_planner(
         config = load_config(config, options)
     elif options:
         config = copy.deepcopy(config)
-        apply_options(config, options)
-        resolve_references(config)
-        check_config(config)
+        change_config(config, options)
     if checkpoint == ZOO:
         checkpoint = find_released(Path(config.filename or "unnamed").stem, zoo)
     elif zoo is not None:

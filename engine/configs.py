@@ -41,10 +41,23 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     config = _read(path)
     init_default_scope(config.get("default_scope", "beyonddrive"))
     _check_folders(config, path)
-    apply_options(config, options or {})
+    change_config(config, options or {})
+    return config
+
+
+def change_config(config: Config, options: Mapping[str, Any]) -> None:
+    """Change values in a config; then ``'${name}'`` becomes the value of ``name``, and all of it is checked.
+
+    Args:
+        config: The config, changed in place.
+        options: Values by dotted key, as for :func:`load_config`.
+
+    Raises:
+        ConfigError: If a key or value in it or in the options is not what its reader takes.
+    """
+    apply_options(config, options)
     resolve_references(config)
     check_config(config)
-    return config
 
 
 def _read(path: Path) -> Config:

@@ -12,7 +12,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -78,7 +78,7 @@ def write_atomically(path: Path, data: bytes, sync: bool = True, replace: bool =
         file.write(data)
 
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What file systems say that know no locks, as some of clusters do."""
 
 
@@ -107,6 +107,28 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
         _held.discard(file)
         path.unlink(missing_ok=True)
         file.close()
+
+
+@contextmanager
+def lock_if_possible(path: Path) -> Iterator[OSError | None]:
+    """As :func:`file_lock` without waiting; where a file system knows no locks, without one.
+
+    Yields:
+        What the file system said if it knows no locks: nobody watches then, and somebody has to be told.
+
+    Raises:
+        LockedError: If another process holds it.
+    """
+    with ExitStack() as held:
+        unknown = None
+        try:
+            held.enter_context(file_lock(path, wait=False))
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            path.unlink(missing_ok=True)
+            unknown = error
+        yield unknown
 
 
 def is_locked(path: Path) -> bool:

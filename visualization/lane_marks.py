@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -40,11 +40,11 @@ class LaneMarks:
         self._sides: dict[int, NDArray[np.float64]] = {}
         self._arrows: dict[int, NDArray[np.float64]] = {}
 
-    def sides(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
+    def sides(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Segments (S, 2, 2) of both sides of lanes, without their ends, which are no markings."""
         return _gathered(rows, self._sides, self._sides_of, 2)
 
-    def arrows(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
+    def arrows(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Rings (A, 4, 2) of small arrows along lanes."""
         return _gathered(rows, self._arrows, self._arrows_of, 4)
 
@@ -98,7 +98,7 @@ def lane_marks(nuplan_map: NuPlanMap) -> LaneMarks:
 
 
 def _gathered(
-    rows: Sequence[int] | NDArray[np.int64],
+    rows: NDArray[np.int64],
     known: dict[int, NDArray[np.float64]],
     make: Callable[[int], NDArray[np.float64]],
     corners: int,

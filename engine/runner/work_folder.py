@@ -12,7 +12,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 
 from beyonddrive.engine.config_values import ConfigError
-from beyonddrive.engine.files import NO_LOCKS, LockedError, file_lock, is_locked
+from beyonddrive.engine.files import LockedError, is_locked, lock_if_possible
 
 _LOCK = ".training.lock"
 """File in a folder that a training holds a lock on while it is at work there."""
@@ -66,16 +66,13 @@ def alone_in(folders: Sequence[Path]) -> Iterator[None]:
 def _hold(held: ExitStack, folder: Path) -> str | None:
     """Lock a folder until the stack is left; why not, if another training has."""
     try:
-        held.enter_context(file_lock(folder / _LOCK, wait=False))
+        unknown = held.enter_context(lock_if_possible(folder / _LOCK))
     except LockedError:
         return _at_work(folder)
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        (folder / _LOCK).unlink(missing_ok=True)
+    if unknown is not None:
         print_log(
-            f"work_dir {folder}: its file system knows no locks ({error.strerror}), so a second training in "
-            "it would not be noticed",
+            f"work_dir {folder}: its file system knows no locks ({unknown.strerror}), so a second training "
+            "in it would not be noticed",
             logger="current",
             level=logging.WARNING,
         )

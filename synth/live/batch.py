@@ -30,7 +30,7 @@ import numpy as np
 
 from beyonddrive.engine.environment import package_versions
 from beyonddrive.engine.executors import Executor, WorkerLostError
-from beyonddrive.engine.files import NO_LOCKS, LockedError, file_lock, remove_leftovers, write_atomically
+from beyonddrive.engine.files import LockedError, lock_if_possible, remove_leftovers, write_atomically
 from beyonddrive.evaluation.closed_loop.hugsim.messages import write_message
 from beyonddrive.evaluation.closed_loop.hugsim.record import Frame
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import GROUND, RECORD, SCENE
@@ -323,19 +323,16 @@ def alone_in(out: Path) -> Iterator[None]:
     """
     with ExitStack() as held:
         try:
-            held.enter_context(file_lock(out / LOCK, wait=False))
+            unknown = held.enter_context(lock_if_possible(out / LOCK))
         except LockedError as error:
             raise LiveError(
                 f"{out}: another run is at work in it; wait until it has ended, or give another --out"
             ) from error
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            (out / LOCK).unlink(missing_ok=True)
+        if unknown is not None:
             logging.getLogger(__name__).warning(
                 "%s: its file system knows no locks (%s): a second run in it would not be noticed",
                 out,
-                error.strerror,
+                unknown.strerror,
             )
         yield
 
