@@ -40,9 +40,9 @@ from beyonddrive.evaluation.closed_loop.hugsim.settings import PRESETS
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.frame import DrivenPlan, DriverReport, Frame
 from beyonddrive.structures.se2 import to_local
-from beyonddrive.synth.live.batch import write_points
 from beyonddrive.synth.live.choose import scenarios_of
 from beyonddrive.synth.live.drive import Clock, LiveSettings, Outcome, Stage, drive, score_of
+from beyonddrive.synth.live.episode_files import write_points
 from beyonddrive.synth.live.points import Points
 from beyonddrive.synth.live.town import build_live_town
 from beyonddrive.tools.hugsim_score import score_record

@@ -38,8 +38,9 @@ from beyonddrive.evaluation.statistics.score_table import COLLISIONS, DISTANCE, 
 from beyonddrive.results.keep import PLACES
 from beyonddrive.results.tables import KeptTable, name_of, run_of
 from beyonddrive.structures.errors import BeyondDriveError
-from beyonddrive.synth.live.batch import EPISODE, SUMMARY, differing_settings
 from beyonddrive.synth.live.compare import OWN
+from beyonddrive.synth.live.episode_files import EPISODE
+from beyonddrive.synth.live.run_folder import SUMMARY, differing_settings
 
 COLUMNS = {"rc": "RC", "nc": "NC", "dac": "DAC", "ttc": "TTC", "c": "COM", "collided": COLLISIONS}
 """Columns of ``episodes.csv`` and their names here."""

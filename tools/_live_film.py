@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def write_video(outcome: Outcome, towns: Path, folder: Path) -> None:
     """Write ``video.webp`` of an outcome that kept its film."""
-    from beyonddrive.synth.live.batch import VIDEO
+    from beyonddrive.synth.live.episode_files import VIDEO
     from beyonddrive.synth.live.town import open_live_town
     from beyonddrive.visualization.episode_film import draw_step, write_film
 

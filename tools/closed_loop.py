@@ -37,8 +37,9 @@ from beyonddrive.tools._switches import add_switches, switched
 from beyonddrive.tools.create_data import image_size
 
 if TYPE_CHECKING:
-    from beyonddrive.synth.live.batch import Crew, Failed, Filming, Job
+    from beyonddrive.synth.live.batch import Crew, Filming
     from beyonddrive.synth.live.drive import LiveSettings
+    from beyonddrive.synth.live.episode_files import Failed, Job
 
 VERB = "closed-loop"
 _READ_BY = {
@@ -175,7 +176,7 @@ def run(args: argparse.Namespace) -> int:
     from beyonddrive.apis import load_config
     from beyonddrive.engine.sweeps.folder import recipe_digest
     from beyonddrive.engine.sweeps.plan import read_seeds
-    from beyonddrive.synth.live import batch
+    from beyonddrive.synth.live import batch, run_folder
     from beyonddrive.tools._live_crew import PlannerSpec, crew_of, wants_lidar
 
     spec = PlannerSpec(args.config, args.checkpoint, args.cfg_options or {}, args.exported)
@@ -183,7 +184,7 @@ def run(args: argparse.Namespace) -> int:
     crew = crew_of(spec, settings.hugsim.controller)
     jobs = batch.jobs_of(args.scenarios, args.out, settings, read_seeds(args.seeds), args.difficulty)
     recipe = recipe_digest(load_config(spec.config, spec.options))
-    with batch.alone_in(args.out):
+    with run_folder.alone_in(args.out):
         _claim(args.out, {**_about(spec, settings), "recipe": recipe, **batch.about_list(jobs)})
         return _drive_all(args, jobs, replace(crew, filming=_filming(args)), settings, recipe)
 
@@ -192,12 +193,12 @@ def _drive_all(
     args: argparse.Namespace, jobs: Sequence[Job], crew: Crew, settings: LiveSettings, recipe: str
 ) -> int:
     """Drive, and write the figures if there is an episode of each."""
-    from beyonddrive.synth.live import batch
+    from beyonddrive.synth.live import batch, episode_files, run_folder
 
-    if any(batch.read_episode(job.folder) is None for job in jobs):
-        batch.forget_figures(args.out)
+    if any(episode_files.read_episode(job.folder) is None for job in jobs):
+        run_folder.forget_figures(args.out)
     results = list(batch.run_jobs(jobs, crew, executor_of(args)))
-    failed = [result for result in results if isinstance(result, batch.Failed)]
+    failed = [result for result in results if isinstance(result, episode_files.Failed)]
     tell_all(VERB, [_no_episode(item) for item in failed])
     if failed:
         tell(
@@ -212,20 +213,20 @@ def _drive_all(
     episodes = [
         result.episode if isinstance(result, batch.Unfilmed) else result
         for result in results
-        if not isinstance(result, batch.Failed)
+        if not isinstance(result, episode_files.Failed)
     ]
     _write_figures(args, episodes, settings, recipe)
     return int(bool(unfilmed))
 
 
 def _claim(out: Path, about: dict[str, Any]) -> None:
-    from beyonddrive.synth.live import batch
+    from beyonddrive.synth.live import run_folder
 
-    untold = batch.claim(out, about)
+    untold = run_folder.claim(out, about)
     if untold:
         tell(
             VERB,
-            f"{out / batch.SETTINGS}: does not say {', '.join(untold)}: the run there is of an earlier "
+            f"{out / run_folder.SETTINGS}: does not say {', '.join(untold)}: the run there is of an earlier "
             "version, and what it has driven may have been made otherwise",
         )
 
@@ -252,7 +253,7 @@ def _write_figures(
 ) -> None:
     from beyonddrive.engine.environment import environment, utc_day
     from beyonddrive.engine.files import write_atomically
-    from beyonddrive.synth.live import batch, summary
+    from beyonddrive.synth.live import run_folder, summary
 
     figures = summary.summarise(episodes)
     preset = settings.hugsim.named(args.preset)
@@ -262,7 +263,7 @@ def _write_figures(
     if recipe is not None:  # (who drove a server it does not know)
         content["recipe"] = recipe
         content["checkpoint_file"] = None if args.checkpoint is None else str(args.checkpoint)
-    write_atomically(args.out / batch.SUMMARY, summary.as_json(content).encode())
+    write_atomically(args.out / run_folder.SUMMARY, summary.as_json(content).encode())
     print(summary.as_text(figures))
     print(f"HUGSIM's switches: preset {preset}")
 
@@ -285,7 +286,7 @@ def _digest(path: Path | None) -> str | None:
 
 def serve(args: argparse.Namespace) -> int:
     """Be a simulator; what it drove is summarised as a run is."""
-    from beyonddrive.synth.live import batch
+    from beyonddrive.synth.live import batch, episode_files, run_folder
 
     # (HUGSIM, section 3)
     settings = settings_of(args, False, resets=2 if args.protocol == "pipes" else 1)
@@ -293,15 +294,15 @@ def serve(args: argparse.Namespace) -> int:
     about = {**settings_dict_of(settings), "protocol": args.protocol}
     if args.protocol == "pipes":
         about["planner"] = _digest(args.planner)
-    with batch.alone_in(args.out):
+    with run_folder.alone_in(args.out):
         _claim(args.out, {**about, **batch.about_list(jobs)})
         # (a client may drive all of it anew)
-        batch.forget_figures(args.out)
+        run_folder.forget_figures(args.out)
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         # (so that the record so far is written when somebody ends the server)
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         failures = _serve_pipes(args, jobs) if args.protocol == "pipes" else _serve_http(args, jobs)
-        episodes = [batch.read_episode(job.folder) for job in jobs]
+        episodes = [episode_files.read_episode(job.folder) for job in jobs]
         driven = [episode for episode in episodes if episode is not None]
         if len(driven) == len(jobs):
             _write_figures(args, driven, settings)
@@ -333,14 +334,15 @@ def compare(args: argparse.Namespace) -> int:
 
 def settings_dict_of(settings: LiveSettings) -> dict[str, Any]:
     """Settings as JSON values, with the version."""
-    from beyonddrive.synth.live.batch import settings_dict
+    from beyonddrive.synth.live.run_folder import settings_dict
     from beyonddrive.version import __version__
 
     return {**settings_dict(settings), "version": __version__}
 
 
 def _serve_pipes(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
-    from beyonddrive.synth.live.batch import Failed, lacks_video, read_episode
+    from beyonddrive.synth.live.batch import lacks_video
+    from beyonddrive.synth.live.episode_files import Failed, read_episode
     from beyonddrive.synth.live.serve_pipes import serve_pipes
 
     print("obs has rgb; semantic and depth, which HUGSIM has there too, are absent", flush=True)

@@ -13,13 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.evaluation.statistics.intervals import difference_of
-from beyonddrive.synth.live.batch import (
-    EPISODE,
-    SETTINGS,
-    differing_settings,
-    read_episode,
-    read_settings,
-)
+from beyonddrive.synth.live.episode_files import EPISODE, read_episode
+from beyonddrive.synth.live.run_folder import SETTINGS, differing_settings, read_settings
 from beyonddrive.synth.live.summary import (
     FIGURES,
     RATE,

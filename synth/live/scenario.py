@@ -21,6 +21,8 @@ from beyonddrive.synth.live.place import SPACING
 from beyonddrive.synth.live.sumo_world import PERSON_SIZE, SIZES
 from beyonddrive.synth.live.town import LiveError
 
+TOWNS, POINTS = "towns", "points"
+"""Folders beside the scenarios: their towns, and what HUGSIM's scorer wants to know of each scene."""
 HUGSIM_KEYS = (
     "scene_name",
     "mode",

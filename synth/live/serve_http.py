@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from beyonddrive.evaluation.closed_loop.hugsim.messages import write_message
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 from beyonddrive.structures.errors import describe_error
-from beyonddrive.synth.live.batch import Filming, Job
+from beyonddrive.synth.live.batch import Filming
+from beyonddrive.synth.live.episode_files import Job
 from beyonddrive.synth.live.server import SimulatorSession
 from beyonddrive.synth.live.town import LiveError
 

@@ -16,7 +16,8 @@ from beyonddrive.evaluation.closed_loop.hugsim.messages import DONE, MessageErro
 from beyonddrive.evaluation.closed_loop.hugsim.pipes import OBSERVATIONS, PLANS, PeerError, Pipe
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
 from beyonddrive.structures.frame import DriverReport
-from beyonddrive.synth.live.batch import Failed, Filming, Job
+from beyonddrive.synth.live.batch import Filming
+from beyonddrive.synth.live.episode_files import Failed, Job
 from beyonddrive.synth.live.server import SimulatorSession
 from beyonddrive.synth.live.town import LiveError
 

@@ -22,17 +22,17 @@ from beyonddrive.evaluation.closed_loop.hugsim.settings import CONTROLLER_KEY
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.frame import PLANNER, DriverReport
 from beyonddrive.structures.plan import NUM_POSES
-from beyonddrive.synth.live.batch import (
+from beyonddrive.synth.live.batch import Filming
+from beyonddrive.synth.live.drive import Outcome, Pivot, Stage, camera_points, score_of, staged
+from beyonddrive.synth.live.episode_files import (
     EPISODE,
     VIDEO,
     Failed,
     Film,
-    Filming,
     Job,
     keep_failure,
     write_outcome,
 )
-from beyonddrive.synth.live.drive import Outcome, Pivot, Stage, camera_points, score_of, staged
 from beyonddrive.synth.live.place import CAMERA
 from beyonddrive.synth.live.scenario import read_live_scenario
 from beyonddrive.synth.rig import CameraPose

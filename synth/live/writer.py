@@ -23,9 +23,10 @@ from beyonddrive.engine.files import write_atomically
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import GROUND, SCENE
 from beyonddrive.evaluation.closed_loop.hugsim.scenario import DIFFICULTIES
 from beyonddrive.structures.errors import describe_error
-from beyonddrive.synth.live.batch import POINTS, TOWNS, write_points
 from beyonddrive.synth.live.choose import scenarios_of
 from beyonddrive.synth.live.drive import LiveSettings, staged
+from beyonddrive.synth.live.episode_files import write_points
+from beyonddrive.synth.live.scenario import POINTS, TOWNS
 from beyonddrive.synth.live.town import LiveError, build_live_town
 from beyonddrive.synth.sumo import sumo_home
 from beyonddrive.version import __version__

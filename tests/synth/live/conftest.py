@@ -1,5 +1,6 @@
 """A town to drive in with a few scenarios, and drivers that need no planner."""
 
+import json
 import os
 import signal
 import time
@@ -11,9 +12,10 @@ import yaml
 
 from beyonddrive.structures.frame import DrivenPlan, DriverReport
 from beyonddrive.structures.se2 import to_local
-from beyonddrive.synth.live.batch import TOWNS
+from beyonddrive.synth.live import episode_files, run_folder, summary
 from beyonddrive.synth.live.choose import scenarios_of
 from beyonddrive.synth.live.drive import LiveSettings
+from beyonddrive.synth.live.scenario import TOWNS
 from beyonddrive.synth.live.town import build_live_town
 
 pytest.importorskip("libsumo")
@@ -71,6 +73,25 @@ class Killed(FollowPath):
 def points_of(poses):
     """A plan as HUGSIM takes it."""
     return np.stack([-poses[:, 1], poses[:, 0]], axis=1)
+
+
+def made_up(name, seed, hdscore, collided=0, kilometres=0.1):
+    """How an episode might have gone."""
+    scores = {**dict.fromkeys(summary.FIGURES, 1.0), "hdscore": hdscore}
+    return {
+        "name": name, "seed": seed, "difficulty": name.split("_")[0], "scores": scores, "ends": ["Complete"],
+        "kilometres": kilometres, "collided": bool(collided), "steps": 10,
+        "driver": {"fallbacks": collided, "counts": {}},
+    }  # fmt: skip
+
+
+def write_made_up(folder, episodes, **settings):
+    """A folder of a run with these episodes."""
+    run_folder.claim(folder, {"config": folder.name, "preset": "pr57", **settings})
+    for episode in episodes:
+        path = folder / f"seed_{episode['seed']}" / episode["name"]
+        path.mkdir(parents=True)
+        (path / episode_files.EPISODE).write_text(json.dumps(episode))
 
 
 @pytest.fixture(scope="session")

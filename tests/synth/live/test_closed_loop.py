@@ -20,9 +20,10 @@ from beyonddrive.apis import load_config
 from beyonddrive.engine.sweeps.folder import recipe_digest
 from beyonddrive.plugins.pdm_closed.planner import PdmClosed
 from beyonddrive.registry import MODELS
-from beyonddrive.synth.live import batch, serve_http
+from beyonddrive.synth.live import batch, episode_files, run_folder, serve_http
 from beyonddrive.synth.live.drive import LiveSettings, Stage
 from beyonddrive.synth.live.reference import PdmClosedDriver, drive_by_sumo
+from beyonddrive.synth.live.scenario import TOWNS
 from beyonddrive.tests.synth.live.conftest import Killed, points_of
 from beyonddrive.tools import _live_crew, closed_loop
 from beyonddrive.tools._live_crew import PlannerSpec, crew_of
@@ -56,7 +57,7 @@ def test_a_run_leaves_a_line_per_episode_and_their_means(results):
     settings = json.loads((out / "straight" / "settings.json").read_text())
     assert settings["recipe"] == figures["recipe"] and settings["scenarios"] == 2 and settings["sumo"]
     assert settings["config"] == "constant_velocity_synth" and settings["image_size"] == [64, 36]
-    assert settings["traffic_version"] == batch.TRAFFIC_VERSION
+    assert settings["traffic_version"] == run_folder.TRAFFIC_VERSION
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": 3}'])
@@ -72,7 +73,7 @@ def test_one_run_at_a_time_drives_into_a_folder(results, live_folder, capsys):
     folder = results[0] / "straight"
     scenarios = ["--scenarios", str(live_folder), "--out", str(folder)]
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    with batch.alone_in(folder):
+    with run_folder.alone_in(folder):
         assert closed_loop.main(["run", "constant_velocity_synth", *scenarios, "--max-steps", "3"]) == 1
         assert closed_loop.main(["serve", "--protocol", "http", *scenarios]) == 1
         told = capsys.readouterr().err
@@ -97,27 +98,29 @@ def test_a_video_that_was_not_asked_for_before_is_made(results, tmp_path, monkey
     for name in ("settings.json", "seed_0"):
         source = results[0] / "straight" / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / "out" / name)
-    wanted = {path.parent.name: path.read_bytes() for path in (tmp_path / "out").rglob(batch.VIDEO)}
-    for path in (tmp_path / "out").rglob(batch.VIDEO):
+    wanted = {path.parent.name: path.read_bytes() for path in (tmp_path / "out").rglob(episode_files.VIDEO)}
+    for path in (tmp_path / "out").rglob(episode_files.VIDEO):
         path.unlink()
     words = [*results[1][: results[1].index("--out")], "--out", str(tmp_path / "out"), "--video"]
     assert closed_loop.main(words) == 0
-    assert wanted == {path.parent.name: path.read_bytes() for path in (tmp_path / "out").rglob(batch.VIDEO)}
+    assert wanted == {
+        path.parent.name: path.read_bytes() for path in (tmp_path / "out").rglob(episode_files.VIDEO)
+    }
     # An episode that the same seed does not give again keeps its figures, and is named.
-    first = min((tmp_path / "out").rglob(batch.EPISODE))
+    first = min((tmp_path / "out").rglob(episode_files.EPISODE))
     first.write_text(json.dumps({**json.loads(first.read_text()), "record": "another"}))
-    first.with_name(batch.VIDEO).unlink()
+    first.with_name(episode_files.VIDEO).unlink()
     capsys.readouterr()
     assert closed_loop.main(words) == 1
     assert "easy_00.yaml: no video: driven again it went otherwise than before" in capsys.readouterr().err
-    assert (tmp_path / "out" / "summary.json").exists() and not first.with_name(batch.VIDEO).exists()
+    assert (tmp_path / "out" / "summary.json").exists() and not first.with_name(episode_files.VIDEO).exists()
 
 
 def test_a_second_run_reads_what_is_done_and_refuses_other_settings(results, capsys):
     out, words = results
-    before = {path: path.stat().st_mtime_ns for path in out.rglob(batch.EPISODE)}
+    before = {path: path.stat().st_mtime_ns for path in out.rglob(episode_files.EPISODE)}
     assert closed_loop.main(words) == 0
-    assert {path: path.stat().st_mtime_ns for path in out.rglob(batch.EPISODE)} == before
+    assert {path: path.stat().st_mtime_ns for path in out.rglob(episode_files.EPISODE)} == before
     assert closed_loop.main([*words, "--preset", "main"]) == 1
     assert "made with another hugsim; take another --out" in capsys.readouterr().err
 
@@ -136,13 +139,13 @@ def test_one_failure_leaves_no_figures_of_the_others_until_it_is_made_again(
         return observe(stage, seen, session)
 
     out.mkdir()
-    batch.claim(out, {"config": "another"})  # (a run that has driven nothing)
+    run_folder.claim(out, {"config": "another"})  # (a run that has driven nothing)
     (out / "summary.json").touch()  # (as of a run with fewer seeds)
     with monkeypatch.context() as patch:
         patch.setattr(Stage, "frame", fails)
         assert closed_loop.main(words) == 1
     told = capsys.readouterr().err
-    (kept,) = out.rglob(batch.FAILED_RECORD)
+    (kept,) = out.rglob(episode_files.FAILED_RECORD)
     assert f"easy_01.yaml: no episode: RuntimeError: no light; its record up to there is {kept}" in told
     assert f"{out}: 1 of 2 episodes failed: no figures were written" in told
     assert "the 1 others are kept, and the same command makes those that failed again" in told
@@ -159,7 +162,7 @@ def test_a_killed_worker_costs_what_was_not_done_and_no_more(live_folder, tmp_pa
     words = ["run", "constant_velocity_synth", "--scenarios", str(live_folder), "--out", str(out)]
     words += ["--difficulty", "easy", "medium", "--image-size", "32x18", "--max-steps", "2"]
     jobs = batch.jobs_of(live_folder, out, LiveSettings(), (0,), ("easy", "medium"))
-    first, second, third = (job.folder / batch.EPISODE for job in jobs)
+    first, second, third = (job.folder / episode_files.EPISODE for job in jobs)
     with monkeypatch.context() as patch:
         crew = batch.Crew(partial(Killed, first), points_of)
         patch.setattr(_live_crew, "crew_of", lambda spec, controller: crew)
@@ -361,7 +364,7 @@ def test_the_server_goes_on_after_a_scenario_without_a_town_and_ends_with_1(
     monkeypatch.setattr(closed_loop.signal, "signal", lambda *_: None)
     folder = tmp_path / "scenarios"
     shutil.copytree(live_folder / "easy", folder)
-    (folder / batch.TOWNS).symlink_to(live_folder / batch.TOWNS)
+    (folder / TOWNS).symlink_to(live_folder / TOWNS)
     first, last = sorted(folder.glob("*.yaml"))
     first.write_text(yaml.safe_dump(yaml.safe_load(first.read_text()) | {"town": "atlantis"}))
     made = serve_http.http_server
@@ -387,7 +390,7 @@ def test_the_server_goes_on_after_a_scenario_without_a_town_and_ends_with_1(
         assert closed_loop.main([*words, "--port", "0", "--once", "--max-steps", "1"]) == 1
     clients[0].join(60)
     assert done == [True] and "there is no such town" in caplog.text
-    written = [path.parent.name for path in (tmp_path / "out").rglob(batch.EPISODE)]
+    written = [path.parent.name for path in (tmp_path / "out").rglob(episode_files.EPISODE)]
     assert len(written) == 1 and written[0].endswith(last.stem)
 
 

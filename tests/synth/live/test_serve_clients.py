@@ -14,7 +14,7 @@ import torch
 from beyonddrive.apis import load_config
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import read_record
 from beyonddrive.registry import MODELS
-from beyonddrive.synth.live import batch
+from beyonddrive.synth.live import batch, episode_files
 from beyonddrive.synth.live import serve_pipes as serving
 from beyonddrive.synth.live.serve_pipes import serve_pipes
 from beyonddrive.tests.synth.live.conftest import TINY
@@ -83,7 +83,7 @@ def test_the_published_clients_protocol_drives_what_we_serve(live_folder, tmp_pa
     assert closed_loop.main(words) == 0, capsys.readouterr()
     (folder,) = (tmp_path / "out" / "seed_0").iterdir()
     assert (folder / "output.txt").read_text() == "the simulator said Done\n"
-    episode = batch.read_episode(folder)
+    episode = episode_files.read_episode(folder)
     assert episode["ends"] == ["3 steps"] and episode["driver"]["counts"] == {"plans": 3}
     told = pickle.loads((folder / "told.pkl").read_bytes())
     frames = read_record(folder / "data.pkl")

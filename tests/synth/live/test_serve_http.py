@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import read_record
-from beyonddrive.synth.live import batch, serve_http
+from beyonddrive.synth.live import batch, episode_files, serve_http
 from beyonddrive.synth.live.serve_http import MAX_BODY, HttpSimulator, http_server
 from beyonddrive.tests.deploy.drivers.conftest import driver, observation, told  # noqa: F401
 from beyonddrive.tests.synth.live.conftest import TINY
@@ -84,7 +84,7 @@ def test_our_driver_drives_it_by_the_packages_client(serving, driver, told):  # 
     assert not report.trouble and report.headline() == "6 plans in 2 session(s)"
     assert len(told.given) == 6 and simulator.is_done
     for job in jobs:
-        episode = batch.read_episode(job.folder)
+        episode = episode_files.read_episode(job.folder)
         assert episode["steps"] == 3 and episode["ends"] == ["3 steps"]
         frames = read_record(job.folder / "data.pkl")
         assert [frame.time for frame in frames] == [0.25, 0.5, 0.75]
@@ -189,10 +189,10 @@ def test_after_the_end_nothing_moves_and_a_reset_begins_again(serving):
     assert (jobs[1].folder / "data.pkl").read_bytes() == record
     assert b"all scenarios are done" in client.ask("GET", "/submition_info", token=None)[1]
     assert client.ask("POST", "/reset") == (200, b'{"success": true}')
-    assert not client.state()["done"] and batch.read_episode(jobs[0].folder) is None
+    assert not client.state()["done"] and episode_files.read_episode(jobs[0].folder) is None
     # (nor does a scorer find a record of the drive before)
     assert not (jobs[0].folder / "data.pkl").exists()
-    assert batch.read_episode(jobs[1].folder) and (jobs[1].folder / "data.pkl").exists()
+    assert episode_files.read_episode(jobs[1].folder) and (jobs[1].folder / "data.pkl").exists()
 
 
 def test_a_line_that_is_added_meanwhile_breaks_no_page(monkeypatch):
@@ -216,16 +216,18 @@ def test_a_video_is_of_the_episode_beside_it(live_folder, tmp_path):
     job = jobs_in(live_folder, tmp_path, steps=2)[0]
     with served([job], batch.Filming(write_video)) as (_, client, _):
         assert client.act()[0] == 200 and client.act(AHEAD[:1])[0] == 400
-        assert not (job.folder / batch.VIDEO).exists()
+        assert not (job.folder / episode_files.VIDEO).exists()
         assert client.act(AHEAD[:5])[1]["done"]
-        with Image.open(job.folder / batch.VIDEO) as film:
-            assert film.n_frames == 2 == batch.read_episode(job.folder)["steps"]
+        with Image.open(job.folder / episode_files.VIDEO) as film:
+            assert film.n_frames == 2 == episode_files.read_episode(job.folder)["steps"]
         assert client.ask("POST", "/reset")[0] == 200
-        assert batch.read_episode(job.folder) is None and not (job.folder / batch.VIDEO).exists()
+        assert (
+            episode_files.read_episode(job.folder) is None and not (job.folder / episode_files.VIDEO).exists()
+        )
         # The first drive is not in the film of the second.
         client.act()
         assert client.act()[1]["done"]
-        with Image.open(job.folder / batch.VIDEO) as film:
+        with Image.open(job.folder / episode_files.VIDEO) as film:
             assert film.n_frames == 2
 
 
@@ -235,9 +237,9 @@ def test_the_record_so_far_stays(serving):
         client.act()
     simulator.ask(simulator._session.close)
     # By a name that no scorer takes for an episode.
-    assert len(read_record(jobs[0].folder / batch.FAILED_RECORD)) == 2
-    assert not (jobs[0].folder / "data.pkl").exists() and batch.read_episode(jobs[0].folder) is None
-    about = json.loads((jobs[0].folder / batch.FAILED).read_text())
+    assert len(read_record(jobs[0].folder / episode_files.FAILED_RECORD)) == 2
+    assert not (jobs[0].folder / "data.pkl").exists() and episode_files.read_episode(jobs[0].folder) is None
+    about = json.loads((jobs[0].folder / episode_files.FAILED).read_text())
     assert about["reason"] == "broken off before its end" and about["steps"] == 2
 
 
@@ -254,9 +256,9 @@ def test_a_scenario_that_fails_gives_way_to_the_next(serving, monkeypatch):
     assert status == 200 and reply["cur_scene_done"] and not reply["done"]
     assert reply["state"]["info"]["timestamp"] == 0.0 and "rc" not in reply["state"]["info"]
     assert simulator.failed == {jobs[0].folder.name: "RuntimeError: SUMO is gone"}
-    assert len(read_record(jobs[0].folder / batch.FAILED_RECORD)) == 1
+    assert len(read_record(jobs[0].folder / episode_files.FAILED_RECORD)) == 1
     assert b"its record up to there is" in client.ask("GET", "/submition_info", token=None)[1]
-    assert batch.read_episode(jobs[0].folder) is None
+    assert episode_files.read_episode(jobs[0].folder) is None
     assert client.act()[1]["state"]["info"]["timestamp"] == 0.25
     # After a reset it is tried again.
     assert client.ask("POST", "/reset")[0] == 200 and not simulator.failed
@@ -270,7 +272,7 @@ def test_a_scenario_that_cannot_be_written_gives_way_to_the_next(serving):
     replies += [client.act()[1] for _ in range(5)]
     assert [reply["cur_scene_done"] for reply in replies] == [False, False, True] * 2 and replies[-1]["done"]
     assert list(simulator.failed) == [jobs[0].folder.name]
-    assert batch.read_episode(jobs[0].folder) is None and batch.read_episode(jobs[1].folder)
+    assert episode_files.read_episode(jobs[0].folder) is None and episode_files.read_episode(jobs[1].folder)
 
 
 def test_a_scenario_that_cannot_be_set_up_gives_way_to_the_next(live_folder, tmp_path):
@@ -284,7 +286,7 @@ def test_a_scenario_that_cannot_be_set_up_gives_way_to_the_next(live_folder, tmp
         assert list(simulator.failed) == ["lost", "lost_too"]
         assert all("there is no such town" in reason for reason in simulator.failed.values())
         assert b"lost: no episode: " in client.ask("GET", "/submition_info", token=None)[1]
-        assert batch.read_episode(good.folder) and batch.read_episode(last.folder)
+        assert episode_files.read_episode(good.folder) and episode_files.read_episode(last.folder)
         assert client.ask("POST", "/reset")[0] == 200 and not client.state()["done"]
 
 
@@ -332,7 +334,7 @@ def test_the_end_waits_for_nobody_who_asks_nothing_and_keeps_the_record(live_fol
     server.shutdown()
     started = time.monotonic()
     simulator.close()
-    assert len(read_record(jobs[0].folder / batch.FAILED_RECORD)) == 1
+    assert len(read_record(jobs[0].folder / episode_files.FAILED_RECORD)) == 1
     server.server_close()
     assert time.monotonic() - started < 10.0
     for line in idle:

@@ -15,7 +15,7 @@ from PIL import Image
 from beyonddrive.deploy.drivers.hugsim_pipes import PipeSettings, drive_pipes
 from beyonddrive.evaluation.closed_loop.hugsim.pipes import OBSERVATIONS, PLANS, Pipe
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import read_record
-from beyonddrive.synth.live import batch
+from beyonddrive.synth.live import batch, episode_files
 from beyonddrive.synth.live import serve_pipes as serving
 from beyonddrive.synth.live.drive import camera_points
 from beyonddrive.synth.live.serve_pipes import serve_pipes
@@ -135,7 +135,7 @@ def test_a_scenario_that_fails_is_no_episode_and_ends_no_other(live_folder, tmp_
     first, second = jobs_in(live_folder, tmp_path, ("a", "b"))
     lost = replace(first, towns=tmp_path / "nowhere")
     failed, episode = serve_pipes([lost, second], 0.2)
-    assert isinstance(failed, batch.Failed) and "there is no such town" in failed.reason
+    assert isinstance(failed, episode_files.Failed) and "there is no such town" in failed.reason
     assert episode["steps"] == 0
     with pytest.raises(LiveError, match=r"none\.sh: there is no such script"):
         next(serve_pipes([first], 0.2, tmp_path / "none.sh"))
@@ -222,15 +222,15 @@ def test_what_is_served_is_filmed_if_it_is_wanted(live_folder, tmp_path, monkeyp
     assert closed_loop.main([*words, "--deadline", str(LONG)]) == 1
     first, second, other = sorted((tmp_path / "out" / "seed_0").iterdir())
     for folder, steps in ((first, 3), (second, 2)):
-        with Image.open(folder / batch.VIDEO) as film:
+        with Image.open(folder / episode_files.VIDEO) as film:
             assert film.n_frames == steps and film.size == (640 + 360, 360 + 46)
-    assert batch.read_episode(other) and not (other / batch.VIDEO).exists()
+    assert episode_files.read_episode(other) and not (other / episode_files.VIDEO).exists()
     heads, lost = zip(*(lines for _, lines in drawn), strict=True)
     assert ["END" in head for head in heads] == [False, False, True, False, True]
     assert [head.split()[1] for head in heads] == ["0.25", "0.50", "0.75", "0.25", "0.25"]
     assert heads[2].endswith("END: 3 steps") and heads[4].endswith("no plan  END: planner_failure")
     assert "the other side has ended" in lost[4]
-    losses = batch.read_episode(first)["losses"]
+    losses = episode_files.read_episode(first)["losses"]
     assert losses and sum(len(text.split("; ")) for text in lost[:3] if text) == sum(losses.values())
     for row, _ in drawn[:4]:
         # (the plan is straight on, and where the camera goes, the rear axle follows)
@@ -278,8 +278,8 @@ def test_a_video_that_a_finished_episode_lacks_is_named(live_folder, tmp_path, m
     folders = [job.folder for job in batch.jobs_of(live_folder, tmp_path / "out", TINY, (0,), ("easy",))]
     for folder in folders:
         folder.mkdir(parents=True)
-        (folder / batch.EPISODE).write_text('{"difficulty": "easy"}')
-    (folders[0] / batch.VIDEO).touch()
+        (folder / episode_files.EPISODE).write_text('{"difficulty": "easy"}')
+    (folders[0] / episode_files.VIDEO).touch()
     monkeypatch.setattr(closed_loop, "_claim", lambda *_: None)
     assert closed_loop.main(words) == 0
     assert closed_loop.main([*words, "--video", "hard"]) == 0 and not capsys.readouterr().err
@@ -302,7 +302,8 @@ def test_the_verb_starts_a_planner_for_every_scenario(live_folder, tmp_path, mon
     assert (first / "output.txt").read_text() == "device 0\n"
     assert (second / "output.txt").read_text() == "it crashed\n"
     assert (
-        batch.read_episode(second)["ends"] == ["planner_failure"] and batch.read_episode(second)["steps"] == 1
+        episode_files.read_episode(second)["ends"] == ["planner_failure"]
+        and episode_files.read_episode(second)["steps"] == 1
     )
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["scenarios"] == 2
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
