@@ -27,6 +27,7 @@ from beyonddrive.engine.hooks.finite_losses import FiniteLossesHook
 from beyonddrive.engine.hooks.rank_agreement import RankAgreementHook
 from beyonddrive.engine.hooks.run_record import RunRecordHook
 from beyonddrive.engine.hooks.scene_random import SceneRandomHook
+from beyonddrive.engine.hooks.seed import EpochSeedHook
 from beyonddrive.engine.resuming import seed_to_go_on_with
 from beyonddrive.engine.runner.planner_runner import PlannerRunner
 from beyonddrive.engine.runner.result_paths import check_folder, check_results, files_read
@@ -49,7 +50,10 @@ __all__ = [
 
 LAST_CHECKPOINT = "last_checkpoint"
 """File in a work folder that names the newest checkpoint."""
-_ALWAYS = (CheckpointGuardHook, FiniteLossesHook, RankAgreementHook, RunRecordHook, SceneRandomHook)
+_ALWAYS = (
+    *(CheckpointGuardHook, EpochSeedHook, FiniteLossesHook, RankAgreementHook, RunRecordHook),
+    SceneRandomHook,
+)
 """Hooks that every run has, also one whose config lists others only."""
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper")
 """What a config has for a training."""

@@ -55,7 +55,7 @@ def test_hooks_that_a_run_cannot_do_without_are_added(tmp_path, blind_recipe):
     config.custom_hooks = [{"type": "SceneRandomHook"}]
     runner = build_train_runner(config, str(tmp_path / "w"))
     names = [type(hook).__name__ for hook in runner.hooks]
-    for name in ("SceneRandomHook", "RankAgreementHook", "CheckpointGuardHook"):
+    for name in ("SceneRandomHook", "RankAgreementHook", "CheckpointGuardHook", "EpochSeedHook"):
         assert names.count(name) == 1
 
 

@@ -123,7 +123,9 @@ def test_the_seed_decides_the_losses(tmp_path, blind_recipe):
     assert runs["first"] == runs["again"] != runs["other"]
 
 
-def test_random_numbers_of_an_epoch_depend_on_seed_and_epoch_only(tmp_path, blind_recipe):
+@pytest.mark.parametrize("hooks", [{}, {"custom_hooks": [{"type": "EMAHook"}]}], ids=["own", "others"])
+def test_random_numbers_of_an_epoch_depend_on_seed_and_epoch_only(tmp_path, blind_recipe, hooks):
+    """Also if the config lists other hooks than those of its base."""
     drawn = []
 
     class Draw(Hook):
@@ -132,7 +134,7 @@ def test_random_numbers_of_an_epoch_depend_on_seed_and_epoch_only(tmp_path, blin
                 drawn.append((runner.epoch, float(torch.rand(1)), float(np.random.rand())))
 
     for folder, epochs, resume in (("cut", 2, False), ("cut", 3, True), ("whole", 3, False)):
-        options = {"train_cfg.max_epochs": epochs, "train_cfg.val_interval": 9}
+        options = {"train_cfg.max_epochs": epochs, "train_cfg.val_interval": 9, **hooks}
         runner = build_train_runner(load_config(blind_recipe, options), str(tmp_path / folder), resume=resume)
         runner.register_hook(Draw())
         runner.train()
