@@ -3,6 +3,7 @@
 from beyonddrive.engine.hooks.checkpoint import PlannerCheckpointHook
 from beyonddrive.engine.hooks.checkpoint_guard import CheckpointGuardHook
 from beyonddrive.engine.hooks.closing import ClosingHook
+from beyonddrive.engine.hooks.early_stopping import PlannerEarlyStoppingHook
 from beyonddrive.engine.hooks.finite_losses import FiniteLossesHook
 from beyonddrive.engine.hooks.logger import PlannerLoggerHook
 from beyonddrive.engine.hooks.rank_agreement import RankAgreementHook
@@ -16,6 +17,7 @@ __all__ = [
     "EpochSeedHook",
     "FiniteLossesHook",
     "PlannerCheckpointHook",
+    "PlannerEarlyStoppingHook",
     "PlannerLoggerHook",
     "RankAgreementHook",
     "RunRecordHook",
