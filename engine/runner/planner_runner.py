@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
 from beyonddrive.engine.build_errors import building
@@ -27,10 +26,17 @@ from beyonddrive.engine.loops import SceneLoop, SceneTestLoop, SceneValLoop
 from beyonddrive.engine.lost_workers import naming_lost_workers
 from beyonddrive.engine.resuming import earlier_checkpoint, single_wrappers, steps_to_host
 from beyonddrive.engine.runner.failures import explaining_failures
+from beyonddrive.engine.runner.loop_checks import (
+    check_checkpoints_are_due,
+    check_epochs_are_told,
+    check_figures,
+    check_schedules_move,
+    check_steps,
+    check_tells_all,
+)
 from beyonddrive.engine.runner.work_folder import alone_in, folders_of
-from beyonddrive.engine.samplers import RoundDownSampler
 from beyonddrive.engine.scenes_per_update import scenes_per_update
-from beyonddrive.engine.wrapped_datasets import check_nothing_lost, drawing_transforms
+from beyonddrive.engine.wrapped_datasets import check_nothing_lost
 from beyonddrive.structures.transfers import finish_checks
 
 _CONSOLE_LINES = 4
@@ -109,36 +115,37 @@ class PlannerRunner(Runner):
         """Build the training loop and its data.
 
         Raises:
-            ConfigError: Also if it has not a single step to do, or its transforms make something of other
-                lengths than the planner takes for granted.
+            ConfigError: Also if it has not a single step to do, its transforms make something of other
+                lengths than the planner takes for granted, or it counts steps and its checkpoints epochs.
             LostScenesError: If scenes of the split are lost, unless the data set allows that.
         """
         with building("train_dataloader or train_cfg", {"d": self._train_dataloader, "c": loop}):
             built = super().build_train_loop(loop)
         check_nothing_lost(built.dataloader.dataset)
         check_geometry(self.model, built.dataloader.dataset)
-        _check_steps(built)
-        _check_epochs_are_told(built)
+        check_steps(built)
+        check_epochs_are_told(built)
+        check_checkpoints_are_due(self, built)
         return built
 
     def build_val_loop(self, loop: Any) -> Any:
         """Build the validation; without a ``type`` it is a :class:`SceneValLoop`.
 
         Raises:
-            ConfigError: If a best checkpoint is to be kept by a figure that no metric gives, or metrics that
-                count all scenes would not hear of them.
+            ConfigError: If a best checkpoint is to be kept, or the training ended, by a figure that no metric
+                gives, or metrics that count all scenes would not hear of them.
         """
         with building("val_dataloader, val_evaluator or val_cfg", loop):
             built = super().build_val_loop(_with_type(loop, SceneValLoop))
-        _check_tells_all("val_cfg", built)
-        _check_save_best(self, built)
+        check_tells_all("val_cfg", built)
+        check_figures(self, built)
         return built
 
     def build_test_loop(self, loop: Any) -> Any:
         """Build the test and its data, as :meth:`build_val_loop`."""
         with building("test_dataloader, test_evaluator or test_cfg", loop):
             built = super().build_test_loop(_with_type(loop, SceneTestLoop))
-        _check_tells_all("test_cfg", built)
+        check_tells_all("test_cfg", built)
         return built
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
@@ -172,9 +179,16 @@ class PlannerRunner(Runner):
                 group["lr"] *= scale
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
-        """Build the schedules."""
+        """Build the schedules.
+
+        Raises:
+            ConfigError: Also if one counts epochs and the training steps.
+        """
         with building("param_scheduler", scheduler):
-            return super().build_param_scheduler(scheduler)
+            built = super().build_param_scheduler(scheduler)
+        if isinstance(self._train_loop, IterBasedTrainLoop):
+            check_schedules_move(scheduler, built)
+        return built
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """As mmengine's.
@@ -308,64 +322,9 @@ def _is_for_people(record: logging.LogRecord) -> bool:
     return record.levelno > logging.INFO or message.count("\n") < _CONSOLE_LINES
 
 
-def _check_steps(loop: Any) -> None:
-    """Refuse a training of no step."""
-    loader = loop.dataloader
-    if len(loader) == 0:
-        scenes = len(loader.sampler)
-        raise ConfigError(
-            f"train_dataloader.batch_size={loader.batch_size}: each process has {scenes} of "
-            f"{len(loader.dataset)} scenes, so that with drop_last=True there is no batch and nothing would "
-            f"be trained; set train_dataloader.batch_size to at most {scenes}, or "
-            "train_dataloader.drop_last=False"
-        )
-    if loop.max_iters < 1:
-        raise ConfigError(
-            f"train_cfg: {loop.max_epochs} epochs of {len(loader)} steps are none; nothing would be trained"
-        )
-
-
-def _check_epochs_are_told(loop: Any) -> None:
-    """Refuse augmentations that would draw the same in every epoch."""
-    sampler = loop.dataloader.sampler
-    if (steps := drawing_transforms(loop.dataloader.dataset)) and not isinstance(sampler, RoundDownSampler):
-        raise ConfigError(
-            f"train_dataloader.sampler.type={type(sampler).__name__}: it does not tell "
-            f"{type(steps[0]).__name__} which epoch it is, so that a scene would be changed the same way in "
-            f"all of them; use RoundDownSampler"
-        )
-
-
 def _with_type(loop: Any, kind: type[SceneLoop]) -> Any:
     """The config of a loop, of this kind if it names none."""
     return {"type": kind, **loop} if isinstance(loop, dict) and "type" not in loop else loop
-
-
-def _check_tells_all(key: str, loop: Any) -> None:
-    """Refuse a loop that does not tell of lost scenes if a metric counts them."""
-    counting = [type(m).__name__ for m in loop.evaluator.metrics if getattr(m, "counts_all_scenes", False)]
-    if counting and not isinstance(loop, SceneLoop):
-        own = SceneValLoop if key == "val_cfg" else SceneTestLoop
-        raise ConfigError(
-            f"{key}.type={type(loop).__name__}: it does not tell {counting[0]} of lost scenes, so that its "
-            f"figures would pass for those of the whole split; use {own.__name__}, or leave {key}.type out"
-        )
-
-
-def _check_save_best(runner: Runner, loop: Any) -> None:
-    """Refuse a best checkpoint by a figure that no metric of the validation gives."""
-    metrics = loop.evaluator.metrics
-    figures = {name for metric in metrics for name in getattr(metric, "figures", ())}
-    if not all(hasattr(metric, "figures") for metric in metrics):
-        return  # mmengine's own metrics do not say what they will give
-    for hook in runner.hooks:
-        if isinstance(hook, CheckpointHook):
-            for name in hook.save_best or ():
-                if name != "auto" and name not in figures:
-                    raise ConfigError(
-                        f"default_hooks.checkpoint.save_best={name!r}: val_evaluator gives no such figure; "
-                        f"{nearest(name, figures)}"
-                    )
 
 
 def _skip_pretrained(node: Any) -> None:

@@ -405,6 +405,7 @@ def test_a_training_that_no_round_is_due_in_is_refused(tmp_path, online_recipe, 
     config.train_cfg = {**loop, "val_interval": 9}
     if not loop["by_epoch"]:
         config.param_scheduler, config.train_dataloader.sampler.type = None, "InfiniteSampler"
+        config.default_hooks.checkpoint.by_epoch = False
     with pytest.raises(MiningError, match=words):
         build_train_runner(config, str(tmp_path / "work")).train()
     assert not (tmp_path / "work/online_negatives").exists()
