@@ -42,8 +42,7 @@ class Difference:
     @property
     def interval(self) -> str:
         """The interval for a reader; a dash of a single scene, which has none."""
-        found = self.found
-        return interval_text(found.interval) if found.num_scenes > 1 else "-"
+        return interval_text(self.found.interval)
 
 
 def paired_differences(results: Sequence[Results], pairs: Sequence[tuple[str, str]]) -> list[Difference]:

@@ -142,12 +142,12 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def interval_text(interval: tuple[float, float], digits: int = 2) -> str:
-    """An interval of a difference.
+    """An interval of a difference; a dash of a single scene, which has none.
 
-    >>> interval_text((-0.5, 1.0))
-    '-0.50 to +1.00'
+    >>> interval_text((-0.5, 1.0)), interval_text((float("nan"), float("nan")))
+    ('-0.50 to +1.00', '-')
     """
-    return " to ".join(signed(end, digits) for end in interval)
+    return "-" if np.isnan(interval).any() else " to ".join(signed(end, digits) for end in interval)
 
 
 def seeds_text(count: int) -> str:
@@ -177,7 +177,8 @@ def difference_text(row: TableRow, digits: int = 2, told: int | None = None) -> 
 def _cells(row: TableRow, names: Sequence[str]) -> list[str]:
     spread = f" ± {row.score.std:.2f}" if row.score.num_seeds > 1 else ""
     cells = [row.name, str(row.score.num_seeds), f"{row.score.mean:.2f}{spread}"]
-    cells.append("{:.1f} to {:.1f}".format(*row.score.interval))
+    low, high = row.score.interval
+    cells.append("-" if np.isnan(low) else f"{low:.1f} to {high:.1f}")
     if row.difference is None:
         cells += ["", "", ""]
     else:

@@ -97,6 +97,13 @@ def test_a_sub_score_that_scenes_lack_is_left_out_of_its_mean(table):
     assert markdown(rows, "PDMS").splitlines()[3].endswith("| - |")
 
 
+def test_a_single_scene_has_no_interval_and_no_nan(table):
+    rows = table_rows(table.part(table.tokens[:1]), BASELINES)
+    cells = [cell.strip() for cell in markdown(rows, "PDMS").splitlines()[-1].split("|")[1:-1]]
+    assert rows[2].score.num_scenes == 1 and cells[3] == cells[5] == cells[6] == "-"
+    assert "nan" not in markdown(rows, "PDMS") + latex(rows, "PDMS")
+
+
 def test_markdown_latex_and_picture(table):
     rows = table_rows(table, BASELINES)
     text = markdown(rows, "PDMS")
