@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 Results = dict[str, Any]
 """What is known about a scene so far, by name; transforms add to it."""
 
+VIEW_POSE = "view_pose"
+"""Name of the pose (3,) that a sample is seen from, x, y [m], heading [rad] in the frame of the scene; it is
+there only if ``ViewAugmentation`` has moved the view."""
+
 
 class ObserveError(BeyondDriveError, TypeError):
     """An input of a planner cannot be made from a simulator's frame."""

@@ -17,7 +17,7 @@ from beyonddrive.datasets.stores.negative_pool import KIND, NegativePool, Negati
 from beyonddrive.datasets.stores.online_pools import OnlinePools
 from beyonddrive.datasets.stores.selectors import Selector
 from beyonddrive.datasets.stores.sources import CachedPlace, DataPlace
-from beyonddrive.datasets.transforms.base import BaseTransform, Results
+from beyonddrive.datasets.transforms.base import VIEW_POSE, BaseTransform, Results
 from beyonddrive.registry import SELECTORS, TRANSFORMS
 from beyonddrive.structures.plan import NUM_POSES, SCORE_COLUMNS
 from beyonddrive.structures.se2 import wrap_angle
@@ -61,7 +61,7 @@ class LoadNegatives(BaseTransform):
         StoreError: At the first sample: no pool, an unfinished pool, or a scene that is not in it.
         PoolError: If a pool differs from what is stated, its expert is not the sample's, or it has no other
             scene to lend.
-        ValueError: If a sample has no ``trajectory``.
+        ValueError: If a sample has no ``trajectory``, or its view has been moved.
     """
 
     is_target = True
@@ -135,6 +135,11 @@ class LoadNegatives(BaseTransform):
                 f"LoadNegatives: scene {token} has no expert plan (trajectory), by which negatives are "
                 "chosen; put PlanTarget into the feature_pipeline and make the cache anew: beyonddrive "
                 "cache-features CONFIG"
+            )
+        if VIEW_POSE in results:
+            raise ValueError(
+                f"LoadNegatives: the view of scene {token} has been moved, and pools are of plans in the "
+                "frame of the scene; put ViewAugmentation behind LoadNegatives"
             )
         expert = np.asarray(results["trajectory"])
         slots = len(self._columns)

@@ -10,7 +10,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from beyonddrive.datasets.transforms.base import BaseTransform, Results
+from beyonddrive.datasets.transforms.base import VIEW_POSE, BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
 from beyonddrive.structures.sample import PlanSample
 
@@ -63,8 +63,8 @@ class PackPlanInputs(BaseTransform):
                 f"transforms that make them to the feature pipeline"
             )
         sample = PlanSample(metainfo={key: results[key] for key in ("token", "log_name") if key in results})
-        if "view_pose" in results:
-            sample.set_metainfo({"view_pose": tuple(float(value) for value in results["view_pose"])})
+        if VIEW_POSE in results:
+            sample.set_metainfo({VIEW_POSE: tuple(float(value) for value in results[VIEW_POSE])})
         targets = {key: _tensor(results[key], kind) for key, kind in _GT.items() if key in results}
         if targets:
             sample.gt = BaseDataElement(**targets)

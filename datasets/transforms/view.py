@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.transforms.augmentation import Augmentation
-from beyonddrive.datasets.transforms.base import Results
+from beyonddrive.datasets.transforms.base import VIEW_POSE, Results
 from beyonddrive.datasets.transforms.camera_rig import source_pixels
 from beyonddrive.registry import TRANSFORMS
 from beyonddrive.structures.errors import BeyondDriveError
@@ -127,7 +127,7 @@ class ViewAugmentation(Augmentation):
             boxes[:, [0, 1, 6]] = to_local(boxes[:, [0, 1, 6]], pose)
             boxes[:, 7:9] = rotate(boxes[:, 7:9], -pose[2])
             moved["boxes"] = boxes
-        moved["view_pose"] = pose
+        moved[VIEW_POSE] = pose
         return moved
 
     def _camera(self, results: Results, pose: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ import numpy as np
 from beyonddrive.datasets.stores.manifests import MANIFEST
 from beyonddrive.datasets.stores.sources import CachedPlace, DataPlace
 from beyonddrive.datasets.stores.vocabulary_scores import VocabularyScores
-from beyonddrive.datasets.transforms.base import BaseTransform, Results
+from beyonddrive.datasets.transforms.base import VIEW_POSE, BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
 
 
@@ -19,7 +19,8 @@ class LoadVocabularyScores(BaseTransform):
 
     Reads ``token``; adds ``vocabulary_scores`` (V, 6) float32 in the order NC, DAC, EP, TTC, C, DDC, and
     ``vocabulary_id`` () int64, which the head compares with its own plans. The store is opened at the first
-    sample, so that a config can be built before its store exists.
+    sample, so that a config can be built before its store exists. The scores are of plans in the frame of the
+    scene: a sample whose view has been moved (``ViewAugmentation``) is refused.
 
     Args:
         store: Folder of the store, made by ``beyonddrive score-vocabulary``.
@@ -29,6 +30,7 @@ class LoadVocabularyScores(BaseTransform):
     Raises:
         StoreError: At the first sample: no store, one of another vocabulary or split, or a scene not in it.
         VocabularyError: If the vocabulary cannot be read.
+        ValueError: If the view of a sample has been moved.
     """
 
     is_target = True
@@ -55,6 +57,12 @@ class LoadVocabularyScores(BaseTransform):
 
     def transform(self, results: Results) -> Results:
         """Read ``token``; add the scores."""
+        if VIEW_POSE in results:
+            raise ValueError(
+                f"LoadVocabularyScores: the view of scene {results['token']} has been moved, and scores are "
+                "of plans in the frame of the scene; take ViewAugmentation out of the pipeline of a planner "
+                "that learns from them"
+            )
         results["vocabulary_scores"] = self.scores[results["token"]]
         results["vocabulary_id"] = np.array(self.scores.vocabulary_id, np.int64)
         return results

@@ -10,8 +10,10 @@ from beyonddrive.datasets.navsim.sensors import Camera
 from beyonddrive.datasets.transforms.agent_boxes import points_in_boxes
 from beyonddrive.datasets.transforms.camera import CAMERAS, stitch
 from beyonddrive.datasets.transforms.camera_rig import CROP_COLUMNS, CROP_ROWS, rig_of
+from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.datasets.transforms.view import ViewAugmentation, ViewError
+from beyonddrive.datasets.transforms.vocabulary import LoadVocabularyScores
 from beyonddrive.structures.sample import IGNORED_LABEL
 from beyonddrive.structures.se2 import to_global, to_local
 from beyonddrive.synth.rig import rig
@@ -217,3 +219,16 @@ def test_samples_that_cannot_be_moved_are_refused():
         ViewAugmentation(max_yaw=-1.0)
     with pytest.raises(ValueError, match="must be positive"):
         ViewAugmentation(pixel_size=0.0)
+
+
+@pytest.mark.parametrize(
+    ("reader", "remedy"),
+    [
+        (LoadVocabularyScores("scores", "plans.npz"), "take ViewAugmentation out of the pipeline"),
+        (LoadNegatives("pool"), "put ViewAugmentation behind LoadNegatives"),
+    ],
+)
+def test_what_is_known_of_plans_is_not_added_once_the_view_has_moved(reader, remedy):
+    moved = ViewAugmentation()({"token": "a", "trajectory": PLAN.astype(np.float32)})
+    with pytest.raises(ValueError, match=f"the view of scene a has been moved.*{remedy}"):
+        reader(moved)
