@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,9 +115,18 @@ def scenes_of_round(tokens: Sequence[str], share: float, seed: int, number: int)
     """
     if share == 1.0:
         return list(range(len(tokens)))
-    draws = [zlib.crc32(f"{seed}/{number}/{token}".encode()) / 2**32 for token in tokens]
+    draws = [_draw(f"{seed}/{number}/{token}") for token in tokens]
     chosen = [index for index, draw in enumerate(draws) if draw < share]
     return chosen or [int(np.argmin(draws))]
+
+
+def _draw(text: str) -> float:
+    """A number in [0, 1) that looks drawn anew for every text.
+
+    (A checksum would not do: between two rounds it changes by the same bits for all tokens, so that they
+    visit either the same scenes or quite different ones.)
+    """
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def hash_weights(planner: nn.Module) -> str:

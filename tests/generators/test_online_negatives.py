@@ -26,6 +26,7 @@ from beyonddrive.generators.online import (
     describe_round,
     hash_weights,
     prepare_round,
+    scenes_of_round,
 )
 from beyonddrive.generators.online_hook import OnlineNegativesHook
 from beyonddrive.tests.fake_ray import FakeRay
@@ -334,6 +335,14 @@ def test_rounds_add_up_and_visit_a_share_of_the_scenes(tmp_path, online_recipe):
     visited = [set(NegativePool(root / name)) for name in read_index(root)]
     assert all(0 < len(tokens) < 6 for tokens in visited)
     assert len(set.union(*visited)) > min(len(tokens) for tokens in visited)
+
+
+def test_rounds_choose_their_scenes_apart_from_each_other():
+    tokens = [f"{number:016x}" for number in range(2000)]
+    for seed in range(8):
+        rounds = [set(scenes_of_round(tokens, 0.25, seed, number)) for number in (4, 8, 12, 16)]
+        assert 0.62 < len(set().union(*rounds)) / len(tokens) < 0.74  # 1 - 0.75^4
+        assert all(0.15 < len(rounds[0] & other) / len(rounds[0]) < 0.35 for other in rounds[1:])
 
 
 def test_random_numbers_and_mode_of_the_training_are_left_alone(tmp_path, online_recipe):
