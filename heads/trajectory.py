@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from beyonddrive.heads.base import Space, TrajectoryHead, as_poses, bound_heading
@@ -77,7 +78,14 @@ class AbsoluteTrajectoryHead(RegressionHead):
 
     def forward(self, tokens: SceneTokens) -> PlanOutput:
         """Plans of a batch; ``encoded`` is ``trajectory``."""
-        plan = as_poses(self.mlp(tokens.queries[:, 0]), self.pose_dim)
+        query = tokens.queries[:, 0]
+        if torch.is_autocast_enabled(query.device.type):
+            # Beyond 32 m a number in bfloat16 is off by up to an eighth of a metre.
+            with torch.autocast(query.device.type, enabled=False):
+                outputs = self.mlp(query.float())
+        else:
+            outputs = self.mlp(query)
+        plan = as_poses(outputs, self.pose_dim)
         if self.bounded_heading:
             plan = bound_heading(plan)
         return PlanOutput(trajectory=plan, encoded=plan)

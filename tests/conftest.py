@@ -261,29 +261,8 @@ def _one_line_an_array(table):
     return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
-@pytest.fixture(scope="session")
-def forked():
-    """``forked(function, *args)`` starts a process with the imports of this one that may be killed."""
-    import multiprocessing
-    import threading
-
-    from tqdm import tqdm
-
-    def alone(function, *args):
-        # The lock of the bars is shared; one that is killed while it holds it would never give it back.
-        tqdm.set_lock(threading.RLock())
-        function(*args)
-
-    def start(function, *args):
-        process = multiprocessing.get_context("fork").Process(target=alone, args=(function, *args))
-        process.start()
-        return process
-
-    return start
-
-
 @pytest.fixture
-def survives_kills(tmp_path, forked):
+def survives_kills(tmp_path):
     """``survives_kills(job)`` kills ``job(folder)`` at three random moments and finishes it each time.
 
     Whatever the moment, the folder must end with the bytes of one that nobody killed, and nothing half
@@ -292,11 +271,13 @@ def survives_kills(tmp_path, forked):
     import random
     import time
 
+    from beyonddrive.tests.forks import start_fork
+
     def contents(folder):
         return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
     def check(job, ignore=lambda name: False):
-        unbroken = forked(job, tmp_path / "unbroken")
+        unbroken = start_fork(job, tmp_path / "unbroken")
         started = time.monotonic()  # (after the fork, which takes longer than a small job in a large process)
         unbroken.join()
         seconds = time.monotonic() - started
@@ -306,7 +287,7 @@ def survives_kills(tmp_path, forked):
         ends = []
         while ends.count(-9) < 3 and len(ends) < 20:
             folder = tmp_path / f"killed-{len(ends)}"
-            process = forked(job, folder)
+            process = start_fork(job, folder)
             process.join(moments.uniform(0.05, 0.9) * seconds)
             # (a machine that has less to do than at first has ended it: the next one is killed sooner)
             seconds *= 0.7 if process.exitcode == 0 else 1

@@ -20,6 +20,8 @@ Results = dict[str, Any]
 VIEW_POSE = "view_pose"
 """Name of the pose (3,) that a sample is seen from, x, y [m], heading [rad] in the frame of the scene; it is
 there only if ``ViewAugmentation`` has moved the view."""
+HIDDEN = "hidden_status"
+"""Name of the parts of the status that ``HideStatus`` has set to zero; there only if it has."""
 
 
 class ObserveError(BeyondDriveError, TypeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from beyonddrive.datasets.transforms.base import BaseTransform, Results
+from beyonddrive.datasets.transforms.base import HIDDEN, BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
 
 PARTS = {
@@ -50,4 +50,4 @@ class HideStatus(BaseTransform):
         status = results["status"].copy()
         for part in self.parts:
             status[PARTS[part]] = 0
-        return {**results, "status": status}
+        return {**results, "status": status, HIDDEN: (*results.get(HIDDEN, ()), *self.parts)}

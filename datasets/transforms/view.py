@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.transforms.augmentation import Augmentation
-from beyonddrive.datasets.transforms.base import VIEW_POSE, Results
+from beyonddrive.datasets.transforms.base import HIDDEN, VIEW_POSE, Results
 from beyonddrive.datasets.transforms.camera_rig import source_pixels
 from beyonddrive.registry import TRANSFORMS
 from beyonddrive.structures.errors import BeyondDriveError
@@ -92,6 +92,11 @@ class ViewAugmentation(Augmentation):
             raise ViewError(
                 f"ViewAugmentation: the sample has {found[0]}, which are of plans in the frame of the scene; "
                 f"take ViewAugmentation out of the pipeline of a planner that learns from them"
+            )
+        if "acceleration_ahead" in results.get(HIDDEN, ()):
+            raise ViewError(
+                "ViewAugmentation: HideStatus has hidden the acceleration ahead, which turning would mix "
+                "with that to the side; put HideStatus behind ViewAugmentation"
             )
         moved = dict(results)
         if "camera" in moved:

@@ -1,5 +1,6 @@
 """A training that is killed again and again ends with the weights of an unbroken one, to the last bit."""
 
+import multiprocessing
 import signal
 import time
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 from beyonddrive.engine.checkpoint_files import load_checkpoint_file
-from beyonddrive.engine.runner import build_train_runner, load_config
+from beyonddrive.tests.forks import serve_trainings
 
 KILLS = 5
+NEVER = 1e6
+"""Seconds that no training takes."""
 ACCUMULATION = {"optim_wrapper.accumulative_counts": 2}  # an epoch has three steps: gradients wait at its end
 EMA = {"type": "EMAHook", "momentum": 0.1, "priority": "NORMAL"}
 ONLINE = {
@@ -23,24 +26,26 @@ ONLINE = {
 }
 
 
-def _train(recipe, work_dir, options):
-    torch.set_num_threads(1)  # a fork has none of its parent's other threads, and would wait for them
-    build_train_runner(load_config(recipe, options), str(work_dir), resume=True).train()
+@pytest.fixture(scope="module")
+def train_and_kill():
+    """Train, or go on, in a fork that is killed after ``moment`` seconds, or in its parent; the exit code.
 
+    The parent is a process that does nothing but train: from forks of this one, in which other tests may
+    have started threads of autograd, torch takes no gradients.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    parent = context.Process(target=serve_trainings, args=(theirs,))
+    parent.start()
+    theirs.close()
 
-@pytest.fixture
-def train_and_kill(forked):
-    """Train, or go on, in a process of its own that is killed after ``moment`` seconds; its exit code."""
+    def run(*job, moment=None):
+        ours.send((job, moment))
+        return ours.recv()
 
-    def run(recipe, work_dir, options, moment):
-        process = forked(_train, recipe, work_dir, options)
-        process.join(moment)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-        return process.exitcode
-
-    return run
+    yield run
+    ours.send(None)
+    parent.join()
 
 
 def checkpoints(work_dir):
@@ -79,9 +84,9 @@ def test_killed_trainings_end_like_unbroken_ones(
     else:
         recipe = repelled_recipe
         options["custom_hooks"] = [{"type": "EpochSeedHook"}, EMA, ONLINE]
-    _train(recipe, tmp_path / "whole", options)  # here, so that the others inherit compiled kernels
+    assert train_and_kill(recipe, tmp_path / "whole", options) == 0
     begun = time.monotonic()
-    assert train_and_kill(recipe, tmp_path / "again", options, None) == 0
+    assert train_and_kill(recipe, tmp_path / "again", options, moment=NEVER) == 0
     duration = time.monotonic() - begun
     rng = np.random.default_rng(7)
     folders, kills = [tmp_path / "again"], 0
@@ -89,8 +94,8 @@ def test_killed_trainings_end_like_unbroken_ones(
         folders.append(tmp_path / f"killed_{len(folders)}")
         code = None
         while code != 0:
-            moment = rng.uniform(0.0, duration) if kills < KILLS else None
-            code = train_and_kill(recipe, folders[-1], options, moment)
+            moment = rng.uniform(0.0, duration) if kills < KILLS else NEVER
+            code = train_and_kill(recipe, folders[-1], options, moment=moment)
             assert code in (0, -signal.SIGKILL)
             kills += code != 0
     whole = checkpoints(tmp_path / "whole")

@@ -21,6 +21,18 @@ def test_absolute_plan_has_bounded_heading_and_free_position(make_tokens):
     torch.testing.assert_close(output.trajectory[..., 2], torch.full((2, 8), math.pi))
 
 
+def test_metres_are_not_rounded_under_autocast(make_tokens):
+    """A plan in bfloat16 is off by up to 0.125 m beyond 32 m, and its distance to a negative with it."""
+    head, tokens = AbsoluteTrajectoryHead(in_channels=16, hidden=8), make_tokens()
+    nn.init.constant_(head.mlp[-1].bias, 50.123)
+    plain = head(tokens).trajectory
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        tokens.queries = tokens.queries.bfloat16().float()
+        mixed = head(tokens).trajectory
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, plain, atol=0.03, rtol=0)
+
+
 def test_delta_plan_is_the_decoded_output(make_tokens):
     head = DeltaTrajectoryHead(in_channels=16, hidden=8, statistics={"dx": (-1, 0, 1), "dy": (-2, 0, 2)})
     output = head(make_tokens())

@@ -12,6 +12,7 @@ from beyonddrive.datasets.transforms.camera import CAMERAS, stitch
 from beyonddrive.datasets.transforms.camera_rig import CROP_COLUMNS, CROP_ROWS, rig_of
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
+from beyonddrive.datasets.transforms.status import HideStatus
 from beyonddrive.datasets.transforms.view import ViewAugmentation, ViewError
 from beyonddrive.datasets.transforms.vocabulary import LoadVocabularyScores
 from beyonddrive.structures.sample import IGNORED_LABEL
@@ -232,3 +233,15 @@ def test_what_is_known_of_plans_is_not_added_once_the_view_has_moved(reader, rem
     moved = ViewAugmentation()({"token": "a", "trajectory": PLAN.astype(np.float32)})
     with pytest.raises(ValueError, match=f"the view of scene a has been moved.*{remedy}"):
         reader(moved)
+
+
+def test_what_is_hidden_stays_hidden_when_the_view_moves():
+    """Turning keeps zeros of both entries, and would fill one from the other."""
+    results = {"token": "a", "status": np.arange(8, dtype=np.float32)}
+    augmentation, pose = ViewAugmentation(), np.array([0.0, 0.0, 0.3])
+    hidden = augmentation.moved(HideStatus(["acceleration"])(results), pose)
+    assert not hidden["status"][6:].any()
+    last = HideStatus(["acceleration_ahead"])(augmentation.moved(results, pose))
+    assert last["status"][6] == 0 != last["status"][7]
+    with pytest.raises(ViewError, match="put HideStatus behind ViewAugmentation"):
+        augmentation.moved(HideStatus(["acceleration_ahead"])(results), pose)
