@@ -62,8 +62,8 @@ def models(wanted: str) -> list[Line]:
     from beyonddrive.plugins.base.planner import Planner
     from beyonddrive.registry import MODELS
 
-    def kind_of(name: str, component: type) -> str:
-        if issubclass(component, Planner):
+    def kind_of(name: str, component: Callable[..., object]) -> str:
+        if isinstance(component, type) and issubclass(component, Planner):
             return "planners"
         return {"Head": "heads", "Loss": "losses"}.get(name[-4:], "parts")
 

@@ -37,6 +37,18 @@ def test_everything_is_listed_once_with_what_it_is(capsys):
         assert said == tool.first_line(inspect.getdoc(MODELS.get(name)))
 
 
+def test_a_function_may_be_registered_among_models(capsys):
+    def four_layers():
+        """Builds four layers."""
+
+    MODELS.register_module(name="four_layers", module=four_layers)
+    try:
+        assert tool.main(["planners", "parts"]) == 0
+    finally:
+        MODELS.module_dict.pop("four_layers")
+    assert lines_of(capsys.readouterr().out)["parts"]["four_layers"].startswith("Builds four layers.")
+
+
 def test_single_kinds_are_listed_and_others_refused(capsys):
     assert tool.main(["selectors", "strategies"]) == 0
     assert list(lines_of(capsys.readouterr().out)) == ["selectors", "strategies"]
