@@ -35,7 +35,7 @@ class FollowUpDataset(NavsimDataset):
         DatasetError: If there are no scenes, or ``inputs_only`` is false.
     """
 
-    config_parts: ClassVar[Mapping[str, Collection[str]]] = {}
+    config_parts: ClassVar[Mapping[str, Collection[str] | type]] = {}
 
     def __init__(
         self,

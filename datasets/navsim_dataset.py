@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -75,11 +74,11 @@ class NavsimDataset(BaseDataset):
         StoreError: If the cache is missing, unfinished, or was made for something else.
     """
 
-    config_parts: ClassVar[Mapping[str, Collection[str]]] = {
+    config_parts: ClassVar[Mapping[str, Collection[str] | type]] = {
         "scene_filter": ("path", *(field.name for field in fields(SceneFilter))),
-        "negatives": tuple(inspect.signature(LoadNegatives).parameters),
+        "negatives": LoadNegatives,
     }
-    """Keys of arguments that are mappings, for whoever checks a config before it is used."""
+    """Keys of arguments that are mappings, or their reader, for whoever checks a config before it is used."""
 
     def __init__(
         self,

@@ -21,7 +21,14 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 from beyonddrive import registry as own
-from beyonddrive.engine.config_readers import FALLBACKS, Reader, find, names_in, reader_of
+from beyonddrive.engine.config_readers import (
+    FALLBACKS,
+    Reader,
+    argument_is_ours,
+    find,
+    names_in,
+    reader_of,
+)
 from beyonddrive.engine.config_values import ConfigError, misfit, nearest
 from beyonddrive.engine.loops import SceneTestLoop, SceneValLoop
 
@@ -163,15 +170,18 @@ def _typed(
     check_keys(
         path, node, reader._replace(keys={**reader.keys, **{k: None for k in extra if k not in reader.keys}})
     )
-    own_class = getattr(target, "__module__", "").startswith("beyonddrive.")
     for key, value in node.items():
         if key in extra:
             continue
         if key in reader.parts and isinstance(value, Mapping) and "type" not in value:
+            part = reader.parts[key]
+            if isinstance(part, type):
+                _typed(f"{path}.{key}", value, registry, part)
+                continue
             known = {k: v for k, v in value.items() if not str(k).startswith("_")}
-            _plain(f"{path}.{key}", known, reader.parts[key], f"{reader.name}.{key}")
+            _plain(f"{path}.{key}", known, part, f"{reader.name}.{key}")
         else:
-            _nested(f"{path}.{key}", value, registry, own_class)
+            _nested(f"{path}.{key}", value, registry, argument_is_ours(target, key))
 
 
 def _nested(path: str, value: Any, registry: Registry, in_own_class: bool) -> None:

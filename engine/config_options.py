@@ -187,7 +187,7 @@ def _opened(config: Config, old: Any, keys: list[str], option: str, reader: Read
         return _opened(config, copy.deepcopy(found), keys, option, reader)
     if old is None:
         return ConfigDict()
-    if isinstance(old, str) and reader is not None and "path" in reader.parts.get(keys[0], ()):
+    if isinstance(old, str) and reader is not None and "path" in reader.part_keys(keys[0]):
         return ConfigDict(path=old)  # a file, with some of its settings changed
     done = ".".join(option.split(".")[: -len(keys) + 1])
     raise ConfigError(f"--cfg-options {option}: {done} is {old!r}, and has no settings below it")

@@ -36,6 +36,9 @@ FALLBACKS = (
 """Where the type of a nested node is looked for."""
 
 
+_OURS = "beyonddrive."
+
+
 class Reader(NamedTuple):
     """What takes the keys of a node.
 
@@ -43,14 +46,19 @@ class Reader(NamedTuple):
         name: Its name, for messages.
         keys: Annotation of each key that it takes; None where there is none.
         takes_any: Whether it may take others too; not a class with ``refuses_other_keys = True``.
-        parts: Keys of those arguments that are mappings without a ``type``, by argument. A class names them
-            in its attribute ``config_parts``.
+        parts: Keys of those arguments that are mappings without a ``type``, or the class that then reads it,
+            by argument. A class names them in its attribute ``config_parts``.
     """
 
     name: str
     keys: Mapping[str, Any]
     takes_any: bool = False
-    parts: Mapping[str, Collection[str]] = {}
+    parts: Mapping[str, Collection[str] | type] = {}
+
+    def part_keys(self, key: str) -> Collection[str]:
+        """Keys of one of the :attr:`parts`; none if the argument is no part."""
+        part = self.parts.get(key, ())
+        return reader_of(part).keys if isinstance(part, type) else part
 
 
 def find(name: Any, registry: Registry | None) -> Any:
@@ -91,6 +99,15 @@ def reader_of(target: Any) -> Reader:
         keys.setdefault("name", str)
     name = getattr(target, "__name__", type(target).__name__)
     return Reader(name, keys, takes_any, getattr(target, "config_parts", {}))
+
+
+def argument_is_ours(target: Any, key: str) -> bool:
+    """Whether a class or function of the suite takes an argument, be it for one derived from it."""
+    for cls in getattr(target, "__mro__", ()):
+        function = inspect.unwrap(vars(cls).get("__init__", object.__init__))
+        if function is not object.__init__ and key in inspect.signature(function).parameters:
+            return cls.__module__.startswith(_OURS)
+    return str(getattr(target, "__module__", "")).startswith(_OURS)
 
 
 def _collect(target: Any, keys: dict[str, Any]) -> bool:

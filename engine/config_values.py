@@ -9,7 +9,7 @@ import difflib
 import os
 import types
 import typing
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,11 @@ def _admits_lists(admitted: Iterable[Any]) -> bool:
     return any(isinstance(kind, type) and issubclass(kind, Sequence) and kind is not str for kind in kinds)
 
 
+def _is_mapping(kind: Any) -> bool:
+    kind = typing.get_origin(kind) or kind
+    return isinstance(kind, type) and issubclass(kind, Mapping)
+
+
 def misfit(value: Any, annotation: Any) -> str | None:
     """What a reader takes instead of a value that it cannot take; None if it may take it.
 
@@ -150,6 +155,8 @@ def misfit(value: Any, annotation: Any) -> str | None:
     "it is 'pair' or 'pooled'"
     >>> misfit('many', int | None), misfit(3, str), misfit(3, float), misfit(1.5, int)
     ('it is a number', 'it is a text', None, 'it is a whole number')
+    >>> misfit(5.0, dict[str, int] | None)
+    'it is a mapping of settings, name by name'
     """
     admitted = members(annotation)
     if not admitted or value is None or isinstance(value, (dict, list, tuple)):
@@ -171,4 +178,6 @@ def misfit(value: Any, annotation: Any) -> str | None:
         return "it is a whole number"
     if type(value) in _NUMBERS and rest and rest <= _TEXTS:
         return "it is a text"
+    if isinstance(value, (str, *_NUMBERS)) and rest and all(map(_is_mapping, rest)):
+        return "it is a mapping of settings, name by name"
     return None

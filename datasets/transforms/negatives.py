@@ -6,7 +6,7 @@ import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from mmengine.logging import print_log
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError
 from beyonddrive.datasets.stores.negative_pool import KIND, NegativePool, NegativeRecord, PoolError
 from beyonddrive.datasets.stores.online_pools import OnlinePools
-from beyonddrive.datasets.stores.selectors import Selector
+from beyonddrive.datasets.stores.selectors import NearestNegatives, Selector
 from beyonddrive.datasets.stores.sources import CachedPlace, DataPlace
 from beyonddrive.datasets.transforms.base import VIEW_POSE, BaseTransform, Results
 from beyonddrive.registry import SELECTORS, TRANSFORMS
@@ -65,6 +65,7 @@ class LoadNegatives(BaseTransform):
     """
 
     is_target = True
+    config_parts: ClassVar[Mapping[str, type]] = {"selection": NearestNegatives}
 
     def __init__(
         self,

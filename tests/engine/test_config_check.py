@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from beyonddrive.engine.configs import ConfigError, load_config
+from beyonddrive.plugins.ego_mlp.planner import EgoStatusMLP
+from beyonddrive.registry import MODELS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -57,6 +59,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("train_dataloader.dataset.pipeline.0.type", "Pack", r"pipeline\.0\.type='Pack': nothing has this"),
         ("train_dataloader.dataset.pipeline.7.type", "Pack", r"'7' is no item of a list of 1"),
         ("train_dataloader.batch_size.x", 5, r"train_dataloader\.batch_size is 2, and has no settings"),
+        ("model.repulsion", 5.0, r"model\.repulsion=5\.0: it is a mapping of settings"),
         ("model.hiden", 5, r"model\.hiden=5: EgoStatusMLP has no such setting; did you mean hidden\?"),
         ("model.trajectory_head.loss.wieght", 5, r"loss\.wieght=5: PlanL1Loss .*did you mean weight\?"),
         ("model.trajectory_head.loss.type", "PlanL3Loss", r"loss\.type='PlanL3Loss'.*PlanL1Loss\?"),
@@ -95,6 +98,53 @@ def test_a_mistake_in_a_config_file_is_refused(blind_recipe, line, message):
     blind_recipe.write_text(f"{blind_recipe.read_text()}\n{line}\n")
     with pytest.raises(ConfigError, match=message):
         load_config(blind_recipe)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"pol": "p"},
+            r"negatives\.pol='p': LoadNegatives has no such setting; did you mean pool\?",
+        ),
+        ({"selection": {"colum": "NC"}}, r"selection\.colum='NC': NearestNegatives .*did you mean column\?"),
+        (
+            {"selection": {"type": "WorstNegative"}},
+            r"selection\.type='WorstNegative': .*Negatives\?",
+        ),
+        (
+            {"selection": {"type": "WorstNegatives", "num": 2}},
+            r"selection\.num=2: WorstNegatives has no such",
+        ),
+        ({"progress": "poled"}, r"negatives\.progress='poled': it is 'pair' or 'pooled'"),
+    ],
+)
+def test_the_selection_of_negatives_is_held_against_its_selector(blind_recipe, options, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(blind_recipe, {"train_dataloader.dataset.negatives": options})
+    good = {"pool": "p", "selection": {"column": "DAC", "spacing": 0.5}, "progress": "pair"}
+    load_config(blind_recipe, {"train_dataloader.dataset.negatives": good})
+
+
+class TheirMLP(EgoStatusMLP):
+    """A planner of another package, with a setting that means something to it alone."""
+
+    __module__ = "their_planners"
+
+    def __init__(self, own=None, **kwargs):
+        super().__init__(**kwargs)
+        self.own = own
+
+
+def test_a_planner_of_anyones_own_takes_what_ours_take_as_strictly(blind_recipe):
+    MODELS.register_module(module=TheirMLP)
+    try:
+        load_config(blind_recipe, {"model.type": "TheirMLP", "model.own": {"type": "what they like"}})
+        options = {"model.type": "TheirMLP", "model.trajectory_head.type": "DeltaTrajectoryHed"}
+        with pytest.raises(ConfigError, match=r"nothing has this name; did you mean DeltaTrajectoryHead\?"):
+            load_config(blind_recipe, options)
+    finally:
+        MODELS.module_dict.pop("TheirMLP")
 
 
 def test_what_mmengine_and_torch_take_may_be_set(blind_recipe):
