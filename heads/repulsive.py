@@ -37,9 +37,9 @@ class RepulsiveHead(TrajectoryHead):
             the modes that are not supervised.
 
     Raises:
-        ValueError: If the head is repelled already, if it has no attraction to oppose, if the given
-            ``attraction_weight`` is not the head's, if the repulsion is not weaker than it, or if
-            ``mode_loss`` has no margin.
+        ValueError: If the head is no trajectory head or is repelled already, if it has no attraction to
+            oppose, if the given ``attraction_weight`` is not the head's, if the repulsion is not weaker than
+            it, or if ``mode_loss`` has no margin.
 
     >>> head = RepulsiveHead(
     ...     head=dict(type='DeltaTrajectoryHead', in_channels=8, hidden=8),
@@ -56,6 +56,10 @@ class RepulsiveHead(TrajectoryHead):
     ) -> None:
         super().__init__()
         self.head: TrajectoryHead = MODELS.build(head)
+        if not isinstance(self.head, TrajectoryHead):
+            raise ValueError(
+                f"RepulsiveHead: the head must be a TrajectoryHead, got {type(self.head).__name__}"
+            )
         if self.head.bare is not self.head:
             raise ValueError(
                 "RepulsiveHead: the head is a RepulsiveHead already, and would be repelled twice: set the "
@@ -99,9 +103,15 @@ class RepulsiveHead(TrajectoryHead):
 
         Raises:
             KeyError: If a sample has no ``negatives``; a scene without negatives has a mask of False.
-            ValueError: If the negatives lack what the settings of a repulsion read.
+            ValueError: If the negatives lack what the settings of a repulsion read, or no term of the wrapped
+                head is summed.
         """
         losses = self.head.loss(output, samples)
+        if not any("loss" in name for name in losses):
+            raise ValueError(
+                f"RepulsiveHead: nothing holds the plan: terms with 'loss' in their name are summed, and the "
+                f"loss of {type(self.bare).__name__} gives {sorted(losses)}: rename the attraction"
+            )
         layers = self.supervised(output, samples)
         layers = layers.unsqueeze(1) if layers.dim() == 3 else layers  # (B, L, 8, D)
         negatives = self._negatives(self.repulsion, samples, layers)

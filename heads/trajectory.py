@@ -25,6 +25,9 @@ class RegressionHead(TrajectoryHead):
         activation: Class of ``torch.nn``.
         statistics: Arguments of :class:`DeltaSpace` in delta space; those of navtrain by default.
         loss: Attraction; :class:`PlanL1Loss` of weight 10 by default.
+
+    Raises:
+        ValueError: If the attraction has no ``weight``.
     """
 
     def __init__(
@@ -38,6 +41,11 @@ class RegressionHead(TrajectoryHead):
     ) -> None:
         super().__init__(space, statistics)
         self.attraction = MODELS.build(loss or {"type": "PlanL1Loss", "weight": 10.0})
+        if not hasattr(self.attraction, "weight"):
+            raise ValueError(
+                f"{type(self).__name__}: loss {type(self.attraction).__name__} has no attribute weight, "
+                f"below which a repulsion has to stay: set self.weight, its slope far from the expert"
+            )
         self.attraction_weight = self.attraction.weight
         outputs = NUM_POSES * self.pose_dim
         if hidden is None:

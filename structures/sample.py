@@ -9,8 +9,18 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from beyonddrive.structures.errors import BeyondDriveError
+
 IGNORED_LABEL = -100
 """Class of a cell of a map that nobody knows: torch's cross-entropy leaves it out."""
+
+
+class MissingFieldError(BeyondDriveError, KeyError):
+    """A sample lacks what a loss or a metric reads."""
+
+    def __str__(self) -> str:
+        """The message, which a ``KeyError`` would put into quotes."""
+        return str(self.args[0]) if self.args else ""
 
 
 class PlanSample(BaseDataElement):
@@ -93,7 +103,7 @@ def stack_field(samples: Sequence[PlanSample], element: str, field: str) -> Tens
     Samples that a data preprocessor has prepared share the stacked tensor, and nothing is copied.
 
     Raises:
-        KeyError: If a sample lacks the field; the message names the scene and what provides it.
+        MissingFieldError: If a sample lacks the field; the message names the scene and what provides it.
 
     >>> a = PlanSample(); a.gt = BaseDataElement(trajectory=torch.ones(8, 3))
     >>> stack_field([a, a], 'gt', 'trajectory').shape
@@ -104,13 +114,22 @@ def stack_field(samples: Sequence[PlanSample], element: str, field: str) -> Tens
         part = getattr(sample, element, None)
         if part is None or field not in part:
             token = sample.metainfo.get("token", "?")
-            raise KeyError(
-                f"scene {token} has no {element}.{field}: add the transform that makes it to the pipeline "
-                f"and keep PackPlanInputs last"
-            )
+            raise MissingFieldError(f"scene {token} has no {element}.{field}: {_remedy(element)}")
         tensors.append(part.get(field))
     stacked = _stacked_before(tensors)
     return torch.stack(tensors) if stacked is None else stacked
+
+
+def _remedy(element: str) -> str:
+    if element == "negatives":
+        return (
+            "a repulsion reads them: add beyonddrive::_base_/negatives/pool.py to the bases of the config "
+            "and set pool_dir, or leave the repulsion out"
+        )
+    return (
+        "add the transform that makes it to the pipeline, keep PackPlanInputs last, and name a target of "
+        "your own in its target_keys"
+    )
 
 
 def _stacked_before(rows: Sequence[Tensor]) -> Tensor | None:

@@ -72,7 +72,7 @@ class HeadPlanner(Planner):
                 "mode_loss": repulsion.get("mode_loss"),
             }
         self.trajectory_head: TrajectoryHead = MODELS.build(trajectory_head)
-        bare = self.trajectory_head.bare
+        bare = getattr(self.trajectory_head, "bare", self.trajectory_head)
         if not isinstance(bare, self.head_type):
             raise ValueError(
                 f"{type(self).__name__}: trajectory_head must be a {self.head_type.__name__}, got "

@@ -16,7 +16,7 @@ from torch import Tensor
 from beyonddrive.backbones.query_decoder import STATUS_DIM
 from beyonddrive.plugins.base.preprocessor import PlannerInputError
 from beyonddrive.registry import MODELS
-from beyonddrive.structures.plan import PlanError
+from beyonddrive.structures.plan import NUM_POSES, PlanError
 from beyonddrive.structures.sample import PlanSample
 from beyonddrive.structures.tokens import PlanOutput
 from beyonddrive.structures.transfers import LateChecks
@@ -60,7 +60,7 @@ class Planner(BaseModel):
         Raises:
             PlannerInputError: If an input is missing or does not fit; one that holds NaN on a GPU is named
                 at a later call, so that none waits.
-            PlanError: If a predicted plan is not finite.
+            PlanError: If a predicted plan is not finite, or what is predicted has other shapes.
         """
         self._check_inputs(inputs, data_samples)
         if mode == "tensor":
@@ -96,6 +96,7 @@ class Planner(BaseModel):
     def predict(self, inputs: Inputs, samples: list[PlanSample] | None = None) -> list[PlanSample]:
         """Fill ``pred`` of the samples, or of new ones; keeps no gradients."""
         output = self.plan(inputs, samples)
+        self._check_output(output, None if samples is None else len(samples))
         if samples is None:
             samples = [PlanSample() for _ in output.trajectory]
         self._checks.finish()
@@ -117,13 +118,43 @@ class Planner(BaseModel):
         return samples
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Total to minimise, and the figures to log: in distributed training their means over the ranks."""
+        """Total to minimise, and the figures to log: in distributed training their means over the ranks.
+
+        Raises:
+            ValueError: If none of the terms is to be minimised.
+        """
+        if not any("loss" in name for name in losses):
+            raise ValueError(
+                f"{type(self).__name__}: nothing to minimise: terms with 'loss' in their name are summed, "
+                f"and its loss gives {sorted(losses)}"
+            )
         total, figures = super().parse_losses(losses)
         if get_world_size() > 1:
             values = torch.stack([value.detach().float() for value in figures.values()])
             all_reduce(values, op="mean")
             figures = dict(zip(figures, values, strict=True))
         return total, figures
+
+    def _check_output(self, output: PlanOutput, scenes: int | None) -> None:
+        name = type(self).__name__
+        if not isinstance(output, PlanOutput):
+            raise PlanError(f"{name}: plan must give a PlanOutput, as its head does, got {_shown(output)}")
+        count: int | str = "B" if scenes is None else scenes
+        modes: int | str = "M"
+        wanted: dict[str, tuple[int | str, ...]] = {"trajectory": (count, NUM_POSES, 3)}
+        if output.proposals is not None:
+            if isinstance(output.proposals, Tensor) and output.proposals.dim() > 1:
+                modes = output.proposals.shape[1]
+            wanted["proposals"] = (count, modes, NUM_POSES, 3)
+        if output.scores is not None:
+            wanted["scores"] = (count, modes)
+        for key, shape in wanted.items():
+            value = getattr(output, key)
+            if not _has_shape(value, shape) or not value.is_floating_point():
+                raise PlanError(
+                    f"{name}: {key} of a batch must be a tensor of floats ({', '.join(map(str, shape))}), "
+                    f"got {_shown(value)}: mend the planner's plan, or the forward of its trajectory head"
+                )
 
     def _check_inputs(self, inputs: Inputs, samples: Sequence[PlanSample] | None) -> None:
         tokens = [str(sample.metainfo.get("token", "?")) for sample in samples or ()]
@@ -132,10 +163,11 @@ class Planner(BaseModel):
             if inputs.get(name) is None:
                 raise PlannerInputError(
                     f"scene {scene}: {type(self).__name__} needs input {name!r}, the batch has "
-                    f"{sorted(inputs)}: add it to the feature pipeline and rebuild the feature cache"
+                    f"{sorted(inputs)}: add it to the feature pipeline, rebuild the feature cache, and name "
+                    f"an input of your own in input_keys of PackPlanInputs"
                 )
-        status = inputs["status"]
-        if status.dim() != 2 or status.shape[1] != STATUS_DIM:
+        status = inputs.get("status")
+        if status is not None and (status.dim() != 2 or status.shape[1] != STATUS_DIM):
             raise PlannerInputError(
                 f"scene {scene}: input 'status' must be (B, {STATUS_DIM}) = [command 4 | vx vy | ax ay], got "
                 f"{tuple(status.shape)}"
@@ -152,6 +184,21 @@ class Planner(BaseModel):
                 rest = tuple(range(1, value.dim()))
                 finite = (value.sum(dim=rest, dtype=torch.float32) if rest else value).isfinite()
                 self._checks(finite.all(), partial(_not_finite, tokens, name, finite))
+
+
+def _has_shape(value: object, wanted: Sequence[int | str]) -> bool:
+    """Whether a value is a tensor of this shape, in which letters stand for any size."""
+    return (
+        isinstance(value, Tensor)
+        and value.dim() == len(wanted)
+        and all(isinstance(size, str) or size == own for size, own in zip(wanted, value.shape, strict=True))
+    )
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
 
 
 def _not_finite(tokens: Sequence[str], name: str, finite: Tensor) -> PlannerInputError:

@@ -13,7 +13,7 @@ from beyonddrive.heads.repulsive import RepulsiveHead
 from beyonddrive.heads.trajectory import AbsoluteTrajectoryHead, DeltaTrajectoryHead
 from beyonddrive.losses.repulsive import Negatives, RepulsiveDistanceLoss
 from beyonddrive.registry import MODELS
-from beyonddrive.structures.sample import PlanSample
+from beyonddrive.structures.sample import MissingFieldError, PlanSample
 from beyonddrive.structures.tokens import PlanOutput
 
 DELTA = {"type": "DeltaTrajectoryHead", "in_channels": 16, "hidden": 8}
@@ -75,11 +75,18 @@ def test_head_without_attraction_is_refused(monkeypatch):
         RepulsiveHead(head={"type": "anything"})
 
 
+def test_an_attraction_that_nobody_sums_holds_no_plan(make_tokens, make_samples, monkeypatch):
+    head = RepulsiveHead(head=DELTA)
+    monkeypatch.setattr(head.head, "loss", lambda output, samples: {"distance": torch.zeros(())})
+    with pytest.raises(ValueError, match=r"loss of DeltaTrajectoryHead gives \['distance'\]: rename"):
+        head.loss(head(make_tokens()), make_samples())
+
+
 def test_samples_without_negatives_are_named(make_tokens, make_samples):
     head, samples = RepulsiveHead(head=DELTA), make_samples()
     samples[1] = PlanSample(metainfo={"token": "scene1"})
     samples[1].gt = samples[0].gt
-    with pytest.raises(KeyError, match=r"scene1 has no negatives\.plans"):
+    with pytest.raises(MissingFieldError, match=r"^scene scene1 has no negatives\.plans: .*set pool_dir"):
         head.loss(head(make_tokens()), samples)
 
 

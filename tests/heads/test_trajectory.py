@@ -53,3 +53,8 @@ def test_expert_is_compared_in_the_heads_own_space(make_samples):
     expert = torch.stack([sample.gt.trajectory for sample in samples])
     output = PlanOutput(trajectory=expert, encoded=head.encode(expert) + 0.5)
     assert head.loss(output, samples)["loss_trajectory"].item() == pytest.approx(5.0, rel=1e-5)
+
+
+def test_an_attraction_has_to_say_how_strong_it_is():
+    with pytest.raises(ValueError, match="DeltaTrajectoryHead: loss L1Loss has no attribute weight"):
+        DeltaTrajectoryHead(in_channels=16, loss={"type": nn.L1Loss})

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from beyonddrive.registry import MODELS
 
@@ -65,6 +66,12 @@ def test_a_head_is_not_repelled_twice():
 def test_settings_that_make_no_sense_are_refused(repulsion, error, words):
     with pytest.raises(error, match=words):
         build(repulsion=repulsion)
+
+
+@pytest.mark.parametrize("repulsion", [None, {"weight": 1.0}])
+def test_what_is_no_trajectory_head_is_refused(repulsion):
+    with pytest.raises(ValueError, match="head must be a TrajectoryHead, got Identity"):
+        build(trajectory_head={"type": nn.Identity}, repulsion=repulsion)
 
 
 def test_raw_outputs_are_calibrated_too_so_that_an_export_is():

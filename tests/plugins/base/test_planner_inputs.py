@@ -1,11 +1,14 @@
 """What planners are given: preprocessing, missing and bad inputs."""
 
+import numpy as np
 import pytest
 import torch
 
+from beyonddrive.plugins.base.planner import Planner
 from beyonddrive.plugins.base.preprocessor import PlannerDataPreprocessor, PlannerInputError
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import PlanError
+from beyonddrive.structures.tokens import PlanOutput
 from beyonddrive.tests.plugins.small import BACKBONE, DECODER, camera_batch, flow_policy
 
 
@@ -93,3 +96,61 @@ def test_unknown_mode_and_loss_without_samples():
         flow_policy()(inputs, mode="plan")
     with pytest.raises(PlannerInputError, match="needs data_samples"):
         flow_policy()(inputs, mode="loss")
+
+
+class Lone(Planner):
+    """A planner without a head, whose plan is what a test gives it."""
+
+    required_inputs = ("camera",)
+
+    def __init__(self, output=None):
+        super().__init__()
+        self.output = output
+
+    def tensors(self, inputs):
+        return {"trajectory": self.output.trajectory}
+
+    def loss(self, inputs, samples):
+        return {"distance": torch.zeros(()), "speed": torch.zeros(())}
+
+    def plan(self, inputs, samples=None):
+        return self.output
+
+
+def plans(trajectory, proposals=None, scores=None):
+    return PlanOutput(trajectory=trajectory, encoded=trajectory, proposals=proposals, scores=scores)
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        (
+            plans(torch.zeros(2, 7, 3)),
+            r"trajectory .* \(2, 8, 3\), got float32 \(2, 7, 3\): mend",
+        ),
+        (plans(torch.zeros(2, 8, 4)), r"got float32 \(2, 8, 4\)"),
+        (plans(torch.zeros(1, 8, 3)), r"got float32 \(1, 8, 3\)"),
+        (plans(torch.zeros(2, 8, 3, dtype=torch.int64)), r"tensor of floats .* got int64 \(2, 8, 3\)"),
+        (plans(np.zeros((2, 8, 3), np.float32)), "got ndarray"),
+        (plans(torch.zeros(2, 8, 3), torch.zeros(2, 4, 8, 2)), r"proposals .* \(2, 4, 8, 3\), got float32 "),
+        (plans(torch.zeros(2, 8, 3), torch.zeros(2, 4, 8, 3), torch.zeros(2, 5)), r"scores .* \(2, 4\), got"),
+        (
+            torch.zeros(2, 8, 3),
+            r"plan must give a PlanOutput, as its head does, got float32 \(2, 8, 3\)",
+        ),
+    ],
+)
+def test_what_is_predicted_has_the_shapes_of_plans(output, words):
+    with pytest.raises(PlanError, match=words):
+        Lone(output).test_step(camera_batch())
+
+
+def test_a_planner_that_does_not_read_the_status_need_not_be_given_it():
+    predicted = Lone(plans(torch.zeros(2, 8, 3)))({"camera": torch.zeros(2, 3, 4, 8)}, mode="predict")
+    assert [tuple(sample.pred.trajectory.shape) for sample in predicted] == [(8, 3), (8, 3)]
+
+
+def test_a_loss_without_a_term_to_minimise_is_refused():
+    terms = Lone().loss({}, [])
+    with pytest.raises(ValueError, match=r"Lone: nothing to minimise: .* gives \['distance', 'speed'\]"):
+        Lone().parse_losses(terms)
