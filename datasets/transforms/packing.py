@@ -46,13 +46,19 @@ class PackPlanInputs(BaseTransform):
 
     Args:
         input_keys: What a planner may look at.
+        target_keys: Targets of your own, beside those that the suite knows (:class:`PlanSample`): they become
+            ``gt.<key>`` where the pipeline made them.
 
     Raises:
         KeyError: If none of the inputs was made.
     """
 
-    def __init__(self, input_keys: Sequence[str] = ("camera", "lidar", "points", "status")) -> None:
-        self.input_keys = tuple(input_keys)
+    def __init__(
+        self,
+        input_keys: Sequence[str] = ("camera", "lidar", "points", "status"),
+        target_keys: Sequence[str] = (),
+    ) -> None:
+        self.input_keys, self.target_keys = tuple(input_keys), tuple(target_keys)
 
     def transform(self, results: Results) -> Results:
         """Read all; return the packed dict."""
@@ -65,7 +71,8 @@ class PackPlanInputs(BaseTransform):
         sample = PlanSample(metainfo={key: results[key] for key in ("token", "log_name") if key in results})
         if VIEW_POSE in results:
             sample.set_metainfo({VIEW_POSE: tuple(float(value) for value in results[VIEW_POSE])})
-        targets = {key: _tensor(results[key], kind) for key, kind in _GT.items() if key in results}
+        kinds = {**dict.fromkeys(self.target_keys), **_GT}
+        targets = {key: _tensor(results[key], kind) for key, kind in kinds.items() if key in results}
         if targets:
             sample.gt = BaseDataElement(**targets)
         negatives = _negatives(results)

@@ -298,6 +298,13 @@ def test_packing_negatives():
     assert negatives.valid.tolist() == [True, False] and negatives.scores.shape == (2, 7)
 
 
+def test_targets_of_ones_own_are_packed_as_they_are():
+    results = {**packable(), "speed": np.array([3], np.int16), "way": np.ones(2)}
+    gt = PackPlanInputs(["status"], target_keys=["speed", "absent", "trajectory"])(results)["data_samples"].gt
+    assert gt.speed.tolist() == [3] and gt.speed.dtype == torch.int16 and "way" not in gt
+    assert gt.trajectory.dtype == torch.float32
+
+
 def test_packing_nothing():
     with pytest.raises(KeyError, match="scene a: none of the inputs"):
         PackPlanInputs(["lidar"])(packable())
