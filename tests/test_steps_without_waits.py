@@ -95,7 +95,9 @@ def test_a_step_does_not_wait(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
             assert prior.identity
     # The one wait that there is: boxes are matched on the host (losses/agents.py).
     monkeypatch.setattr(host_work, "to_host", lambda costs: torch.zeros(costs.shape))
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no device without data
+    # (torch's autocast knows no device without data)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
     planner.to("meta")
     planner(**planner.data_preprocessor(copy.deepcopy(batch), True), mode="loss")  # tables move there once
     parameters = [p for p in planner.parameters() if p.requires_grad]

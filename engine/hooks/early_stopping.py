@@ -19,10 +19,8 @@ class PlannerEarlyStoppingHook(EarlyStoppingHook):
     """mmengine's ``EarlyStoppingHook``, which goes on counting when a training is resumed.
 
     A training that was killed then ends after the same epoch as an unbroken one, and one that has ended early
-    is at its end; to train on, give another ``patience`` or threshold. (The stock hook begins anew.)
-
-    Args:
-        kwargs: As for mmengine's.
+    is at its end; to train on, give another ``patience`` or threshold. (The stock hook begins anew.) It takes
+    what mmengine's takes.
     """
 
     priority = "LOW"  # before the checkpoint of a validation is written, which keeps what this one counts

@@ -60,7 +60,7 @@ class Planner(BaseModel):
         Raises:
             PlannerInputError: If an input is missing or does not fit; one that holds NaN on a GPU is named
                 at a later call, so that none waits.
-            PlanError: If a predicted plan is not finite, or what is predicted has other shapes.
+            PlanError: If a predicted plan or proposal is not finite, or what is predicted has other shapes.
         """
         self._check_inputs(inputs, data_samples)
         if mode == "tensor":
@@ -100,7 +100,10 @@ class Planner(BaseModel):
         if samples is None:
             samples = [PlanSample() for _ in output.trajectory]
         self._checks.finish()
-        finite = torch.isfinite(output.trajectory).flatten(1).all(dim=1).tolist()
+        whole = torch.isfinite(output.trajectory).flatten(1).all(dim=1)
+        if output.proposals is not None:
+            whole = whole & torch.isfinite(output.proposals).flatten(1).all(dim=1)
+        finite = whole.tolist()
         for row, sample in enumerate(samples):
             if not finite[row]:
                 raise PlanError(

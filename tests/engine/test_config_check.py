@@ -107,7 +107,10 @@ def test_a_mistake_in_a_config_file_is_refused(blind_recipe, line, message):
             {"pol": "p"},
             r"negatives\.pol='p': LoadNegatives has no such setting; did you mean pool\?",
         ),
-        ({"selection": {"columns": "NC"}}, r"selection\.columns='NC': NearestNegatives .*did you mean column\?"),
+        (
+            {"selection": {"columns": "NC"}},
+            r"selection\.columns='NC': NearestNegatives .*did you mean column\?",
+        ),
         (
             {"selection": {"type": "WorstNegative"}},
             r"selection\.type='WorstNegative': .*Negatives\?",

@@ -135,12 +135,16 @@ def plans(trajectory, proposals=None, scores=None):
         (plans(torch.zeros(2, 8, 3), torch.zeros(2, 4, 8, 2)), r"proposals .* \(2, 4, 8, 3\), got float32 "),
         (plans(torch.zeros(2, 8, 3), torch.zeros(2, 4, 8, 3), torch.zeros(2, 5)), r"scores .* \(2, 4\), got"),
         (
+            plans(torch.zeros(2, 8, 3), torch.full((2, 4, 8, 3), torch.nan)),
+            "scene scene0: Lone predicts a plan with NaN or infinity",
+        ),
+        (
             torch.zeros(2, 8, 3),
             r"plan must give a PlanOutput, as its head does, got float32 \(2, 8, 3\)",
         ),
     ],
 )
-def test_what_is_predicted_has_the_shapes_of_plans(output, words):
+def test_what_is_predicted_are_whole_plans(output, words):
     with pytest.raises(PlanError, match=words):
         Lone(output).test_step(camera_batch())
 
