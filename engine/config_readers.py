@@ -101,6 +101,7 @@ def reader_of(target: Any) -> Reader:
     return Reader(name, keys, takes_any, getattr(target, "config_parts", {}))
 
 
+@functools.cache
 def argument_is_ours(target: Any, key: str) -> bool:
     """Whether a class or function of the suite takes an argument, be it for one derived from it."""
     for cls in getattr(target, "__mro__", ()):

@@ -26,7 +26,7 @@ from beyonddrive.evaluation.scene_scoring import SceneScorer
 from beyonddrive.evaluation.service import ScoringService, ServiceSettings
 from beyonddrive.generators.mining import SCENES_PER_JOB, Miner, MiningOptions, MiningSummary
 from beyonddrive.generators.mining_source import LoadedScene, MiningError, MiningSource
-from beyonddrive.generators.strategies import build_strategy
+from beyonddrive.generators.strategies import build_strategy, scene_seed
 
 MAX_PROPOSALS = 1024
 """Most proposals of a scene in a round, where other processes score."""
@@ -115,18 +115,11 @@ def scenes_of_round(tokens: Sequence[str], share: float, seed: int, number: int)
     """
     if share == 1.0:
         return list(range(len(tokens)))
-    draws = [_draw(f"{seed}/{number}/{token}") for token in tokens]
+    # (a checksum would not do: between two rounds it changes by the same bits for all tokens, so that they
+    # visit either the same scenes or quite different ones)
+    draws = [scene_seed(seed, token, (number,)) / 2**63 for token in tokens]
     chosen = [index for index, draw in enumerate(draws) if draw < share]
     return chosen or [int(np.argmin(draws))]
-
-
-def _draw(text: str) -> float:
-    """A number in [0, 1) that looks drawn anew for every text.
-
-    (A checksum would not do: between two rounds it changes by the same bits for all tokens, so that they
-    visit either the same scenes or quite different ones.)
-    """
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def hash_weights(planner: nn.Module) -> str:

@@ -4,10 +4,7 @@ import multiprocessing
 import os
 import threading
 
-import torch
 from tqdm import tqdm
-
-from beyonddrive.engine.runner import build_train_runner, load_config
 
 
 def start_fork(function, *args):
@@ -25,6 +22,10 @@ def start_fork(function, *args):
 
 def train(recipe, work_dir, options):
     """Train, or go on, by one thread: a fork has none of the others, and would wait for them."""
+    import torch  # (jobs that are no trainings do without)
+
+    from beyonddrive.engine.runner import build_train_runner, load_config
+
     torch.set_num_threads(1)
     build_train_runner(load_config(recipe, options), str(work_dir), resume=True).train()
 

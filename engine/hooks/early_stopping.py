@@ -41,14 +41,15 @@ class PlannerEarlyStoppingHook(EarlyStoppingHook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         """Decide whether to stop, and note the count."""
         super().after_val_epoch(runner, metrics)
-        if self.monitor in (metrics or {}):
-            counted = {
-                "best": float(self.best_score),
-                "last": float((metrics or {})[self.monitor]),
-                "no_gain": self.wait_count,
-            }
-            known = dict(runner.message_hub.runtime_info.get(_STATE, {}))
-            runner.message_hub.update_info(_STATE, {**known, self.monitor: counted})
+        if metrics is None or self.monitor not in metrics:
+            return
+        counted = {
+            "best": float(self.best_score),
+            "last": float(metrics[self.monitor]),
+            "no_gain": self.wait_count,
+        }
+        known = runner.message_hub.runtime_info.get(_STATE, {})
+        runner.message_hub.update_info(_STATE, {**known, self.monitor: counted})
 
     def _has_reached(self, score: float) -> bool:
         """Whether a value ends a training by itself."""

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
-from mmengine.runner import IterBasedTrainLoop, Runner
 
 from beyonddrive.engine.config_values import ConfigError, nearest
 from beyonddrive.engine.loops import SceneLoop, SceneTestLoop, SceneValLoop
@@ -42,10 +41,10 @@ def check_epochs_are_told(loop: Any) -> None:
         )
 
 
-def check_checkpoints_are_due(runner: Runner, loop: Any) -> None:
-    """Refuse checkpoints at the end of epochs in a training that knows none."""
-    for hook in runner.hooks:
-        if isinstance(loop, IterBasedTrainLoop) and isinstance(hook, CheckpointHook) and hook.by_epoch:
+def check_checkpoints_are_due(hooks: Iterable[Hook]) -> None:
+    """Refuse checkpoints at the end of epochs, in a training that knows none."""
+    for hook in hooks:
+        if isinstance(hook, CheckpointHook) and hook.by_epoch:
             raise ConfigError(
                 "train_cfg.by_epoch=False: the training counts steps, and default_hooks.checkpoint writes "
                 "after an epoch (by_epoch=True), so that none would be due before the end, and a kill would "
@@ -86,13 +85,13 @@ def check_tells_all(key: str, loop: Any) -> None:
         )
 
 
-def check_figures(runner: Runner, loop: Any) -> None:
+def check_figures(hooks: Iterable[Hook], loop: Any) -> None:
     """Refuse a best checkpoint, or an early end, by a figure that no metric of the validation gives."""
     metrics = loop.evaluator.metrics
     figures = {name for metric in metrics for name in getattr(metric, "figures", ())}
     if not all(hasattr(metric, "figures") for metric in metrics):
         return  # mmengine's own metrics do not say what they will give
-    for setting, name in _figures_wanted(runner.hooks):
+    for setting, name in _figures_wanted(hooks):
         if name not in figures:
             raise ConfigError(
                 f"{setting}={name!r}: val_evaluator gives no such figure; {nearest(name, figures)}"

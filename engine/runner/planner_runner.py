@@ -125,7 +125,8 @@ class PlannerRunner(Runner):
         check_geometry(self.model, built.dataloader.dataset)
         check_steps(built)
         check_epochs_are_told(built)
-        check_checkpoints_are_due(self, built)
+        if isinstance(built, IterBasedTrainLoop):
+            check_checkpoints_are_due(self.hooks)
         return built
 
     def build_val_loop(self, loop: Any) -> Any:
@@ -138,7 +139,7 @@ class PlannerRunner(Runner):
         with building("val_dataloader, val_evaluator or val_cfg", loop):
             built = super().build_val_loop(_with_type(loop, SceneValLoop))
         check_tells_all("val_cfg", built)
-        check_figures(self, built)
+        check_figures(self.hooks, built)
         return built
 
     def build_test_loop(self, loop: Any) -> Any:
