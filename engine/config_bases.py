@@ -11,8 +11,10 @@ are mined, by ``_delete_``, if it lacks what an earlier base has chosen there.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,7 +32,8 @@ _CHOSEN = ("negative_selection", "negative_mining")
 """Settings of which several bases choose values; others are replaced as whoever writes ``_delete_`` says."""
 _are_joined: ContextVar[bool] = ContextVar("_are_joined", default=False)
 """Whether the next file that is read gets its bases as one."""
-
+_known: ContextVar[dict[Any, Any] | None] = ContextVar("_known", default=None)
+"""What files said that the reading of one config has come across; None outside of it."""
 
 _Read = Callable[[str], Mapping[str, Any]]
 
@@ -103,6 +106,21 @@ def _file2dict(original: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(filename, _Bases):
             with _joined(False):
                 return _read_all(filename, *args, **kwargs)
+        known = _known.get()
+        if known is None:
+            token = _known.set({})
+            try:
+                return read_once(filename, *args, **kwargs)
+            finally:
+                _known.reset(token)
+        # (a file is met again as the base of several, and when bases turn out to share names)
+        place = os.path.normpath(Path(filename).expanduser().absolute())
+        key = place, args, tuple(sorted(kwargs.items()))
+        if key not in known:
+            known[key] = read_once(filename, *args, **kwargs)
+        return copy.deepcopy(known[key])
+
+    def read_once(filename: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return original(filename, *args, **kwargs)
         except KeyError as error:

@@ -14,7 +14,7 @@ from mmengine.config import Config, ConfigDict
 from beyonddrive.engine.config_check import top_reader
 from beyonddrive.engine.config_readers import Reader, find, reader_of
 from beyonddrive.engine.config_references import leads_through_a_reference
-from beyonddrive.engine.config_values import ConfigError, OptionText, members, nearest, read_text
+from beyonddrive.engine.config_values import ConfigError, OptionText, is_folder, members, nearest, read_text
 
 _PLACEHOLDER = re.compile(r"\$\{([\w.]+)\}")
 _DEFAULT_TYPES = {"optim_wrapper": "OptimWrapper", "log_processor": "LogProcessor"}
@@ -46,11 +46,6 @@ def apply_options(config: Config, options: Mapping[str, Any]) -> None:
                 raise ConfigError(f"--cfg-options {key}={new!r}: it is a text, the name of a folder")
             config[key] = new.rstrip("/") or "/"
             replace_folder(config._cfg_dict, old.rstrip("/"), config[key], keep=key)
-
-
-def is_folder(name: str) -> bool:
-    """Whether a name at the top of a config is that of a folder which its paths build on."""
-    return name.endswith(("_root", "_dir")) and name != "work_dir"
 
 
 def _check_top(config: Config, key: str) -> None:

@@ -29,6 +29,15 @@ class OptionText(str):
     """Value of an option as it was typed; what it means depends on the setting that it is for."""
 
 
+def is_folder(name: str) -> bool:
+    """Whether a name at the top of a config is that of a folder which its paths build on.
+
+    >>> is_folder('data_root'), is_folder('work_dir')
+    (True, False)
+    """
+    return name.endswith(("_root", "_dir")) and name != "work_dir"
+
+
 def nearest(name: str, known: Collection[str]) -> str:
     """The end of a message about a name that is not known: what was meant, or what there is.
 
@@ -155,6 +164,8 @@ def misfit(value: Any, annotation: Any) -> str | None:
     "it is 'pair' or 'pooled'"
     >>> misfit('many', int | None), misfit(3, str), misfit(3, float), misfit(1.5, int)
     ('it is a number', 'it is a text', None, 'it is a whole number')
+    >>> misfit(True, float), misfit(True, bool | float)
+    ('it is a number', None)
     >>> misfit(5.0, dict[str, int] | None)
     'it is a mapping of settings, name by name'
     """
@@ -174,6 +185,8 @@ def misfit(value: Any, annotation: Any) -> str | None:
         return None
     if isinstance(value, str) and rest and rest <= _NUMBERS:
         return "it is true or false" if rest == {bool} else "it is a number"
+    if isinstance(value, bool) and rest & {int, float} and not rest & {bool, object}:
+        return "it is a number"
     if isinstance(value, float) and not value.is_integer() and rest and rest <= {int, bool}:
         return "it is a whole number"
     if type(value) in _NUMBERS and rest and rest <= _TEXTS:

@@ -13,9 +13,9 @@ from mmengine.registry import init_default_scope
 from beyonddrive.engine import config_bases, mmengine_compat
 from beyonddrive.engine.config_check import check_config
 from beyonddrive.engine.config_files import find_config
-from beyonddrive.engine.config_options import apply_options, is_below, is_folder
+from beyonddrive.engine.config_options import apply_options, is_below
 from beyonddrive.engine.config_references import is_referred_to, resolve_references
-from beyonddrive.engine.config_values import ConfigError
+from beyonddrive.engine.config_values import ConfigError, is_folder
 from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 
 __all__ = ["ConfigError", "check_selection", "load_config"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from hashlib import blake2b
 from typing import Any, Literal
 
+from beyonddrive.structures.digests import digest_of_lines
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.plan import SCORER_VERSION
 
@@ -100,7 +100,7 @@ def scenes_digest(tokens: Iterable[str]) -> str:
     >>> scenes_digest(["b", "a"]) == scenes_digest(["a", "b"])
     True
     """
-    return blake2b("\n".join(sorted(tokens)).encode(), digest_size=8).hexdigest()
+    return digest_of_lines(tokens)
 
 
 @dataclass(frozen=True)

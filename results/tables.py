@@ -109,7 +109,10 @@ class KeptTable:
         self.write_computed(self.folder)
 
     def write_computed(self, folder: Path) -> None:
-        """Write what is computed: ``runs.csv``, report, LaTeX tables of all parts, pictures of loaders."""
+        """Write what is computed: ``runs.csv``, report, LaTeX tables of all parts, pictures of loaders.
+
+        Pictures that are kept and show the same numbers are not drawn anew.
+        """
         runs = {run_of(name): run for name, run in self.made_with().items()}
         scores = {part: self.scores(part) for part in self.parts}
         write_runs(
@@ -119,7 +122,7 @@ class KeptTable:
             {key: run.get("checkpoint") for key, run in runs.items()},
             {key: run["seconds"]["train"] for key, run in runs.items() if "train" in run.get("seconds", {})},
         )
-        write_report(folder, self.plan, tables=scores)
+        write_report(folder, self.plan, tables=scores, drawn=self.folder)
 
 
 def joined(old: ScoreTable | None, new: ScoreTable) -> ScoreTable:

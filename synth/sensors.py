@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from beyonddrive.datasets.maps.nuplan_map import NuPlanMap
 from beyonddrive.datasets.navsim.sensors import SensorError, camera_of, lidar_path_of, read_pcd, write_pcd
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.structures.digests import number_of
 from beyonddrive.synth.camera import Painter
 from beyonddrive.synth.lidar import LidarConfig, scan
-from beyonddrive.synth.paint.light import number_of
 from beyonddrive.synth.rig import CAMERA_NAMES, FULL_SIZE, CameraPose, rig
 
 JPEG_QUALITY = 90

@@ -279,9 +279,9 @@ def _about(spec: Any, settings: LiveSettings) -> dict[str, Any]:
 
 
 def _digest(path: Path | None) -> str | None:
-    from hashlib import blake2b
+    from beyonddrive.structures.digests import digest_of_bytes
 
-    return None if path is None else blake2b(path.read_bytes(), digest_size=8).hexdigest()
+    return None if path is None else digest_of_bytes(path.read_bytes())
 
 
 def serve(args: argparse.Namespace) -> int:

@@ -71,9 +71,21 @@ def train(args: argparse.Namespace) -> int:
     _advise_on_threads(config)
     resume = args.resume or False
     build_train_runner(
-        config, args.work_dir, resume, args.amp, args.launcher, args.seed, args.auto_scale_lr
+        config, args.work_dir, resume, args.amp, args.launcher, _seed(args, config), args.auto_scale_lr
     ).train()
     return 0
+
+
+def _seed(args: argparse.Namespace, config: Config) -> int | None:
+    """The seed that the command line asks for, by either option; None leaves it to checkpoint and config."""
+    from beyonddrive.engine.config_values import ConfigError
+
+    if not {"randomness", "randomness.seed"} & set(args.cfg_options or {}):
+        return args.seed
+    seed = (config.get("randomness") or {}).get("seed")
+    if args.seed not in (None, seed):
+        raise ConfigError(f"--seed {args.seed}: --cfg-options gives the seed {seed}; leave one of them out")
+    return seed
 
 
 def _share_cores() -> None:
@@ -113,7 +125,7 @@ def _dry_run(config: Config, args: argparse.Namespace) -> int:
 
     config.log_level = "WARNING"
     with TemporaryDirectory() as folder:
-        given = config, folder, False, args.amp, "none", args.seed, args.auto_scale_lr
+        given = config, folder, False, args.amp, "none", _seed(args, config), args.auto_scale_lr
         dry_run(build_train_runner(*given, is_dry_run=True))
     return 0
 

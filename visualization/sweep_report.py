@@ -21,8 +21,11 @@ from beyonddrive.evaluation.statistics.score_table import (
     write_runs,
     write_table,
 )
+from beyonddrive.visualization.picture_values import digest, digest_of
 from beyonddrive.visualization.sweep_choice import choice_text
 from beyonddrive.visualization.sweep_tables import (
+    TableRow,
+    interval_values,
     intervals_picture,
     latex,
     markdown,
@@ -237,6 +240,7 @@ def write_report(
     errors: Mapping[tuple[str, int], str] | None = None,
     tables: Mapping[str, ScoreTable] | None = None,
     mixed: Sequence[str] = (),
+    drawn: Path | None = None,
 ) -> str:
     """Compute tables from the scores of a sweep, and pictures of those of its loaders.
 
@@ -246,6 +250,7 @@ def write_report(
         errors: Why runs have no scores, by row and seed.
         tables: Scores by part; those that are on disk if None.
         mixed: Rows whose seeds were trained on different data, as :func:`differing_data` tells them.
+        drawn: Folder of pictures that were drawn before; one of the same numbers is taken as it is.
 
     Returns:
         The report.
@@ -279,21 +284,28 @@ def write_report(
                 f"{RATE.capitalize()}: all collisions by all km, of the runs that tell how far they drove.",
                 "",
             ]
-        drawn = part not in subsets
-        text += [f"![Scores and differences, {part}](intervals_{part}.png)", ""] if drawn else []
+        picture = None if part in subsets else out / f"intervals_{part}.png"
+        text += [f"![Scores and differences, {part}]({picture.name})", ""] if picture else []
         power = power_table(rows)
         if power:
             text += ["What the differences vary with (standard deviations in points), and what it takes:", ""]
             text += [power]
         write_atomically(out / f"table_{part}.tex", latex(rows, score).encode())
-        if drawn:
-            write_atomically(out / f"intervals_{part}.png", intervals_picture(rows, score))
+        if picture:
+            write_atomically(picture, _picture(rows, score, drawn and drawn / picture.name))
     if errors:
         text += ["## Runs without scores", ""]
         text += [f"- {row}, seed {seed}: {reason}" for (row, seed), reason in errors.items()]
     report = "\n".join(text).rstrip() + "\n"
     write_atomically(out / REPORT, report.encode())
     return report
+
+
+def _picture(rows: Sequence[TableRow], score: str, drawn: Path | None) -> bytes:
+    """The picture of rows; the one that is there, if it shows their numbers."""
+    if drawn is not None and digest_of(drawn) == digest(interval_values(rows, score)):
+        return drawn.read_bytes()
+    return intervals_picture(rows, score)
 
 
 def _method(plan: SweepPlan, tables: Mapping[str, ScoreTable]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -249,6 +250,14 @@ def count_text(needed: int | None) -> str:
     return "none suffices" if needed is None else f"{needed:,}"
 
 
+def interval_values(rows: Sequence[TableRow], score: str) -> list[Any]:
+    """The numbers that :func:`intervals_picture` shows, as JSON values."""
+    return [
+        score,
+        *([row.name, row.score.as_numbers(), row.difference and row.difference.as_numbers()] for row in rows),
+    ]
+
+
 def intervals_picture(rows: Sequence[TableRow], score: str) -> bytes:
     """The score of every row and its difference from the baseline, with their intervals, as PNG."""
     figure = Figure((_WIDTH_INCHES, _BASE_INCHES + _ROW_INCHES * len(rows)), layout="constrained")
@@ -265,8 +274,5 @@ def intervals_picture(rows: Sequence[TableRow], score: str) -> bytes:
                 axes.plot(found.interval, [place, place], color="tab:blue", linewidth=2.0)
                 axes.plot([found.mean], [place], "o", color="tab:blue", markersize=4.0)
     file = BytesIO()
-    shown = [
-        [row.name, row.score.as_numbers(), row.difference and row.difference.as_numbers()] for row in rows
-    ]
-    figure.savefig(file, format="png", dpi=120, metadata={DIGEST: digest([score, *shown])})
+    figure.savefig(file, format="png", dpi=120, metadata={DIGEST: digest(interval_values(rows, score))})
     return file.getvalue()

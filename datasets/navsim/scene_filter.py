@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import yaml
 
 from beyonddrive.datasets.navsim.logs import Frame
 from beyonddrive.datasets.navsim.scene import FUTURE, HISTORY
+from beyonddrive.structures.digests import digest_of_lines
 from beyonddrive.structures.errors import BeyondDriveError
 
 
@@ -118,8 +118,7 @@ class SceneFilter:
         values = self.to_dict()
         for key in ("log_names", "tokens"):
             if values[key] is not None:
-                digest = blake2b("\n".join(sorted(values[key])).encode(), digest_size=8).hexdigest()
-                values[key] = f"{len(values[key])} with digest {digest}"
+                values[key] = f"{len(values[key])} with digest {digest_of_lines(values[key])}"
         return values
 
     @classmethod

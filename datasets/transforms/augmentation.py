@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from hashlib import blake2b
 
 import numpy as np
 import torch
 
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
+from beyonddrive.structures.digests import number_of
 
 
 class Augmentation(BaseTransform):
@@ -36,8 +36,7 @@ class Augmentation(BaseTransform):
     def transform(self, results: Results) -> Results:
         """Read ``token``; change what the augmentation changes."""
         text = f"{type(self).__name__}/{self.seed}/{int(self._epoch)}/{results['token']}"
-        digest = blake2b(text.encode(), digest_size=8).digest()
-        rng = np.random.default_rng(int.from_bytes(digest, "little"))
+        rng = np.random.default_rng(number_of(text))
         return self.change(results, rng) if rng.random() < self.probability else results
 
     @abstractmethod

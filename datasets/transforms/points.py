@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from beyonddrive.datasets.navsim.scene import Scene
 from beyonddrive.datasets.navsim.sensors import LIDAR_ROWS, SensorError, lidar_path_of, read_pcd
 from beyonddrive.datasets.transforms.base import BaseTransform, Results
 from beyonddrive.registry import TRANSFORMS
+from beyonddrive.structures.digests import number_of
 from beyonddrive.structures.frame import Frame
 
 _ROWS = [LIDAR_ROWS.index(name) for name in ("x", "y", "z", "intensity")]
@@ -81,8 +81,7 @@ class LoadPoints(BaseTransform):
         """
         lower, upper = np.array(self.point_range, np.float32).reshape(2, 3, 1)
         inside = points[:, ((points[:3] >= lower) & (points[:3] < upper)).all(axis=0)]
-        digest = blake2b(f"{self.seed}/{token}".encode(), digest_size=8).digest()
-        rng = np.random.default_rng(int.from_bytes(digest, "little"))
+        rng = np.random.default_rng(number_of(f"{self.seed}/{token}"))
         chosen = inside[:, rng.permutation(inside.shape[1])[: self.max_points]]
         chosen[3] /= np.float32(self.intensity_scale)
         return np.ascontiguousarray(chosen.T)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.runner import Runner
+from torch import nn
 
 from beyonddrive.engine.hooks.finite_losses import FiniteLossesHook, NonFiniteLossError
 from beyonddrive.engine.resuming import last_written
@@ -56,7 +58,9 @@ class LostGpuError(BeyondDriveError, RuntimeError):
 
 @contextmanager
 def explaining_failures(runner: Runner, is_training: bool = True) -> Iterator[None]:
-    """Raise what an error of a run means in its place, with the error as cause; others pass.
+    """Raise what an error of a run means in its place, with the error as cause.
+
+    Others pass, with a note that names the part of the planner in which they came up.
 
     Args:
         runner: Whose run it is.
@@ -74,8 +78,22 @@ def explaining_failures(runner: Runner, is_training: bool = True) -> Iterator[No
         on_disk = _on_disk(error, runner.work_dir) if is_training else None
         meant = on_disk or _explain(runner, error, is_training)
         if meant is None:
+            _name_part(runner.model, error)
             raise
         raise meant from error
+
+
+def _name_part(model: nn.Module, error: Exception) -> None:
+    """Note in which part of the planner an error came up: torch says which shapes do not fit, not where."""
+    if isinstance(error, BeyondDriveError):
+        return
+    names = {id(part): name.removeprefix("module.") for name, part in model.named_modules()}
+    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    parts = [owner for owner in owners if isinstance(owner, nn.Module) and names.get(id(owner))]
+    if parts:
+        error.add_note(
+            f"in model.{names[id(parts[-1])]}: {type(parts[-1]).__name__}({parts[-1].extra_repr()})"
+        )
 
 
 def _explain(runner: Runner, error: Exception, is_training: bool) -> Exception | None:

@@ -127,6 +127,7 @@ class PlannerRunner(Runner):
         check_epochs_are_told(built)
         if isinstance(built, IterBasedTrainLoop):
             check_checkpoints_are_due(self.hooks)
+            self.log_processor.by_epoch = False  # (the log counts what the training does)
         return built
 
     def build_val_loop(self, loop: Any) -> Any:

@@ -42,6 +42,8 @@ def town_of(log_name: str) -> str:
 def error_over_towns(values: NDArray[np.float64], towns: NDArray[np.str_]) -> float:
     """Standard error of the mean of values (T,) whose clusters are the towns (T,)."""
     names, places = np.unique(towns, return_inverse=True)
+    if len(names) < 2:
+        raise SystemExit("error: all scenes are of one town, which says nothing about how towns differ")
     sums = np.bincount(places, weights=values - values.mean())
     return float(np.sqrt(len(names) / (len(names) - 1) * (sums**2).sum()) / len(values))
 

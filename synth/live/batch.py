@@ -13,6 +13,7 @@ from beyonddrive.engine.environment import package_versions
 from beyonddrive.engine.executors import Executor, WorkerLostError
 from beyonddrive.engine.files import remove_leftovers
 from beyonddrive.evaluation.closed_loop.hugsim.record import Frame
+from beyonddrive.structures.digests import digest_of_lines
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.frame import Driver
 from beyonddrive.synth.live.drive import Answer, LiveSettings, Outcome, drive
@@ -143,8 +144,9 @@ def about_list(jobs: Sequence[Job]) -> dict[str, Any]:
 
 def list_digest(jobs: Sequence[Job]) -> str:
     """Digest of the scenario list: names and contents."""
-    lines = sorted({f"{job.folder.name} {blake2b(job.scenario.read_bytes()).hexdigest()}" for job in jobs})
-    return blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+    return digest_of_lines(
+        {f"{job.folder.name} {blake2b(job.scenario.read_bytes()).hexdigest()}" for job in jobs}
+    )
 
 
 def run_jobs(jobs: Sequence[Job], crew: Crew, executor: Executor, progress: bool = True) -> Iterator[Result]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beyonddrive.engine.config_values import is_folder
 from beyonddrive.evaluation.statistics.intervals import difference_of
 from beyonddrive.synth.live.episode_files import EPISODE, read_episode
 from beyonddrive.synth.live.run_folder import SETTINGS, differing_settings, read_settings
@@ -32,6 +33,8 @@ from beyonddrive.synth.live.town import LiveError
 
 OWN = ("config", "options", "recipe", "checkpoint", "exported", "image_size", "lidar", "planner")
 """What rows of one table may differ in; all the rest of their settings has to be the same."""
+_OF_A_ROW = ("config", "options", "exported", "image_size", "lidar", "planner")
+"""What runs of one row, which are trainings of one planner, may not differ in."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def compare(rows: Sequence[Row]) -> dict[str, Any]:
     of another training. A row of one run pairs with every run of another, traffic by traffic.
 
     Raises:
-        LiveError: If a folder holds no run, or runs are of other scenarios, seeds or settings.
+        LiveError: If a folder holds no run, runs are of other scenarios, seeds or settings, or those of a
+            row of other planners.
     """
     driven = _read(rows)
     first = driven[0]
@@ -161,8 +165,30 @@ def _read(rows: Sequence[Row]) -> list[_Driven]:
         arrays = {key: np.stack([run.arrays[key] for run in runs]) for key in first.arrays}
         driven.append(_Driven(row, runs, arrays))
     for row in rows:
+        _refuse_other_planners(row)
         _refuse_copies(row)
     return driven
+
+
+def _refuse_other_planners(row: Row) -> None:
+    """The mean of two planners is no figure of either."""
+    wanted = _planner_of(row.runs[0])
+    for folder in row.runs[1:]:
+        there = _planner_of(folder)
+        differing = [key for key in wanted.keys() & there.keys() if wanted[key] != there[key]]
+        if differing:
+            raise LiveError(
+                f"{row.name}: {folder / SETTINGS} has another {', '.join(sorted(differing))} than "
+                f"{row.runs[0]}; a row has trainings of one planner, so give each planner a row of its own"
+            )
+
+
+def _planner_of(folder: Path) -> dict[str, Any]:
+    """What a run says of its planner but for the weights; where its files lie is no matter."""
+    told = {key: value for key, value in read_settings(folder).items() if key in _OF_A_ROW}
+    if isinstance(options := told.get("options"), dict):
+        told["options"] = {key: value for key, value in options.items() if not is_folder(key)}
+    return told
 
 
 def _refuse_copies(row: Row) -> None:

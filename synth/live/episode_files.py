@@ -18,7 +18,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from beyonddrive.engine.files import write_atomically
 from beyonddrive.evaluation.closed_loop.hugsim.messages import write_message
 from beyonddrive.evaluation.closed_loop.hugsim.record import Frame
 from beyonddrive.evaluation.closed_loop.hugsim.run_files import GROUND, RECORD, SCENE
+from beyonddrive.structures.digests import digest_of_bytes
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.synth.live.drive import LiveSettings, Outcome
 from beyonddrive.synth.live.points import Points
@@ -87,7 +87,7 @@ def write_outcome(job: Job, outcome: Outcome, film: Film | None = None) -> dict[
     if film is not None:
         film(outcome, job.towns, job.folder)
     forget_failure(job.folder)
-    episode = {**describe(outcome), "seed": job.seed, "record": _digest(data)}
+    episode = {**describe(outcome), "seed": job.seed, "record": digest_of_bytes(data)}
     write_atomically(job.folder / EPISODE, json.dumps(episode, indent=1).encode())
     return episode
 
@@ -101,15 +101,11 @@ def write_record(job: Job, frames: Sequence[Frame], name: str = RECORD) -> bytes
 
 def record_digest(frames: Sequence[Frame]) -> str:
     """Digest of a record, which ``episode.json`` has of its own."""
-    return _digest(_record(frames))
+    return digest_of_bytes(_record(frames))
 
 
 def _record(frames: Sequence[Frame]) -> bytes:
     return write_message([{"type": "closeloop", "frames": [frame.to_dict() for frame in frames]}])
-
-
-def _digest(record: bytes) -> str:
-    return blake2b(record, digest_size=8).hexdigest()
 
 
 def keep_failure(job: Job, frames: Sequence[Frame], reason: str) -> Failed:

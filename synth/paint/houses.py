@@ -12,8 +12,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from beyonddrive.structures.digests import number_of
 from beyonddrive.synth.paint.ground import outline
-from beyonddrive.synth.paint.light import Color, number_of
+from beyonddrive.synth.paint.light import Color
 from beyonddrive.synth.paint.polygon_soup import PolygonSoup, SoupBuilder
 from beyonddrive.synth.paint.shapes import Ring, add_faces, add_parts, parts_of, prism, tinted
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from beyonddrive.structures.digests import number_of
 
 Color = tuple[float, float, float]
 
@@ -54,16 +55,6 @@ class Daylight:
     haze_reach: float
     panorama: NDArray[np.uint8]
     noise: NDArray[np.float64]
-
-
-def number_of(*parts: object) -> int:
-    """A 64-bit number that depends on nothing but ``parts``, the same in every process.
-
-    >>> number_of("track", 1) == number_of("track", 1), number_of("a") == number_of("b")
-    (True, False)
-    """
-    text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def _smooth_noise(rng: np.random.Generator, rows: int, columns: int, cells: int) -> NDArray[np.float64]:

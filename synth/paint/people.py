@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from beyonddrive.synth.paint.light import Color, number_of
+from beyonddrive.structures.digests import number_of
+from beyonddrive.synth.paint.light import Color
 from beyonddrive.synth.paint.polygon_soup import SHEET, SOLID, PolygonSoup, SoupBuilder
 from beyonddrive.synth.paint.shapes import add_faces, add_parts, prism, tinted
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from beyonddrive.synth.paint.light import Color, number_of
+from beyonddrive.structures.digests import number_of
+from beyonddrive.synth.paint.light import Color
 from beyonddrive.synth.paint.polygon_soup import PolygonSoup, SoupBuilder
 from beyonddrive.synth.paint.shapes import Faces, add_faces, add_parts, add_wheels, prism, tinted
 

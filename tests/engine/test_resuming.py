@@ -70,7 +70,7 @@ def test_a_training_goes_on_with_the_seed_that_it_began_with(tmp_path, blind_rec
     assert resumed.seed == resumed.train_dataloader.sampler.seed == resumed.cfg.randomness.seed == 3
     weights = unbroken.model.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in resumed.model.state_dict().items())
-    with pytest.raises(ConfigError, match=r"--seed 4: .*epoch_1\.pth is of a training with seed 3"):
+    with pytest.raises(ConfigError, match=r"seed 4: .*epoch_1\.pth is of a training with seed 3"):
         train(blind_recipe, tmp_path / "r", KEEP, resume=checkpoint, seed=4)
 
 
@@ -99,7 +99,7 @@ def test_other_batches_are_refused_where_steps_count(tmp_path, blind_recipe):
     del options["train_cfg.val_interval"]
     options["train_dataloader.sampler.type"] = "InfiniteSampler"
     options["param_scheduler"] = None
-    train(blind_recipe, tmp_path / "i", options)
+    assert not train(blind_recipe, tmp_path / "i", options).log_processor.by_epoch  # (it logs steps, too)
     options["train_dataloader.batch_size"] = 3
     with pytest.raises(ConfigError, match=r"by iterations goes on only with .*batch_size 2 before, 3 now"):
         train(blind_recipe, tmp_path / "j", options, resume=str(tmp_path / "i/iter_2.pth"))

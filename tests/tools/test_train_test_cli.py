@@ -54,6 +54,19 @@ def test_train_then_test_writes_one_row_per_scene(tmp_path, blind_recipe, monkey
         assert sorted(plans) == sorted(row["token"] for row in rows)
 
 
+def test_a_seed_among_the_options_is_asked_for_like_any(tmp_path, blind_recipe, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    begun = [str(blind_recipe), "--cfg-options", "train_cfg.max_epochs=1"]
+    assert train.main([*begun, "randomness.seed=3"]) == 0
+    resumed = [str(blind_recipe), "--resume", "--cfg-options", "train_cfg.max_epochs=2"]
+    capfd.readouterr()
+    assert train.main([*resumed, "randomness.seed=4"]) == 1
+    assert "seed 4: " in (said := capfd.readouterr().err) and "is of a training with seed 3" in said
+    assert train.main([*resumed, "randomness.seed=3", "--seed", "4"]) == 1
+    assert "--seed 4: --cfg-options gives the seed 3; leave one of them out" in capfd.readouterr().err
+    assert train.main([*resumed, "randomness.seed=3", "--seed", "3"]) == 0
+
+
 def test_a_dry_run_prints_one_step_and_leaves_nothing(tmp_path, blind_recipe, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())

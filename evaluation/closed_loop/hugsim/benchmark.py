@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from beyonddrive.evaluation.closed_loop.hugsim.hd_score import RunScore
 from beyonddrive.evaluation.closed_loop.hugsim.scenario import DIFFICULTIES, read_scenario
 from beyonddrive.evaluation.closed_loop.hugsim.settings import HugsimError
+from beyonddrive.structures.digests import digest_of_bytes, digest_of_lines
 
 FIGURES = ("nc", "dac", "ttc", "c", "pdms", "rc", "hdscore")
 
@@ -43,7 +43,7 @@ def read_scenarios(folder: Path) -> list[Listed]:
     found = []
     for path in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
         scenario = read_scenario(path)
-        digest = blake2b(path.read_bytes(), digest_size=8).hexdigest()
+        digest = digest_of_bytes(path.read_bytes())
         below = path.parent.relative_to(folder).as_posix()
         name = f"{scenario.scene}_{scenario.mode}"
         found.append(Listed(name, scenario.difficulty, "" if below == "." else below, digest))
@@ -86,8 +86,7 @@ class BenchmarkScore:
     @property
     def list_hash(self) -> str:
         """Hash of the scenario list: names and files, or what :attr:`list_of` says."""
-        lines = sorted(f"{item.name} {item.digest}" for item in self.scenarios)
-        return blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+        return digest_of_lines(f"{item.name} {item.digest}" for item in self.scenarios)
 
     @property
     def list_of(self) -> str:

@@ -96,7 +96,7 @@ def read_scenario(source: Path | Mapping[str, Any]) -> Scenario:
         )
         return Scenario(
             str(source["scene_name"]),
-            str(source["mode"]),
+            _mode(str(source["mode"]), where),
             agents,
             bool(source["load_HD_map"]),
             _numbers(source["start_euler"], 3, f"{where}: start_euler"),
@@ -108,6 +108,15 @@ def read_scenario(source: Path | Mapping[str, Any]) -> Scenario:
         raise HugsimError(f"{where}: lacks the key {error}") from None
     except TypeError as error:
         raise HugsimError(f"{where}: {error}") from error
+
+
+def _mode(text: str, where: str) -> str:
+    if text.partition("_")[0] not in DIFFICULTIES:
+        raise HugsimError(
+            f"{where}: mode: expected a difficulty and a number, such as easy_00, got {text!r}; difficulties "
+            f"are {', '.join(DIFFICULTIES)}"
+        )
+    return text
 
 
 def _agent(item: Any, where: str) -> Agent:

@@ -155,3 +155,13 @@ def test_what_hooks_hold_is_given_back_when_a_training_fails(tmp_path, blind_rec
     assert failure.value is error and holds.times == 1  # by the runner, though the hook could not
     (log,) = (tmp_path / "w").glob("*/*.log")
     assert "Holds: could not be closed: the socket is gone" in log.read_text()
+
+
+def test_what_does_not_fit_is_named_with_its_place_in_the_planner(tmp_path, blind_recipe):
+    """Torch says which shapes cannot be multiplied, and the traceback shows code that many layers share."""
+    runner = build_train_runner(load_config(blind_recipe), str(tmp_path / "w"))
+    name, layer = next(item for item in runner.model.named_modules() if isinstance(item[1], torch.nn.Linear))
+    layer.weight = torch.nn.Parameter(layer.weight[:, 1:])
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as told:
+        runner.train()
+    assert told.value.__notes__ == [f"in model.{name}: Linear({layer.extra_repr()})"]

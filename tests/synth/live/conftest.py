@@ -87,7 +87,7 @@ def made_up(name, seed, hdscore, collided=0, kilometres=0.1):
 
 def write_made_up(folder, episodes, **settings):
     """A folder of a run with these episodes."""
-    run_folder.claim(folder, {"config": folder.name, "preset": "pr57", **settings})
+    run_folder.claim(folder, {"config": "planner", "preset": "pr57", **settings})
     for episode in episodes:
         path = folder / f"seed_{episode['seed']}" / episode["name"]
         path.mkdir(parents=True)

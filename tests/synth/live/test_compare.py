@@ -223,6 +223,22 @@ def test_runs_of_one_training_are_no_two(tmp_path, same):
     assert compare([Row("ours", (a, c)), Row("told less", (b, c))])
 
 
+@pytest.mark.parametrize(
+    ("key", "there"),
+    [("config", "another"), ("options", {"model.calibration.turn": "0.1"}), ("exported", True)],
+)
+def test_a_row_has_trainings_of_one_planner(tmp_path, key, there):
+    episodes = [made_up(f"easy_{i}", 0, 0.5) for i in range(2)]
+    own = {"options": {"data_root": "a"}, "exported": False}
+    write_made_up(tmp_path / "a", episodes, **own)
+    write_made_up(tmp_path / "b", episodes, **own | {"options": {"data_root": "b"}})
+    write_made_up(tmp_path / "c", episodes, **own | {key: there})
+    a, b, c = (tmp_path / name for name in "abc")
+    assert compare([Row("one", (a, b)), Row("another", (c,))])
+    with pytest.raises(LiveError, match=rf"mixed: \S+settings\.json has another {key} than \S+a; a row has"):
+        compare([Row("mixed", (a, c))])
+
+
 def test_rows_that_do_not_pair_are_refused(tmp_path):
     write_made_up(tmp_path / "a", [made_up("easy_0", 0, 0.1), made_up("easy_1", 0, 0.1)])
     write_made_up(tmp_path / "less", [made_up("easy_0", 0, 0.1)])
