@@ -1,5 +1,6 @@
 """The wheel as users install it: whole, importable, and one command that works in an empty folder."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +25,21 @@ PLUGIN = {
     "their_planners-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: their-planners\nVersion: 1.0\n",
     "their_planners-1.0.dist-info/entry_points.txt": "[beyonddrive.plugins]\ntheir = their_planners\n",
 }
+IN_ONE_PROCESS = """
+import contextlib, io, json, sys
+from beyonddrive import cli
+
+done = []
+for words in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = cli.main(words)
+        except SystemExit as end:
+            code = end.code
+    done.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(done))
+"""
 EXTRAS = ("sumo", "ray", "onnx", "onnxscript", "onnxruntime", "mmcv", "mmdet3d")
 pytestmark = pytest.mark.slow
 
@@ -52,21 +68,40 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture
-def command(site, tmp_path):
-    """Runs ``beyonddrive`` of the wheel in an empty folder; more folders may come before it on the path."""
+def python(site, tmp_path):
+    """Runs Python with the wheel in an empty folder; more folders may come before it on the path."""
     folder = tmp_path / "empty"
     folder.mkdir()
 
     def run(*args, before=()):
         path = os.pathsep.join(map(str, [*before, site]))
         return subprocess.run(
-            [sys.executable, str(site / "bin" / "beyonddrive"), *map(str, args)],
+            [sys.executable, *map(str, args)],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def command(site, python):
+    """Runs ``beyonddrive`` of the wheel."""
+    return lambda *args, before=(): python(site / "bin" / "beyonddrive", *args, before=before)
+
+
+@pytest.fixture
+def commands(python):
+    """Runs several commands in one process, which takes the time to import torch once."""
+
+    def run(*commands, before=()):
+        words = json.dumps([list(map(str, words)) for words in commands])
+        done = python("-c", IN_ONE_PROCESS, words, before=before)
+        assert done.returncode == 0, done.stderr
+        return [subprocess.CompletedProcess(commands, *told) for told in json.loads(done.stdout)]
 
     return run
 
@@ -115,12 +150,14 @@ def test_every_verb_helps(command):
         assert done.returncode == 0 and done.stdout.startswith(f"usage: beyonddrive {verb} "), done.stderr
 
 
-def test_lists_and_configs_need_no_checkout(command):
-    listed = command("list", "planners", "configs", "releases")
+def test_lists_and_configs_need_no_checkout(commands):
+    listed, printed = commands(
+        ["list", "planners", "configs", "releases"],
+        ["print-config", "ltf_tiny_1xb16-12e_synth", "--cfg-options", "train_cfg.max_epochs=3"],
+    )
     assert listed.returncode == 0, listed.stderr
     for name in ("TransFuserPlanner", "ltf_tiny_1xb16-12e_synth", "diffusiondrive"):
         assert f"  {name} " in listed.stdout
-    printed = command("print-config", "ltf_tiny_1xb16-12e_synth", "--cfg-options", "train_cfg.max_epochs=3")
     assert printed.returncode == 0, printed.stderr
     assert "max_epochs=3" in printed.stdout and "'TransFuserPlanner'" in printed.stdout
 
@@ -145,18 +182,19 @@ def test_what_is_unknown_is_one_line(command, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_missing_extras_are_one_line_with_the_remedy(command, without_extras, tmp_path):
+def test_missing_extras_are_one_line_with_the_remedy(commands, without_extras, tmp_path):
     planner = MODELS.build(load_config("ego_mlp_1xb64-50e_navtrain").model)
     torch.save({"state_dict": planner.state_dict(), "meta": {}}, tmp_path / "a.pth")
     (tmp_path / "logs").mkdir()
     score = ["score", "--data-root", tmp_path, "--split", "s", "--plans", "p.npz", "--out", "o.npz", "--ray"]
-    for words, extra in (
-        (["create-data", "synth", "--out", tmp_path / "world", "--num-scenes", 3], "synth"),
-        (score, "ray"),
-        (["export", "ego_mlp_1xb64-50e_navtrain", tmp_path / "a.pth", tmp_path / "a.onnx"], "export"),
-        (["flops", "transfuser-pillars_tiny_1xb16-12e_synth"], "mmdet3d"),
-    ):
-        done = command(*words, before=[without_extras])
+    wanted = {
+        "synth": ["create-data", "synth", "--out", tmp_path / "world", "--num-scenes", 3],
+        "ray": score,
+        "export": ["export", "ego_mlp_1xb64-50e_navtrain", tmp_path / "a.pth", tmp_path / "a.onnx"],
+        "mmdet3d": ["flops", "transfuser-pillars_tiny_1xb16-12e_synth"],
+    }
+    told = commands(*wanted.values(), before=[without_extras])
+    for (extra, words), done in zip(wanted.items(), told, strict=True):
         lines = [line for line in done.stderr.splitlines() if line.startswith(f"{words[0]}: ")]
         assert done.returncode in (1, 2) and "Traceback" not in done.stderr, done.stderr
         assert len(lines) == 1 and f"pip install 'beyonddrive[{extra}]'" in lines[0], done.stderr

@@ -99,8 +99,5 @@ def differences_markdown(differences: Sequence[Difference]) -> str:
     if not differences:
         return ""
     header = ["paired difference", differences[0].score, "95 % over scenes", "scenes"]
-    rows = [
-        [d.name.replace("|", "\\|"), signed(d.found.mean), d.interval, str(d.found.num_scenes)]
-        for d in differences
-    ]
+    rows = [[d.name, signed(d.found.mean), d.interval, str(d.found.num_scenes)] for d in differences]
     return markdown_table(header, rows).rstrip()

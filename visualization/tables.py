@@ -164,7 +164,7 @@ def format_table(rows: Sequence[ScoreRow], style: Literal["text", "markdown"] = 
                 for column in columns
             ]
             cells += [str(row.num_scenes), *([str(row.num_failed)] if failed else [])]
-            shown.append([row.label.replace("|", "\\|"), *cells])
+            shown.append([row.label, *cells])
         return markdown_table(header, shown).rstrip("\n")
     width = max(len("planner"), *(len(row.label) for row in rows)) if rows else len("planner")
     head = f"{'planner':<{width}}  " + " ".join(f"{name:>6}" for name in columns) + f" {'scenes':>7}"

@@ -33,11 +33,11 @@ def test_runs_of_another_version_of_the_traffic_are_not_mixed(tmp_path):
     for name, own in (("old", before), ("new", told)):
         write_made_up(tmp_path / name, [made_up("easy_0", 0, 0.5)], **own)
     with pytest.raises(LiveError, match=said):
-        run_folder.claim(tmp_path / "old", {"config": "old", "preset": "pr57", **told})
+        run_folder.claim(tmp_path / "old", {"config": "planner", "preset": "pr57", **told})
     with pytest.raises(LiveError, match=r"another version of the traffic \(3 and 1; since 2"):
         compare([Row(name, (tmp_path / name,)) for name in ("old", "new")])
-    assert run_folder.claim(tmp_path / "old", {"config": "old", "preset": "pr57", **before}) == []
-    assert run_folder.claim(tmp_path / "new", {"config": "new", "preset": "pr57", **told}) == []
+    assert run_folder.claim(tmp_path / "old", {"config": "planner", "preset": "pr57", **before}) == []
+    assert run_folder.claim(tmp_path / "new", {"config": "planner", "preset": "pr57", **told}) == []
 
 
 def test_every_version_of_the_traffic_says_what_it_changed():
