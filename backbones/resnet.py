@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import timm
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
-from timm.models.resnet import ResNet
 from torch import Tensor
 
 from beyonddrive.engine.checkpoint_files import CheckpointError, load_checkpoint_file, weights_of
@@ -49,6 +47,10 @@ class StagedResNet(BaseModule):
         self, name: str = "resnet34", in_channels: int = 3, pretrained: bool | str = False, **kwargs: Any
     ) -> None:
         super().__init__()
+        # (timm brings torchvision, and importing both takes as long as the rest of the suite without torch)
+        import timm
+        from timm.models.resnet import ResNet
+
         net = timm.create_model(name, pretrained=False, in_chans=in_channels, **kwargs)
         if not isinstance(net, ResNet) or not hasattr(net, "layer4") or hasattr(net, "layer5"):
             raise ValueError(f"StagedResNet: {name!r} is not a timm ResNet with four stages")
@@ -104,6 +106,8 @@ class StagedResNet(BaseModule):
                 raise PretrainedWeightsError(
                     f"StagedResNet: pretrained weights of {self.name}: {error}"
                 ) from error
+        import timm
+
         print_log(
             f"reading ImageNet weights of {self.name} from timm, over the network if need be", "current"
         )

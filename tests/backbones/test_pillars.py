@@ -52,10 +52,10 @@ def _points(count, seed=0):
 
 
 # ------------------------------------------------------------------ without mmdet3d
-def test_the_module_does_not_import_mmdet3d():
+def test_importing_backbones_imports_neither_mmdet3d_nor_timm():
     script = (
-        "import sys, beyonddrive.backbones.pillars, beyonddrive.datasets.transforms.points\n"
-        "sys.exit(bool({'mmdet3d', 'mmdet', 'mmcv'} & sys.modules.keys()))"
+        "import sys, beyonddrive.backbones, beyonddrive.datasets.transforms.points\n"
+        "sys.exit(bool({'mmdet3d', 'mmdet', 'mmcv', 'timm', 'torchvision'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
