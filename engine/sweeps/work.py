@@ -25,7 +25,7 @@ from beyonddrive.engine.environment import environment, utc_day
 from beyonddrive.engine.files import LockedError, file_lock
 from beyonddrive.engine.runner import find_last_checkpoint
 from beyonddrive.engine.sweeps.data import data_of
-from beyonddrive.engine.sweeps.plan import SweepError
+from beyonddrive.engine.sweeps.plan import LOADERS, SweepError
 from beyonddrive.engine.sweeps.records import (
     CHECKPOINT_DIGEST,
     DATA,
@@ -108,6 +108,8 @@ def _carry_out(run: Run, gpu: str | None, record: Mapping[str, Any] | None) -> O
         (run.folder / RECORD).unlink()
         seconds = {name: took for name, took in seconds.items() if name == "train"}
         record = None
+    if record is None:
+        _forget_scores(run)
     weights = [str(checkpoint)] if checkpoint else []
     note = None if stale is None else f"judged again: {stale}"
     if record is not None and any(failed_scenes(run.results(*judgement)) for judgement in run.judgements):
@@ -141,6 +143,17 @@ def _carry_out(run: Run, gpu: str | None, record: Mapping[str, Any] | None) -> O
         told["made_with"] = record.get("made_with", told["made_with"])
     write_record(run, told)
     return Outcome(run.row, run.seed, run.folder, seconds, name, note=note)
+
+
+def _forget_scores(run: Run) -> None:
+    """Remove all scores of a run that has no record: nobody knows of which checkpoint they are.
+
+    Those that are not asked for now would count later, as if they were of the one that is judged now.
+    """
+    for loader in LOADERS:
+        for pattern in (f"{loader}.csv*", f"{loader}-*.csv*"):
+            for path in run.folder.glob(pattern):
+                path.unlink()
 
 
 def _digest(run: Run, checkpoint: Path) -> str:

@@ -129,6 +129,25 @@ def test_a_checkpoint_that_was_exchanged_is_not_judged_beside_the_old_scores(swe
     assert sweep() == 0
 
 
+def test_no_scores_of_an_earlier_checkpoint_are_left(sweep, verbs):
+    """Those that the command which judged again did not ask for were taken for the new checkpoint's."""
+    more = ("--loaders", "test", "val", "--further", "epdms")
+    assert sweep(*more) == 0
+    judged, a = sweep.out / "runs/b/seed0", sweep.out / "runs/a/seed0"
+    old = {name: (judged / f"{name}.csv").read_text() for name in ("test", "val", "test-epdms")}
+    shutil.rmtree(a)
+    verbs.number = 1
+    assert sweep("--seeds", "0") == 0
+    assert sweep(*more) == 0
+    assert ("test", "B", 0, "val") in verbs.calls
+    assert not [name for name in old if (judged / f"{name}.csv").read_text() == old[name]]
+
+    # without its record a run is judged anew, on what is asked for
+    (a / "run.json").unlink()
+    assert sweep("--seeds", "0") == 0
+    assert not (a / "val.csv").exists() and not (a / "test-epdms.csv").exists()
+
+
 def test_records_of_earlier_versions_stay_valid(sweep, verbs):
     assert sweep() == 0
     for path in sweep.out.glob("runs/*/*/run.json"):
