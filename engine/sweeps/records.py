@@ -86,19 +86,19 @@ def check_record(run: Run) -> None:
         SweepError: If it was made from another config, weights or rule of checkpoints, or with another seed.
     """
     record = read_record(run)
-    if record is not None and run.is_trained and record.get("seed", run.seed) != run.seed:
+    name, told = RECORD, record
+    if record is None:
+        name, told = TRAINING, _read_training(run) if run.trains else None
+    if told is not None and run.is_trained and told.get("seed", run.seed) != run.seed:
         raise SweepError(
-            f"{run.folder / RECORD}: is of seed {record['seed']}: a copy of that run would count as another "
+            f"{run.folder / name}: is of seed {told['seed']}: a copy of that run would count as another "
             "training; delete this folder"
         )
-    name = RECORD
     if record is not None:
         made_from = (record["recipe"], record["checkpoint_rule"], record.get("weights"))
         is_other = made_from != (run.recipe, run.checkpoint, run.trained_by)
     else:
-        name = TRAINING
-        began = _read_training(run) if run.trains else None
-        is_other = began is not None and began["recipe"] != run.recipe
+        is_other = told is not None and told["recipe"] != run.recipe
     if is_other:
         raise SweepError(
             f"{run.folder / name}: was made from another config, weights or rule of checkpoints than row "
@@ -158,7 +158,8 @@ def begin_training(run: Run) -> None:
         if told["started"] is not None:
             saved = (path.stat().st_mtime for path in run.work_dir.glob("*.pth"))
             seconds += max(0.0, max(saved, default=0.0) - told["started"])
-    _write(run.folder / TRAINING, {"recipe": run.recipe, "seconds": seconds, "started": time.time()})
+    told = {"recipe": run.recipe, "seed": run.seed, "seconds": seconds, "started": time.time()}
+    _write(run.folder / TRAINING, told)
 
 
 def end_training(run: Run) -> float:

@@ -373,6 +373,11 @@ def test_a_copy_of_a_run_is_no_other_training(sweep, capsys):
     assert sweep("--report-only") == 0
     assert "- A, seed 2: " in (report := capsys.readouterr().out) and "| A | 2 |" in report
 
+    # without the record there is still the training, which would be ended at once and be judged
+    (sweep.out / "runs/a/seed2/run.json").unlink()
+    assert sweep(top="seeds: [0, 1, 2]") == 1
+    assert "seed2/training.json: is of seed 0: a copy of that run" in capsys.readouterr().err
+
 
 def test_what_is_complete_is_reported_when_a_worker_is_killed(sweep, monkeypatch, capsys):
     class Killed(SerialExecutor):
