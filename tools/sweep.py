@@ -240,8 +240,10 @@ def _report(
 
     Raises:
         StatisticsError: If no run is there, nor scores of earlier ones.
+        SweepError: If runs are there, and none of them has scores of what its row is now.
     """
     from beyonddrive.engine.sweeps.folder import found_runs
+    from beyonddrive.engine.sweeps.plan import SweepError
     from beyonddrive.visualization.sweep_report import write_report, write_sweep
 
     plan = whole_plan(args)
@@ -249,8 +251,16 @@ def _report(
     told |= errors or {}
     if finished:
         return write_sweep(args.out, plan, finished, told)
+    if errors is not None:
+        return None
+    if told:
+        (row, seed), reason = next(iter(told.items()))
+        raise SweepError(
+            f"{args.out}: none of the {len(told)} runs there has scores that count for this plan, so "
+            f"there is no new report: {row}, seed {seed}: {reason}"
+        )
     # (without its runs a folder may still have the scores that were made of them)
-    return write_report(args.out, plan, told) if errors is None else None
+    return write_report(args.out, plan)
 
 
 def _gpus() -> int:

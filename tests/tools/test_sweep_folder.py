@@ -251,6 +251,16 @@ def test_a_report_of_what_a_killed_sweep_left(sweep, verbs, capsys):
     assert "| A | 1 |" in (sweep.out / "report.md").read_text()
 
 
+def test_a_report_has_no_scores_of_runs_that_are_refused(sweep, capsys):
+    assert sweep() == 0
+    before = (sweep.out / "report.md").read_text()
+    assert sweep("--report-only", hidden=8) == 1  # (all are of another recipe than their row has now)
+    told = capsys.readouterr().err
+    assert "none of the 4 runs there has scores that count for this plan" in told
+    assert "A, seed 0: " in told and "was made from another config" in told
+    assert (sweep.out / "report.md").read_text() == before
+
+
 def test_the_report_tells_seeds_that_are_there_and_scores_that_are_not(sweep, capsys):
     assert sweep("--loaders", "test", "val", "--seeds", "1") == 0
     (sweep.out / "runs/a/seed1/val.csv").unlink()
