@@ -15,6 +15,7 @@ from beyonddrive.evaluation.statistics.score_table import (
     RATE,
     RunKey,
     ScoreTable,
+    forget_parts,
     read_table,
     score_file,
     table_of,
@@ -196,6 +197,8 @@ def write_sweep(
 ) -> str:
     """Write ``runs.csv``, the scores, ``report.md``, LaTeX tables of all parts, and pictures of loaders.
 
+    Those of parts of the last report that are not among these are removed.
+
     Args:
         out: Folder of the sweep.
         plan: What was trained.
@@ -212,6 +215,7 @@ def write_sweep(
     for part, table in tables.items():
         write_table(out, part, table)
     whole = with_subsets(plan, tables)
+    forget_parts(out, whole)
     keys = {RunKey(run.row, run.seed): outcome for run, outcome in finished}
     write_runs(
         out,

@@ -251,6 +251,21 @@ def test_a_report_of_what_a_killed_sweep_left(sweep, verbs, capsys):
     assert "| A | 1 |" in (sweep.out / "report.md").read_text()
 
 
+def test_files_of_parts_that_the_report_has_not_are_removed(sweep):
+    """They would be of the runs of an earlier command, beside files of all that are there."""
+    top = "seeds: [0]\nsubsets: {hard: hard.yaml}"
+    (sweep.plan.parent / "hard.yaml").write_text("tokens: [t1, t3]\n")
+    assert sweep("--loaders", "test", "val", top=top) == 0
+    files = {"scores_val.npz", "table_val.tex", "intervals_val.png", "table_hard.tex"}
+    (sweep.out / "table_mine.tex").touch()
+    assert files <= {path.name for path in sweep.out.iterdir()}
+    assert sweep("--seeds", "0,1") == 0
+    left = {path.name for path in sweep.out.iterdir()}
+    assert not files & left and {"scores_test.npz", "table_test.tex", "table_mine.tex"} <= left
+    assert sweep("--loaders", "test", "val", top=top) == 0
+    assert files <= {path.name for path in sweep.out.iterdir()}
+
+
 def test_a_report_has_no_scores_of_runs_that_are_refused(sweep, capsys):
     assert sweep() == 0
     before = (sweep.out / "report.md").read_text()
