@@ -33,16 +33,27 @@ def named_files(texts: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def add_rows(path: Path, rows: Mapping[str, Mapping[str, str]]) -> str:
+def add_rows(path: Path, rows: Mapping[str, Mapping[str, str]], shared: str | None = None) -> str:
     """Add rows by name, in the place of those that have their names.
+
+    Args:
+        path: The file.
+        rows: Cells by the name of the row.
+        shared: A row that all others were measured beside; the file has the same, or rows of others stay.
 
     Returns:
         The file's text now.
 
     Raises:
-        SystemExit: If the file has other columns.
+        SystemExit: If the file has other columns, or another row ``shared``.
     """
     lines = {line["row"]: line for line in read_rows(path)}
+    there = None if shared is None or not lines.keys() - rows.keys() else lines.get(shared)
+    if shared is not None and there is not None and there != {"row": shared, **rows[shared]}:
+        raise SystemExit(
+            f"{path}: row '{shared}' is another one there, so the others were measured beside another "
+            "pool; remove the file, and measure all its rows again"
+        )
     lines |= {name: {"row": name, **cells} for name, cells in rows.items()}
     first = next(iter(lines.values()))
     for name, line in lines.items():

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.datasets.stores.selection import displacement
-from beyonddrive.results.effect.pool_failures import pool_failures
+from beyonddrive.results.effect.pool_failures import FAILURE, pool_failures
 from beyonddrive.results.row_files import add_rows, named_files
 
 OUT = Path(__file__).parent / "errors.csv"
@@ -41,10 +41,10 @@ def main() -> None:
     known = pool.has_failure
     failures = displacement(pool.failures[known], pool.experts[known])
     # (no plans of its own: what the others are compared with)
-    rows = {"nearest failure": cells_of(failures, failures) | {"ratio": "", "nearer than the failure": ""}}
+    rows = {FAILURE: cells_of(failures, failures) | {"ratio": "", "nearer than the failure": ""}}
     for name, file in named_files(args.plans).items():
         rows[name] = cells_of(displacement(pool.plans(file)[known], pool.experts[known]), failures)
-    print(add_rows(OUT, rows))
+    print(add_rows(OUT, rows, FAILURE))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from beyonddrive.results.effect.pool_failures import pool_failures
+from beyonddrive.results.effect.pool_failures import FAILURE, pool_failures
 from beyonddrive.results.row_files import add_rows, named_files
 
 POSES = {"1 s": 1, "2 s": 3, "4 s": 7}
@@ -38,7 +38,7 @@ def main() -> None:
     args = parser.parse_args()
     pool = pool_failures(args.pool)
     known = pool.has_failure
-    found = {"nearest failure": offsets(pool.failures[known], pool.experts[known])}
+    found = {FAILURE: offsets(pool.failures[known], pool.experts[known])}
     for name, file in named_files(args.plans).items():
         found[name] = offsets(pool.plans(file), pool.experts)
     keys = [f"{way} {time}" for way in ("along", "across") for time in POSES] + ["right"]
@@ -48,7 +48,7 @@ def main() -> None:
         figures = [f"{means[pose, axis]:+.3f}" for axis in (0, 1) for pose in POSES.values()]
         figures.append(f"{100.0 * (values[:, -1, 1] < 0.0).mean():.1f}")
         rows[name] = dict(zip(keys, figures, strict=True))
-    print(add_rows(OUT, rows))
+    print(add_rows(OUT, rows, FAILURE))
 
 
 if __name__ == "__main__":

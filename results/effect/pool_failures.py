@@ -12,6 +12,9 @@ from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.datasets.stores.selectors import NearestNegatives
 from beyonddrive.evaluation.plan_files import PlanFile
 
+FAILURE = "nearest failure"
+"""Row of the tables of plans that is of the pool itself; rows beside it are of the same pool."""
+
 
 @dataclass(frozen=True)
 class PoolFailures:

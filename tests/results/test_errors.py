@@ -38,3 +38,14 @@ def test_rows_of_other_columns_are_refused(tmp_path):
     with pytest.raises(SystemExit, match=r"rows.csv: row 'b' and the first one do not both have y"):
         add_rows(path, {"b": {"x": "1"}})
     assert path.read_text() == "row,x,y\na,1,2\n"
+
+
+def test_rows_that_were_measured_beside_another_pool_are_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    add_rows(path, {"pool": {"x": "1"}, "a": {"x": "2"}}, "pool")
+    add_rows(path, {"pool": {"x": "1"}, "b": {"x": "3"}}, "pool")
+    with pytest.raises(SystemExit, match=r"rows.csv: row 'pool' is another one there, .* measure all"):
+        add_rows(path, {"pool": {"x": "4"}, "b": {"x": "5"}}, "pool")
+    assert path.read_text() == "row,x\npool,1\na,2\nb,3\n"
+    add_rows(path, {"pool": {"x": "4"}, "a": {"x": "5"}, "b": {"x": "6"}}, "pool")  # (all rows anew)
+    assert path.read_text() == "row,x\npool,4\na,5\nb,6\n"
