@@ -52,6 +52,9 @@ TRAFFIC = [0]
 """Seeds of the traffic of runs that were kept before it was told."""
 DIGEST = "[0-9a-f]{16}"
 """What tells a checkpoint in settings; older runs have its file name there."""
+OF_A_ROW = ("exported", "image_size", "lidar", "planner")
+"""Of what rows may differ in, settings that all runs of a row share; config and options are held against the
+plan."""
 MERGED = "config"
 """Name of a config that a sweep merged from that of its row and further bases."""
 NAMES = (*COLUMNS.values(), *ENDS.values(), DISTANCE, "HD-Score")
@@ -148,6 +151,19 @@ def _refuse_copies(made: dict[str, dict[str, Any]]) -> None:
         if other != name:
             raise SystemExit(
                 f"keep: '{other}' and '{name}' drove the same weights; give a row each of its trainings once"
+            )
+
+
+def _refuse_other_drivers(made: dict[str, dict[str, Any]]) -> None:
+    """End if two runs of a row were driven otherwise: their mean would be no figure of either."""
+    known: dict[str, str] = {}
+    for name, run in made.items():
+        other = known.setdefault(run_of(name).row, name)
+        there = made[other]
+        if differing := [key for key in OF_A_ROW if key in run and key in there and run[key] != there[key]]:
+            raise SystemExit(
+                f"keep: '{other}' and '{name}' were driven with another {', '.join(differing)}; drive all "
+                "trainings of a row alike, or give each way a row of its own"
             )
 
 
@@ -282,6 +298,7 @@ def keep() -> int:
                 told_there["fallbacks"] = driven.fallbacks
             made[name_of(run)] = {**told_of(folder), **told_there}
     _refuse_copies(made)
+    _refuse_other_drivers(made)
     whole = table_of(scores, NAMES, untrained=untrained)
     parts = {"all": whole}
     for kind in sorted(set(kinds.values())):

@@ -714,7 +714,7 @@ def test_closed_loop_runs_are_kept_by_scenario_and_difficulty(root, monkeypatch,
         folder.mkdir()
         (folder / "settings.json").write_text(
             json.dumps({"config": "config", "options": {}, "checkpoint": f"w/{name}.pth",
-                        "exported": False, "image_size": [480, 270], "lidar": name == "better",
+                        "exported": False, "image_size": [480, 270], "lidar": name != "plain",
                         "hugsim": {"controller": controller}, "scenario_list": scenarios})
         )  # fmt: skip
         lines = ["seed,name,difficulty,hdscore,rc,nc,dac,ttc,c,steps,kilometres,collided,fallbacks,ends"]
@@ -843,6 +843,20 @@ def test_a_driven_training_counts_once_and_as_its_own_seed(root, monkeypatch):
     assert kept(f"{root}/one") == 0  # (in its own place)
     with pytest.raises(SystemExit, match="'better/0' and 'better/5' drove the same weights"):
         kept(f"5:{root}/copy")
+
+
+def test_trainings_of_a_driven_row_were_driven_alike(root, monkeypatch):
+    for name, changed in (("one", {}), ("fast", {"exported": True}), ("small", {"image_size": [240, 135]})):
+        drive_made_up(root / name)
+        settings = root / name / "settings.json"
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | changed))
+    words = ("effect/two", "--row")
+    with pytest.raises(SystemExit, match="'better/0' and 'better/1' were driven with another exported"):
+        call(keep_closed_loop, monkeypatch, *words, f"better={root}/one,{root}/fast")
+    assert call(keep_closed_loop, monkeypatch, *words, f"better={root}/one") == 0
+    with pytest.raises(SystemExit, match="'better/0' and 'better/1' were driven with another image_size"):
+        call(keep_closed_loop, monkeypatch, *words, f"better=1:{root}/small")
+    assert call(keep_closed_loop, monkeypatch, *words, f"plain={root}/small") == 0  # (rows may differ)
 
 
 def test_options_of_a_driven_row_are_read_before_they_are_compared(root, monkeypatch):
