@@ -33,8 +33,11 @@ from beyonddrive.synth.live.town import LiveError
 
 OWN = ("config", "options", "recipe", "checkpoint", "exported", "image_size", "lidar", "planner")
 """What rows of one table may differ in; all the rest of their settings has to be the same."""
-_OF_A_ROW = ("config", "options", "exported", "image_size", "lidar", "planner")
-"""What runs of one row, which are trainings of one planner, may not differ in."""
+_OF_A_ROW = ("config", "options", "exported", "image_size", "lidar")
+"""What runs of one row, which are trainings of one planner, may not differ in.
+
+Scripts of planners that were served over pipes name the weights, so that each training has its own.
+"""
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,13 @@ def test_a_row_has_trainings_of_one_planner(tmp_path, key, there):
         compare([Row("mixed", (a, c))])
 
 
+def test_trainings_that_were_served_have_a_script_each(tmp_path):
+    for name, script in (("a", "of weights a"), ("b", "of weights b")):
+        write_made_up(tmp_path / name, [made_up(f"easy_{i}", 0, 0.5) for i in range(2)], planner=script)
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert compare([Row("both", (a, b)), Row("one", (a,))])["intervals"]["both"]["figures"]
+
+
 def test_rows_that_do_not_pair_are_refused(tmp_path):
     write_made_up(tmp_path / "a", [made_up("easy_0", 0, 0.1), made_up("easy_1", 0, 0.1)])
     write_made_up(tmp_path / "less", [made_up("easy_0", 0, 0.1)])
