@@ -7,9 +7,11 @@ import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.dist import get_rank, get_world_size
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -83,17 +85,22 @@ def explaining_failures(runner: Runner, is_training: bool = True) -> Iterator[No
         raise meant from error
 
 
-def _name_part(model: nn.Module, error: Exception) -> None:
+def _name_part(model: Any, error: Exception) -> None:
     """Note in which part of the planner an error came up: torch says which shapes do not fit, not where."""
     if isinstance(error, BeyondDriveError):
         return
-    names = {id(part): name.removeprefix("module.") for name, part in model.named_modules()}
+    planner = model.module if is_model_wrapper(model) else model
+    names = {id(part): name for name, part in planner.named_modules()}
     owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     parts = [owner for owner in owners if isinstance(owner, nn.Module) and names.get(id(owner))]
-    if parts:
-        error.add_note(
-            f"in model.{names[id(parts[-1])]}: {type(parts[-1]).__name__}({parts[-1].extra_repr()})"
-        )
+    if not parts:
+        return
+    part = parts[-1]
+    try:
+        settings = part.extra_repr()
+    except Exception:  # (it is anybody's code, and the first error is what counts)
+        settings = "..."
+    error.add_note(f"in model.{names[id(part)]}: {type(part).__name__}({settings})")
 
 
 def _explain(runner: Runner, error: Exception, is_training: bool) -> Exception | None:

@@ -165,3 +165,36 @@ def test_what_does_not_fit_is_named_with_its_place_in_the_planner(tmp_path, blin
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as told:
         runner.train()
     assert told.value.__notes__ == [f"in model.{name}: Linear({layer.extra_repr()})"]
+
+
+def test_a_part_that_cannot_describe_itself_hides_no_error(tmp_path, blind_recipe):
+    runner = build_train_runner(load_config(blind_recipe), str(tmp_path / "w"))
+    name, layer = next(item for item in runner.model.named_modules() if isinstance(item[1], torch.nn.Linear))
+    layer.weight = torch.nn.Parameter(layer.weight[:, 1:])
+    layer.extra_repr = lambda: f"{layer.no_such_attribute}"
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as told:
+        runner.train()
+    assert told.value.__notes__ == [f"in model.{name}: Linear(...)"]
+
+
+def test_a_part_has_the_name_that_a_config_knows_also_when_wrapped():
+    class Planner(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = torch.nn.ModuleDict({"head": torch.nn.Linear(2, 2)})
+
+        def forward(self, inputs):
+            if not len(inputs):
+                raise RuntimeError("there are no scenes")
+            return self.module["head"](inputs)
+
+    def told(model, inputs):
+        with pytest.raises(RuntimeError) as raised:
+            model(inputs)
+        failures._name_part(model, raised.value)
+        return getattr(raised.value, "__notes__", [])
+
+    for model in (Planner(), torch.nn.DataParallel(Planner())):
+        (note,) = told(model, torch.zeros(1, 3))
+        assert note.startswith("in model.module.head: Linear(in_features=2")
+        assert told(model, torch.zeros(0)) == []  # (the planner itself is no part of it)
