@@ -79,36 +79,54 @@ def read_run(name: str, path: Path) -> Run:
         raise LogError(f"{path}: no log here; give a work folder of a training, or its vis_data/scalars.json")
     curves: dict[str, dict[int, Point]] = {}
     ends: dict[int, int] = {}
+    by_steps = False
     for file in files:
-        for key, point in _points(file, ends):
+        lines = _lines(file)
+        if steps := [line for line in lines if "iter" in line]:
+            by_steps = all("epoch" not in line for line in steps)
+        for key, point in _points(lines, ends, by_steps):
             # A training that was resumed repeats what came after its checkpoint; the later value counts.
             curves.setdefault(key, {})[point.iteration] = point
     return Run(name, {key: [points[at] for at in sorted(points)] for key, points in curves.items()})
 
 
-def _points(file: Path, ends: dict[int, int]) -> Iterable[tuple[str, Point]]:
-    """Figures of one part of a training.
-
-    Args:
-        file: Its log.
-        ends: Last logged iteration by epoch, of the parts before; those of this one are added.
-    """
-    iteration = 0
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """Lines of a log; each has a ``step``."""
+    lines = []
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         if not line.strip():
             continue
         try:
             logged: dict[str, Any] = json.loads(line)
-            step = int(logged["step"])
+            logged["step"] = int(logged["step"])
         except (ValueError, KeyError, TypeError) as error:
             raise LogError(
                 f"{file}: line {number} is no line of figures ({error}); delete it if the training was "
                 "killed while it wrote"
             ) from error
+        lines.append(logged)
+    return lines
+
+
+def _points(
+    lines: Iterable[dict[str, Any]], ends: dict[int, int], by_steps: bool
+) -> Iterable[tuple[str, Point]]:
+    """Figures of one part of a training.
+
+    Args:
+        lines: Its log.
+        ends: Last logged iteration by epoch, of the parts before; those of this one are added.
+        by_steps: Whether it is a training by iterations, whose validations count these and no epochs.
+    """
+    iteration = 0
+    for logged in lines:
+        step = logged["step"]
         if "iter" in logged:
             iteration, epoch = int(logged["iter"]), int(logged.get("epoch", 0))
             at, when = iteration, float(epoch)
             ends[epoch] = iteration
+        elif by_steps:
+            at, when = step or iteration, 0.0
         else:  # a validation counts epochs, and comes after the iterations that were logged before it
             # (a part that begins with one makes up for what the part before did not come to)
             at, when = iteration or ends.get(step, step), float(step)

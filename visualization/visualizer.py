@@ -29,8 +29,8 @@ class PlanVisualizer(Visualizer):
     Figures and pictures go to ``vis_backends``, for instance the work folder (``LocalVisBackend``),
     TensorBoard (``TensorboardVisBackend``), Weights & Biases (``WandbVisBackend``) or MLflow
     (``MLflowVisBackend``). ``scalars.json`` of the work folder keeps mmengine's names, and counts
-    validations by epochs. Everywhere else figures are ``train/...`` and ``val/...``, pictures
-    ``plans/...``, and all are placed at the step of the training that they are of.
+    validations by epochs, where the training does. Everywhere else figures are ``train/...`` and
+    ``val/...``, pictures ``plans/...``, and all are placed at the step of the training that they are of.
 
     Args:
         name: mmengine keeps it by this name.

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import LoggerHook
 from mmengine.logging import MMLogger
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
@@ -127,7 +128,11 @@ class PlannerRunner(Runner):
         check_epochs_are_told(built)
         if isinstance(built, IterBasedTrainLoop):
             check_checkpoints_are_due(self.hooks)
-            self.log_processor.by_epoch = False  # (the log counts what the training does)
+            # (the log counts what the training does)
+            self.log_processor.by_epoch = False
+            for hook in self.hooks:
+                if isinstance(hook, LoggerHook):
+                    hook.log_metric_by_epoch = False
         return built
 
     def build_val_loop(self, loop: Any) -> Any:

@@ -1,5 +1,6 @@
 """From what a training goes on, and as what: exactly, as stated, or not at all."""
 
+import json
 import re
 import resource
 from pathlib import Path
@@ -99,7 +100,11 @@ def test_other_batches_are_refused_where_steps_count(tmp_path, blind_recipe):
     del options["train_cfg.val_interval"]
     options["train_dataloader.sampler.type"] = "InfiniteSampler"
     options["param_scheduler"] = None
+    loop["val_interval"] = 2
     assert not train(blind_recipe, tmp_path / "i", options).log_processor.by_epoch  # (it logs steps, too)
+    (file,) = (tmp_path / "i").glob("*/vis_data/scalars.json")
+    logged = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["step"] for line in logged if "iter" not in line] == [2, 4]
     options["train_dataloader.batch_size"] = 3
     with pytest.raises(ConfigError, match=r"by iterations goes on only with .*batch_size 2 before, 3 now"):
         train(blind_recipe, tmp_path / "j", options, resume=str(tmp_path / "i/iter_2.pth"))

@@ -73,6 +73,19 @@ def test_a_validation_that_a_resumed_part_begins_with_lies_at_the_end_of_its_epo
     assert run.curves["pdms/PDMS"] == [Point(100, 1, 50.0), Point(200, 2, 60.0)]
 
 
+def test_validations_of_a_training_by_iterations_lie_at_their_steps(tmp_path):
+    """Also those between two lines of the training, and before the first one."""
+
+    def step(iteration):
+        return {"loss": 1.0, "iter": iteration, "step": iteration}
+
+    first = [{"pdms/PDMS": 10.0, "step": 20}, {"pdms/PDMS": 30.0, "step": 40}, step(50)]
+    log(tmp_path / "work", "20260101_000000", [*first, {"pdms/PDMS": 20.0, "step": 60}])
+    log(tmp_path / "work", "20260102_000000", [{"pdms/PDMS": 25.0, "step": 60}])
+    run = read_run("a", tmp_path / "work")
+    assert run.curves["pdms/PDMS"] == [Point(20, 0, 10.0), Point(40, 0, 30.0), Point(60, 0, 25.0)]
+
+
 def test_the_best_of_an_error_is_the_smallest(tmp_path, capsys):
     lines = [{"detection/ATE_vehicle": 0.5, "detection/AP_vehicle": 0.5, "step": 1}, training(4, 1.0, 2)]
     lines.append({"detection/ATE_vehicle": 0.75, "detection/AP_vehicle": 0.75, "step": 2})
