@@ -102,6 +102,7 @@ def drive_http(
     with RunReport(report_dir, about) as report:
         number, session, ended = 1, "scenario 1", "the driver ended"
         driver.reset(session)
+        conventions = settings.conventions
         try:
             _reset(client, settings)
             state = _ask("get_current_state", client.get_current_state)
@@ -110,15 +111,17 @@ def drive_http(
             while not state.done:
                 started = time.perf_counter()
                 told = state.state
-                plan, moment = planned(driver, told.obs, told.info, session, settings.conventions)
+                # (with the controller that was named: the next state may be none that can be read)
+                conventions = conventions.told_by(told.info)
+                plan, moment = planned(driver, told.obs, told.info, session, conventions)
                 report.planned(session, moment, plan, time.perf_counter() - started)
-                conventions = settings.conventions.told_by(told.info)
                 points = answer_of(plan.poses, conventions, plan.source)
                 state = _ask("execute_action", client.execute_action, points)
                 if state.cur_scene_done or state.done:
                     report.session_ended(session, driver.close(session), "done")
                     number, session = number + 1, f"scenario {number + 1}"
                     driver.reset(session)
+                    conventions = settings.conventions
         except PeerError as error:
             report.trouble, ended = str(error), "the server went away"
         finally:

@@ -314,6 +314,25 @@ def test_a_state_that_cannot_be_driven_by_gets_a_fallback(server, driver, harm):
     assert report.headline().startswith("FALLBACKS: 1 of 3 plans")
 
 
+def test_a_state_that_cannot_be_read_is_answered_for_the_controller_that_was_told(server, driver, told):
+    """The other's way of standing would turn the wheels."""
+
+    def spoil(path, number, content):
+        if path == "/reset":
+            return 200, content
+        value = pickle.loads(content)
+        value["state"]["info"].update(ego_velo=0.0, controller="pr57")
+        if number == 2:
+            value["state"]["info"] = {}
+        return 200, pickle.dumps(value)
+
+    told.answer = np.zeros((8, 3))
+    server.spoil = spoil
+    report = drive_http(HttpSettings(server.address), driver)
+    assert report.sessions["scenario 1"].counts == {"inference": 1, "bad_frame": 1, "cached_plan": 1}
+    assert len(server.plans) == 3 and not any(plan.any() for plan in server.plans)
+
+
 def test_no_address_and_no_more_bytes_than_allowed(server, driver):
     with pytest.raises(DriverError, match="must begin with http"):
         HttpSettings("localhost:8065")
