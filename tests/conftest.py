@@ -14,9 +14,15 @@ import pytest
 # Set before torch or numpy is imported, and inherited by the tools that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The suite makes and removes a hundred thousand small files, which takes some disks longer than all the rest.
-# They go into memory where it has room for many times as much as tests leave.
+# They go into memory where it has room for many times as much as tests leave, and lets them run the programs
+# that they write (it does not in a container of Docker's).
 MEMORY, ROOM = Path("/dev/shm"), 8 << 30
-if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+if (
+    MEMORY.is_dir()
+    and os.access(MEMORY, os.W_OK)
+    and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+    and shutil.disk_usage(MEMORY).free > ROOM
+):
     os.environ.setdefault("TMPDIR", str(MEMORY))
     tempfile.tempdir = None  # (pytest has asked for it before)
 
