@@ -38,7 +38,7 @@ from beyonddrive.evaluation.statistics.score_table import COLLISIONS, DISTANCE, 
 from beyonddrive.results.keep import PLACES
 from beyonddrive.results.tables import KeptTable, name_of, run_of
 from beyonddrive.structures.errors import BeyondDriveError
-from beyonddrive.synth.live.compare import OWN
+from beyonddrive.synth.live.compare import OF_A_ROW, OWN
 from beyonddrive.synth.live.episode_files import EPISODE
 from beyonddrive.synth.live.run_folder import SUMMARY, differing_settings
 
@@ -52,9 +52,6 @@ TRAFFIC = [0]
 """Seeds of the traffic of runs that were kept before it was told."""
 DIGEST = "[0-9a-f]{16}"
 """What tells a checkpoint in settings; older runs have its file name there."""
-OF_A_ROW = ("exported", "image_size", "lidar", "planner")
-"""Of what rows may differ in, settings that all runs of a row share; config and options are held against the
-plan."""
 MERGED = "config"
 """Name of a config that a sweep merged from that of its row and further bases."""
 NAMES = (*COLUMNS.values(), *ENDS.values(), DISTANCE, "HD-Score")
@@ -155,12 +152,16 @@ def _refuse_copies(made: dict[str, dict[str, Any]]) -> None:
 
 
 def _refuse_other_drivers(made: dict[str, dict[str, Any]]) -> None:
-    """End if two runs of a row were driven otherwise: their mean would be no figure of either."""
+    """End if two runs of a row were driven otherwise: their mean would be no figure of either.
+
+    Config and options are held against the plan.
+    """
+    told = [key for key in OF_A_ROW if key not in ("config", "options")]
     known: dict[str, str] = {}
     for name, run in made.items():
         other = known.setdefault(run_of(name).row, name)
         there = made[other]
-        if differing := [key for key in OF_A_ROW if key in run and key in there and run[key] != there[key]]:
+        if differing := [key for key in told if key in run and key in there and run[key] != there[key]]:
             raise SystemExit(
                 f"keep: '{other}' and '{name}' were driven with another {', '.join(differing)}; drive all "
                 "trainings of a row alike, or give each way a row of its own"

@@ -33,7 +33,7 @@ from beyonddrive.synth.live.town import LiveError
 
 OWN = ("config", "options", "recipe", "checkpoint", "exported", "image_size", "lidar", "planner")
 """What rows of one table may differ in; all the rest of their settings has to be the same."""
-_OF_A_ROW = ("config", "options", "exported", "image_size", "lidar")
+OF_A_ROW = ("config", "options", "exported", "image_size", "lidar")
 """What runs of one row, which are trainings of one planner, may not differ in.
 
 Scripts of planners that were served over pipes name the weights, so that each training has its own.
@@ -188,7 +188,7 @@ def _refuse_other_planners(row: Row) -> None:
 
 def _planner_of(folder: Path) -> dict[str, Any]:
     """What a run says of its planner but for the weights; where its files lie is no matter."""
-    told = {key: value for key, value in read_settings(folder).items() if key in _OF_A_ROW}
+    told = {key: value for key, value in read_settings(folder).items() if key in OF_A_ROW}
     if isinstance(options := told.get("options"), dict):
         told["options"] = {key: value for key, value in options.items() if not is_folder(key)}
     return told
