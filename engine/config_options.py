@@ -126,7 +126,7 @@ def replace_folder(node: Any, old: str, new: str, keep: str | None = None) -> No
             replace_folder(value, old, new)
 
 
-def _set(config: Config, node: Any, keys: list[str], value: Any, option: str) -> None:
+def _set(config: Config, node: Any, keys: list[str], value: Any, option: str, part_of: Any = None) -> None:
     """Set what is at ``keys`` below a mapping or a list.
 
     Args:
@@ -135,6 +135,7 @@ def _set(config: Config, node: Any, keys: list[str], value: Any, option: str) ->
         keys: Steps that are left.
         value: What to set.
         option: The whole key, for messages.
+        part_of: What reads ``node`` if it has no type.
     """
     step: Any = keys[0]
     reader: Reader | None = None
@@ -144,12 +145,13 @@ def _set(config: Config, node: Any, keys: list[str], value: Any, option: str) ->
     else:
         old = node.get(step)
         is_top = node is config._cfg_dict
-        reader = top_reader() if is_top else _reader(node, option.split(".")[-len(keys) - 1])
+        reader = top_reader() if is_top else _reader(node, option.split(".")[-len(keys) - 1], part_of)
     if len(keys) == 1:
         node[step] = _value(value, old, reader.keys.get(step) if reader else None, option)
         return
     node[step] = _opened(config, old, keys, option, reader)
-    _set(config, node[step], keys[1:], value, option)
+    part = reader.parts.get(step) if reader is not None else None
+    _set(config, node[step], keys[1:], value, option, part if isinstance(part, type) else None)
     if isinstance(old, tuple):
         node[step] = tuple(node[step])
 
@@ -197,6 +199,6 @@ def _index(node: list[Any], step: str, option: str) -> int:
     return int(step)
 
 
-def _reader(node: Mapping[str, Any], name: str) -> Reader | None:
-    target = find(node.get("type", _DEFAULT_TYPES.get(name)), None)
+def _reader(node: Mapping[str, Any], name: str, part_of: Any = None) -> Reader | None:
+    target = find(node.get("type", part_of or _DEFAULT_TYPES.get(name)), None)
     return None if target is None else reader_of(target)

@@ -59,9 +59,10 @@ def nearest(name: str, known: Collection[str]) -> str:
 def read_text(text: str, old: Any, annotation: Any) -> Any:
     """The value that a text means for a setting.
 
-    Where the config has a text, or the reader takes nothing but texts, it stays as it is: a folder may be
-    called ``2024, spring``. ``None`` is nothing. Elsewhere it is a number, ``true`` or ``false``, a list
-    ``a,b`` or ``[a,b]``, a tuple ``(a,b)``, any of these inside each other, or else a text.
+    Where the config has a text, or the reader takes nothing but texts or has it among its choices, it stays
+    as it is: a folder may be called ``2024, spring``. ``None`` is nothing. Elsewhere it is a number, ``true``
+    or ``false``, a list ``a,b`` or ``[a,b]``, a tuple ``(a,b)``, any of these inside each other, or else a
+    text.
 
     Args:
         text: What was typed.
@@ -77,11 +78,15 @@ def read_text(text: str, old: Any, annotation: Any) -> Any:
     ('1,2.pth', False)
     >>> read_text('7', 3, None), read_text('[(1,2.5),a b,true]', [], None)
     (7, [(1, 2.5), 'a b', True])
+    >>> read_text('none', None, typing.Literal['error', 'none']), read_text('none', None, None)
+    ('none', None)
     """
     text = str(text)
     if text == "None":
         return None
     admitted = members(annotation)
+    if text in _choices(admitted):
+        return text
     if isinstance(old, str) and not (_admits_lists(admitted) and ("," in text or text[:1] in _BRACKETS)):
         return text
     if admitted and admitted <= _TEXTS | {type(None)}:
@@ -147,6 +152,16 @@ def members(annotation: Any) -> set[Any]:
     return {annotation}
 
 
+def _choices(admitted: Iterable[Any]) -> list[Any]:
+    """Values that the ``Literal`` types among these name."""
+    return [
+        choice
+        for kind in admitted
+        if typing.get_origin(kind) is typing.Literal
+        for choice in typing.get_args(kind)
+    ]
+
+
 def _admits_lists(admitted: Iterable[Any]) -> bool:
     kinds = [typing.get_origin(kind) or kind for kind in admitted]
     return any(isinstance(kind, type) and issubclass(kind, Sequence) and kind is not str for kind in kinds)
@@ -172,12 +187,7 @@ def misfit(value: Any, annotation: Any) -> str | None:
     admitted = members(annotation)
     if not admitted or value is None or isinstance(value, (dict, list, tuple)):
         return None
-    choices = [
-        choice
-        for kind in admitted
-        if typing.get_origin(kind) is typing.Literal
-        for choice in typing.get_args(kind)
-    ]
+    choices = _choices(admitted)
     rest = {kind for kind in admitted if typing.get_origin(kind) is not typing.Literal} - {type(None)}
     if choices and not rest:
         return None if value in choices else f"it is {' or '.join(map(repr, choices))}"

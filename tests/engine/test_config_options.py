@@ -64,6 +64,11 @@ def test_other_values_mean_what_they_look_like(blind_recipe):
     ] == (0.5, 0.999)
 
 
+def test_a_choice_called_none_is_that_choice():
+    config = load_config(NAVTRAIN, typed("train_dataloader.dataset.negatives.missing=none"))
+    assert config.train_dataloader.dataset.negatives.missing == "none"
+
+
 def test_a_text_for_a_number_is_refused(blind_recipe):
     with pytest.raises(ConfigError, match=r"max_epochs=many: the config has the number 2 here"):
         load_config(blind_recipe, typed("train_cfg.max_epochs=many"))
