@@ -4,7 +4,7 @@ Each run is what ``beyonddrive closed-loop run`` wrote; runs of a name are its t
 with ``--settings`` ``settings_speeds.csv`` for those of ``settings.yml``, gets the mean speed [m/s] in the
 second quarter of a second (``start``: a record begins after the first step) and 1, 2 and 4 s later, of the
 episodes that have not ended by then, and the share [%] of all steps but the first in which the ego stands
-(slower than 0.5 m/s).
+(slower than 0.5 m/s). ``--out FILE`` takes the rows of runs that are not kept here.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--run", nargs="+", required=True, metavar="NAME=DIR,DIR")
     parser.add_argument("--settings", action="store_true", help="runs in the towns of settings.yml")
+    parser.add_argument("--out", type=Path, metavar="CSV", help="in place of the table that is kept here")
     args = parser.parse_args()
     rows = {}
     for text in args.run:
@@ -74,7 +75,7 @@ def main() -> None:
         if not found:
             parser.error(f"--run {name}: no episodes in {folders}")
         rows[name] = cells_of([speeds(path) for path in found])
-    print(add_rows(SETTINGS if args.settings else OUT, rows))
+    print(add_rows(args.out or (SETTINGS if args.settings else OUT), rows))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,15 @@ def test_speeds_of_episodes_that_last_and_the_share_that_stands(tmp_path, monkey
     assert list(lines) == ["both", "b"] and lines["b"]["2 s"] == "" and lines["b"]["stands"] == "0.0"
 
 
+def test_runs_of_ones_own_go_to_another_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(speeds, "OUT", tmp_path / "kept.csv")
+    write_record(tmp_path / "a" / "seed_0" / "drives", [1.0] * 20)
+    own = tmp_path / "own.csv"
+    monkeypatch.setattr("sys.argv", ["speeds", "--run", f"a={tmp_path / 'a'}", "--out", str(own)])
+    speeds.main()
+    assert "a,1," in own.read_text() and not speeds.OUT.exists()
+
+
 def test_a_folder_without_episodes_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(speeds, "OUT", tmp_path / "speeds.csv")
     with pytest.raises(SystemExit):
