@@ -153,7 +153,8 @@ def _forget_scores(run: Run) -> None:
     for loader in LOADERS:
         for pattern in (f"{loader}.csv*", f"{loader}-*.csv*"):
             for path in run.folder.glob(pattern):
-                path.unlink()
+                if path.is_file():
+                    path.unlink()
 
 
 def _digest(run: Run, checkpoint: Path) -> str:
