@@ -70,7 +70,7 @@ def seed_to_go_on_with(file: str, given: int | None) -> int | None:
         return given
     if given is not None and seed is not None and seed != given:
         raise ConfigError(
-            f"seed {given}: {file} is of a training with seed {seed}, which goes on with it; leave --seed "
+            f"--seed {given}: {file} is of a training with seed {seed}, which goes on with it; leave --seed "
             f"and randomness.seed out, or start anew from the weights with --cfg-options load_from={file} "
             "instead of --resume"
         )

@@ -28,10 +28,9 @@ from beyonddrive.results.effect import by_distance, won_and_lost
 from beyonddrive.results.effect.calibrated import check_calibration
 from beyonddrive.results.effect.towns import check_towns
 from beyonddrive.results.marks import FigureError, text_of
-from beyonddrive.results.pictures import shows
 from beyonddrive.results.tables import MADE_WITH, RESULTS, KeptTable, kept_tables, name_of, run_of
 from beyonddrive.structures.errors import BeyondDriveError
-from beyonddrive.visualization.picture_values import digest_of
+from beyonddrive.visualization.picture_values import digest_of, shows
 
 ROOT = RESULTS.parent
 MARKED = re.compile(

@@ -1,4 +1,4 @@
-"""Pictures of the documents that are drawn from what is kept, and whether they show what is in it now."""
+"""Pictures of the documents that are drawn from what is kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.results.tables import RESULTS
-from beyonddrive.visualization.picture_values import DIGEST, digest, digest_of
+from beyonddrive.visualization.picture_values import DIGEST, digest
 
 PICTURES = RESULTS.parent / "docs" / "pictures"
 
@@ -24,8 +24,3 @@ def write_picture(path: Path, figure: Figure, values: Any) -> None:
     else:
         figure.savefig(file, format="png", dpi=110, metadata={DIGEST: digest(values)})
     write_atomically(path, file.getvalue())
-
-
-def shows(path: Path, values: Any) -> bool:
-    """Whether a picture is there and was drawn from these numbers."""
-    return digest_of(path) == digest(values)

@@ -13,7 +13,7 @@ import pytest
 # Small tensors gain nothing from threads, and threads that spin starve the other test processes.
 # Set before torch or numpy is imported, and inherited by the tools that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# The suite makes and removes a hundred thousand small files, which takes some disks longer than all the rest.
+# The suite makes and removes tens of thousands of small files, which is slow on some disks.
 # They go into memory where it has room for many times as much as tests leave, and lets them run the programs
 # that they write (it does not in a container of Docker's).
 MEMORY, ROOM = Path("/dev/shm"), 8 << 30

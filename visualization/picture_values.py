@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 DIGEST = "Description"
 """Of the keywords that PNG knows, the one of the digest."""
@@ -27,11 +27,17 @@ def digest(values: Any) -> str:
     return hashlib.blake2b(json.dumps(rounded, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
+def shows(path: Path, values: Any) -> bool:
+    """Whether a picture is there and was drawn from these numbers."""
+    return digest_of(path) == digest(values)
+
+
 def digest_of(path: Path) -> str | None:
-    """The digest that a PNG or JPEG has; None if it has none, or is not there."""
-    if not path.exists():
+    """The digest that a PNG or JPEG has; None if it has none, is not there, or is no picture any more."""
+    try:
+        with Image.open(path) as image:
+            # (a JPEG has no keywords, but a comment)
+            found = image.info.get(DIGEST, image.info.get("comment"))
+    except (FileNotFoundError, UnidentifiedImageError):
         return None
-    with Image.open(path) as image:
-        # (a JPEG has no keywords, but a comment)
-        found = image.info.get(DIGEST, image.info.get("comment"))
     return found.decode("latin-1") if isinstance(found, bytes) else found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter, SceneFilterError
@@ -13,16 +15,16 @@ from beyonddrive.evaluation.score_results import label_differences, read_results
 from beyonddrive.evaluation.statistics.intervals import StatisticsError
 from beyonddrive.evaluation.statistics.score_table import (
     RATE,
+    RUNS,
     RunKey,
     ScoreTable,
-    forget_parts,
     read_table,
     score_file,
     table_of,
     write_runs,
     write_table,
 )
-from beyonddrive.visualization.picture_values import digest, digest_of
+from beyonddrive.visualization.picture_values import shows
 from beyonddrive.visualization.sweep_choice import choice_text
 from beyonddrive.visualization.sweep_tables import (
     TableRow,
@@ -215,7 +217,7 @@ def write_sweep(
     for part, table in tables.items():
         write_table(out, part, table)
     whole = with_subsets(plan, tables)
-    forget_parts(out, whole)
+    _forget_parts(out, whole)
     keys = {RunKey(run.row, run.seed): outcome for run, outcome in finished}
     write_runs(
         out,
@@ -288,13 +290,14 @@ def write_report(
                 f"{RATE.capitalize()}: all collisions by all km, of the runs that tell how far they drove.",
                 "",
             ]
-        picture = None if part in subsets else out / f"intervals_{part}.png"
+        table_file, picture_file = _files_of(out, part)
+        picture = None if part in subsets else picture_file
         text += [f"![Scores and differences, {part}]({picture.name})", ""] if picture else []
         power = power_table(rows)
         if power:
             text += ["What the differences vary with (standard deviations in points), and what it takes:", ""]
             text += [power]
-        write_atomically(out / f"table_{part}.tex", latex(rows, score).encode())
+        write_atomically(table_file, latex(rows, score).encode())
         if picture:
             write_atomically(picture, _picture(rows, score, drawn and drawn / picture.name))
     if errors:
@@ -305,9 +308,30 @@ def write_report(
     return report
 
 
+def _files_of(out: Path, part: str) -> tuple[Path, Path]:
+    """The LaTeX table of a part, and its picture."""
+    return out / f"table_{part}.tex", out / f"intervals_{part}.png"
+
+
+def _forget_parts(out: Path, kept: Collection[str]) -> None:
+    """Remove the files of parts that an earlier ``runs.csv`` tells of and that are not kept.
+
+    They would stay as they were while runs come and go, beside files of all that is there now.
+    """
+    path = out / RUNS
+    if not path.exists():
+        return
+    with path.open(newline="", errors="replace") as file:
+        told = {line.get("part") or "" for line in csv.DictReader(file)}
+    for part in sorted(told.difference(kept)):
+        if re.fullmatch(r"[\w.-]+", part):
+            for old in (score_file(out, part), *_files_of(out, part)):
+                old.unlink(missing_ok=True)
+
+
 def _picture(rows: Sequence[TableRow], score: str, drawn: Path | None) -> bytes:
     """The picture of rows; the one that is there, if it shows their numbers."""
-    if drawn is not None and digest_of(drawn) == digest(interval_values(rows, score)):
+    if drawn is not None and shows(drawn, interval_values(rows, score)):
         return drawn.read_bytes()
     return intervals_picture(rows, score)
 

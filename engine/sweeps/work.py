@@ -150,11 +150,10 @@ def _forget_scores(run: Run) -> None:
 
     Those that are not asked for now would count later, as if they were of the one that is judged now.
     """
-    for loader in LOADERS:
-        for pattern in (f"{loader}.csv*", f"{loader}-*.csv*"):
-            for path in run.folder.glob(pattern):
-                if path.is_file():
-                    path.unlink()
+    patterns = [f"{loader}{end}" for loader in LOADERS for end in (".csv*", "-*.csv*")]
+    for path in [path for pattern in patterns for path in run.folder.glob(pattern)]:
+        if path.is_file():
+            path.unlink()
 
 
 def _digest(run: Run, checkpoint: Path) -> str:

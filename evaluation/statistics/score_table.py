@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -197,23 +196,6 @@ def read_table(folder: Path, part: str) -> ScoreTable:
         raise StatisticsError(
             f"{path}: no scores of a sweep ({error}); run beyonddrive sweep again"
         ) from error
-
-
-def forget_parts(folder: Path, kept: Collection[str]) -> None:
-    """Remove the files of parts that an earlier ``runs.csv`` tells of and that are not kept.
-
-    They would stay as they were while runs come and go, beside files of all that is there now.
-    """
-    path = folder / RUNS
-    if not path.exists():
-        return
-    with path.open(newline="", errors="replace") as file:
-        told = {line.get("part") or "" for line in csv.DictReader(file)}
-    for part in sorted(told.difference(kept)):
-        if re.fullmatch(r"[\w.-]+", part):
-            names = f"table_{part}.tex", f"intervals_{part}.png"
-            for old in (score_file(folder, part), *(folder / name for name in names)):
-                old.unlink(missing_ok=True)
 
 
 def write_runs(

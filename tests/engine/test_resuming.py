@@ -71,7 +71,7 @@ def test_a_training_goes_on_with_the_seed_that_it_began_with(tmp_path, blind_rec
     assert resumed.seed == resumed.train_dataloader.sampler.seed == resumed.cfg.randomness.seed == 3
     weights = unbroken.model.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in resumed.model.state_dict().items())
-    with pytest.raises(ConfigError, match=r"seed 4: .*epoch_1\.pth is of a training with seed 3"):
+    with pytest.raises(ConfigError, match=r"--seed 4: .*epoch_1\.pth is of a training with seed 3"):
         train(blind_recipe, tmp_path / "r", KEEP, resume=checkpoint, seed=4)
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from beyonddrive.evaluation.statistics.score_table import RunKey, table_of
 from beyonddrive.results.effect import by_distance
-from beyonddrive.results.pictures import shows, write_picture
+from beyonddrive.results.pictures import write_picture
+from beyonddrive.visualization.picture_values import shows
 from beyonddrive.visualization.sweep_tables import table_rows
 
 BASELINES = {

@@ -61,7 +61,7 @@ def test_a_seed_among_the_options_is_asked_for_like_any(tmp_path, blind_recipe, 
     resumed = [str(blind_recipe), "--resume", "--cfg-options", "train_cfg.max_epochs=2"]
     capfd.readouterr()
     assert train.main([*resumed, "randomness.seed=4"]) == 1
-    assert "seed 4: " in (said := capfd.readouterr().err) and "is of a training with seed 3" in said
+    assert "--seed 4: " in (said := capfd.readouterr().err) and "is of a training with seed 3" in said
     assert train.main([*resumed, "randomness.seed=3", "--seed", "4"]) == 1
     assert "--seed 4: --cfg-options gives the seed 3; leave one of them out" in capfd.readouterr().err
     assert train.main([*resumed, "randomness.seed=3", "--seed", "3"]) == 0
