@@ -8,7 +8,7 @@ reads what is there, and writes it whole, so that several jobs can fill one stor
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from beyonddrive.datasets.stores.fingerprints import Fingerprint, Sources
 from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError, StoreKind
 from beyonddrive.datasets.stores.shard_store import ShardStore
 from beyonddrive.datasets.stores.shards import ShardIndex, ShardWriter
-from beyonddrive.datasets.stores.sources import DataPlace, only_maps
+from beyonddrive.datasets.stores.sources import DataPlace, only_logs, only_maps
 from beyonddrive.evaluation.pdm.cache.build import build_metric_cache
 from beyonddrive.evaluation.pdm.cache.metric_cache import CACHE_VERSION, MetricCache
+from beyonddrive.structures.digests import digest_of_lines
 from beyonddrive.structures.errors import describe_error
 
 KIND = StoreKind("metric_cache", "beyonddrive cache-metrics CONFIG")
@@ -108,6 +109,34 @@ class MetricCaches:
             return only_maps(self._store.sources)
         assert self.root is not None
         return DataPlace.of(self.root, self.split).of_maps(self.root.maps_root.glob("*/*/map.gpkg"))
+
+    def logs_digest(self, scenes: Iterable[tuple[str, str]]) -> str:
+        """Digest of what the logs of scenes hold, whatever their files are called and wherever they lie.
+
+        Args:
+            scenes: Token and name of the log of each.
+
+        Returns:
+            The digest, the same with a store as without one; empty without scenes, or if a log is not known:
+            one that is stored under another name than its frames give, or a follow-up scene's.
+        """
+        found: set[str] = set()
+        for shard in {(self.shard_of(token) or "", name) for token, name in scenes}:
+            known = only_logs(self.sources_of(shard[0])) if shard[0] else self._of_log(shard[1])
+            if not known:
+                return ""
+            found |= {log.digest for log in known.values()}
+        return digest_of_lines(found) if found else ""
+
+    def _of_log(self, log_name: str) -> Mapping[str, Fingerprint]:
+        if self.root is None:
+            return {}
+        place = DataPlace.of(self.root, self.split)
+        path = place.logs / f"{log_name}.pkl"
+        try:
+            return place.of_log(path) if path.is_file() else {}
+        except OSError:
+            return {}
 
     def __getitem__(self, token: str) -> MetricCache:
         """Metric cache of a scene in the store.

@@ -247,8 +247,9 @@ class PDMSMetric(BaseMetric):
     @property
     def label(self) -> ScoreLabel:
         """What the figures of the last evaluation are of."""
-        scored = [row.token for row in self.rows if row.values is not None]
-        return ScoreLabel.of(self.basis, scored, self.scorer.settings.progress)
+        scored = {row.token: row.log_name for row in self.rows if row.values is not None}
+        data = self.scorer.open().logs_digest(scored.items())
+        return ScoreLabel.of(self.basis, scored, self.scorer.settings.progress, data)
 
     @property
     def share(self) -> str:

@@ -117,6 +117,7 @@ class ScoreLabel:
         scorer_version: :data:`beyonddrive.structures.plan.SCORER_VERSION` of whoever scored.
         num_scenes: Scenes that have a score.
         scenes: :func:`scenes_digest` of their tokens.
+        data: Digest of what their logs hold; empty if nobody told it.
     """
 
     basis: str
@@ -128,9 +129,10 @@ class ScoreLabel:
     scorer_version: int
     num_scenes: int
     scenes: str
+    data: str = ""
 
     @classmethod
-    def of(cls, basis: Basis, tokens: Iterable[str], progress: str = "pair") -> ScoreLabel:
+    def of(cls, basis: Basis, tokens: Iterable[str], progress: str = "pair", data: str = "") -> ScoreLabel:
         """The label of scores that are made now."""
         scored = list(tokens)
         return cls(
@@ -143,6 +145,7 @@ class ScoreLabel:
             SCORER_VERSION,
             len(scored),
             scenes_digest(scored),
+            data,
         )
 
     def __str__(self) -> str:
@@ -160,17 +163,23 @@ class ScoreLabel:
         )
 
     def differences(self, other: ScoreLabel) -> list[str]:
-        """What of two labels differs, but for the scenes, such as ``traffic: logged, reactive``."""
-        left, right = self.to_dict(), other.to_dict()
+        """What of two labels differs, but for the scenes, such as ``traffic: logged, reactive``.
+
+        The data are compared where both tell of them and the scenes are the same: others have other logs.
+        """
+        left, right = asdict(self), asdict(other)
+        passed = {"num_scenes", "scenes"}
+        if self.scenes != other.scenes or not (self.data and other.data):
+            passed.add("data")
         return [
             f"{key}: {left[key]}, {right[key]}"
             for key in left
-            if key not in ("num_scenes", "scenes") and left[key] != right[key]
+            if key not in passed and left[key] != right[key]
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
+        """As JSON values; without the data if nobody told of them."""
+        return {key: value for key, value in asdict(self).items() if key != "data" or value}
 
     def to_text(self) -> str:
         """As one cell of a table; :meth:`parse` reads it."""
@@ -185,7 +194,8 @@ class ScoreLabel:
         """
         types = {field.name: int if field.type == "int" else str for field in fields(cls)}
         try:
-            read: dict[str, Any] = {name: kind(values[name]) for name, kind in types.items()}
+            found = {"data": "", **values}
+            read: dict[str, Any] = {name: kind(found[name]) for name, kind in types.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise LabelError(f"a label of scores that is damaged ({error!r}); score again") from error
         return cls(**read)

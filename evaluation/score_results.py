@@ -174,12 +174,16 @@ def label_differences(results: Sequence[Results]) -> list[str]:
     """What differs between the labels of files, such as ``traffic: logged, reactive``; nothing if alike."""
     found = []
     first = results[0] if results else None
-    for result in results[1:]:
+    told: dict[str, ScoreLabel] = {}
+    """Scenes -> a label that tells of their data."""
+    for result in results:
         assert first is not None
         if first.scored is not None and result.scored is not None:
             found += first.scored.differences(result.scored)
         elif first.scored is not result.scored:
             found.append(f"label: {first.path if first.scored is None else result.path} has none")
+        if result.scored is not None and result.scored.data:
+            found += told.setdefault(result.scored.scenes, result.scored).differences(result.scored)
     return list(dict.fromkeys(found))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -133,8 +133,14 @@ def joined(old: ScoreTable | None, new: ScoreTable) -> ScoreTable:
         old, new = old.with_column(DISTANCE), new.with_column(DISTANCE)
     # (tables of version 0.2 have no label; what they hold is as long as the columns are the same)
     label = old.label or new.label
-    if (old.tokens, old.columns, label) != (new.tokens, new.columns, new.label):
-        raise SystemExit("keep: the runs of the sweep were judged on other scenes or by another score")
+    differing = label.differences(new.label) if label is not None and new.label is not None else []
+    alike = (old.tokens, old.columns, label is None) == (new.tokens, new.columns, new.label is None)
+    if differing or not alike:
+        told = f": {'; '.join(differing)}" if differing else ""
+        raise SystemExit(f"keep: the runs of the sweep were judged on other scenes or by another score{told}")
+    if label is not None and new.label is not None:
+        # (runs that do not tell of their data are taken to fit, so that those that come later are compared)
+        label = replace(label, data=label.data or new.label.data)
     values = dict(zip(old.runs, old.values, strict=True)) | dict(zip(new.runs, new.values, strict=True))
     untrained = old.untrained | new.untrained
     return ScoreTable(

@@ -180,13 +180,18 @@ def _table(runs: Sequence[Run], loader: str, basis: str = "") -> ScoreTable:
     """Scores by scene of runs that were judged alike."""
     read = [read_results(run.row, run.results(loader, basis)) for run in runs]
     first = read[0]
+    told = next((results for results in read if results.scored and results.scored.data), first)
     for results in read:
         if results.failures:
             raise SweepError(f"{results.path}: {len(results.failures)} scenes have no scores; see it")
         if results.kind.columns != first.kind.columns:
             raise SweepError(f"{results.path}: holds {results.kind.name}, the other runs another score")
-        if differing := label_differences([first, results]):
-            raise SweepError(f"{results.path}: does not compare with {first.path}: {'; '.join(differing)}")
+        for other in (first, told):
+            if differing := label_differences([other, results]):
+                raise SweepError(
+                    f"{results.path}: does not compare with {other.path}: {'; '.join(differing)}; judge both "
+                    "on the same data and by the same score"
+                )
         if results.halves:
             raise SweepError(f"{results.path}: has two stages, whose scenes do not count alike; judge on one")
     scores = {RunKey(run.row, run.seed): found.values for run, found in zip(runs, read, strict=True)}

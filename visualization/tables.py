@@ -99,10 +99,18 @@ def summarise(
             len(order),
             len(result.failures),
             result.kind,
-            result.scored and replace(result.scored, num_scenes=len(order), scenes=scenes_digest(order)),
+            _label_of(result, order),
         )
         for result in results
     ]
+
+
+def _label_of(result: Results, tokens: Sequence[str]) -> ScoreLabel | None:
+    """The label of a file, of those of its scenes that are compared."""
+    label = result.scored
+    if label is None or len(tokens) == label.num_scenes:
+        return label
+    return replace(label, num_scenes=len(tokens), scenes=scenes_digest(tokens), data="")
 
 
 def _means_of(result: Results, tokens: Sequence[str]) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from beyonddrive.evaluation.bases.scenes import (
     parts_of,
     start_worker,
 )
+from beyonddrive.evaluation.metric_caches import MetricCaches
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RunError
 from beyonddrive.evaluation.pdm.scores.two_stage import Group, TwoStageError, read_groups
 from beyonddrive.evaluation.plan_files import PlanFileError
@@ -197,6 +199,7 @@ class BasesScoring:
         A basis whose scenes contradict each other has no result but a note; the others keep theirs.
         """
         found = []
+        caches = MetricCaches(self.split, self.root)
         originals = {token: records[token] for token in self.originals if token in records}
         for basis in self.bases:
             for plan in range(self.num_plans):
@@ -210,6 +213,8 @@ class BasesScoring:
                         result = self._two_stages(basis, records, plan)
                 except (RunError, TwoStageError) as error:
                     result = no_result(basis, plan, str(error))
+                scenes = [(token, result.logs.get(token, "")) for token in result.rows]
+                result.label = replace(result.label, data=caches.logs_digest(scenes))
                 found.append(result)
         return found
 

@@ -113,7 +113,9 @@ class ScoreTable:
             raise StatisticsError(f"{len(lacking)} of {len(wanted)} scenes have no scores: {lacking[0]} ...")
         keep = np.array([token in wanted for token in self.tokens])
         kept = tuple(token for token, is_kept in zip(self.tokens, keep, strict=True) if is_kept)
-        label = self.label and replace(self.label, num_scenes=len(kept), scenes=scenes_digest(kept))
+        label = self.label
+        if label is not None and len(kept) < len(self.tokens):  # (whose logs are not told apart from here)
+            label = replace(label, num_scenes=len(kept), scenes=scenes_digest(kept), data="")
         return replace(self, tokens=kept, values=self.values[:, keep], label=label)
 
 

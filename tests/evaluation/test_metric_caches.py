@@ -220,3 +220,17 @@ def test_a_store_of_another_version_is_refused_with_the_command(root, folder, mo
     monkeypatch.setattr(module, "CACHE_VERSION", module.CACHE_VERSION + 1)
     with pytest.raises(StoreError, match=rf"cache_version: {changed}.*beyonddrive cache-metrics"):
         MetricCaches("test", root, folder)
+
+
+def test_what_logs_hold_is_told_alike_with_and_without_a_store(root, folder, logs, tokens):
+    scenes = [(ref.token, ref.log_path.stem) for ref in root.refs("test")]
+    fill(root, folder)
+    digest = MetricCaches("test", root).logs_digest(scenes)
+    assert digest and digest == MetricCaches("test", folder=folder).logs_digest(reversed(scenes))
+    assert MetricCaches("test", root).logs_digest(scenes[:1]) not in ("", digest)
+    assert MetricCaches("test", root).logs_digest([*scenes, ("a", "another")]) == ""
+    assert MetricCaches("test", root).logs_digest([]) == ""
+    content = bytearray(logs[0].read_bytes())
+    content[len(content) // 2] ^= 1
+    logs[0].write_bytes(content)
+    assert MetricCaches("test", root).logs_digest(scenes) not in ("", digest)

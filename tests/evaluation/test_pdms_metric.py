@@ -18,6 +18,7 @@ from beyonddrive.evaluation.metric_caches import MetricCaches
 from beyonddrive.evaluation.metric_caching import cache_metrics
 from beyonddrive.evaluation.pdms_metric import EvaluationError, PDMSMetric
 from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScorer
+from beyonddrive.evaluation.score_labels import ScoreLabel
 from beyonddrive.evaluation.score_stream import score_scenes
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.structures.sample import PlanSample
@@ -66,6 +67,8 @@ def test_means_are_those_of_the_official_scores(split_root, tmp_path):
     assert metrics["pdms/num_scenes"] == 3 and metrics["pdms/num_failed"] == 0
     with out.open() as file:
         rows = {row["token"]: row for row in csv.DictReader(file)}
+    told = MetricCaches("test", NavsimRoot(split_root)).logs_digest((token, log) for token, log, *_ in scenes)
+    assert {ScoreLabel.parse(row["label"]).data for row in rows.values()} == {told} != {""}
     for token, log, _, scores in scenes:
         assert rows[token]["log"] == log and rows[token]["error"] == ""
         got = [float(rows[token][name]) for name in SCORE_COLUMNS]

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from beyonddrive.evaluation.score_results import EPDMS, PDMS, ResultsError, read_results
+from beyonddrive.evaluation.score_labels import BASES, ScoreLabel
+from beyonddrive.evaluation.score_results import (
+    EPDMS,
+    PDMS,
+    ResultsError,
+    label_differences,
+    read_results,
+)
+from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
+from beyonddrive.structures.plan import SCORE_COLUMNS
+from beyonddrive.visualization.tables import summarise
 
 HEADER = "token,log,NC,DAC,EP,TTC,C,DDC,PDMS,oracle_PDMS,error\n"
 EXTENDED = "token,log,NC,DAC,DDC,TLC,EP,TTC,LK,HC,EC,EPDMS,oracle_EPDMS,error\n"
@@ -82,3 +92,23 @@ def test_a_missing_column_of_navsim_v2_is_named(tmp_path):
     path = write(tmp_path / "a.csv", header=EXTENDED.replace("TLC,", ""))
     with pytest.raises(ResultsError, match="no column TLC;"):
         read_results("LTF", path)
+
+
+def test_files_of_the_same_scenes_are_compared_by_what_their_logs_held(tmp_path):
+    def file(name, tokens, data):
+        scenes = [ScoredScene(token, "log", np.ones(len(SCORE_COLUMNS))) for token in tokens]
+        text = scenes_to_csv(scenes, SCORE_COLUMNS, ScoreLabel.of(BASES["pdms"], tokens, data=data))
+        (tmp_path / name).write_text(text)
+        return read_results(name, tmp_path / name)
+
+    untold, one, other = file("untold", "ab", ""), file("one", "ab", "1"), file("other", "ab", "2")
+    fewer = file("fewer", "a", "2")
+    assert untold.scored is not None and "data" not in untold.scored.to_text()
+    assert one.scored == ScoreLabel.parse(one.scored.to_text()) != other.scored
+    assert label_differences([untold, one]) == label_differences([one, untold]) == []
+    assert label_differences([one, other]) == label_differences([untold, one, other]) == ["data: 1, 2"]
+    assert label_differences([one, fewer]) == []  # (of other scenes, whose logs are others)
+    with pytest.raises(ResultsError, match="they differ in data: 1, 2"):
+        summarise([one, other])
+    (row, _) = summarise([one, fewer], common_scenes=True)
+    assert row.scored is not None and (row.scored.num_scenes, row.scored.data) == (1, "")

@@ -50,13 +50,14 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write_run(sweep, row, seed, gain, recipe="r", weights=None, config=None, **told):
+def write_run(sweep, row, seed, gain, recipe="r", weights=None, config=None, logs="", **told):
     folder = sweep / "runs" / row / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     values = rng.uniform(0.2, 0.8, (40, len(SCORE_COLUMNS))) + gain
     scenes = [ScoredScene(f"t{index:02d}", "log", value) for index, value in enumerate(values)]
-    (folder / "test.csv").write_text(scenes_to_csv(scenes, SCORE_COLUMNS))
+    label = ScoreLabel.of(BASES["pdms"], [scene.token for scene in scenes], data=logs) if logs else None
+    (folder / "test.csv").write_text(scenes_to_csv(scenes, SCORE_COLUMNS, label))
     record = {
         "row": row, "seed": seed, "config": config or CONFIGS[row], "options": {}, "recipe": recipe,
         "checkpoint_rule": "last", "checkpoint": "epoch_12.pth", "loaders": ["test"],
@@ -573,6 +574,21 @@ def test_seeds_of_a_row_are_of_one_data(root, monkeypatch):
     write_run(root / "sweep", "plain", 1, 0.0, data="two")
     with pytest.raises(SystemExit, match="plain/1: the table has it trained on other data"):
         call(keep, monkeypatch, root / "sweep", "effect/two")
+
+
+def test_runs_of_a_table_were_judged_on_the_same_logs(root, monkeypatch):
+    sweep, later = root / "sweep", root / "later"
+    write_run(sweep, "plain", 0, 0.0, logs="1")
+    write_run(sweep, "better", 0, 0.1, logs="2")
+    with pytest.raises(SystemExit, match=r"does not compare with .*plain.*: data: 1, 2"):
+        call(keep, monkeypatch, sweep, "effect/two")
+    write_run(sweep, "better", 0, 0.1, logs="1")
+    assert call(keep, monkeypatch, sweep, "effect/two") == 0
+    write_run(later, "plain", 1, 0.0, logs="2")
+    with pytest.raises(SystemExit, match="by another score: data: 1, 2"):
+        call(keep, monkeypatch, later, "effect/two")
+    write_run(later, "plain", 1, 0.0, logs="1")
+    assert call(keep, monkeypatch, later, "effect/two") == 0
 
 
 def test_a_run_that_lacks_scores_of_scenes_is_named_and_left_out(root, monkeypatch, capsys):

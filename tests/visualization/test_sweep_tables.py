@@ -141,6 +141,10 @@ def test_files_give_back_what_was_written(tmp_path, table):
     assert (back.label, back.untrained) == (label, {"human"})
     part = back.part(["t01", "t02"]).label
     assert part is not None and part.num_scenes == 2 and not part.differences(label)
+    told = replace(table, label=replace(label, data="1"))
+    assert told.part(table.tokens).label == told.label
+    fewer = told.part(["t01"]).label
+    assert fewer is not None and fewer.data == ""  # (of other logs, maybe)
     np.testing.assert_array_equal(back.values, table.values)
     values = {"plain": {"config": "a", "weight": "0"}, "better_5%": {"config": "b", "weight": "5"}}
     first = table.runs[1]

@@ -18,7 +18,8 @@ import numpy as np
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.folder import runs_of
 from beyonddrive.engine.sweeps.records import made_from, write_record
-from beyonddrive.evaluation.pdms_metric import PDMSMetric
+from beyonddrive.evaluation.plan_files import read_label
+from beyonddrive.evaluation.score_labels import ScoreLabel
 from beyonddrive.evaluation.score_rows import ScoredScene, scenes_to_csv
 from beyonddrive.results.effect.side_by_side.pack import PLANS, plan_of
 from beyonddrive.structures.plan import SCORE_COLUMNS
@@ -46,8 +47,7 @@ def main() -> None:
     for loader in LOADERS:
         tokens = told["tokens"][loader]
         stacked = np.stack([plans[f"{recipe}/{seed}/{loader}"] for recipe, seed in keys], axis=1)
-        labels[loader] = PDMSMetric(split=loader, cache_dir=None, data_root=str(args.world)).label
-        scores[loader] = score(args, loader, dict(zip(tokens, stacked, strict=True)))
+        scores[loader], labels[loader] = score(args, loader, dict(zip(tokens, stacked, strict=True)))
     for name in PLANS:
         plan = plan_of(name, args.world)
         for run in runs_of(plan, args.out / name):
@@ -75,8 +75,10 @@ def main() -> None:
             )
 
 
-def score(args: argparse.Namespace, split: str, plans: dict[str, Any]) -> dict[str, Any]:
-    """Scores (N, 7) of the plans (N, 8, 3) of every scene, by ``beyonddrive score``."""
+def score(
+    args: argparse.Namespace, split: str, plans: dict[str, Any]
+) -> tuple[dict[str, Any], ScoreLabel | None]:
+    """Scores (N, 7) of the plans (N, 8, 3) of every scene, by ``beyonddrive score``, and their label."""
     folder = args.trained / "scores"
     folder.mkdir(exist_ok=True)
     given, made = folder / f"{split}-plans.npz", folder / f"{split}-scores.npz"
@@ -86,7 +88,7 @@ def score(args: argparse.Namespace, split: str, plans: dict[str, Any]) -> dict[s
     command += ["--cache-dir", str(args.world / "cache" / "metrics" / split)]
     subprocess.run([sys.executable, *command], check=True)
     with np.load(made) as archive:
-        return {token: archive[token] for token in plans}
+        return {token: archive[token] for token in plans}, read_label(made)
 
 
 if __name__ == "__main__":
