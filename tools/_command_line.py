@@ -24,9 +24,36 @@ SHOWN_PROBLEMS = 20
 """Problems of one kind that are printed; beyond that they are only counted."""
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser of which an option with several values may be given several times, and keeps all of them.
+
+    Its parsers of subcommands are of the same kind.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register("action", None, _Store)  # (what options have that name no action)
+
+
+class _Store(argparse.Action):
+    """Keeps what was given; of an option of one value the last, as argparse does."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest, None)
+        if option_string and self.nargs in ("+", "*") and before is not self.default:
+            values = [*before, *values]  # (argparse would forget those before without a word)
+        setattr(namespace, self.dest, values)
+
+
 def command_parser(verb: str, description: str) -> argparse.ArgumentParser:
     """A parser that calls itself as the verb is called."""
-    return argparse.ArgumentParser(prog=f"beyonddrive {verb}", description=description)
+    return Parser(prog=f"beyonddrive {verb}", description=description)
 
 
 class KeyTexts(argparse.Action):

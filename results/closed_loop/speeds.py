@@ -64,7 +64,7 @@ def check_speeds() -> list[str]:
 def main() -> None:
     """Measure, and add the rows to the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--run", nargs="+", required=True, metavar="NAME=DIR,DIR")
+    parser.add_argument("--run", nargs="+", action="extend", required=True, metavar="NAME=DIR,DIR")
     parser.add_argument("--settings", action="store_true", help="runs in the towns of settings.yml")
     parser.add_argument("--out", type=Path, metavar="CSV", help="in place of the table that is kept here")
     args = parser.parse_args()

@@ -35,7 +35,7 @@ def main() -> None:
     """Measure, and add the rows to ``errors.csv``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("pool", type=Path, metavar="POOL")
-    parser.add_argument("--plans", nargs="+", required=True, metavar="ROW=FILE")
+    parser.add_argument("--plans", nargs="+", action="extend", required=True, metavar="ROW=FILE")
     args = parser.parse_args()
     pool = pool_failures(args.pool)
     known = pool.has_failure

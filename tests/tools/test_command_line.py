@@ -117,6 +117,22 @@ def test_reports_of_stores_are_printed_as_they_come(capsys):
     assert fill_stores("fly", "wings", [("train", CacheReport(5, 2))]) == 0
 
 
+def test_an_option_of_several_values_may_be_given_again():
+    parser = command_parser("score", "Scores.")
+    parser.add_argument("config", nargs="*", default=[])
+    parser.add_argument("--turn", type=float, nargs="+", default=[0.5])
+    parser.add_argument("--size", type=int, nargs=2)
+    parser.add_argument("--out")
+    inner = parser.add_subparsers(dest="action")
+    inner.add_parser("run").add_argument("--difficulty", nargs="+", choices=("easy", "hard"), default=())
+    assert parser.parse_args([]).turn == [0.5]
+    words = "--turn 1 2 --out a --turn 3 --out b --size 1 2 --size 3 4".split()
+    args = parser.parse_args([*words, "run", "--difficulty", "easy", "--difficulty", "hard"])
+    assert (args.turn, args.out, args.size) == ([1.0, 2.0, 3.0], "b", [3, 4])
+    assert args.difficulty == ["easy", "hard"]
+    assert parser.parse_args(["--turn", "7"]).turn == [7.0]  # (and not what a call before was given)
+
+
 def test_the_parser_is_named_after_the_verb():
     assert isinstance(command_parser("fly", "Fly."), argparse.ArgumentParser)
     assert command_parser("fly", "Fly.").prog == "beyonddrive fly"
