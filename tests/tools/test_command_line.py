@@ -126,8 +126,10 @@ def test_an_option_of_several_values_may_be_given_again():
     inner = parser.add_subparsers(dest="action")
     inner.add_parser("run").add_argument("--difficulty", nargs="+", choices=("easy", "hard"), default=())
     assert parser.parse_args([]).turn == [0.5]
-    words = "--turn 1 2 --out a --turn 3 --out b --size 1 2 --size 3 4".split()
-    args = parser.parse_args([*words, "run", "--difficulty", "easy", "--difficulty", "hard"])
+    words = ["--turn", "1", "2", "--out", "a", "--turn", "3", "--out", "b", "--size", "1", "2"]
+    args = parser.parse_args(
+        [*words, "--size", "3", "4", "run", "--difficulty", "easy", "--difficulty", "hard"]
+    )
     assert (args.turn, args.out, args.size) == ([1.0, 2.0, 3.0], "b", [3, 4])
     assert args.difficulty == ["easy", "hard"]
     assert parser.parse_args(["--turn", "7"]).turn == [7.0]  # (and not what a call before was given)
