@@ -2,6 +2,7 @@
 
 ``WORLD`` is the generated world with its caches and pool (../README.md). ``OUT`` gets the scenes and
 ``rows.json``: for each distinct recipe its config with all values, and where each field of its samples is.
+Rows whose samples cannot be packed so are left out, and it is said why: ``beyonddrive sweep`` trains them.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from beyonddrive.engine.config_values import OptionText
 from beyonddrive.engine.configs import load_config
 from beyonddrive.engine.sweeps.folder import runs_of
 from beyonddrive.engine.sweeps.plan import SweepPlan, read_plan
 from beyonddrive.engine.together.packing import pack_scenes, unpack_scenes
-from beyonddrive.engine.together.scenes import SceneTensors
+from beyonddrive.engine.together.scenes import SceneTensors, TogetherError
 from beyonddrive.registry import DATASETS, TRANSFORMS
+from beyonddrive.structures.errors import BeyondDriveError
 
 PLAN_FOLDER = Path(__file__).parents[1]
 PLANS = ("planners", "ablations", "controls", "sizes")
 WIDEST = "wote_tiny_1xb16-12e_synth"
 """A config whose samples have all inputs and targets that others have, but for negatives."""
+GIVEN = {"gt.trajectory": "trajectory", "inputs.status": "status"}
+"""What the steps of a pipeline are given, and what they call it."""
 IMAGE_QUALITY = 75
 """Of WebP: what a machine takes along is limited."""
 MADE_BY = {
@@ -77,13 +83,19 @@ def main() -> None:
             config = load_config(run.config, {key: OptionText(value) for key, value in run.options.items()})
             settings = config.train_dataloader.dataset
             key = digest(settings.to_dict())
-            if key not in sources:
-                made = {step["type"] for step in settings.feature_pipeline}
-                skipped = {field for step, fields in MADE_BY.items() if step not in made for field in fields}
-                scenes = train
-                if settings.scene_filter != widest.train_dataloader.dataset.scene_filter:
-                    scenes = train.rows(_tokens(settings))
-                sources[key] = _sources(settings, skipped, key, scenes, train, args.out)
+            try:
+                for loader in ("val", "test"):
+                    made_by_steps(config[f"{loader}_dataloader"].dataset, train.rows(train.tokens[:1]))
+                if key not in sources:
+                    made = {step["type"] for step in settings.feature_pipeline}
+                    skipped = {field for step, own in MADE_BY.items() if step not in made for field in own}
+                    scenes = train
+                    if settings.scene_filter != widest.train_dataloader.dataset.scene_filter:
+                        scenes = train.rows(_tokens(settings))
+                    sources[key] = sources_of(settings, skipped, key, scenes, train, args.out)
+            except BeyondDriveError as error:
+                print(f"left out: {name}, {run.row}: {error}", flush=True)
+                continue
             rows[run.recipe] = {
                 "name": run.row,
                 "plan": name,
@@ -103,19 +115,17 @@ def _tokens(settings: Any) -> list[str]:
     return [str(dataset.get_data_info(index)["token"]) for index in range(len(dataset))]
 
 
-def _sources(
+def sources_of(
     settings: Any, skipped: set[str], key: str, scenes: SceneTensors, train: SceneTensors, out: Path
 ) -> dict[str, str]:
-    """Which file has which field of a row's samples; writes those that no file has yet."""
-    steps = list(settings.pipeline)
-    if settings.get("negatives"):
-        steps.insert(0, {"type": "LoadNegatives", "split": settings.split, **settings.negatives})
-    given = {"gt.trajectory": "trajectory", "inputs.status": "status"}
-    own = SceneTensors.read(
-        Targets(scenes.select(list(given)), [TRANSFORMS.build(dict(step)) for step in steps])
-    )
+    """Which file has which field of a row's samples; writes those that no file has yet.
+
+    Raises:
+        TogetherError: As :func:`made_by_steps`.
+    """
+    own = made_by_steps(settings, scenes)
     # (nothing reads the scores of negatives in training)
-    rest = sorted(field for field in own.fields if field not in {*given, "negatives.scores"})
+    rest = sorted(field for field in own.fields if field not in {*GIVEN, "negatives.scores"})
     found = {field: "train" for field in train.fields if field not in skipped}
     if not rest and len(scenes) < len(train):
         rest = ["gt.trajectory"]
@@ -126,22 +136,44 @@ def _sources(
     return found
 
 
+def made_by_steps(settings: Any, scenes: SceneTensors) -> SceneTensors:
+    """What the pipeline of a row makes of the experts and the status of scenes.
+
+    Raises:
+        TogetherError: If the row's samples are not those that are packed, with more fields: its data set is
+            another one, or a step draws anew in every epoch or changes what it is given.
+    """
+    if settings.type != "NavsimDataset":
+        raise TogetherError(
+            f"{settings.type}: makes other samples than those that are packed; beyonddrive sweep trains it"
+        )
+    steps = list(settings.pipeline)
+    if settings.get("negatives"):
+        steps.insert(0, {"type": "LoadNegatives", "split": settings.split, **settings.negatives})
+    given = scenes.select(list(GIVEN))
+    own = SceneTensors.read(Targets(given, [TRANSFORMS.build(dict(step)) for step in steps]))
+    for field, value in given.fields.items():
+        if field in own.fields and not torch.equal(own.fields[field], value):
+            raise TogetherError(
+                f"{', '.join(step['type'] for step in steps)}: {field} is not what is packed; beyonddrive "
+                "sweep trains it"
+            )
+    return own
+
+
 class Targets:
     """What the steps of a pipeline make of a scene's expert and status."""
 
-    def __init__(self, scenes: SceneTensors, steps: list[Any]) -> None:
-        self.scenes, self.steps = scenes, steps
+    def __init__(self, scenes: SceneTensors, transforms: list[Any]) -> None:
+        self.scenes, self.transforms = scenes, transforms
 
     def __len__(self) -> int:
         return len(self.scenes)
 
     def __getitem__(self, index: int) -> Any:
-        results: Any = {
-            "token": self.scenes.tokens[index],
-            "trajectory": self.scenes.fields["gt.trajectory"][index].numpy(),
-            "status": self.scenes.fields["inputs.status"][index].numpy(),
-        }
-        for step in self.steps:
+        results: Any = {name: self.scenes.fields[field][index].numpy() for field, name in GIVEN.items()}
+        results["token"] = self.scenes.tokens[index]
+        for step in self.transforms:
             results = step(results)
         return results
 
