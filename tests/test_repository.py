@@ -69,6 +69,11 @@ def test_the_image_is_made_as_one_should():
     assert all((ROOT / name).is_file() for name in copied)
     ignored = (ROOT / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
     assert not {*copied, "configs", "tools", "plugins"} & set(ignored)
+    made = re.search(r"mkdir -p (.*) \\$", dockerfile.read_text(), re.MULTILINE)[1].split()
+    mounted = re.findall(r"--volume \S+:(\S+)", dockerfile.read_text())
+    parents = {str(Path(path).parent) for path in mounted}
+    # (Docker makes a parent that is not there, for root, and user 1000 cannot write beside the volume)
+    assert parents and all(any(f"{path}/".startswith(f"{parent}/") for path in made) for parent in parents)
     extras = re.findall(r"'\.\[(.*)\]'", dockerfile.read_text())[0].split(",")
     assert all(f"\n{extra} =\n" in (ROOT / "setup.cfg").read_text() for extra in extras)
     hadolint = shutil.which("hadolint", path=Path(sys.executable).parent)
