@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import html
+import io
 import json
 import logging
 import socket
@@ -35,7 +36,10 @@ MAX_UNREAD = 16 * MAX_BODY
 KEPT_REPLIES = 100
 LOG_LINES = 100
 PATIENCE = 30.0
-"""A connection that stands still is closed after this [s]."""
+"""A request has to be there within this, however its client parts it, and so has a reader every piece of an
+answer [s]."""
+_PIECE = 1 << 20
+"""An answer is sent in pieces of so many bytes."""
 _TYPES = ("float32", "float64")
 Answer = TypeVar("Answer")
 
@@ -251,6 +255,12 @@ def http_server(simulator: HttpSimulator, host: str, port: int) -> ThreadingHTTP
     class Handler(BaseHTTPRequestHandler):
         timeout = PATIENCE
 
+        def setup(self) -> None:
+            super().setup()
+            self.rfile.close()
+            self._sent = _InTime(self.connection)
+            self.rfile = io.BufferedReader(self._sent)
+
         def do_GET(self) -> None:
             self._answer("GET")
 
@@ -267,11 +277,14 @@ def http_server(simulator: HttpSimulator, host: str, port: int) -> ThreadingHTTP
                 logger.warning("%s", describe_error(error), exc_info=True)
                 kind, reply, status = "application/json", _detail(describe_error(error)), 500
             try:
+                self.connection.settimeout(PATIENCE)
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(reply)))
                 self.end_headers()
-                self.wfile.write(reply)
+                # (the time is that of a whole write: in one, a slow reader would be taken for none)
+                for start in range(0, len(reply), _PIECE):
+                    self.wfile.write(reply[start : start + _PIECE])
             except OSError as error:  # (the client has gone; it may ask again, with the same transaction)
                 logger.warning("a client went away: %s", describe_error(error))
             if status != 200:
@@ -280,6 +293,7 @@ def http_server(simulator: HttpSimulator, host: str, port: int) -> ThreadingHTTP
         def _take_in_the_rest(self) -> None:
             """Read what a refused client still sends: closed on unread bytes, TCP would drop the answer."""
             unread = MAX_UNREAD
+            self._sent.wait_anew()
             with contextlib.suppress(OSError):
                 self.wfile.flush()
                 self.connection.shutdown(socket.SHUT_WR)
@@ -302,7 +316,10 @@ def http_server(simulator: HttpSimulator, host: str, port: int) -> ThreadingHTTP
             # (as many digits as nobody needs are no number to Python)
             if not (length.isascii() and length.isdigit() and len(length) < 20) or int(length) > MAX_BODY:
                 raise RequestError(413, f"a body may have {MAX_BODY} bytes")
-            body = self.rfile.read(int(length))
+            try:
+                body = self.rfile.read(int(length))
+            except TimeoutError as error:
+                raise RequestError(408, f"the body has not come within {PATIENCE:g} s") from error
             if path == "/reset":
                 return "application/json", simulator.ask(simulator.reset)
             return "application/octet-stream", simulator.ask(simulator.act, body)
@@ -316,6 +333,37 @@ def http_server(simulator: HttpSimulator, host: str, port: int) -> ThreadingHTTP
         raise LiveError(
             f"--host, --port: cannot listen at {host}:{port} ({error}); choose another port, 0 for a free one"
         ) from error
+
+
+class _InTime(io.RawIOBase):
+    """What a client sends, as long as it takes no longer than :data:`PATIENCE` in all.
+
+    A time-out of the socket begins anew with every byte.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.wait_anew()
+
+    def wait_anew(self) -> None:
+        """From now on there is as much time again."""
+        self._until = time.monotonic() + PATIENCE
+
+    def readable(self) -> bool:
+        """Whether it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what is there, or wait for it.
+
+        Raises:
+            TimeoutError: If the time is over.
+        """
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the client takes too long")
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
 
 
 class _Server(ThreadingHTTPServer):

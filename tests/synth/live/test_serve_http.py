@@ -174,6 +174,45 @@ def test_clients_that_stop_half_way_hold_nobody_up(serving):
     assert client.act()[1]["state"]["info"]["timestamp"] == 0.5
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["head", "body"])
+def test_a_client_that_sends_byte_by_byte_holds_no_thread(monkeypatch, whole):
+    """Each byte would else give it as much time again."""
+    monkeypatch.setattr(serve_http, "PATIENCE", 0.5)
+    with served([]) as (_, client, _), socket.create_connection(("127.0.0.1", client.port)) as drip:
+        head = f"POST /execute_action HTTP/1.1\r\nauth-token: {TOKEN}\r\nContent-Length: 500\r\n"
+        drip.sendall(f"{head}\r\n".encode() if whole else b"")
+        drip.settimeout(0.1)
+        began, told = time.monotonic(), b""
+        while time.monotonic() - began < 5.0:
+            try:
+                drip.sendall(b"x")
+                came = drip.recv(1000)
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+            told += came
+            if not came:
+                break
+        assert time.monotonic() - began < 3.0
+        assert not whole or (told.split()[1] == b"408" and b"has not come within 0.5 s" in told)
+
+
+def test_a_client_that_reads_slowly_gets_all(monkeypatch):
+    monkeypatch.setattr(serve_http, "PATIENCE", 0.6)
+    with served([]) as (simulator, client, _):
+        monkeypatch.setattr(simulator, "state", lambda: bytes(12 << 20))
+        line = http.client.HTTPConnection("127.0.0.1", client.port, timeout=30)
+        line.connect()
+        line.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        line.request("GET", "/get_current_state", None, {"auth-token": TOKEN})
+        reply, size = line.getresponse(), 0
+        while part := reply.read1(1 << 18):
+            size += len(part)
+            time.sleep(0.04)
+        assert size == 12 << 20
+
+
 def test_after_the_end_nothing_moves_and_a_reset_begins_again(serving):
     _, client, jobs = serving
     replies = [client.act()[1] for _ in range(6)]
