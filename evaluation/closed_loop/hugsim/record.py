@@ -66,7 +66,8 @@ def read_frames(record: Any, source: str = "record") -> list[Frame]:
         source: Name of the file, for messages.
 
     Raises:
-        HugsimError: If something is missing or of another shape, or a plan has more entries than
+        HugsimError: If something is missing or of another shape, a box has a negative size or the ego's has
+            none, or a plan has more entries than
             :data:`~beyonddrive.evaluation.closed_loop.hugsim.plan_reference.MOST_POINTS`; the message names
             frame and key.
     """
@@ -89,9 +90,16 @@ def _read_frame(frame: Any, where: str) -> Frame:
                 f"{where}: planned_traj.traj: has {len(planned['traj'])} entries, {MOST_POINTS} are allowed"
             )
         boxes = _numbers(frame["obj_boxes"], (len(names), 7), f"{where}: obj_boxes")
+        if (boxes[:, 3:6] < 0).any():
+            i = int((boxes[:, 3:6] < 0).any(axis=1).argmax())
+            raise HugsimError(f"{where}: obj_boxes[{i}]: has a negative size, {_size(boxes[i])}")
+        ego = _numbers(frame["ego_box"], (7,), f"{where}: ego_box")
+        if not (ego[3:6] > 0).all():
+            # (nothing is in such a box, so that the ego would collide with nothing)
+            raise HugsimError(f"{where}: ego_box: its sizes must be positive, got {_size(ego)}")
         return Frame(
             _number(frame["time_stamp"], f"{where}: time_stamp"),
-            _numbers(frame["ego_box"], (7,), f"{where}: ego_box"),
+            ego,
             boxes,
             names,
             _numbers(planned["traj"], (-1, 3), f"{where}: planned_traj.traj"),
@@ -104,6 +112,10 @@ def _read_frame(frame: Any, where: str) -> Frame:
         raise HugsimError(f"{where}: lacks {error}") from None
     except TypeError as error:
         raise HugsimError(f"{where}: {error}") from error
+
+
+def _size(box: NDArray[np.float64]) -> str:
+    return "width {:g}, length {:g}, height {:g}".format(*box[3:6])
 
 
 def _number(value: Any, where: str, positive: bool = False) -> float:

@@ -31,7 +31,7 @@ def write(path, frames):
 
 
 def frame(agents=2, **changes):
-    boxes = np.random.default_rng(agents).normal(size=(agents, 7))
+    boxes = np.abs(np.random.default_rng(agents).normal(size=(agents, 7)))
     made = Frame(0.25, np.arange(7.0), boxes, ("car",) * agents, np.ones((5, 3)), 0.5, False, 0.1)
     return {**made.to_dict(), **changes}
 
@@ -87,6 +87,14 @@ def test_official_records_are_read(tmp_path):
         ({"time_stamp": 10**400}, "time_stamp: must be a finite number, got an integer of 1329 bits"),
         ({"rc": list(range(10_000))}, r"rc: must be a finite number, got \[0, 1, 2, 3, 4, 5, \.\.\.\]$"),
         ({"ego_box": [10**400] * 7}, "ego_box: holds no numbers"),
+        (
+            {"ego_box": [0.0, 0.0, 0.0, 1.6, 3.0, -1.5, 0.0]},
+            "ego_box: its sizes must be positive, got width 1.6, length 3, height -1.5",
+        ),
+        (
+            {"obj_boxes": [[1.0] * 7, [0.0, 0.0, 0.0, 2.0, -4.0, 1.0, 0.0]]},
+            r"obj_boxes\[1\]: has a negative size, width 2, length -4, height 1",
+        ),
     ],
 )
 def test_numbers_that_are_none_are_named_and_not_written_out(tmp_path, changes, told):
