@@ -180,7 +180,8 @@ class AlpasimDriver(BaseDriver):
             return self.driver.plan_without_frame(uuid, "no_ego", "no pose of the ego has been sent")
         if stamps[-1] != ctx.time_now_us:
             late = 1e-3 * (ctx.time_now_us - stamps[-1])
-            report.count("anchor_stale", f"the newest pose is {late:.0f} ms older than the call")
+            apart = f"{abs(late):.0f} ms {'older' if late > 0 else 'newer'} than the call"
+            report.count("anchor_stale", f"the newest pose is {apart}")
         motion = _motion(stamps, poses, state)
         if motion.trouble:
             report.count("dynamic_state_fallback", motion.trouble)

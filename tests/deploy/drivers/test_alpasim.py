@@ -348,6 +348,15 @@ def test_no_pose_and_a_stale_pose(runtime, policy):
     assert counts(policy) == {"no_ego": 1, "straight_on": 1, "anchor_stale": 1, "inference": 1}
 
 
+@pytest.mark.parametrize(("apart", "said"), [(-STEP, "100 ms older"), (2 * STEP, "200 ms newer")])
+def test_a_pose_of_another_moment_is_told_by_how_far_it_is_off(runtime, policy, apart, said):
+    session = runtime()
+    session.images(START)
+    session.ego([(START + apart, 0.0, 0.0, 0.0)])
+    session.drive(START)
+    assert policy.driver.report("a").reasons == {"anchor_stale": f"the newest pose is {said} than the call"}
+
+
 def test_a_run_says_first_what_plans_were_made_from_that_was_not_as_it_should_be(runtime, policy, caplog):
     """No plan is a fallback: the state is zero, the pose and then the images are of before the call."""
     good, session = runtime("good"), runtime("a")
