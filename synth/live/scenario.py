@@ -253,9 +253,9 @@ def _event(content: Any, where: str) -> Event:
 
 
 def _car(value: Any, where: str) -> str:
-    if value not in CARS:
+    if not isinstance(value, str) or value not in CARS:
         raise LiveError(f"{where}: no car {value!r}; there are {', '.join(CARS)}")
-    return str(value)
+    return value
 
 
 def _number(content: Mapping[str, Any], key: str, where: str, least: float = 0.0) -> float:

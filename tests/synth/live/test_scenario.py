@@ -46,6 +46,7 @@ def test_every_difficulty_has_what_makes_it_hard(scenarios):
         (lambda c: c.update(length=0), "length: expected a number from 1 on, got 0"),
         (lambda c: c.update(lanes=[3]), "lanes: expected a list"),
         (lambda c: c["events"][0].update(car="tank"), r"events\[0\]: no car 'tank'"),
+        (lambda c: c["events"][0].update(car=["tank"]), r"events\[0\]: no car \['tank'\]"),
         (lambda c: c["events"][0].update(mood="bad"), r"events\[0\]: does not know the key 'mood'"),
         (
             lambda c: c["events"][0].update(car="pedestrian", then="join"),
