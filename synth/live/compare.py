@@ -28,6 +28,8 @@ from beyonddrive.synth.live.summary import (
     rows_of,
     table_of,
     traffic_words,
+    unscored_line,
+    unscored_of,
 )
 from beyonddrive.synth.live.town import LiveError
 
@@ -77,6 +79,7 @@ def compare(rows: Sequence[Row]) -> dict[str, Any]:
     """Figures of all rows, and how much higher they are than those of the first, as JSON values.
 
     How many plans of each row were fallbacks comes first: its figures are not those of its planner alone.
+    Episodes that have no score, and count as 0, are told by why (``unscored``).
 
     All runs have to be of the same seeds of the traffic. Intervals are over scenarios and trainings, each
     judged by its mean over the traffic, whose seeds are no trainings. Where one run stands against one, such
@@ -106,6 +109,10 @@ def compare(rows: Sequence[Row]) -> dict[str, Any]:
         "fallbacks": {item.row.name: int(item.arrays["fallbacks"].sum()) for item in driven},
         "steps": {
             item.row.name: sum(int(e["steps"]) for run in item.runs for e in run.episodes) for item in driven
+        },
+        "unscored": {
+            item.row.name: unscored_of([episode for run in item.runs for episode in run.episodes])
+            for item in driven
         },
         "hugsim": _settings(first.row.runs[0]).get("hugsim", {}),
         "baseline": first.row.name,
@@ -262,13 +269,15 @@ def _settings(folder: Path) -> dict[str, Any]:
 def comparison_text(result: Mapping[str, Any]) -> str:
     """A comparison as a table, x 100 but for the rate; differences from the baseline with their intervals.
 
-    Rows with fallbacks are named first; what the intervals are over and HUGSIM's switches come last.
+    Rows with fallbacks, and with episodes without a score, are named first; what the intervals are over and
+    HUGSIM's switches come last.
     """
     warnings = [
         f"{name}: {fallback_line(count, result['steps'][name])}"
         for name, count in result["fallbacks"].items()
         if count
     ]
+    warnings += [f"{name}: {unscored_line(why)}" for name, why in result["unscored"].items() if why]
     head = ["", "", *FIGURES.values(), RATE]
     lines = [head]
     for group, part in result["groups"].items():

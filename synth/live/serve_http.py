@@ -185,7 +185,8 @@ class HttpSimulator:
             if not goes_on:
                 written = self._session.finish()
                 scores = ", ".join(f"{name} {value:.4f}" for name, value in written["scores"].items())
-                self._say(f"{written['name']}: {', '.join(written['ends'])}; {scores}")
+                why = f"; {written['unscored']}" if written["unscored"] else ""
+                self._say(f"{written['name']}: {', '.join(written['ends'])}; {scores}{why}")
         except Exception as error:
             self._fail(error)
             return False

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -152,7 +153,14 @@ def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
     result["ends"] = dict(sorted(ends.items(), key=lambda item: -item[1]))
     result["fallbacks"] = sum(int(e["driver"]["fallbacks"]) for e in episodes)
     result["steps"] = sum(int(e["steps"]) for e in episodes)
+    if unscored := unscored_of(episodes):
+        result["unscored"] = unscored
     return result
+
+
+def unscored_of(episodes: Sequence[Episode]) -> dict[str, int]:
+    """How many episodes have no score, by why."""
+    return dict(Counter(str(e["unscored"]) for e in episodes if e.get("unscored")))
 
 
 def figures_of(arrays: Mapping[str, NDArray[np.float64]]) -> dict[str, dict[str, float]]:
@@ -166,6 +174,8 @@ def as_text(summary: Mapping[str, Any]) -> str:
     lines = []
     if summary["fallbacks"]:
         lines.append(fallback_line(summary["fallbacks"], summary["steps"]))
+    if "unscored" in summary:
+        lines.append(unscored_line(summary["unscored"]))
     head = ["", *FIGURES.values(), RATE]
     rows = [head]
     for group, figures in summary["groups"].items():
@@ -209,6 +219,16 @@ def fallback_line(fallbacks: int, steps: int) -> str:
     "2 of 60 plans were fallbacks, not the planner's"
     """
     return f"{fallbacks} of {steps} plans were fallbacks, not the planner's"
+
+
+def unscored_line(unscored: Mapping[str, int]) -> str:
+    """What it says next, of what :func:`unscored_of` gives.
+
+    >>> unscored_line({"the record has no frames": 2})
+    'without a score, counted as 0: 2 episodes: the record has no frames'
+    """
+    told = "; ".join(f"{count} episode{'s' * (count > 1)}: {reason}" for reason, count in unscored.items())
+    return f"without a score, counted as 0: {told}"
 
 
 def interval_cell(value: Mapping[str, float], factor: float, digits: int, sign: str = "") -> str:

@@ -197,6 +197,23 @@ def test_a_comparison_says_first_whose_plans_were_fallbacks(tmp_path):
     assert [row[-1] for row in cells[1:]] == ["0.0", "7.0", "0.0", "8.0"]
 
 
+def test_episodes_without_a_score_are_named_and_not_only_counted_as_0(tmp_path):
+    episodes = [made_up(f"easy_{i}", 0, 0.5) for i in range(3)]
+    write_made_up(tmp_path / "plain", episodes)
+    assert "unscored" not in summary.summarise(episodes)
+    why = "no key frame has a plan of three or more points"
+    for episode in episodes[1:]:
+        episode["unscored"] = why
+    write_made_up(tmp_path / "short", episodes)
+    figures = summary.summarise(episodes)
+    assert figures["unscored"] == {why: 2}
+    line = f"without a score, counted as 0: 2 episodes: {why}"
+    assert summary.as_text(figures).splitlines()[0] == line
+    result = compare([Row(name, (tmp_path / name,)) for name in ("plain", "short")])
+    assert result["unscored"] == {"plain": {}, "short": {why: 2}}
+    assert comparison_text(result).splitlines()[0] == f"short: {line}"
+
+
 def test_rows_of_other_numbers_of_trainings_have_figures_of_their_own_alone(tmp_path):
     """Beside a row of one run, one of two and one of three: the first has no third."""
     still = drive_made_up(tmp_path, ["still"], [[0.0]], (0,))
