@@ -363,7 +363,8 @@ def _serve_pipes(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
             failures += 1
             continue
         scores = ", ".join(f"{name} {value:.4f}" for name, value in result["scores"].items())
-        reasons = "".join(f"; {text}" for text in result["driver"]["reasons"].values())
+        told = [*result["driver"]["reasons"].values(), *filter(None, [result["unscored"]])]
+        reasons = "".join(f"; {text}" for text in told)
         print(f"{result['name']}: {', '.join(result['ends'])}; {scores}{reasons}", flush=True)
         failures += "planner_failure" in result["driver"]["counts"]
     return failures
@@ -379,7 +380,7 @@ def _serve_http(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     try:
         while not (args.once and simulator.is_done):
             server.handle_request()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # (what was driven to the end has figures however it ends)
         pass
     finally:
         # (the record first: who ends a server may not wait for its last client)

@@ -394,6 +394,33 @@ def test_the_server_goes_on_after_a_scenario_without_a_town_and_ends_with_1(
     assert len(written) == 1 and written[0].endswith(last.stem)
 
 
+def test_a_server_that_is_told_to_end_writes_the_figures_of_what_is_done(live_folder, tmp_path, monkeypatch):
+    """As by Ctrl-C: without --once somebody has to end it."""
+    told = {}
+    monkeypatch.setattr(closed_loop.signal, "signal", lambda number, handler: told.update({number: handler}))
+    made = serve_http.http_server
+
+    def serve(simulator, host, port):
+        server = made(simulator, host, port)
+
+        def drive_and_end():
+            plan = {"data": [[0, 1], [0, 2]], "shape": [2, 2], "dtype": "float64"}
+            body = json.dumps({"plan_traj": json.dumps(plan), "transaction_id": "a"}).encode()
+            simulator.ask(simulator.act, body)
+            told[closed_loop.signal.SIGTERM](15, None)
+
+        server.handle_request = drive_and_end
+        return server
+
+    monkeypatch.setattr(serve_http, "http_server", serve)
+    words = ["serve", "--protocol", "http", "--scenarios", str(live_folder), "--difficulty", "medium"]
+    assert closed_loop.main([*words, "--out", str(tmp_path), "--port", "0", "--max-steps", "1"]) == 0
+    figures = json.loads((tmp_path / "summary.json").read_text())
+    assert figures["steps"] == 1
+    # (the scorer needs three points)
+    assert figures["unscored"] == {"no key frame has a plan of three or more points": 1}
+
+
 def test_the_server_listens_on_this_machine_alone():
     words = ["serve", "--protocol", "http", "--scenarios", "scenarios", "--out", "out"]
     assert closed_loop.parse_args(words).host == "127.0.0.1"
