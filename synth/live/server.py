@@ -123,12 +123,15 @@ class SimulatorSession:
             LiveError: If it cannot be read, or its town is missing.
             SumoError: If SUMO fails.
         """
-        self.close()
-        self.index, self._frames = index, []
-        job = self.job
-        job.folder.mkdir(parents=True, exist_ok=True)
-        for name in (EPISODE, VIDEO, RECORD):  # (of an earlier drive, which no scorer may take for this one)
-            (job.folder / name).unlink(missing_ok=True)
+        try:
+            self.close()
+        finally:
+            # (of what fails from here on, this scenario gives no episode)
+            self.index, self._frames = index, []
+            job = self.job
+            job.folder.mkdir(parents=True, exist_ok=True)
+            for name in (EPISODE, VIDEO, RECORD):  # (of an earlier drive, which no scorer may take for this)
+                (job.folder / name).unlink(missing_ok=True)
         scenario = read_live_scenario(job.scenario)
         self._film = None if self._filming is None else self._filming.of(scenario)
         self._stage = self._stack.enter_context(staged(scenario, job.towns, job.settings))

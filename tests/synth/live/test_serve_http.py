@@ -304,6 +304,25 @@ def test_a_scenario_that_fails_gives_way_to_the_next(serving, monkeypatch):
     assert client.act()[0] == 200
 
 
+def test_a_sumo_that_does_not_end_costs_the_scenario_that_would_begin(serving, monkeypatch):
+    """And not the one before; what an earlier drive left of it would be taken for one of this drive."""
+    simulator, client, jobs = serving
+    for _ in range(4):
+        client.act()
+    assert episode_files.read_episode(jobs[0].folder) and simulator._session.index == 1
+    end = simulator._session._end
+
+    def fails():
+        monkeypatch.setattr(simulator._session, "_end", end)
+        raise RuntimeError("SUMO does not end")
+
+    monkeypatch.setattr(simulator._session, "_end", fails)
+    assert client.ask("POST", "/reset")[0] == 200
+    assert simulator.failed == {jobs[0].folder.name: "RuntimeError: SUMO does not end"}
+    assert episode_files.read_episode(jobs[0].folder) is None
+    assert simulator._session.index == 1 and client.act()[0] == 200
+
+
 def test_a_scenario_that_cannot_be_written_gives_way_to_the_next(serving):
     simulator, client, jobs = serving
     replies = [client.act()[1]]
