@@ -77,8 +77,8 @@ class AlpasimSettings:
 @dataclass
 class _Session:
     cameras: dict[str, DeclaredCamera] = field(default_factory=dict)
-    pose_lost: bool = False
-    """Whether the newest pose of the ego was none."""
+    lost_us: int = -1
+    """Stamp of the newest pose of the ego that was none [us]; -1 if all were some."""
 
 
 class AlpasimDriver(BaseDriver):
@@ -146,9 +146,12 @@ class AlpasimDriver(BaseDriver):
             for index in reversed(range(max(len(known) - len(new_poses), 0), len(known))):
                 if not _is_finite(known.poses[index]):
                     del known.timestamps_us[index], known.poses[index], session.dynamic_states[index]
+        stamped = zip(new_poses.timestamps_us, new_poses.poses, strict=True)
+        lost = [stamp for stamp, pose in stamped if not _is_finite(pose)]
         with self._lock:
             if session.uuid in self._sessions:
-                self._sessions[session.uuid].pose_lost = not _is_finite(new_poses.poses[-1])
+                state = self._sessions[session.uuid]
+                state.lost_us = max([state.lost_us, *lost])
 
     def drive(self, ctx: DriveContext) -> DriveResult:
         """Plan; never raises, for a rollout is lost by that."""
@@ -186,7 +189,7 @@ class AlpasimDriver(BaseDriver):
         if motion.trouble:
             report.count("dynamic_state_fallback", motion.trouble)
         with self._lock:
-            cameras, pose_lost = self._sessions[uuid].cameras, self._sessions[uuid].pose_lost
+            cameras, lost_us = self._sessions[uuid].cameras, self._sessions[uuid].lost_us
         frame = Frame(
             session=uuid,
             time=1e-6 * ctx.time_now_us,
@@ -196,7 +199,7 @@ class AlpasimDriver(BaseDriver):
             command=command_of_route(waypoints, self.settings.route_distance, self.settings.route_threshold),
             pose=_flat(poses[-1]),
         )
-        if pose_lost:
+        if stamps[-1] < lost_us <= ctx.time_now_us:
             # (what is sent begins at the last pose that is one, and the plan of before is known from there)
             return self.driver.fall_back(frame, "bad_frame", "pose: the newest of the ego is not finite")
         oldest = ctx.time_now_us - max(ctx.time_query_us - ctx.time_now_us, _SAME_MOMENT_US)

@@ -331,6 +331,26 @@ def test_a_pose_that_is_none_is_driven_through_from_the_last_that_is_one(runtime
     assert counts(policy)["inference"] == 2
 
 
+def test_a_pose_that_is_sent_again_makes_no_other_the_newest(runtime, policy):
+    """A runtime sends the pose of the step before again; poses that are known already change nothing."""
+    session = runtime()
+    session.ego([(START, 0.0, 0.0, 0.0)])
+    session.images(START)
+    session.drive(START)
+    now = START + STEP
+    session.ego([(now, np.nan, 0.0, 0.0)])
+    session.ego([(START, 0.0, 0.0, 0.0)])
+    session.images(now)
+    session.drive(now)
+    assert counts(policy)["bad_frame"] == 1 and counts(policy)["inference"] == 1
+    now += STEP
+    session.ego([(now, 0.8, 0.0, 0.0)])
+    session.ego([(now - STEP, np.nan, 0.0, 0.0)])
+    session.images(now)
+    session.drive(now)
+    assert counts(policy)["bad_frame"] == 1 and counts(policy)["inference"] == 2
+
+
 def test_a_session_whose_first_pose_is_none_holds(runtime, policy):
     session = runtime()
     session.ego([(START, np.nan, 0.0, 0.0)])
