@@ -289,7 +289,7 @@ def _cameras(obs: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Camer
         except LensError as error:
             raise FrameError(f"{key}.intrinsic: {error}") from None
         turn = to_camera[:3, :3].T
-        if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-3):
+        if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) or np.linalg.det(turn) < 0:
             raise FrameError(f"{key}.v2c: is no rigid motion")
         lens = lens.scaled(image.shape[1] / width, image.shape[0] / height)
         cameras[str(name)] = CameraView(image, lens, turn, -turn @ to_camera[:3, 3])

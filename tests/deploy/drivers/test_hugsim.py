@@ -166,6 +166,10 @@ def _set(key, value):
             r"fovx: must be between 0 and pi, got 65\.1",
         ),
         (lambda obs, info: info["cam_params"]["CAM_FRONT"].update(v2c=np.ones((4, 4))), "no rigid motion"),
+        (
+            lambda obs, info: info["cam_params"]["CAM_FRONT"].update(v2c=np.diag([-1.0, 1.0, 1.0, 1.0])),
+            "no rigid motion",
+        ),
         (lambda obs, info: obs["rgb"].update(CAM_FRONT=np.zeros((4, 4), np.uint8)), r"uint8 \(H, W, 3\)"),
         (lambda obs, info: obs["rgb"].update(CAM_FRONT=np.zeros((0, 4, 3), np.uint8)), r"uint8 \(H, W, 3\)"),
         (lambda obs, info: obs["rgb"].update(CAM_FRONT=np.zeros((4, 4, 3))), r"uint8 \(H, W, 3\)"),
