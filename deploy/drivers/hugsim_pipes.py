@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,7 +148,11 @@ def _answer(
         plan = driver.plan_without_frame(session, "bad_frame", str(error))
     if settings.give_up and plan.source != PLANNER and misses + 1 >= settings.give_up:
         driver.report(session).count("gave_up", plan.reason)
-        return _given_up(settings.variant, conventions), plan, moment, conventions
+        if settings.variant == "garage":
+            return plan_message(None), plan, moment, conventions
+        # (the log has what is sent)
+        plan = replace(plan, poses=np.zeros((NUM_POSES, 3)))
+        return plan_message(answer_of(plan.poses, conventions, STRAIGHT_ON)), plan, moment, conventions
     if settings.follow_plan:
         try:
             speed = whereabouts_of(info).speed
@@ -159,9 +163,3 @@ def _answer(
         except DriverError as error:
             driver.report(session).count("tracker_instead", str(error))
     return plan_message(answer_of(plan.poses, conventions, plan.source)), plan, moment, conventions
-
-
-def _given_up(variant: Variant, conventions: HugsimConventions) -> bytes:
-    if variant == "garage":
-        return plan_message(None)
-    return plan_message(answer_of(np.zeros((NUM_POSES, 3)), conventions, STRAIGHT_ON))

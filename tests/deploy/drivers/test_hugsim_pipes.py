@@ -220,7 +220,9 @@ def test_a_planner_that_raises_drives_on_with_what_it_had(episode, observation, 
     assert np.abs(answers[1]).max() > 10
 
 
-def test_a_driver_that_gives_up_says_none_to_the_garage_and_stands_in_the_release(episode, observation, told):
+def test_a_driver_that_gives_up_says_none_to_the_garage_and_stands_in_the_release(
+    episode, observation, told, tmp_path
+):
     def script(simulator):
         told.answer = RuntimeError("gone")
         for step in range(2):
@@ -232,6 +234,9 @@ def test_a_driver_that_gives_up_says_none_to_the_garage_and_stands_in_the_releas
     assert report.sessions.popitem()[1].counts["gave_up"] == 1
     answers, _ = episode(script, replace(QUICK, give_up=2))
     assert answers[1].shape == (8, 2) and np.abs(answers[1]).max() < 0.01
+    # (the log has what was sent)
+    lines = list(map(json.loads, (tmp_path / "driver_log.jsonl").read_text().splitlines()))
+    assert [bool(np.any(line["plan"])) for line in lines] == [True, False]
     answers, _ = episode(script, replace(QUICK, give_up=2, conventions=HugsimConventions.released()))
     assert np.abs(answers[1]).max() < 0.01
     for controller in ("first_release", "main"):
