@@ -1,10 +1,15 @@
 """Rows of the plans that are trained side by side are what they are called, or are left out."""
 
+import json
+import re
+import sys
+
 import pytest
 import torch
 from mmengine.config import ConfigDict
 
 from beyonddrive.engine.together.scenes import SceneTensors, TogetherError
+from beyonddrive.results.effect.side_by_side import train
 from beyonddrive.results.effect.side_by_side.pack import sources_of
 
 HIDE = {"type": "HideStatus", "parts": ["acceleration"]}
@@ -43,3 +48,20 @@ def test_a_row_with_samples_of_its_own_is_refused(given, said, scenes, tmp_path)
     with pytest.raises(TogetherError, match=f"{said}.*beyonddrive (train|sweep)"):
         sources_of(given, set(), "own", scenes, scenes, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--part", "3/3"], "--part 3/3: write PART/PARTS"),
+        (["--part", "abc"], "--part abc: write PART/PARTS"),
+        (["--rows", "no such"], "none of 1 recipes of .*; they are LTF"),
+    ],
+)
+def test_a_part_without_recipes_is_refused(words, said, tmp_path, monkeypatch, capsys):
+    (tmp_path / "rows.json").write_text(json.dumps({"r": {"name": "LTF", "config": "", "fields": {}}}))
+    monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path), str(tmp_path / "out"), *words])
+    with pytest.raises(SystemExit, match="2"):
+        train.main()
+    assert re.search(said, capsys.readouterr().err)
+    assert not list(tmp_path.glob("out/runs-*"))

@@ -43,6 +43,8 @@ def main() -> None:
             plans |= {key: archive[key] / 1000.0 for key in archive.files}
     done = {(run["recipe"], run["seed"]): run for run in told["runs"]}
     keys = sorted(done)
+    if not keys:
+        parser.error(f"{args.trained}: holds no run (runs-*.json) that was trained to its end")
     scores, labels = {}, {}
     for loader in LOADERS:
         tokens = told["tokens"][loader]

@@ -70,8 +70,8 @@ class Store:
         return self._moved[place]
 
 
-def main() -> None:
-    """Train."""
+def main() -> int:
+    """Train; 1 if a recipe failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packed", type=Path)
     parser.add_argument("out", type=Path)
@@ -91,6 +91,7 @@ def main() -> None:
     )
     parser.add_argument("--weights", default="^$", help="keep weights of these runs, name/seed, are kept")
     args = parser.parse_args()
+    part, parts = part_of(parser, args.part)
     start = time.monotonic()
     mmengine_compat.apply()
     init_default_scope("beyonddrive")
@@ -102,13 +103,17 @@ def main() -> None:
     store = Store(args.packed, args.scenes)
     chosen = []
     rows: dict[str, Any] = json.loads((args.packed / "rows.json").read_text())
-    part, parts = map(int, args.part.split("/"))
     for number, (recipe, row) in enumerate(rows.items()):
         if number % parts == part and re.search(args.rows, row["name"]):
             config = Config.fromstring(row["config"].replace("WORLD", str(args.packed)), ".py")
             if args.epochs:
                 config.train_cfg.max_epochs = args.epochs
             chosen.append((recipe, config, row["fields"]))
+    if not chosen:
+        parser.error(
+            f"--part {args.part}, --rows {args.rows!r}: none of {len(rows)} recipes of {args.packed}; they "
+            f"are {', '.join(row['name'] for row in rows.values())}"
+        )
     asked = [(recipe, seed) for recipe, _, _ in chosen for seed in range(args.seeds)]
     _prepared.update({recipe: (config, store.scenes(fields)) for recipe, config, fields in chosen})
     with ProcessPoolExecutor(args.processes, mp_context=get_context("fork")) as pool:
@@ -197,6 +202,15 @@ def main() -> None:
         )
         (args.out / f"weights-{part}.pt").write_bytes(data.getvalue())
     print(f"{time.monotonic() - start:.1f} s: done", flush=True)
+    return int(bool(told["failed"]))
+
+
+def part_of(parser: argparse.ArgumentParser, text: str) -> tuple[int, int]:
+    """Number of a part, from 0, and of all parts, of a text such as ``0/3``."""
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+        parser.error(f"--part {text}: write PART/PARTS, from 0/3 to 2/3 for three")
+    return int(part), int(parts)
 
 
 _prepared: dict[str, tuple[Config, SceneTensors]] = {}
@@ -224,4 +238,4 @@ def shift(count: int) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
