@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from beyonddrive.datasets.stores.negative_pool import NegativePool, PoolDescription, hash_tokens
+from beyonddrive.datasets.stores.manifests import MANIFEST, read_manifest
+from beyonddrive.datasets.stores.negative_pool import KIND, NegativePool, PoolDescription, hash_tokens
 from beyonddrive.datasets.stores.selection import DEFAULT_THRESHOLD
 from beyonddrive.datasets.stores.selectors import NearestNegativesPerColumn, Selector
 from beyonddrive.engine.evaluators import component_class
@@ -35,6 +36,13 @@ DEFAULTS: dict[str, Any] = {
 """What ``negative_mining`` of a config may set; see ``configs/_base_/negatives/published.py``."""
 
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+_INPUTS = "inputs_hash"
+"""Key of a pool's generator: hash of what it was shown."""
+_OTHERWISE_KNOWN = (
+    *("data_root", "maps_root", "cache_dir", "lazy_init"),
+    *("split", "scene_filter", "indices", "allow_lost"),
+)
+"""Settings of a data set that say where its scenes are, or which: a pool knows these otherwise."""
 
 
 def build_miner(
@@ -71,9 +79,12 @@ def build_miner(
     check_generator(planner, chosen)
     data = mining_dataset(config, settings["dataset"], split)
     source = DatasetSource(DATASETS.build(data))
+    generator = fingerprint(config, checkpoint)
+    if _knows_inputs(Path(root)):
+        generator[_INPUTS] = hash_inputs(data)
     description = PoolDescription(
         split=data["split"],
-        generator=fingerprint(config, checkpoint),
+        generator=generator,
         strategy=chosen.config,
         seed=settings["seed"] if seed is None else seed,
         progress=settings["progress"],
@@ -196,6 +207,30 @@ def fingerprint(config: Config, checkpoint: str | Path) -> dict[str, str]:
         "config_hash": hashlib.sha256(model.encode()).hexdigest()[:16],
         "checkpoint_hash": digest.hexdigest()[:16],
     }
+
+
+def hash_inputs(data: Mapping[str, Any]) -> str:
+    """Hash of what a data set shows of its scenes: its class and transforms, without those of targets.
+
+    Args:
+        data: Settings of the data set, wherever its files are.
+    """
+    shown = {key: value for key, value in _plain(data).items() if key not in _OTHERWISE_KNOWN}
+    for key in ("feature_pipeline", "pipeline"):
+        shown[key] = [
+            [step, getattr(kind, "version", 1)]
+            for step in shown.get(key) or ()
+            if not getattr(kind := component_class(step, TRANSFORMS, SCOPE, key), "is_target", False)
+        ]
+    return hashlib.sha256(json.dumps(shown, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _knows_inputs(root: Path) -> bool:
+    """Whether a pool there says what its generator was shown, as those begun by earlier versions do not."""
+    if not (root / MANIFEST).exists():
+        return True
+    generator = read_manifest(root, KIND)["config"].get("generator")
+    return not isinstance(generator, Mapping) or _INPUTS in generator
 
 
 def report_pool(

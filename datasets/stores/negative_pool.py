@@ -59,7 +59,8 @@ class PoolDescription:
 
     Attributes:
         split: Split that the scenes belong to.
-        generator: ``name`` of the config, ``config_hash`` of its model, ``checkpoint_hash`` of its weights.
+        generator: ``name`` of the config, ``config_hash`` of its model, ``checkpoint_hash`` of its weights,
+            and ``inputs_hash`` of what it was shown, which a round of a training lacks.
         strategy: Config of the sampling strategy.
         seed: Seed of the noise.
         progress: How ego progress was normalised: ``pair`` (against the PDM reference alone, as the benchmark

@@ -12,6 +12,7 @@ from beyonddrive.engine.sweeps.plan import read_plan
 from beyonddrive.generators.mining_job import (
     MiningError,
     fingerprint,
+    hash_inputs,
     merge_strategy,
     mining_dataset,
     mining_settings,
@@ -140,6 +141,20 @@ def test_fingerprint_follows_model_and_weights(tmp_path):
     assert first["checkpoint_hash"] != other["checkpoint_hash"]
     with pytest.raises(MiningError, match=r"c\.pth: cannot be read"):
         fingerprint(Config({"model": {}}), tmp_path / "c.pth")
+
+
+def test_the_hash_of_inputs_follows_what_a_generator_is_shown():
+    def shown(*steps, size=(64, 256), **more):
+        features = [{"type": "LoadCameraStitch", "size": size}, *steps]
+        return hash_inputs({"type": "NavsimDataset", "feature_pipeline": features, **more})
+
+    plain = shown()
+    assert plain == shown({"type": "PlanTarget"}, data_root="elsewhere", split="val", indices=3)
+    assert plain == shown(pipeline=[{"type": "LoadVocabularyScores", "store": "a", "vocabulary": "b"}])
+    hidden = {"type": "HideStatus", "parts": ("acceleration",)}
+    others = [shown(size=(32, 128)), shown({"type": "EgoStatus"}), shown(pipeline=[hidden])]
+    others.append(shown(shuffled=("camera",)))
+    assert len({plain, *others}) == 5
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,26 @@ def test_another_strategy_or_seed_needs_another_pool(mined, world, capsys):
     assert "progress: stored 'pair', wanted 'pooled'" in capsys.readouterr().err
 
 
+def test_a_pool_of_what_the_generator_sees_otherwise_is_not_gone_on_with(mined, world, tmp_path, capsys):
+    shutil.copytree(mined[0], tmp_path / "pool")
+    steps = "[dict(type='HideStatus', parts=('acceleration',)), dict(type='PackPlanInputs')]"
+    (tmp_path / "generator.py").write_text(
+        f"_base_ = '{world / 'generator.py'}'\ntrain_dataloader = dict(dataset=dict(pipeline={steps}))\n"
+    )
+    command = arguments(world, tmp_path / "pool")
+    assert main([str(tmp_path / "generator.py"), *command[1:]]) == 1
+    assert "generator.inputs_hash: stored" in capsys.readouterr().err
+    # One begun by an earlier version does not say what its generator saw, and is gone on with as before.
+    manifest = tmp_path / "pool" / "manifest.json"
+    said = json.loads(manifest.read_text())
+    del said["config"]["generator"]["inputs_hash"]
+    for shard in (tmp_path / "pool").glob("*.safetensors"):
+        shard.unlink()  # (each says of which store it is)
+    manifest.write_text(json.dumps(said))
+    assert main(command) == 0
+    assert "7 scenes mined, 0 were there before" in capsys.readouterr().out
+
+
 @pytest.fixture
 def broken_scene(world):
     """Token and front image of a scene whose image is empty until the test calls ``repair``."""
