@@ -67,7 +67,12 @@ class OnlineMining:
     def __post_init__(self) -> None:
         if not 0.0 < self.share <= 1.0:
             raise MiningError(f"share: must be in (0, 1], got {self.share}")
-        build_strategy(self.strategy)
+        num_proposals = build_strategy(self.strategy).num_proposals
+        if self.num_workers and num_proposals > MAX_PROPOSALS:
+            raise MiningError(
+                f"strategy: {num_proposals} proposals of a scene, and processes that score take "
+                f"{MAX_PROPOSALS}: lower num_proposals, or set num_workers=0"
+            )
         self.options((0, 1), False)
         if self.num_workers:
             self.service()

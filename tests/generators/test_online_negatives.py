@@ -430,8 +430,18 @@ def test_a_training_that_no_round_is_due_in_is_refused(tmp_path, online_recipe, 
         ({"num_workers": -1}, MiningError, "out of range"),
         ({"num_workers": 0, "on_ray": True}, MiningError, "on_ray: with num_workers=0"),
         ({"strategy": {"type": "OwnPlans", "num_proposals": 0}}, ValueError, "num_proposals"),
+        (
+            {"strategy": {"type": "OwnPlans", "num_proposals": 2000}},
+            MiningError,
+            "2000 proposals .* take 1024",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, error, words):
     with pytest.raises(error, match=words):
         OnlineNegativesHook(**settings)
+
+
+def test_the_training_itself_scores_any_number_of_plans():
+    strategy = {"type": "OwnPlans", "num_proposals": 2000}
+    assert OnlineNegativesHook(strategy=strategy, num_workers=0).mining.strategy == strategy
