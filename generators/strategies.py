@@ -176,7 +176,9 @@ class SamplingStrategy:
 
 @STRATEGIES.register_module()
 class PlainSampling(SamplingStrategy):
-    """The generator's own distribution: full guidance and the training noise (METHOD, section 1).
+    """FlowPolicy's own distribution: full guidance and the training noise (METHOD, section 1).
+
+    DiffusionDrive and MeanFuser plan with noise 1; see :class:`SamplingStrategy`.
 
     >>> PlainSampling().guidance, PlainSampling().noise
     (1.0, 0.2)
@@ -239,7 +241,7 @@ class FarthestPointSampling:
         heading_scale: Metres that one radian of heading counts for.
 
     Raises:
-        StrategyError: If fewer plans are drawn than kept.
+        StrategyError: If fewer plans are drawn than kept, or the scale is out of range.
 
     >>> FarthestPointSampling(dict(num_proposals=256), num_proposals=64).base.num_proposals
     256
@@ -251,6 +253,10 @@ class FarthestPointSampling:
             raise StrategyError(
                 f"FarthestPointSampling: num_proposals must be in 1 .. {self.base.num_proposals} (drawn by "
                 f"base), got {num_proposals}"
+            )
+        if not 0.0 <= heading_scale < float("inf"):
+            raise StrategyError(
+                f"FarthestPointSampling: heading_scale must be metres, not negative, got {heading_scale}"
             )
         self.num_proposals = num_proposals
         self.heading_scale = heading_scale

@@ -109,10 +109,12 @@ class TruncatedDiffusionHead(TrajectoryHead):
         seed: int = 0,
     ) -> None:
         super().__init__("absolute")
-        if not (0 <= noise_time < NUM_TRAIN_TIMES and 1 <= train_window <= NUM_TRAIN_TIMES):
+        windows = (window, train_window)
+        if not 0 <= noise_time < NUM_TRAIN_TIMES or not all(1 <= size <= NUM_TRAIN_TIMES for size in windows):
             raise ValueError(
-                f"TruncatedDiffusionHead: noise_time and train_window must be diffusion times below "
-                f"{NUM_TRAIN_TIMES}, got {noise_time} and {train_window}"
+                f"TruncatedDiffusionHead: noise_time must be below {NUM_TRAIN_TIMES}, window and "
+                f"train_window 1 to {NUM_TRAIN_TIMES} diffusion times, got {noise_time}, {window} and "
+                f"{train_window}"
             )
         if not (regression_weight > 0 and mode_weight >= 0):
             raise ValueError(

@@ -44,6 +44,9 @@ class FlowHead(TrajectoryHead):
             the arithmetic mean, which is wrong near +-pi; ``'circular'`` is right everywhere.
         seed: Seed of the noise at test time.
         statistics: Arguments of :class:`DeltaSpace`; those of navtrain by default.
+
+    Raises:
+        ValueError: If a setting is out of range.
     """
 
     def __init__(
@@ -71,6 +74,22 @@ class FlowHead(TrajectoryHead):
             raise ValueError(
                 f"FlowHead: heading_mean must be one of {get_args(HeadingMean)}, got {heading_mean!r}"
             )
+        if num_proposals < 1 or steps < 1 or not abs(guidance) < float("inf"):
+            raise ValueError(
+                f"FlowHead: num_proposals and steps must be at least 1 and guidance finite, got "
+                f"{num_proposals}, {steps} and {guidance}"
+            )
+        if not (flow_weight > 0 and 0 < noise < float("inf")):
+            raise ValueError(
+                f"FlowHead: flow_weight and noise must be positive, got {flow_weight} and {noise}"
+            )
+        if not (abs(time_mean) < float("inf") and 0 <= time_std < float("inf")):
+            raise ValueError(
+                f"FlowHead: time_mean must be finite and time_std not negative, got {time_mean} and "
+                f"{time_std}"
+            )
+        if not 0 <= drop_probability <= 1:
+            raise ValueError(f"FlowHead: drop_probability must be in [0, 1], got {drop_probability}")
         self.denoiser = PlanDenoiser(**{"pose_dim": self.pose_dim, **(denoiser or {})})
         self.prediction = prediction
         self.attraction_weight = self.flow_weight = flow_weight

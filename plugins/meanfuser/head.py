@@ -119,6 +119,15 @@ class MeanFlowHead(TrajectoryHead):
             raise ValueError(
                 f"MeanFlowHead: flow_weight and arm_weight must be positive, got {flow_weight}, {arm_weight}"
             )
+        if not (abs(time_mean) < float("inf") and 0 <= time_std < float("inf")):
+            raise ValueError(
+                f"MeanFlowHead: time_mean must be finite and time_std not negative, got {time_mean} and "
+                f"{time_std}"
+            )
+        if not 0 <= instant_probability <= 1:
+            raise ValueError(
+                f"MeanFlowHead: instant_probability must be in [0, 1], got {instant_probability}"
+            )
         assert self.delta is not None
         self.map_size = (map_size[0], map_size[1])
         self.scene_map = SceneMap(dim, bev_channels, bev_size, map_stride)

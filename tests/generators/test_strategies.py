@@ -130,6 +130,7 @@ def test_farthest_points_see_a_heading_across_pi_as_near():
         ({"guidance": float("nan")}, "guidance"),
         ({"type": "MixtureSampling", "parts": []}, "parts"),
         ({"type": "FarthestPointSampling", "base": {"num_proposals": 4}, "num_proposals": 5}, "1 .. 4"),
+        ({"type": "FarthestPointSampling", "base": {}, "heading_scale": float("nan")}, "heading_scale"),
     ],
 )
 def test_bad_settings_are_refused(config, message):

@@ -81,6 +81,12 @@ def test_impossible_numbers_of_steps(steps: int) -> None:
         TruncatedDiffusionHead(denoiser={"dim": 16}, steps=steps)
 
 
+@pytest.mark.parametrize("settings", [{"window": 1001}, {"train_window": 0}, {"noise_time": 1000}], ids=str)
+def test_impossible_diffusion_times(settings: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="noise_time must be below 1000"):
+        TruncatedDiffusionHead(denoiser={"dim": 16}, **settings)
+
+
 def test_plan_is_the_mode_with_the_highest_score(head: TruncatedDiffusionHead) -> None:
     with torch.no_grad():
         output = head(scene_tokens())

@@ -156,7 +156,17 @@ def test_perfect_prediction_has_no_loss():
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"prediction": "e"}, "prediction must be"), ({"heading_mean": "median"}, "heading_mean must be")],
+    [
+        ({"prediction": "e"}, "prediction must be"),
+        ({"heading_mean": "median"}, "heading_mean must be"),
+        ({"num_proposals": 0}, "num_proposals and steps must be at least 1"),
+        ({"steps": 0}, "num_proposals and steps must be at least 1"),
+        ({"guidance": float("nan")}, "guidance finite"),
+        ({"flow_weight": -50.0}, "flow_weight and noise must be positive"),
+        ({"noise": 0.0}, "flow_weight and noise must be positive"),
+        ({"time_std": -0.8}, "time_std not negative"),
+        ({"drop_probability": 10}, r"drop_probability must be in \[0, 1\]"),
+    ],
 )
 def test_bad_settings(settings, words):
     with pytest.raises(ValueError, match=words):

@@ -232,6 +232,8 @@ def test_mixture_of_a_file(head: MeanFlowHead, tmp_path: Path) -> None:
         ({"cluster_distance": "l1"}, "cluster_distance must be one of"),
         ({"flow_weight": 0.0}, "must be positive"),
         ({"initial_std": 0.0}, "std of the mixture must be positive"),
+        ({"time_std": -1.0}, "time_std not negative"),
+        ({"instant_probability": 5.0}, r"instant_probability must be in \[0, 1\]"),
     ],
 )
 def test_impossible_settings(settings: dict[str, Any], message: str) -> None:
