@@ -34,6 +34,7 @@ from beyonddrive.generators.online import (
     prepare_round,
     scenes_of_round,
 )
+from beyonddrive.generators.strategies import build_strategy, check_generator
 from beyonddrive.registry import HOOKS
 
 _ROUNDS = "online_rounds"
@@ -66,6 +67,7 @@ class OnlineNegativesHook(ClosingHook):
         ValueError: If a number is out of range.
         MiningError: When the training starts: nothing in its pipeline reads what would be mined, or no round
             would ever be due. In a round: no scene could be mined.
+        StrategyError: When the training starts: the strategy samples, and the planner cannot.
         ImportError: When the training starts: ``on_ray`` is set, and Ray is not installed.
         ConnectionError: Likewise: there is no cluster at ``ray_address``.
     """
@@ -117,6 +119,7 @@ class OnlineNegativesHook(ClosingHook):
                 "train_dataloader.dataset a LoadNegatives with online=True, or drop the hook"
             )
         self._check_due(runner)
+        check_generator(_planner(runner), build_strategy(self.mining.strategy))
         if self.mining.on_ray:  # (now: the first round may be due hours later)
             cpus = self.mining.num_workers * len(self._mined)
             self._cluster = Cluster(self.mining.ray_address, cpus, "OnlineNegativesHook with on_ray")
@@ -164,7 +167,7 @@ class OnlineNegativesHook(ClosingHook):
 
     def _mine(self, runner: Runner, dataset: Any, root: Path, number: int) -> None:
         rank, ranks = get_dist_info()
-        planner = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        planner = _planner(runner)
         seed, mining = runner.seed, self.mining
         source = DatasetSource(dataset.without(*OF_TRAINING))
         scenes = SomeScenes(source, scenes_of_round(source.tokens, mining.share, seed, number))
@@ -263,6 +266,11 @@ def _buffers_of_first_rank(planner: nn.Module) -> Iterator[None]:
     yield
     for buffer, value in zip(planner.buffers(), own, strict=True):
         buffer.copy_(value)
+
+
+def _planner(runner: Runner) -> Any:
+    """The planner itself, without what wraps it in distributed training."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _known(runner: Runner) -> dict[str, str]:

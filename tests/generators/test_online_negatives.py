@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from beyonddrive.datasets.stores.manifests import StoreError, StoreKind
@@ -29,6 +30,7 @@ from beyonddrive.generators.online import (
     scenes_of_round,
 )
 from beyonddrive.generators.online_hook import OnlineNegativesHook
+from beyonddrive.generators.strategies import StrategyError
 from beyonddrive.tests.fake_ray import FakeRay
 from beyonddrive.tools.train import main
 
@@ -85,7 +87,8 @@ def online_recipe(tmp_path, repelled_recipe):
 
 
 def train(recipe, work_dir, options=None, watch=None, **kwargs):
-    runner = build_train_runner(load_config(recipe, options), str(work_dir), **kwargs)
+    config = recipe if isinstance(recipe, Config) else load_config(recipe, options)
+    runner = build_train_runner(config, str(work_dir), **kwargs)
     runner.register_hook(watch or Watch())
     runner.train()
     return runner
@@ -400,6 +403,16 @@ def test_a_hook_that_nothing_reads_from_is_refused(tmp_path, online_recipe):
     del config.train_dataloader.dataset["negatives"]
     with pytest.raises(MiningError, match="nothing reads what it would mine"):
         build_train_runner(config, str(tmp_path / "work")).train()
+
+
+def test_a_strategy_that_the_planner_cannot_follow_ends_the_training_before_it_starts(
+    tmp_path, online_recipe
+):
+    config, watch = load_config(online_recipe), Watch()
+    config.custom_hooks[2].strategy = {"type": "SamplingStrategy", "num_proposals": 4}
+    with pytest.raises(StrategyError, match="EgoStatusMLP is not a generator"):
+        train(config, tmp_path / "work", watch=watch)
+    assert watch.shares == {}
 
 
 @pytest.mark.parametrize(
