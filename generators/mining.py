@@ -177,17 +177,22 @@ class Miner:
         part, parts = self.options.part
         self.shards = plan_shards(source.tokens, description.shard_size)[part::parts]
         self._writer = open_writer(root, description, origin, sources, source.lost)
+        self._has_drawn = False
+        self._refused: list[str] = []
 
     def run(self) -> MiningSummary:
         """Mine what is not on disk.
 
         Raises:
+            MiningError: If nothing is on disk and not one scene of the first batch can be drawn, all for one
+                reason, which is then that of the settings.
             WorkerLostError, ScorerLostError: If a scoring or loading process was killed; what is written
                 stays.
         """
         num_scenes = sum(len(shard.indices) for shard in self.shards)
         todo = self._open_shards()
         num_wanted = sum(len(item.wanted) for item in todo)
+        self._has_drawn = num_wanted < num_scenes
         batches = [(item, batch) for item in todo for batch in cut(item.wanted, self.options.batch_size)]
         scenes = read_batches(self.source, [batch for _, batch in batches], self.options.loader_workers)
         # The generator waits for the scorers when it is this far ahead.
@@ -268,12 +273,25 @@ class Miner:
             if len(scenes) > 1:
                 return [job for scene in scenes for job in self._propose(item, [scene])]
             item.failures[scenes[0].token] = describe_error(error, scenes[0].token)
+            self._refuse_settings(scenes[0].token, item.failures[scenes[0].token])
             return []
+        self._has_drawn = True
         jobs = []
         for scene, scene_plans, expert in zip(scenes, plans, experts, strict=True):
             item.records[scene.token] = {"plans": scene_plans.copy(), "expert": expert.copy()}
             jobs.append(ScenePlans(scene.token, scene.log_name, scene_plans))
         return jobs
+
+    def _refuse_settings(self, token: str, reason: str) -> None:
+        """Note why a scene cannot be drawn, and end the job if that is so for all of the first ones."""
+        if self._has_drawn:
+            return
+        self._refused.append(reason.replace(token, "..."))
+        if len(self._refused) >= max(2, self.options.batch_size) and len(set(self._refused)) == 1:
+            raise MiningError(
+                f"none of the first {len(self._refused)} scenes can be drawn, all for one reason: {reason}; "
+                "mend the generator or the settings of its strategy, and mine again"
+            )
 
     def _write(self, item: _OpenShard) -> dict[str, str]:
         """Wait for the scores of a shard, write it, and return the scenes that failed."""

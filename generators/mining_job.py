@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from beyonddrive.datasets.stores.manifests import MANIFEST, read_manifest
 from beyonddrive.datasets.stores.negative_pool import KIND, NegativePool, PoolDescription, hash_tokens
@@ -22,7 +24,7 @@ from beyonddrive.evaluation.scene_scoring import SceneScorer, ScoreSettings
 from beyonddrive.generators.coverage import CoverageReport, measure_coverage
 from beyonddrive.generators.mining import GeneratorModel, Miner, MiningOptions
 from beyonddrive.generators.mining_source import OF_TRAINING, DatasetSource, MiningError
-from beyonddrive.generators.strategies import build_strategy, check_generator
+from beyonddrive.generators.strategies import build_strategy, check_generator, idle_guidance
 from beyonddrive.registry import DATASETS, SCOPE, SELECTORS, TRANSFORMS
 
 DEFAULTS: dict[str, Any] = {
@@ -77,6 +79,8 @@ def build_miner(
     settings = mining_settings(config)
     chosen = build_strategy(merge_strategy(settings["strategy"], strategy or {}))
     check_generator(planner, chosen)
+    if (idle := idle_guidance(planner, chosen)) is not None:
+        print_log(idle, "current", level=logging.WARNING)
     data = mining_dataset(config, settings["dataset"], split)
     source = DatasetSource(DATASETS.build(data))
     generator = fingerprint(config, checkpoint)

@@ -34,7 +34,7 @@ from beyonddrive.generators.online import (
     prepare_round,
     scenes_of_round,
 )
-from beyonddrive.generators.strategies import build_strategy, check_generator
+from beyonddrive.generators.strategies import build_strategy, check_generator, idle_guidance
 from beyonddrive.registry import HOOKS
 
 _ROUNDS = "online_rounds"
@@ -119,7 +119,10 @@ class OnlineNegativesHook(ClosingHook):
                 "train_dataloader.dataset a LoadNegatives with online=True, or drop the hook"
             )
         self._check_due(runner)
-        check_generator(_planner(runner), build_strategy(self.mining.strategy))
+        strategy = build_strategy(self.mining.strategy)
+        check_generator(_planner(runner), strategy)
+        if (idle := idle_guidance(_planner(runner), strategy)) is not None:
+            runner.logger.warning(f"OnlineNegativesHook: {idle}")
         if self.mining.on_ray:  # (now: the first round may be due hours later)
             cpus = self.mining.num_workers * len(self._mined)
             self._cluster = Cluster(self.mining.ray_address, cpus, "OnlineNegativesHook with on_ray")

@@ -81,6 +81,26 @@ def check_generator(planner: object, strategy: Strategy) -> None:
         )
 
 
+def idle_guidance(planner: object, strategy: Strategy) -> str | None:
+    """What to tell of a strategy whose guidance does nothing with a planner; None if it does something.
+
+    Heads with noise of their own, those of DiffusionDrive and MeanFuser, know none
+    (:class:`~beyonddrive.plugins.base.sampling.SamplingHead`).
+    """
+    if getattr(planner, "knows_guidance", True):
+        return None
+    values = _guidances(strategy)
+    told = ", ".join(f"{value:g}" for value in sorted(values))
+    return f"{type(planner).__name__} knows no guidance: guidance={told} does nothing" if values else None
+
+
+def _guidances(strategy: object) -> set[float]:
+    """Guidance scales of a strategy and of those that it is made of."""
+    own = {strategy.guidance} if isinstance(strategy, SamplingStrategy) else set()
+    made_of = [getattr(strategy, "base", None), *getattr(strategy, "parts", ())]
+    return own.union(*(_guidances(part) for part in made_of if part is not None))
+
+
 def scene_seed(seed: int, token: str, stream: Stream = ()) -> int:
     """Seed of the noise of a scene: a hash of the seed of the job, the token and the stream.
 

@@ -78,6 +78,11 @@ class SamplingPlanner(SensorPlanner):
             draws = to_device(self.noise_of(names), tokens.queries.device)
         return self.trajectory_head(tokens, draws=draws)
 
+    @property
+    def knows_guidance(self) -> bool:
+        """Whether the guidance of a strategy does anything; of a head that does not say so, it does."""
+        return bool(getattr(self.sampling_head, "knows_guidance", True))
+
     def noise_of(self, scenes: Sequence[str]) -> Tensor:
         """Standard-normal noise (B, num_proposals, ...) that the plans of scenes start from, on the CPU.
 

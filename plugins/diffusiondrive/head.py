@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +92,9 @@ class TruncatedDiffusionHead(TrajectoryHead):
     Raises:
         ValueError: If a setting is out of range.
     """
+
+    knows_guidance: ClassVar[bool] = False
+    """Whether ``guidance`` of :meth:`propose` does anything."""
 
     def __init__(
         self,

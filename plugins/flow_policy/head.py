@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +48,9 @@ class FlowHead(TrajectoryHead):
     Raises:
         ValueError: If a setting is out of range.
     """
+
+    knows_guidance: ClassVar[bool] = True
+    """Whether ``guidance`` of :meth:`propose` does anything."""
 
     def __init__(
         self,

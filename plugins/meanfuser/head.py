@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -76,6 +76,9 @@ class MeanFlowHead(TrajectoryHead):
     Raises:
         ValueError: If a setting is out of range.
     """
+
+    knows_guidance: ClassVar[bool] = False
+    """Whether ``guidance`` of :meth:`propose` does anything."""
 
     def __init__(
         self,

@@ -174,6 +174,23 @@ def test_failed_scenes_are_named_and_tried_again(uninterrupted, doubles, tmp_pat
     assert contents(tmp_path / "pool") == contents(uninterrupted)
 
 
+def test_what_no_scene_can_be_drawn_with_ends_the_job(uninterrupted, doubles, tmp_path):
+    class Refusing(doubles.FakeGenerator):
+        def propose(self, inputs, num_proposals, strategy, generator):
+            raise ValueError(f"steps=30: the window has 20, {len(self.batches)}")
+
+    with pytest.raises(MiningError, match=r"none of the first 3 scenes .*one reason: ValueError: steps=30"):
+        doubles.run(tmp_path / "pool", generator=Refusing())
+    # a pool that has scenes keeps them, and names those that it lacks
+    part = doubles.run(tmp_path / "half", part=(0, 2))
+    rest = doubles.run(tmp_path / "half", generator=Refusing())
+    assert len(rest.failures) == rest.num_scenes - part.mined > 3
+    # and a few broken scenes at its beginning end nothing
+    tokens = doubles.scene_tokens(22)
+    summary = doubles.run(tmp_path / "first", source=doubles.FakeSource(tokens, endless=tokens[:2]))
+    assert set(summary.failures) == set(tokens[:2])
+
+
 def test_parts_fill_one_pool(uninterrupted, doubles, tmp_path):
     first = doubles.run(tmp_path / "pool", part=(0, 2))
     assert first.num_scenes == 12

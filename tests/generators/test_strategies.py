@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from beyonddrive.apis import load_config
 from beyonddrive.generators.strategies import (
     FarthestPointSampling,
     MixtureSampling,
@@ -9,8 +10,10 @@ from beyonddrive.generators.strategies import (
     StrategyError,
     build_strategy,
     farthest_points,
+    idle_guidance,
     scene_seed,
 )
+from beyonddrive.registry import MODELS
 
 TOKENS = ["a", "b", "c", "d", "e"]
 
@@ -167,3 +170,19 @@ def test_mixture_needs_a_known_type():
         MixtureSampling([{"type": "NoSuchStrategy"}])
     with pytest.raises(StrategyError, match="temperature"):
         build_strategy({"temperature": 2.0})
+
+
+def test_guidance_that_does_nothing_is_told():
+    class Unguided:
+        knows_guidance = False
+
+    parts = [{"type": "SamplingStrategy", "guidance": 0.5}, {"type": "PlainSampling"}]
+    mixture = build_strategy({"type": "MixtureSampling", "parts": parts})
+    told = "Unguided knows no guidance: guidance={} does nothing"
+    assert idle_guidance(Unguided(), mixture) == told.format("0.5, 1")
+    farthest = build_strategy({"type": "FarthestPointSampling", "base": parts[0], "num_proposals": 8})
+    assert idle_guidance(Unguided(), farthest) == told.format("0.5")
+    assert idle_guidance(object(), mixture) is None
+    config = load_config("meanfuser_tiny_1xb16-12e_synth")
+    assert not MODELS.build(config.model).knows_guidance
+    assert MODELS.build(load_config("flow_policy_tiny_1xb16-12e_synth").model).knows_guidance
