@@ -73,14 +73,20 @@ def write_made_with(path: Path) -> Path:
     Raises:
         OSError: If the result cannot be read or the file not be written.
     """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    facts = {"file": path.name, "sha256": digest.hexdigest(), **environment()}
+    facts = {"file": path.name, "sha256": sha256_of(path), **environment()}
     beside = path.with_name(path.name + MADE_WITH)
     write_atomically(beside, (json.dumps(facts, indent=1) + "\n").encode(), sync=False)
     return beside
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file, in hexadecimal digits, without holding it in memory.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def git_state() -> dict[str, Any] | None:

@@ -47,7 +47,7 @@ class _Store(argparse.Action):
     ) -> None:
         before = getattr(namespace, self.dest, None)
         if option_string and self.nargs in ("+", "*") and before is not self.default:
-            values = [*before, *values]  # (argparse would forget those before without a word)
+            values = [*(before or ()), *values]  # (argparse would forget those before without a word)
         setattr(namespace, self.dest, values)
 
 

@@ -10,7 +10,7 @@ from mmengine.dist import get_world_size, master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from beyonddrive.engine.environment import environment, git_state
+from beyonddrive.engine.environment import environment, git_state, sha256_of
 from beyonddrive.engine.files import remove_leftovers, write_atomically
 from beyonddrive.engine.wrapped_datasets import fingerprints
 from beyonddrive.registry import HOOKS
@@ -25,9 +25,10 @@ class RunRecordHook(Hook):
 
     It holds versions and machine (:func:`~beyonddrive.engine.environment.environment`), ``git`` (commit of
     the checkout and whether files differ from it; null for an installed package), ``command``, ``seed``,
-    ``processes``, ``first_step``, ``data`` and ``validation``: for each data set of the training and of its
-    validation the split, the number of its scenes, a digest of what they were read from, and what tells the
-    stores from others that its transforms read, such as the pool of negatives.
+    ``processes``, ``first_step``, ``load_from`` (file and checksum of the weights it began with; null for
+    fresh ones), ``data`` and ``validation``: for each data set of the training and of its validation the
+    split, the number of its scenes, a digest of what they were read from, and what tells the stores from
+    others that its transforms read, such as the pool of negatives.
 
     Raises:
         StoreError: When the training starts: if such a store is not there, or does not fit.
@@ -45,6 +46,7 @@ class RunRecordHook(Hook):
             "seed": runner.seed,
             "processes": get_world_size(),
             "first_step": runner.iter + 1,
+            "load_from": _first_weights(runner),
             "data": fingerprints(runner.train_dataloader.dataset),
             "validation": [] if runner.val_loop is None else fingerprints(runner.val_dataloader.dataset),
         }
@@ -52,3 +54,12 @@ class RunRecordHook(Hook):
             if start.is_dir():
                 remove_leftovers(start)
         write_atomically(Path(runner.log_dir) / RECORD, (json.dumps(facts, indent=1) + "\n").encode())
+
+
+def _first_weights(runner: Runner) -> dict[str, str] | None:
+    """The weights that a training begins with; None for fresh ones, or if it goes on from its checkpoint."""
+    start = getattr(runner, "_load_from", None)
+    if start is None or getattr(runner, "is_resumed", False):
+        return None
+    path = Path(start)
+    return {"file": path.name, "sha256": sha256_of(path) if path.is_file() else ""}

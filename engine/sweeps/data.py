@@ -16,7 +16,7 @@ _OF_STORES = ("kind", "records", "digest")
 
 
 def data_of(work_dir: Path, checkpoint: Path) -> str | None:
-    """Digest of what the training of a checkpoint read: scenes, files, and stores such as pools.
+    """Digest of what the training of a checkpoint read: scenes, files, stores such as pools, first weights.
 
     It is the same wherever the files lie and whenever they were written. A training that went on with other
     data than it began with has a digest of its own.
@@ -30,14 +30,17 @@ def data_of(work_dir: Path, checkpoint: Path) -> str | None:
         The digest; None if no start told what it read.
     """
     starts: dict[int, Any] = {}
+    weights: list[str] = []
     saved = checkpoint.stat().st_mtime_ns
     for path in sorted(work_dir.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime_ns):
         told = _read(path)
         if path.stat().st_mtime_ns <= saved and told.get("data"):
             starts[told.get("first_step", 1)] = [_contents(data) for data in told["data"]]
+            if told.get("load_from"):  # (one that was killed and goes on does not read them again)
+                weights = [told["load_from"].get("sha256", "")]
     parts = [starts[step] for step in sorted(starts)]
     distinct = [part for index, part in enumerate(parts) if part not in parts[:index]]
-    return digest_of(distinct) if distinct else None
+    return digest_of([*distinct, *weights]) if distinct else None
 
 
 def _contents(data: Mapping[str, Any]) -> list[Any]:

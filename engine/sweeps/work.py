@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from beyonddrive.engine.environment import environment, utc_day
+from beyonddrive.engine.environment import environment, sha256_of, utc_day
 from beyonddrive.engine.files import LockedError, file_lock
 from beyonddrive.engine.runner import find_last_checkpoint
 from beyonddrive.engine.sweeps.data import data_of
@@ -162,8 +161,7 @@ def _digest(run: Run, checkpoint: Path) -> str:
     Raises:
         SweepError: If the run that trained it was judged with another one.
     """
-    with checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(checkpoint)
     if judged_by_weights(run) not in (None, digest):
         raise SweepError(
             f"{checkpoint}: is another one than row '{run.trained_by}' was judged with; delete "

@@ -38,6 +38,11 @@ def test_a_training_says_what_it_was_made_with(tmp_path, blind_recipe):
     longer = load_config(blind_recipe, {"train_cfg.val_interval": 9, "train_cfg.max_epochs": 3})
     resumed = record_of(longer, tmp_path / "work", seed=7, resume=True)
     assert resumed["first_step"] == 7 and resumed["data"] == found["data"]
+    assert resumed["load_from"] is found["load_from"] is None
+    weights = tmp_path / "work" / "epoch_2.pth"
+    fine = load_config(blind_recipe, {"train_cfg.val_interval": 9, "load_from": str(weights)})
+    told = record_of(fine, tmp_path / "fine", seed=7)["load_from"]
+    assert told == {"file": "epoch_2.pth", "sha256": environment.sha256_of(weights)}
     assert not left.exists()
     assert len(list((tmp_path / "work").glob("*/run.json"))) == 2
 

@@ -51,6 +51,18 @@ def test_a_training_that_went_on_with_other_data_is_of_neither(tmp_path, checkpo
     assert len({data_of(tmp_path / name, checkpoint) for name in ("one", "two", "both")}) == 3
 
 
+def test_the_weights_that_it_began_with_are_part_of_it(tmp_path, checkpoint):
+    for name, digest in (("none", None), ("one", "1"), ("other", "2"), ("killed", "1")):
+        weights = digest and {"file": "epoch_9.pth", "sha256": digest}
+        start(tmp_path / name, "a", 10)
+        told = tmp_path / name / "a" / "run.json"
+        told.write_text(json.dumps({**json.loads(told.read_text()), "load_from": weights}))
+        os.utime(told, (10, 10))
+    start(tmp_path / "killed", "b", 20, first_step=5)
+    found = {name: data_of(tmp_path / name, checkpoint) for name in ("none", "one", "other", "killed")}
+    assert found["one"] == found["killed"] and len(set(found.values())) == 3
+
+
 def test_a_damaged_record_tells_nothing(tmp_path, checkpoint):
     start(tmp_path, "a", 10)
     known = data_of(tmp_path, checkpoint)
