@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from beyonddrive.losses.counted_mean import CountOver, check_count_over, counted_mean
@@ -165,6 +167,13 @@ class RepulsiveDistanceLoss(nn.Module):
                 f"{attraction_weight}: otherwise the loss has no minimum and the plan runs away from the "
                 f"negative. Lower weight, raise the attraction weight of the wrapped head, or set a margin."
             )
+        for name, value, default, acts, needed in (
+            ("temperature", temperature, 1.0, reduction == "softmin", "reduction='softmin'"),
+            ("margin_unit", margin_unit, "own", margin is not None, "a margin"),
+        ):
+            if value != default and not acts:
+                told = f"RepulsiveDistanceLoss: {name}={value!r} does nothing without {needed}"
+                print_log(told, "current", level=logging.WARNING)
         self.weight = weight
         self.attraction_weight = attraction_weight
         self.valid_rule = valid_rule

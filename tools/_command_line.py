@@ -161,6 +161,10 @@ def read_token(path: Path | None) -> str | None:
     token = path.read_text().strip()
     if not token:
         raise ValueError(f"{path}: holds no token; leave --token-file out where none is asked for")
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError(
+            f"{path}: a token is sent in a header of HTTP: use letters, digits and signs of ASCII"
+        )
     return token
 
 

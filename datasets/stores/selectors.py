@@ -267,7 +267,9 @@ class PassingPlans(_OneNegative):
     """A control: in place of each hard negative, a plan at about the same distance that does not fail.
 
     A sample has one where :class:`NearestNegatives` finds a negative and a proposal passes: the one whose
-    distance to the expert is nearest to that of the negative. So the same samples are repelled, about as far.
+    *squared* distance to the expert is nearest to that of the negative, which takes a nearer plan rather than
+    a farther one (beside a negative at 1 m one at 0.5 m, not at 1.4 m). So the same samples are repelled,
+    about as far.
 
     Args:
         column: Column that decides.

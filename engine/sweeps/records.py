@@ -1,7 +1,8 @@
 """What the folder of a run tells: what it was made from, what its training took, why it failed.
 
 ``run.json`` makes a run complete. ``training.json`` is there from before a training, so that one that was
-killed goes on as what it began. ``failed.txt`` is there from a failure to the next success.
+killed goes on as what it began, and ``judging.json`` from before the first judgement to the last, so that
+what a killed one has judged is not judged again. ``failed.txt`` is there from a failure to the next success.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from beyonddrive.engine.sweeps.runs import Run
 
 RECORD = "run.json"
 TRAINING = "training.json"
+JUDGING = "judging.json"
 FAILURE = "failed.txt"
 CHECKPOINT_DIGEST = "checkpoint_sha256"
 """Key of a record: the checksum of the checkpoint that was judged; records of version 0.2 have none."""
@@ -177,6 +179,33 @@ def end_training(run: Run) -> float:
 
 def _read_training(run: Run) -> dict[str, Any] | None:
     return _read(run.folder / TRAINING, ("recipe", "seconds", "started"))
+
+
+def judging_of(run: Run, checkpoint_digest: str | None) -> dict[str, Any]:
+    """What tells the judgements of a run's checkpoint from those of another."""
+    return {
+        "recipe": run.recipe,
+        CHECKPOINT_DIGEST: checkpoint_digest,
+        WEIGHTS_RECIPE: run.weights_recipe,
+    }
+
+
+def seconds_of_judging(run: Run, judging: Mapping[str, Any]) -> dict[str, float] | None:
+    """What the judgements took that a killed try has made; None if it judged something else, or none did."""
+    told = _read(run.folder / JUDGING, ("seconds",))
+    if told is None or told != {**judging, "seconds": told["seconds"]}:
+        return None
+    return dict(told["seconds"])
+
+
+def note_judging(run: Run, judging: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
+    """Write down what is judged, and how long that took so far."""
+    _write(run.folder / JUDGING, {**judging, "seconds": dict(seconds)})
+
+
+def end_judging(run: Run) -> None:
+    """All judgements are made, and the run is complete."""
+    (run.folder / JUDGING).unlink(missing_ok=True)
 
 
 def read_failure(run: Run) -> str | None:

@@ -33,14 +33,18 @@ from beyonddrive.engine.sweeps.records import (
     WEIGHTS_RECIPE,
     begin_training,
     date_of,
+    end_judging,
     end_training,
     forget_failure,
     is_complete,
     judged_by_weights,
+    judging_of,
     made_from,
     note_failure,
+    note_judging,
     out_of_date,
     read_record,
+    seconds_of_judging,
     write_record,
 )
 from beyonddrive.engine.sweeps.runs import Outcome, Run, failed_scenes
@@ -107,19 +111,25 @@ def _carry_out(run: Run, gpu: str | None, record: Mapping[str, Any] | None) -> O
         (run.folder / RECORD).unlink()
         seconds = {name: took for name, took in seconds.items() if name == "train"}
         record = None
+    judging = judging_of(run, digest)
     if record is None:
-        _forget_scores(run)
+        if (judged := seconds_of_judging(run, judging)) is None:
+            _forget_scores(run)
+        seconds |= judged or {}
+        note_judging(run, judging, judged or {})
     weights = [str(checkpoint)] if checkpoint else []
     note = None if stale is None else f"judged again: {stale}"
     if record is not None and any(failed_scenes(run.results(*judgement)) for judgement in run.judgements):
         note = f"judged again: had no scores on {run.lacking()}"
-    for loader, basis in run.judgements if record is None else run.open_judgements:
+    for loader, basis in run.open_judgements:
         start = time.perf_counter()
         results = run.results(loader, basis)
         place = ["--work-dir", str(run.folder / loader), "--out", str(results), "--loader", loader]
         place += ["--basis", basis] if basis else []
         _call(run, gpu, ["test", run.config, *weights, *place, *options])
         seconds[results.stem] = time.perf_counter() - start
+        if record is None:
+            note_judging(run, judging, {name: took for name, took in seconds.items() if name != "train"})
     name = checkpoint.name if checkpoint else None
     told = {
         **made_from(run),
@@ -141,11 +151,12 @@ def _carry_out(run: Run, gpu: str | None, record: Mapping[str, Any] | None) -> O
         told["loaders"] = list(dict.fromkeys([*record["loaders"], *run.loaders]))
         told["made_with"] = record.get("made_with", told["made_with"])
     write_record(run, told)
+    end_judging(run)
     return Outcome(run.row, run.seed, run.folder, seconds, name, note=note)
 
 
 def _forget_scores(run: Run) -> None:
-    """Remove all scores of a run that has no record: nobody knows of which checkpoint they are.
+    """Remove all scores of a run of which nobody knows of which checkpoint they are.
 
     Those that are not asked for now would count later, as if they were of the one that is judged now.
     """

@@ -70,13 +70,18 @@ class Failed:
     record: Path | None = None
 
 
+_EVERY_EPISODE = frozenset({"name", "difficulty", "ends", "steps", "scores", "driver"})
+"""Keys of an episode's file, of every version."""
+
+
 def read_episode(folder: Path) -> dict[str, Any] | None:
-    """How an episode went; None if it is not complete."""
+    """How an episode went; None if it is not complete, or its file is not as it was written."""
     try:
-        found: dict[str, Any] = json.loads((folder / EPISODE).read_text())
+        found = json.loads((folder / EPISODE).read_text())
     except (OSError, ValueError):
         return None
-    return found
+    told = found if isinstance(found, dict) else {}
+    return told if told.keys() >= _EVERY_EPISODE else None
 
 
 def write_outcome(job: Job, outcome: Outcome, film: Film | None = None) -> dict[str, Any]:

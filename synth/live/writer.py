@@ -26,6 +26,7 @@ from beyonddrive.structures.errors import describe_error
 from beyonddrive.synth.live.choose import scenarios_of
 from beyonddrive.synth.live.drive import LiveSettings, staged
 from beyonddrive.synth.live.episode_files import write_points
+from beyonddrive.synth.live.run_folder import LOCK, alone_in
 from beyonddrive.synth.live.scenario import POINTS, TOWNS
 from beyonddrive.synth.live.town import LiveError, build_live_town
 from beyonddrive.synth.sumo import sumo_home
@@ -90,10 +91,16 @@ def write_scenarios(out: Path, plan: ListPlan, executor: Executor, progress: boo
     """Write a folder of scenarios, or go on where it was left; returns what ``scenarios.json`` says.
 
     Raises:
-        LiveError: If the folder holds something else, or a town does not have so many ways.
+        LiveError: If the folder holds something else, another process is at work in it, or a town does not
+            have so many ways.
         SumoError: If SUMO is missing or fails.
     """
     sumo_home()
+    with alone_in(out):
+        return _write_all(out, plan, executor, progress)
+
+
+def _write_all(out: Path, plan: ListPlan, executor: Executor, progress: bool) -> dict[str, Any]:
     settings = {**vars(plan), "version": __version__}
     path = out / LIST
     started = out / f".{LIST}"
@@ -102,7 +109,7 @@ def write_scenarios(out: Path, plan: ListPlan, executor: Executor, progress: boo
             _refuse_other(there, _read_list(there)["settings"], settings)
     if path.exists():
         return _read_list(path)
-    if out.exists() and any(out.iterdir()) and not started.exists():
+    if any(there.name != LOCK for there in out.iterdir()) and not started.exists():
         raise LiveError(f"{out}: is not empty and holds no scenarios; choose another folder")
     write_atomically(started, json.dumps({"settings": settings}).encode())
     items = [(out, plan, number) for number in range(plan.towns)]

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from beyonddrive.losses import repulsive
 from beyonddrive.losses.failure_window import FailureWindow
 from beyonddrive.losses.repulsive import Negatives, RepulsiveDistanceLoss
 
@@ -385,3 +386,17 @@ def test_a_centred_window_leaves_poses_alone_that_are_far_from_the_moment():
     assert held[late, 7].abs().min() > 1e-3
     assert (held[early, 7].abs() <= 2 * free[early, 7].abs()).all() and held[early, 7].abs().max() < 1e-6
     assert not held[4].any()
+
+
+def test_settings_that_do_nothing_are_told(monkeypatch):
+    told = []
+    monkeypatch.setattr(repulsive, "print_log", lambda text, *args, **kwargs: told.append(text))
+    RepulsiveDistanceLoss(1.0, 10.0, reduction="softmin", temperature=0.5)
+    RepulsiveDistanceLoss(1.0, 10.0, margin=1.0, margin_unit="expert")
+    assert not told
+    RepulsiveDistanceLoss(1.0, 10.0, temperature=0.5)
+    RepulsiveDistanceLoss(1.0, 10.0, margin_unit="expert")
+    assert told == [
+        "RepulsiveDistanceLoss: temperature=0.5 does nothing without reduction='softmin'",
+        "RepulsiveDistanceLoss: margin_unit='expert' does nothing without a margin",
+    ]

@@ -24,6 +24,7 @@ from beyonddrive.tools._command_line import (
     command_parser,
     executor_of,
     fill_stores,
+    read_token,
     run_command,
     tell_all,
 )
@@ -115,6 +116,16 @@ def test_reports_of_stores_are_printed_as_they_come(capsys):
     printed = capsys.readouterr()
     assert printed.err == "fly: scene abc: no feathers\nfly: log.pkl: cut off\n"
     assert fill_stores("fly", "wings", [("train", CacheReport(5, 2))]) == 0
+
+
+def test_a_token_that_a_header_cannot_carry_is_refused(tmp_path):
+    path = tmp_path / "token"
+    path.write_text(" secret-1 \n")
+    assert read_token(path) == "secret-1" and read_token(None) is None
+    for text in ("schl\u00fcssel", "two\nlines"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="is sent in a header of HTTP"):
+            read_token(path)
 
 
 def test_an_option_of_several_values_may_be_given_again():

@@ -181,6 +181,37 @@ def test_a_killed_training_goes_on_as_what_it_began(sweep, verbs, capsys):
     assert record_of(sweep.out / "runs/a/seed1")["seconds"]["train"] < 100
 
 
+def test_what_a_killed_run_has_judged_is_not_judged_again(sweep, verbs, monkeypatch):
+    more = ("--seeds", "0", "--loaders", "test", "val", "--rows", "A")
+    run = sweep.out / "runs/a/seed0"
+
+    def dying(run, gpu, words):
+        if words[0] == "test" and "val" in words:
+            raise KeyboardInterrupt
+        verbs(run, gpu, words)
+
+    def kill():
+        monkeypatch.setattr(work, "_call", dying)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(*more)
+        monkeypatch.setattr(work, "_call", verbs)
+        assert (run / "judging.json").exists() and not (run / "run.json").exists()
+
+    kill()
+    first = (run / "test.csv").stat().st_mtime_ns
+    assert sweep(*more) == 0
+    assert verbs.calls == [("train", "A", 0, None), ("test", "A", 0, "val")]
+    assert (run / "test.csv").stat().st_mtime_ns == first and not (run / "judging.json").exists()
+    assert record_of(run)["seconds"].keys() == {"train", "test", "val"}
+
+    # of another checkpoint nothing is kept
+    shutil.rmtree(run)
+    kill()
+    verbs.number = 1
+    assert sweep(*more) == 0
+    assert [call[3] for call in verbs.calls] == [None, "test", "val"]
+
+
 HUMAN = "  human: {config: human_synth, shared_options: false}\n"
 
 

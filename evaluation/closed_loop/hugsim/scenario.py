@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -94,6 +95,11 @@ def read_scenario(source: Path | Mapping[str, Any]) -> Scenario:
         agents = tuple(
             _agent(item, f"{where}: plan_list[{i}]") for i, item in enumerate(source["plan_list"] or [])
         )
+        steering = _numbers([source["start_steer"]], 1, f"{where}: start_steer")[0]
+        if abs(steering) >= math.pi / 2:
+            raise HugsimError(
+                f"{where}: start_steer: wheels turn by less than a quarter turn, in radians; got {steering:g}"
+            )
         return Scenario(
             str(source["scene_name"]),
             _mode(str(source["mode"]), where),
@@ -102,7 +108,7 @@ def read_scenario(source: Path | Mapping[str, Any]) -> Scenario:
             _numbers(source["start_euler"], 3, f"{where}: start_euler"),
             _numbers(source["start_ab"], 2, f"{where}: start_ab"),
             _numbers([source["start_velo"]], 1, f"{where}: start_velo")[0],
-            _numbers([source["start_steer"]], 1, f"{where}: start_steer")[0],
+            steering,
         )
     except KeyError as error:
         raise HugsimError(f"{where}: lacks the key {error}") from None

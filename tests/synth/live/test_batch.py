@@ -107,6 +107,11 @@ def test_a_killed_run_goes_on_where_it_was(live_folder, tmp_path, driven):
     assert process.exitcode == -signal.SIGKILL
     first = jobs[0].folder / episode_files.EPISODE
     assert episode_files.read_episode(jobs[0].folder) and episode_files.read_episode(jobs[1].folder) is None
+    episode = jobs[0].folder / episode_files.EPISODE
+    whole = episode.read_text()
+    episode.write_text('{"steps": 4}')  # (as a hand may leave it)
+    assert episode_files.read_episode(jobs[0].folder) is None
+    episode.write_text(whole)
     written = first.stat().st_mtime_ns
     drive_all(jobs)
     assert first.stat().st_mtime_ns == written

@@ -81,6 +81,17 @@ def test_one_run_at_a_time_drives_into_a_folder(results, live_folder, capsys):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
 
+def test_one_process_at_a_time_writes_scenarios_into_a_folder(tmp_path, capsys):
+    out = tmp_path / "scenarios"
+    with run_folder.alone_in(out):
+        assert closed_loop.main(["scenarios", "--out", str(out)]) == 1
+    assert f"{out}: another run is at work in it; wait until it has ended" in capsys.readouterr().err
+    (out / "mine.txt").write_text("notes")
+    assert closed_loop.main(["scenarios", "--out", str(out)]) == 1
+    assert "is not empty and holds no scenarios" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
 def test_films_have_a_picture_per_step(results):
     films = sorted((results[0] / "straight").rglob("video.webp"))
     assert len(films) == 2 and not list((results[0] / "human").rglob("video.webp"))

@@ -105,6 +105,7 @@ def test_switches_and_presets_are_checked():
     "changes, message",
     [
         ({"start_velo": None}, "start_velo"),
+        ({"start_steer": -1.6}, "start_steer: wheels turn by less than a quarter turn"),
         ({"mode": "simple_00"}, r"scenario: mode: .* such as easy_00, got 'simple_00'"),
         ({"start_ab": [0]}, "start_ab"),
         ({"plan_list": [[0, 1, 0, 0, 0, "car", "Teleport", {}]]}, "Teleport"),
