@@ -276,9 +276,10 @@ def test_a_video_that_a_finished_episode_lacks_is_named(live_folder, tmp_path, m
     words = ["serve", "--protocol", "pipes", "--scenarios", str(live_folder), "--difficulty", "easy"]
     words += ["--out", str(tmp_path / "out")]
     folders = [job.folder for job in batch.jobs_of(live_folder, tmp_path / "out", TINY, (0,), ("easy",))]
+    episode = {"name": "a", "difficulty": "easy", "ends": [], "steps": 1, "scores": {}, "driver": {}}
     for folder in folders:
         folder.mkdir(parents=True)
-        (folder / episode_files.EPISODE).write_text('{"difficulty": "easy"}')
+        (folder / episode_files.EPISODE).write_text(json.dumps(episode))
     (folders[0] / episode_files.VIDEO).touch()
     monkeypatch.setattr(closed_loop, "_claim", lambda *_: None)
     assert closed_loop.main(words) == 0
