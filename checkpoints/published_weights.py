@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from beyonddrive.structures.digests import sha256_of
 from beyonddrive.structures.errors import BeyondDriveError
 
 METAFILE = "metafile.yml"
@@ -110,8 +110,7 @@ def check_sum(path: Path, wanted: str) -> str:
     Raises:
         PublishedError: If it is not the one that is wanted; an empty one is not compared.
     """
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     if wanted and found != wanted.lower():
         raise PublishedError(
             f"{path}: has the checksum {found}, the published file has {wanted}: it is damaged "

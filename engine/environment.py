@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -17,6 +16,7 @@ from typing import Any
 import threadpoolctl
 
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.structures.digests import sha256_of
 from beyonddrive.version import __version__
 
 PACKAGES = ("numpy", "scipy", "numba", "shapely", "pyogrio", "pyproj", "torch", "mmengine")
@@ -77,16 +77,6 @@ def write_made_with(path: Path) -> Path:
     beside = path.with_name(path.name + MADE_WITH)
     write_atomically(beside, (json.dumps(facts, indent=1) + "\n").encode(), sync=False)
     return beside
-
-
-def sha256_of(path: Path) -> str:
-    """Checksum of a file, in hexadecimal digits, without holding it in memory.
-
-    Raises:
-        OSError: If it cannot be read.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def git_state() -> dict[str, Any] | None:

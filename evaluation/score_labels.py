@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from beyonddrive.structures.digests import digest_of_lines
@@ -147,6 +147,12 @@ class ScoreLabel:
             scenes_digest(scored),
             data,
         )
+
+    def of_part(self, tokens: Collection[str]) -> ScoreLabel:
+        """The label of some of the scenes, whose logs are not told apart from here; of all of them itself."""
+        if len(tokens) == self.num_scenes:
+            return self
+        return replace(self, num_scenes=len(tokens), scenes=scenes_digest(tokens), data="")
 
     def __str__(self) -> str:
         """For readers.

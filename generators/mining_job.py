@@ -26,6 +26,7 @@ from beyonddrive.generators.mining import GeneratorModel, Miner, MiningOptions
 from beyonddrive.generators.mining_source import OF_TRAINING, DatasetSource, MiningError
 from beyonddrive.generators.strategies import build_strategy, check_generator, idle_guidance
 from beyonddrive.registry import DATASETS, SCOPE, SELECTORS, TRANSFORMS
+from beyonddrive.structures.digests import sha256_of
 
 DEFAULTS: dict[str, Any] = {
     "strategy": {"type": "SamplingStrategy"},
@@ -199,17 +200,14 @@ def fingerprint(config: Config, checkpoint: str | Path) -> dict[str, str]:
         MiningError: If the checkpoint cannot be read.
     """
     model = json.dumps(_plain(config.model), sort_keys=True, default=str)
-    digest = hashlib.sha256()
     try:
-        with Path(checkpoint).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        digest = sha256_of(Path(checkpoint))
     except OSError as error:
         raise MiningError(f"{checkpoint}: cannot be read ({error})") from error
     return {
         "name": Path(config.filename).stem if config.filename else "unnamed",
         "config_hash": hashlib.sha256(model.encode()).hexdigest()[:16],
-        "checkpoint_hash": digest.hexdigest()[:16],
+        "checkpoint_hash": digest[:16],
     }
 
 

@@ -70,10 +70,8 @@ def check_generator(planner: object, strategy: Strategy) -> None:
     Raises:
         StrategyError: If the strategy, or one that it is made of, samples, and the planner does not.
     """
-    made_of = [getattr(strategy, "base", None), *getattr(strategy, "parts", ())]
-    for part in made_of:
-        if part is not None:
-            check_generator(planner, part)
+    for part in _made_of(strategy):
+        check_generator(planner, part)
     if isinstance(strategy, SamplingStrategy) and not hasattr(planner, "propose"):
         raise StrategyError(
             f"{type(planner).__name__} is not a generator (it has no method propose); use FlowPolicy or "
@@ -94,11 +92,16 @@ def idle_guidance(planner: object, strategy: Strategy) -> str | None:
     return f"{type(planner).__name__} knows no guidance: guidance={told} does nothing" if values else None
 
 
-def _guidances(strategy: object) -> set[float]:
+def _guidances(strategy: Strategy) -> set[float]:
     """Guidance scales of a strategy and of those that it is made of."""
     own = {strategy.guidance} if isinstance(strategy, SamplingStrategy) else set()
-    made_of = [getattr(strategy, "base", None), *getattr(strategy, "parts", ())]
-    return own.union(*(_guidances(part) for part in made_of if part is not None))
+    return own.union(*map(_guidances, _made_of(strategy)))
+
+
+def _made_of(strategy: Strategy) -> list[Strategy]:
+    """Strategies that one is made of; none of most."""
+    found = [getattr(strategy, "base", None), *getattr(strategy, "parts", ())]
+    return [part for part in found if part is not None]
 
 
 def scene_seed(seed: int, token: str, stream: Stream = ()) -> int:

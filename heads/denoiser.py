@@ -42,6 +42,16 @@ class ContextCache:
     value: Tensor
 
 
+def check_time_law(head: str, mean: float, std: float) -> None:
+    """Refuse training times that nobody can draw: their logit is normal, with this mean and deviation.
+
+    Raises:
+        ValueError: With the name of the head.
+    """
+    if not (abs(mean) < float("inf") and 0 <= std < float("inf")):
+        raise ValueError(f"{head}: time_mean must be finite and time_std not negative, got {mean} and {std}")
+
+
 class PlanDenoiser(nn.Module):
     """(noisy plan, time, context) -> clean plan or velocity, whichever the head was trained for.
 

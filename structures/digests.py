@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 
@@ -24,6 +26,16 @@ def digest_of_bytes(content: bytes) -> str:
     'ee9f5421794a99d3'
     """
     return blake2b(content, digest_size=8).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file, in hexadecimal digits, without holding it in memory.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of_lines(lines: Iterable[str]) -> str:

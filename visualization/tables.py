@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.engine.text_tables import markdown_table
-from beyonddrive.evaluation.score_labels import LabelError, ScoreLabel, scenes_digest
+from beyonddrive.evaluation.score_labels import LabelError, ScoreLabel
 from beyonddrive.evaluation.score_results import (
     PDMS,
     TABLE_COLUMNS,
@@ -99,18 +99,10 @@ def summarise(
             len(order),
             len(result.failures),
             result.kind,
-            _label_of(result, order),
+            result.scored and result.scored.of_part(order),
         )
         for result in results
     ]
-
-
-def _label_of(result: Results, tokens: Sequence[str]) -> ScoreLabel | None:
-    """The label of a file, of those of its scenes that are compared."""
-    label = result.scored
-    if label is None or len(tokens) == label.num_scenes:
-        return label
-    return replace(label, num_scenes=len(tokens), scenes=scenes_digest(tokens), data="")
 
 
 def _means_of(result: Results, tokens: Sequence[str]) -> NDArray[np.float64]:

@@ -10,10 +10,11 @@ from mmengine.dist import get_world_size, master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from beyonddrive.engine.environment import environment, git_state, sha256_of
+from beyonddrive.engine.environment import environment, git_state
 from beyonddrive.engine.files import remove_leftovers, write_atomically
 from beyonddrive.engine.wrapped_datasets import fingerprints
 from beyonddrive.registry import HOOKS
+from beyonddrive.structures.digests import sha256_of
 
 RECORD = "run.json"
 """Name of the file, in the folder of the log; the config lies in ``vis_data`` there."""

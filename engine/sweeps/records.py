@@ -191,7 +191,7 @@ def judging_of(run: Run, checkpoint_digest: str | None) -> dict[str, Any]:
 
 
 def seconds_of_judging(run: Run, judging: Mapping[str, Any]) -> dict[str, float] | None:
-    """What the judgements took that a killed try has made; None if it judged something else, or none did."""
+    """What a try that was killed between judgements took; None if it judged something else, or none did."""
     told = _read(run.folder / JUDGING, ("seconds",))
     if told is None or told != {**judging, "seconds": told["seconds"]}:
         return None
@@ -199,7 +199,7 @@ def seconds_of_judging(run: Run, judging: Mapping[str, Any]) -> dict[str, float]
 
 
 def note_judging(run: Run, judging: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
-    """Write down what is judged, and how long that took so far."""
+    """Write down what is judged, and what the run took so far."""
     _write(run.folder / JUDGING, {**judging, "seconds": dict(seconds)})
 
 

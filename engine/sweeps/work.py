@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from beyonddrive.engine.environment import environment, sha256_of, utc_day
+from beyonddrive.engine.environment import environment, utc_day
 from beyonddrive.engine.files import LockedError, file_lock
 from beyonddrive.engine.runner import find_last_checkpoint
 from beyonddrive.engine.sweeps.data import data_of
@@ -48,6 +48,7 @@ from beyonddrive.engine.sweeps.records import (
     write_record,
 )
 from beyonddrive.engine.sweeps.runs import Outcome, Run, failed_scenes
+from beyonddrive.structures.digests import sha256_of
 
 LOG = "log.txt"
 _TAIL = 12
@@ -115,8 +116,8 @@ def _carry_out(run: Run, gpu: str | None, record: Mapping[str, Any] | None) -> O
     if record is None:
         if (judged := seconds_of_judging(run, judging)) is None:
             _forget_scores(run)
-        seconds |= judged or {}
-        note_judging(run, judging, judged or {})
+        seconds = {**(judged or {}), **seconds}
+        note_judging(run, judging, seconds)
     weights = [str(checkpoint)] if checkpoint else []
     note = None if stale is None else f"judged again: {stale}"
     if record is not None and any(failed_scenes(run.results(*judgement)) for judgement in run.judgements):
@@ -129,7 +130,7 @@ def _carry_out(run: Run, gpu: str | None, record: Mapping[str, Any] | None) -> O
         _call(run, gpu, ["test", run.config, *weights, *place, *options])
         seconds[results.stem] = time.perf_counter() - start
         if record is None:
-            note_judging(run, judging, {name: took for name, took in seconds.items() if name != "train"})
+            note_judging(run, judging, seconds)
     name = checkpoint.name if checkpoint else None
     told = {
         **made_from(run),

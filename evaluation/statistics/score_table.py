@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from beyonddrive.engine.files import atomic_file, write_atomically
-from beyonddrive.evaluation.score_labels import LabelError, ScoreLabel, scenes_digest
+from beyonddrive.evaluation.score_labels import LabelError, ScoreLabel
 from beyonddrive.evaluation.statistics.spread import StatisticsError
 
 RUNS = "runs.csv"
@@ -113,9 +113,7 @@ class ScoreTable:
             raise StatisticsError(f"{len(lacking)} of {len(wanted)} scenes have no scores: {lacking[0]} ...")
         keep = np.array([token in wanted for token in self.tokens])
         kept = tuple(token for token, is_kept in zip(self.tokens, keep, strict=True) if is_kept)
-        label = self.label
-        if label is not None and len(kept) < len(self.tokens):  # (whose logs are not told apart from here)
-            label = replace(label, num_scenes=len(kept), scenes=scenes_digest(kept), data="")
+        label = self.label and self.label.of_part(kept)
         return replace(self, tokens=kept, values=self.values[:, keep], label=label)
 
 

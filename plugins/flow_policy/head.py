@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from beyonddrive.heads.base import TrajectoryHead, draw_noise
-from beyonddrive.heads.denoiser import PlanDenoiser
+from beyonddrive.heads.denoiser import PlanDenoiser, check_time_law
 from beyonddrive.plugins.flow_policy.losses import FlowDraws, interpolate, logit_normal_time, velocity_to
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import NUM_POSES
@@ -86,11 +86,7 @@ class FlowHead(TrajectoryHead):
             raise ValueError(
                 f"FlowHead: flow_weight and noise must be positive, got {flow_weight} and {noise}"
             )
-        if not (abs(time_mean) < float("inf") and 0 <= time_std < float("inf")):
-            raise ValueError(
-                f"FlowHead: time_mean must be finite and time_std not negative, got {time_mean} and "
-                f"{time_std}"
-            )
+        check_time_law("FlowHead", time_mean, time_std)
         if not 0 <= drop_probability <= 1:
             raise ValueError(f"FlowHead: drop_probability must be in [0, 1], got {drop_probability}")
         self.denoiser = PlanDenoiser(**{"pose_dim": self.pose_dim, **(denoiser or {})})

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from beyonddrive.heads.base import TrajectoryHead, draw_noise
-from beyonddrive.heads.denoiser import ContextCache, PlanDenoiser, sinusoidal_embedding
+from beyonddrive.heads.denoiser import ContextCache, PlanDenoiser, check_time_law, sinusoidal_embedding
 from beyonddrive.heads.scene_map import SceneMap
 from beyonddrive.plugins.meanfuser.losses import MeanFlowDraws, interval, mean_velocity
 from beyonddrive.plugins.meanfuser.mixture import PlanMixture
@@ -122,11 +122,7 @@ class MeanFlowHead(TrajectoryHead):
             raise ValueError(
                 f"MeanFlowHead: flow_weight and arm_weight must be positive, got {flow_weight}, {arm_weight}"
             )
-        if not (abs(time_mean) < float("inf") and 0 <= time_std < float("inf")):
-            raise ValueError(
-                f"MeanFlowHead: time_mean must be finite and time_std not negative, got {time_mean} and "
-                f"{time_std}"
-            )
+        check_time_law("MeanFlowHead", time_mean, time_std)
         if not 0 <= instant_probability <= 1:
             raise ValueError(
                 f"MeanFlowHead: instant_probability must be in [0, 1], got {instant_probability}"

@@ -14,6 +14,7 @@ from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.datasets.stores.vocabulary_scores import KIND, manifest_of, pack_scores
 from beyonddrive.engine import environment
 from beyonddrive.engine.runner import build_train_runner, load_config
+from beyonddrive.structures.digests import sha256_of
 from beyonddrive.tests.datasets.small_pools import describe, record
 
 
@@ -42,7 +43,7 @@ def test_a_training_says_what_it_was_made_with(tmp_path, blind_recipe):
     weights = tmp_path / "work" / "epoch_2.pth"
     fine = load_config(blind_recipe, {"train_cfg.val_interval": 9, "load_from": str(weights)})
     told = record_of(fine, tmp_path / "fine", seed=7)["load_from"]
-    assert told == {"file": "epoch_2.pth", "sha256": environment.sha256_of(weights)}
+    assert told == {"file": "epoch_2.pth", "sha256": sha256_of(weights)}
     assert not left.exists()
     assert len(list((tmp_path / "work").glob("*/run.json"))) == 2
 
