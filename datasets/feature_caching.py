@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,11 +157,16 @@ def _refuse_doubled_logs(paths: Sequence[Path]) -> None:
     """A log under two names is found before the work; only logs of equal size need to be read for it."""
     by_size: dict[int, list[Path]] = {}
     for path in paths:
-        by_size.setdefault(path.stat().st_size, []).append(path)
+        with suppress(OSError):  # (the worker says why a log cannot be read)
+            by_size.setdefault(path.stat().st_size, []).append(path)
     for group in by_size.values():
         known: dict[str, Path] = {}
         for path in group if len(group) > 1 else []:
-            if (other := known.setdefault(fingerprint(path).digest, path)) != path:
+            try:
+                digest = fingerprint(path).digest
+            except OSError:
+                continue
+            if (other := known.setdefault(digest, path)) != path:
                 raise StoreError(
                     f"{other} and {path} are one log: take one of them out of the split, or leave it out by "
                     f"log_names of the scene filter"

@@ -165,11 +165,16 @@ def describe_inputs(
         plans: The file of plans, if there is one.
         more: Other files that are read.
     """
-    maps = (path for path in root.maps_root.rglob("*") if path.suffix in (".gpkg", ".json"))
+    # (folders of maps may be links, which a search through all folders would not follow)
+    maps = [*root.maps_root.glob("*.json"), *root.maps_root.glob("*/*/*.gpkg")]
     lines = []
     given = [] if plans is None else [plans]
     for path in [*given, *root.log_paths(split), *sorted(maps), *more]:
-        state = path.stat()
+        try:
+            state = path.stat()
+        except OSError as error:  # such as a link to nowhere; whoever reads the file says so
+            lines.append(f"{path.name} {error.errno}")
+            continue
         lines.append(f"{path.name} {state.st_size} {state.st_mtime_ns}")
     return {
         "release": __version__,

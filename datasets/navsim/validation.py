@@ -130,7 +130,10 @@ class _Examine:
     def __call__(self, path: Path) -> LogHealth:
         if self.parts is None:
             return examine_log(path, self.settings)
-        state = path.stat()
+        try:
+            state = path.stat()
+        except OSError:  # such as a link to nowhere
+            return examine_log(path, self.settings)
         made_from = [__version__, repr(self.settings), str(path), state.st_size, state.st_mtime_ns]
         name = blake2b(json.dumps(made_from).encode(), digest_size=16).hexdigest()
         part = self.parts / f"{name}.json"

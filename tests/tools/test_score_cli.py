@@ -368,3 +368,30 @@ def test_benchmark_of_throughput():
     rates = [f"{what}_scenes_per_s_{count}" for what in ("caching", "scoring") for count in (1, 2)]
     assert all(figures[name] > 0 for name in (*rates, "caching_ratio", "scoring_ratio", "memory_mb"))
     assert figures["memory_scenes"] == 24
+
+
+def test_a_log_that_is_a_link_to_nowhere_does_not_stop_the_others(golden, tmp_path, capsys):
+    root, token = tmp_path / "data", next(iter(golden))
+    shutil.copytree(GOLDEN / "data/navsim_logs", root / "navsim_logs")
+    (root / "maps").symlink_to(GOLDEN / "data/maps")
+    (root / "navsim_logs/golden/0.pkl").symlink_to(tmp_path / "gone.pkl")
+    write_arrays(tmp_path / "plans.npz", [(token, golden[token][0]), ("elsewhere", golden[token][0])])
+    assert tool.main(arguments(tmp_path, "--data-root", str(root))) == 1
+    assert "0.pkl: there is no such log" in capsys.readouterr().err
+    assert list(read(tmp_path / "scores.npz")) == [token]
+
+
+def test_maps_behind_links_are_inputs_too(tmp_path):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for path in (GOLDEN / "data/maps").iterdir():
+        (maps / path.name).symlink_to(path)
+    boston = maps / "us-ma-boston"
+    shutil.copytree(boston.resolve(), tmp_path / "boston")
+    boston.unlink()
+    boston.symlink_to(tmp_path / "boston")
+    root = NavsimRoot(GOLDEN / "data", maps)
+    before = score_files.describe_inputs(root, "golden", None)
+    (path,) = boston.glob("*/map.gpkg")
+    path.write_bytes(path.read_bytes() + b" ")
+    assert score_files.describe_inputs(root, "golden", None) != before

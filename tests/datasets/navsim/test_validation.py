@@ -294,3 +294,10 @@ def test_exit_codes_and_refusals(root, tmp_path, capsys):
     busy = pytest.raises(ValidationError, match="another job")
     with file_lock(tmp_path / ".a.json.lock"), busy, kept_parts(tmp_path / "a.json"):
         pass
+
+
+def test_a_log_that_is_a_link_to_nowhere_is_a_finding(root, tmp_path):
+    (root / "navsim_logs/mini/0.pkl").symlink_to(tmp_path / "gone.pkl")
+    assert tool.main([str(root), f"--out={tmp_path / 'found.json'}"]) == 1
+    split = json.loads((tmp_path / "found.json").read_text())["splits"][0]
+    assert split["num_logs"] == 3 and split["kinds"] == {"log": {"count": 1, "logs": 1}}

@@ -393,3 +393,12 @@ def test_a_pool_of_other_logs_is_noticed_where_there_is_a_cache_and_no_logs(make
         StoreError, match=rf"other: 1 log\(s\) or map\(s\) of the data .*{first}.*mine it again"
     ):
         make(cache_dir=cache, negatives={"pool": str(tmp_path / "other")})
+
+
+def test_a_log_that_is_a_link_to_nowhere_does_not_stop_the_others(world, make, cache, tmp_path):
+    whole = run(make, cache).num_scenes
+    (world / "navsim_logs/mini/0.pkl").symlink_to(tmp_path / "gone.pkl")
+    report = run(make, tmp_path / "other")
+    assert (
+        report.num_scenes == whole and len(report.problems) == 1 and "0.pkl: cannot be" in report.problems[0]
+    )
