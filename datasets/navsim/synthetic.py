@@ -160,17 +160,31 @@ def _frame(frame: dict[str, Any], location: str) -> dict[str, Any]:
         "map_location": location,
         "roadblock_ids": [str(block) for block in blocks],
         "traffic_lights": [(connector, bool(red)) for connector, red in lights],
-        "anns": {
-            "gt_boxes": np.asarray(anns["boxes"]).reshape(-1, 7),
-            "gt_names": list(anns["names"]),
-            "gt_velocity_3d": np.asarray(anns["velocity_3d"]).reshape(-1, 3),
-            "track_tokens": list(anns["track_tokens"]),
-        },
+        "anns": _annotations(anns, f"frame {token}: annotations"),
         "ego_pose": pose,
         "ego_dynamic_state": np.concatenate(motion),
         "driving_command": np.asarray(ego["driving_command"]),
         "cams": {str(name).upper(): _camera(cam) for name, cam in _cameras(frame) if cam},
         "lidar_path": _path_text(frame.get("lidar_path")),
+    }
+
+
+def _annotations(anns: dict[str, Any], where: str) -> dict[str, Any]:
+    """Objects of a frame, under the names that logs use."""
+    names, tokens = list(anns["names"]), list(anns["track_tokens"])
+    if len(tokens) != len(names):
+        raise SceneError(f"{where}: track_tokens has {len(tokens)} entries, but names has {len(names)}")
+    arrays = {}
+    for key, columns in (("boxes", 7), ("velocity_3d", 3)):
+        values, wanted = np.asarray(anns[key]), (len(names), columns)
+        if values.shape != wanted and (values.size or names):  # (no objects come in any shape)
+            raise SceneError(f"{where}: {key} has the shape {values.shape}, wanted {wanted}, a row per name")
+        arrays[key] = values.reshape(wanted)
+    return {
+        "gt_boxes": arrays["boxes"],
+        "gt_names": names,
+        "gt_velocity_3d": arrays["velocity_3d"],
+        "track_tokens": tokens,
     }
 
 

@@ -53,6 +53,17 @@ class Evil:
         return (print, ("run",))
 
 
+def with_annotations(**changes):
+    """The same with other annotations in the current frame."""
+
+    def change(content):
+        annotations = content["frames"][3]["annotations"]
+        made = {key: edit(annotations[key]) for key, edit in changes.items()}
+        content["frames"][3]["annotations"] = {**annotations, **made}
+
+    return change
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -60,6 +71,9 @@ class Evil:
         (lambda c: c.pop("scene_metadata"), "lacks the key 'scene_metadata'"),
         (lambda c: c["scene_metadata"].update(initial_token="other"), "initial_token is 'other'"),
         (lambda c: c["frames"][0].pop("annotations"), "lacks the key 'annotations'"),
+        (with_annotations(track_tokens=lambda v: v[1:]), "track_tokens has .* entries, but names has"),
+        (with_annotations(boxes=lambda v: v.T), r"frame .*: annotations: boxes has the shape \(7, "),
+        (with_annotations(velocity_3d=lambda v: v[1:]), "velocity_3d has the shape"),
         (lambda c: c.update(extended_detections_tracks=[{}]), "expected a DetectionsTracks, got dict"),
         (lambda c: c.update(note=Evil()), "refused to load builtins.print"),
     ],
