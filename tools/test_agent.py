@@ -169,12 +169,16 @@ class _Scenes:
     ) -> None:
         from beyonddrive.datasets.navsim.account import SplitAccount, places_of
         from beyonddrive.datasets.navsim.follow_ups import SPLIT, FollowUpRoot
+        from beyonddrive.datasets.navsim.root import NavsimRootError, doubled_scene
         from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 
         scene_filter = split.scene_filter if split else SceneFilter.from_config(args.scene_filter)
         self.refs: list[tuple[NavsimRoot, SceneRef]] = []
+        log_of: dict[str, Path] = {}
         # (a plan needs no future)
         for ref in root.refs(logs, scene_filter.without_future() if args.plans_only else scene_filter):
+            if (other := log_of.setdefault(ref.token, ref.log_path)) != ref.log_path:
+                raise NavsimRootError(doubled_scene(ref.token, other, ref.log_path))
             self.refs.append((root, ref))
         found = [(ref.token, ref.log_path.stem) for _, ref in self.refs]
         self.lost = dict(SplitAccount.of(places_of(scene_filter, found, {}, root.lost_logs)).lost)

@@ -236,3 +236,12 @@ def test_words_that_do_not_fit_are_refused(capsys):
         with pytest.raises(SystemExit):
             tool.parse_args([*words, *more])
         assert said in capsys.readouterr().err
+
+
+def test_a_scene_in_two_logs_is_refused_at_once(agents, words, split_root, tmp_path, capsys):
+    log = NavsimRoot(split_root).log_paths("test")[0]
+    (log.parent / "twice.pkl").symlink_to(log)
+    assert tool.main(["stub_agents:ConstantVelocity", *words]) == 1
+    err = capsys.readouterr().err
+    assert f"is in {log} and in {log.parent / 'twice.pkl'}: take one of these logs out" in err
+    assert not (tmp_path / "plans.npz").exists()
