@@ -177,16 +177,12 @@ def write(args: argparse.Namespace) -> int:
         submission = merged([read_submission(path) for path in args.merge], [str(p) for p in args.merge])
         if args.board is not None:
             board = BOARDS[args.board]
-            submission.check(board, wanted_scenes(board, args.split_file, board.form), str(args.merge[0]))
+            check_board(submission, board, wanted_scenes(board, args.split_file, board.form), args.merge[0])
     else:
         board = BOARDS[args.board]
         wanted = wanted_scenes(board, args.split_file, board.form)
         if wanted is None:
-            tell(
-                "submit",
-                f"warning: nobody compares the scenes with those of the board, and with a single one missing "
-                f"it gives no score: give --split-file, NAVSIM's scene_filter/{board.split}.yaml",
-            )
+            tell_uncompared(board)
         seeds: list[tuple[Plans, ...]] = []
         if args.mode == "plans":
             assert wanted is not None
@@ -213,6 +209,30 @@ def write(args: argparse.Namespace) -> int:
     if submission.form == "v2" and len(submission.seeds) > 1:
         tell("submit", "note: the boards of two stages read the first seed only")
     return 0
+
+
+def tell_uncompared(board: Board) -> None:
+    """Say that no list of the scenes of a board was given."""
+    folder = "scene_filter" if board.form == "v1" else "train_test_split"
+    tell(
+        "submit",
+        f"warning: nobody compares the scenes with those of the board, and with a single one missing it "
+        f"gives no score: give --split-file, NAVSIM's {folder}/{board.split}.yaml",
+    )
+
+
+def check_board(submission: Submission, board: Board, wanted: Wanted | None, source: Path) -> None:
+    """Compare a submission with a board; without a list of its scenes, their numbers alone."""
+    from beyonddrive.evaluation.submissions.boards import Wanted
+
+    submission.check(board, wanted, str(source))
+    if wanted is not None:
+        return
+    tell_uncompared(board)
+    first, *more = submission.seeds[0]
+    own = Wanted(str(source), list(first), [token for stage in more for token in stage])
+    if warning := own.counts_differ(board):
+        tell("submit", f"warning: {warning}")
 
 
 def describe(submission: Submission) -> str:
@@ -294,7 +314,7 @@ def check(args: argparse.Namespace) -> int:
     board = BOARDS[args.board] if args.board else None
     wanted = wanted_scenes(board, args.split_file, board.form if board else submission.form)
     if board is not None:
-        submission.check(board, wanted, str(args.check))
+        check_board(submission, board, wanted, args.check)
     elif wanted is not None:
         for stages in submission.seeds:
             wanted.check(stages, str(args.check))

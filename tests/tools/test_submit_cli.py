@@ -263,3 +263,18 @@ def test_plans_that_are_missing_and_words_that_do_not_fit_are_said(tmp_path, cap
         with pytest.raises(SystemExit):
             tool.parse_args(line)
         assert said in capsys.readouterr().err
+
+
+def test_without_a_list_of_scenes_their_number_is_compared(tmp_path, capsys, one_group):
+    values = json.loads(one_group.read_text())
+    tokens = values["tokens"] + values["reactive_synthetic_initial_tokens"]
+    write_arrays(tmp_path / "p.npz", [(token, np.zeros((1, 8, 3))) for token in tokens])
+    out = tmp_path / "submission.pkl"
+    words = [f"--plans={tmp_path / 'p.npz'}", f"--split-file={one_group}", *TEAM, f"--out={out}"]
+    assert tool.main(["--board=warmup", *words]) == 0
+    capsys.readouterr()
+    for line in ([f"--check={out}"], [f"--merge={out}", f"--out={tmp_path / 'again.pkl'}"]):
+        assert tool.main([*line, "--board=warmup"]) == 0
+        err = capsys.readouterr().err
+        assert "give --split-file, NAVSIM's train_test_split/warmup_two_stage.yaml" in err
+        assert f"{out} has 2 + {len(tokens) - 2} scenes, warmup has 16 + 204" in err
