@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.log_jobs import CacheReport, LogJob, log_jobs, missing_tokens
 from beyonddrive.datasets.navsim.root import NavsimRoot, NavsimRootError, SceneRef, doubled_scene
-from beyonddrive.datasets.navsim.scene import HISTORY, Scene
+from beyonddrive.datasets.navsim.scene import HISTORY, Scene, SceneError
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.datasets.navsim.sensors import LIDAR_ROWS, SensorError, camera_of, lidar_path_of, read_pcd
 from beyonddrive.datasets.stores.fingerprints import fingerprint
@@ -243,8 +243,20 @@ def _images(scene: Scene, sensors: Path) -> dict[str, Any]:
 
 
 def _pose(scene: Scene) -> Sequence[Sequence[float]]:
-    """(4, 4) ego frame now -> global frame."""
-    w, x, y, z = np.asarray(scene.now["ego2global_rotation"], np.float64)
+    """(4, 4) ego frame now -> global frame.
+
+    Raises:
+        SceneError: If the pose is not finite, or its rotation is zero.
+    """
+    position, rotation = (
+        np.asarray(scene.now[key], np.float64) for key in ("ego2global_translation", "ego2global_rotation")
+    )
+    if not (np.isfinite(position).all() and np.isfinite(rotation).all() and rotation.any()):
+        raise SceneError(
+            f"scene {scene.token} of log {scene.log_name}: ego2global_translation or ego2global_rotation is "
+            f"not finite, or the rotation is zero"
+        )
+    w, x, y, z = rotation
     pose: NDArray[np.float64] = np.eye(4)
     scale = 2.0 / (w * w + x * x + y * y + z * z)
     pose[:3, :3] -= scale * np.array(
@@ -254,6 +266,6 @@ def _pose(scene: Scene) -> Sequence[Sequence[float]]:
             [w * y - x * z, -w * x - y * z, x * x + y * y],
         ]
     )
-    pose[:3, 3] = scene.now["ego2global_translation"]
+    pose[:3, 3] = position
     matrix: Sequence[Sequence[float]] = pose.tolist()
     return matrix

@@ -204,3 +204,15 @@ def test_mmdet3d_trains_on_them_and_on_our_data_set_by_its_own_tool(mmdet3d, wor
         (figures,) = [line for line in lines if "detection/AP_vehicle" in line]
         assert 0 <= figures["detection/AP_vehicle"] <= 100
         assert figures["detection/num_scenes"] == len(list(NavsimRoot(world).scenes("mini")))
+
+
+def test_poses_that_are_no_numbers_are_named(world, tmp_path, capsys):
+    scene = next(NavsimRoot(world).scenes("mini"))
+    path = world / "navsim_logs/mini" / f"{scene.log_name}.pkl"
+    frames = pickle.loads(path.read_bytes())
+    for frame in frames:
+        if frame["token"] == scene.token:
+            frame["ego2global_rotation"] = np.zeros(4)
+    path.write_bytes(pickle.dumps(frames))
+    assert create(world, tmp_path / "out") == 1
+    assert f"{scene.token}: " in (err := capsys.readouterr().err) and "rotation is zero" in err
