@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,23 @@ _VERSIONS = {"cache_version": CACHE_VERSION, "scorer_version": SCORER_VERSION}
 
 
 def find_stores(folders: Iterable[Path]) -> list[Path]:
-    """Folders of stores in some folders, sorted; those in hidden folders are parts of unfinished jobs."""
-    manifests = {path.parent for folder in folders for path in Path(folder).rglob(MANIFEST)}
-    return sorted(manifests)
+    """Folders of stores in some folders, sorted; those in hidden folders are parts of unfinished jobs.
+
+    Links are followed: a store may lie on another disk.
+    """
+    found: dict[Path, Path] = {}
+    seen: set[Path] = set()
+    for top in folders:
+        for name, inner, files in os.walk(top, followlinks=True):
+            folder = Path(name)
+            place = folder.resolve()
+            if place in seen:  # (by another way, or in a circle)
+                inner.clear()
+                continue
+            seen.add(place)
+            if MANIFEST in files:
+                found[place] = folder
+    return sorted(found.values())
 
 
 def store_checks(folders: Iterable[Path], root: NavsimRoot | None = None) -> list[Check]:

@@ -266,6 +266,11 @@ def test_stores_are_fresh_or_not(split_root, tmp_path):
     cache_metrics(root, "val", SceneFilter(), store, SerialExecutor())
     (check,) = store_checks([tmp_path / "stores"], root)
     assert check.status == "ok" and check.facts["scenes"] == 3 and check.message.endswith("3 scenes; fresh")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/metrics").symlink_to(store)
+    (tmp_path / "linked/circle").symlink_to(tmp_path / "linked")
+    (check,) = store_checks([tmp_path / "linked"], root)
+    assert check.status == "ok" and check.facts["path"] == str(tmp_path / "linked/metrics")
     log = root.log_paths("val")[0]
     frames = pickle.loads(log.read_bytes())
     frames[0]["vehicle_name"] = "another"
