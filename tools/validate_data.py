@@ -21,6 +21,7 @@ from beyonddrive.tools._command_line import (
     executor_of,
     refuse_idle,
     run_command,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def validate(args: argparse.Namespace) -> int:
     from beyonddrive.datasets.navsim.log_health import HealthSettings
     from beyonddrive.datasets.navsim.root import NavsimRoot, NavsimRootError
     from beyonddrive.datasets.navsim.scene_filter import SceneFilter
-    from beyonddrive.datasets.navsim.validation import kept_parts, validate_split
+    from beyonddrive.datasets.navsim.validation import absent_scenes, kept_parts, validate_split
     from beyonddrive.engine.environment import environment
     from beyonddrive.engine.files import write_atomically
 
@@ -84,20 +85,28 @@ def validate(args: argparse.Namespace) -> int:
     needed = SceneFilter.from_yaml(args.scene_filter) if args.scene_filter else None
     executor = executor_of(args)
     healths = []
+    absent: list[str] = []
     with kept_parts(args.out) as parts:
         for split in splits:
             sensors = None if args.no_sensors else root.sensor_root(split)
             settings = HealthSettings(root.maps_root, sensors, args.decode, needed)
             healths.append(validate_split(root, split, settings, executor, parts))
             print(table(healths[-1], None if args.all else SHOWN), flush=True)
+        if needed is not None:
+            scenes = {token for health in healths for token in health.scenes}
+            logs = {path.stem for split in splits for path in root.log_paths(split)}
+            absent = absent_scenes(needed, scenes, logs)
         if args.out is not None:
             found = {
                 "data_root": str(root.root),
+                "absent": absent,
                 "environment": environment(),
                 "splits": [health.to_json() for health in healths],
             }
             write_atomically(args.out, (json.dumps(found, indent=1) + "\n").encode())
-    errors = sum(health.count("error") for health in healths)
+    for line in absent:
+        tell("validate-data", f"{args.scene_filter}: {line} (looked at: {', '.join(splits)})")
+    errors = len(absent) + sum(health.count("error") for health in healths)
     warnings = sum(health.count("warning") for health in healths)
     return int(bool(errors or (args.strict and warnings)))
 

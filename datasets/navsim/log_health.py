@@ -57,11 +57,13 @@ class LogHealth:
         tokens: Of its frames.
         findings: What is wrong.
         num_blobs: Sensor files that were looked at.
+        scenes: Tokens of the scenes of :attr:`HealthSettings.needed_by`.
     """
 
     tokens: tuple[str, ...]
     findings: tuple[Finding, ...]
     num_blobs: int = 0
+    scenes: tuple[str, ...] = ()
 
 
 def examine_log(path: Path, settings: HealthSettings) -> LogHealth:
@@ -85,7 +87,13 @@ def examine_log(path: Path, settings: HealthSettings) -> LogHealth:
     _examine_tracks(book, frames)
     _examine_places(book, frames, settings.maps_root)
     num_blobs = _examine_blobs(book, frames, settings) if settings.sensor_root is not None else 0
-    return LogHealth(tuple(frame["token"] for frame in frames), tuple(book.findings()), num_blobs)
+    starts = scene_starts(frames, settings.needed_by, path.stem) if settings.needed_by else []
+    return LogHealth(
+        tuple(frame["token"] for frame in frames),
+        tuple(book.findings()),
+        num_blobs,
+        tuple(frames[start + HISTORY - 1]["token"] for start in starts),
+    )
 
 
 # ------------------------------------------------------------------ numbers
@@ -114,6 +122,9 @@ def _examine_frame(book: FindingBook, index: int, frame: Frame) -> None:
         rows = np.asarray(annotations[key], np.float64)
         for row in np.flatnonzero(~np.isfinite(rows).all(axis=1)):
             book.add("objects", f"anns.{key}", f"of track {tracks[row]} is not finite", index, token)
+    sizes = np.asarray(annotations["gt_boxes"], np.float64)[:, 3:5]
+    for row in np.flatnonzero((sizes < 0).any(axis=1)):
+        book.add("objects", "anns.gt_boxes", f"of track {tracks[row]} has a negative size", index, token)
     for name in sorted(set(map(str, annotations["gt_names"])).difference(OBJECT_TYPES)):
         book.add("objects", "anns.gt_names", f"{name!r} is no class of NAVSIM", index, token)
     for track, count in Counter(tracks).items():
@@ -191,22 +202,30 @@ def _examine_place(book: FindingBook, index: int, frame: Frame, nuplan_map: NuPl
 
 
 # ------------------------------------------------------------------ sensor files
-def needed_frames(frames: Sequence[Frame], scene_filter: SceneFilter | None, log: str) -> list[int]:
-    """Frames whose sensor files scenes see: the current one and those before it; all without a filter.
+def scene_starts(frames: Sequence[Frame], scene_filter: SceneFilter, log: str) -> list[int]:
+    """First frames of the windows that are scenes of a filter.
 
     Args:
         frames: Of one log.
         scene_filter: Which windows are scenes.
         log: Name of the log's file without its ending, by which filters know it.
     """
-    if scene_filter is None:
-        return list(range(len(frames)))
     tokens = None if scene_filter.tokens is None else frozenset(scene_filter.tokens)
     if scene_filter.log_names is not None and log not in scene_filter.log_names:
         return []
     starts = scene_filter.window_starts(len(frames))
-    kept = [start for start in starts if scene_filter.keeps(frames[start + HISTORY - 1], tokens)]
-    return sorted({start + step for start in kept for step in range(HISTORY)})
+    return [start for start in starts if scene_filter.keeps(frames[start + HISTORY - 1], tokens)]
+
+
+def needed_frames(frames: Sequence[Frame], scene_filter: SceneFilter | None, log: str) -> list[int]:
+    """Frames whose sensor files scenes see: the current one and those before it; all without a filter.
+
+    The arguments are those of :func:`scene_starts`.
+    """
+    if scene_filter is None:
+        return list(range(len(frames)))
+    starts = scene_starts(frames, scene_filter, log)
+    return sorted({start + step for start in starts for step in range(HISTORY)})
 
 
 def _examine_blobs(book: FindingBook, frames: Sequence[Frame], settings: HealthSettings) -> int:

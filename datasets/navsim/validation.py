@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from beyonddrive.datasets.navsim.findings import Finding, FindingBook, count_kinds
 from beyonddrive.datasets.navsim.log_health import HealthSettings, LogHealth, examine_log
 from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.engine.executors import Executor, SerialExecutor
 from beyonddrive.engine.files import LockedError, file_lock, write_atomically
 from beyonddrive.structures.errors import BeyondDriveError
@@ -37,6 +38,7 @@ class SplitHealth:
         num_frames: Frames in those that can be read.
         num_blobs: Sensor files that were looked at.
         findings: What is wrong, log by log.
+        scenes: Tokens of the scenes of :attr:`HealthSettings.needed_by`.
     """
 
     split: str
@@ -44,6 +46,7 @@ class SplitHealth:
     num_frames: int
     num_blobs: int
     findings: tuple[Finding, ...]
+    scenes: frozenset[str] = field(default=frozenset(), repr=False)
 
     def count(self, severity: str) -> int:
         """Findings of a severity."""
@@ -88,9 +91,11 @@ def validate_split(
     results = (executor or SerialExecutor()).map(examine, paths, desc=f"logs of {split}")
     findings: list[Finding] = []
     log_of: dict[str, str] = {}
+    scenes: set[str] = set()
     num_frames = num_blobs = 0
     for path, health in zip(paths, results, strict=True):
         findings += health.findings
+        scenes.update(health.scenes)
         num_frames += len(health.tokens)
         num_blobs += health.num_blobs
         book = FindingBook(path.stem)
@@ -98,7 +103,32 @@ def validate_split(
             if (other := log_of.setdefault(token, path.stem)) != path.stem:
                 book.add("token-twice", "token", f"is also in log {other}", index, token)
         findings += book.findings()
-    return SplitHealth(split, len(paths), num_frames, num_blobs, tuple(findings))
+    return SplitHealth(split, len(paths), num_frames, num_blobs, tuple(findings), frozenset(scenes))
+
+
+def absent_scenes(scene_filter: SceneFilter, scenes: Collection[str], logs: Collection[str]) -> list[str]:
+    """What a scene filter names that is not there, or that it keeps nothing at all, in a line each.
+
+    Args:
+        scene_filter: The filter.
+        scenes: Tokens of its scenes that were found.
+        logs: Names of the logs that were looked at.
+
+    >>> absent_scenes(SceneFilter(tokens=["a", "b"]), ["a"], ["log"])
+    ['1 of 2 tokens of the scene filter are no scene, such as b']
+    """
+    lines = []
+    # (with a limit, that tokens are left out is what was asked for)
+    tokens = scene_filter.tokens if scene_filter.max_scenes is None else None
+    for what, named, there in (
+        ("logs of the scene filter are not there", scene_filter.log_names, logs),
+        ("tokens of the scene filter are no scene", tokens, scenes),
+    ):
+        if missing := set(named or ()).difference(there):
+            lines.append(f"{len(missing)} of {len(set(named or ()))} {what}, such as {min(missing)}")
+    if not lines and not scenes:
+        lines.append("no window is a scene of the scene filter")
+    return lines
 
 
 @contextmanager
@@ -141,11 +171,14 @@ class _Examine:
             values = json.loads(part.read_text())
             found = tuple(Finding.from_json(finding) for finding in values["findings"])
             if not any(finding.kind in _OF_OTHER_FILES for finding in found):
-                return LogHealth(tuple(values["tokens"]), found, values["num_blobs"])
+                return LogHealth(tuple(values["tokens"]), found, values["num_blobs"], tuple(values["scenes"]))
         except (OSError, ValueError, KeyError):
             pass
         health = examine_log(path, self.settings)
         findings = [finding.to_json() for finding in health.findings]
-        values = {"tokens": health.tokens, "num_blobs": health.num_blobs, "findings": findings}
+        values = {
+            "tokens": health.tokens, "num_blobs": health.num_blobs, "findings": findings,
+            "scenes": health.scenes,
+        }  # fmt: skip
         write_atomically(part, json.dumps(values).encode(), sync=False)
         return health

@@ -114,6 +114,10 @@ SPOILED = {
     "box": (
         with_objects(13, gt_boxes=np.full((1, 7), np.inf)), "objects", "anns.gt_boxes", 13, "t is not finite"
     ),
+    "size": (
+        with_objects(13, gt_boxes=np.array([[0, 0, 0, 4, -2, 1, 0.0]])),
+        "objects", "anns.gt_boxes", 13, "t has a negative size",
+    ),
     "class": (with_objects(13, gt_names=["tram"]), "objects", "anns.gt_names", 13, "'tram' is no class"),
     "reserved": (
         with_objects(13, track_tokens=["red_light_1"]), "objects", "anns.track_tokens", 13, "is reserved"
@@ -301,3 +305,23 @@ def test_a_log_that_is_a_link_to_nowhere_is_a_finding(root, tmp_path):
     assert tool.main([str(root), f"--out={tmp_path / 'found.json'}"]) == 1
     split = json.loads((tmp_path / "found.json").read_text())["splits"][0]
     assert split["num_logs"] == 3 and split["kinds"] == {"log": {"count": 1, "logs": 1}}
+
+
+def test_a_filter_that_finds_less_than_it_names_is_no_clean_bill(root, tmp_path, capsys):
+    frames = pickle.loads(logs_of(root)[0].read_bytes())
+    path, out = tmp_path / "filter.yaml", tmp_path / "found.json"
+    words = [str(root), f"--scene-filter={path}", f"--out={out}"]
+    for values, said in (
+        ({"tokens": [frames[3]["token"]]}, []),
+        (
+            {"tokens": [frames[3]["token"], "gone"]},
+            ["1 of 2 tokens of the scene filter are no scene, such as gone"],
+        ),
+        ({"log_names": ["gone"]}, ["1 of 1 logs of the scene filter are not there, such as gone"]),
+        ({"num_future_frames": 30}, ["no window is a scene of the scene filter"]),
+    ):
+        path.write_text(json.dumps(values))
+        assert tool.main(words) == bool(said)
+        err = capsys.readouterr().err
+        assert json.loads(out.read_text())["absent"] == said
+        assert all(f"{path}: {line} (looked at: mini)" in err for line in said)
