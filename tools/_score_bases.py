@@ -62,6 +62,28 @@ def table_stem(out: Path) -> Path:
     return out.with_suffix("") if out.suffix in (".csv", ".json", ".npz") else out
 
 
+def _refuse_idle(args: argparse.Namespace, is_split: bool) -> None:
+    """Refuse options of two stages that do nothing for bases of one.
+
+    Args:
+        args: The command line.
+        is_split: Whether ``--split`` names a split of logs, and not a table of pairs that says which.
+
+    Raises:
+        LabelError: If there is one.
+    """
+    from beyonddrive.evaluation.score_labels import LabelError
+
+    given = {
+        "--missing zero": args.missing != "refuse",
+        "--synthetic-scenes": is_split and args.synthetic_scenes is not None,
+        "--two-stage": is_split and args.two_stage is not None,
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise LabelError(f"{option}: goes with a basis of two stages; --basis {args.basis} has none")
+
+
 def score_bases(args: argparse.Namespace) -> int:
     """Score on every basis and write the table; 1 if a scene has no score or a basis no result."""
     from beyonddrive.datasets.navsim.root import NavsimRoot
@@ -79,6 +101,8 @@ def score_bases(args: argparse.Namespace) -> int:
     plans = PlanFile(args.plans)
     root = NavsimRoot(args.data_root, args.maps_root)
     has_two_stages = any(basis.stages == 2 for basis in bases)
+    if not has_two_stages:
+        _refuse_idle(args, (root.root / "navsim_logs" / args.split).is_dir())
     # (a table of pairs also says where the logs are of a split that has the name of the table)
     is_needed = has_two_stages or args.two_stage or not (root.root / "navsim_logs" / args.split).is_dir()
     two_stages: TwoStageData | str = "no basis has two stages"

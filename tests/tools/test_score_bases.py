@@ -387,3 +387,13 @@ def test_a_file_without_label_is_not_compared_silently(everything, tmp_path, cap
     assert "old.csv has none" in capsys.readouterr().err
     assert report.main([*words, "--different-labels", f"--markdown={tmp_path / 't.md'}"]) == 0
     assert "old: EPDMS, NAVSIM v2, no label" in (tmp_path / "t.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "option", [("--missing", "zero"), ("--synthetic-scenes", "nowhere"), ("--two-stage", "nowhere")]
+)
+def test_options_of_two_stages_are_refused_for_bases_of_one(golden, small, tmp_path, capsys, option):
+    tokens, root = small
+    write_arrays(tmp_path / "plans.npz", plans_of(golden, tokens[:2]))
+    assert tool.main(arguments(tmp_path, "--basis", "pdms,epdms", *option, data=root)) == 2
+    assert f"{option[0]}" in (err := capsys.readouterr().err) and "--basis pdms,epdms has none" in err
