@@ -71,9 +71,11 @@ def calibrate(args: argparse.Namespace) -> int:
     """Print the score by turn and stretch, and the best of them."""
     from beyonddrive.datasets.navsim.root import NavsimRoot
     from beyonddrive.engine.files import write_atomically
+    from beyonddrive.engine.runner.result_paths import check_results
     from beyonddrive.engine.text_tables import csv_text, markdown_table
     from beyonddrive.evaluation.calibration_search import search_calibration
 
+    check_results({"--out": args.out})
     grid = search_calibration(
         NavsimRoot(args.data_root, args.maps_root), args.split, args.plans, args.turn, args.stretch,
         args.cache_dir, executor_of(args), args.version,

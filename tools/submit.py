@@ -162,6 +162,7 @@ def wanted_scenes(board: Board | None, split_file: Path | None, form: str) -> Wa
 # ------------------------------------------------------------------ write
 def write(args: argparse.Namespace) -> int:
     """Collect the plans of all seeds and write the file."""
+    from beyonddrive.engine.runner.result_paths import check_results
     from beyonddrive.evaluation.plan_files import PlanFile
     from beyonddrive.evaluation.submissions.boards import BOARDS
     from beyonddrive.evaluation.submissions.official_file import (
@@ -173,6 +174,7 @@ def write(args: argparse.Namespace) -> int:
         write_submission,
     )
 
+    check_results({"--out": args.out})  # (now, not after hours of planning)
     if args.mode == "merge":
         submission = merged([read_submission(path) for path in args.merge], [str(p) for p in args.merge])
         if args.board is not None:
@@ -305,6 +307,7 @@ def plan_two_stages(config: Any, args: argparse.Namespace) -> None:
 # ------------------------------------------------------------------ check
 def check(args: argparse.Namespace) -> int:
     """Read a submission, say what is in it, and score it if there are data."""
+    from beyonddrive.engine.runner.result_paths import check_results
     from beyonddrive.evaluation.submissions.boards import BOARDS, SubmissionError
     from beyonddrive.evaluation.submissions.checking import write_rows
     from beyonddrive.evaluation.submissions.official_file import read_submission
@@ -326,6 +329,7 @@ def check(args: argparse.Namespace) -> int:
     if args.data_root is None:
         tell("submit", "not scored: give --data-root to score it")
         return 0
+    check_results({"--scores": args.scores})
     verdicts = []
     for number, stages in enumerate(submission.seeds):
         if submission.form == "v1" and wanted is not None:

@@ -96,7 +96,9 @@ def test(args: argparse.Namespace) -> int:
     """Plan, write the plans, and score them."""
     from beyonddrive.datasets.navsim.root import NavsimRoot
     from beyonddrive.datasets.navsim.two_stage_split import TwoStageSplit
+    from beyonddrive.engine.runner.result_paths import check_results
 
+    check_results({"--plans": args.plans, "--scores": args.scores})
     split = None if args.split_file is None else TwoStageSplit.read(args.split_file)
     logs = args.split or (split.data_split if split else "") or "test"
     root = NavsimRoot(args.data_root, args.maps_root)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
+from beyonddrive.evaluation import calibration_search
 from beyonddrive.evaluation.calibration_search import (
     CalibrationError,
     CalibrationGrid,
@@ -114,3 +115,11 @@ def test_files_of_other_scenes_and_scenes_without_scores_are_refused(root, files
     np.savez(tmp_path / "many.npz", **plans)
     with pytest.raises(CalibrationError, match=r"needs one plan \(8, 3\), got \(2, 8, 3\)"):
         search_calibration(root, SPLIT, [tmp_path / "many.npz"], (0.0,), (1.0,), progress_bar=False)
+
+
+def test_a_table_that_cannot_be_written_is_said_before_the_work(root, files, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(calibration_search, "search_calibration", None)
+    where = ["--data-root", str(root.root), "--split", "golden", "--plans", *map(str, files)]
+    assert tool.main([*where, "--out", str(tmp_path / "file/table.csv")]) == 1
+    assert "file/table.csv: cannot be written" in capsys.readouterr().err

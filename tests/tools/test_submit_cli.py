@@ -278,3 +278,22 @@ def test_without_a_list_of_scenes_their_number_is_compared(tmp_path, capsys, one
         err = capsys.readouterr().err
         assert "give --split-file, NAVSIM's train_test_split/warmup_two_stage.yaml" in err
         assert f"{out} has 2 + {len(tokens) - 2} scenes, warmup has 16 + 204" in err
+
+
+def test_a_file_that_cannot_be_written_is_said_before_the_work(
+    tmp_path, monkeypatch, capsys, blind_recipe, weights, one_group
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(tool, "planned", None)
+    words = [str(blind_recipe), weights, "--board=navtest", *TEAM, f"--out={tmp_path / 'file/out.pkl'}"]
+    assert tool.main(words) == 1
+    assert "file/out.pkl: cannot be written" in capsys.readouterr().err
+    tokens = json.loads(one_group.read_text())["tokens"]
+    tokens += json.loads(one_group.read_text())["reactive_synthetic_initial_tokens"]
+    write_arrays(tmp_path / "p.npz", [(token, np.zeros((1, 8, 3))) for token in tokens])
+    words = ["--board=warmup", f"--plans={tmp_path / 'p.npz'}", f"--split-file={one_group}", *TEAM]
+    assert tool.main([*words, f"--out={tmp_path / 's.pkl'}"]) == 0
+    monkeypatch.setattr(tool, "score_seed", None)
+    words = [f"--check={tmp_path / 's.pkl'}", f"--data-root={TWO_STAGE / 'data'}"]
+    assert tool.main([*words, f"--scores={tmp_path / 'file/s.csv'}"]) == 1
+    assert "file/s.csv: cannot be written" in capsys.readouterr().err

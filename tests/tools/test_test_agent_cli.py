@@ -245,3 +245,10 @@ def test_a_scene_in_two_logs_is_refused_at_once(agents, words, split_root, tmp_p
     err = capsys.readouterr().err
     assert f"is in {log} and in {log.parent / 'twice.pkl'}: take one of these logs out" in err
     assert not (tmp_path / "plans.npz").exists()
+
+
+def test_scores_that_cannot_be_written_are_said_before_the_work(agents, words, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert tool.main(["stub_agents:ConstantVelocity", *words, f"--scores={tmp_path / 'file/s.csv'}"]) == 1
+    assert "file/s.csv: cannot be written" in capsys.readouterr().err
+    assert not (tmp_path / "plans.npz").exists()
