@@ -5,12 +5,15 @@ import pickle
 import random
 import resource
 import sys
+from itertools import accumulate
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+import shapely
 
-from beyonddrive.datasets.navsim.plain_pickle import load_plain_pickle
+from beyonddrive.datasets.navsim.plain_pickle import PlainObject, load_plain_pickle
 from beyonddrive.datasets.navsim.scene import SceneError
 from beyonddrive.datasets.navsim.synthetic import CLASSES, TOKEN_LENGTH, read_synthetic_scene
 
@@ -147,3 +150,45 @@ def test_a_class_that_is_not_on_the_list_is_refused_by_its_name(tmp_path):
 def test_a_file_that_is_missing_is_named_with_what_to_do(tmp_path):
     with pytest.raises(SceneError, match=r"a\.pkl: there is no such follow-up scene; get it again, or give"):
         read_synthetic_scene(tmp_path / "a.pkl")
+
+
+class Rewriter(pickle.Pickler):
+    """Writes what was read as the classes that it was of; boxes get an outline."""
+
+    def __init__(self, file, outline):
+        super().__init__(file, 5)
+        self.outline = outline
+
+    def reducer_override(self, value):
+        if not isinstance(value, PlainObject):
+            return NotImplemented
+        module, _, name = value.name.rpartition(".")
+        state = value.state
+        if name == "OrientedBox":
+            state = {**state, "geometry": self.outline}
+        return getattr(sys.modules[module], name), value.args, state
+
+
+class OutlineOfShapely1:
+    """Pickled as a polygon of shapely 1."""
+
+    def __reduce__(self):
+        return sys.modules["shapely.geometry.polygon"].Polygon, (), shapely.box(0, 0, 1, 1).wkb
+
+
+@pytest.mark.parametrize("outline", [shapely.box(0, 0, 1, 1), OutlineOfShapely1()])
+def test_boxes_may_keep_their_outline(tmp_path, content, monkeypatch, outline):
+    for module, name in CLASSES:
+        if module.startswith("nuplan."):
+            for part in accumulate(module.split("."), "{}.{}".format):
+                monkeypatch.setitem(sys.modules, part, sys.modules.get(part) or ModuleType(part))
+            kind = type(name, (), {"__module__": module})
+            monkeypatch.setattr(sys.modules[module], name, kind, raising=False)
+    path = tmp_path / FILES[0].name
+    with path.open("wb") as file:
+        Rewriter(file, outline).dump(content)
+    assert b"shapely" in path.read_bytes()
+    written, read = read_synthetic_scene(FILES[0]), read_synthetic_scene(path)
+    assert written.later_objects and len(read.later_objects) == len(written.later_objects)
+    for own, other in zip(read.later_objects, written.later_objects, strict=True):
+        assert own.tokens == other.tokens and np.array_equal(own.poses, other.poses)
