@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from beyonddrive.datasets.navsim.logs import LogError
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene import Scene, SceneError
-from beyonddrive.datasets.stores.fingerprints import Fingerprint, Sources
+from beyonddrive.datasets.stores.fingerprints import Fingerprint, Sources, fingerprint
 from beyonddrive.datasets.stores.manifests import MANIFEST, StoreError, StoreKind
 from beyonddrive.datasets.stores.shard_store import ShardStore
 from beyonddrive.datasets.stores.shards import ShardIndex, ShardWriter
@@ -110,15 +110,16 @@ class MetricCaches:
         assert self.root is not None
         return DataPlace.of(self.root, self.split).of_maps(self.root.maps_root.glob("*/*/map.gpkg"))
 
-    def logs_digest(self, scenes: Iterable[tuple[str, str]]) -> str:
+    def logs_digest(self, scenes: Iterable[tuple[str, str]], follow_ups: Iterable[Path] = ()) -> str:
         """Digest of what the logs of scenes hold, whatever their files are called and wherever they lie.
 
         Args:
             scenes: Token and name of the log of each.
+            follow_ups: Files of those that are follow-up scenes, which count as their logs do.
 
         Returns:
-            The digest, the same with a store as without one; empty without scenes, or if a log is not known:
-            one that is stored under another name than its frames give, or a follow-up scene's.
+            The digest, the same with a store as without one; empty without scenes, or if a log is not known,
+            such as one that is stored under another name than its frames give, or a file cannot be read.
         """
         found: set[str] = set()
         for shard in {(self.shard_of(token) or "", name) for token, name in scenes}:
@@ -126,6 +127,10 @@ class MetricCaches:
             if not known:
                 return ""
             found |= {log.digest for log in known.values()}
+        try:
+            found |= {fingerprint(path).digest for path in follow_ups}
+        except OSError:
+            return ""
         return digest_of_lines(found) if found else ""
 
     def _of_log(self, log_name: str) -> Mapping[str, Fingerprint]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -248,8 +248,12 @@ class PDMSMetric(BaseMetric):
     def label(self) -> ScoreLabel:
         """What the figures of the last evaluation are of."""
         scored = {row.token: row.log_name for row in self.rows if row.values is not None}
-        data = self.scorer.open().logs_digest(scored.items())
+        data = self.scorer.open().logs_digest(scored.items(), self.follow_up_files(scored))
         return ScoreLabel.of(self.basis, scored, self.scorer.settings.progress, data)
+
+    def follow_up_files(self, tokens: Iterable[str]) -> list[Path]:
+        """Files of those scenes that are follow-ups; a metric of logged scenes has none."""
+        return []
 
     @property
     def share(self) -> str:

@@ -61,6 +61,10 @@ class FollowUpRoot(NavsimRoot):
         """Files of the scenes."""
         return sorted(self.root.glob("*.pkl"))
 
+    def path_of(self, token: str) -> Path:
+        """File of a scene."""
+        return self.root / f"{token}.pkl"
+
     def sensor_root(self, split: str) -> Path:
         """Folder to which camera paths are relative.
 
@@ -81,7 +85,7 @@ class FollowUpRoot(NavsimRoot):
         if tokens is None:
             tokens = [path.stem for path in self.log_paths(split)]
         for token in tokens[: scene_filter.max_scenes]:
-            path = self.root / f"{token}.pkl"
+            path = self.path_of(token)
             if Path(token).name == token and path.is_file():
                 yield SceneRef(token, path, 0, HISTORY)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -316,6 +316,10 @@ class TwoStageMetric(_BasisMetric):
         if result.note and is_main_process():
             print_log(f"{self.title}: {result.note}", "current")
         return result
+
+    def follow_up_files(self, tokens: Iterable[str]) -> list[Path]:
+        """Files of those scenes that are follow-ups."""
+        return [self.follow_ups.path_of(token) for token in tokens if len(token) == TOKEN_LENGTH]
 
     def scored(self, row: SceneRow) -> ScoredScene:
         """A row as the file of results has it, with its place in a group."""

@@ -105,7 +105,7 @@ class SceneWork:
         assert self.follow_ups is not None
         records = []
         for token in tokens:
-            path = self.follow_ups.root / f"{token}.pkl"
+            path = self.follow_ups.path_of(token)
             try:
                 scene: Scene | Exception = self.follow_ups.load(SceneRef(token, path, 0, HISTORY))
             except Exception as error:

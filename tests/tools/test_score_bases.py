@@ -397,3 +397,17 @@ def test_options_of_two_stages_are_refused_for_bases_of_one(golden, small, tmp_p
     write_arrays(tmp_path / "plans.npz", plans_of(golden, tokens[:2]))
     assert tool.main(arguments(tmp_path, "--basis", "pdms,epdms", *option, data=root)) == 2
     assert f"{option[0]}" in (err := capsys.readouterr().err) and "--basis pdms,epdms has none" in err
+
+
+def test_the_label_tells_follow_up_scenes_that_were_made_anew(golden, small, tmp_path):
+    tokens, root = small
+    write_arrays(tmp_path / "plans.npz", plans_of(golden, tokens))
+    labels = []
+    for _ in range(2):
+        assert tool.main(arguments(tmp_path, "--basis", "two-stage-logged", data=root)) == 0
+        rows = rows_of(tmp_path / "table_scenes/two-stage-logged.csv")
+        labels.append(ScoreLabel.parse(rows[tokens[0]]["label"]))
+        path = root / "synthetic_scene_pickles" / f"{tokens[-1]}.pkl"
+        path.write_bytes(path.read_bytes() + b" ")
+    assert all(label.data for label in labels)
+    assert [text.partition(":")[0] for text in labels[0].differences(labels[1])] == ["data"]
