@@ -224,13 +224,14 @@ def tell_uncompared(board: Board) -> None:
 
 
 def check_board(submission: Submission, board: Board, wanted: Wanted | None, source: Path) -> None:
-    """Compare a submission with a board; without a list of its scenes, their numbers alone."""
+    """Compare a submission with a board; where no list has all of its scenes, their numbers, too."""
     from beyonddrive.evaluation.submissions.boards import Wanted
 
     submission.check(board, wanted, str(source))
-    if wanted is not None:
+    if wanted is None:
+        tell_uncompared(board)
+    elif board.has_pairs:  # (otherwise partners of the scenes that are listed may be in no list)
         return
-    tell_uncompared(board)
     first, *more = submission.seeds[0]
     own = Wanted(str(source), list(first), [token for stage in more for token in stage])
     if warning := own.counts_differ(board):

@@ -164,6 +164,7 @@ def test_the_private_test_is_submitted_and_checked(
     assert sorted(first) == sorted(private_test[0] + private_test[1])
     assert sorted(second) == sorted(private_test[2] + private_test[3])
     assert tool.main(["--check=submission.pkl", *where]) == 0
+    assert "submission.pkl has 4 + 4 scenes, private has 140 + 1732" in capsys.readouterr().err
     assert tool.main(["--check=submission.pkl", *where, "--data-root=private"]) == 1
     assert "board private cannot be scored here: neither its table" in capsys.readouterr().err
     assert tool.main(["--check=submission.pkl", "--board=navhard", "--split-file=private_test.yaml"]) == 1
