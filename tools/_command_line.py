@@ -298,9 +298,7 @@ def fill_stores(verb: str, what: str, reports: Iterable[tuple[str, CacheReport]]
         print(
             f"{name}: {what} of {report.num_scenes} scenes, {report.num_new_logs} logs done now", flush=True
         )
-        for token, reason in report.failures.items():
-            tell(verb, f"scene {token}: {reason}")
-        for problem in report.problems:
-            tell(verb, problem)
+        tell_all(verb, [f"scene {token}: {reason}" for token, reason in report.failures.items()])
+        tell_all(verb, report.problems)
         failed |= not report.complete
     return int(failed)

@@ -53,7 +53,8 @@ def paired_differences(results: Sequence[Results], pairs: Sequence[tuple[str, st
         pairs: A planner and the one that it is compared with, each.
 
     Raises:
-        ResultsError: If a name is not there, or scores are of two stages, whose scenes do not count alike.
+        ResultsError: If a name is not there or is both of a pair, or scores are of two stages, whose scenes
+            do not count alike.
     """
     named = {result.label: result for result in results}
     tokens = shared_scenes(results) if results else []
@@ -64,6 +65,8 @@ def paired_differences(results: Sequence[Results], pairs: Sequence[tuple[str, st
                 raise ResultsError(f"no row {name!r} to compare; there is {'; '.join(named) or 'none'}")
             if named[name].halves:
                 raise ResultsError(f"{named[name].path}: has two stages; differences by scene are of one")
+        if pair[0] == pair[1]:
+            raise ResultsError(f"row {pair[0]!r} is compared with itself; name another one after the =")
         kind = named[pair[0]].kind
         score = kind.shown[0]
         column = kind.columns.index(score)

@@ -116,6 +116,10 @@ def test_reports_of_stores_are_printed_as_they_come(capsys):
     printed = capsys.readouterr()
     assert printed.err == "fly: scene abc: no feathers\nfly: log.pkl: cut off\n"
     assert fill_stores("fly", "wings", [("train", CacheReport(5, 2))]) == 0
+    capsys.readouterr()
+    lost = CacheReport(23, 1, {str(number): "no map" for number in range(23)})
+    assert fill_stores("fly", "wings", [("test", lost)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "fly: and 3 more of this kind, 23 in all"
 
 
 def test_a_token_that_a_header_cannot_carry_is_refused(tmp_path):

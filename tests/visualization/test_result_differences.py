@@ -97,6 +97,8 @@ def test_differences_are_over_the_scenes_of_the_table(files, tmp_path, capsys):
 def test_rows_that_are_not_there_are_named(files, capsys):
     assert report(files, "--difference=LTF=WoTE") == 1
     assert "no row 'WoTE' to compare; there is MLP; LTF; LTF + BeyondDrive" in capsys.readouterr().err
+    assert report(files, "--difference=LTF=LTF") == 1
+    assert "row 'LTF' is compared with itself" in capsys.readouterr().err
     assert report(files, "--sight=LTF") == 1
     assert "--sight 'LTF': wanted NAME=VALUE" in capsys.readouterr().err
 
