@@ -27,8 +27,10 @@ from beyonddrive.synth.live.episode_files import (
     record_digest,
     write_outcome,
 )
+from beyonddrive.synth.live.run_folder import TOWNS_TOLD
 from beyonddrive.synth.live.scenario import TOWNS, LiveScenario, read_live_scenario
 from beyonddrive.synth.live.town import LiveError
+from beyonddrive.synth.live.town_digest import town_digest
 
 Drives = Callable[..., Outcome]
 
@@ -128,16 +130,19 @@ def jobs_of(
     jobs = []
     for seed in seeds:
         own = LiveSettings(**{**vars(settings), "seed": seed})
-        for _, name, path in sorted(found):
-            jobs.append(Job(path, scenarios / TOWNS, seed, out / f"seed_{seed}" / name, own))
+        for town, name, path in sorted(found):
+            jobs.append(Job(path, scenarios / TOWNS, seed, out / f"seed_{seed}" / name, own, town))
     return jobs
 
 
 def about_list(jobs: Sequence[Job]) -> dict[str, Any]:
-    """What is driven, and by which SUMO, as JSON values."""
+    """What is driven, in which towns, and by which SUMO, as JSON values."""
+    towns = {job.town: town_digest(job.towns / job.town) for job in jobs}
     return {
         "scenario_list": list_digest(jobs),
         "scenarios": len({job.folder.name for job in jobs}),
+        # (a town that is not there is not told: its scenarios fail, and may be driven when it is)
+        TOWNS_TOLD: {name: digest for name, digest in sorted(towns.items()) if digest is not None},
         "sumo": package_versions(("libsumo",)).get("libsumo"),
     }
 

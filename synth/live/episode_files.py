@@ -41,13 +41,23 @@ Film = Callable[[Outcome, Path, Path], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One scenario with one seed of the traffic."""
+    """One scenario with one seed of the traffic.
+
+    Attributes:
+        scenario: Its file.
+        towns: Folder of the towns.
+        seed: Of the traffic.
+        folder: Of its results.
+        settings: How it is driven.
+        town: Name of its town.
+    """
 
     scenario: Path
     towns: Path
     seed: int
     folder: Path
     settings: LiveSettings
+    town: str
 
     @property
     def label(self) -> str:

@@ -38,7 +38,9 @@ TRAFFIC_CHANGES = {
 Figures of two versions do not mix. Runs that do not tell a version are of the first.
 """
 TRAFFIC_VERSION = max(TRAFFIC_CHANGES)
-NOT_ALWAYS_TOLD = ("recipe", "scenarios", "sumo", "planner")
+TOWNS_TOLD = "towns"
+"""Setting with the digests of towns by name; two runs are compared by the towns that both tell."""
+NOT_ALWAYS_TOLD = ("recipe", "scenarios", "sumo", "planner", TOWNS_TOLD)
 """Settings that runs of earlier versions do not tell; they are compared where both tell them."""
 
 
@@ -80,6 +82,7 @@ def claim(out: Path, about: Mapping[str, Any]) -> list[str]:
         there = read_settings(out)
         differing = differing_settings(there, wanted)
         if not differing:
+            _tell_more_towns(path, there, wanted)
             return sorted(set(wanted) - set(there))
         if any(out.glob("seed_*")):
             raise LiveError(
@@ -90,6 +93,14 @@ def claim(out: Path, about: Mapping[str, Any]) -> list[str]:
         raise LiveError(f"{out}: is not empty and holds no closed-loop run; choose another --out")
     write_atomically(path, json.dumps(wanted, indent=1).encode())
     return []
+
+
+def _tell_more_towns(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Note towns that were not there when the run began, so that nothing of it was driven in them."""
+    told, now = there.get(TOWNS_TOLD), wanted.get(TOWNS_TOLD)
+    if isinstance(told, dict) and isinstance(now, dict) and now.keys() - told.keys():
+        settings = {**there, TOWNS_TOLD: {**now, **told}}
+        write_atomically(path, json.dumps(settings, indent=1).encode())
 
 
 def read_settings(out: Path) -> dict[str, Any]:
@@ -121,7 +132,18 @@ def differing_settings(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> l
     differing = sorted(key for key in keys if there.get(key) != wanted.get(key))
     versions = [settings["traffic_version"] for settings in (there, wanted)]
     words = {"traffic_version": f"version of the traffic ({traffic_changes(*versions)})"}
+    towns = [settings.get(TOWNS_TOLD) for settings in (there, wanted)]
+    if TOWNS_TOLD in differing and all(isinstance(told, dict) for told in towns):
+        others = _other_towns(*towns)
+        if not others:
+            differing.remove(TOWNS_TOLD)
+        words[TOWNS_TOLD] = f"town behind the same name ({', '.join(others)})"
     return [words.get(key, key) for key in differing]
+
+
+def _other_towns(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Names of towns that both tell, and that are others."""
+    return sorted(name for name in there.keys() & wanted.keys() if there[name] != wanted[name])
 
 
 def traffic_changes(there: Any, wanted: Any) -> str:

@@ -267,3 +267,9 @@ def test_a_list_is_told_by_what_is_in_it(live_folder, tmp_path):
         batch.jobs_of(live_folder / "easy", tmp_path, SHORT, (0,), ("hard",))
     jobs = jobs_in(live_folder, tmp_path, ())
     assert batch.list_digest(jobs) != batch.list_digest(jobs[1:])
+
+
+def test_a_run_tells_its_towns_as_far_as_they_are_there(live_folder, live_town, tmp_path):
+    jobs = jobs_in(live_folder, tmp_path)
+    assert list(batch.about_list(jobs)["towns"]) == [live_town.name]
+    assert batch.about_list([replace(job, towns=tmp_path) for job in jobs])["towns"] == {}

@@ -71,3 +71,20 @@ def test_a_run_of_before_goes_on_and_what_it_does_not_tell_is_named(tmp_path):
     (tmp_path / run_folder.SETTINGS).write_text(json.dumps({"config": "a", "recipe": "r"}))
     with pytest.raises(LiveError, match="made with another recipe"):
         run_folder.claim(tmp_path, {"config": "a", "recipe": "s", "sumo": "1"})
+
+
+def test_other_towns_behind_the_same_scenarios_are_refused_by_name(tmp_path):
+    """A town that was not there when the run began joins it; runs that do not tell their towns are named."""
+    began = {"config": "planner", "preset": "pr57", "towns": {"a": "1", "b": "2"}}
+    for name, towns in (("one", {"a": "1", "b": "2"}), ("other", {"a": "1", "b": "3"}), ("before", None)):
+        own = {} if towns is None else {"towns": towns}
+        write_made_up(tmp_path / name, [made_up("easy_0", 0, 0.5)], **own)
+    with pytest.raises(LiveError, match=r"made with another town behind the same name \(b\); take another"):
+        run_folder.claim(tmp_path / "other", began)
+    with pytest.raises(LiveError, match=r"has another town behind the same name \(b\) than"):
+        compare([Row(name, (tmp_path / name,)) for name in ("one", "other")])
+    assert compare([Row(name, (tmp_path / name,)) for name in ("one", "before")])["baseline"] == "one"
+    assert run_folder.claim(tmp_path / "before", began) == ["towns"]
+    assert run_folder.claim(tmp_path / "one", {**began, "towns": {"a": "1", "c": "4"}}) == []
+    told = run_folder.read_settings(tmp_path / "one")["towns"]
+    assert told == {"a": "1", "b": "2", "c": "4"}

@@ -1,12 +1,15 @@
 """Towns: the traffic of a run knows the closed lanes that are painted."""
 
+import shutil
+import sqlite3
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from beyonddrive.synth.live.town import BUILT_FOR, _closed
+from beyonddrive.synth.live.town import BUILT_FOR, MAP, NETWORK, STATIC, _closed
+from beyonddrive.synth.live.town_digest import town_digest
 from beyonddrive.synth.roadside import closed_stretches
 from beyonddrive.synth.traffic import TrafficPlan, write_demand
 
@@ -79,3 +82,30 @@ def test_a_plan_draws_its_own_closed_lanes_unless_it_is_given_some(live_town, tm
     assert routes(BUILT_FOR) == routes(BUILT_FOR, closures=live_town.closures)
     longer = replace(BUILT_FOR, duration=126.0)
     assert routes(longer) != routes(longer, closures=live_town.closures)
+
+
+def test_a_town_is_told_by_what_it_holds(live_town, tmp_path):
+    """And not by when its files were written; one that is not there as a whole is not told."""
+    folder = tmp_path / "town"
+    shutil.copytree(live_town.folder, folder)
+    told = town_digest(live_town.folder)
+    network = folder / NETWORK
+    text = network.read_text()
+    assert "<!-- generated on " in text
+    network.write_text(text.replace("<!-- generated on 2", "<!-- generated on 3"))
+    with sqlite3.connect(folder / MAP) as connection:
+        connection.execute("PRAGMA user_version = 7")
+        connection.execute("VACUUM")
+    assert told and town_digest(folder) == told
+    network.write_text(text.replace('speed="', 'speed="1', 1))
+    assert town_digest(folder) != told
+    network.write_text(text)
+    with sqlite3.connect(folder / MAP) as connection:
+        connection.execute("DELETE FROM crosswalks WHERE fid = (SELECT MIN(fid) FROM crosswalks)")
+    assert town_digest(folder) != told
+    shutil.copyfile(live_town.folder / MAP, folder / MAP)
+    assert town_digest(folder) == told
+    (folder / STATIC).write_text("[]")
+    assert town_digest(folder) != told
+    (folder / MAP).write_bytes(b"half")
+    assert town_digest(folder) is None and town_digest(tmp_path / "nowhere") is None
