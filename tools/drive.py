@@ -51,7 +51,15 @@ _READ_BY: dict[tuple[str, ...], tuple[str, ...]] = {
         "wait",
     ),
     ("hugsim-http",): ("server", "token_file", "hf_space"),
-    ("alpasim",): ("bind", "port", "max_workers", "route_distance", "route_threshold", "full_decode"),
+    ("alpasim",): (
+        "bind",
+        "port",
+        "max_workers",
+        "route_distance",
+        "route_threshold",
+        "full_decode",
+        "forget_after",
+    ),
 }
 """Options that some protocols read, and the others do not."""
 PIPES_FIRST_WAIT = 1800.0
@@ -140,6 +148,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--route-threshold", type=float, default=2.0, help="which is a turn if it is so far aside [m]; 2"
     )
     alpasim.add_argument("--full-decode", action="store_true", help="decode images as large as they are")
+    alpasim.add_argument(
+        "--forget-after",
+        type=float,
+        default=600.0,
+        help="sessions that have been silent for so long lose their images when another begins [s]; 600",
+    )
     add_config_options(parser)
     args = parser.parse_args(argv)
     if args.threads is not None and args.threads < 1:
@@ -242,7 +256,9 @@ def _hugsim(args: argparse.Namespace, driver: PlannerDriver, about: dict[str, An
 def _serve_alpasim(args: argparse.Namespace, driver: PlannerDriver, about: dict[str, Any]) -> int:
     from beyonddrive.deploy.drivers.alpasim import AlpasimSettings, serve
 
-    settings = AlpasimSettings(args.route_distance, args.route_threshold, not args.full_decode)
+    settings = AlpasimSettings(
+        args.route_distance, args.route_threshold, not args.full_decode, args.forget_after
+    )
     return serve(driver, settings, args.bind, args.port, args.max_workers, about, args.report_dir)
 
 

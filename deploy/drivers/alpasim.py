@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,13 @@ from beyonddrive.structures.plan import POSE_INTERVAL
 from beyonddrive.version import __version__
 
 try:
-    from carla_driver_interface.driver import BaseDriver, DriveContext, DriveResult, SessionState
+    from carla_driver_interface.driver import (
+        BaseDriver,
+        DriveContext,
+        DriveResult,
+        SensorFrame,
+        SessionState,
+    )
     from carla_driver_interface.geometry import Pose, Trajectory
     from carla_driver_interface.server import serving
 except ImportError as error:
@@ -58,17 +65,20 @@ class AlpasimSettings:
         route_distance: The first waypoint of the route that is as far away tells the command [m].
         route_threshold: It is a turn if that point lies farther aside than this [m].
         reduce_images: Decode images only as fine as the planner's strip needs them.
+        forget_after: Images of sessions that have been silent for so long are forgotten when another one
+            begins: a runtime that is killed closes nothing [s].
 
     Raises:
-        DriverError: If a distance is not positive and finite.
+        DriverError: If a distance or a time is not positive and finite.
     """
 
     route_distance: float = 5.0
     route_threshold: float = 2.0
     reduce_images: bool = True
+    forget_after: float = 600.0
 
     def __post_init__(self) -> None:
-        for option in ("route_distance", "route_threshold"):
+        for option in ("route_distance", "route_threshold", "forget_after"):
             if not 0 < (value := getattr(self, option)) < math.inf:
                 name = option.replace("_", "-")
                 raise DriverError(f"--{name}: must be positive and finite, got {value}")
@@ -76,6 +86,9 @@ class AlpasimSettings:
 
 @dataclass
 class _Session:
+    state: SessionState
+    used: float
+    """When it was last heard of [s]; infinite while a plan is made for it."""
     cameras: dict[str, DeclaredCamera] = field(default_factory=dict)
     lost_us: int = -1
     """Stamp of the newest pose of the ego that was none [us]; -1 if all were some."""
@@ -113,9 +126,10 @@ class AlpasimDriver(BaseDriver):
         cameras: dict[str, DeclaredCamera] = {}
         if self.driver.inputs.strip_widths:
             cameras = self._needed(session.cameras)
+        self._forget_images()
         self.driver.reset(session.uuid, session.seed)
         with self._lock:
-            self._sessions[session.uuid] = _Session(cameras)
+            self._sessions[session.uuid] = _Session(session, time.monotonic(), cameras)
         logger.info(
             "session %s: scene %s, seed %d, cameras %s, rig %s",
             session.uuid,
@@ -136,8 +150,17 @@ class AlpasimDriver(BaseDriver):
         for uuid in left:
             self._end(uuid, why)
 
+    def on_frame(self, session: SessionState, frame: SensorFrame) -> None:
+        """Note that the session is in use."""
+        self._used(session.uuid, time.monotonic())
+
+    def on_route(self, session: SessionState) -> None:
+        """Note that the session is in use."""
+        self._used(session.uuid, time.monotonic())
+
     def on_egomotion(self, session: SessionState, new_poses: Trajectory) -> None:
         """Forget poses that are not finite: the package lets every plan begin at the newest it has."""
+        self._used(session.uuid, time.monotonic())
         if not new_poses.poses:
             return
         with session.lock:
@@ -157,6 +180,7 @@ class AlpasimDriver(BaseDriver):
         """Plan; never raises, for a rollout is lost by that."""
         started = time.perf_counter()
         uuid, now = ctx.session.uuid, Whereabouts(1e-6 * ctx.time_now_us)
+        self._used(uuid, math.inf)
         try:
             plan = self._plan(ctx)
         except FrameError as error:
@@ -164,6 +188,8 @@ class AlpasimDriver(BaseDriver):
         except Exception as error:
             logger.exception("session %s: the driver failed", uuid)
             plan = self.driver.plan_without_frame(uuid, "driver_error", describe_error(error), now)
+        finally:
+            self._used(uuid, time.monotonic())
         self.report.planned(uuid, 1e-6 * ctx.time_now_us, plan, time.perf_counter() - started)
         counts = self.driver.report(uuid).counts
         return DriveResult(
@@ -213,6 +239,28 @@ class AlpasimDriver(BaseDriver):
             return self.driver.fall_back(frame, error.kind, str(error))
         except FrameError as error:
             return self.driver.fall_back(frame, "bad_frame", str(error))
+
+    def _used(self, uuid: str, when: float) -> None:
+        with self._lock:
+            if uuid in self._sessions:
+                self._sessions[uuid].used = when
+
+    def _forget_images(self) -> None:
+        """Forget the images of sessions that have been silent for long; one that speaks again goes on."""
+        oldest = time.monotonic() - self.settings.forget_after
+        with self._lock:
+            silent = [session.state for session in self._sessions.values() if session.used < oldest]
+        for session in silent:
+            with session.lock:
+                images = sum(map(len, session.frame_history.values()))
+                for frames in session.frame_history.values():
+                    frames.clear()
+            images += self.driver.forget_history(session.uuid)
+            if images:
+                reason = f"the session was silent for {self.settings.forget_after:g} s, and nobody closed it"
+                with suppress(DriverError):  # (it was closed meanwhile)
+                    self.driver.report(session.uuid).count("images_forgotten", reason, images)
+                logger.warning("session %s: %d images and frames forgotten: %s", session.uuid, images, reason)
 
     def _end(self, uuid: str, why: str) -> None:
         with self._lock:

@@ -158,6 +158,18 @@ class PlannerDriver:
         state, _ = self._step(frame.session)
         return self._fall_back(state, frame.session, kind, reason, _known(frame))
 
+    def forget_history(self, session: str) -> int:
+        """Let go of the frames of before that a session keeps for its planner; returns how many these were.
+
+        A session that goes on has none of them; one that never began has nothing.
+        """
+        with self._lock:
+            state = self._sessions.get(session)
+        if state is None:
+            return 0
+        kept, state.earlier = state.earlier, deque()
+        return len(kept)
+
     def close(self, session: str) -> DriverReport:
         """End a session; one that never began has an empty report."""
         with self._lock:

@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -25,7 +26,7 @@ from beyonddrive.datasets.transforms.camera import LoadCameraStitch
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.datasets.transforms.strip_rig import CAMERAS, stitch, synth_rig
 from beyonddrive.datasets.transforms.targets import EgoStatus
-from beyonddrive.deploy.drivers import DriverError, FrameInputs, PlannerDriver, alpasim_cameras
+from beyonddrive.deploy.drivers import DriverError, FrameInputs, PlannerDriver, alpasim, alpasim_cameras
 from beyonddrive.deploy.drivers.alpasim import AlpasimDriver, AlpasimSettings
 from beyonddrive.deploy.drivers.alpasim_cameras import declared_cameras, decoded_image
 from beyonddrive.deploy.drivers.frame_inputs import FrameError
@@ -450,6 +451,46 @@ def test_sessions_that_cannot_be_driven_are_refused_and_others_go_on(runtime, po
     good.images(START)
     assert len(good.drive(START)) == 9 and counts(policy, "good") == {"inference": 1}
     runtime("again").close()
+
+
+def test_sessions_that_nobody_closes_keep_no_images(runtime, policy, told, monkeypatch, caplog):
+    """They are silent for long when another begins; one in use keeps its own, and one that speaks goes on."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, perf_counter=time.perf_counter)
+    monkeypatch.setattr(alpasim, "time", clock)
+    policy.driver.inputs.num_history_frames = 1
+    sessions = {name: runtime(name) for name in ("left", "used", "planning")}
+    kept = {name: session.state.frame_history for name, session in policy._sessions.items()}
+
+    def step(name, now=START):
+        sessions[name].ego([(now, 0.0, 0.0, 0.0)])
+        sessions[name].images(now)
+        return sessions[name].drive(now)
+
+    for name in sessions:
+        step(name)
+    own = told.answer
+
+    def answer(packed):
+        if "slow" not in sessions:  # (a plan takes 700 s)
+            clock.now = 500.0
+            sessions["used"].route([[10.0, 0.0, 0.0]])
+            clock.now = 1000.0
+            sessions["slow"] = runtime("slow")
+        return own
+
+    clock.now, told.answer = 300.0, answer
+    step("planning", START + STEP)
+    counted = {name: [len(frames) for frames in history.values()] for name, history in kept.items()}
+    assert counted == {"left": [0, 0, 0], "used": [1, 1, 1], "planning": [2, 2, 2]}
+    assert counts(policy, "left") == {"inference": 1, "images_forgotten": 4}
+    assert not any("images_forgotten" in counts(policy, name) for name in ("used", "planning"))
+    said = "4 images and frames forgotten: the session was silent for 600 s, and nobody closed it"
+    assert f"session left: {said}" in caplog.text
+    runtime("another")
+    assert len(step("left", START + STEP)) == 9
+    assert counts(policy, "left")["inference"] == 2 and counts(policy, "left")["images_forgotten"] == 4
+    with pytest.raises(DriverError, match="--forget-after: must be positive and finite, got 0"):
+        AlpasimSettings(forget_after=0.0)
 
 
 def test_another_rig_is_resampled(runtime, policy, told):
