@@ -24,8 +24,10 @@ from beyonddrive.tools._command_line import (
     tell,
 )
 
-TURNS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.025)
-STRETCHES = (0.76, 0.8, 0.84, 0.88, 0.92, 0.96, 1.0)
+TURNS = tuple(0.005 * step for step in range(-5, 6))
+"""To both sides: failures at the kerb push plans to the right where one drives on the left."""
+STRETCHES = tuple(0.04 * step for step in range(19, 28))
+"""Plans may be too slow as well as too fast."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -43,8 +45,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="v1",
         help="v1: by PDMS; v2: by one-stage EPDMS, without extended comfort",
     )
-    parser.add_argument("--turn", type=float, nargs="+", default=TURNS, help="angles to try [rad]")
-    parser.add_argument("--stretch", type=float, nargs="+", default=STRETCHES, help="factors to try")
+    parser.add_argument(
+        "--turn",
+        type=float,
+        nargs="+",
+        default=TURNS,
+        help="angles to try [rad], positive to the left; -0.025 to 0.025 by default",
+    )
+    parser.add_argument(
+        "--stretch", type=float, nargs="+", default=STRETCHES, help="factors to try; 0.76 to 1.08 by default"
+    )
     parser.add_argument("--out", type=Path, metavar="CSV", help="write all sub-scores of all calibrations")
     parser.add_argument("--cache-dir", type=Path, help="metric caches; those that are missing are added")
     add_executor_options(parser)

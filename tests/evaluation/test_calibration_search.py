@@ -104,6 +104,16 @@ def test_the_command_prints_the_table_and_the_line_for_the_config(files, tmp_pat
     assert rows[0][-2:] == ["PDMS of file 0", "PDMS of file 1"] and len(rows) == 5
 
 
+def test_by_default_plans_are_turned_to_both_sides_and_may_become_longer():
+    """Where one drives on the left, failures push plans to the right."""
+    args = tool.parse_args(["--data-root", "r", "--split", "val", "--plans", "p.npz"])
+    assert [-turn for turn in reversed(args.turn)] == list(args.turn) and 0.0 in args.turn
+    assert min(args.stretch) < 1.0 < max(args.stretch) and 1.0 in args.stretch
+    # (those that kept results were chosen from are among them, digit by digit)
+    assert {0.0, 0.005, 0.01, 0.015, 0.02, 0.025} < set(args.turn)
+    assert {0.76, 0.8, 0.84, 0.88, 0.92, 0.96, 1.0} < set(args.stretch)
+
+
 def test_files_of_other_scenes_and_scenes_without_scores_are_refused(root, files, plans, tmp_path):
     token, *rest = plans
     np.savez(tmp_path / "part.npz", **{token: plans[token][0] for token in rest})
