@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +19,29 @@ from beyonddrive.plugins.base.head_planner import HeadPlanner
 from beyonddrive.plugins.base.planner import Planner
 from beyonddrive.plugins.base.sampling import NOISE, SamplingPlanner
 
+MODEL_KEY = "beyonddrive.model"
+"""Where an ONNX file tells what its planner was built from."""
+_MODEL_FILE = "model.json"
+"""The same of a program of ``torch.export``."""
+_NOT_IN_THE_GRAPH = ("seed", "pretrained", "init_cfg")
+"""Last parts of keys that say where noise and first weights come from, of which a graph has nothing."""
+
 
 class PlannerGraph(nn.Module):
     """A planner as a function of tensors, for ``torch.export`` and ONNX.
 
     Args:
         planner: The planner; it is copied.
+        model: What it was built from, which files of the graph tell.
 
     Attributes:
         input_names: Order of the inputs: those that the planner requires, then :data:`NOISE` if it samples.
         output_names: Order of the outputs.
     """
 
-    def __init__(self, planner: Planner) -> None:
+    def __init__(self, planner: Planner, model: Mapping[str, Any] | None = None) -> None:
         super().__init__()
+        self.told = "" if model is None else json.dumps(model, default=str)
         if not isinstance(planner, HeadPlanner) or "points" in planner.required_inputs:
             raise ExportError(
                 f"{type(planner).__name__} cannot become a graph: export planners that have a trajectory "
@@ -91,7 +103,7 @@ def write_graph(graph: PlannerGraph, path: Path, batch: int | None = None) -> No
     with torch.no_grad():
         program = torch.export.export(graph, examples, dynamic_shapes=shapes, strict=False)
     if path.suffix == ".pt2":
-        torch.export.save(program, path)
+        torch.export.save(program, path, extra_files={_MODEL_FILE: graph.told} if graph.told else None)
         return
     try:
         import onnxscript
@@ -103,6 +115,8 @@ def write_graph(graph: PlannerGraph, path: Path, batch: int | None = None) -> No
     try:
         exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)  # type: ignore[arg-type]
         assert exported is not None
+        if graph.told:
+            exported.model.metadata_props[MODEL_KEY] = graph.told
         exported.save(path)
     except Exception as error:  # whatever onnxscript, onnx and protobuf raise when they do not fit
         raise ExportError(
@@ -110,6 +124,45 @@ def write_graph(graph: PlannerGraph, path: Path, batch: int | None = None) -> No
             f"{onnxscript.__version__}: {error}. The two have to be of about the same age: update torch, or "
             f"install the onnxscript, onnx and protobuf of its time"
         ) from error
+
+
+def model_of_program(path: Path) -> str:
+    """What a ``.pt2`` file tells of the config of its planner, as JSON; empty if it tells nothing."""
+    with zipfile.ZipFile(path) as file:
+        told = next((name for name in file.namelist() if name.endswith(f"/extra/{_MODEL_FILE}")), None)
+        return "" if told is None else file.read(told).decode()
+
+
+def other_settings(told: Any, model: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings in which the config of a graph and that of a planner differ, as far as the graph has them.
+
+    Args:
+        told: What a file tells.
+        model: Of the planner.
+
+    Returns:
+        Dotted key -> what it is there and here; None where it is not.
+
+    >>> other_settings({"type": "LTF", "calibration": {"turn": 0.1}}, {"type": "LTF"})
+    {'calibration.turn': (0.1, None)}
+    """
+    there, here = (dict(_flat(json.loads(json.dumps(one, default=str)))) for one in (told, model))
+    return {
+        key: (there.get(key), here.get(key))
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    }
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    first, last = key.partition(".")[0], key.rpartition(".")[2]
+    if first == "data_preprocessor" or last in _NOT_IN_THE_GRAPH:
+        return
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from _flat(item, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
 
 
 def largest_difference(graph: PlannerGraph, path: Path, batch: int = 1) -> float:

@@ -17,11 +17,14 @@ from beyonddrive.deploy.drivers import (
     ModuleEngine,
     PlannerDriver,
 )
+from beyonddrive.deploy.graph import other_settings
 from beyonddrive.registry import MODELS
 from beyonddrive.tools._agent_folder import without_downloads
+from beyonddrive.tools._command_line import tell
 from beyonddrive.version import __version__
 
 GRAPHS = (".onnx", ".pt2")
+_SHOWN = 3
 
 
 def open_driver(
@@ -59,13 +62,29 @@ def open_driver(
     engine: ModuleEngine | GraphEngine
     if is_graph:
         assert checkpoint is not None
-        engine = GraphEngine(Path(checkpoint), MODELS.build(without_downloads(loaded.model.to_dict())))
+        model = loaded.model.to_dict()
+        engine = GraphEngine(Path(checkpoint), MODELS.build(without_downloads(model)))
+        if problem := _otherwise_exported(engine.told, model, options or {}):
+            tell("drive", f"{checkpoint}: {problem}")
     else:
         planner: Any = init_planner(loaded, checkpoint, device)
         if checkpoint is None and has_weights(planner):
             raise DriverError(f"{type(planner).__name__} has weights: give its checkpoint")
         engine = ModuleEngine(ExportedPlanner(planner) if exported else planner)
     return PlannerDriver(engine, inputs, settings)
+
+
+def _otherwise_exported(told: Any, model: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """What of a config and its options a graph file does not follow, in words; empty if it follows all."""
+    if told is None:
+        idle = ", ".join(key for key in options if key.split(".")[0] == "model")
+        return f"plans as it was exported, whatever {idle} says, and does not tell how" if idle else ""
+    others = [f"{key}={there} (not {here})" for key, (there, here) in other_settings(told, model).items()]
+    if not others:
+        return ""
+    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+    shown = ", ".join(others[:_SHOWN]) + more
+    return f"plans as it was exported, by a model with {shown}; export it anew to change that"
 
 
 def describe_driver(

@@ -89,7 +89,7 @@ def export(args: argparse.Namespace) -> int:
     check_results({"OUT": args.out}, [*files_read(config), args.checkpoint])
     partial = args.out.with_name(f".partial-{args.out.name}")
     try:
-        graph = PlannerGraph(init_planner(config, args.checkpoint))
+        graph = PlannerGraph(init_planner(config, args.checkpoint), config.model.to_dict())
         write_graph(graph, partial, None if args.free_batch else args.batch)
         sizes = (args.batch, args.batch + OTHER) if args.free_batch else (args.batch,)
         difference = float(np.max([largest_difference(graph, partial, size) for size in sizes]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from beyonddrive.deploy.exported import ExportedPlanner
+from beyonddrive.deploy.graph import MODEL_KEY, model_of_program
 from beyonddrive.plugins.base.planner import Planner
 from beyonddrive.plugins.base.sampling import NOISE, SamplingPlanner
 from beyonddrive.structures.errors import BeyondDriveError
@@ -79,6 +81,9 @@ class GraphEngine:
         planner: The planner of its config; its weights are not used, but its preprocessor is, and the seed of
             its noise.
 
+    Attributes:
+        told: What the file tells of the model that it was made from; None if it tells nothing.
+
     Raises:
         DriverError: If there is no such file, it is none of the two, or it takes other inputs.
         ImportError: If onnxruntime is not installed.
@@ -92,7 +97,8 @@ class GraphEngine:
         self.name = f"{type(planner).__name__} ({path.suffix[1:]})"
         self.required_inputs = tuple(planner.required_inputs)
         self._order = [*self.required_inputs, *([NOISE] if isinstance(planner, SamplingPlanner) else [])]
-        self._run = _onnx(path, self._order) if path.suffix == ".onnx" else _program(path)
+        self._run, told = _onnx(path, self._order) if path.suffix == ".onnx" else _program(path)
+        self.told: Any = json.loads(told) if told else None
 
     def __call__(self, packed: Mapping[str, Any]) -> NDArray[np.float64]:
         """Plan (8, 3)."""
@@ -106,7 +112,11 @@ class GraphEngine:
         return self._run([named[name].float().cpu() for name in self._order]).astype(np.float64)[0]
 
 
-def _onnx(path: Path, order: list[str]) -> Callable[[list[Any]], NDArray[Any]]:
+_Run = Callable[[list[Any]], NDArray[Any]]
+
+
+def _onnx(path: Path, order: list[str]) -> tuple[_Run, str]:
+    """What runs a file, and what that tells of its model."""
     try:
         from onnxruntime import InferenceSession, SessionOptions
     except ImportError as error:
@@ -126,14 +136,15 @@ def _onnx(path: Path, order: list[str]) -> Callable[[list[Any]], NDArray[Any]]:
         plan: NDArray[Any] = session.run(["trajectory"], feed)[0]
         return plan
 
-    return run
+    return run, session.get_modelmeta().custom_metadata_map.get(MODEL_KEY, "")
 
 
-def _program(path: Path) -> Callable[[list[Any]], NDArray[Any]]:
+def _program(path: Path) -> tuple[_Run, str]:
+    """As for ONNX."""
     if path.suffix != ".pt2":
         raise DriverError(f"{path}: is no graph file; those end in .onnx or .pt2")
     try:
-        module = torch.export.load(path).module()
+        module, told = torch.export.load(path).module(), model_of_program(path)
     except Exception as error:  # (torch raises what its parts raise)
         raise DriverError(f"{path}: torch cannot read it ({error})") from error
     lock = threading.Lock()
@@ -144,7 +155,7 @@ def _program(path: Path) -> Callable[[list[Any]], NDArray[Any]]:
         plan: NDArray[Any] = outputs[0].numpy()
         return plan
 
-    return run
+    return run, told
 
 
 def _refuse_oracle(planner: Any) -> None:

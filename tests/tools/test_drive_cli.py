@@ -143,6 +143,33 @@ def test_graph_files_drive_like_their_planner(tmp_path, blind_recipe, checkpoint
     assert max(np.abs(plan.poses - plans[0].poses).max() for plan in plans) < 1e-4
 
 
+def test_options_that_a_graph_file_does_not_follow_are_named(tmp_path, blind_recipe, checkpoint, capsys):
+    """Its plans are those of the model that was exported, whatever the config says now."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from beyonddrive.apis import init_planner
+    from beyonddrive.deploy import PlannerGraph, write_graph
+    from beyonddrive.tools import export
+
+    turned = {"model.calibration.turn": 0.5, "model.calibration.stretch": 1.0}
+    for name in ("planner.onnx", "planner.pt2"):
+        path = tmp_path / name
+        assert export.main([str(blind_recipe), str(checkpoint), str(path)]) == 0
+        open_driver(blind_recipe, path)
+        assert "as it was exported" not in capsys.readouterr().err
+        open_driver(blind_recipe, path, options=turned)
+        said = capsys.readouterr().err
+        assert f"drive: {path}: plans as it was exported, by a model with calibration" in said
+        assert "(not 0.5)" in said and "export it anew" in said
+    untold = tmp_path / "before.pt2"
+    write_graph(PlannerGraph(init_planner(blind_recipe, checkpoint)), untold, 1)
+    open_driver(blind_recipe, untold)
+    assert "as it was exported" not in capsys.readouterr().err
+    open_driver(blind_recipe, untold, options=turned)
+    said = "whatever model.calibration.turn, model.calibration.stretch says, and does not tell how"
+    assert f"drive: {untold}: plans as it was exported, {said}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
