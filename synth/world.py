@@ -16,8 +16,10 @@ each is finished by a rename, so a killed run resumes. The folder is removed at 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ import yaml
 from beyonddrive.datasets.maps.nuplan_map import open_map
 from beyonddrive.datasets.navsim.logs import read_log
 from beyonddrive.engine.executors import Executor
-from beyonddrive.engine.files import remove_leftovers, write_atomically
+from beyonddrive.engine.files import LockedError, lock_if_possible, remove_leftovers, write_atomically
 from beyonddrive.synth.builder import (
     ScoreExperts,
     TownSpec,
@@ -43,10 +45,16 @@ from beyonddrive.synth.network import read_network
 from beyonddrive.synth.sumo import sumo_home
 from beyonddrive.synth.world_config import CAMERA_SETS, WorldConfig, WorldError
 
+logger = logging.getLogger(__name__)
+
 FEW_TOWNS, FEW_SCENES = 3, 50
 """A split has this many towns or more, unless they would have fewer scenes than this."""
 MAX_TOWNS_MORE = 8
 """Towns added to a split at most, when its towns did not have enough good scenes."""
+
+_LOCK = ".synth.lock"
+"""File of the root that a process holds a lock on while it makes the world."""
+_SAYS_NOTHING = "does not say what the world there was made with; choose another folder or remove it"
 
 Chosen = dict[str, list[list[str]]]
 """Log name -> [token, kind of moment] of its scenes."""
@@ -236,20 +244,62 @@ def create_world(
         progress: Whether bars are shown.
 
     Raises:
-        WorldError: If ``root`` holds another world or something else, or scenes are not found.
+        WorldError: If ``root`` holds another world or something else, another process makes one there, or
+            scenes are not found.
         SumoError: If Eclipse SUMO is missing or fails.
     """
+    summary_file = root / "synth.json"
+    if summary_file.exists():
+        return _finished(summary_file, config)
+    sumo_home()
+    with ExitStack() as held:
+        try:
+            unknown = held.enter_context(lock_if_possible(root / _LOCK))
+        except LockedError as error:
+            raise WorldError(
+                f"{root}: another process makes a world there; wait until it has ended, or choose another "
+                "folder"
+            ) from error
+        if unknown is not None:
+            logger.warning(
+                "%s: its file system knows no locks (%s): a second process there would not be noticed",
+                root,
+                unknown.strerror,
+            )
+        if summary_file.exists():  # (another process has finished it meanwhile)
+            return _finished(summary_file, config)
+        return _create(root, config, executor, score_experts, progress)
+
+
+def _finished(summary_file: Path, config: WorldConfig) -> dict[str, Any]:
+    """What ``synth.json`` of a finished world says."""
+    summary = _read_keys(summary_file)
+    if not isinstance(summary.get("settings"), dict):
+        raise WorldError(f"{summary_file}: {_SAYS_NOTHING}")
+    _refuse_other(summary_file, summary["settings"], config.to_json())
+    return summary
+
+
+def _read_keys(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise WorldError(f"{path}: {_SAYS_NOTHING} ({error})") from error
+    if not isinstance(found, dict):
+        raise WorldError(f"{path}: {_SAYS_NOTHING}")
+    return found
+
+
+def _create(
+    root: Path, config: WorldConfig, executor: Executor, score_experts: ScoreExperts | None, progress: bool
+) -> dict[str, Any]:
+    """Make a world, or go on with it, in a folder that no other process works in."""
     summary_file, stage = root / "synth.json", root / ".synth"
     settings = config.to_json()
-    if summary_file.exists():
-        summary = json.loads(summary_file.read_text())
-        _refuse_other(summary_file, summary["settings"], settings)
-        return summary
-    if root.exists() and any(root.iterdir()) and not stage.exists():
+    if any(path.name != _LOCK for path in root.iterdir()) and not stage.exists():
         raise WorldError(f"{root} is not empty and holds no generated world; choose another folder")
-    sumo_home()
     if (stage / "settings.json").exists():
-        _refuse_other(stage / "settings.json", json.loads((stage / "settings.json").read_text()), settings)
+        _refuse_other(stage / "settings.json", _read_keys(stage / "settings.json"), settings)
         for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
             remove_leftovers(folder)
     write_atomically(stage / "settings.json", json.dumps(settings, indent=1).encode())

@@ -43,6 +43,8 @@ class RunReport:
         self._log: TextIO | None = None
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+            # (a report of an earlier run beside the log of this one, if it is killed, would pass for its own)
+            (folder / REPORT).unlink(missing_ok=True)
             self._log = (folder / LOG).open("w", buffering=1)  # (a killed driver leaves what it had)
 
     def __enter__(self) -> RunReport:

@@ -15,6 +15,7 @@ from beyonddrive.datasets.navsim.logs import CAMERA_NAMES, read_log
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
 from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor
+from beyonddrive.engine.files import file_lock
 from beyonddrive.evaluation.pdm import build_metric_cache, score
 from beyonddrive.structures.plan import SCORE_COLUMNS
 from beyonddrive.synth import world as world_module
@@ -315,6 +316,28 @@ def test_same_seed_same_bytes_in_many_processes_and_after_a_kill(world, tmp_path
     (root / ".synth/towns/unfinished.partial").mkdir()
     create_world(root, CONFIG, ProcessExecutor(2), progress=False)
     assert bytes_of(root) == bytes_of(world)
+
+
+def test_one_process_at_a_time_makes_a_world(tmp_path):
+    """Each would take away what the other has begun."""
+    with (
+        file_lock(tmp_path / ".synth.lock", wait=False),
+        pytest.raises(WorldError, match="another process makes a world there; wait until it has ended"),
+    ):
+        create_world(tmp_path, CONFIG, KilledExecutor(0), progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": 3}'])
+def test_a_world_that_does_not_say_what_it_is_is_named(tmp_path, content):
+    (tmp_path / "synth.json").write_text(content)
+    with pytest.raises(WorldError, match=r"synth\.json: does not say what the world there was made with"):
+        create_world(tmp_path, CONFIG, KilledExecutor(0), progress=False)
+    (tmp_path / "synth.json").unlink()
+    (tmp_path / ".synth").mkdir()
+    (tmp_path / ".synth/settings.json").write_text("{")
+    with pytest.raises(WorldError, match=r"settings\.json: does not say what the world there was made with"):
+        create_world(tmp_path, CONFIG, KilledExecutor(0), progress=False)
 
 
 def test_a_finished_world_is_left_alone_and_another_refused(world, tmp_path):

@@ -22,6 +22,14 @@ def test_a_full_disk_ends_the_log_and_nothing_else(tmp_path, caplog):
     assert kept["plans"] == 3 and not kept["trouble"] and "No space left" in kept["log_ended"]
 
 
+def test_a_run_that_is_killed_leaves_no_report_of_an_earlier_one(tmp_path):
+    with RunReport(tmp_path, {}) as report:
+        report.session_ended("s", DriverReport({"inference": 3}), "done")
+    killed = RunReport(tmp_path, {})
+    killed.planned("s", 0.0, PLAN, 0.1)
+    assert [path.name for path in tmp_path.iterdir()] == [LOG]
+
+
 def test_two_sessions_of_one_name_both_count(tmp_path):
     with RunReport(tmp_path, {}) as report:
         report.session_ended("s", DriverReport({"straight_on": 2}), "closed")
