@@ -16,6 +16,7 @@ from beyonddrive.tools._command_line import (
     add_config,
     add_config_options,
     command_parser,
+    refuse_file,
     run_command,
     tell,
 )
@@ -32,6 +33,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the pictures")
     add_config_options(parser)
     args = parser.parse_args(argv)
+    refuse_file(parser, "--out", args.out)
     if args.num < 1:
         parser.error(f"--num: must be positive, got {args.num}")
     return args

@@ -17,7 +17,8 @@ from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 from beyonddrive.registry import TRANSFORMS
 from beyonddrive.structures.frame import Frame
 
-_FILES = re.compile(r"^(\S.*\.py)$", re.MULTILINE)
+_FILES = re.compile(r"^(/.*\.py)$", re.MULTILINE)
+"""Whole paths alone: a comment may name another config."""
 _DATA = {
     rig: re.compile(rf"(?:^|_){data}[a-z]*(?:_|$)") for rig, data in (("synth", "synth"), ("navsim", "nav"))
 }

@@ -10,6 +10,7 @@ import pytest
 from beyonddrive.datasets.navsim.log_jobs import CacheReport
 from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor, WorkerLostError
 from beyonddrive.tools import (
+    browse,
     build_vocabulary,
     cache_metrics,
     mine_negatives,
@@ -159,6 +160,8 @@ def test_the_parser_is_named_after_the_verb():
 @pytest.mark.parametrize(
     ("tool", "option", "words"),
     [
+        (browse, "--out", ["config"]),
+        (browse, "--out", ["config"]),
         (mine_negatives, "--out", ["config", "weights.pth"]),
         (score, "--cache-dir", ["--data-root", "d", "--split", "s", "--plans", "p.npz", "--out", "o.npz"]),
         (score_vocabulary, "--out", ["root", "split", "vocabulary.npz"]),

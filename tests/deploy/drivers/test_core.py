@@ -278,6 +278,13 @@ def test_the_rig_is_that_of_the_data_that_a_config_or_its_bases_name(tmp_path, n
     assert FrameInputs.from_config(load_config(str(tmp_path / name))).rig.name == rig
 
 
+def test_a_config_that_a_comment_names_says_nothing_of_the_rig(tmp_path):
+    base = "beyonddrive::ltf/ltf-delta_r34_8xb4-100e_navtrain.py"
+    lines = ["# begun as a copy of", "# ltf_tiny_1xb16-12e_synth.py", f"_base_ = {base!r}", ""]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    assert FrameInputs.from_config(load_config(str(tmp_path / "mine.py"))).rig.name == "navsim"
+
+
 def test_a_config_that_names_no_data_has_to_be_told_its_rig(tmp_path):
     config = load_config("ltf_tiny_1xb16-12e_synth")
     (tmp_path / "mine.py").write_text(config.dump())
