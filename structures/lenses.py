@@ -20,6 +20,8 @@ AnyFloats = NDArray[Any]
 
 _UNDISTORT_STEPS = 50
 """Of the fixed-point iteration that takes a distortion back."""
+_ANGLES = 1001
+"""So many angles are looked at for where an f-theta lens folds back."""
 
 
 def distorted(
@@ -178,7 +180,8 @@ class FTheta:
     Attributes:
         cx, cy: Principal point [px].
         angle_to_radius: Coefficients, ascending: radius [px] of an angle [rad].
-        max_angle: Rays farther from the axis than this are not seen [rad].
+        max_angle: Rays farther from the axis than this are not seen [rad], nor those beyond where the radius
+            grows: the polynomial folds the world back into the image there.
         linear: c, d, e of the matrix ((c, d), (e, 1)) that the image coordinates are multiplied by.
         scale: Factors by which the image has been resized since.
 
@@ -223,7 +226,7 @@ class FTheta:
         return FTheta(self.cx, self.cy, self.angle_to_radius, self.max_angle, self.linear, scale)
 
     def project(self, rays: Floats) -> Floats:
-        """Rays (..., 3) -> pixels (..., 2); NaN beyond the largest angle."""
+        """Rays (..., 3) -> pixels (..., 2); NaN beyond the largest angle and where the radius falls."""
         rays = np.asarray(rays, np.float64)
         x, y, z = np.moveaxis(rays, -1, 0)
         across = np.hypot(x, y)
@@ -234,5 +237,13 @@ class FTheta:
         u = self.cx + (c * x + d * y) * share
         v = self.cy + (e * x + y) * share
         pixels = np.stack([u * self.scale[0], v * self.scale[1]], axis=-1)
-        pixels[angle > self.max_angle] = np.nan
+        pixels[angle > self._angle_limit] = np.nan
         return pixels
+
+    @cached_property
+    def _angle_limit(self) -> float:
+        """Up to here the radius grows with the angle, or up to the largest one."""
+        angles = np.linspace(0.0, self.max_angle, _ANGLES)
+        slope = np.polynomial.polynomial.polyder(self.angle_to_radius)
+        falls = np.polynomial.polynomial.polyval(angles, slope) < 0
+        return float(angles[falls.argmax()]) if falls.any() else self.max_angle

@@ -88,7 +88,7 @@ def declared_cameras(available: Mapping[str, Any]) -> tuple[dict[str, DeclaredCa
         try:
             lens = _lens(message.intrinsics)
             turn = Rotation.from_quat(quaternion)
-        except (LensError, ValueError) as error:
+        except (LensError, ValueError, ArithmeticError) as error:
             problems[name] = str(error)
             continue
         spec = message.intrinsics
