@@ -9,7 +9,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from beyonddrive.datasets.stores.selection import squared_distance
+from beyonddrive.datasets.stores.selection import Distance, check_distance, squared_distance
 from beyonddrive.registry import HOOKS
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.perturbation import perturbed
@@ -34,17 +34,20 @@ class ExpertNoiseHook(Hook):
 
     Args:
         share: Size of the noise in distances of the negative.
+        distance: ``wrapped`` or ``reference``, as for the selection.
 
     Raises:
+        ValueError: If an argument is out of range.
         ExpertNoiseError: In training, if a sample has no negatives or no seed.
     """
 
     priority = "HIGH"
 
-    def __init__(self, share: float = 1.0) -> None:
+    def __init__(self, share: float = 1.0, distance: Distance = "wrapped") -> None:
         if not share > 0.0:
             raise ValueError(f"ExpertNoiseHook: share must be positive, got {share}")
-        self.share = share
+        check_distance(distance)
+        self.share, self.distance = share, distance
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Change the samples of the batch."""
@@ -64,7 +67,7 @@ class ExpertNoiseHook(Hook):
         if bool(valid.any()):
             expert = sample.gt.trajectory.numpy().astype(np.float64)
             plan = sample.negatives.plans[valid][0].numpy()
-            size = float(squared_distance(plan, expert)) * self.share**2
+            size = float(squared_distance(plan, expert, self.distance)) * self.share**2
             direction = np.random.default_rng([_SALT, seed]).normal(size=2)
             sample.gt.trajectory = torch.from_numpy(perturbed(expert, size, direction).astype(np.float32))
             sample.negatives.valid = torch.zeros_like(valid)

@@ -124,12 +124,12 @@ def test_negatives_need_an_expert_to_be_chosen_by(pool):
         LoadNegatives(pool, allow_partial=True)({"token": "a"})
 
 
-def noisy(seed, valid=True):
-    plan = EXPERT + np.float32([0.0, 2.0, 0.0])
+def noisy(seed, valid=True, offset=(0.0, 2.0, 0.0), **settings):
+    plan = EXPERT + np.float32(offset)
     sample = PlanSample(metainfo={"token": "a", SEED_KEY: seed})
     sample.gt = BaseDataElement(trajectory=torch.from_numpy(EXPERT.copy()))
     sample.negatives = BaseDataElement(plans=torch.from_numpy(plan[None]), valid=torch.tensor([valid]))
-    ExpertNoiseHook().disturb(sample)
+    ExpertNoiseHook(**settings).disturb(sample)
     return sample
 
 
@@ -140,6 +140,15 @@ def test_the_expert_moves_as_far_as_the_negative_and_nothing_is_repelled():
     assert torch.equal(noisy(1).gt.trajectory, sample.gt.trajectory)
     assert not torch.equal(noisy(2).gt.trajectory, sample.gt.trajectory)
     assert torch.equal(noisy(1, valid=False).gt.trajectory, torch.from_numpy(EXPERT))
+
+
+def test_noise_measures_as_the_selection_does():
+    turned = (0.0, 2.0, 2 * np.pi)  # a turn and none, but for the published code
+    for distance, size in (("wrapped", 4.0), ("reference", 4.0 + (2 * np.pi) ** 2)):
+        plan = noisy(1, offset=turned, distance=distance).gt.trajectory.numpy()
+        assert squared_distance(plan, EXPERT, "reference") == pytest.approx(size, rel=1e-4)
+    with pytest.raises(ValueError, match="distance: 'near' is unknown, choose one of"):
+        ExpertNoiseHook(distance="near")
 
 
 def test_noise_needs_negatives_and_a_seed():
