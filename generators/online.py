@@ -41,8 +41,10 @@ class OnlineMining:
         share: Share of the scenes that each round visits; which ones depends on seed, round and token only.
         metric_cache_dir: Store of metric caches of the split, made by ``beyonddrive cache-metrics``; without
             it they are built from logs and maps in every round.
-        num_workers: Processes that score, per rank; they live as long as the training, and 0 scores in it.
-        cache_bytes: Memory in which they keep metric caches from round to round, per rank.
+        num_workers: Processes that score, per rank and data set (of a ``ConcatDataset``); they live as long
+            as the training, and 0 scores in it.
+        cache_bytes: Memory in which they keep metric caches from round to round, per rank: several data sets
+            share it.
         loader_workers: Processes that read scenes, per rank.
         batch_size: Scenes per call of the planner.
         shard_size: Scenes per shard; ranks share a round by shards.
@@ -83,14 +85,14 @@ class OnlineMining:
         """How one rank's job runs."""
         return MiningOptions(self.batch_size, self.num_workers, self.loader_workers, part, progress_bar)
 
-    def service(self) -> ServiceSettings:
-        """How the scorers of all rounds run."""
+    def service(self, datasets: int = 1) -> ServiceSettings:
+        """How the scorers of all rounds of a data set run, which is one of so many that are mined."""
         pending = max(4 * SCENES_PER_JOB * self.num_workers, 64)
         return ServiceSettings(
             self.num_workers,
             pending,
             MAX_PROPOSALS,
-            self.cache_bytes,
+            self.cache_bytes // datasets,
             on_ray=self.on_ray,
             ray_address=self.ray_address,
         )

@@ -200,7 +200,8 @@ class OnlineNegativesHook(ClosingHook):
         """Workers for the rounds of a data set; None if the training itself scores."""
         scorer.open()
         if self.mining.num_workers and root not in self._services:
-            self._services[root] = ScoringService(scorer, self.mining.service()).start()
+            settings = self.mining.service(len(self._mined))
+            self._services[root] = ScoringService(scorer, settings).start()
         return self._services.get(root)
 
     def close(self) -> None:

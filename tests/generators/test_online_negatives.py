@@ -20,6 +20,7 @@ from beyonddrive.datasets.stores.online_pools import read_index, write_index
 from beyonddrive.datasets.stores.shards import ShardWriter
 from beyonddrive.engine.checkpoint_files import load_checkpoint_file
 from beyonddrive.engine.runner import build_train_runner, load_config
+from beyonddrive.evaluation.service import ScoringService
 from beyonddrive.generators.mining_source import MiningError
 from beyonddrive.generators.online import (
     OnlineMining,
@@ -210,6 +211,18 @@ def test_a_cluster_started_here_has_a_core_for_every_actor(tmp_path, online_reci
     config.train_dataloader.dataset = {"type": "ConcatDataset", "datasets": [data, data]}
     build_train_runner(config, str(tmp_path / "work")).train()
     assert [settings["num_cpus"] for settings in ray.entered] == [6] and ray.started == 6
+
+
+def test_data_sets_share_the_memory_of_their_scorers(tmp_path, online_recipe, ray, monkeypatch):
+    told = []
+    start = ScoringService.start
+    monkeypatch.setattr(ScoringService, "start", lambda it: told.append(it.settings.cache_bytes) or start(it))
+    options = {**on_ray(num_workers=1, begin=0, cache_bytes=10**6), "train_cfg.max_epochs": 1}
+    config = load_config(online_recipe, options)
+    data = config.train_dataloader.dataset
+    config.train_dataloader.dataset = {"type": "ConcatDataset", "datasets": [data, data]}
+    build_train_runner(config, str(tmp_path / "work")).train()
+    assert told == [500_000, 500_000]
 
 
 @pytest.mark.parametrize(
