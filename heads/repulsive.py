@@ -15,6 +15,9 @@ from beyonddrive.structures.sample import PlanSample, stack_field
 from beyonddrive.structures.tokens import PlanOutput, SceneTokens
 from beyonddrive.structures.transfers import to_device
 
+_OF_SAMPLES = ("valid_rule", "average", "count_over")
+"""Settings of a repulsion that say which samples are repelled, and among how many each counts."""
+
 
 @MODELS.register_module()
 class RepulsiveHead(TrajectoryHead):
@@ -34,7 +37,8 @@ class RepulsiveHead(TrajectoryHead):
             the head if it is not given.
         mode_loss: Settings of a second repulsion that acts on every mode of a multi-modal head, not only on
             the supervised one, averaged over the modes; None for none. It must have a margin: nothing holds
-            the modes that are not supervised.
+            the modes that are not supervised. What it does not say of ``valid_rule``, ``average`` and
+            ``count_over`` is as in ``loss``.
 
     Raises:
         ValueError: If the head is no trajectory head or is repelled already, if it has no attraction to
@@ -77,7 +81,10 @@ class RepulsiveHead(TrajectoryHead):
                 "else. Set mode_loss.margin, with margin_unit='expert' for instance 1.0"
             )
         self.repulsion = self._build_loss(loss, weight)
-        self.mode_repulsion = None if mode_loss is None else self._build_loss(mode_loss, weight)
+        self.mode_repulsion: RepulsiveDistanceLoss | None = None
+        if mode_loss is not None:
+            shared = {key: value for key, value in (loss or {}).items() if key in _OF_SAMPLES}
+            self.mode_repulsion = self._build_loss({**shared, **mode_loss}, weight)
         self.space = self.head.space
         self.attraction_weight = weight
         self.register_state_dict_post_hook(_unwrap_keys)

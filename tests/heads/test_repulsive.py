@@ -153,6 +153,25 @@ def test_all_modes_are_repelled_within_a_margin(make_samples):
     assert losses["loss_repulsive"].item() == 0.0
 
 
+def test_modes_are_repelled_in_the_samples_of_the_plan_and_among_as_many(make_samples):
+    def terms(loss, **mode_loss):
+        mode_loss = {"weight": 6.0, "margin": 2.0, **mode_loss}
+        head = RepulsiveHead(head=ABSOLUTE, loss={"weight": 1.0, **loss}, mode_loss=mode_loss)
+        head.head.__class__ = _TwoModes
+        samples, plan = make_samples(), torch.zeros(2, 8, 3)  # the first has a negative
+        samples[0].negatives.plans = torch.full((1, 8, 3), side * 3.0)
+        losses = head.loss(PlanOutput(trajectory=plan, encoded=plan), samples)
+        return losses["loss_repulsive"].item(), losses["loss_repulsive_modes"].item()
+
+    side = 1.0
+    assert terms({}) == (-3.0, 3.0)
+    assert terms({"average": "batch"}) == (-1.5, 1.5)
+    assert terms({"average": "batch"}, average="negatives") == (-1.5, 3.0)
+    side = -0.5
+    assert terms({}) == (-1.5, 1.5)
+    assert terms({"valid_rule": "sum_positive"}) == (0.0, 0.0)
+
+
 def test_modes_need_a_margin_and_a_head_that_has_some(make_tokens, make_samples):
     with pytest.raises(ValueError, match=r"mode_loss needs a margin.*mode_loss\.margin"):
         RepulsiveHead(head=ABSOLUTE, mode_loss={"weight": 1.0})
