@@ -22,6 +22,8 @@ from beyonddrive.engine.recipe_changes import check_recipe
 
 GRADIENTS = "accumulated_gradients"
 """Name under which a checkpoint keeps gradients that wait for more steps, by rank and parameter."""
+COUNTS = "accumulated_steps"
+"""Name under which it keeps, beside them, how many steps each of several optimizers has counted, by name."""
 _STEPS = "steps"
 """Name under which ``meta`` keeps how the scenes were cut into steps."""
 _DATA = "data"
@@ -224,8 +226,7 @@ def now_steps(runner: Runner) -> int:
 
 def gather_gradients(runner: Runner) -> list[dict[str, torch.Tensor]] | None:
     """Gradients that wait for more steps, by rank and parameter; None if none wait. Called on all ranks."""
-    wrapper = runner.optim_wrapper
-    if not isinstance(wrapper, OptimWrapper) or wrapper.should_update():
+    if all(wrapper.should_update() for wrapper in single_wrappers(runner.optim_wrapper)):
         return None
     own = {
         name: parameter.grad.detach().cpu().clone()
@@ -236,8 +237,18 @@ def gather_gradients(runner: Runner) -> list[dict[str, torch.Tensor]] | None:
     return gathered
 
 
-def restore_gradients(runner: Runner, gathered: Sequence[Mapping[str, torch.Tensor]]) -> None:
-    """Put the gradients of this rank back where they waited."""
+def counted_steps(runner: Runner) -> dict[str, int]:
+    """Steps that each of several optimizers has counted, by name; a single one counts those of the run."""
+    return {name: one.inner_count for name, one in named_wrappers(runner.optim_wrapper).items() if name}
+
+
+def restore_gradients(
+    runner: Runner, gathered: Sequence[Mapping[str, torch.Tensor]], counts: Mapping[str, int]
+) -> None:
+    """Put the gradients of this rank back where they waited, and have optimizers count on."""
+    wrappers = named_wrappers(runner.optim_wrapper)
+    for name in counts.keys() & wrappers.keys():
+        wrappers[name]._inner_count = counts[name]
     own = gathered[get_rank()]
     for name, parameter in runner.model.named_parameters():
         parameter.grad = own[name].to(parameter.device) if name in own else None
@@ -283,10 +294,15 @@ def steps_to_host(wrapper: Any) -> None:
         _steps_to_host(one.optimizer)
 
 
+def named_wrappers(wrapper: Any) -> dict[str, OptimWrapper]:
+    """The wrappers of single optimizers that a run has, by name; the only one has none."""
+    wrappers = wrapper.items() if isinstance(wrapper, OptimWrapperDict) else [("", wrapper)]
+    return {name: one for name, one in wrappers if isinstance(one, OptimWrapper)}
+
+
 def single_wrappers(wrapper: Any) -> list[OptimWrapper]:
     """The wrappers of single optimizers that a run has."""
-    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-    return [one for one in wrappers if isinstance(one, OptimWrapper)]
+    return list(named_wrappers(wrapper).values())
 
 
 def _steps_to_host(optimizer: Optimizer) -> None:

@@ -24,7 +24,7 @@ BOOKKEEPING = (
     "iter",
     "step",
     "*num_*",
-    "grad_norm",
+    "*grad_norm",
     "*lr*",
     "*momentum*",
 )

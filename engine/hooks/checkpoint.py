@@ -14,7 +14,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 
 from beyonddrive.engine.files import write_atomically
-from beyonddrive.engine.resuming import GRADIENTS, gather_gradients
+from beyonddrive.engine.resuming import COUNTS, GRADIENTS, counted_steps, gather_gradients
 from beyonddrive.registry import HOOKS
 
 _PARTIAL = ".partial"
@@ -171,7 +171,7 @@ class PlannerCheckpointHook(CheckpointHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the gradients that wait for more steps, with which a resumed run goes on."""
         if self._waiting is not None:
-            checkpoint[GRADIENTS] = self._waiting
+            checkpoint[GRADIENTS], checkpoint[COUNTS] = self._waiting, counted_steps(runner)
 
     def _remove(self, filename: str) -> None:
         if is_main_process():

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from beyonddrive.engine.checkpoint_files import CheckpointError, check_weights, nonfinite_keys
 from beyonddrive.engine.resuming import (
+    COUNTS,
     GRADIENTS,
     check_continuation,
     check_data,
@@ -41,6 +42,7 @@ class CheckpointGuardHook(Hook):
         self.allow_other_data = allow_other_data
         self._data: list[dict[str, Any]] | None = None
         self._gradients: list[dict[str, Tensor]] | None = None
+        self._counts: dict[str, int] = {}
         self._last = ""
 
     def after_train_iter(
@@ -78,6 +80,7 @@ class CheckpointGuardHook(Hook):
             check_continuation(runner, checkpoint)
             check_data(runner, checkpoint, self._data_of(runner), self.allow_other_data)
             self._gradients = checkpoint.pop(GRADIENTS, None)
+            self._counts = checkpoint.pop(COUNTS, {})
 
     def _data_of(self, runner: Runner) -> list[dict[str, Any]]:
         """Fingerprints of the training data, as they were when they were first asked for."""
@@ -91,4 +94,4 @@ class CheckpointGuardHook(Hook):
             self._data_of(runner)
         gradients, self._gradients = self._gradients, None
         if gradients is not None:
-            restore_gradients(runner, gradients)
+            restore_gradients(runner, gradients, self._counts)
