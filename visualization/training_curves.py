@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.hooks.run_record import RECORD
 from beyonddrive.structures.errors import BeyondDriveError
 
 BOOKKEEPING = (
@@ -71,6 +72,9 @@ class Summary(NamedTuple):
 def read_run(name: str, path: Path) -> Run:
     """Read a training: a work folder, with all its resumed parts, or one file of figures.
 
+    What a start has logged from the step on at which a later one began does not count: a training that was
+    begun anew in the folder, or went on from an earlier checkpoint, is another one from there on.
+
     Raises:
         LogError: If there is no log, or a line of it cannot be read.
     """
@@ -81,13 +85,25 @@ def read_run(name: str, path: Path) -> Run:
     ends: dict[int, int] = {}
     by_steps = False
     for file in files:
+        first = _first_step(file)
+        for points in curves.values():
+            for at in [at for at in points if at >= first]:
+                del points[at]
         lines = _lines(file)
         if steps := [line for line in lines if "iter" in line]:
             by_steps = all("epoch" not in line for line in steps)
         for key, point in _points(lines, ends, by_steps):
             # A training that was resumed repeats what came after its checkpoint; the later value counts.
             curves.setdefault(key, {})[point.iteration] = point
-    return Run(name, {key: [points[at] for at in sorted(points)] for key, points in curves.items()})
+    return Run(name, {key: [points[at] for at in sorted(points)] for key, points in curves.items() if points})
+
+
+def _first_step(file: Path) -> float:
+    """The step that the start of a log began with; infinity if nobody tells, as of earlier versions."""
+    try:
+        return float(json.loads((file.parents[1] / RECORD).read_text())["first_step"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return math.inf
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:

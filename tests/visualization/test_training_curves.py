@@ -65,6 +65,23 @@ def test_bad_logs_are_named(work, tmp_path, capsys):
         read_run("cut", path)
 
 
+@pytest.mark.parametrize(
+    ("first", "losses"), [(1, {1: 5.0}), (11, {10: 1.0, 11: 5.0}), (None, {1: 5.0, 10: 1.0, 20: 0.5})]
+)
+def test_what_is_of_another_training_from_where_a_later_one_began_does_not_count(tmp_path, first, losses):
+    begun = [training(1, 2.0), training(10, 1.0), {"pdms/PDMS": 70.0, "step": 1}]
+    log(tmp_path, "20261101_100000", [*begun, training(20, 0.5, epoch=2), {"pdms/PDMS": 90.0, "step": 2}])
+    log(tmp_path, "20261101_120000", [training(first or 1, 5.0)])
+    if first is not None:
+        (tmp_path / "20261101_100000/run.json").write_text(json.dumps({"first_step": 1}))
+        (tmp_path / "20261101_120000/run.json").write_text(json.dumps({"first_step": first}))
+    curves = read_run("run", tmp_path).curves
+    found = {point.iteration: point.value for point in curves["loss"]}
+    assert found == losses | ({1: 2.0} if first == 11 else {})
+    scores = [point.value for point in curves.get("pdms/PDMS", ())]
+    assert scores == {1: [], 11: [70.0], None: [70.0, 90.0]}[first]
+
+
 def test_a_validation_that_a_resumed_part_begins_with_lies_at_the_end_of_its_epoch(tmp_path):
     first = [training(50, 5.0), training(100, 4.0), {"pdms/PDMS": 50.0, "step": 1}, training(200, 3.0, 2)]
     log(tmp_path / "work", "20260101_000000", first)  # killed before the validation after epoch 2
