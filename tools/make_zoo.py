@@ -29,6 +29,8 @@ _RECIPE = ("optim_wrapper", "param_scheduler", "train_cfg", "train_dataloader.ba
 """Settings whose differences from the published config the index tells."""
 _PROVENANCE = ("seed", "processes", "git", "data", "validation")
 """What the index takes over from the ``run.json`` of a training."""
+_CONFIG_OF_START = "vis_data/config.py"
+"""Recipe of a start, in the folder of its log; the one in the work folder is that of the last start."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -120,16 +122,19 @@ def release(folder: Path, config_file: Path, half: bool, best: bool) -> Released
     from beyonddrive.engine.configs import load_config
     from beyonddrive.registry import MODELS
 
-    published, trained = load_config(config_file.stem), load_config(config_file)
+    path = choose_checkpoint(folder, best)
+    meta = read_weights(path).meta
+    start = start_of(folder, meta.get("time"))
+    recipe = None if start is None else start / _CONFIG_OF_START
+    published = load_config(config_file.stem)
+    trained = load_config(recipe if recipe is not None and recipe.is_file() else config_file)
     if faults := changes(published, trained, ("model",)):
         raise ZooError(
             f"{folder}: is no training of the published {config_file.stem}: {'; '.join(faults)}; give the "
             "config another name and a file of its own"
         )
-    path = choose_checkpoint(folder, best)
     planner = MODELS.build(published.model).eval()
     load_weights(planner, path)
-    meta = read_weights(path).meta
     state, difference = planner.state_dict(), 0.0
     if half:
         state = in_half_precision(planner, config_file.stem)
@@ -144,7 +149,7 @@ def release(folder: Path, config_file: Path, half: bool, best: bool) -> Released
         "float16" if half else "float32",
         difference,
         tuple(changes(published, trained, _RECIPE)),
-        {"checkpoint": path.name, **told, **provenance(folder)},
+        {"checkpoint": path.name, **told, **provenance(start)},
     )
 
 
@@ -206,13 +211,26 @@ def plan_difference(planner: Any, other: Any) -> float:
     return float((plans[0] - plans[1]).abs().max())
 
 
-def provenance(folder: Path) -> dict[str, Any]:
-    """What the newest start of a training wrote of itself; nothing if it is of an older version."""
+def start_of(folder: Path, saved: str | None) -> Path | None:
+    """Folder of the log of the start that wrote a checkpoint; None if no start has left a record.
+
+    Args:
+        folder: The work folder; a later start in it may have been another training, that left no checkpoint.
+        saved: When the checkpoint was written, as it says it itself; None takes the newest start.
+    """
     from beyonddrive.engine.hooks.run_record import RECORD
 
-    records: Iterator[Path] = folder.glob(f"*/{RECORD}")
-    newest = max(records, key=lambda path: path.parent.name, default=None)
-    facts = json.loads(newest.read_text()) if newest else {}
+    starts: Iterator[Path] = (path.parent for path in folder.glob(f"*/{RECORD}"))
+    # (both are local times; two starts of one second have names of which one is longer)
+    before = (start for start in starts if saved is None or start.name[: len(saved)] <= saved)
+    return max(before, key=lambda start: start.name, default=None)
+
+
+def provenance(start: Path | None) -> dict[str, Any]:
+    """What a start of a training wrote of itself; nothing if it is of an older version."""
+    from beyonddrive.engine.hooks.run_record import RECORD
+
+    facts = {} if start is None else json.loads((start / RECORD).read_text())
     return {key: facts[key] for key in _PROVENANCE if key in facts}
 
 

@@ -90,6 +90,18 @@ def test_one_command_makes_a_zoo_whose_planners_plan_as_the_trained_ones(tmp_pat
     assert all((tmp_path / "again" / path.name).read_bytes() == path.read_bytes() for path in out.iterdir())
 
 
+def test_a_later_start_that_left_no_checkpoint_tells_nothing_of_the_one_that_did(tmp_path, trained):
+    folder = trained / MLP
+    later = folder / "29991231_235959"
+    later.mkdir()
+    (later / "run.json").write_text(json.dumps({"seed": 4}))
+    load_config(MLP).dump(folder / f"{MLP}.py")
+    assert tool.main([str(trained), "--out", str(tmp_path / "zoo")]) == 0
+    index = json.loads((tmp_path / "zoo/index.json").read_text())["models"][MLP]
+    assert index["training"]["seed"] == 3
+    assert index["changes"][0] == "train_cfg.max_epochs: trained with 1, published 12"
+
+
 def test_full_precision_is_bit_by_bit_and_within_the_limit(tmp_path, capsys):
     planner = random_training(tmp_path / "trained" / "ltf", LTF)
     marked = tmp_path / "trained" / "ltf" / "best_pdms_epoch_3.pth"  # what is released is the last one
