@@ -32,13 +32,18 @@ _NUMBERED = re.compile(r"(epoch|iter)_(\d+)\.pth")
 
 
 def describe_steps(runner: Runner) -> dict[str, int]:
-    """How a training cuts its scenes into steps."""
+    """How a training cuts its scenes into steps, and how many of these make an update."""
     loader = runner.train_dataloader
+    counts = {
+        ".".join(filter(None, ("accumulative_counts", name))): int(one._accumulative_counts)
+        for name, one in named_wrappers(runner.optim_wrapper).items()
+    }
     return {
         "processes": get_world_size(),
         "batch_size": int(loader.batch_size or 0),
         "steps_per_epoch": len(loader),
         "scenes": len(loader.dataset),
+        **counts,
     }
 
 
@@ -168,7 +173,7 @@ def check_continuation(runner: Runner, checkpoint: dict[str, Any]) -> None:
             "; statistics of batch norms, and dropout, are those of the new parts"
         )
     elif differing and by_epoch:
-        _go_on_with_other_steps(runner, file, meta, differing)
+        _go_on_with_other_steps(runner, checkpoint, differing)
     elif differing:
         raise ConfigError(
             f"{file}: a training by iterations goes on only with the steps that it began with "
@@ -195,14 +200,13 @@ def _check_boundary(file: str, meta: Mapping[str, Any], steps: int) -> None:
 
 def _same_scenes_per_step(then: Mapping[str, int], now: Mapping[str, int]) -> bool:
     """Whether each step has the scenes that it would have had, however they are divided among the ranks."""
-    if any(then[key] != now[key] for key in ("steps_per_epoch", "scenes")):
+    if any(then[key] != now[key] for key in now.keys() - {"processes", "batch_size"}):
         return False
     return then["processes"] * then["batch_size"] == now["processes"] * now["batch_size"]
 
 
-def _go_on_with_other_steps(
-    runner: Runner, file: str, meta: dict[str, Any], differing: Sequence[str]
-) -> None:
+def _go_on_with_other_steps(runner: Runner, checkpoint: dict[str, Any], differing: Sequence[str]) -> None:
+    file, meta = str(checkpoint.get("file", "the checkpoint")), checkpoint["meta"]
     schedules = runner.param_schedulers or []
     every = schedules.values() if isinstance(schedules, dict) else [schedules]
     if any(not schedule.by_epoch for some in every for schedule in some):
@@ -212,6 +216,15 @@ def _go_on_with_other_steps(
             "--cfg-options load_from=..."
         )
     meta["iter"] = meta["epoch"] * now_steps(runner)
+    single = named_wrappers(runner.optim_wrapper).get("")  # (of several, each counts steps of its own)
+    if GRADIENTS in checkpoint or (single is not None and meta["iter"] % single._accumulative_counts):
+        raise ConfigError(
+            f"{file}: lies within the steps whose gradients add up (optim_wrapper.accumulative_counts), "
+            f"those that it was written in or those of this run ({'; '.join(differing)}), and the next "
+            "update would have another size; resume with the steps that it began with, or from an epoch that "
+            "is the end of an update for both, or start from the weights with --cfg-options "
+            f"load_from={file}"
+        )
     runner.logger.warning(
         f"going on after epoch {meta['epoch']} with other steps: {'; '.join(differing)}. Learning rates "
         "follow the epochs; the order of the scenes, noise and batch statistics are those of the new steps, "

@@ -88,6 +88,24 @@ def test_other_batches_go_on_at_the_end_of_an_epoch_and_say_what_differs(tmp_pat
     assert again.iter == 6 and "other steps" not in log_of(tmp_path / "s")
 
 
+def test_other_batches_are_refused_where_gradients_would_be_of_a_part_of_an_update(tmp_path, blind_recipe):
+    two = {"optim_wrapper.accumulative_counts": 2}
+    train(blind_recipe, tmp_path / "w", KEEP | two)  # an epoch has three steps
+    train(blind_recipe, tmp_path / "one", KEEP)
+    longer = KEEP | {"train_cfg.max_epochs": 3}
+    for folder, epoch, options, differs in (
+        ("w", 1, two | {"train_dataloader.batch_size": 1}, "batch_size 2 before, 1 now"),
+        ("w", 1, {}, "accumulative_counts 2 before, 1 now"),
+        ("one", 1, two, "accumulative_counts 1 before, 2 now"),
+        ("one", 2, {"optim_wrapper.accumulative_counts": 4}, "accumulative_counts 1 before, 4 now"),
+    ):
+        start = str(tmp_path / folder / f"epoch_{epoch}.pth")
+        with pytest.raises(ConfigError, match=rf"epoch_{epoch}\.pth: lies within the steps.*{differs}"):
+            train(blind_recipe, tmp_path / "r", longer | options, resume=start)
+    train(blind_recipe, tmp_path / "s", longer | two, resume=str(tmp_path / "one/epoch_2.pth"))
+    assert "with other steps: accumulative_counts 1 before, 2 now" in log_of(tmp_path / "s")
+
+
 def test_other_batches_are_refused_where_steps_count(tmp_path, blind_recipe):
     schedule = {"type": "LinearLR", "by_epoch": False, "start_factor": 0.1, "_delete_": True}
     options = {**KEEP, "param_scheduler": schedule}
