@@ -10,6 +10,7 @@ import os
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,22 @@ def read_text(text: str, old: Any, annotation: Any) -> Any:
     return (
         value if isinstance(value, tuple({int, float} & admitted)) else text
     )  # a file may be called 1,2.pth
+
+
+def item_text(text: str) -> str:
+    """A text as an item of a list that :func:`read_text` reads, in quotes where it would be something else.
+
+    Raises:
+        ConfigError: If it cannot be said.
+
+    >>> item_text('a b'), item_text('12'), item_text('true')
+    ('a b', "'12'", "'true'")
+    """
+    for form in (text, f"'{text}'", f'"{text}"'):
+        with suppress(ConfigError):
+            if [(type(item), item) for item in _parse(f"[{form}]")] == [(str, text)]:
+                return form
+    raise ConfigError(f"{text!r} has a comma or a bracket, and can be no item of a list on a command line")
 
 
 def _parse(text: str) -> Any:

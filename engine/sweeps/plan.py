@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from beyonddrive.engine.config_values import ConfigError, item_text
 from beyonddrive.structures.errors import BeyondDriveError
 
 Checkpoint = Literal["last", "best"]
@@ -386,5 +387,15 @@ def _text(where: str, value: Any) -> str:
             "config, and name that in bases"
         )
     if isinstance(value, list):
-        return f"[{','.join(_text(where, item) for item in value)}]"
+        return f"[{','.join(_item(where, item) for item in value)}]"
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+
+
+def _item(where: str, value: Any) -> str:
+    """A value of a list likewise; a text stays one, also if it is all digits."""
+    if not isinstance(value, str):
+        return _text(where, value)
+    try:
+        return item_text(value)
+    except ConfigError as error:
+        raise SweepError(f"{where}: {error}; write it into a config, and name that in bases") from error

@@ -1,7 +1,9 @@
 """Plans of sweeps: from a grid, from a file, and what is refused."""
 
 import pytest
+import yaml
 
+from beyonddrive.engine.config_values import read_text
 from beyonddrive.engine.sweeps.plan import Row, SweepError, SweepPlan, plan_of_grid, read_plan, read_seeds
 from beyonddrive.tools.sweep import parse_args, plan_of
 
@@ -121,6 +123,7 @@ def test_rows_of_a_file_are_chosen_with_their_baselines(tmp_path):
         ("seeds: []", "at least one"),
         ("rows: {a: {config: x, options: {test_cfg: {}}}}", r"rows\.a\.options\.test_cfg: an empty mapping"),
         ("options: {val_evaluator: [{type: PDMSMetric}]}", r"options\.val_evaluator: .*one in a list"),
+        ('options: {logs: ["2024,spring"]}', r"options\.logs: '2024,spring' has a comma.*name that in bases"),
         ("checkpoint: luckiest", "must be 'last' or 'best'"),
         ("loaders: [train]", "must be some of test, val"),
         ("speed: 3", "no key speed; there is checkpoint"),
@@ -165,6 +168,14 @@ def test_baselines_that_no_row_is_are_refused():
 def test_options_that_a_sweep_sets_itself_are_refused(key):
     with pytest.raises(SweepError, match=rf"rows\.a\.options\.{key}: would be ignored: .*; leave it out"):
         plan_of_grid(["a"], {}, {key: "3"}, (0,))
+
+
+def test_texts_in_a_list_stay_texts(tmp_path):
+    logs = ["a b", "1234567890123456", "12e4", "true", "None", ""]
+    path = tmp_path / "plan.yml"
+    path.write_text(yaml.safe_dump({"rows": {"a": {"config": "x", "options": {"logs": [*logs, 3, None]}}}}))
+    text = read_plan(path).rows[0].options["logs"]
+    assert read_text(text, None, None) == [*logs, 3, None]
 
 
 def test_a_range_of_seeds_is_no_time_of_day(tmp_path):
