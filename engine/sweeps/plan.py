@@ -25,6 +25,8 @@ OF_THE_SWEEP = {
 """Settings of a config that a sweep makes itself, and from what."""
 _KEYS = {"title", "rows", "seeds", "options", "loaders", "further", "checkpoint", "subsets", "choices"}
 _ROW_KEYS = {"config", "bases", "options", "baseline", "shared_options", "weights"}
+_SEEDS = 2**32
+"""Seeds that there are: numpy takes no others."""
 _YAML = "tag:yaml.org,2002:"
 """Start of the tags of yaml's own kinds of values."""
 
@@ -99,8 +101,10 @@ class SweepPlan:
             twice = sorted({str(value) for value in values if list(values).count(value) > 1})
             if twice:
                 raise SweepError(f"{kind}: {', '.join(twice)} is there twice; give each its own")
-        if not self.seeds or min(self.seeds) < 0:
-            raise SweepError(f"seeds: give at least one, none negative; got {list(self.seeds)}")
+        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= _SEEDS:
+            raise SweepError(
+                f"seeds: give at least one, none negative and all below {_SEEDS}; got {list(self.seeds)}"
+            )
         if not self.loaders or set(self.loaders) - set(LOADERS) or len(set(self.loaders)) < len(self.loaders):
             raise SweepError(f"loaders: must be some of {', '.join(LOADERS)}, got {list(self.loaders)}")
         if strangers := [name for name in self.choices if name not in names]:
@@ -331,8 +335,8 @@ def _plan_of(content: Any) -> SweepPlan:
     if not all(isinstance(seed, int) for seed in seeds):
         raise SweepError(f"seeds: must be whole numbers, got {seeds!r}")
     loaders = top.get("loaders", ["test"])
-    if not isinstance(loaders, list):
-        raise SweepError(f"loaders: must be a list, got {loaders!r}")
+    if not isinstance(loaders, list) or not all(isinstance(name, str) for name in loaders):
+        raise SweepError(f"loaders: must be a list of {' and '.join(LOADERS)}, got {loaders!r}")
     further = top.get("further", [])
     if not isinstance(further, list) or not all(isinstance(name, str) for name in further):
         raise SweepError(f"further: must be a list of bases such as epdms, got {further!r}")

@@ -126,6 +126,8 @@ def test_rows_of_a_file_are_chosen_with_their_baselines(tmp_path):
         ('options: {logs: ["2024,spring"]}', r"options\.logs: '2024,spring' has a comma.*name that in bases"),
         ("checkpoint: luckiest", "must be 'last' or 'best'"),
         ("loaders: [train]", "must be some of test, val"),
+        ("loaders: [[test]]", r"loaders: must be a list of test and val, got \[\['test'\]\]"),
+        ("seeds: [4294967296]", "seeds: .* all below 4294967296"),
         ("speed: 3", "no key speed; there is checkpoint"),
         ("rows: {a: {config: x, baseline: b}}", "rows.a.baseline: 'b' is no other row"),
         ("rows: {a: {config: x, baseline: a}}", "rows.a.baseline: 'a' is no other row"),
