@@ -109,7 +109,11 @@ def _first_step(file: Path) -> float:
 def _lines(file: Path) -> list[dict[str, Any]]:
     """Lines of a log; each has a ``step``."""
     lines = []
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LogError(f"{file}: cannot be read as a log of figures ({error})") from error
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:

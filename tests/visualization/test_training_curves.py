@@ -63,6 +63,9 @@ def test_bad_logs_are_named(work, tmp_path, capsys):
     path.write_text(path.read_text() + '{"loss": 1')
     with pytest.raises(LogError, match=r"scalars\.json: line 2 is no line of figures"):
         read_run("cut", path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(LogError, match=r"scalars\.json: cannot be read as a log of figures"):
+        read_run("cut", path)
 
 
 @pytest.mark.parametrize(
