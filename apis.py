@@ -19,13 +19,14 @@ from beyonddrive.checkpoints.zoo import ZOO, ZooError, find_released
 from beyonddrive.datasets.feature_caching import cache_features
 from beyonddrive.datasets.navsim.log_jobs import CacheReport
 from beyonddrive.datasets.navsim_dataset import NavsimDataset
+from beyonddrive.engine.build_errors import build_planner
 from beyonddrive.engine.configs import change_config
 from beyonddrive.engine.evaluators import plan_metrics
 from beyonddrive.engine.executors import Executor, SerialExecutor
 from beyonddrive.engine.runner import ConfigError, load_config
 from beyonddrive.engine.wrapped_datasets import unwrapped_settings
 from beyonddrive.evaluation.metric_caching import cache_metrics
-from beyonddrive.registry import DATASETS, MODELS
+from beyonddrive.registry import DATASETS
 from beyonddrive.structures.sample import PlanSample
 
 __all__ = ["cache_features_of", "cache_metrics_of", "init_planner", "load_config", "plan"]
@@ -53,7 +54,7 @@ def init_planner(
             installed: the folder ``zoo`` of this package, or of one that brings planners.
 
     Raises:
-        ConfigError: If the config cannot be read, or nothing reads an option.
+        ConfigError: If the config cannot be read, nothing reads an option, or no planner can be built of it.
         FileNotFoundError: If there is no such checkpoint.
         ZooError: If no zoo has one of this config; or ``zoo`` is given and the checkpoint is not ``"zoo"``.
         PublishedError: If the released checkpoint has not the checksum that the zoo's index names.
@@ -69,7 +70,7 @@ def init_planner(
         checkpoint = find_released(Path(config.filename or "unnamed").stem, zoo)
     elif zoo is not None:
         raise ZooError(f"zoo={str(zoo)!r} is looked at for checkpoint={ZOO!r} only, got {checkpoint!r}")
-    planner: BaseModel = MODELS.build(config.model)
+    planner: BaseModel = build_planner(config.model)
     if checkpoint is None and has_weights(planner):
         logger.warning(
             "%s has its initial weights, for no checkpoint was given: its plans mean nothing",

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from beyonddrive.engine.config_values import ConfigError
+from beyonddrive.registry import MODELS
 from beyonddrive.structures.errors import BeyondDriveError
 
 _KINDS = (
@@ -41,6 +42,21 @@ def building(key: str, node: Any) -> Iterator[None]:
     except _KINDS as error:
         print_log(traceback.format_exc(), "current", logging.DEBUG)
         raise ConfigError(_explain(key, node, error)) from error
+
+
+def build_planner(settings: Any) -> Any:
+    """Build a planner outside of a runner from the ``model`` of a config.
+
+    Raises:
+        ConfigError: As :func:`building`, also of what torch refuses.
+    """
+    with building("model", settings):
+        try:
+            return MODELS.build(settings)
+        except RuntimeError as error:  # such as of a negative size
+            if isinstance(error, (BeyondDriveError, NotImplementedError)):
+                raise
+            raise ValueError(str(error)) from error
 
 
 def _explain(key: str, node: Any, error: Exception) -> str:

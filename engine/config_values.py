@@ -189,6 +189,12 @@ def _is_mapping(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Mapping)
 
 
+def _is_built_or_holds(kind: Any) -> bool:
+    """Whether a type is a mapping or a list, or what is built of settings, such as a module or a hook."""
+    is_built = isinstance(kind, type) and kind.__module__.startswith(("torch.", "mmengine."))
+    return is_built or _is_mapping(kind) or _admits_lists([kind])
+
+
 def misfit(value: Any, annotation: Any) -> str | None:
     """What a reader takes instead of a value that it cannot take; None if it may take it.
 
@@ -198,8 +204,8 @@ def misfit(value: Any, annotation: Any) -> str | None:
     ('it is a number', 'it is a text', None, 'it is a whole number')
     >>> misfit(True, float), misfit(True, bool | float)
     ('it is a number', None)
-    >>> misfit(5.0, dict[str, int] | None)
-    'it is a mapping of settings, name by name'
+    >>> misfit(5.0, dict[str, int] | list[dict[str, int]] | None), misfit('a', Mapping[str, int] | str)
+    ('it is a mapping of settings, name by name', None)
     """
     admitted = members(annotation)
     if not admitted or value is None or isinstance(value, (dict, list, tuple)):
@@ -218,6 +224,7 @@ def misfit(value: Any, annotation: Any) -> str | None:
         return "it is a whole number"
     if type(value) in _NUMBERS and rest and rest <= _TEXTS:
         return "it is a text"
-    if isinstance(value, (str, *_NUMBERS)) and rest and all(map(_is_mapping, rest)):
+    is_plain = isinstance(value, (str, *_NUMBERS))
+    if is_plain and any(map(_is_mapping, rest)) and all(map(_is_built_or_holds, rest)):
         return "it is a mapping of settings, name by name"
     return None

@@ -1,11 +1,14 @@
 """From a config to plans, as in a notebook."""
 
+import re
+
 import pytest
 import torch
 
 from beyonddrive.apis import init_planner, load_config, plan
 from beyonddrive.engine.runner import ConfigError, build_train_runner
 from beyonddrive.registry import DATASETS
+from beyonddrive.tools import flops
 
 
 def test_a_trained_planner_plans_the_scenes_of_a_data_set(tmp_path, blind_recipe):
@@ -39,3 +42,21 @@ def test_options_of_a_config_that_was_read_reach_all_that_they_are_for(blind_rec
     with pytest.raises(ConfigError, match=r"modelx: .*did you mean model"):
         init_planner(config, options={"modelx": {"hidden": 4}})
     assert config.dump() == before and blind_recipe.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["model.hidden=-3"], "model: Trying to create tensor with negative dimension -3"),
+        (["model.repulsion.weight=0", "model.repulsion.window=7"], "model: TypeError: .* mapping, not int"),
+    ],
+)
+def test_a_planner_that_cannot_be_built_is_one_line(blind_recipe, options, words, capsys):
+    assert flops.main([str(blind_recipe), "--cfg-options", *options]) == 1
+    assert re.search(f"flops: {words}", capsys.readouterr().err)
+    with pytest.raises(ConfigError, match=words):
+        init_planner(blind_recipe, options={key: int(value) for key, _, value in map(_parts, options)})
+
+
+def _parts(option):
+    return option.partition("=")

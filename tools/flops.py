@@ -34,10 +34,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def measure(args: argparse.Namespace) -> int:
     """Build the planner, run it once, and print what it costs."""
     from beyonddrive.deploy.cost import measure_cost
+    from beyonddrive.engine.build_errors import build_planner
     from beyonddrive.engine.configs import load_config
-    from beyonddrive.registry import MODELS
 
-    planner = MODELS.build(load_config(args.config, args.cfg_options).model).eval()
+    planner = build_planner(load_config(args.config, args.cfg_options).model).eval()
     cost = measure_cost(planner, args.batch)
     scenes = "one scene" if args.batch == 1 else f"{args.batch} scenes"
     rows = [("part", "parameters", "GFLOPs")]
