@@ -132,18 +132,13 @@ def differing_settings(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> l
     differing = sorted(key for key in keys if there.get(key) != wanted.get(key))
     versions = [settings["traffic_version"] for settings in (there, wanted)]
     words = {"traffic_version": f"version of the traffic ({traffic_changes(*versions)})"}
-    towns = [settings.get(TOWNS_TOLD) for settings in (there, wanted)]
-    if TOWNS_TOLD in differing and all(isinstance(told, dict) for told in towns):
-        others = _other_towns(*towns)
+    before, now = there.get(TOWNS_TOLD), wanted.get(TOWNS_TOLD)
+    if TOWNS_TOLD in differing and isinstance(before, dict) and isinstance(now, dict):
+        others = sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
         if not others:
             differing.remove(TOWNS_TOLD)
         words[TOWNS_TOLD] = f"town behind the same name ({', '.join(others)})"
     return [words.get(key, key) for key in differing]
-
-
-def _other_towns(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Names of towns that both tell, and that are others."""
-    return sorted(name for name in there.keys() & wanted.keys() if there[name] != wanted[name])
 
 
 def traffic_changes(there: Any, wanted: Any) -> str:
