@@ -27,6 +27,9 @@ class QueryDecoder(BaseModule):
         num_heads: Attention heads.
         ffn_dim: Width of the feed-forward layers.
         dropout: Dropout probability.
+
+    Raises:
+        ValueError: Without a query.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class QueryDecoder(BaseModule):
         ffn_dim: int = 1024,
         dropout: float = 0.0,
     ) -> None:
+        if num_queries < 1:
+            raise ValueError(f"QueryDecoder: num_queries must be at least 1, got {num_queries}")
         super().__init__()
         self.dim = dim
         self.num_queries = num_queries

@@ -332,6 +332,12 @@ def _check_visualizer(path: str, node: Any) -> None:
     _typed(path, node, own.VISUALIZERS)
 
 
+def _check_custom_hooks(path: str, node: Any) -> None:
+    if node is not None and not isinstance(node, (list, tuple)):
+        raise ConfigError(f"{path}={node!r}: it is a list of hooks")
+    _each(partial(_typed, registry=own.HOOKS))(path, node or [])
+
+
 def _check_randomness(path: str, node: Any) -> None:
     if isinstance(node, Mapping):
         check_keys(path, node, reader_of(Runner.set_randomness))
@@ -351,7 +357,7 @@ _CHECKS: Mapping[str, Check] = {
     "optim_wrapper": _check_optim_wrapper,
     "param_scheduler": _check_scheduler,
     "default_hooks": _check_default_hooks,
-    "custom_hooks": _each(partial(_typed, registry=own.HOOKS)),
+    "custom_hooks": _check_custom_hooks,
     "env_cfg": _check_environment,
     "randomness": _check_randomness,
     "log_processor": partial(_typed, registry=LOG_PROCESSORS, default=LogProcessor),

@@ -22,6 +22,7 @@ from beyonddrive.tools._command_line import (
     command_parser,
     executor_of,
     fill_stores,
+    refuse_file,
     refuse_idle,
     run_command,
 )
@@ -53,6 +54,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     else:
         idle = ("data_root", "maps_root", "split", "scene_filter", "out")
         refuse_idle(parser, args, idle, "a command line without CONFIG, which says this itself")
+    refuse_file(parser, "--out", args.out)
     return args
 
 

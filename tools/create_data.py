@@ -17,6 +17,7 @@ from beyonddrive.tools._command_line import (
     command_parser,
     executor_of,
     fill_stores,
+    refuse_file,
     run_command,
 )
 
@@ -109,7 +110,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     infos.add_argument("--scene-filter", type=Path, metavar="YAML", help="scenes of them; all if not given")
     infos.add_argument("--out", type=Path, required=True, help="folder to write")
     add_executor_options(infos)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    refuse_file(parser, "--out", args.out)
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:

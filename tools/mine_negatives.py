@@ -50,7 +50,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="change the sampling strategy: num_proposals=32 noise=0.3, or type=PlainSampling ...",
     )
     parser.add_argument("--column", help="column of the report; default: that of the config, or PDMS")
-    parser.add_argument("--threshold", type=float, help="threshold of the report; default: 0.6")
+    parser.add_argument(
+        "--threshold", type=float, help="threshold of the report; default: that of the config, or 0.6"
+    )
     add_config_options(parser)
     parser.add_argument("--report-only", metavar="POOL", help="mine nothing, measure this pool")
     args = parser.parse_args(argv)

@@ -70,7 +70,7 @@ class _Job:
         names = [HUMAN, *(name for name in known if name != HUMAN)]
         files = {name: f"{self.stems[token]}_{file_name(name)}.png" for name in names}
         pictures = [ScenePicture(token, scene.log_name, name, self.out / files[name]) for name in names]
-        if self.drawn.issuperset(files.values()):
+        if self.drawn.issuperset(files.values()) and self._are_newer(pictures, scene):
             return _SceneResult(token, pictures, problems)
         try:
             drawn = self.pages.draw(scene, known, self.notes.get(token, ""))
@@ -79,6 +79,10 @@ class _Job:
         for name, picture in drawn.items():
             save_png(self.out / files[name], picture)
         return _SceneResult(token, pictures, problems)
+
+    def _are_newer(self, pictures: Sequence[ScenePicture], scene: Scene) -> bool:
+        """Whether pages are newer than the images on them, some of which may have been missing."""
+        return min(picture.path.stat().st_mtime for picture in pictures) > self.pages.newest_image(scene)
 
 
 _job: _Job | None = None
@@ -114,8 +118,8 @@ def draw_scenes(
         executor: Where to draw; None is this process.
         notes: What the head of a scene's pages says first, by token. If there are any, the names of the files
             begin with the place of their scene among the tokens.
-        made_from: What pictures depend on, as JSON values: a job with the same goes on where it was stopped.
-            None draws everything again.
+        made_from: What pictures depend on, as JSON values, but for the images: a job with the same goes on
+            where it was stopped, and draws scenes again whose images are newer. None draws everything again.
 
     Returns:
         What was drawn, in the order of the tokens, and what could not be, each with the reason; the rest is

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene import Scene
-from beyonddrive.datasets.navsim.sensors import SensorError
+from beyonddrive.datasets.navsim.sensors import SensorError, camera_of
 from beyonddrive.datasets.stores.negative_pool import NegativePool
 from beyonddrive.evaluation.pdm import MetricCache, build_metric_cache, score
 from beyonddrive.evaluation.pdm.scores.scorer import Progress, Version
@@ -132,6 +134,16 @@ class ScenePages:
             layers += [human, *([chosen[name]] if name in chosen else [])]
             pages[name] = self._page(scene, name, layers, view, cache, note)
         return pages
+
+    def newest_image(self, scene: Scene) -> float:
+        """When the newest image that the pages of a scene show came to lie there [s]; -inf without any."""
+        names = scene.now["cams"] if self.settings.cameras == SURROUND else CAMERAS[self.settings.cameras]
+        folder, newest = self.root.sensor_root(scene.split), -math.inf
+        for name in names:
+            with suppress(OSError, SensorError):  # (whoever draws says what is missing)
+                # (an archive keeps the times at which files were changed, but not this one)
+                newest = max(newest, camera_of(scene.now, name, folder).path.stat().st_ctime)
+        return newest
 
     def _page(
         self,

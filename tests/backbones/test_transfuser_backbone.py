@@ -154,3 +154,8 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
     words = r"Name or service not known.*model\.backbone\.image_encoder\.pretrained=/path/to/resnet18\.safet"
     with pytest.raises(PretrainedWeightsError, match=words):
         encoder.init_weights()
+
+
+def test_a_decoder_has_a_query_for_the_plan():
+    with pytest.raises(ValueError, match="num_queries must be at least 1, got 0"):
+        QueryDecoder(num_queries=0)

@@ -26,6 +26,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("default_hooks.checkpoint.max_keep_ckpt", 5, r"max_keep_ckpt=5: .*did you mean max_keep_ckpts\?"),
         ("default_hooks.checkpoint.type", "CheckpointHok", r"no hook has this name; did you mean"),
         ("default_hooks.chekpoint.interval", 1, r"chekpoint=.*did you mean checkpoint\?"),
+        ("custom_hooks", 7, "custom_hooks=7: it is a list of hooks"),
         ("custom_hooks.0.seed", 1, r"custom_hooks\.0\.seed=1: EpochSeedHook .*it has no settings"),
         ("val_evaluator.progress", "poled", r"val_evaluator\.progress='poled': it is 'pair' or 'pooled'"),
         ("val_evaluator.num_workers", "many", r"num_workers"),

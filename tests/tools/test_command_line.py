@@ -13,6 +13,7 @@ from beyonddrive.tools import (
     browse,
     build_vocabulary,
     cache_metrics,
+    create_data,
     mine_negatives,
     score,
     score_vocabulary,
@@ -161,7 +162,9 @@ def test_the_parser_is_named_after_the_verb():
     ("tool", "option", "words"),
     [
         (browse, "--out", ["config"]),
-        (browse, "--out", ["config"]),
+        (cache_metrics, "--out", ["--data-root", "d", "--split", "s"]),
+        (create_data, "--out", ["synth"]),
+        (create_data, "--out", ["mmdet3d-infos", "--split", "s"]),
         (mine_negatives, "--out", ["config", "weights.pth"]),
         (score, "--cache-dir", ["--data-root", "d", "--split", "s", "--plans", "p.npz", "--out", "o.npz"]),
         (score_vocabulary, "--out", ["root", "split", "vocabulary.npz"]),

@@ -20,7 +20,7 @@ from beyonddrive.visualization.failures import judge
 from beyonddrive.visualization.page_jobs import draw_scenes, file_name
 from beyonddrive.visualization.report_inputs import read_picture_index
 from beyonddrive.visualization.scene_choice import PlansError, choose_tokens, worst_scenes
-from beyonddrive.visualization.scene_pages import PageSettings, ScenePages
+from beyonddrive.visualization.scene_pages import SURROUND, PageSettings, ScenePages
 
 TOKEN = "1fe355d5f82ad146"
 SMALL = PageSettings(height=400)
@@ -359,3 +359,25 @@ def test_a_job_that_is_killed_leaves_no_page_of_other_plans(root, tmp_path, gold
     draw(20, {"plans": 20}, ["other"])
     draw(20, {"plans": 20}, ["other", TOKEN])
     assert (tmp_path / f"{TOKEN}_one.png").stat().st_mtime_ns == before
+
+
+def test_pages_that_lacked_images_are_drawn_again_when_these_are_there(world_folder, tmp_path):
+    for name in ("maps", "navsim_logs"):
+        shutil.copytree(world_folder / name, tmp_path / name)
+    page = tmp_path / "out" / f"{TOKEN}_human.png"
+
+    def draw(cameras):
+        settings = PageSettings(cameras, allow_missing_sensors=True, height=400)
+        pages = ScenePages(NavsimRoot(tmp_path), "mini", None, settings)
+        draw_scenes(pages, [TOKEN], {}, page.parent, made_from={"cameras": cameras})
+        return page.read_bytes(), page.stat().st_mtime_ns
+
+    for cameras in ("front", SURROUND):
+        lacking = draw(cameras)
+        assert draw(cameras) == lacking
+        shutil.copytree(
+            world_folder / "sensor_blobs", tmp_path / "sensor_blobs"
+        )  # (with the times of before)
+        whole = draw(cameras)
+        assert whole[0] != lacking[0] and draw(cameras) == whole
+        shutil.rmtree(tmp_path / "sensor_blobs")
