@@ -18,7 +18,7 @@ from beyonddrive.deploy.drivers import (
     PlannerDriver,
 )
 from beyonddrive.deploy.graph import other_settings
-from beyonddrive.registry import MODELS
+from beyonddrive.engine.build_errors import build_planner
 from beyonddrive.tools._agent_folder import without_downloads
 from beyonddrive.tools._command_line import tell
 from beyonddrive.version import __version__
@@ -63,7 +63,7 @@ def open_driver(
     if is_graph:
         assert checkpoint is not None
         model = loaded.model.to_dict()
-        engine = GraphEngine(Path(checkpoint), MODELS.build(without_downloads(model)))
+        engine = GraphEngine(Path(checkpoint), build_planner(without_downloads(model)))
         if problem := _otherwise_exported(engine.told, model, options or {}):
             tell("drive", f"{checkpoint}: {problem}")
     else:

@@ -55,11 +55,11 @@ class PlannerSpec:
 def wants_lidar(spec: PlannerSpec) -> bool:
     """Whether the planner looks at LiDAR."""
     from beyonddrive.apis import load_config
-    from beyonddrive.registry import MODELS
+    from beyonddrive.engine.build_errors import build_planner
     from beyonddrive.tools._agent_folder import without_downloads
 
     model = load_config(spec.config, spec.options).model
-    planner = MODELS.build(without_downloads(model.to_dict()))
+    planner = build_planner(without_downloads(model.to_dict()))
     return bool({"lidar", "points"} & set(planner.required_inputs))
 
 

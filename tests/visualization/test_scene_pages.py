@@ -375,9 +375,8 @@ def test_pages_that_lacked_images_are_drawn_again_when_these_are_there(world_fol
     for cameras in ("front", SURROUND):
         lacking = draw(cameras)
         assert draw(cameras) == lacking
-        shutil.copytree(
-            world_folder / "sensor_blobs", tmp_path / "sensor_blobs"
-        )  # (with the times of before)
+        # (with the times of before)
+        shutil.copytree(world_folder / "sensor_blobs", tmp_path / "sensor_blobs")
         whole = draw(cameras)
         assert whole[0] != lacking[0] and draw(cameras) == whole
         shutil.rmtree(tmp_path / "sensor_blobs")
