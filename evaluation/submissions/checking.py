@@ -85,13 +85,16 @@ def score_one_stage(
     scoring = SplitScoring(
         root, split, {token: plan[None] for token, plan in plans.items()}, cache_dir=cache_dir
     )
+    logs = {}
     for result in scoring.run(executor):
         assert result.values is not None
         verdict.rows[result.token] = result.values[0]
+        logs[result.token] = result.log_name
     verdict.rows = {token: verdict.rows[token] for token in plans if token in verdict.rows}
     verdict.failures = scoring.failures
     if verdict.rows:
-        verdict.label = ScoreLabel.of(BASES["pdms"], verdict.rows)
+        data = scoring.scorer.open().logs_digest(logs.items())
+        verdict.label = ScoreLabel.of(BASES["pdms"], verdict.rows, data=data)
     if verdict.rows and (partial or not verdict.failures):
         verdict.means["PDMS"] = np.mean(list(verdict.rows.values()), axis=0)
     return verdict

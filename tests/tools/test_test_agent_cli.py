@@ -12,6 +12,7 @@ import torch
 
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.evaluation.agents import loading
+from beyonddrive.evaluation.metric_caches import MetricCaches
 from beyonddrive.evaluation.plan_files import PlanFile
 from beyonddrive.evaluation.score_results import read_results
 from beyonddrive.evaluation.split_scoring import score_split
@@ -59,7 +60,10 @@ def test_an_agent_is_planned_and_scored(agents, words, split_root, tmp_path, cap
     scores = score_split(NavsimRoot(split_root), "test", plans, progress_bar=False).values
     mean = 100 * np.mean([values[0, -1] for values in scores.values()])
     assert out.endswith(f"{mean:8.2f}\n") and len((tmp_path / "s.csv").read_text().splitlines()) == 4
-    assert str(read_results("agent", tmp_path / "s.csv").scored) in out
+    scored = read_results("agent", tmp_path / "s.csv").scored
+    assert str(scored) in out
+    logs = [(scene.token, scene.log_name) for scene in NavsimRoot(split_root).scenes("test")]
+    assert scored.data == MetricCaches("test", NavsimRoot(split_root)).logs_digest(logs) != ""
 
 
 def test_a_learned_agent_loads_its_checkpoint(agents, words, split_root, tmp_path):
@@ -83,8 +87,15 @@ def test_agents_of_the_first_version_run_too(agents, words, tmp_path):
 
 
 def test_what_an_agent_gets_wrong_is_said(agents, words, tmp_path, capsys):
-    assert tool.main(["stub_agents:Lost", *words, "--read-ahead=0"]) == 1
+    scores = tmp_path / "s.csv"
+    assert tool.main(["stub_agents:Lost", *words, "--read-ahead=0", f"--scores={scores}"]) == 1
     out, err = capsys.readouterr()
+    found = read_results("Lost", scores)
+    assert len(found.values) == 1
+    assert sorted(reason.partition(" ")[0] for reason in found.failures.values()) == [
+        "Lost",
+        "Lost.compute_trajectory:",
+    ]
     assert "has no plan: Lost returns a plan with NaN or infinity" in err
     assert "has no plan: Lost.compute_trajectory: KeyError: 'lane'" in err
     assert "of 1 of 3 scenes" in out and len(PlanFile(tmp_path / "plans.npz")) == 1
