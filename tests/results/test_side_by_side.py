@@ -4,12 +4,13 @@ import json
 import re
 import sys
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import ConfigDict
 
 from beyonddrive.engine.together.scenes import SceneTensors, TogetherError
-from beyonddrive.results.effect.side_by_side import train
+from beyonddrive.results.effect.side_by_side import score, train
 from beyonddrive.results.effect.side_by_side.pack import sources_of
 
 HIDE = {"type": "HideStatus", "parts": ["acceleration"]}
@@ -65,3 +66,34 @@ def test_a_part_without_recipes_is_refused(words, said, tmp_path, monkeypatch, c
         train.main()
     assert re.search(said, capsys.readouterr().err)
     assert not list(tmp_path.glob("out/runs-*"))
+
+
+def write_part(folder, part, *runs, tokens=("a", "b")):
+    told = {
+        "rows": {"r": {"name": "LTF", "plan": "planners"}},
+        "runs": [{"recipe": "r", "seed": seed, "losses": [value]} for seed, value in runs],
+        "tokens": {"test": list(tokens)},
+    }
+    (folder / f"runs-{part}.json").write_text(json.dumps(told))
+    plans = {f"r/{seed}/test": np.full((2, 8, 3), value, np.int32) for seed, value in runs}
+    np.savez(folder / f"plans-{part}-0.npz", **plans)
+
+
+def test_parts_of_one_training_are_read_together(tmp_path):
+    write_part(tmp_path, 0, (0, 1000))
+    write_part(tmp_path, 1, (1, 2000))
+    told, plans = score.read_trained(tmp_path)
+    assert [run["seed"] for run in told["runs"]] == [0, 1]
+    assert {key: value.mean() for key, value in plans.items()} == {"r/0/test": 1.0, "r/1/test": 2.0}
+
+
+def test_what_an_earlier_training_left_is_not_scored_in_the_place_of_a_later_one(tmp_path):
+    with pytest.raises(SystemExit, match="holds no run"):
+        score.read_trained(tmp_path)
+    write_part(tmp_path, 1, (0, 1000))  # (of an earlier one in two parts)
+    write_part(tmp_path, 0, (0, 2000))
+    with pytest.raises(SystemExit, match=r"runs-1.json: has LTF, seed 0, as .*runs-0.json has; delete"):
+        score.read_trained(tmp_path)
+    write_part(tmp_path, 1, (1, 1000), tokens=("a", "c"))
+    with pytest.raises(SystemExit, match=r"runs-1.json: was judged on other scenes than .*runs-0.json"):
+        score.read_trained(tmp_path)

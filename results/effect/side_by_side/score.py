@@ -35,16 +35,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--num-workers", default="2")
     args = parser.parse_args()
-    parts = [json.loads(path.read_text()) for path in sorted(args.trained.glob("runs-*.json"))]
-    told = {**parts[0], "runs": [run for part in parts for run in part["runs"]]}
-    plans: dict[str, Any] = {}
-    for path in sorted(args.trained.glob("plans-*.npz")):
-        with np.load(path) as archive:
-            plans |= {key: archive[key] / 1000.0 for key in archive.files}
+    told, plans = read_trained(args.trained)
     done = {(run["recipe"], run["seed"]): run for run in told["runs"]}
     keys = sorted(done)
-    if not keys:
-        parser.error(f"{args.trained}: holds no run (runs-*.json) that was trained to its end")
     scores, labels = {}, {}
     for loader in LOADERS:
         tokens = told["tokens"][loader]
@@ -75,6 +68,33 @@ def main() -> None:
                 seed,
                 np.mean([s[keys.index((recipe, seed))] for s in scores["test"].values()], axis=0),
             )
+
+
+def read_trained(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What all parts tell of their runs, and plans (N, 8, 3) by ``recipe/seed/loader``.
+
+    Raises:
+        SystemExit: If there is no run, one is in two parts, or parts were judged on different scenes, as
+            where an earlier training left files of parts that the later one does not have.
+    """
+    parts = {path: json.loads(path.read_text()) for path in sorted(folder.glob("runs-*.json"))}
+    runs: dict[tuple[str, int], Path] = {}
+    remedy = "delete the files of earlier trainings (runs-*, plans-*), or train into another folder"
+    for path, part in parts.items():
+        if part["tokens"] != next(iter(parts.values()))["tokens"]:
+            raise SystemExit(f"score: {path}: was judged on other scenes than {next(iter(parts))}; {remedy}")
+        for run in part["runs"]:
+            if (other := runs.setdefault((run["recipe"], run["seed"]), path)) != path:
+                name = f"{part['rows'][run['recipe']]['name']}, seed {run['seed']}"
+                raise SystemExit(f"score: {path}: has {name}, as {other} has; {remedy}")
+    if not runs:
+        raise SystemExit(f"score: {folder}: holds no run (runs-*.json) that was trained to its end")
+    plans: dict[str, Any] = {}
+    for path in sorted(folder.glob("plans-*.npz")):
+        with np.load(path) as archive:
+            plans |= {key: archive[key] / 1000.0 for key in archive.files}
+    told = {**next(iter(parts.values())), "runs": [run for part in parts.values() for run in part["runs"]]}
+    return told, plans
 
 
 def score(

@@ -28,6 +28,7 @@ from mmengine.registry import init_default_scope
 
 from beyonddrive.engine import mmengine_compat
 from beyonddrive.engine.environment import environment
+from beyonddrive.engine.files import atomic_file, write_atomically
 from beyonddrive.engine.together.packing import unpack_scenes
 from beyonddrive.engine.together.scenes import SceneTensors
 from beyonddrive.engine.together.training import Training, new_planner, plans_of, seed_by_seed, train_together
@@ -185,11 +186,10 @@ def main() -> int:
         "tokens": {loader: list(scenes.tokens) for loader, scenes in judged.items()},
         "made_with": environment(),
     }
-    (args.out / f"runs-{part}.json").write_text(json.dumps(told))
     files = max(1, 4 // parts)
     for number in range(files):
         some = {key: value for index, (key, value) in enumerate(plans.items()) if index % files == number}
-        with (args.out / f"plans-{part}-{number}.npz").open("wb") as file:
+        with atomic_file(args.out / f"plans-{part}-{number}.npz") as file:
             np.savez_compressed(file, allow_pickle=False, **some)
     if weights:
         data = io.BytesIO()
@@ -200,7 +200,9 @@ def main() -> int:
             },
             data,
         )
-        (args.out / f"weights-{part}.pt").write_bytes(data.getvalue())
+        write_atomically(args.out / f"weights-{part}.pt", data.getvalue())
+    # (last: who reads it finds the plans of its runs)
+    write_atomically(args.out / f"runs-{part}.json", json.dumps(told).encode())
     print(f"{time.monotonic() - start:.1f} s: done", flush=True)
     return int(bool(told["failed"]))
 
