@@ -327,7 +327,8 @@ def _plan_of(content: Any) -> SweepPlan:
         if not isinstance(is_shared, bool):
             raise SweepError(f"{where}.shared_options: must be true or false, got {is_shared!r}")
         options = {**(shared if is_shared else {}), **_texts(f"{where}.options", row.get("options", {}))}
-        others = (row.get("baseline"), row.get("weights"))
+        # (a number names a row as the number does that is the key of one)
+        others = (None if row.get(key) is None else str(row[key]) for key in ("baseline", "weights"))
         rows.append(Row(str(name), row["config"], tuple(bases), options, *others))
     seeds = top.get("seeds", [0])
     if not isinstance(seeds, list):

@@ -159,6 +159,21 @@ def test_a_row_that_is_not_there_is_named():
         SweepPlan((Row("a", "x"), Row("b", "y"))).row("c")
 
 
+def test_rows_that_are_called_by_numbers_are_named_by_them(tmp_path):
+    path = tmp_path / "plan.yml"
+    rows = (
+        "rows: {0: {config: x}, 2.5: {config: x, baseline: 0}, 5: {config: y, weights: 2.5}}\nchoices: [0, 5]"
+    )
+    path.write_text(rows)
+    plan = read_plan(path)
+    assert [(row.name, row.baseline, row.weights) for row in plan.rows] == [
+        ("0", None, None),
+        ("2.5", "0", None),
+        ("5", None, "2.5"),
+    ]
+    assert plan.choices == ("0", "5")
+
+
 def test_baselines_that_no_row_is_are_refused():
     with pytest.raises(SweepError, match="weight=1 is no value of the grid; it has model"):
         plan_of_grid(["ltf"], {"model.weight": ["0", "5"]}, {}, (0,), "weight=1")
