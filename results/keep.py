@@ -253,6 +253,12 @@ def keep() -> int:
     parser.add_argument("--replace", action="store_true", help="in the place of all runs of the same rows")
     args = parser.parse_args()
     table = KeptTable(args.table)
+    with table.held():
+        return add_runs(args, table)
+
+
+def add_runs(args: argparse.Namespace, table: KeptTable) -> int:
+    """Add the runs of a sweep, or of another table, to a table that nobody else changes; 0."""
     made = table.made_with()
     beside = {} if args.replace else made
     if (RESULTS / f"{args.sweep}.yml").is_file():

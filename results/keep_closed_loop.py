@@ -257,6 +257,12 @@ def keep() -> int:
     parser.add_argument("--same-by", metavar="NAME=DIR", help="shows that another list is the same")
     args = parser.parse_args()
     table = KeptTable(args.table)
+    with table.held():
+        return add_runs(args, table)
+
+
+def add_runs(args: argparse.Namespace, table: KeptTable) -> int:
+    """Add the runs that the command line names to a table that nobody else changes; 0."""
     lists = same_list(table, args.same_by) if args.same_by else {}
     scores: dict[RunKey, dict[str, NDArray[np.float64]]] = {}
     made = table.made_with()

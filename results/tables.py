@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from beyonddrive.engine.files import write_atomically
+from beyonddrive.engine.files import file_lock, write_atomically
 from beyonddrive.engine.sweeps.plan import SweepPlan, read_plan
 from beyonddrive.evaluation.statistics.score_table import (
     DISTANCE,
@@ -91,6 +92,17 @@ class KeptTable:
         """How each run was made, by ``row/seed``; empty if there is none yet."""
         path = self.folder / MADE_WITH
         return json.loads(path.read_text()) if path.exists() else {}
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Wait until nobody else adds runs to it, who would write without those that are added meanwhile.
+
+        Raises:
+            SweepError: If there is no such plan.
+        """
+        _ = self.plan  # (or the lock would make a folder for any name)
+        with file_lock(self.folder.with_name(f".{self.folder.name}.lock")):
+            yield
 
     def write(self, tables: Mapping[str, ScoreTable], made: Mapping[str, Any]) -> None:
         """Keep the scores by part, how the runs were made, and what is computed from these.

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -387,6 +388,27 @@ def test_a_row_is_of_one_recipe(root, monkeypatch):
     write_run(root / "both", "better", 1, 0.3, recipe="other")
     with pytest.raises(SystemExit, match="better/0: better/1 is from another recipe"):
         call(keep, monkeypatch, root / "both", "effect/two")
+
+
+def test_two_sweeps_that_are_kept_at_the_same_time_are_both_there(root, monkeypatch):
+    for row in CONFIGS:
+        write_run(root / row, row, 0, 0.0)
+    collect, others = keep.collect, []
+
+    def collect_beside_another(*given):
+        if not others:  # of the first: it has read what the table holds
+            sys.argv[1] = str(root / "better")
+            others.append(threading.Thread(target=keep.main))
+            others[0].start()
+            others[0].join(1.0)
+        return collect(*given)
+
+    monkeypatch.setattr(keep, "collect", collect_beside_another)
+    assert call(keep, monkeypatch, root / "plain", "effect/two") == 0
+    others[0].join()
+    assert sorted(tables.KeptTable("effect/two").made_with()) == ["better/0", "plain/0"]
+    assert tables.KeptTable("effect/two").scores("test").rows == ["plain", "better"]
+    assert not list((root / "results").glob("**/*.lock"))
 
 
 def test_a_row_of_another_recipe_is_replaced_as_a_whole(root, monkeypatch):
