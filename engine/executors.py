@@ -6,9 +6,11 @@ An exception raised by the function ends the map; functions that should survive 
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -140,6 +142,15 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def end_command_with_parent() -> None:
+    """Ask the kernel to end this process with its parent, even if the parent is killed.
+
+    For ``preexec_fn`` of a command that is started, which knows nothing of who started it.
+    """
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 _start_errors: list[Exception] = []

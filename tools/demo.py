@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from beyonddrive.engine.executors import end_command_with_parent
 from beyonddrive.engine.files import write_atomically
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.tools._command_line import command_parser, run_command
@@ -156,7 +157,7 @@ def results(name: str) -> Path:
 
 def train(size: Size, *names: str) -> Callable[[], list[Command]]:
     """Commands that train planners, or go on where a killed training stopped; they share the cores."""
-    threads = max(1, (os.cpu_count() or 1) // len(names))
+    threads = max(1, len(os.sched_getaffinity(0)) // len(names))
     options = [f"train_cfg.max_epochs={size.epochs}", f"num_threads={threads}"]
     if size.epochs < 4:
         options.append("train_cfg.val_interval=1")
@@ -322,7 +323,7 @@ def run(command: Command) -> None:
         subprocess.CalledProcessError: If it fails.
     """
     print(f"$ {shown(command)}", flush=True)
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, preexec_fn=end_command_with_parent)
 
 
 def run_at_once(commands: Sequence[Command], at_once: int) -> None:
@@ -361,11 +362,11 @@ def run_at_once(commands: Sequence[Command], at_once: int) -> None:
 def _started(command: Command, log: Path | None) -> subprocess.Popen[bytes]:
     if log is None:
         print(f"$ {shown(command)} &", flush=True)
-        return subprocess.Popen(command)
+        return subprocess.Popen(command, preexec_fn=end_command_with_parent)
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"$ {shown(command)} > {log} 2>&1 &", flush=True)
     with log.open("wb") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file)
+        return subprocess.Popen(command, stdout=file, stderr=file, preexec_fn=end_command_with_parent)
 
 
 def _name_of(command: Command) -> str:
@@ -427,8 +428,8 @@ def demo(args: argparse.Namespace) -> int:
     size = SIZES[args.size]
     if args.epochs is not None:
         size = replace(size, epochs=args.epochs)
-    if args.fresh:
-        shutil.rmtree(DEMO, ignore_errors=True)
+    if args.fresh and (DEMO.exists() or DEMO.is_symlink()):
+        shutil.rmtree(DEMO)  # (what it cannot delete it tells: what stays would count as complete)
     wanted = {
         "version": __version__,
         "world": str(DATA),

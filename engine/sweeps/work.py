@@ -10,9 +10,7 @@ checkpoint than is there now are made again.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from beyonddrive.engine.environment import environment, utc_day
+from beyonddrive.engine.executors import end_command_with_parent
 from beyonddrive.engine.files import LockedError, file_lock
 from beyonddrive.engine.runner import find_last_checkpoint
 from beyonddrive.engine.sweeps.data import data_of
@@ -211,13 +210,9 @@ def _call(run: Run, gpu: str | None, words: Sequence[str]) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     with (run.folder / LOG).open("ab") as log:
         command = [sys.executable, "-m", "beyonddrive", *words]
-        subprocess.run(command, check=True, stdout=log, stderr=log, env=env, preexec_fn=_end_with_parent)
-
-
-def _end_with_parent() -> None:
-    """Ask the kernel to end this process with its parent: a killed sweep leaves no training behind."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        subprocess.run(
+            command, check=True, stdout=log, stderr=log, env=env, preexec_fn=end_command_with_parent
+        )
 
 
 def _reason(log: Path) -> str:

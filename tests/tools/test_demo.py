@@ -1,9 +1,12 @@
 """The whole method end to end, at the smallest size that has something to do in every stage."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -105,13 +108,52 @@ def test_commands_at_once_end_together_and_the_hidden_ones_leave_their_output(tm
         demo.run_at_once([[sys.executable, "-c", "raise SystemExit(3)"], waits], 2)
 
 
+@pytest.mark.parametrize("runs", ["run(waits)", "run_at_once([waits, waits], 2)"])
+def test_a_demo_that_is_killed_leaves_no_command_behind(runs, tmp_path):
+    script = (
+        "import sys\n"
+        "from beyonddrive.tools import demo\n"
+        "demo.COMMAND = ('python',)\n"
+        "waits = [sys.executable, 'wait.py', '-']\n"
+        f"demo.{runs}\n"
+    )
+    (tmp_path / "wait.py").write_text("import time\nprint('started')\ntime.sleep(100)\n")
+    (tmp_path / "work_dirs/demo/logs").mkdir(parents=True)
+    command = [sys.executable, "-c", script]
+    unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=unbuffered)
+    assert parent.stdout is not None
+    while parent.stdout.readline() != "started\n":
+        assert parent.poll() is None
+    parent.terminate()
+    assert parent.wait(timeout=30) == -signal.SIGTERM
+    ended = threading.Thread(target=parent.stdout.read, daemon=True)  # (open while a command has it)
+    ended.start()
+    ended.join(30)
+    assert not ended.is_alive()
+
+
+def test_a_demo_that_cannot_be_deleted_is_not_taken_for_a_fresh_one(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "stages.json").write_text("{}")
+    demo.DEMO.parent.mkdir()
+    demo.DEMO.symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr(demo, "stages", lambda *_: pytest.fail("went on"))
+    assert demo.main(["--fresh"]) == 1
+    assert "symbolic link" in capfd.readouterr().err
+
+
 def test_no_more_commands_run_at_once_than_are_told_to(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "COMMAND", ("python",))
     counts = (
         "import pathlib, sys, time\n"
-        "here = pathlib.Path(sys.argv[1] + '.runs'); here.touch(); time.sleep(0.2)\n"
-        "pathlib.Path(sys.argv[1] + '.saw').write_text(str(len(list(pathlib.Path('.').glob('*.runs')))))\n"
+        "here = pathlib.Path(sys.argv[1] + '.runs'); here.touch(); end = time.monotonic() + 2\n"
+        "runs = lambda: len(list(pathlib.Path('.').glob('*.runs')))\n"
+        "while runs() < 2 and time.monotonic() < end: time.sleep(0.01)\n"  # (a start may take long)
+        "time.sleep(0.2)\n"
+        "pathlib.Path(sys.argv[1] + '.saw').write_text(str(runs()))\n"
         "here.unlink()\n"
     )
     Path("counts.py").write_text(counts)
