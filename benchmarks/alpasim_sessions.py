@@ -166,24 +166,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     size = (args.width, args.width * 9 // 16)
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    server = spawn.Process(target=serve, args=(theirs, args.config, args.full_decode, args.planner))
+    given = (theirs, args.config, args.full_decode, args.planner)
+    server = spawn.Process(target=serve, args=given, daemon=True)  # (it ends with this process)
     server.start()
-    port, seconds = ours.recv()
+
+    def told() -> Any:
+        while not ours.poll(1.0):
+            if not server.is_alive() and not ours.poll():
+                raise SystemExit("alpasim_sessions: the server has ended; what it said is above")
+        return ours.recv()
+
+    port, seconds = told()
     spent: list[NDArray[np.float64]] = []
 
     def note_time() -> None:
         ours.send("time")
-        spent.append(np.array([ours.recv(), time.process_time()]))
+        spent.append(np.array([told(), time.process_time()]))
 
     start = threading.Barrier(args.sessions, action=note_time)
     with ThreadPoolExecutor(args.sessions) as pool:
         futures = [
             pool.submit(drive, port, number, args.steps, size, start) for number in range(args.sessions)
         ]
+        for future in futures:  # (who waits for one that has failed before the start would wait for ever)
+            future.add_done_callback(lambda done: start.abort() if done.exception() else None)
         results = [future.result() for future in futures]
     note_time()
     ours.send("end")
-    counts = ours.recv()
+    counts = told()
     server.join()
     steps = np.concatenate([result[:-1] for result in results])
     rates = [args.steps / result[-1] for result in results]

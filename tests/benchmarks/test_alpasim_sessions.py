@@ -67,3 +67,24 @@ def test_sessions_get_a_plan_for_every_step(taken, capsys):
     assert len(re.findall(r"1/\d [\d.]+ ms", printed)) == 4
     assert numbers(r"one plan alone ([\d.]+) ms")[0] > 0
     assert numbers(r"(\d+) of (\d+) plans are fallbacks") == [0, SESSIONS * STEPS]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_server_that_does_not_start_ends_the_benchmark():
+    with pytest.raises(SystemExit, match="the server has ended"):
+        alpasim_sessions.main(["--config", "no_such_config", "--width", "320"])
+
+
+def test_a_session_that_fails_ends_the_others(monkeypatch):
+    def serve(pipe, *settings):
+        pipe.send((0, 0.1))
+
+    def drive(port, number, steps, size, start):
+        if number == 0:
+            raise ConnectionError("refused")
+        start.wait()
+
+    monkeypatch.setattr(alpasim_sessions, "serve", serve)
+    monkeypatch.setattr(alpasim_sessions, "drive", drive)
+    with pytest.raises((ConnectionError, threading.BrokenBarrierError)):
+        alpasim_sessions.main(["--sessions", "3"])
