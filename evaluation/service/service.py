@@ -290,13 +290,16 @@ class ScoringService:
 
     # ------------------------------------------------------------------ scores out
     def poll(self) -> None:
-        """Take in what the workers have answered, without waiting.
+        """Take in what the workers have answered, without waiting, also for a thread that does so now.
 
         Raises:
             ScoringServiceError: If the service is not running.
         """
-        with self._lock:
-            self._pump(0.0)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._pump(0.0)
+            finally:
+                self._lock.release()
 
     def wait_for(self, future: ScoreFuture[Any], timeout: float | None = None) -> None:
         """Take in answers until a future is settled.
@@ -306,15 +309,23 @@ class ScoringService:
         """
         if future.is_settled():
             return
-        with self._lock:
+        asked = time.perf_counter()
+        # (a thread that waits for other scores takes in these, too)
+        if not self._lock.acquire(timeout=-1.0 if timeout is None else max(timeout, 0.0)):
+            if future.is_settled():
+                return
+            raise TimeoutError(f"scoring service: no scores after {timeout} s")
+        try:
             started = time.perf_counter()
-            left = timeout
+            left = None if timeout is None else max(timeout - (started - asked), 0.0)
             while not future.is_settled():
                 if left is not None and left < 0.0:
                     raise TimeoutError(f"scoring service: no scores after {timeout} s")
                 self._pump(left)
-                left = None if timeout is None else timeout - (time.perf_counter() - started)
+                left = None if timeout is None else timeout - (time.perf_counter() - asked)
             self.counts.waited_seconds += time.perf_counter() - started
+        finally:
+            self._lock.release()
 
     def _pump(self, timeout: float | None) -> None:
         for event in self._running().wait(timeout):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -114,6 +115,38 @@ def test_without_patience_it_looks_once(scorer, monkeypatch):
     assert looks == [0]
     monkeypatch.setattr(service, "_pump", lambda timeout: future.put(0, "scores"))
     assert future.result(timeout=0) == ["scores"]
+
+
+def test_a_thread_that_waits_holds_up_no_other(scorer, monkeypatch):
+    """Who asks with a timeout, or only looks, is answered while another thread waits without one."""
+    service, answers = ScoringService(scorer), threading.Event()
+    waits, other = ScoreFuture(service, 1, list), ScoreFuture(service, 1, list)
+
+    def pump(timeout):
+        answers.wait()
+        waits.put(0, "scores")
+
+    monkeypatch.setattr(service, "_pump", pump)
+    thread = threading.Thread(target=waits.result)
+    thread.start()
+    try:
+        wait_until(lambda: not service._lock.acquire(blocking=False) or service._lock.release())
+        asks = threading.Thread(target=lambda: asked.append((other.done(), _error_of(other))), daemon=True)
+        asked = []
+        asks.start()
+        asks.join(10.0)
+        assert asked == [(False, TimeoutError)]
+    finally:
+        answers.set()
+        thread.join()
+    assert waits.result() == ["scores"]
+
+
+def _error_of(future):
+    try:
+        future.result(timeout=0.1)
+    except TimeoutError as error:
+        return type(error)
 
 
 def test_the_advice_to_who_waits_helps(scorer, caplog):
