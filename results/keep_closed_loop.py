@@ -273,8 +273,9 @@ def add_runs(args: argparse.Namespace, table: KeptTable) -> int:
     for text in args.row:
         name, _, folders = text.partition("=")
         for number, part in enumerate(folders.split(",")):
-            given, _, path = part.rpartition(":")
-            seed, folder = int(given or number), Path(path)
+            given = re.match(r"(\d+):", part)
+            seed = int(given[1]) if given else number
+            folder = Path(part[given.end() :] if given else part)
             settings = json.loads((folder / "settings.json").read_text())
             row = table.plan.row(name)
             if (run := RunKey(row.name, seed)) in scores:

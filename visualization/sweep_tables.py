@@ -214,10 +214,19 @@ def latex(rows: Sequence[TableRow], score: str) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
+_LATEX = str.maketrans(
+    {letter: rf"\{letter}" for letter in "&%_#${}"}
+    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "±": r"$\pm$"}
+)
+
+
 def _escaped(text: str) -> str:
-    for letter in "&%_#":
-        text = text.replace(letter, rf"\{letter}")
-    return text.replace("±", r"$\pm$")
+    r"""A text as LaTeX shows it.
+
+    >>> print(_escaped(r"50% of $\{x}_1^2$ ± 1"))
+    50\% of \$\textbackslash{}\{x\}\_1\textasciicircum{}2\$ $\pm$ 1
+    """
+    return text.translate(_LATEX)
 
 
 def power_table(rows: Sequence[TableRow]) -> str:

@@ -695,9 +695,9 @@ def test_collisions_per_km_are_of_rows_that_tell_how_far_they_drove(root, monkey
 
 def test_a_closed_loop_run_keeps_what_its_files_say_it_was_made_with(root, monkeypatch):
     drive_made_up(root / "plain")
-    drive_made_up(root / "better", recipe="c0ffee")
+    drive_made_up(root / "at 12:30", recipe="c0ffee")
     os.utime(root / "plain" / "episodes.csv", (86400, 86400))
-    rows = ["--row", f"plain={root}/plain", "--row", f"better={root}/better"]
+    rows = ["--row", f"plain={root}/plain", "--row", f"better={root}/at 12:30"]
     assert call(keep_closed_loop, monkeypatch, "effect/two", *rows) == 0
     made = json.loads((root / "results" / "effect" / "two" / "made_with.json").read_text())
     better = made["better/0"]
