@@ -11,7 +11,7 @@ from mmengine.config import ConfigDict
 
 from beyonddrive.engine.together.scenes import SceneTensors, TogetherError
 from beyonddrive.results.effect.side_by_side import score, train
-from beyonddrive.results.effect.side_by_side.pack import sources_of
+from beyonddrive.results.effect.side_by_side.pack import claim, sources_of
 
 HIDE = {"type": "HideStatus", "parts": ["acceleration"]}
 PACK = {"type": "PackPlanInputs"}
@@ -97,3 +97,18 @@ def test_what_an_earlier_training_left_is_not_scored_in_the_place_of_a_later_one
     write_part(tmp_path, 1, (1, 1000), tokens=("a", "c"))
     with pytest.raises(SystemExit, match=r"runs-1.json: was judged on other scenes than .*runs-0.json"):
         score.read_trained(tmp_path)
+
+
+def test_scenes_of_another_world_are_not_packed_with_those_that_are_there(tmp_path):
+    world, other, out = (tmp_path / name for name in ("world", "other", "out"))
+    for folder in (world, other, out):
+        folder.mkdir()
+        (folder / "synth.json").write_text(json.dumps({"world": folder.name}))
+    claim(out, world)
+    (out / "train.safetensors").touch()
+    claim(out, world)
+    with pytest.raises(SystemExit, match=r"out: has scenes of another world than .*other; name another"):
+        claim(out, other)
+    (out / "made_from.json").unlink()
+    with pytest.raises(SystemExit, match="has scenes of another world"):
+        claim(out, world)

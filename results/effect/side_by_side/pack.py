@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,13 @@ import torch
 
 from beyonddrive.engine.config_values import OptionText
 from beyonddrive.engine.configs import load_config
+from beyonddrive.engine.files import write_atomically
 from beyonddrive.engine.sweeps.folder import runs_of
 from beyonddrive.engine.sweeps.plan import SweepPlan, read_plan
 from beyonddrive.engine.together.packing import pack_scenes, unpack_scenes
 from beyonddrive.engine.together.scenes import SceneTensors, TogetherError
 from beyonddrive.registry import DATASETS, TRANSFORMS
+from beyonddrive.structures.digests import sha256_of
 from beyonddrive.structures.errors import BeyondDriveError
 
 PLAN_FOLDER = Path(__file__).parents[1]
@@ -32,6 +35,8 @@ WIDEST = "wote_tiny_1xb16-12e_synth"
 """A config whose samples have all inputs and targets that others have, but for negatives."""
 GIVEN = {"gt.trajectory": "trajectory", "inputs.status": "status"}
 """What the steps of a pipeline are given, and what they call it."""
+MADE_FROM = "made_from.json"
+"""File of OUT that says of which world its scenes are."""
 IMAGE_QUALITY = 75
 """Of WebP: what a machine takes along is limited."""
 MADE_BY = {
@@ -55,6 +60,29 @@ def digest(node: Any) -> str:
     return hashlib.blake2b(json.dumps(node, sort_keys=True, default=str).encode(), digest_size=6).hexdigest()
 
 
+def claim(out: Path, world: Path) -> None:
+    """Begin, or go on with, a folder of the scenes of a world.
+
+    Raises:
+        SystemExit: If the folder has scenes of another one, or does not say of which.
+    """
+    wanted = {"world": sha256_of(world / "synth.json")}
+    path = out / MADE_FROM
+    there = json.loads(path.read_text()) if path.exists() else None
+    if (there is None and any(out.glob("*.safetensors"))) or there not in (None, wanted):
+        raise SystemExit(f"pack: {out}: has scenes of another world than {world}; name another folder")
+    write_atomically(path, json.dumps(wanted).encode())
+
+
+def without_place(text: str, world: Path) -> str:
+    """A config as text, with ``WORLD`` where values say where the world is.
+
+    >>> without_place("{'data_root': 'data', 'pool': 'data/pool'}", Path("data"))
+    "{'data_root': 'WORLD', 'pool': 'WORLD/pool'}"
+    """
+    return re.sub(rf"(?<=['\"]){re.escape(str(world))}(?=['\"/])", "WORLD", text)
+
+
 def main() -> None:
     """Pack."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -62,6 +90,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    claim(args.out, args.world)
 
     options = plan_of("planners", args.world).rows[0].options
     widest = load_config(WIDEST, {key: OptionText(value) for key, value in options.items()})
@@ -99,7 +128,7 @@ def main() -> None:
             rows[run.recipe] = {
                 "name": run.row,
                 "plan": name,
-                "config": config.dump().replace(str(args.world), "WORLD"),
+                "config": without_place(config.dump(), args.world),
                 "fields": sources[key],
             }
             print(run.recipe, name, run.row, flush=True)
