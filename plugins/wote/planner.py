@@ -100,8 +100,9 @@ class WoTE(SensorPlanner):
         return tokens
 
     def encode_to_plan(self, inputs: Inputs) -> SceneTokens:
-        """Tokens without the map."""
-        return self.encode(inputs, with_map=False)
+        """Tokens without the map, unless the detection head finds its agents on it."""
+        finds = self.detection_head is not None and getattr(self.detection_head, "reads", "bev") == "bev"
+        return self.encode(inputs, with_map=finds)
 
     def loss(self, inputs: Inputs, samples: Sequence[PlanSample]) -> dict[str, Tensor]:
         """Terms of all heads, and of the map of the future."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.structures import BaseDataElement
-from torch import Tensor
+from torch import Tensor, nn
 
 from beyonddrive.checkpoints.golden import GoldenFile
 from beyonddrive.heads.plan_prior import PriorError
@@ -22,6 +22,7 @@ from beyonddrive.plugins.wote.world_model import WorldModel, splat_weights
 from beyonddrive.structures.sample import PlanSample
 from beyonddrive.structures.tokens import SceneTokens
 from beyonddrive.structures.vocabulary import VocabularyError
+from beyonddrive.tests.plugins.small import BACKBONE
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "models"
 ANCHORS = 40
@@ -261,3 +262,31 @@ def test_planner_wants_its_own_head_and_both_parts_of_the_map() -> None:
         )
     with pytest.raises(ValueError, match=r"decoder.map_size and bev_head"):
         WoTE(trajectory_head={"type": "WorldModelHead"}, backbone=small, decoder={"type": "BEVTokenizer"})
+
+
+class Finder(nn.Module):
+    """A detection head that finds one agent per scene, on a map."""
+
+    def __init__(self, reads: str) -> None:
+        super().__init__()
+        self.reads: Any = reads
+
+    def detect(self, tokens: SceneTokens) -> list[BaseDataElement]:
+        return [BaseDataElement(boxes=each.mean()) for each in tokens.require(self.reads, "Finder")]
+
+
+def test_what_finds_agents_on_the_map_has_it_when_planning() -> None:
+    planner = WoTE(
+        trajectory_head={"type": "WorldModelHead", **SETTINGS, "bev_size": (2, 2)},
+        backbone={**BACKBONE, "latent": False, "top_down": False, "bev_size": (64, 64)},
+        decoder={"type": "BEVTokenizer", "dim": 16, "map_size": (8, 8), "map_channels": 4},
+        bev_head={"type": "BEVSemanticHead", "in_channels": 4, "num_classes": 8},
+    ).eval()
+    planner.world_head.anchors.fit(plans())
+    inputs = {"camera": torch.rand(2, 3, 32, 64), "lidar": torch.rand(2, 1, 64, 64)}
+    inputs["status"] = torch.rand(2, 8)
+    assert planner.encode_to_plan(inputs).bev is None
+    planner.detection_head = Finder("bev")
+    assert all("boxes" in sample.pred for sample in planner.predict(inputs))
+    planner.detection_head = Finder("points")
+    assert planner.encode_to_plan(inputs).bev is None
