@@ -159,7 +159,10 @@ class LoadNegatives(BaseTransform):
             chosen, valid = self.selector(found.plans, found.scores, theirs)
             plans[valid] = found.plans[chosen[valid]]
             if self.scene == "offset":
+                # (by whole turns nearer to its own expert first: the sum is then near the other one)
+                turns = np.rint((plans[valid][..., 2] - theirs[..., 2]) / (2 * np.pi))
                 plans[valid] += (expert - theirs).astype(np.float32)
+                plans[valid, :, 2] -= (2 * np.pi * turns).astype(np.float32)
             scores[valid] = found.scores[chosen[valid]]
             times[valid] = found.times[chosen[valid], self._columns[valid]]
         results.update(negative_plans=plans, negative_valid=valid, negative_scores=scores)

@@ -102,6 +102,20 @@ def test_another_scene_lends_its_negative_or_its_offset(pool):
     assert sorted(lender.values()) == ["a", "b", "c"] and all(name != other for name, other in lender.items())
 
 
+def test_a_lent_offset_is_near_its_expert_also_behind_half_a_turn(tmp_path):
+    experts = {"a": EXPERT + np.float32([0.0, 0.0, 3.1]), "b": EXPERT}
+    records = {token: record([0.0], [1.0]) for token in experts}
+    for token, expert in experts.items():
+        records[token]["expert"] = expert
+        records[token]["plans"][0] = expert + np.float32([0.0, 1.0, 0.1])
+    records["a"]["plans"][0, :, 2] -= np.float32(2 * np.pi)  # (3.2, as a plan has it)
+    writer = open_writer(tmp_path / "pool", describe(num_scenes=2), "a test")
+    writer.write("shard-00000", records)
+    for token, expert in experts.items():
+        lent = load(tmp_path / "pool", token, expert, scene="offset")["negative_plans"][0]
+        np.testing.assert_allclose(lent - expert, np.tile([0.0, 1.0, 0.1], (8, 1)), atol=1e-5)
+
+
 def test_lending_needs_a_pool():
     with pytest.raises(ValueError, match="scene='another' is for a pool"):
         LoadNegatives(online=True, scene="another")
