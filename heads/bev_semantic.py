@@ -39,7 +39,7 @@ class BEVSemanticHead(nn.Module):
         loss: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.map_size = tuple(map_size)
+        self.map_size, self.num_classes = tuple(map_size), num_classes
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, in_channels, 3, padding=1),
             nn.ReLU(),

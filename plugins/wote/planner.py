@@ -74,6 +74,12 @@ class WoTE(SensorPlanner):
             raise ValueError(f"WoTE: future_map_weight must not be negative, got {future_map_weight}")
         if (self.bev_head is None) != (self.decoder.map_proj is None):
             raise ValueError("WoTE: give both decoder.map_size and bev_head, or set both to None")
+        classes = getattr(self.bev_head, "num_classes", EGO_CLASS + 1)
+        if classes <= EGO_CLASS:
+            raise ValueError(
+                f"WoTE: bev_head.num_classes is {classes}, and class {EGO_CLASS} of its maps is the ego's "
+                f"own box: set it to {EGO_CLASS + 1}"
+            )
         self.future_map_weight = future_map_weight
         self.future_embedding: nn.Embedding | None = None
         if self.bev_head is not None:

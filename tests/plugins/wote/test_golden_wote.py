@@ -262,6 +262,13 @@ def test_planner_wants_its_own_head_and_both_parts_of_the_map() -> None:
         )
     with pytest.raises(ValueError, match=r"decoder.map_size and bev_head"):
         WoTE(trajectory_head={"type": "WorldModelHead"}, backbone=small, decoder={"type": "BEVTokenizer"})
+    with pytest.raises(ValueError, match=r"bev_head.num_classes is 7, and class 7 .*: set it to 8"):
+        WoTE(
+            trajectory_head={"type": "WorldModelHead"},
+            backbone=small,
+            decoder={"type": "BEVTokenizer"},
+            bev_head={"type": "BEVSemanticHead"},
+        )
 
 
 class Finder(nn.Module):
