@@ -93,8 +93,19 @@ class PlanDenoiser(nn.Module):
         self.output_proj = nn.Linear(dim, NUM_POSES * pose_dim)
 
     def prepare(self, context: Tensor) -> list[ContextCache]:
-        """Keys and values of the context (B, N, dim), one entry per layer."""
-        memory = context + self.cond_pos_emb[:, 1:]
+        """Keys and values of the context (B, N, dim), one entry per layer.
+
+        Raises:
+            ValueError: If the network was built for another number of tokens or channels.
+        """
+        position = self.cond_pos_emb[:, 1:]
+        if context.shape[1:] != position.shape[1:]:  # (a single token would go with any number)
+            raise ValueError(
+                f"{type(self).__name__}: was built for {position.shape[1]} context tokens of {self.dim} "
+                f"channels (num_context, dim), and gets {context.shape[1]} of {context.shape[2]}: queries "
+                f"after the first are decoder.num_queries - 1, their channels decoder.dim; make them agree"
+            )
+        memory = context + position
         return [ContextCache(*self._keys_and_values(layer, memory)) for layer in self._layers()]
 
     def forward(self, plans: Tensor, time: Tensor, context: Tensor | list[ContextCache]) -> Tensor:

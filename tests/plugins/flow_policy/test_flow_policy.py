@@ -66,3 +66,23 @@ def test_flow_policy_needs_a_flow_head():
             backbone=BACKBONE,
             decoder=DECODER,
         )
+
+
+@pytest.mark.parametrize(
+    ("decoder", "head", "words"),
+    [
+        ({"num_queries": 2}, {}, "built for 3 context tokens of 8 channels .* gets 1 of 8"),
+        ({"num_queries": 6}, {}, "gets 5 of 8: queries after the first are decoder.num_queries - 1"),
+        ({}, {"num_context": 1}, "built for 1 context tokens .* gets 3 of 8"),
+        ({}, {"dim": 16}, "of 16 channels .* gets 3 of 8"),
+    ],
+)
+def test_a_context_of_another_size_is_refused(decoder, head, words):
+    denoiser = {"dim": 8, "num_context": 3, "num_heads": 2, "ffn_dim": 8, **head}
+    planner = FlowPolicy(
+        trajectory_head={"type": "FlowHead", "denoiser": denoiser},
+        backbone=BACKBONE,
+        decoder={**DECODER, **decoder},
+    )
+    with pytest.raises(ValueError, match=words):
+        planner.eval()(PlannerDataPreprocessor()(camera_batch())["inputs"])
