@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.geometry import AGENT_EXTENT, Limits
 from beyonddrive.structures.sample import PlanSample, stack_field
-from beyonddrive.structures.tokens import SceneTokens
+from beyonddrive.structures.tokens import SceneTokens, check_channels
 from beyonddrive.structures.transfers import to_device
 
 AGENT_RANGE = 32.0
@@ -40,7 +40,7 @@ class AgentHead(nn.Module):
         loss: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.num_agents = num_agents
+        self.in_channels, self.num_agents = in_channels, num_agents
         self.states = nn.Sequential(nn.Linear(in_channels, hidden), nn.ReLU(), nn.Linear(hidden, 5))
         self.label = nn.Linear(in_channels, 1)
         self.criterion = MODELS.build(loss or {"type": "HungarianAgentLoss"})
@@ -70,7 +70,7 @@ class AgentHead(nn.Module):
         """Agent queries (B, N, d).
 
         Raises:
-            ValueError: If the decoder gives fewer.
+            ValueError: If the decoder gives fewer, or with other channels.
         """
         queries = tokens.queries[:, 1 : 1 + self.num_agents]
         if queries.shape[1] != self.num_agents:
@@ -78,6 +78,7 @@ class AgentHead(nn.Module):
                 f"AgentHead: needs {self.num_agents} agent queries after the trajectory query, the decoder "
                 f"gives {tokens.queries.shape[1]} queries in all: set num_queries to {self.num_agents + 1}"
             )
+        check_channels(type(self).__name__, self.in_channels, queries.shape[-1], "queries")
         return queries
 
     def loss(self, tokens: SceneTokens, samples: Sequence[PlanSample]) -> dict[str, Tensor]:
@@ -128,6 +129,7 @@ class DecodedAgentHead(AgentHead):
     def queries(self, tokens: SceneTokens) -> Tensor:
         """Queries (B, N, d) that have read ``tokens.memory``."""
         memory = tokens.require("memory", "DecodedAgentHead")
+        check_channels(type(self).__name__, self.in_channels, memory.shape[-1], "tokens")
         queries = self.query_embedding.weight.expand(memory.shape[0], -1, -1)
         for layer in self.layers:
             queries = layer(queries, memory)

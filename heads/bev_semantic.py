@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.sample import PlanSample, stack_field
-from beyonddrive.structures.tokens import SceneTokens
+from beyonddrive.structures.tokens import SceneTokens, check_channels
 from beyonddrive.structures.transfers import to_device
 
 NUM_BEV_CLASSES = 7
@@ -39,7 +39,7 @@ class BEVSemanticHead(nn.Module):
         loss: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.map_size, self.num_classes = tuple(map_size), num_classes
+        self.in_channels, self.map_size, self.num_classes = in_channels, tuple(map_size), num_classes
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, in_channels, 3, padding=1),
             nn.ReLU(),
@@ -49,7 +49,9 @@ class BEVSemanticHead(nn.Module):
 
     def forward(self, tokens: SceneTokens) -> dict[str, Tensor]:
         """``bev_semantic_map`` (B, classes, *map_size) logits."""
-        logits = self.layers(tokens.require("bev", "BEVSemanticHead"))
+        bev = tokens.require("bev", "BEVSemanticHead")
+        check_channels(type(self).__name__, self.in_channels, bev.shape[1], "maps")
+        logits = self.layers(bev)
         logits = F.interpolate(logits, size=self.map_size, mode="bilinear", align_corners=False)
         return {"bev_semantic_map": logits}
 

@@ -12,7 +12,7 @@ from beyonddrive.heads.base import Space, TrajectoryHead, as_poses, bound_headin
 from beyonddrive.registry import MODELS
 from beyonddrive.structures.plan import NUM_POSES
 from beyonddrive.structures.sample import PlanSample
-from beyonddrive.structures.tokens import PlanOutput, SceneTokens
+from beyonddrive.structures.tokens import PlanOutput, SceneTokens, check_channels
 
 
 class RegressionHead(TrajectoryHead):
@@ -27,7 +27,7 @@ class RegressionHead(TrajectoryHead):
         loss: Attraction; :class:`PlanL1Loss` of weight 10 by default.
 
     Raises:
-        ValueError: If the attraction has no ``weight``.
+        ValueError: If the attraction has no ``weight``, or torch no such activation.
     """
 
     def __init__(
@@ -47,6 +47,9 @@ class RegressionHead(TrajectoryHead):
                 f"below which a repulsion has to stay: set self.weight, its slope far from the expert"
             )
         self.attraction_weight = self.attraction.weight
+        if not hasattr(nn, activation):
+            raise ValueError(f"{type(self).__name__}: activation {activation!r} is no class of torch.nn")
+        self.in_channels = in_channels
         outputs = NUM_POSES * self.pose_dim
         if hidden is None:
             self.mlp = nn.Sequential(nn.Linear(in_channels, outputs))
@@ -54,6 +57,16 @@ class RegressionHead(TrajectoryHead):
             self.mlp = nn.Sequential(
                 nn.Linear(in_channels, hidden), getattr(nn, activation)(), nn.Linear(hidden, outputs)
             )
+
+    def query(self, tokens: SceneTokens) -> Tensor:
+        """The trajectory query (B, d).
+
+        Raises:
+            ValueError: If it has other channels than the head was built for.
+        """
+        query = tokens.queries[:, 0]
+        check_channels(type(self).__name__, self.in_channels, query.shape[-1], "queries")
+        return query
 
     def loss(self, output: PlanOutput, samples: Sequence[PlanSample]) -> dict[str, Tensor]:
         """``loss_trajectory``: weighted L1."""
@@ -86,7 +99,7 @@ class AbsoluteTrajectoryHead(RegressionHead):
 
     def forward(self, tokens: SceneTokens) -> PlanOutput:
         """Plans of a batch; ``encoded`` is ``trajectory``."""
-        query = tokens.queries[:, 0]
+        query = self.query(tokens)
         if torch.is_autocast_enabled(query.device.type):
             # Beyond 32 m a number in bfloat16 is off by up to an eighth of a metre.
             with torch.autocast(query.device.type, enabled=False):
@@ -123,5 +136,5 @@ class DeltaTrajectoryHead(RegressionHead):
 
     def forward(self, tokens: SceneTokens) -> PlanOutput:
         """Plans of a batch; ``encoded`` holds the steps."""
-        encoded = as_poses(self.mlp(tokens.queries[:, 0]), self.pose_dim)
+        encoded = as_poses(self.mlp(self.query(tokens)), self.pose_dim)
         return PlanOutput(trajectory=self.decode(encoded), encoded=encoded)

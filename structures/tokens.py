@@ -78,6 +78,30 @@ class PlanOutput:
     detections: Sequence[BaseDataElement] | None = None
 
 
+def check_channels(head: str, wanted: int, given: int, what: str) -> None:
+    """Refuse what a head was not built for, in words that say which setting is meant.
+
+    Args:
+        head: Name of the head whose ``in_channels`` it is.
+        wanted: The channels that it was built for.
+        given: Those that it gets.
+        what: Whose channels these are.
+
+    Raises:
+        ValueError: If they differ.
+
+    >>> check_channels("MyHead", 64, 256, "queries")
+    Traceback (most recent call last):
+        ...
+    ValueError: MyHead: in_channels is 64, but the queries that it gets have 256 channels; make them agree
+    """
+    if given != wanted:
+        raise ValueError(
+            f"{head}: in_channels is {wanted}, but the {what} that it gets have {given} channels; make them "
+            "agree"
+        )
+
+
 def as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """Tokens (B, rows * columns, C), row by row -> map (B, C, rows, columns), channels-last in memory.
 

@@ -1,11 +1,13 @@
 """The head of the other road users."""
 
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 from torch import nn
 
-from beyonddrive.heads.agents import AgentHead
+from beyonddrive.heads.agents import AgentHead, DecodedAgentHead
 
 
 def test_agent_head_bounds_and_freezing(make_tokens, make_samples):
@@ -23,3 +25,7 @@ def test_agent_head_bounds_and_freezing(make_tokens, make_samples):
     assert frozen.loss(make_tokens(), make_samples()) == {}
     with pytest.raises(ValueError, match="set num_queries to 31"):
         head(make_tokens(queries=20))
+    with pytest.raises(ValueError, match="AgentHead: in_channels is 8, but the queries that it gets have 16"):
+        AgentHead(in_channels=8)(make_tokens())
+    with pytest.raises(ValueError, match=r"DecodedAgentHead: in_channels is 8, but the tokens .* have 16"):
+        DecodedAgentHead(in_channels=8)(replace(make_tokens(), memory=torch.zeros(2, 5, 16)))

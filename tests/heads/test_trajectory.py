@@ -58,3 +58,11 @@ def test_expert_is_compared_in_the_heads_own_space(make_samples):
 def test_an_attraction_has_to_say_how_strong_it_is():
     with pytest.raises(ValueError, match="DeltaTrajectoryHead: loss L1Loss has no attribute weight"):
         DeltaTrajectoryHead(in_channels=16, loss={"type": nn.L1Loss})
+
+
+@pytest.mark.parametrize("head", [AbsoluteTrajectoryHead, DeltaTrajectoryHead])
+def test_a_head_of_other_channels_than_the_queries_says_which(make_tokens, head):
+    with pytest.raises(ValueError, match=rf"{head.__name__}: in_channels is 8, but the queries .* have 16"):
+        head(in_channels=8)(make_tokens())
+    with pytest.raises(ValueError, match=f"{head.__name__}: activation 'Sigh' is no class of torch"):
+        head(activation="Sigh")
