@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -110,25 +110,28 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def lock_if_possible(path: Path) -> Iterator[OSError | None]:
+def lock_if_possible(path: Path, warn: Callable[[str], object]) -> Iterator[None]:
     """As :func:`file_lock` without waiting; where a file system knows no locks, without one.
 
-    Yields:
-        What the file system said if it knows no locks: nobody watches then, and somebody has to be told.
+    Args:
+        path: As for :func:`file_lock`, in the folder that is held by it.
+        warn: Is told that nobody watches, if the file system knows no locks.
 
     Raises:
         LockedError: If another process holds it.
     """
     with ExitStack() as held:
-        unknown = None
         try:
             held.enter_context(file_lock(path, wait=False))
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
             path.unlink(missing_ok=True)
-            unknown = error
-        yield unknown
+            warn(
+                f"{path.parent}: its file system knows no locks ({error.strerror}), so that another process "
+                "works in it would not be noticed"
+            )
+        yield
 
 
 def is_locked(path: Path) -> bool:

@@ -254,18 +254,12 @@ def create_world(
     sumo_home()
     with ExitStack() as held:
         try:
-            unknown = held.enter_context(lock_if_possible(root / _LOCK))
+            held.enter_context(lock_if_possible(root / _LOCK, logger.warning))
         except LockedError as error:
             raise WorldError(
                 f"{root}: another process makes a world there; wait until it has ended, or choose another "
                 "folder"
             ) from error
-        if unknown is not None:
-            logger.warning(
-                "%s: its file system knows no locks (%s): a second process there would not be noticed",
-                root,
-                unknown.strerror,
-            )
         if summary_file.exists():  # (another process has finished it meanwhile)
             return _finished(summary_file, config)
         return _create(root, config, executor, score_experts, progress)

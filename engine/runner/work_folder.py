@@ -65,17 +65,14 @@ def alone_in(folders: Sequence[Path]) -> Iterator[None]:
 
 def _hold(held: ExitStack, folder: Path) -> str | None:
     """Lock a folder until the stack is left; why not, if another training has."""
+
+    def warn(text: str) -> None:
+        print_log(f"work_dir {text}", logger="current", level=logging.WARNING)
+
     try:
-        unknown = held.enter_context(lock_if_possible(folder / _LOCK))
+        held.enter_context(lock_if_possible(folder / _LOCK, warn))
     except LockedError:
         return _at_work(folder)
-    if unknown is not None:
-        print_log(
-            f"work_dir {folder}: its file system knows no locks ({unknown.strerror}), so a second training "
-            "in it would not be noticed",
-            logger="current",
-            level=logging.WARNING,
-        )
     return None
 
 

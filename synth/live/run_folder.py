@@ -53,17 +53,11 @@ def alone_in(out: Path) -> Iterator[None]:
     """
     with ExitStack() as held:
         try:
-            unknown = held.enter_context(lock_if_possible(out / LOCK))
+            held.enter_context(lock_if_possible(out / LOCK, logging.getLogger(__name__).warning))
         except LockedError as error:
             raise LiveError(
                 f"{out}: another run is at work in it; wait until it has ended, or give another --out"
             ) from error
-        if unknown is not None:
-            logging.getLogger(__name__).warning(
-                "%s: its file system knows no locks (%s): a second run in it would not be noticed",
-                out,
-                unknown.strerror,
-            )
         yield
 
 
