@@ -4,13 +4,17 @@ Each run is what ``beyonddrive closed-loop run`` wrote; runs of a name are its t
 with ``--settings`` ``settings_speeds.csv`` for those of ``settings.yml``, gets the mean speed [m/s] in the
 second quarter of a second (``start``: a record begins after the first step) and 1, 2 and 4 s later, of the
 episodes that have not ended by then, and the share [%] of all steps but the first in which the ego stands
-(slower than 0.5 m/s). ``--out FILE`` takes the rows of runs that are not kept here.
+(slower than 0.5 m/s); and a digest of recipes and weights of its runs, by which ``results/check.py`` tells
+whether these are the ones that are kept. ``--out FILE`` takes the rows of runs that are not kept here.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +24,8 @@ from beyonddrive.evaluation.closed_loop.hugsim.run_files import RECORD, read_rec
 from beyonddrive.results.keep_closed_loop import TRAFFIC
 from beyonddrive.results.row_files import add_rows, read_rows
 from beyonddrive.results.tables import KeptTable, name_of
+from beyonddrive.structures.digests import digest_of_lines
+from beyonddrive.synth.live.run_folder import SETTINGS as SETTINGS_FILE
 
 TIMES = {"start": 0, "1 s": 4, "2 s": 8, "4 s": 16}
 """In steps of a quarter of a second, from the first frame of a record on, which is of the first step."""
@@ -35,6 +41,11 @@ def speeds(record: Path) -> NDArray[np.float64]:
     return found
 
 
+def runs_digest(runs: Iterable[Mapping[str, Any]]) -> str:
+    """Digest of how runs were driven and with which weights, from their settings or what is kept of these."""
+    return digest_of_lines(f"{run['recipe']} {run['checkpoint']}" for run in runs)
+
+
 def cells_of(episodes: list[NDArray[np.float64]]) -> dict[str, str]:
     """Figures of a row."""
     cells = {"episodes": str(len(episodes))}
@@ -45,7 +56,7 @@ def cells_of(episodes: list[NDArray[np.float64]]) -> dict[str, str]:
 
 
 def check_speeds() -> list[str]:
-    """Rows of both files that are of another number of episodes than the runs of theirs that are kept."""
+    """Rows of both files that are of other runs, or other numbers of episodes, than those that are kept."""
     problems = []
     for path, name in ((OUT, "planners"), (SETTINGS, "settings")):
         kept = KeptTable(f"closed_loop/{name}")
@@ -57,6 +68,11 @@ def check_speeds() -> list[str]:
                 problems.append(
                     f"{path.name}: '{line['row']}' is of {line['episodes']} episodes, but runs of {wanted} "
                     "are kept; run results/closed_loop/speeds.py with all of them"
+                )
+            elif line.get("runs") != runs_digest(made[name_of(run)] for run in runs):
+                problems.append(
+                    f"{path.name}: '{line['row']}' is of runs with other weights or settings than those that "
+                    "are kept; run results/closed_loop/speeds.py with these"
                 )
     return problems
 
@@ -74,7 +90,8 @@ def main() -> None:
         found = [path for folder in folders.split(",") for path in sorted(Path(folder).glob(f"*/*/{RECORD}"))]
         if not found:
             parser.error(f"--run {name}: no episodes in {folders}")
-        rows[name] = cells_of([speeds(path) for path in found])
+        settings = [json.loads((Path(folder) / SETTINGS_FILE).read_text()) for folder in folders.split(",")]
+        rows[name] = cells_of([speeds(path) for path in found]) | {"runs": runs_digest(settings)}
     print(add_rows(args.out or (SETTINGS if args.settings else OUT), rows))
 
 

@@ -1,6 +1,7 @@
 """Speeds of episodes are read from their records."""
 
 import csv
+import json
 import pickle
 
 import numpy as np
@@ -21,6 +22,8 @@ def write_record(folder, moved):
     ]
     record = [{"type": "closeloop", "frames": [frame.to_dict() for frame in frames]}]
     (folder / "data.pkl").write_bytes(pickle.dumps(record))
+    run = folder.parents[1]
+    (run / "settings.json").write_text(json.dumps({"recipe": "r", "checkpoint": run.name, "lidar": False}))
 
 
 def run(monkeypatch, *texts):
@@ -35,7 +38,8 @@ def test_speeds_of_episodes_that_last_and_the_share_that_stands(tmp_path, monkey
     write_record(tmp_path / "b" / "seed_0" / "crashes", [1.0] * 5)
     lines = run(monkeypatch, f"both={tmp_path / 'a'},{tmp_path / 'b'}")
     wanted = {"episodes": "2", "start": "6.00", "1 s": "4.00", "2 s": "0.40", "4 s": "0.40", "stands": "48.0"}
-    assert lines == {"both": {"row": "both", **wanted}}
+    runs = speeds.runs_digest({"recipe": "r", "checkpoint": name} for name in "ba")
+    assert lines == {"both": {"row": "both", **wanted, "runs": runs}}
     lines = run(monkeypatch, f"b={tmp_path / 'b'}")
     assert list(lines) == ["both", "b"] and lines["b"]["2 s"] == "" and lines["b"]["stands"] == "0.0"
 
@@ -64,3 +68,8 @@ def test_speeds_of_other_runs_than_are_kept_are_found(tmp_path, monkeypatch):
     speeds.OUT.write_text(text.replace("LTF,480,", "LTF,160,"))  # as of one training
     (problem,) = speeds.check_speeds()
     assert "speeds.csv: 'LTF' is of 160 episodes, but runs of 480 are kept" in problem
+    (line,) = (line for line in text.splitlines() if line.startswith("LTF,480,"))
+    for other in ("0" * 16, ""):  # as of as many episodes with weights that are replaced since
+        speeds.OUT.write_text(text.replace(line, line.rpartition(",")[0] + "," + other))
+        (problem,) = speeds.check_speeds()
+        assert "'LTF' is of runs with other weights or settings" in problem
