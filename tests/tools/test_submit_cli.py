@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from beyonddrive.datasets.navsim.logs import read_log
 from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.engine.runner import build_test_runner, load_config
 from beyonddrive.evaluation.metric_caches import MetricCaches
@@ -70,9 +69,9 @@ def test_a_planner_of_one_stage_is_submitted_and_scored(
     rows = list(csv.reader(Path("s.csv").read_text().splitlines()))
     assert rows[0][:9] == ["seed", "token", "NC", "DAC", "EP", "TTC", "C", "DDC", "PDMS"] and len(rows) == 7
     assert rows[0][9:] == ["error", "label"]
-    logs = [(path.stem, path) for path in sorted((split_root / "navsim_logs/test").glob("*.pkl"))]
-    of_token = {frame["token"]: name for name, path in logs for frame in read_log(path)}
-    data = MetricCaches("test", NavsimRoot(split_root)).logs_digest((t, of_token[t]) for t in scores)
+    root = NavsimRoot(split_root)
+    logs = [(scene.token, scene.log_name) for scene in root.scenes("test") if scene.token in scores]
+    data = MetricCaches("test", root).logs_digest(logs)
     for seed, token, *values, error, label in rows[1:]:
         assert not error and data
         assert ScoreLabel.parse(label) == ScoreLabel.of(BASES["pdms"], scores, data=data)
