@@ -101,10 +101,11 @@ def score_bases(args: argparse.Namespace) -> int:
     plans = PlanFile(args.plans)
     root = NavsimRoot(args.data_root, args.maps_root)
     has_two_stages = any(basis.stages == 2 for basis in bases)
+    is_split = (root.root / "navsim_logs" / args.split).is_dir()
     if not has_two_stages:
-        _refuse_idle(args, (root.root / "navsim_logs" / args.split).is_dir())
+        _refuse_idle(args, is_split)
     # (a table of pairs also says where the logs are of a split that has the name of the table)
-    is_needed = has_two_stages or args.two_stage or not (root.root / "navsim_logs" / args.split).is_dir()
+    is_needed = has_two_stages or args.two_stage or not is_split
     two_stages: TwoStageData | str = "no basis has two stages"
     if is_needed:
         places = (args.two_stage, args.synthetic_scenes, root.maps_root)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from beyonddrive.datasets.navsim.root import NavsimRoot, NavsimRootError, SceneRef
 from beyonddrive.datasets.navsim.scene import HISTORY, Scene, SceneError
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter
-from beyonddrive.datasets.navsim.synthetic import read_synthetic_scene
+from beyonddrive.datasets.navsim.synthetic import TOKEN_LENGTH, read_synthetic_scene
 
 SPLIT = "synthetic"
 """What the split of follow-up scenes is called."""
@@ -64,6 +64,10 @@ class FollowUpRoot(NavsimRoot):
     def path_of(self, token: str) -> Path:
         """File of a scene."""
         return self.root / f"{token}.pkl"
+
+    def paths_of(self, tokens: Iterable[str]) -> list[Path]:
+        """Files of those of some scenes that are follow-ups, as the length of their tokens tells."""
+        return [self.path_of(token) for token in tokens if len(token) == TOKEN_LENGTH]
 
     def sensor_root(self, split: str) -> Path:
         """Folder to which camera paths are relative.

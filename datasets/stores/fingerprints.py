@@ -48,7 +48,7 @@ def is_unchanged(path: Path, known: Fingerprint) -> bool:
         return False
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 14)  # (more than a split has logs, or follow-up scenes, which are a file each)
 def _digest(path: Path, size: int, time_ns: int) -> str:
     digest = blake2b(digest_size=16)
     with path.open("rb") as file:

@@ -319,7 +319,7 @@ class TwoStageMetric(_BasisMetric):
 
     def follow_up_files(self, tokens: Iterable[str]) -> list[Path]:
         """Files of those scenes that are follow-ups."""
-        return [self.follow_ups.path_of(token) for token in tokens if len(token) == TOKEN_LENGTH]
+        return self.follow_ups.paths_of(tokens)
 
     def scored(self, row: SceneRow) -> ScoredScene:
         """A row as the file of results has it, with its place in a group."""

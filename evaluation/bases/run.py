@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -214,15 +214,12 @@ class BasesScoring:
                 except (RunError, TwoStageError) as error:
                     result = no_result(basis, plan, str(error))
                 scenes = [(token, result.logs.get(token, "")) for token in result.rows]
-                data = caches.logs_digest(scenes, self._files_of(result.rows))
+                follow_ups = self._work.follow_ups
+                files = [] if follow_ups is None else follow_ups.paths_of(result.rows)
+                data = caches.logs_digest(scenes, files)
                 result.label = replace(result.label, data=data)
                 found.append(result)
         return found
-
-    def _files_of(self, tokens: Iterable[str]) -> list[Path]:
-        """Files of those scenes that are follow-ups."""
-        root = self._work.follow_ups
-        return [] if root is None else [root.path_of(token) for token in tokens if len(token) == TOKEN_LENGTH]
 
     def _two_stages(self, basis: Basis, records: Mapping[str, SceneRecord], plan: int) -> BasisResult:
         result = two_stage_result(basis, listed(records, self._log_names), self.groups, plan, self.zero)
