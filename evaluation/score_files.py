@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -32,6 +32,7 @@ PART_SIZE = 256
 PART_SECONDS = 10.0
 """A part is written after so many seconds, however few scenes are in it."""
 _FAILURES = "failures"
+_LOG = "log"
 _MAX_OPEN = 64
 
 
@@ -60,7 +61,8 @@ class ScoreParts:
     def add(self, result: SceneScores) -> None:
         """Keep the scores of a scene; what is not written yet is lost when the process is killed."""
         assert result.values is not None
-        record: dict[str, NDArray[Any]] = {"values": result.values}
+        log_name = np.frombuffer(result.log_name.encode(), np.uint8)
+        record: dict[str, NDArray[Any]] = {"values": result.values, _LOG: log_name}
         if result.failures is not None:
             record[_FAILURES] = np.frombuffer(json.dumps(result.failures).encode(), np.uint8)
         self.keep(result.token, record)
@@ -96,8 +98,11 @@ class ScoreParts:
         failures_out: Path | None = None,
         basis: Basis | None = None,
         progress: str = "pair",
+        digest: Callable[[Iterable[tuple[str, str]]], str] | None = None,
     ) -> tuple[int, int]:
         """Write the files from all parts, in the order of the tokens, and delete the parts.
+
+        What is labelled was kept by :meth:`add`, which knows the logs.
 
         Args:
             tokens: Scenes; those without scores are passed over.
@@ -105,6 +110,8 @@ class ScoreParts:
             failures_out: JSON file to write: token -> one list of failures per plan.
             basis: What the scores are; their label then goes into the comment of the archive.
             progress: As of the label.
+            digest: Digest of what the logs of scenes hold, from token and log name of each, as of
+                :meth:`beyonddrive.evaluation.metric_caches.MetricCaches.logs_digest`; goes into the label.
 
         Returns:
             How many scenes have scores, and how many plans.
@@ -121,7 +128,12 @@ class ScoreParts:
                 num_plans += len(values)
                 yield token, values
 
-        label = None if basis is None else ScoreLabel.of(basis, present, progress)
+        data = (
+            ""
+            if digest is None
+            else digest([(token, store[token][_LOG].tobytes().decode()) for token in present])
+        )
+        label = None if basis is None else ScoreLabel.of(basis, present, progress, data)
         write_arrays(out, scores(), label)
         write_made_with(out)
         if failures_out is not None:

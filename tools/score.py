@@ -107,14 +107,18 @@ def score(args: argparse.Namespace) -> int:
     executor = executor_of(args)
     plans = PlanFile(args.plans)
     root = NavsimRoot(args.data_root, args.maps_root)
-    config = {**describe_inputs(root, args.split, args.plans), "settings": asdict(settings)}
+    # (parts that do not tell the logs of their scenes, as those of version 0.2, are not gone on with)
+    told = {"settings": asdict(settings), "logs": "told"}
+    config = {**describe_inputs(root, args.split, args.plans), **told}
     scoring = SplitScoring(root, args.split, plans, settings, args.cache_dir)
     with open_parts(args.out, config) as parts:
         if parts.done:
             tell("score", f"{len(parts.done)} scenes were scored before")
         for result in scoring.run(executor, parts.done):
             parts.add(result)
-        num_scenes, num_plans = parts.finish(plans, args.out, args.explain, BASES[name], args.progress)
+        num_scenes, num_plans = parts.finish(
+            plans, args.out, args.explain, BASES[name], args.progress, scoring.scorer.open().logs_digest
+        )
     if not plans:
         tell("score", f"{args.plans}: holds no plans")
     for problem in scoring.problems:

@@ -20,7 +20,7 @@ from beyonddrive.evaluation import score_files
 from beyonddrive.evaluation.metric_caches import KIND
 from beyonddrive.evaluation.pdm import EPDMS_COLUMNS
 from beyonddrive.evaluation.pdm.cache.metric_cache import CACHE_VERSION
-from beyonddrive.evaluation.plan_files import write_arrays
+from beyonddrive.evaluation.plan_files import read_label, write_arrays
 from beyonddrive.evaluation.scene_scoring import SceneScores
 from beyonddrive.evaluation.score_files import KIND as SCORES
 from beyonddrive.structures.plan import SCORE_COLUMNS
@@ -242,6 +242,26 @@ def test_parts_of_another_scorer_are_not_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr(score_files, "SCORER_VERSION", score_files.SCORER_VERSION + 1)
     with score_files.open_parts(out, score_files.describe_inputs(root, "golden", plans)) as parts:
         assert not parts.done
+
+
+def test_the_label_tells_of_the_data(golden, tmp_path):
+    """Where the logs hold something else, scores are of other data; a store changes nothing about that."""
+    tokens = list(golden)[:2]
+    write_arrays(tmp_path / "plans.npz", [(token, golden[token][0][:2]) for token in tokens])
+
+    def label(out, *options, **changed):
+        assert tool.main(arguments(tmp_path, *options, out=out, **changed)) == 0
+        return read_label(tmp_path / out)
+
+    first = label("first.npz")
+    assert first is not None and first.data
+    assert label("cached.npz", "--cache-dir", tmp_path / "cache") == first
+    assert label("cached_again.npz", "--cache-dir", tmp_path / "cache") == first
+    shutil.copytree(GOLDEN / "data", tmp_path / "data")
+    for path in (tmp_path / "data" / "navsim_logs" / "golden").iterdir():
+        path.write_bytes(path.read_bytes() + b"x")  # (a pickle ends at its stop)
+    other = label("other.npz", data=tmp_path / "data")
+    assert other.scenes == first.scenes and other.data not in ("", first.data)
 
 
 def test_two_jobs_do_not_write_one_file(golden, tmp_path, capsys):
