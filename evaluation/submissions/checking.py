@@ -18,7 +18,7 @@ from beyonddrive.engine.files import write_atomically
 from beyonddrive.evaluation.bases.places import TwoStageData
 from beyonddrive.evaluation.bases.run import BasesScoring
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
-from beyonddrive.evaluation.pdm.scores.two_stage import TwoStageError, read_groups
+from beyonddrive.evaluation.pdm.scores.two_stage import Group, TwoStageError, read_groups
 from beyonddrive.evaluation.score_labels import BASES, ScoreLabel
 from beyonddrive.evaluation.score_rows import LABEL, TWO_STAGE
 from beyonddrive.evaluation.split_scoring import SplitScoring
@@ -103,12 +103,20 @@ def score_one_stage(
 def score_two_stages(data: TwoStageData, stages: Sequence[Plans], executor: Executor) -> Verdict:
     """EPDMS of two stages, as the boards of v2 compute it: reactive traffic in both.
 
+    Args:
+        data: Scenes of both stages, and their pairs.
+        stages: Plans (8, 3) by token, of each stage as in the official file; or of both together.
+        executor: Where to run.
+
     Raises:
-        TwoStageError: If scenes of a group have no plan, or plans are of scenes of no group.
+        TwoStageError: If scenes of a group have no plan, or plans are of scenes of no group or of the other
+            stage.
         NavsimRootError: If a folder is missing.
     """
     plans = {token: plan[None] for stage in stages for token, plan in stage.items()}
     groups = read_groups(data.split.pairs, str(data.split.path))
+    if len(stages) > 1:
+        _check_stages(stages, groups, data.split.path)
     known = {token for group in groups for token in group.tokens}
     if others := [token for token in plans if token not in known]:
         raise TwoStageError(
@@ -135,6 +143,22 @@ def score_two_stages(data: TwoStageData, stages: Sequence[Plans], executor: Exec
         names = {"stage one": "stage one", "stage two": "stage two", "": "combined"}
         verdict.means = {shown: result.means[part] for part, shown in names.items()}
     return verdict
+
+
+def _check_stages(stages: Sequence[Plans], groups: Sequence[Group], path: Path) -> None:
+    """Refuse plans that are in the list of the other stage; a scene in both lists is one of them."""
+    first = {token for group in groups for token in (group.now, group.previous)}
+    second = {token for group in groups for pair in group.pairs for token in pair}
+    for stage, others, name, right in (
+        (stages[0], second, "first", "second"),
+        (stages[1], first, "second", "first"),
+    ):
+        if wrong := [token for token in stage if token in others]:
+            raise TwoStageError(
+                f"{name}_stage_predictions: {len(wrong)} of {len(stage)} plans are of scenes of the {right} "
+                f"stage of {path} ({shown(wrong)}), and the board gives no score then: put them into "
+                f"{right}_stage_predictions only"
+            )
 
 
 def write_rows(path: Path, verdicts: Sequence[Verdict]) -> None:
