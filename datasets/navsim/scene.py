@@ -92,6 +92,10 @@ class Scene:
         """Times, 0.5 s apart, at which the surroundings are known."""
         return len(self.frames)
 
+    def remedy_if_short(self, num_after: int) -> str:
+        """What to do if the surroundings are known at fewer than ``num_after`` times after now."""
+        return f"use a split with num_future_frames >= {num_after}"
+
     @property
     def now(self) -> Frame:
         """The current frame."""

@@ -69,6 +69,13 @@ class SyntheticScene(Scene):
         """Stored frames and later samples of objects."""
         return len(self.frames) + len(self.later_objects)
 
+    def remedy_if_short(self, num_after: int) -> str:
+        """What to do if the surroundings are known at fewer than ``num_after`` times after now."""
+        return (
+            f"extended_detections_tracks of {self.token}.pkl has {len(self.later_objects)} samples and "
+            f"should have {num_after - (len(self.frames) - HISTORY)}: get the file again"
+        )
+
     @cached_property
     def ego_poses(self) -> NDArray[np.float64]:
         """(frames, 3) global x [m], y [m], heading [rad] of the rear axle in every stored frame."""

@@ -92,7 +92,7 @@ def tracks_of(scene: Scene, current: int, num_frames: int = NUM_FRAMES) -> Track
     if scene.num_samples < current + num_frames:
         raise TrackError(
             f"{scene.num_samples - current - 1} frames after now, the score needs {num_frames - 1}; "
-            f"use a split with num_future_frames >= {num_frames - 1}"
+            f"{scene.remedy_if_short(num_frames - 1)}"
         )
     index: dict[str, int] = {}
     types: list[int] = []

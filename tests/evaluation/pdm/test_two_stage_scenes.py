@@ -47,6 +47,13 @@ def test_a_past_that_cannot_be_read_is_refused_with_pickle_and_key(root, follow_
         build_two_stage_scene(scene, root.map(scene.map_location))
 
 
+def test_a_follow_up_whose_objects_end_early_is_refused_with_its_pickle_and_key(root, follow_up):
+    scene = replace(follow_up, later_objects=follow_up.later_objects[:4])
+    told = rf"extended_detections_tracks of {follow_up.token}\.pkl has 4 samples and should have 8"
+    with pytest.raises(MetricCacheError, match=f"4 frames after now, the score needs 8; {told}"):
+        build_two_stage_scene(scene, root.map(scene.map_location))
+
+
 def test_vehicles_that_cannot_react_cost_reactive_traffic_alone(root, follow_up, monkeypatch):
     def fail(*_):
         raise ReactiveTrafficError("lane 7: its baseline has fewer than three vertices")
