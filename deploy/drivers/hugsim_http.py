@@ -192,6 +192,12 @@ def _made_safe(response: Any, limit: int) -> Any:
         raise PeerError(
             f"the server refuses the token ({response.status_code}): give the right one by --token-file"
         )
+    if response.is_redirect:
+        # (the token would be sent there, too, and a path that ends in /reset would not be looked at)
+        raise PeerError(
+            f"the server sends its clients elsewhere ({response.status_code}), which is not followed: if "
+            f"that server is meant, give its address by --server: {clipped(response.headers['location'])}"
+        )
     if response.status_code in _NOT_UP and response.request.path_url.endswith("/reset"):
         raise NotUpError(f"the server is not up ({response.status_code} {response.reason})")
     parts, size = [], 0

@@ -48,6 +48,8 @@ class Server:
                     return
                 with suppress(BrokenPipeError):  # (of a client that has given up)
                     self.send_response(status)
+                    if status == 302:
+                        self.send_header("Location", content.decode())
                     self.send_header("Content-Length", str(len(content)))
                     self.end_headers()
                     self.wfile.write(content)
@@ -239,6 +241,21 @@ def test_code_from_the_server_is_never_run(server, driver, tmp_path, where):
     server.spoil = lambda path, number, content: (200, _code(mark) if path == where else content)
     report = drive_http(HttpSettings(server.address), driver)
     assert "refused to load" in report.trouble and not mark.exists()
+
+
+@pytest.mark.parametrize("where", ["/reset", "/get_current_state", "/execute_action"])
+def test_nobody_is_sent_elsewhere_with_the_token(server, driver, tmp_path, where):
+    """Whatever ends in /reset is no pickle, and was not looked at."""
+    mark, asked = tmp_path / "ran", []
+    elsewhere = Server()
+    elsewhere.serve = lambda path, token, body: asked.append(token) or (200, _code(mark))
+    place = f"{elsewhere.address}/x/reset".encode()
+    server.spoil = lambda path, number, content: (302, place) if path == where else (200, content)
+    report = drive_http(HttpSettings(server.address), driver)
+    elsewhere.http.shutdown()
+    elsewhere.http.server_close()
+    assert "sends its clients elsewhere (302)" in report.trouble and elsewhere.address in report.trouble
+    assert not asked and not mark.exists()
 
 
 @pytest.mark.parametrize(
