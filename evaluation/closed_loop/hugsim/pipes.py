@@ -59,11 +59,14 @@ class Pipe:
             limit: Most bytes.
 
         Raises:
-            PeerError: If the peer dies or stays silent.
+            PeerError: If the peer dies, stays silent, or has removed the pipe.
             MessageError: If the message is longer than ``limit``.
         """
         # (not blocking, because opening would wait for a writer that may never come)
-        handle = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            handle = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            raise self._gone(error) from error
         try:
             parts: list[bytes] = []
             size, since, what = 0, time.monotonic(), "has sent nothing"
@@ -90,7 +93,8 @@ class Pipe:
             alive: As for :meth:`receive`.
 
         Raises:
-            PeerError: If the peer dies, stays silent, or closes the pipe before it has everything.
+            PeerError: If the peer dies, stays silent, has removed the pipe, or closes it before it has
+                everything.
         """
         handle = self._open_for_writing(seconds, alive)
         try:
@@ -110,7 +114,7 @@ class Pipe:
                 return os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
             except OSError as error:
                 if error.errno != errno.ENXIO:  # (there is no reader yet)
-                    raise
+                    raise self._gone(error) from error
             now = time.monotonic()
             if seconds is not None and now - started > seconds:
                 raise PeerError(f"{self.path}: nobody has come to read for {seconds:g} s")
@@ -119,6 +123,13 @@ class Pipe:
                 if not alive():
                     raise PeerError(f"{self.path}: the other side has ended")
             time.sleep(_RETRY)
+
+    def _gone(self, error: OSError) -> PeerError:
+        """Of a pipe that was there when it was made: scripts clean up behind them, also when they fail."""
+        return PeerError(
+            f"{self.path}: cannot be opened any more ({error.strerror}): the other side has removed it, or "
+            "its folder"
+        )
 
     def _wait(
         self, handle: int, event: int, since: float, seconds: float | None, alive: Alive | None, what: str

@@ -4,9 +4,11 @@ import json
 import os
 import pickle
 import select
+import subprocess
 import sys
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,6 +160,28 @@ while True:
         pickle.dump(np.column_stack([np.zeros(8), 2.0 * np.arange(1, 9)]), pipe)
 print("device", sys.argv[1])
 """
+
+
+CLEANS_UP = """
+import os, pickle, sys
+
+with open(sys.argv[1] + "/obs_pipe", "rb") as pipe:
+    pickle.load(pipe)
+for name in ("obs_pipe", "plan_pipe"):
+    os.remove(sys.argv[1] + "/" + name)
+"""
+
+
+def test_a_planner_that_cleans_up_and_dies_ends_its_scenario_in_order(tmp_path):
+    """What it drove counts, although nobody can be told ``Done`` any more."""
+    steps = []
+    session = SimpleNamespace(observe=lambda: ({}, {}), step=steps.append)
+    pipes = Pipe(tmp_path / OBSERVATIONS), Pipe(tmp_path / PLANS)
+    process = subprocess.Popen([sys.executable, "-c", CLEANS_UP, str(tmp_path)])
+    report = serving._drive(session, pipes, LONG, process)
+    assert report.counts == {"planner_failure": 1, "left_early": 1} and steps == [None]
+    assert "has removed it" in report.reasons["left_early"]
+    assert process.wait() == 0
 
 
 STAYS = """

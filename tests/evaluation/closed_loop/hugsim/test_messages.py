@@ -228,6 +228,15 @@ def test_another_file_in_its_place_is_left_alone(tmp_path):
     assert path.read_text() == "mine"
 
 
+def test_a_peer_that_removes_the_pipe_is_one_that_has_gone(tmp_path):
+    pipe = Pipe(tmp_path / "p")
+    pipe.path.unlink()
+    for act in (lambda: pipe.receive(5.0), lambda: pipe.send(b"x", 5.0)):
+        with pytest.raises(PeerError, match="has removed it"):
+            act()
+    assert not pipe.path.exists()
+
+
 def test_a_peer_that_sends_a_byte_now_and_then_is_given_up(tmp_path):
     pipe = Pipe(tmp_path / "p")
 
