@@ -110,21 +110,30 @@ def freeze(planner: Any) -> Any:
 
 
 def _foldable(module: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, str]]]:
-    """Names of batch norms in a module, each with the convolution whose output alone it reads."""
-    if isinstance(module, nn.Sequential):
+    """Names of batch norms in a module, each with the convolution whose output alone it reads.
+
+    A class that is derived from one of these may do more (an activation, other weights), or call its layers
+    in another order: such layers stay as they are.
+    """
+    runs = type(module).forward
+    if isinstance(module, nn.Sequential) and runs is nn.Sequential.forward:
         pairs = [(str(i), str(i + 1)) for i in range(len(module) - 1)]
-    elif isinstance(module, (StagedResNet, BasicBlock)):
+    elif runs in (StagedResNet.forward, BasicBlock.forward):
         pairs = [("conv1", "bn1"), ("conv2", "bn2")]
     else:
         return
     for first, norm in pairs:
         owner, name = module, first
-        if isinstance(getattr(module, first, None), nn.Sequential):  # a stem of several convolutions
-            owner, name = getattr(module, first), str(len(getattr(module, first)) - 1)
-        if isinstance(getattr(owner, name, None), nn.Conv2d) and isinstance(
-            getattr(module, norm, None), nn.BatchNorm2d
-        ):
+        stem = getattr(module, first, None)
+        if isinstance(stem, nn.Sequential) and type(stem).forward is nn.Sequential.forward:
+            owner, name = stem, str(len(stem) - 1)
+        if type(getattr(owner, name, None)) is nn.Conv2d and _is_fixed_norm(getattr(module, norm, None)):
             yield norm, (owner, name)
+
+
+def _is_fixed_norm(module: nn.Module | None) -> bool:
+    """Whether a module is a batch norm that normalises by what it has learned, not by the batch."""
+    return type(module) is nn.BatchNorm2d and module.running_mean is not None
 
 
 @torch.no_grad()
@@ -162,5 +171,5 @@ def _fixed(parts: list[Tensor]) -> nn.Parameter:
 def _merge_attention(planner: nn.Module) -> None:
     for module in list(planner.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, SelfAttention):
+            if type(child) is SelfAttention:
                 setattr(module, name, MergedSelfAttention(child))

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from timm.layers import BatchNormAct2d, StdConv2d
+from timm.models.resnet import BasicBlock
 from torch import nn
 
 from beyonddrive import deploy
@@ -125,6 +127,43 @@ def test_folding_needs_no_packing():
     inputs = inputs_of(planner)
     with torch.no_grad():
         torch.testing.assert_close(frozen(inputs), planner(inputs), rtol=1e-4, atol=2e-5)
+
+
+class WithShortcut(nn.Sequential):
+    """Adds its input to what its layers make of it."""
+
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class NormFirst(BasicBlock):
+    """Normalises before it convolves."""
+
+    def forward(self, x):
+        return x + self.conv2(self.bn2(self.conv1(self.bn1(x).relu())).relu())
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)],
+        [nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4)],
+        [nn.Conv2d(4, 4, 1), BatchNormAct2d(4)],
+        [nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)],
+        [StdConv2d(4, 4, 3), nn.BatchNorm2d(4)],
+        [WithShortcut(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4)],
+        [NormFirst(4, 4)],
+    ],
+    ids=["norm", "stem", "norm-and-activation", "norm-by-batch", "other-conv", "other-stem", "other-block"],
+)
+def test_layers_of_ones_own_are_folded_only_where_nothing_changes(layers):
+    torch.manual_seed(0)
+    network = nn.Sequential(*copy.deepcopy(layers))
+    x = torch.randn(4, 4, 8, 8)
+    network(3 * x + 1)  # running statistics that are not the first ones
+    network.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(freeze(network)(x), network(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
