@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -20,6 +21,22 @@ from beyonddrive.structures.se2 import rotate, to_local
 _MAPS = ("bev_semantic_map", "future_bev_semantic_map")
 _NEVER = ("vocabulary_scores",)
 """Facts about plans that are fixed in the car's frame: they cannot be turned."""
+_MOVED = (
+    "camera",
+    "lidar",
+    "points",
+    "status",
+    "trajectory",
+    "negative_plans",
+    "agent_states",
+    "boxes",
+    *_MAPS,
+)
+_SAME = (
+    *("camera_rig", "agent_labels", "box_labels", "box_points", VIEW_POSE),
+    *("negative_valid", "negative_scores", "negative_columns", "negative_times"),
+)
+"""Arrays that go with those that are moved, and are the same from everywhere."""
 
 
 class ViewError(BeyondDriveError, ValueError):
@@ -46,10 +63,12 @@ class ViewAugmentation(Augmentation):
         pixel_size: Side of a cell of the semantic maps [m], that of ``BEVMapTarget``.
         extent: Agents with abs(x) or abs(y) beyond this are left out [m], that of ``AgentTargets``.
         lidar_extent: Half side of the LiDAR raster [m], that of ``LoadLidarHistogram``.
+        unmoved: Arrays of transforms of your own that are the same from every pose, by name.
         **kwargs: ``seed`` and ``probability`` of :class:`Augmentation`.
 
     Raises:
-        ViewError: If there is a camera image without its rig, or scores of a vocabulary.
+        ViewError: If there is a camera image without its rig, scores of a vocabulary, or an array that this
+            transform does not know.
     """
 
     def __init__(
@@ -59,6 +78,7 @@ class ViewAugmentation(Augmentation):
         pixel_size: float = 0.25,
         extent: float = 32.0,
         lidar_extent: float = 32.0,
+        unmoved: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -71,6 +91,7 @@ class ViewAugmentation(Augmentation):
             raise ValueError("ViewAugmentation: pixel_size, extent and lidar_extent must be positive")
         self.max_yaw, self.max_shift = max_yaw, max_shift
         self.pixel_size, self.extent, self.lidar_extent = pixel_size, extent, lidar_extent
+        self.unmoved = tuple(unmoved)
 
     @property
     def geometry_taken(self) -> Limits:
@@ -97,6 +118,14 @@ class ViewAugmentation(Augmentation):
             raise ViewError(
                 "ViewAugmentation: HideStatus has hidden the acceleration ahead, which turning would mix "
                 "with that to the side; put HideStatus behind ViewAugmentation"
+            )
+        known = {*_MOVED, *_SAME, *self.unmoved}
+        other = [key for key in results if key not in known and isinstance(results[key], np.ndarray)]
+        if other:
+            raise ViewError(
+                f"ViewAugmentation: the sample has {other[0]!r}, and nothing says how it looks from aside: "
+                f"name it in unmoved if it is the same from every pose; else add it behind ViewAugmentation, "
+                f"in the frame of {VIEW_POSE} of the results, or leave ViewAugmentation out"
             )
         moved = dict(results)
         if "camera" in moved:

@@ -235,6 +235,14 @@ def test_what_is_known_of_plans_is_not_added_once_the_view_has_moved(reader, rem
         reader(moved)
 
 
+def test_arrays_that_nothing_is_known_of_are_refused_or_named():
+    given, pose = {**results(), "route": np.zeros((5, 2), np.float32)}, np.array([0.0, 0.5, 0.0])
+    with pytest.raises(ViewError, match=r"has 'route'.*name it in unmoved"):
+        ViewAugmentation().moved(given, pose)
+    moved = ViewAugmentation(unmoved=["route"]).moved(given, pose)
+    assert moved["route"] is given["route"]
+
+
 def test_what_is_hidden_stays_hidden_when_the_view_moves():
     """Turning keeps zeros of both entries, and would fill one from the other."""
     results = {"token": "a", "status": np.arange(8, dtype=np.float32)}
