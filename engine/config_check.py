@@ -121,9 +121,10 @@ def check_keys(path: str, node: Mapping[str, Any], reader: Reader) -> None:
             continue
         if key not in reader.keys and not reader.takes_any:
             known = set(reader.keys) - _GIVEN
-            raise _refuse(
-                f"{path}.{key}", value, f"{reader.name} has no such setting; {nearest(str(key), known)}"
-            )
+            hint = nearest(str(key), known)
+            if "type" in node and not hint.startswith("did you mean"):
+                hint += "; if it was for the type of a base, write _delete_=True beside the new type"
+            raise _refuse(f"{path}.{key}", value, f"{reader.name} has no such setting; {hint}")
         _check_value(f"{path}.{key}", value, reader.keys.get(key))
 
 
@@ -181,6 +182,8 @@ def _typed(
             known = {k: v for k, v in value.items() if not str(k).startswith("_")}
             _plain(f"{path}.{key}", known, part, f"{reader.name}.{key}")
         else:
+            if isinstance(value, Mapping) and (taken := reader.taken.get(key)):
+                value = {name: item for name, item in value.items() if name not in taken}
             _nested(f"{path}.{key}", value, registry, argument_is_ours(target, key))
 
 

@@ -48,12 +48,15 @@ class Reader(NamedTuple):
         takes_any: Whether it may take others too; not a class with ``refuses_other_keys = True``.
         parts: Keys of those arguments that are mappings without a ``type``, or the class that then reads it,
             by argument. A class names them in its attribute ``config_parts``.
+        taken: Keys that it takes out of an argument itself, before a class that its ``type`` names gets the
+            rest, by argument: the attribute ``config_taken``.
     """
 
     name: str
     keys: Mapping[str, Any]
     takes_any: bool = False
     parts: Mapping[str, Collection[str] | type] = {}
+    taken: Mapping[str, Collection[str]] = {}
 
     def part_keys(self, key: str) -> Collection[str]:
         """Keys of one of the :attr:`parts`; none if the argument is no part."""
@@ -98,7 +101,8 @@ def reader_of(target: Any) -> Reader:
     if inspect.isclass(target) and issubclass(target, ManagerMixin):
         keys.setdefault("name", str)
     name = getattr(target, "__name__", type(target).__name__)
-    return Reader(name, keys, takes_any, getattr(target, "config_parts", {}))
+    parts, taken = (getattr(target, which, {}) for which in ("config_parts", "config_taken"))
+    return Reader(name, keys, takes_any, parts, taken)
 
 
 @functools.cache

@@ -26,6 +26,7 @@ class HeadPlanner(Planner):
     Attributes:
         head_type: What the trajectory head must be, wrappers aside.
         config_parts: Keys of those arguments that are mappings without a ``type``.
+        config_taken: Keys of arguments that are not for the class that their ``type`` names.
 
     Args:
         trajectory_head: Settings of a :class:`TrajectoryHead`.
@@ -50,6 +51,7 @@ class HeadPlanner(Planner):
         "repulsion": (*inspect.signature(RepulsiveDistanceLoss).parameters, "mode_loss"),
         "calibration": tuple(inspect.signature(PlanCalibration).parameters),
     }
+    config_taken: ClassVar[Mapping[str, Collection[str]]] = {"repulsion": ("mode_loss",)}
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from beyonddrive.engine.configs import ConfigError, load_config
+from beyonddrive.losses.repulsive import RepulsiveDistanceLoss
 from beyonddrive.plugins.ego_mlp.planner import EgoStatusMLP
 from beyonddrive.registry import MODELS
 
@@ -154,6 +155,31 @@ def test_a_planner_of_anyones_own_takes_what_ours_take_as_strictly(blind_recipe)
             load_config(blind_recipe, options)
     finally:
         MODELS.module_dict.pop("TheirMLP")
+
+
+class TheirRepulsion(RepulsiveDistanceLoss):
+    """A repulsion of another package, with a setting of its own."""
+
+    def __init__(self, sharpness=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.sharpness = sharpness
+
+
+def test_a_repulsion_of_anyones_own_may_have_a_loss_of_modes(blind_recipe):
+    MODELS.register_module(module=TheirRepulsion)
+    try:
+        modes = {"weight": 1.0, "margin": 0.5}
+        own = {"type": "TheirRepulsion", "sharpness": 2.0, "weight": 3.0, "mode_loss": modes}
+        load_config(blind_recipe, {"model.repulsion": own})
+        with pytest.raises(ConfigError, match=r"repulsion\.sharpnes=.*did you mean sharpness\?"):
+            load_config(blind_recipe, {"model.repulsion": {**own, "sharpnes": 2.0}})
+    finally:
+        MODELS.module_dict.pop("TheirRepulsion")
+
+
+def test_settings_that_a_base_has_left_to_another_type_are_told_how_to_go(blind_recipe):
+    with pytest.raises(ConfigError, match=r"head\..*has no such.*write _delete_=True beside the new type"):
+        load_config(blind_recipe, {"model.trajectory_head.type": "RepulsiveHead"})
 
 
 def test_what_mmengine_and_torch_take_may_be_set(blind_recipe):
