@@ -27,7 +27,7 @@ CHECKED_TARGETS = ("gt.trajectory", "gt.agent_states", "gt.boxes")
 
 @MODELS.register_module()
 class PlannerDataPreprocessor(BaseDataPreprocessor):
-    """Stacks inputs, moves them to the device, turns uint8 camera images into floats in [0, 1].
+    """Stacks inputs, moves them to the device, turns uint8 inputs, which are images, into floats in [0, 1].
 
     Each input and each field of the samples is checked on the CPU, stacked, and copied to the device at once;
     a GPU's copy goes through pinned memory, and the host does not wait for it. :data:`RAGGED` inputs are not
