@@ -31,6 +31,7 @@ from beyonddrive.structures.digests import digest_of
 from beyonddrive.structures.errors import BeyondDriveError
 
 Transform = Callable[[Results], Results]
+_NUMBERS = (np.number, np.bool_, int, float)
 
 
 class DatasetError(BeyondDriveError, ValueError):
@@ -379,9 +380,9 @@ class NavsimDataset(BaseDataset):
                 f"split {self.split}: scene {ref.token} of log {ref.log_path.stem}: {error}"
             ) from error
         return {
-            key: value
+            key: np.asarray(value) if isinstance(value, _NUMBERS) else value
             for key, value in results.items()
-            if isinstance(value, np.ndarray) or key in ("token", "log_name")
+            if isinstance(value, (np.ndarray, *_NUMBERS)) or key in ("token", "log_name")
         }
 
     def _open_cache(self, folder: Path) -> FeatureCache:

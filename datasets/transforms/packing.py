@@ -86,4 +86,5 @@ def _negatives(results: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _tensor(array: Any, kind: Any = None) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=kind))
+    # (ascontiguousarray turns a single number into an array of one)
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=kind).reshape(np.shape(array)))

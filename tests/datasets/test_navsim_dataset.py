@@ -11,11 +11,12 @@ from beyonddrive.datasets import navsim_dataset as module
 from beyonddrive.datasets.feature_caching import cache_features
 from beyonddrive.datasets.navsim_dataset import DatasetError, NavsimDataset
 from beyonddrive.datasets.stores.manifests import StoreError
+from beyonddrive.datasets.transforms.base import BaseTransform
 from beyonddrive.datasets.transforms.negatives import LoadNegatives
 from beyonddrive.datasets.transforms.packing import PackPlanInputs
 from beyonddrive.engine.executors import ProcessExecutor, SerialExecutor
 from beyonddrive.engine.wrapped_datasets import tokens_of, unwrapped
-from beyonddrive.registry import DATASETS
+from beyonddrive.registry import DATASETS, TRANSFORMS
 
 FEATURES = [
     {"type": "LoadCameraStitch", "size": (32, 128)},
@@ -84,6 +85,33 @@ def test_cached_samples_are_the_same(world, tmp_path):
     assert cached.tokens == plain.tokens
     for index in range(6):
         assert_equal_samples(plain[index], cached[index])
+
+
+class SpeedAhead(BaseTransform):
+    """A target of one's own, a number that is no array."""
+
+    is_target = True
+
+    def transform(self, results):
+        return {**results, "speed": np.float32(results["status"][4]), "moves": bool(results["status"][4] > 1)}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_numbers_that_a_feature_transform_gives_reach_the_samples(world, tmp_path, cached):
+    TRANSFORMS.register_module(module=SpeedAhead)
+    try:
+        features = [{"type": "EgoStatus"}, {"type": "SpeedAhead"}]
+        pack = [{"type": "PackPlanInputs", "target_keys": ["speed", "moves"]}]
+        dataset = make(world, feature_pipeline=features, pipeline=pack)
+        if cached:
+            cache_features(dataset, tmp_path / "cache", SerialExecutor())
+            dataset = make(world, feature_pipeline=features, pipeline=pack, cache_dir=tmp_path / "cache")
+        sample = dataset[0]
+        speed = sample["inputs"]["status"][4]
+        assert sample["data_samples"].gt.speed.shape == () and sample["data_samples"].gt.speed == speed
+        assert sample["data_samples"].gt.moves == (speed > 1)
+    finally:
+        TRANSFORMS.module_dict.pop("SpeedAhead")
 
 
 def test_cached_samples_need_no_files(world, tmp_path):

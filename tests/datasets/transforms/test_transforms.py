@@ -305,6 +305,13 @@ def test_targets_of_ones_own_are_packed_as_they_are():
     assert gt.trajectory.dtype == torch.float32
 
 
+def test_a_target_that_is_a_single_number_stays_one():
+    results = {**packable(), "speed": np.float32(3.5), "lane": np.array(2), "vocabulary_id": np.array(7)}
+    gt = PackPlanInputs(["status"], target_keys=["speed", "lane"])(results)["data_samples"].gt
+    assert gt.speed.shape == gt.lane.shape == gt.vocabulary_id.shape == ()
+    assert float(gt.speed) == 3.5 and gt.lane.dtype == torch.int64
+
+
 def test_packing_nothing():
     with pytest.raises(KeyError, match="scene a: none of the inputs"):
         PackPlanInputs(["lidar"])(packable())
