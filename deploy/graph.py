@@ -100,8 +100,16 @@ def write_graph(graph: PlannerGraph, path: Path, batch: int | None = None) -> No
     examples = graph.example_inputs(2 if batch is None else batch)
     free = torch.export.Dim("batch", min=1, max=4096)
     shapes = (tuple({0: free} for _ in examples),) if batch is None else None
-    with torch.no_grad():
-        program = torch.export.export(graph, examples, dynamic_shapes=shapes, strict=False)
+    try:
+        with torch.no_grad():
+            program = torch.export.export(graph, examples, dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # of many kinds, with the whole graph behind the first line
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ExportError(
+            f"{path}: torch.export cannot follow {type(graph.planner).__name__}: {reason} A graph knows no "
+            "number of a tensor: what a planner loops over, branches on or takes for an index has to be "
+            "Python's, such as scheduler.timesteps.tolist() kept from when it was built"
+        ) from error
     if path.suffix == ".pt2":
         torch.export.save(program, path, extra_files={_MODEL_FILE: graph.told} if graph.told else None)
         return

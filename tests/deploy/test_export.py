@@ -203,6 +203,20 @@ def test_planners_that_are_no_graphs():
         PlannerGraph(MODELS.build({"type": "ConstantVelocity"}))
 
 
+def test_a_planner_that_asks_for_a_number_of_a_tensor_is_told_how_not_to(tmp_path):
+    planner = tiny("ego_mlp.py")
+    plain = planner.encode
+
+    def encode(inputs):
+        steps = int(inputs["status"].abs().sum())  # as a scheduler of diffusers does with its times
+        return plain(inputs) if steps >= 0 else plain({"status": -inputs["status"]})
+
+    planner.encode = encode
+    with pytest.raises(ExportError, match=r"cannot follow EgoStatusMLP: .*has to be Python's") as caught:
+        write_graph(PlannerGraph(planner), tmp_path / "planner.pt2")
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
 def test_an_exporter_that_does_not_fit_is_told(tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
 
