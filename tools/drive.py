@@ -131,7 +131,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="longest wait for a simulator that is not there yet [s]: pipes: for its first frame, by default "
         f"{PIPES_FIRST_WAIT:g}; http: for the server, by default not at all",
     )
-    hugsim.add_argument("--wait", type=float, default=300.0, help="longest wait for another message [s]")
+    hugsim.add_argument(
+        "--wait",
+        type=float,
+        default=300.0,
+        help="longest wait for another message, by HTTP for a part of it [s]",
+    )
     hugsim.add_argument("--server", default="http://localhost:8065", help="the RealADSim server")
     hugsim.add_argument("--token-file", type=Path, help="file with the server's token")
     hugsim.add_argument("--hf-space", action="store_true", help="answer the health check of a hosted space")
