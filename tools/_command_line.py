@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,16 @@ def refuse_file(parser: argparse.ArgumentParser, option: str, path: str | Path |
             if not place.is_dir():
                 parser.error(f"{option}: {place} is a file; give the name of a folder")
             return
+
+
+def refuse_taken(
+    parser: argparse.ArgumentParser, option: str, path: Path | None, taken: Mapping[Path, str]
+) -> None:
+    """End a command line that writes a file where a folder is, or one of ``taken``: whole path -> its use."""
+    if path is not None and path.is_dir():
+        parser.error(f"{option}: {path} is a folder; give the name of a file")
+    if path is not None and (use := taken.get(path.resolve())):
+        parser.error(f"{option}: {path} is {use}; give another name")
 
 
 def refuse_no_port(parser: argparse.ArgumentParser, port: int) -> None:

@@ -20,6 +20,7 @@ from beyonddrive.tools._command_line import (
     command_parser,
     executor_of,
     refuse_file,
+    refuse_taken,
     run_command,
     tell,
 )
@@ -63,10 +64,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--stretch: factors must be positive")
     if not all(abs(angle) < float("inf") for angle in args.turn):
         parser.error("--turn: angles must be finite")
-    if args.out is not None and (
-        args.out.is_dir() or args.out.resolve() in {p.resolve() for p in args.plans}
-    ):
-        parser.error(f"--out: {args.out} is a folder or a file of plans; give another name")
+    refuse_taken(parser, "--out", args.out, {path.resolve(): "a file of plans" for path in args.plans})
     refuse_file(parser, "--cache-dir", args.cache_dir)
     return args
 

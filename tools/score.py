@@ -27,6 +27,7 @@ from beyonddrive.tools._command_line import (
     command_parser,
     executor_of,
     refuse_file,
+    refuse_taken,
     run_command,
     tell,
 )
@@ -69,14 +70,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     check_basis_options(parser, args)
     taken = {args.plans.resolve(): "the file of plans"}
-    for option, path in (("--out", args.out), ("--explain", args.explain)):
-        if path is None:
-            continue
-        if path.is_dir():
-            parser.error(f"{option}: {path} is a folder; give the name of a file")
-        if path.resolve() in taken:
-            parser.error(f"{option}: {path} is {taken[path.resolve()]}; give another name")
-        taken[path.resolve()] = "the file of scores"
+    refuse_taken(parser, "--out", args.out, taken)
+    refuse_taken(parser, "--explain", args.explain, {**taken, args.out.resolve(): "the file of scores"})
     refuse_file(parser, "--cache-dir", args.cache_dir)
     if args.version == "v1" and not args.human_filter:
         parser.error("--no-human-filter: the PDM score has no human filter; it goes with --version v2")

@@ -27,6 +27,7 @@ from beyonddrive.tools._command_line import (
     command_parser,
     executor_of,
     refuse_idle,
+    refuse_taken,
     run_command,
     tell,
     tell_all,
@@ -98,9 +99,7 @@ def _idle_options(mode: str, board: str | None) -> Iterator[tuple[tuple[str, ...
     if mode in ("merge", "check"):
         yield _TEAM, "CONFIG or --plans (a file states its own, merged ones that of the first)"
     if mode in ("merge", "plans"):
-        yield ("split",), "CONFIG or --check"
-    if mode in ("merge", "plans"):
-        yield ("synthetic_scenes",), "CONFIG or --check"
+        yield ("split", "synthetic_scenes"), "CONFIG or --check"
     if mode != "config":
         yield ("synthetic_sensors",), "CONFIG, which alone reads images"
     if mode == "config" and board == "navtest":
@@ -110,11 +109,8 @@ def _idle_options(mode: str, board: str | None) -> Iterator[tuple[tuple[str, ...
 def _check_writing(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.out is None:
         parser.error("--out: name the file to write, submission.pkl")
-    if args.out.is_dir():
-        parser.error(f"--out: {args.out} is a folder; give the name of a file")
     read = [*(args.plans or ()), *(args.merge or ()), *map(Path, args.checkpoints)]
-    if args.out.resolve() in {path.resolve() for path in read}:
-        parser.error(f"--out: {args.out} is read by this command; give another name")
+    refuse_taken(parser, "--out", args.out, {path.resolve(): "read by this command" for path in read})
     if args.mode == "merge":
         if args.split_file is not None and args.board is None:
             parser.error("--split-file: compares the scenes with those of a board; give --board, too")

@@ -26,6 +26,7 @@ from beyonddrive.tools._command_line import (
     command_parser,
     executor_of,
     refuse_idle,
+    refuse_taken,
     run_command,
     tell,
     tell_all,
@@ -75,14 +76,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.read_ahead < 0:
         parser.error("--read-ahead: must not be negative")
     taken = {Path(name).resolve(): "read" for name in (args.agent, args.checkpoint) if name}
-    for option, path in (("--plans", args.plans), ("--scores", args.scores)):
-        if path is None:
-            continue
-        if path.is_dir():
-            parser.error(f"{option}: {path} is a folder; give the name of a file")
-        if (place := path.resolve()) in taken:
-            parser.error(f"{option}: {path} is {taken[place]}; give another name")
-        taken[place] = "the file of plans"
+    refuse_taken(parser, "--plans", args.plans, taken)
+    refuse_taken(parser, "--scores", args.scores, {**taken, args.plans.resolve(): "the file of plans"})
     return args
 
 

@@ -20,6 +20,7 @@ from beyonddrive.tools._command_line import (
     command_parser,
     executor_of,
     refuse_idle,
+    refuse_taken,
     run_command,
     tell,
 )
@@ -56,8 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.no_sensors:
         refuse_idle(parser, args, ("decode", "scene_filter"), "sensor files, which --no-sensors leaves out")
-    if args.out is not None and args.out.is_dir():
-        parser.error(f"--out: {args.out} is a folder; give the name of a file")
+    refuse_taken(parser, "--out", args.out, {})
     return args
 
 
