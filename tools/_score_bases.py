@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from beyonddrive.tools._command_line import executor_of, tell, tell_all
+from beyonddrive.tools._command_line import executor_of, refuse_idle, tell, tell_all
 
 
 def add_basis_options(parser: argparse.ArgumentParser) -> None:
@@ -37,13 +37,7 @@ def add_basis_options(parser: argparse.ArgumentParser) -> None:
 def check_basis_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
     if args.basis is None:
-        for option, value in (
-            ("--two-stage", args.two_stage),
-            ("--synthetic-scenes", args.synthetic_scenes),
-            ("--missing", None if args.missing == "refuse" else args.missing),
-        ):
-            if value is not None:
-                parser.error(f"{option}: goes with --basis")
+        refuse_idle(parser, args, ("two_stage", "synthetic_scenes", "missing"), "--basis")
         return
     single = {
         "--explain": args.explain is not None,

@@ -65,9 +65,8 @@ def source_of(args: argparse.Namespace) -> SceneSource:
     from beyonddrive.generators.expert_plans import SceneSource
 
     if args.source.is_dir():
-        scene_filter = SceneFilter.from_yaml(args.scene_filter) if args.scene_filter else SceneFilter()
         root = NavsimRoot(args.source, getattr(args, "maps_root", None))  # (experts are read without maps)
-        return SceneSource(root, args.split, scene_filter)
+        return SceneSource(root, args.split, SceneFilter.from_config(args.scene_filter))
     from beyonddrive.apis import load_config
 
     if args.scene_filter is not None:

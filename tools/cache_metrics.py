@@ -69,7 +69,7 @@ def _reports(args: argparse.Namespace) -> Iterator[tuple[str, CacheReport]]:
     from beyonddrive.datasets.navsim.scene_filter import SceneFilter
     from beyonddrive.evaluation.metric_caching import cache_metrics
 
-    scene_filter = SceneFilter.from_yaml(args.scene_filter) if args.scene_filter else SceneFilter()
+    scene_filter = SceneFilter.from_config(args.scene_filter)
     root = NavsimRoot(args.data_root, args.maps_root)
     yield args.split, cache_metrics(root, args.split, scene_filter, args.out, executor_of(args))
 

@@ -171,8 +171,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for protocols, names in _READ_BY.items():
         if args.protocol not in protocols:
             refuse_idle(parser, args, names, f"--protocol {' or '.join(protocols)}")
-    if args.follow_plan and args.variant != "garage":
-        parser.error("--follow-plan: goes with --variant garage")
+    if args.variant != "garage":
+        refuse_idle(parser, args, ("follow_plan",), "--variant garage")
     if args.as_released:
         # (the released client has its own commands, no points, and looks at no calibration)
         refuse_idle(parser, args, ("command", "lidar", "rig"), "drivers that are not --as-released")

@@ -56,8 +56,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         refuse_file(parser, "OUT", args.out)
         refuse_idle(parser, args, ("batch", "free_batch"), "OUT.onnx or OUT.pt2")
         return args
-    if args.without_onnx:
-        parser.error("--without-onnx: goes with --navsim-agent")
+    refuse_idle(parser, args, ("without_onnx",), "--navsim-agent")
     if args.out.suffix not in (".onnx", ".pt2"):
         parser.error(f"OUT must end in .onnx or .pt2, got {args.out.name!r}")
     if args.batch < 1:

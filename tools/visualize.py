@@ -91,9 +91,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for option in ("num", "worst"):
         if (value := getattr(args, option)) is not None and value < 1:
             parser.error(f"--{option}: must be at least 1, got {value}")
-    for option in ("column", "of", "results", "cache_dir"):
-        if args.worst is None and getattr(args, option) is not None:
-            parser.error(f"--{option.replace('_', '-')}: goes with --worst N")
+    if args.worst is None:
+        refuse_idle(parser, args, ("column", "of", "results", "cache_dir"), "--worst N")
     if args.tokens is not None:
         refuse_idle(parser, args, ("scene_filter",), "scenes that are chosen, not named")
     if args.tokens is not None or args.all or args.worst is not None:
