@@ -94,15 +94,6 @@ def parse_bases(text: str) -> tuple[Basis, ...]:
     return tuple(basis for basis in BASES.values() if ALL in names or basis.name in names)
 
 
-def scenes_digest(tokens: Iterable[str]) -> str:
-    """Hash of a set of scenes, whatever their order.
-
-    >>> scenes_digest(["b", "a"]) == scenes_digest(["a", "b"])
-    True
-    """
-    return digest_of_lines(tokens)
-
-
 @dataclass(frozen=True)
 class ScoreLabel:
     """What a figure is of: two with different labels do not compare.
@@ -116,7 +107,7 @@ class ScoreLabel:
         progress: ``pair`` as the benchmark has it, or ``pooled`` over the plans of a scene.
         scorer_version: :data:`beyonddrive.structures.plan.SCORER_VERSION` of whoever scored.
         num_scenes: Scenes that have a score.
-        scenes: :func:`scenes_digest` of their tokens.
+        scenes: :func:`~beyonddrive.structures.digests.digest_of_lines` of their tokens.
         data: Digest of what their logs hold; empty if nobody told it.
     """
 
@@ -144,7 +135,7 @@ class ScoreLabel:
             progress,
             SCORER_VERSION,
             len(scored),
-            scenes_digest(scored),
+            digest_of_lines(scored),
             data,
         )
 
@@ -152,7 +143,7 @@ class ScoreLabel:
         """The label of some of the scenes, whose logs are not told apart from here; of all of them itself."""
         if len(tokens) == self.num_scenes:
             return self
-        return replace(self, num_scenes=len(tokens), scenes=scenes_digest(tokens), data="")
+        return replace(self, num_scenes=len(tokens), scenes=digest_of_lines(tokens), data="")
 
     def __str__(self) -> str:
         """For readers.

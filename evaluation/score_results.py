@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beyonddrive.evaluation.pdm.scores.epdms_of_run import RUN_COLUMNS
-from beyonddrive.evaluation.score_labels import LabelError, ScoreLabel, scenes_digest
+from beyonddrive.evaluation.score_labels import LabelError, ScoreLabel
 from beyonddrive.evaluation.score_rows import LABEL, Half
+from beyonddrive.structures.digests import digest_of_lines
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.structures.plan import SCORE_COLUMNS
 
@@ -137,7 +138,7 @@ def _label(path: Path, texts: Collection[str], tokens: Collection[str]) -> Score
         label = ScoreLabel.parse(next(iter(texts)))
     except LabelError as error:
         raise ResultsError(f"{path}: {error}") from error
-    if (label.num_scenes, label.scenes) != (len(tokens), scenes_digest(tokens)):
+    if (label.num_scenes, label.scenes) != (len(tokens), digest_of_lines(tokens)):
         raise ResultsError(
             f"{path}: its label is of {label.num_scenes} scenes {label.scenes}, but the {len(tokens)} in it "
             f"are others; use the file as it was written, and --common-scenes to compare on fewer scenes"

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from beyonddrive.evaluation.plan_files import read_label, write_arrays
-from beyonddrive.evaluation.score_labels import BASES, ScoreLabel, scenes_digest
+from beyonddrive.evaluation.score_labels import BASES, ScoreLabel
+from beyonddrive.structures.digests import digest_of_lines
 from beyonddrive.tools import report
 from beyonddrive.tools import score as tool
 
@@ -141,7 +142,7 @@ def test_one_stage_is_that_of_the_other_options_to_the_bit(tmp_path):
             columns = list(rows[token])[2 : 2 + width]
             assert [float(rows[token][column]) for column in columns] == values[0, :width].tolist()
         label = read_label(out)
-        assert label == ScoreLabel.of(BASES[name], rows) and label.scenes == scenes_digest(rows)
+        assert label == ScoreLabel.of(BASES[name], rows) and label.scenes == digest_of_lines(rows)
     found = [float(rows_of(tmp_path / "t_scenes/epdms.csv")[token]["EPDMS"]) for token, _ in plans]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
 
@@ -203,7 +204,7 @@ def test_a_broken_scene_costs_its_group_and_the_rest_goes_on(golden, groups, tmp
     scored = {token for token, row in rows.items() if row["EPDMS"]}
     assert scored == set(tokens_of(groups[1])) and rows[broken]["error"]
     label = ScoreLabel.parse(rows[broken]["label"])
-    assert (label.num_scenes, label.scenes) == (len(scored), scenes_digest(scored))
+    assert (label.num_scenes, label.scenes) == (len(scored), digest_of_lines(scored))
 
 
 @pytest.mark.parametrize("basis", ["two-stage-logged", "epdms,two-stage-logged"])
