@@ -270,12 +270,12 @@ def tell(verb: str, message: str) -> None:
     print(f"{verb}: {message}", file=sys.stderr, flush=True)
 
 
-def tell_all(verb: str, problems: Sequence[str], shown: int = SHOWN_PROBLEMS) -> None:
+def tell_all(verb: str, problems: Sequence[str]) -> None:
     """Print the first problems, and how many there are."""
-    for problem in problems[:shown]:
+    for problem in problems[:SHOWN_PROBLEMS]:
         tell(verb, problem)
-    if len(problems) > shown:
-        tell(verb, f"and {len(problems) - shown} more of this kind, {len(problems)} in all")
+    if len(problems) > SHOWN_PROBLEMS:
+        tell(verb, f"and {len(problems) - SHOWN_PROBLEMS} more of this kind, {len(problems)} in all")
 
 
 def explain(error: BaseException) -> str:

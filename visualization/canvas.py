@@ -31,9 +31,9 @@ _MARGIN = 64.0
 
 
 @lru_cache(maxsize=64)
-def font(size: int, bold: bool = False, mono: bool = False) -> ImageFont.FreeTypeFont:
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans of ``size`` pixels, as shipped with matplotlib."""
-    name = f"DejaVuSans{'Mono' if mono else ''}{'-Bold' if bold else ''}.ttf"
+    name = f"DejaVuSans{'-Bold' if bold else ''}.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
 
 

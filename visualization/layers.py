@@ -92,9 +92,9 @@ class PlanLayer:
         return entries
 
 
-def expert_layer(scene: Scene, label: str = "human") -> PlanLayer:
+def expert_layer(scene: Scene) -> PlanLayer:
     """The driven trajectory of a scene."""
-    return PlanLayer(label, np.asarray(scene.expert_plan)[None], "expert")
+    return PlanLayer("human", np.asarray(scene.expert_plan)[None], "expert")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -75,14 +74,11 @@ class MapPainter:
         """Rows whose geometry meets the window, ascending."""
         return np.sort(layer.tree.query(self._window, predicate="intersects"))
 
-    def _shapes(
-        self, layer: MapLayer | None, keep: Callable[[int], bool] | None = None
-    ) -> list[shapely.Geometry]:
+    def _shapes(self, layer: MapLayer | None) -> list[shapely.Geometry]:
         """Geometries of a layer in the window, in pixels."""
         if layer is None:
             return []
-        rows = [row for row in self._rows(layer) if keep is None or keep(int(row))]
-        return self._pixels(layer.geometries[rows])
+        return self._pixels(layer.geometries[self._rows(layer)])
 
     def _pixels(self, geometries: NDArray[np.object_]) -> list[shapely.Geometry]:
         if len(geometries) == 0:

@@ -128,9 +128,9 @@ def shown_columns(rows: Sequence[ScoreRow]) -> tuple[str, ...]:
     return rows[0].kind.shown if rows else TABLE_COLUMNS
 
 
-def best_values(rows: Sequence[ScoreRow], reference: Sequence[str] = ("human",)) -> dict[str, float]:
-    """The highest value of each column, rounded as shown, among planners that are no reference."""
-    planners = [row for row in rows if row.label.lower() not in reference]
+def best_values(rows: Sequence[ScoreRow]) -> dict[str, float]:
+    """The highest value of each column, rounded as shown, among planners without the human."""
+    planners = [row for row in rows if row.label.lower() != "human"]
     if len(planners) < 2:
         return {}
     columns = shown_columns(rows)

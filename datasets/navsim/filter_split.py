@@ -13,12 +13,11 @@ from beyonddrive.datasets.navsim.root import NavsimRoot
 from beyonddrive.datasets.navsim.scene_filter import SceneFilter, SceneFilterError
 
 
-def read_log_lists(path: Path, parts: Sequence[str] = ("train", "val")) -> dict[str, list[str]]:
+def read_log_lists(path: Path) -> dict[str, list[str]]:
     """Read lists of logs by part, as in NAVSIM's ``default_train_val_test_log_split.yaml``.
 
     Args:
-        path: yaml file with a list ``<part>_logs`` for each part.
-        parts: Parts that must be there.
+        path: yaml file with the lists ``train_logs`` and ``val_logs``.
 
     Raises:
         SceneFilterError: If the file is missing, lacks a list, or has a log in two of them.
@@ -29,7 +28,7 @@ def read_log_lists(path: Path, parts: Sequence[str] = ("train", "val")) -> dict[
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise SceneFilterError(f"{path}: cannot be read as yaml ({error})") from error
     lists: dict[str, list[str]] = {}
-    for part in parts:
+    for part in ("train", "val"):
         logs = values.get(f"{part}_logs") if isinstance(values, Mapping) else None
         if not isinstance(logs, list) or not all(isinstance(log, str) for log in logs):
             raise SceneFilterError(f"{path}: needs a list of log names under the key {part}_logs")

@@ -64,7 +64,7 @@ def check_convention(answer_of: Callable[[Floats], Any], motion_of: Callable[[An
         )
 
 
-def made_up_frame(rig: StripRig, session: str = "self-test", speed: float = 5.0) -> Frame:
+def made_up_frame(rig: StripRig, session: str = "self-test") -> Frame:
     """A frame of noise from a rig's own cameras, with an empty sweep."""
     width, height = SIZE[0] // _SCALE, SIZE[1] // _SCALE
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -74,7 +74,7 @@ def made_up_frame(rig: StripRig, session: str = "self-test", speed: float = 5.0)
         for name, rotation in zip(CAMERAS, rig.rotations, strict=True)
     }
     still = np.zeros(2)
-    return Frame(session, 0.0, views, np.array([speed, 0.0]), still, Command.STRAIGHT, np.zeros(3))
+    return Frame(session, 0.0, views, np.array([5.0, 0.0]), still, Command.STRAIGHT, np.zeros(3))
 
 
 def warm_up(driver: PlannerDriver) -> float:

@@ -18,14 +18,14 @@ STEP = 0.25
 """Seconds between rows, and of a step of the simulation."""
 
 
-def moved_straight(state: Floats, dt: float = STEP) -> Floats:
-    """State (4,) a, b, yaw, speed after going straight on; the yaw is positive to the left.
+def moved_straight(state: Floats) -> Floats:
+    """State (4,) a, b, yaw, speed a step after, going straight on; the yaw is positive to the left.
 
     >>> moved_straight(np.array([0.0, 0.0, 0.0, 4.0])).tolist()
     [0.0, 1.0, 0.0, 4.0]
     """
     a, b, yaw, speed = state
-    return np.array([a - speed * math.sin(yaw) * dt, b + speed * math.cos(yaw) * dt, yaw, speed])
+    return np.array([a - speed * math.sin(yaw) * STEP, b + speed * math.cos(yaw) * STEP, yaw, speed])
 
 
 def forecasts(states: Floats) -> Floats:
