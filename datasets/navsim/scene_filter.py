@@ -168,7 +168,7 @@ class SceneFilter:
         """Read a split file of NAVSIM, such as ``navtrain.yaml``.
 
         Raises:
-            SceneFilterError: If the file is missing, is not yaml, or a key is not understood; names the file.
+            SceneFilterError: If the file is missing, cannot be read, is not yaml, or a key is not understood; names the file.
         """
         path = Path(path)
         # The C loader reads the 100,000 tokens of a real split in seconds, the other one in minutes.
@@ -181,6 +181,8 @@ class SceneFilter:
                 f"data_root=...), or make them: beyonddrive create-data makes a generated world, beyonddrive "
                 f"split-scene-filter cuts navtrain (docs/data.md)"
             ) from None
+        except OSError as error:  # such as a folder
+            raise SceneFilterError(f"{path}: cannot be read as a scene filter ({error.strerror})") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise SceneFilterError(f"{path}: not a yaml file ({error})") from error
         if not isinstance(values, dict):

@@ -101,6 +101,11 @@ def test_missing_yaml(tmp_path):
         SceneFilter.from_yaml(tmp_path / "absent.yaml")
 
 
+def test_a_folder_is_no_yaml(tmp_path):
+    with pytest.raises(SceneFilterError, match=r"cannot be read as a scene filter \(Is a directory\)"):
+        SceneFilter.from_yaml(tmp_path)
+
+
 def test_yaml_runs_nothing(tmp_path):
     path = tmp_path / "split.yaml"
     path.write_text(f"tokens: !!python/object/apply:os.system ['touch {tmp_path}/marker']")
