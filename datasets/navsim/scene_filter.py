@@ -168,8 +168,8 @@ class SceneFilter:
         """Read a split file of NAVSIM, such as ``navtrain.yaml``.
 
         Raises:
-            SceneFilterError: If the file is missing, cannot be read or is not yaml, or a key is not understood;
-                names the file.
+            SceneFilterError: If the file is missing, cannot be read or is not yaml, or a key is not
+                understood; names the file.
         """
         path = Path(path)
         # The C loader reads the 100,000 tokens of a real split in seconds, the other one in minutes.
