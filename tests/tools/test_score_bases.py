@@ -142,7 +142,10 @@ def test_one_stage_is_that_of_the_other_options_to_the_bit(tmp_path):
             columns = list(rows[token])[2 : 2 + width]
             assert [float(rows[token][column]) for column in columns] == values[0, :width].tolist()
         label = read_label(out)
-        assert label == ScoreLabel.of(BASES[name], rows) and label.scenes == digest_of_lines(rows)
+        (text,) = {row["label"] for row in rows.values()}
+        assert label == ScoreLabel.parse(text) and label.data
+        assert label == ScoreLabel.of(BASES[name], rows, data=label.data)
+        assert label.scenes == digest_of_lines(rows)
     found = [float(rows_of(tmp_path / "t_scenes/epdms.csv")[token]["EPDMS"]) for token, _ in plans]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
 
