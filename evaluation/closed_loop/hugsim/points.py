@@ -14,6 +14,8 @@ CELL = 2.0
 """Side of the squares that points are sorted into [m]."""
 _END = 2**30
 """Squares are counted from -_END to _END - 1; what is beyond them belongs to the last ones."""
+_COUNTED = 8
+"""Squares per point up to which points are sorted by counting, in memory for all squares between them."""
 
 ROAD, SIDEWALK, SKY = 0, 1, 10
 """Cityscapes train ids."""
@@ -63,14 +65,22 @@ class PointGrid:
         xyz = np.ascontiguousarray(points, dtype=np.float32)
         if xyz.ndim != 2 or xyz.shape[1] != 3 or not np.isfinite(xyz).all():
             raise HugsimError(f"points must be finite (n, 3), got {xyz.shape}")
-        cells = np.clip(np.floor(xyz[:, :2].astype(np.float64) / CELL), -_END, _END - 1).astype(np.int64)
-        keys = cells[:, 0] * (2 * _END) + cells[:, 1]
-        order = np.argsort(keys, kind="stable")
-        self.points = xyz[order]
-        # Occupied squares only: one floating point far away must not cost memory for all between.
-        self.squares, first = np.unique(keys[order], return_index=True)
+        cells = _cells_of(xyz)
+        low = cells.min(axis=1, initial=_END)
+        sides = cells.max(axis=1, initial=-_END) - low + 1
+        self.rows = (int(low[0]), int(low[0] + sides[0] - 1)) if len(xyz) else (0, -1)
+        if 0 < sides.prod() <= _COUNTED * len(xyz):
+            self.points, starts = _sorted_by_counting(xyz, cells, low, sides[0], sides[1])
+            filled = np.flatnonzero(np.diff(starts))
+            keys = (filled // sides[1] + low[0]) * (2 * _END) + filled % sides[1] + low[1]
+            self.squares, first = keys, starts[filled]
+        else:
+            # (one floating point far away must not cost memory for all squares between)
+            keys = cells[0] * (2 * _END) + cells[1]
+            order = np.argsort(keys, kind="stable")
+            self.points = xyz[order]
+            self.squares, first = np.unique(keys[order], return_index=True)
         self.starts = np.append(first, len(xyz))
-        self.rows = (int(cells[:, 0].min()), int(cells[:, 0].max())) if len(xyz) else (0, -1)
 
     def __len__(self) -> int:
         return len(self.points)
@@ -101,6 +111,37 @@ class PointGrid:
         """
         poses = np.ascontiguousarray(footprints, dtype=np.float64).reshape(-1, 3)
         return _filled_cells(self.points, self.squares, self.starts, self.rows, poses, width, length)
+
+
+@kernel
+def _cells_of(xyz):  # type: ignore[no-untyped-def]
+    """Row and column (2, n) of the square of each point."""
+    cells = np.empty((2, len(xyz)), np.int64)
+    for i in range(len(xyz)):
+        for axis in range(2):
+            cell = np.floor(np.float64(xyz[i, axis]) / CELL)
+            cells[axis, i] = int(min(max(cell, -_END), _END - 1))
+    return cells
+
+
+@kernel
+def _sorted_by_counting(  # type: ignore[no-untyped-def]
+    xyz, cells, low, num_rows, num_columns
+):
+    """Points by square, those of a square in their order; where each square starts, and an end."""
+    starts = np.zeros(num_rows * num_columns + 1, np.int64)
+    for i in range(len(xyz)):
+        starts[(cells[0, i] - low[0]) * num_columns + cells[1, i] - low[1] + 1] += 1
+    starts = np.cumsum(starts)
+    places = starts.copy()
+    points = np.empty_like(xyz)
+    for i in range(len(xyz)):
+        square = (cells[0, i] - low[0]) * num_columns + cells[1, i] - low[1]
+        place = places[square]
+        for axis in range(3):
+            points[place, axis] = xyz[i, axis]
+        places[square] += 1
+    return points, starts
 
 
 @kernel

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from beyonddrive.evaluation.closed_loop.hugsim import points
 from beyonddrive.evaluation.closed_loop.hugsim.episode import PLANNER_FAILURE, Episode
 from beyonddrive.evaluation.closed_loop.hugsim.hd_score import score_run
 from beyonddrive.evaluation.closed_loop.hugsim.plan_reference import MOST_POINTS, command_of
@@ -217,6 +218,16 @@ def test_points_far_away_cost_no_memory_and_change_no_count():
     poses = boxes[:, [0, 1, 6]]
     assert np.array_equal(wide.filled_cells(poses, 1.0, 2.0), near.filled_cells(poses, 1.0, 2.0))
     assert wide.count_in_boxes([[1e5, 1e5, -1, 2, 2, 2, 0]]).tolist() == [1]
+
+
+def test_points_are_sorted_alike_by_counting_and_by_comparing(monkeypatch):
+    cloud = np.random.default_rng(1).normal(-7.0, 12.0, (3000, 3)).astype(np.float32)
+    counted = PointGrid(cloud)
+    monkeypatch.setattr(points, "_COUNTED", 0)
+    compared = PointGrid(cloud)
+    for name in ("points", "squares", "starts", "rows"):
+        np.testing.assert_array_equal(getattr(counted, name), getattr(compared, name))
+    assert len(counted.squares) > 100
 
 
 def test_what_is_written_is_read_back(episode):
