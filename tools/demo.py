@@ -247,8 +247,7 @@ def stages(size: Size, seed: int, workers: int) -> list[Stage]:
         # (two trainings with one thread each take less time than one after the other with two)
         Stage("train the generator and LTF", train(size, GENERATOR, LTF), at_once=2),
         _negatives(workers),
-        Stage("train the ego-status MLP", train(size, EGO_MLP)),
-        Stage("train LTF + BeyondDrive", train(size, BEYONDDRIVE)),
+        Stage("train LTF + BeyondDrive and the ego-status MLP", train(size, BEYONDDRIVE, EGO_MLP), at_once=2),
         *_conclusion(size, ROWS, seed, workers),
     ]
 

@@ -59,7 +59,7 @@ def test_the_demo_ends_with_its_table_and_does_nothing_twice(ran, tmp_path, capf
         assert "LTF + BeyondDrive minus LTF" in shown and "LTF minus Ego-status MLP" in shown
         assert "a second training may differ by more" in shown and "at this size: LTF minus" in shown
     stages = json.loads((tmp_path / "work_dirs/demo/stages.json").read_text())
-    assert len(stages["seconds"]) == 10
+    assert len(stages["seconds"]) == 9
     driven = json.loads((tmp_path / "work_dirs/demo/closed_loop/table/comparison.json").read_text())
     assert tuple(driven["groups"]["all"]["rows"]) == ROWS
     films = sorted(path.stem for path in (tmp_path / "work_dirs/demo").glob("*.webp"))
