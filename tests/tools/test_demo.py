@@ -68,7 +68,7 @@ def test_the_demo_ends_with_its_table_and_does_nothing_twice(ran, tmp_path, capf
     ran.clear()
     capfd.readouterr()
     assert demo.main(args) == 0
-    assert capfd.readouterr().out.count(": complete (") == 10
+    assert capfd.readouterr().out.count(": complete (") == 9
     assert ran == ["report", "closed-loop"]
 
     assert demo.main([*args, "--seed", "1"]) == 1
