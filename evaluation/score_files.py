@@ -128,11 +128,9 @@ class ScoreParts:
                 num_plans += len(values)
                 yield token, values
 
-        data = (
-            ""
-            if digest is None
-            else digest([(token, store[token][_LOG].tobytes().decode()) for token in present])
-        )
+        data = ""
+        if digest is not None:
+            data = digest((token, store[token][_LOG].tobytes().decode()) for token in present)
         label = None if basis is None else ScoreLabel.of(basis, present, progress, data)
         write_arrays(out, scores(), label)
         write_made_with(out)
