@@ -99,7 +99,7 @@ def run(part: Part, out: Path) -> Row | None:
         finally:
             _end(process, mark)
     print(f"{part.name}: {time.monotonic() - started:.0f} s, {code}", flush=True)
-    if code in (0, 1):  # (1: a row says what has failed)
+    if code == 0 or (code == 1 and any(row.part == part.name and row.verdict == FAIL for row in findings(out))):
         return None
     reason = code if isinstance(code, str) else f"ended with exit code {code}, see log.txt"
     return Row(part.name, "the whole part", FAIL, reason)
@@ -136,6 +136,11 @@ def _marked(mark: str) -> list[int]:
             if f"{MARK}={mark}".encode() in file.read_bytes().split(b"\0"):
                 found.append(int(file.parent.name))
     return found
+
+
+def findings(out: Path) -> list[Row]:
+    """What the parts have found up to now."""
+    return [*read(out / "rows.jsonl"), *step_rows(out / "steps.json")]
 
 
 def step_rows(path: Path) -> list[Row]:
@@ -248,10 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for part in parts_of(args, out):
         row = run(part, out)
         more += [] if row is None else [row]
-        rows = sorted(
-            [*read(out / "rows.jsonl"), *step_rows(out / "steps.json"), *more],
-            key=lambda row: PARTS.index(row.part),
-        )
+        rows = sorted([*findings(out), *more], key=lambda row: PARTS.index(row.part))
         # (written after every part: the machine may be taken away)
         figures = {**made_with, "rows": [asdict(row) for row in rows]}
         write_atomically(out / "on_gpu.json", (json.dumps(figures, indent=1) + "\n").encode())

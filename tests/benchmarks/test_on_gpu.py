@@ -155,18 +155,24 @@ def test_every_planner_has_a_recipe_and_each_is_told_what_differs():
 def test_what_a_part_found_is_kept_if_it_is_killed(tmp_path):
     code = (
         "import time, pathlib; from beyonddrive.benchmarks.on_gpu import rows;"
-        "rows.append(pathlib.Path('{}'), rows.Row('golden', 'ltf', 'pass', 'ok')); time.sleep(60)"
+        "rows.append(pathlib.Path({!r}), rows.Row('golden', 'ltf', 'pass', 'ok')); time.sleep({})"
     )
     file = tmp_path / "rows.jsonl"
-    row = on_gpu.run(on_gpu.Part("golden", 20.0, ["-c", code.format(file).replace("60", "0")]), tmp_path)
+    row = on_gpu.run(on_gpu.Part("golden", 20.0, ["-c", code.format(str(file), 0)]), tmp_path)
     assert row is None and [found.what for found in rows.read(file)] == ["ltf"]
-    row = on_gpu.run(on_gpu.Part("golden", 0.5, ["-c", "import time; time.sleep(60)"]), tmp_path)
-    assert row.verdict == "FAIL" and "limit of 0.5 s" in row.found
+    row = on_gpu.run(on_gpu.Part("golden", 6.0, ["-c", code.format(str(file), 60)]), tmp_path)
+    assert row.verdict == "FAIL" and "limit of 6 s" in row.found and len(rows.read(file)) == 2
     row = on_gpu.run(on_gpu.Part("golden", 20.0, ["-c", "raise SystemExit(3)"]), tmp_path)
     assert "exit code 3" in row.found
+    # 1 is said by a part that found a failure, and by Python after an exception that nothing caught.
+    row = on_gpu.run(on_gpu.Part("golden", 20.0, ["-c", "raise RuntimeError('no driver')"]), tmp_path)
+    assert row.verdict == "FAIL" and "exit code 1" in row.found
+    rows.append(file, rows.Row("golden", "ltf", "FAIL", "1e-3"))
+    assert on_gpu.run(on_gpu.Part("golden", 20.0, ["-c", "raise SystemExit(1)"]), tmp_path) is None
+    assert on_gpu.run(on_gpu.Part("export", 20.0, ["-c", "raise SystemExit(1)"]), tmp_path) is not None
     with file.open("a") as lines:
         lines.write('{"part": "gold')  # (cut short by a kill)
-    assert len(rows.read(file)) == 1
+    assert len(rows.read(file)) == 3
 
 
 NESTED = """
