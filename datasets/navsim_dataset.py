@@ -15,6 +15,7 @@ from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
+from beyonddrive.datasets.feature_arrays import feature_arrays
 from beyonddrive.datasets.navsim.account import Place, SplitAccount, places_of
 from beyonddrive.datasets.navsim.root import NavsimRoot, SceneRef, doubled_scene
 from beyonddrive.datasets.navsim.scene import Scene
@@ -31,7 +32,6 @@ from beyonddrive.structures.digests import digest_of
 from beyonddrive.structures.errors import BeyondDriveError
 
 Transform = Callable[[Results], Results]
-_NUMBERS = (np.number, np.bool_, int, float)
 
 
 class DatasetError(BeyondDriveError, ValueError):
@@ -375,15 +375,11 @@ class NavsimDataset(BaseDataset):
             }
             for transform in self.feature_transforms:
                 results = transform(results)
+            return feature_arrays(results)
         except (ValueError, RuntimeError, OSError, KeyError) as error:
             raise DatasetError(
                 f"split {self.split}: scene {ref.token} of log {ref.log_path.stem}: {error}"
             ) from error
-        return {
-            key: np.asarray(value) if isinstance(value, _NUMBERS) else value
-            for key, value in results.items()
-            if isinstance(value, (np.ndarray, *_NUMBERS)) or key in ("token", "log_name")
-        }
 
     def _open_cache(self, folder: Path) -> FeatureCache:
         """The cache of the scenes, or of the split of which they are the first ones."""

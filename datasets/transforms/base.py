@@ -33,7 +33,8 @@ class BaseTransform(ABC):
 
     Transforms of a feature pipeline find ``scene`` (:class:`scene.Scene`) and ``root``
     (:class:`~beyonddrive.datasets.navsim.root.NavsimRoot`) in it, and must give the same arrays whenever they
-    are given the same scene, because what they make is cached.
+    are given the same scene, because what they make is cached. What they leave in it beside these two is
+    numbers, arrays or tensors; anything else is refused.
 
     Attributes:
         version: Raised whenever the same settings and scene give other arrays than before, so that caches of

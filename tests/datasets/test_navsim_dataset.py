@@ -114,6 +114,41 @@ def test_numbers_that_a_feature_transform_gives_reach_the_samples(world, tmp_pat
         TRANSFORMS.module_dict.pop("SpeedAhead")
 
 
+class Leaves(BaseTransform):
+    """Gives something of one's own."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def transform(self, results):
+        status = results["status"]
+        given = {"list": status.tolist(), "tensor": torch.from_numpy(status), "tuple": tuple(status)}
+        given |= {"ragged": [[1.0], [2.0, 3.0]], "string": "fast", "mapping": {"speed": 1.0}}
+        return {**results, "own": given[self.kind]}
+
+
+@pytest.mark.parametrize("kind", ["list", "tensor", "tuple", "ragged", "string", "mapping"])
+def test_what_is_no_array_becomes_one_or_is_refused(world, kind):
+    TRANSFORMS.register_module(module=Leaves)
+    try:
+        features = [{"type": "EgoStatus"}, {"type": "Leaves", "kind": kind}]
+        dataset = make(
+            world,
+            feature_pipeline=features,
+            pipeline=[{"type": "PackPlanInputs", "input_keys": ["status", "own"]}],
+        )
+        if kind in ("ragged", "string", "mapping"):
+            with pytest.raises(
+                DatasetError, match=f"scene {dataset.tokens[0]} .*'own', a (list|str|dict) that"
+            ):
+                dataset[0]
+        else:
+            inputs = dataset[0]["inputs"]
+            assert inputs["own"].shape == (8,) and (inputs["own"] == inputs["status"]).all()
+    finally:
+        TRANSFORMS.module_dict.pop("Leaves")
+
+
 def test_cached_samples_need_no_files(world, tmp_path):
     expected = make(world)[2]
     cache_features(make(world, lazy_init=True), tmp_path / "cache", SerialExecutor())
