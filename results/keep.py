@@ -7,6 +7,9 @@ are runs of another config, other bases, options, weights or rule of checkpoints
 recipe than the table has of their row, trained on other data than its other seeds, and runs of another
 checkpoint that would stand beside scores of the earlier one.
 
+With ``--made-anew`` seeds may have been trained on other data than those of their row: with what the same
+commands made on another machine, say, such as a pool, which differs in digits. The report names these rows.
+
 With ``--replace`` the runs take the place of all that the table has of their rows, such as those of an
 earlier recipe; refused is a sweep that has not all seeds and parts of these: the rest would stay beside them.
 
@@ -145,10 +148,11 @@ def origin_of(told: dict[str, Any]) -> dict[str, Any]:
     return {key: told[key] for key in (*keys, *optional)}
 
 
-def refuse_other_recipes(made: dict[str, Any], others: dict[str, Any]) -> None:
+def refuse_other_recipes(made: dict[str, Any], others: dict[str, Any], same_data: bool = True) -> None:
     """End if a run that is to be kept was made otherwise than another of its row, kept or to be kept.
 
-    What a run does not tell, because it was made before it was recorded, is taken to fit.
+    With ``same_data=False`` it may have been trained on other data. What a run does not tell, because it was
+    made before it was recorded, is taken to fit.
     """
     all_of_them = {**others, **made}
     for name, told in others.items():
@@ -161,10 +165,11 @@ def refuse_other_recipes(made: dict[str, Any], others: dict[str, Any]) -> None:
                     f"keep: {name}: {there} from another recipe or other weights; --replace "
                     "puts the sweep in the place of the row"
                 )
-            if None not in (kept.get(DATA), told.get(DATA)) and kept[DATA] != told[DATA]:
+            if same_data and None not in (kept.get(DATA), told.get(DATA)) and kept[DATA] != told[DATA]:
                 raise SystemExit(
                     f"keep: {name}: {there} trained on other data: scenes, pool or other stores have changed "
-                    "between them; train all seeds of a row on the same; --replace puts them in its place"
+                    "between them; train all seeds of a row on the same; --replace puts them in its place, "
+                    "--made-anew keeps both, if the same commands made these data"
                 )
 
 
@@ -251,6 +256,7 @@ def keep() -> int:
     parser.add_argument("sweep", type=Path, metavar="SWEEP")
     parser.add_argument("table", help="plan below results/, without the ending")
     parser.add_argument("--replace", action="store_true", help="in the place of all runs of the same rows")
+    parser.add_argument("--made-anew", action="store_true", help="on data that the same commands made anew")
     args = parser.parse_args()
     table = KeptTable(args.table)
     with table.held():
@@ -265,13 +271,13 @@ def add_runs(args: argparse.Namespace, table: KeptTable) -> int:
         parts, others = kept_runs(KeptTable(str(args.sweep)), table)
         if not parts:
             raise SystemExit(f"keep: {args.sweep} has no runs of rows that are the same in {args.table}.yml")
-        refuse_other_recipes(beside, others)
+        refuse_other_recipes(beside, others, same_data=not args.made_anew)
     else:
         found = finished_runs(args.sweep, table)
         if not found:
             raise SystemExit(f"keep: {args.sweep}: no complete run of {args.table}.yml")
         others = {name_of(key): origin_of(told) for key, (_, told) in found.items()}
-        refuse_other_recipes(beside, others)
+        refuse_other_recipes(beside, others, same_data=not args.made_anew)
         parts = collect(table.plan, [run for run, _ in found.values()])
     if args.replace:
         made = without_replaced(table, made, others, parts)

@@ -14,6 +14,8 @@ import numpy as np
 
 from beyonddrive.engine.files import file_lock, write_atomically
 from beyonddrive.engine.sweeps.plan import SweepPlan, read_plan
+from beyonddrive.engine.sweeps.records import DATA
+from beyonddrive.engine.sweeps.runs import differing_data
 from beyonddrive.evaluation.statistics.score_table import (
     DISTANCE,
     RunKey,
@@ -134,7 +136,8 @@ class KeptTable:
             {key: run.get("checkpoint") for key, run in runs.items()},
             {key: run["seconds"]["train"] for key, run in runs.items() if "train" in run.get("seconds", {})},
         )
-        write_report(folder, self.plan, tables=scores, drawn=self.folder)
+        anew = differing_data((key.row, key.seed, run.get(DATA)) for key, run in runs.items())
+        write_report(folder, self.plan, tables=scores, anew=anew, drawn=self.folder)
 
 
 def joined(old: ScoreTable | None, new: ScoreTable) -> ScoreTable:

@@ -231,7 +231,8 @@ def write_sweep(
         {key: outcome.checkpoint for key, outcome in keys.items()},
         {key: outcome.seconds["train"] for key, outcome in keys.items() if "train" in outcome.seconds},
     )
-    return write_report(out, plan, errors, whole, differing_data(finished))
+    mixed = differing_data((run.row, run.seed, outcome.data) for run, outcome in finished)
+    return write_report(out, plan, errors, whole, mixed)
 
 
 def differing_values(plan: SweepPlan) -> dict[str, dict[str, str]]:
@@ -251,6 +252,7 @@ def write_report(
     errors: Mapping[tuple[str, int], str] | None = None,
     tables: Mapping[str, ScoreTable] | None = None,
     mixed: Sequence[str] = (),
+    anew: Sequence[str] = (),
     drawn: Path | None = None,
 ) -> str:
     """Compute tables from the scores of a sweep, and pictures of those of its loaders.
@@ -261,6 +263,7 @@ def write_report(
         errors: Why runs have no scores, by row and seed.
         tables: Scores by part; those that are on disk if None.
         mixed: Rows whose seeds were trained on different data, as :func:`differing_data` tells them.
+        anew: The same, where that is as it should be.
         drawn: Folder of pictures that were drawn before; one of the same numbers is taken as it is.
 
     Returns:
@@ -282,6 +285,12 @@ def write_report(
         text += [
             f"Seeds of one row were trained on different data, and the row is a mixture: {'; '.join(mixed)}. "
             "Train them again on the same scenes, pools and other stores.",
+            "",
+        ]
+    if anew:
+        text += [
+            "Between seeds of one row the same commands made data anew, such as a pool of another machine, "
+            f"which differs in digits: {'; '.join(anew)}.",
             "",
         ]
     for part, table in tables.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -151,17 +151,20 @@ class Finished(NamedTuple):
     outcome: Outcome
 
 
-def differing_data(finished: Sequence[Finished]) -> list[str]:
+def differing_data(read: Iterable[tuple[str, int, str | None]]) -> list[str]:
     """Rows whose seeds were trained on different data, such as a pool that was mined again between them.
+
+    Args:
+        read: Row, seed and digest of what was read, for each run.
 
     Returns:
         A text for each, where seeds that are alike stand together: ``LTF (seeds 0, 1 | 2)``. Runs that do not
         tell what they read are passed over.
     """
     seeds: dict[str, dict[str, list[str]]] = {}
-    for run, outcome in finished:
-        if outcome.data is not None:
-            seeds.setdefault(run.row, {}).setdefault(outcome.data, []).append(str(run.seed))
+    for row, seed, data in read:
+        if data is not None:
+            seeds.setdefault(row, {}).setdefault(data, []).append(str(seed))
     return [
         f"{row} (seeds {' | '.join(', '.join(alike) for alike in found.values())})"
         for row, found in seeds.items()

@@ -596,6 +596,11 @@ def test_seeds_of_a_row_are_of_one_data(root, monkeypatch):
     write_run(root / "sweep", "plain", 1, 0.0, data="two")
     with pytest.raises(SystemExit, match="plain/1: the table has it trained on other data"):
         call(keep, monkeypatch, root / "sweep", "effect/two")
+    report = root / "results/effect/two/report.md"
+    assert "made data anew" not in report.read_text()
+    assert call(keep, monkeypatch, root / "later", "effect/two", "--made-anew") == 0
+    assert "differs in digits: plain (seeds 1 | 2)." in report.read_text()
+    assert tables.KeptTable("effect/two").made_with()["plain/2"]["data"] == "two"
 
 
 def test_runs_of_a_table_were_judged_on_the_same_logs(root, monkeypatch):
