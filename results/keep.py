@@ -282,7 +282,7 @@ def add_runs(args: argparse.Namespace, table: KeptTable) -> int:
     if args.replace:
         made = without_replaced(table, made, others, parts)
     refuse_mixtures(table, made, others, parts)
-    table.write(parts, made | others)
+    table.write(parts, made | others, same_data=not args.made_anew)
     print(f"{args.table}: {len(made | others)} runs")
     return 0
 

@@ -106,16 +106,20 @@ class KeptTable:
         with file_lock(self.folder.with_name(f".{self.folder.name}.lock")):
             yield
 
-    def write(self, tables: Mapping[str, ScoreTable], made: Mapping[str, Any]) -> None:
+    def write(
+        self, tables: Mapping[str, ScoreTable], made: Mapping[str, Any], same_data: bool = True
+    ) -> None:
         """Keep the scores by part, how the runs were made, and what is computed from these.
 
         Args:
             tables: Scores of runs, by part, but for subsets; parts and runs that are kept and not given stay.
             made: As :meth:`made_with` gives it.
+            same_data: As :func:`joined`.
         """
         had = self.parts
         whole = {
-            part: joined(self.scores(part) if part in had else None, new) for part, new in tables.items()
+            part: joined(self.scores(part) if part in had else None, new, same_data)
+            for part, new in tables.items()
         }
         for part, scores in whole.items():
             write_table(self.folder, part, scores)
@@ -140,10 +144,16 @@ class KeptTable:
         write_report(folder, self.plan, tables=scores, anew=anew, drawn=self.folder)
 
 
-def joined(old: ScoreTable | None, new: ScoreTable) -> ScoreTable:
-    """Runs of both, those of ``new`` in place of the same of ``old``."""
+def joined(old: ScoreTable | None, new: ScoreTable, same_data: bool = True) -> ScoreTable:
+    """Runs of both, those of ``new`` in place of the same of ``old``.
+
+    With ``same_data=False`` the logs of the same scenes may hold something else, and what is joined does not
+    tell of them.
+    """
     if old is None:
         return new
+    if not same_data:
+        old, new = (replace(it, label=it.label and replace(it.label, data="")) for it in (old, new))
     if DISTANCE in (*old.columns, *new.columns):  # (closed-loop runs were kept without it)
         old, new = old.with_column(DISTANCE), new.with_column(DISTANCE)
     # (tables of version 0.2 have no label; what they hold is as long as the columns are the same)

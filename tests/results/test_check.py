@@ -616,6 +616,9 @@ def test_runs_of_a_table_were_judged_on_the_same_logs(root, monkeypatch):
         call(keep, monkeypatch, later, "effect/two")
     write_run(later, "plain", 1, 0.0, logs="1")
     assert call(keep, monkeypatch, later, "effect/two") == 0
+    write_run(root / "anew", "plain", 2, 0.0, logs="2")
+    assert call(keep, monkeypatch, root / "anew", "effect/two", "--made-anew") == 0
+    assert tables.KeptTable("effect/two").scores("test").label.data == ""
 
 
 def test_a_run_that_lacks_scores_of_scenes_is_named_and_left_out(root, monkeypatch, capsys):
