@@ -1,7 +1,8 @@
 """Recomputes every figure that README, docs and reports take from ``results/``: ``python results/check.py``.
 
 A figure or a table of figures in a document stands between a mark and ``<!-- end -->``; :mod:`marks` says
-which marks there are, and others are refused. Held against the scores are, too, what is computed from those
+which marks there are, and others are refused; results of the model zoo's metafiles name the row that they are
+of. Held against the scores are, too, what is computed from those
 of a table (``runs.csv``, report, LaTeX, pictures of intervals), what is computed from several tables or for a
 single document, the settings of calibrated rows, and whether errors over towns and speeds are of the runs
 that are kept; how runs were made is held against each other. The exit code is 1 if anything differs;
@@ -28,6 +29,7 @@ from beyonddrive.results.effect import by_distance, won_and_lost
 from beyonddrive.results.effect.calibrated import check_calibration
 from beyonddrive.results.effect.towns import check_towns
 from beyonddrive.results.marks import FigureError, text_of
+from beyonddrive.results.metafiles import check_metafile
 from beyonddrive.results.tables import MADE_WITH, RESULTS, KeptTable, kept_tables, name_of, run_of
 from beyonddrive.structures.errors import BeyondDriveError
 from beyonddrive.visualization.picture_values import digest_of, shows
@@ -176,6 +178,8 @@ def check_all(tables: Sequence[KeptTable], write: bool) -> list[str]:
     problems += check_pictures(write)
     for path in documents():
         problems += check_document(path, write)
+    for path in sorted(ROOT.glob("configs/*/metafile.yml")):
+        problems += check_metafile(path, str(path.relative_to(ROOT)), write)
     return problems
 
 

@@ -196,6 +196,32 @@ def test_runs_join_a_table_and_documents_follow_it(root, monkeypatch, capsys):
     assert "-->+15.00<!-- end -->" in readme.read_text()
 
 
+def test_results_of_metafiles_follow_their_rows(root, monkeypatch, capsys):
+    write_run(root / "sweep", "plain", 0, 0.0)
+    assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
+    file = root / "configs" / "any" / "metafile.yml"
+    file.parent.mkdir(parents=True)
+    published = "      - {Task: Planning, Dataset: NAVSIM navtest, Metrics: {PDMS: 89.2}}\n"
+    result = 'Source: "effect/two test | plain"\n        Metrics: {NC: 1.0, PDMS: 2.0}\n'
+    file.write_text(published + result)
+    assert call(check, monkeypatch) == 1
+    assert (
+        "configs/any/metafile.yml: effect/two test | plain: has NC: 1.0, PDMS: 2.0" in capsys.readouterr().err
+    )
+    assert call(check, monkeypatch, "--write") == 0
+    row = marks.row_of("effect/two test", "plain")
+    assert f"Metrics: {{NC: {row.columns['NC']:.1f}, PDMS: {row.score.mean:.1f}}}" in file.read_text()
+    assert file.read_text().startswith(published)
+
+    for odd, told in (
+        (result.replace("plain", "gone"), "no row 'gone'"),
+        (result.replace('"', ""), "metafile.yml: 1 not as Source"),
+    ):
+        file.write_text(odd)
+        assert call(check, monkeypatch, "--write") == 1
+        assert told in capsys.readouterr().err and file.read_text() == odd
+
+
 def test_what_is_computed_or_marked_wrongly_is_told(root, monkeypatch, capsys):
     write_run(root / "sweep", "plain", 0, 0.0)
     assert call(keep, monkeypatch, root / "sweep", "effect/two") == 0
