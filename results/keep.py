@@ -8,7 +8,7 @@ recipe than the table has of their row, trained on other data than its other see
 checkpoint that would stand beside scores of the earlier one.
 
 With ``--made-anew`` seeds may have been trained on other data than those of their row: with what the same
-commands made on another machine, say, such as a pool, which differs in digits. The report names these rows.
+commands made on another machine, say, such as a pool, which has another digest. The report names these rows.
 
 With ``--replace`` the runs take the place of all that the table has of their rows, such as those of an
 earlier recipe; refused is a sweep that has not all seeds and parts of these: the rest would stay beside them.

@@ -289,8 +289,8 @@ def write_report(
         ]
     if anew:
         text += [
-            "Between seeds of one row the same commands made data anew, such as a pool of another machine, "
-            f"which differs in digits: {'; '.join(anew)}.",
+            "Between seeds of one row the same commands made data anew, such as a pool on another machine, "
+            f"with another digest: {'; '.join(anew)}.",
             "",
         ]
     for part, table in tables.items():

@@ -625,7 +625,7 @@ def test_seeds_of_a_row_are_of_one_data(root, monkeypatch):
     report = root / "results/effect/two/report.md"
     assert "made data anew" not in report.read_text()
     assert call(keep, monkeypatch, root / "later", "effect/two", "--made-anew") == 0
-    assert "differs in digits: plain (seeds 1 | 2)." in report.read_text()
+    assert "with another digest: plain (seeds 1 | 2)." in report.read_text()
     assert tables.KeptTable("effect/two").made_with()["plain/2"]["data"] == "two"
 
 
