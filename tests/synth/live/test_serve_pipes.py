@@ -54,7 +54,7 @@ def planner_of(answers):
             if answer is not None:
                 plans.send(answer, LONG)
         try:
-            heard.append(observations.receive(5.0))
+            heard.append(observations.receive(LONG))
         finally:
             told_by[folder.name] = [pickle.loads(content) for content in heard if content]
 

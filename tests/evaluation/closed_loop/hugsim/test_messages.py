@@ -14,6 +14,8 @@ import pytest
 from beyonddrive.evaluation.closed_loop.hugsim.messages import DONE, MessageError, read_message, write_message
 from beyonddrive.evaluation.closed_loop.hugsim.pipes import PeerError, Pipe
 
+LONG = 60.0
+"""Nobody waits so long, unless something is wrong, or the machine has much else to do [s]."""
 OBSERVATION = (
     {"rgb": {"CAM_FRONT": np.arange(24, dtype=np.uint8).reshape(2, 4, 3)}},
     {"ego_velo": np.float64(3.5), "command": np.int64(2), "ego_pos": [0.0, 1.0, 2.0], "flag": np.bool_(True)},
@@ -137,8 +139,8 @@ def test_a_message_larger_than_the_pipe_goes_both_ways(tmp_path):
     content = write_message(np.arange(300_000, dtype=np.float32))
     for number in range(3):  # the same pipe, one message after another
         pipe = Pipe(tmp_path / "p")
-        writer = _talk(pipe, lambda p: p.send(content, 5.0))
-        assert pipe.receive(5.0) == content, number
+        writer = _talk(pipe, lambda p: p.send(content, LONG))
+        assert pipe.receive(LONG) == content, number
         writer.join()
 
 
@@ -154,8 +156,8 @@ def test_a_peer_with_blocking_files_is_understood(tmp_path):
 
     answers = []
     peer = _talk(pipe, official)
-    _same(read_message(pipe.receive(5.0)), OBSERVATION)
-    pipe.send(write_message(np.zeros((8, 2))), 5.0)
+    _same(read_message(pipe.receive(LONG)), OBSERVATION)
+    pipe.send(write_message(np.zeros((8, 2))), LONG)
     peer.join()
     assert answers[0].shape == (8, 2)
 
@@ -189,7 +191,7 @@ def test_a_peer_that_stops_in_the_middle(tmp_path):
 
     writer = _talk(pipe, half)
     with pytest.raises(MessageError):
-        read_message(pipe.receive(5.0))
+        read_message(pipe.receive(LONG))
     writer.join()
 
     def reads_a_little(p):
@@ -199,7 +201,7 @@ def test_a_peer_that_stops_in_the_middle(tmp_path):
 
     reader = _talk(pipe, reads_a_little)
     with pytest.raises(PeerError, match="before it had everything"):
-        pipe.send(bytes(10_000_000), 5.0)
+        pipe.send(bytes(10_000_000), LONG)
     reader.join()
 
 
@@ -216,7 +218,7 @@ def test_too_much_is_not_read_to_its_end(tmp_path):
 
     writer = _talk(pipe, endless)
     with pytest.raises(MessageError, match="longer than"):
-        pipe.receive(5.0, limit=3 << 20)
+        pipe.receive(LONG, limit=3 << 20)
     writer.join()
 
 
@@ -231,7 +233,7 @@ def test_another_file_in_its_place_is_left_alone(tmp_path):
 def test_a_peer_that_removes_the_pipe_is_one_that_has_gone(tmp_path):
     pipe = Pipe(tmp_path / "p")
     pipe.path.unlink()
-    for act in (lambda: pipe.receive(5.0), lambda: pipe.send(b"x", 5.0)):
+    for act in (lambda: pipe.receive(LONG), lambda: pipe.send(b"x", LONG)):
         with pytest.raises(PeerError, match="has removed it"):
             act()
     assert not pipe.path.exists()
@@ -247,6 +249,6 @@ def test_a_peer_that_sends_a_byte_now_and_then_is_given_up(tmp_path):
                 time.sleep(0.05)
 
     writer = _talk(pipe, drips)
-    with pytest.raises(PeerError, match=r"has not sent all of its message for 0\.3 s"):
-        pipe.receive(0.3)
+    with pytest.raises(PeerError, match=r"has not sent all of its message for 1 s"):
+        pipe.receive(1.0)
     writer.join()
