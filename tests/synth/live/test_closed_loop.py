@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import threading
-import time
 from functools import partial
 
 import numpy as np
@@ -339,29 +338,26 @@ def test_the_server_ends_with_the_last_scenario_and_sums_up(live_folder, tmp_pat
     hugsim_client = pytest.importorskip("hugsim_client", reason="the extra 'hugsim' is not installed")
     monkeypatch.setattr(closed_loop.signal, "signal", lambda *_: None)
     monkeypatch.setenv("IN_HF_SPACE", "false")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    made, threads = serve_http.http_server, {}
 
-    def drive():
-        import numpy as np
-        import requests
-
+    def drive(port):
         client = hugsim_client.HugsimClient(f"http://127.0.0.1:{port}", "")
-        for _ in range(200):
-            try:
-                client.reset_env()
-                break
-            except requests.ConnectionError:
-                time.sleep(0.05)
+        client.reset_env()
         while not client.execute_action(np.column_stack([np.zeros(8), np.arange(1.0, 9.0)])).done:
             pass
 
-    thread = threading.Thread(target=drive, daemon=True)
-    thread.start()
+    def serve(simulator, host, port):
+        server = made(simulator, host, port)
+        free = server.server_address[1]
+        threads[free] = threading.Thread(target=drive, args=(free,), daemon=True)
+        threads[free].start()
+        return server
+
+    monkeypatch.setattr(serve_http, "http_server", serve)
     words = ["serve", "--protocol", "http", "--scenarios", str(live_folder), "--difficulty", "medium"]
-    words += ["--out", str(tmp_path / "out"), "--port", str(port), "--once", "--max-steps", "2"]
+    words += ["--out", str(tmp_path / "out"), "--port", "0", "--once", "--max-steps", "2"]
     assert closed_loop.main(words) == 0
+    [(port, thread)] = threads.items()
     thread.join(30)
     assert f"http://127.0.0.1:{port}: 1 scenarios" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["steps"] == 2
