@@ -1,6 +1,7 @@
 """A scorer for mining tests, and the mining of doubles as a script that tests can kill.
 
-``python scoring_doubles.py OUT [--workers N] [--batch N] [--slow SECONDS] [--bad TOKEN ...]``.
+``python scoring_doubles.py OUT [--workers N] [--batch N] [--slow SECONDS] [--bad TOKEN ...]
+[--hold TOKEN FILE]``.
 Worker processes import this module, so it does not import torch.
 """
 
@@ -20,16 +21,25 @@ from beyonddrive.evaluation.scene_scoring import ScenePlans, SceneScores
 
 @dataclass
 class FakeScorer:
-    """Off the road beyond 2 m, at 2 s; has no scores for the tokens in ``broken``."""
+    """Off the road beyond 2 m, at 2 s; has no scores for the tokens in ``broken``.
+
+    The scene that ``hold`` names waits for the file beside it.
+    """
 
     seconds: float = 0.0
     broken: tuple[str, ...] = ()
+    hold: tuple[str, str] | None = None
 
     def score(self, job: Sequence[ScenePlans]) -> list[SceneScores]:
         return [self.score_scene(scene) for scene in job]
 
     def score_scene(self, scene: ScenePlans) -> SceneScores:
         time.sleep(self.seconds)
+        end = time.monotonic() + 300  # (by then whoever would make the file is gone)
+        while self.hold and scene.token == self.hold[0] and time.monotonic() < end:
+            if Path(self.hold[1]).exists():
+                break
+            time.sleep(0.02)
         if scene.token in self.broken:
             return SceneScores(scene.token, scene.log_name, None, f"RuntimeError: no route in {scene.token}")
         side = np.abs(scene.plans[:, -1, 1].astype(np.float64))
@@ -47,13 +57,14 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=3)
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--bad", nargs="*", default=[])
+    parser.add_argument("--hold", nargs=2)
     args = parser.parse_args()
     import mining_doubles
     import scoring_doubles  # not __main__, under whose name workers would look for the scorer
 
     summary = mining_doubles.run(
         args.out,
-        scorer=scoring_doubles.FakeScorer(args.slow, tuple(args.bad)),
+        scorer=scoring_doubles.FakeScorer(args.slow, tuple(args.bad), args.hold and tuple(args.hold)),
         num_workers=args.workers,
         batch_size=args.batch,
     )

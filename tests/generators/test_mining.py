@@ -89,15 +89,17 @@ def test_a_killed_loading_process_is_an_error_and_the_job_goes_on_again(
 
 
 def test_a_killed_job_resumes_to_the_same_bytes(uninterrupted, doubles, tmp_path):
-    pool, failed = tmp_path / "pool", doubles.scene_tokens(22)[2]
-    process = start(pool, "--workers", 1, "--slow", 0.1, "--bad", failed)
-    deadline = time.monotonic() + 60
+    pool, failed, last = tmp_path / "pool", *(doubles.scene_tokens(22)[index] for index in (2, 17))
+    # (a busy machine would else be done before it is killed)
+    process = start(pool, "--workers", 1, "--slow", 0.1, "--bad", failed, "--hold", last, tmp_path / "go on")
+    deadline = time.monotonic() + 300
     while len(list(pool.glob("*.safetensors"))) < 2:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     workers = children_of(process.pid)
     process.send_signal(signal.SIGKILL)
+    (tmp_path / "go on").touch()
     process.communicate()
 
     assert 2 <= len(list(pool.glob("*.safetensors"))) < 6
@@ -112,6 +114,7 @@ def test_a_killed_job_resumes_to_the_same_bytes(uninterrupted, doubles, tmp_path
 
     # Nobody is left waiting for work of the killed job.
     assert workers
+    deadline = time.monotonic() + 60
     while any(is_alive(worker) for worker in workers):
         assert time.monotonic() < deadline, workers
         time.sleep(0.05)
