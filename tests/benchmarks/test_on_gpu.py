@@ -6,6 +6,7 @@ import json
 import math
 import os
 import subprocess
+import time
 import warnings
 from functools import cache
 from pathlib import Path
@@ -194,9 +195,19 @@ def test_workers_in_sessions_of_their_own_end_with_the_part(answer, seconds, tmp
     """At its limit, also if they do not heed SIGTERM, and after its end."""
     monkeypatch.setattr(on_gpu, "PATIENCE", 1.0)
     file = tmp_path / "pid"
-    on_gpu.run(on_gpu.Part("training", 3.0, ["-c", NESTED.format(answer, str(file), seconds)]), tmp_path)
-    state = Path(f"/proc/{int(file.read_text())}/stat")
-    assert not state.is_file() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    # (within this two processes have to start)
+    on_gpu.run(on_gpu.Part("training", 8.0, ["-c", NESTED.format(answer, str(file), seconds)]), tmp_path)
+    state, until = Path(f"/proc/{int(file.read_text())}/stat"), time.monotonic() + 10.0
+    while _state_in(state) not in (None, "Z"):  # (one that is killed has no mark before it is dead)
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def _state_in(stat):
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return None
 
 
 def test_the_table_is_written_with_what_it_was_made_with(tmp_path, capfd, monkeypatch):
