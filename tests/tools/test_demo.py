@@ -149,9 +149,11 @@ def test_no_more_commands_run_at_once_than_are_told_to(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "COMMAND", ("python",))
     counts = (
         "import pathlib, sys, time\n"
-        "here = pathlib.Path(sys.argv[1] + '.runs'); here.touch(); end = time.monotonic() + 2\n"
-        "runs = lambda: len(list(pathlib.Path('.').glob('*.runs')))\n"
-        "while runs() < 2 and time.monotonic() < end: time.sleep(0.01)\n"  # (a start may take long)
+        "here = pathlib.Path(sys.argv[1] + '.runs'); here.touch(); end = time.monotonic() + 60\n"
+        "count = lambda kind: len(list(pathlib.Path('.').glob('*.' + kind)))\n"
+        "runs = lambda: count('runs')\n"
+        # (a start may take long; once two have met, nobody has to wait any more)
+        "while runs() < 2 and not count('saw') and time.monotonic() < end: time.sleep(0.01)\n"
         "time.sleep(0.2)\n"
         "pathlib.Path(sys.argv[1] + '.saw').write_text(str(runs()))\n"
         "here.unlink()\n"
