@@ -99,7 +99,8 @@ def run(part: Part, out: Path) -> Row | None:
         finally:
             _end(process, mark)
     print(f"{part.name}: {time.monotonic() - started:.0f} s, {code}", flush=True)
-    if code == 0 or (code == 1 and any(row.part == part.name and row.verdict == FAIL for row in findings(out))):
+    failed = {row.part for row in findings(out) if row.verdict == FAIL}
+    if code == 0 or (code == 1 and part.name in failed):
         return None
     reason = code if isinstance(code, str) else f"ended with exit code {code}, see log.txt"
     return Row(part.name, "the whole part", FAIL, reason)
