@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import resource
 from pathlib import Path
 
@@ -58,7 +59,9 @@ def test_a_file_that_is_far_too_large_is_not_read(tmp_path):
     path = tmp_path / "data.pkl"
     with path.open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(HugsimError, match=rf"{path}: has more than the {MAX_RECORD} bytes.*a record per run"):
+    with pytest.raises(
+        HugsimError, match=rf"{re.escape(str(path))}: has more than the {MAX_RECORD} bytes.*a record per run"
+    ):
         read_record(path)
     with pytest.raises(HugsimError, match=rf"/dev/zero: has more than the {MAX_RECORD} bytes"):
         read_record(Path("/dev/zero"))
@@ -99,7 +102,7 @@ def test_official_records_are_read(tmp_path):
 )
 def test_numbers_that_are_none_are_named_and_not_written_out(tmp_path, changes, told):
     path = write(tmp_path / "data.pkl", [frame(), frame(**changes)])
-    with pytest.raises(HugsimError, match=f"{path}: frame 1: {told}"):
+    with pytest.raises(HugsimError, match=f"{re.escape(str(path))}: frame 1: {told}"):
         read_record(path)
 
 
@@ -132,7 +135,8 @@ def test_points_are_read_in_text_and_binary(tmp_path, kind):
 def test_a_header_that_claims_far_more_points_than_there_are_is_named(tmp_path, kind, more):
     path = ply(tmp_path / "ground.ply", kind, 10**13, ROWS[kind], more)
     with pytest.raises(
-        HugsimError, match=rf"{path}: element vertex: the header claims {10**13} rows.*cut off"
+        HugsimError,
+        match=rf"{re.escape(str(path))}: element vertex: the header claims {10**13} rows.*cut off",
     ):
         read_points(path)
 
@@ -140,7 +144,7 @@ def test_a_header_that_claims_far_more_points_than_there_are_is_named(tmp_path, 
 def test_other_elements_and_endless_headers_are_refused_too(tmp_path):
     faces = "element face 10000000000000\nproperty list uchar int vertex_indices\n"
     path = ply(tmp_path / "ground.ply", "ascii", 2, ROWS["ascii"], faces)
-    with pytest.raises(HugsimError, match=rf"{path}: element face: the header claims"):
+    with pytest.raises(HugsimError, match=rf"{re.escape(str(path))}: element face: the header claims"):
         read_points(path)
     path.write_bytes(b"ply\nformat ascii 1.0\ncomment " + b"a" * (1 << 21))
     with pytest.raises(HugsimError, match="is no ply file: no end_header"):
