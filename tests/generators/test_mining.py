@@ -29,7 +29,7 @@ def start(out, *options):
 
 
 def finish(process):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out.strip(), err
 
 
@@ -229,7 +229,7 @@ def test_a_lost_worker_ends_the_job_with_a_remedy(doubles, tmp_path):
         "    import mining_doubles\n"
         f"    mining_doubles.run({str(tmp_path / 'pool')!r}, scorer=Dies(), num_workers=1)\n"
     )
-    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
     assert run.returncode == 1
     assert "a worker process was killed" in run.stderr
 

@@ -102,7 +102,7 @@ def test_the_launchers_script_drives_in_the_folder_it_is_given(
         cwd=elsewhere,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     thread.join(10)
