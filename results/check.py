@@ -2,12 +2,12 @@
 
 A figure or a table of figures in a document stands between a mark and ``<!-- end -->``; :mod:`marks` says
 which marks there are, and others are refused; results of the model zoo's metafiles name the row that they are
-of. Held against the scores are, too, what is computed from those
-of a table (``runs.csv``, report, LaTeX, pictures of intervals), what is computed from several tables or for a
-single document, the settings of calibrated rows, and whether errors over towns and speeds are of the runs
-that are kept; how runs were made is held against each other. The exit code is 1 if anything differs;
-``--write`` writes it anew, but for settings, for how runs were made, and for the picture of scenes, towns and
-speeds, which take worlds and records of runs; of what it leaves the exit code is 1 still.
+of. Held against the scores are, too, what is computed from those of a table (``runs.csv``, report, LaTeX,
+pictures of intervals), what is computed from several tables or for a single document, the settings of
+calibrated rows, and whether errors over towns and speeds are of the runs that are kept; how runs were made is
+held against each other. The exit code is 1 if anything differs; ``--write`` writes it anew, but for settings,
+for how runs were made, and for the picture of scenes, towns and speeds, which take worlds and records of
+runs; of what it leaves the exit code is 1 still.
 """
 
 from __future__ import annotations

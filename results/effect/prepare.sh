@@ -17,15 +17,6 @@ world=${1:?the folder of the world}
 world=${world%/}
 shift
 [ $# -gt 0 ] || set -- world caches pool vocabularies
-for part in "$@"; do
-    case $part in
-        world | caches | vocabularies | rig | pool | pool-test | pool-val | pool-16 | pool-256 | pool-plain | pool-diverse) ;;
-        *)
-            echo "prepare.sh: there is no part '$part'; the head of this file names them" >&2
-            exit 2
-            ;;
-    esac
-done
 flow=flow_policy_tiny_1xb16-12e_synth
 at=(--cfg-options "data_root=$world")
 
@@ -51,33 +42,41 @@ vocabulary() {  # CONFIG SIZE
     beyonddrive score-vocabulary "$1" train "$plans" --out "$world/vocabularies/scores_$2/train" "${at[@]}"
 }
 
+# A part is a function of its name.
+part_world() {
+    beyonddrive create-data synth --out "$world" --seed 11 --image-size 480x270 --cameras front --lidar \
+        --splits "${SPLITS:-train:6000,val:1500,test:3000}" --num-workers 2
+    filters
+}
+part_caches() {
+    local planner
+    for planner in ltf diffusiondrive wote; do
+        beyonddrive cache-features ${planner}_tiny_1xb16-12e_synth "${at[@]}"
+    done
+    beyonddrive cache-metrics ltf_tiny_1xb16-12e_synth "${at[@]}"
+}
+part_vocabularies() {
+    vocabulary wote_tiny_1xb16-12e_synth 32
+    vocabulary hydra_mdp_tiny_1xb16-12e_synth 64
+}
+part_pool() { mine pool/train $flow; }
+part_pool-test() { mine pool/test $flow --split test; }
+part_pool-val() { mine pool/val $flow --split val; }
+part_pool-16() { mine pool-16/train $flow --strategy num_proposals=16; }
+part_pool-256() { mine pool-256/train $flow --strategy num_proposals=256; }
+part_pool-plain() { mine pool-plain/train $flow --strategy type=PlainSampling; }
+part_pool-diverse() { mine pool-diverse/train "$(dirname "$0")/diverse.py"; }
+part_rig() {
+    beyonddrive cache-features ltf_tiny_1xb16-12e_synth "${at[@]}" feature_pipeline.0.rig=True \
+        "feature_cache=$world/cache/features-camera-64x256-rig"
+}
+
 for part in "$@"; do
-    case $part in
-        world)
-            beyonddrive create-data synth --out "$world" --seed 11 --image-size 480x270 --cameras front --lidar \
-                --splits "${SPLITS:-train:6000,val:1500,test:3000}" --num-workers 2
-            filters
-            ;;
-        caches)
-            for planner in ltf diffusiondrive wote; do
-                beyonddrive cache-features ${planner}_tiny_1xb16-12e_synth "${at[@]}"
-            done
-            beyonddrive cache-metrics ltf_tiny_1xb16-12e_synth "${at[@]}"
-            ;;
-        vocabularies)
-            vocabulary wote_tiny_1xb16-12e_synth 32
-            vocabulary hydra_mdp_tiny_1xb16-12e_synth 64
-            ;;
-        pool) mine pool/train $flow ;;
-        pool-test) mine pool/test $flow --split test ;;
-        pool-val) mine pool/val $flow --split val ;;
-        pool-16) mine pool-16/train $flow --strategy num_proposals=16 ;;
-        pool-256) mine pool-256/train $flow --strategy num_proposals=256 ;;
-        pool-plain) mine pool-plain/train $flow --strategy type=PlainSampling ;;
-        pool-diverse) mine pool-diverse/train "$(dirname "$0")/diverse.py" ;;
-        rig)
-            beyonddrive cache-features ltf_tiny_1xb16-12e_synth "${at[@]}" feature_pipeline.0.rig=True \
-                "feature_cache=$world/cache/features-camera-64x256-rig"
-            ;;
-    esac
+    if ! declare -F "part_$part" > /dev/null; then
+        echo "prepare.sh: there is no part '$part'; the head of this file names them" >&2
+        exit 2
+    fi
+done
+for part in "$@"; do
+    "part_$part"
 done
