@@ -114,7 +114,12 @@ def score_bases(args: argparse.Namespace) -> int:
     table = {f"--out: {ending}": f"{stem}.{ending}" for ending in ("csv", "json")}
     check_results(table, [args.plans, *read])
     inputs = describe_inputs(root, scoring.split, args.plans, read)
-    config = {**inputs, "bases": [basis.name for basis in bases], "missing": args.missing}
+    config = {
+        **inputs,
+        "bases": [basis.name for basis in bases],
+        "missing": args.missing,
+        "records": list(SceneRecord._fields),
+    }
     with open_parts(stem.with_name(f"{stem.name}.bases"), config) as parts:
         if parts.done:
             tell("score", f"{len(parts.done)} scenes were scored before")

@@ -312,7 +312,8 @@ class TwoStageMetric(_BasisMetric):
             for token in group.tokens
             if token not in records
         }
-        result = two_stage_result(self.basis, listed({**records, **absent}, self.table.log_names), groups, 0)
+        found = listed({**records, **absent}, groups, self.table.log_names)
+        result = two_stage_result(self.basis, found, groups, 0)
         if result.note and is_main_process():
             print_log(f"{self.title}: {result.note}", "current")
         return result

@@ -222,7 +222,9 @@ class BasesScoring:
         return found
 
     def _two_stages(self, basis: Basis, records: Mapping[str, SceneRecord], plan: int) -> BasisResult:
-        result = two_stage_result(basis, listed(records, self._log_names), self.groups, plan, self.zero)
+        result = two_stage_result(
+            basis, listed(records, self.groups, self._log_names), self.groups, plan, self.zero
+        )
         result.missing = self.missing
         notes = [result.note] if result.note else []
         if self.zero:

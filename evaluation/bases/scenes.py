@@ -15,9 +15,11 @@ from beyonddrive.datasets.navsim.follow_ups import FollowUpRoot
 from beyonddrive.datasets.navsim.logs import LogError
 from beyonddrive.datasets.navsim.root import NavsimRoot, SceneRef
 from beyonddrive.datasets.navsim.scene import HISTORY, Scene
+from beyonddrive.datasets.navsim.synthetic import SyntheticScene
 from beyonddrive.datasets.navsim.two_stage_split import NUM_FUTURE_FRAMES
 from beyonddrive.evaluation.pdm import build_metric_cache, score
 from beyonddrive.evaluation.pdm.cache.two_stage import Policy, build_two_stage_scene, end_points
+from beyonddrive.evaluation.pdm.scores.two_stage import Group
 from beyonddrive.evaluation.score_labels import Basis
 from beyonddrive.structures.errors import describe_error
 from beyonddrive.structures.plan import PlanError, check_plans
@@ -39,24 +41,27 @@ class SceneRecord(NamedTuple):
             [s]; ``end`` (N, 2), where plans end; ``start`` (2,), where the ego is. What was not asked for, or
             failed, is not there.
         reasons: Name of each array of scores that is not there although it was asked for -> why.
+        window_end: Token of the last frame of the original scene's window; of a follow-up, of the window that
+            it says it follows. Empty if the scene cannot be read.
     """
 
     token: str
     log_name: str
     arrays: dict[str, NDArray[np.float64]]
     reasons: dict[str, str]
+    window_end: str = ""
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """As arrays for a store."""
-        text = json.dumps({"log": self.log_name, "reasons": self.reasons}).encode()
-        return {**self.arrays, "about": np.frombuffer(text, np.uint8)}
+        about = {"log": self.log_name, "reasons": self.reasons, "window_end": self.window_end}
+        return {**self.arrays, "about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
 
     @classmethod
     def from_arrays(cls, token: str, arrays: Mapping[str, NDArray[Any]]) -> SceneRecord:
         """Inverse of :meth:`to_arrays`."""
         about = json.loads(np.asarray(arrays["about"]).tobytes())
         kept = {name: np.asarray(array) for name, array in arrays.items() if name != "about"}
-        return cls(token, about["log"], kept, about["reasons"])
+        return cls(token, about["log"], kept, about["reasons"], about["window_end"])
 
 
 class LogRecords(NamedTuple):
@@ -122,7 +127,7 @@ class SceneWork:
             plans = self._plans(token)
         except Exception as error:
             return SceneRecord(token, log_name, {}, dict.fromkeys(parts, describe_error(error, token)))
-        record = SceneRecord(token, scene.log_name, {}, {})
+        record = SceneRecord(token, scene.log_name, {}, {}, _window_end(scene))
         if "pdms" in parts and plans is not None:
             try:
                 cache = build_metric_cache(scene, self.root.map(scene.map_location))
@@ -178,26 +183,48 @@ def parts_of(bases: Iterable[Basis], is_follow_up: bool) -> list[str]:
 
 
 def listed(
-    records: Mapping[str, SceneRecord], log_names: Collection[str] | None
+    records: Mapping[str, SceneRecord], groups: Iterable[Group], log_names: Collection[str] | None
 ) -> Mapping[str, SceneRecord]:
-    """Records of a two-stage split: scenes of logs that it does not name have no scores.
+    """Records of a two-stage split: scenes that do not belong to it have no scores (EPDMS_TWO_STAGE, 1.3).
+
+    Those are scenes of logs that it does not name, and follow-ups of windows that are not its own.
 
     Args:
         records: Scene -> what is known of it.
+        groups: Groups of which scenes are scored.
         log_names: Logs that the split names; None for any.
     """
-    if log_names is None:
-        return records
-    names = frozenset(log_names)
+    groups = list(groups)
+    ends = {t: records[t].window_end for group in groups for t in (group.now, group.previous) if t in records}
+    windows = frozenset(ends.values())
+    reasons: dict[str, str] = {}
+    for group in groups:
+        if not (ends.get(group.now) and ends.get(group.previous)):
+            continue  # (an original scene that cannot be read leaves the group out as a whole)
+        for token in (token for pair in group.pairs for token in pair if token in records):
+            if (end := records[token].window_end) not in windows:
+                reasons[token] = (
+                    f"it follows a window that ends with frame {end} (corresponding_original_scene), and no "
+                    "original scene of the split has that one: get the file again"
+                )
+    if log_names is not None:
+        names = frozenset(log_names)
+        for token, record in records.items():
+            if record.log_name not in names:
+                reasons[token] = f"its log {record.log_name} is not among log_names of the two-stage split"
     return {
-        token: record if record.log_name in names or not record.arrays else _not_listed(record)
+        token: record._replace(arrays={}, reasons=dict.fromkeys(POLICIES, reasons[token]))
+        if record.arrays and token in reasons
+        else record
         for token, record in records.items()
     }
 
 
-def _not_listed(record: SceneRecord) -> SceneRecord:
-    reason = f"its log {record.log_name} is not among log_names of the two-stage split"
-    return record._replace(arrays={}, reasons=dict.fromkeys(POLICIES, reason))
+def _window_end(scene: Scene) -> str:
+    if isinstance(scene, SyntheticScene):
+        return scene.origin
+    last = HISTORY - 1 + NUM_FUTURE_FRAMES
+    return str(scene.frames[last]["token"]) if last < len(scene.frames) else ""
 
 
 # ------------------------------------------------------------------ in a worker

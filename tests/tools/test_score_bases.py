@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from beyonddrive.datasets.navsim.synthetic import read_synthetic_scene
 from beyonddrive.evaluation.plan_files import read_label, write_arrays
 from beyonddrive.evaluation.score_labels import BASES, ScoreLabel
 from beyonddrive.structures.digests import digest_of_lines
@@ -229,6 +230,19 @@ def test_scenes_of_two_stages_are_of_the_logs_that_the_split_names(golden, small
     first = failures[tokens[0]]
     assert ("logs that the two-stage split names" if only_two else "is not among log_names") in first
     assert table["rows"][0]["score"] is None if only_two else table["rows"][0]["num_scenes"] == 2
+
+
+def test_a_follow_up_of_a_window_that_is_not_there_has_no_score(golden, small, tmp_path, capsys):
+    tokens, root = small
+    path = root / f"synthetic_scene_pickles/{tokens[2]}.pkl"
+    origin = read_synthetic_scene(path).origin
+    path.write_bytes(path.read_bytes().replace(origin.encode(), origin[::-1].encode()))
+    write_arrays(tmp_path / "plans.npz", plans_of(golden, tokens))
+    assert tool.main(arguments(tmp_path, "--basis", "two-stage-logged", data=root)) == 1
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert set(table["bases"][0]["failures"]) == set(tokens) and table["rows"][0]["score"] is None
+    reason = f"{tokens[2]}: it follows a window that ends with frame {origin[::-1]}"
+    assert reason in capsys.readouterr().err
 
 
 def test_without_data_of_two_stages_it_is_said_in_one_line(golden, small, tmp_path, capsys):

@@ -48,7 +48,7 @@ def records(split, groups):
     for number, group in enumerate(groups):
         pairs = [(group.now, group.previous), *group.pairs]
         for row, pair in enumerate(pairs):
-            for token, time in zip(pair, (10.5, 10.0), strict=True):
+            for token, time, half in zip(pair, (10.5, 10.0), pairs[0], strict=True):
                 arrays = {
                     "pdms": np.ones((1, 7)),
                     "logged": np.ones((1, 8)),
@@ -58,7 +58,7 @@ def records(split, groups):
                     "end": np.zeros((1, 2)),
                     "start": np.zeros(2),
                 }
-                found[token] = SceneRecord(token, logs[number], arrays, {})
+                found[token] = SceneRecord(token, logs[number], arrays, {}, f"end of {half}")
     return found
 
 
@@ -102,3 +102,33 @@ def test_scenes_of_a_group_that_is_left_out_are_counted_and_listed(scoring, reco
     assert {row["token"]: row["error"] for row in rows} == {
         token: result.failures.get(token, "") for token in tokens
     }
+
+
+def test_follow_ups_of_windows_that_are_not_of_the_split_have_no_score(scoring, records, groups):
+    strange, tokens = groups[0].pairs[0][1], groups[0].tokens
+    records[strange] = records[strange]._replace(window_end="another")
+    pdms, epdms, two_stages = scoring.results(records)
+    assert pdms.means[""][-1] == epdms.means[""][-1] == 1.0
+    assert set(two_stages.rows) == set(groups[1].tokens) and set(two_stages.failures) == set(tokens)
+    assert list(two_stages.causes) == [strange]
+    assert "a window that ends with frame another (corresponding_original_scene)" in two_stages.note
+
+
+def test_an_original_scene_that_cannot_be_read_is_the_only_cause(scoring, records, groups):
+    broken = groups[0].previous
+    records[broken] = SceneRecord(broken, "", {}, {"logged": "cut off"})
+    assert scoring.results(records)[-1].causes == {broken: "cut off"}
+
+
+def test_follow_ups_may_be_of_the_window_of_another_group(scoring, records, groups):
+    """As the official loader has it, which asks for any window of the split."""
+    token = groups[0].pairs[0][0]
+    records[token] = records[token]._replace(window_end=records[groups[1].now].window_end)
+    assert not scoring.results(records)[-1].failures
+
+
+def test_records_come_back_from_a_store(records):
+    for token, record in records.items():
+        back = SceneRecord.from_arrays(token, record.to_arrays())
+        assert back[:2] == record[:2] and back[3:] == record[3:]
+        assert all(np.array_equal(back.arrays[name], array) for name, array in record.arrays.items())
